@@ -1,0 +1,296 @@
+"""RFC 6455 frames, read from bytes: no socket, no clock, no thread.
+
+Own code instead of websocket-client's reader, because that one was measured at 81 of 86 conformance cases,
+without any size limit, with quadratic cost for fragmented messages and at 19 µs per frame; this one fails
+closed on all of them, is capped and linear, and cuts a whole data frame out of a large read in well under 2 µs.
+
+    reader = FrameReader()
+    for event in reader.feed(chunk):        # bytes | Ping | Pong | Close | ProtocolViolation, in wire order
+        ...
+
+A violation does not raise out of `feed`, because the messages decoded before it in the same chunk must not be
+lost: it is the last event of the list, an exception ready to be raised or reported, and carries the close code
+to send. After a violation or a Close the reader ignores all further input.
+"""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from ..errors import MessageTooBigError, ProtocolError, one_line
+
+MAX_FRAME_BYTES: Final = 1_048_576
+MAX_MESSAGE_BYTES: Final = 1_048_576
+MAX_FRAGMENTS: Final = 64
+MAX_CONTROL_BYTES: Final = 125
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+_OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+_FIN, _RSV, _OPCODE, _MASK = 0x80, 0x70, 0x0F, 0x80
+_CONTROL = 0x08
+_LENGTH_16, _LENGTH_64 = 126, 127
+_WHOLE_BINARY: Final = _FIN | BINARY
+_MIN_HEADER, _MEDIUM_HEADER, _LONG_HEADER = 2, 4, 10
+
+PROTOCOL_ERROR, NO_STATUS, INVALID_PAYLOAD, TOO_BIG = 1002, 1005, 1007, 1009
+# 1004, 1005, 1006 and 1015 must never travel; 1016-2999 are unassigned (RFC 6455 section 7.4 and its registry).
+_VALID_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)))
+
+
+class ProtocolViolation(ProtocolError):
+    """The server broke RFC 6455: send `close_code`, drop the connection."""
+
+    def __init__(self, close_code: int, reason: str) -> None:
+        super().__init__(f"WebSocket protocol violation ({close_code}): {reason}")
+        self.close_code = close_code
+        self.reason = reason
+
+
+class OversizeViolation(ProtocolViolation, MessageTooBigError):
+    """The server announced more bytes or fragments than we are willing to hold."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(TOO_BIG, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The server's close frame; `code` is 1005 where it gave none, `reason` is safe to log."""
+
+    code: int
+    reason: str
+
+
+FrameEvent = bytes | Ping | Pong | Close | ProtocolViolation
+
+
+class _Header(NamedTuple):
+    first: int
+    start: int
+    end: int
+
+
+class FrameReader:
+    """Turns a server's bytes into messages and control events. Used by one thread at a time."""
+
+    __slots__ = (
+        "_buffer",
+        "_finished",
+        "_fragment_bytes",
+        "_fragments",
+        "_max_fragments",
+        "_max_frame",
+        "_max_message",
+        "_needed",
+        "_utf8",
+    )
+
+    def __init__(
+        self,
+        *,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        max_fragments: int = MAX_FRAGMENTS,
+    ) -> None:
+        self._max_frame = max_frame_bytes
+        self._max_message = max_message_bytes
+        self._max_fragments = max_fragments
+        self._finished = False
+        self._buffer = bytearray()  # the incomplete frame at the end of what was fed
+        self._needed = _MIN_HEADER  # parsing again is useless before _buffer has this many bytes
+        self._fragments: list[bytes] | None = None
+        self._fragment_bytes = 0
+        self._utf8: codecs.IncrementalDecoder | None = None
+
+    @property
+    def finished(self) -> bool:
+        """True after a Close or a violation: whatever else arrives is ignored."""
+        return self._finished
+
+    def feed(self, data: bytes) -> list[FrameEvent]:
+        """The events completed by `data`, in wire order; a violation or a Close is always the last."""
+        events: list[FrameEvent] = []
+        if self._finished:
+            return events
+        if self._buffer:
+            # Bytes are only collected until the next stage (header, frame) is complete: linear for any slicing.
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return events
+            data = bytes(self._buffer)
+        try:
+            position = self._cut(data, events)
+        except ProtocolViolation as violation:
+            # Without its traceback, which would tie this frame's locals to whoever keeps the event.
+            events.append(violation.with_traceback(None))
+            self._finish()
+        else:
+            self._buffer = bytearray() if self._finished else bytearray(data[position:])
+        return events
+
+    def _cut(self, data: bytes, events: list[FrameEvent]) -> int:
+        position = 0
+        while not self._finished:
+            position = self._cut_whole_binary(data, position, events)
+            header = self._read_header(data, position)
+            if header is None:
+                break
+            if header.end > len(data):
+                self._needed = header.end - position
+                break
+            self._take(header.first, data[header.start : header.end], events)
+            position = header.end
+        return position
+
+    def _cut_whole_binary(self, data: bytes, position: int, events: list[FrameEvent]) -> int:
+        """The fast path: complete, unfragmented binary frames below 64 KiB, which is all Upbit normally sends.
+
+        Anything else, wrong or merely unusual, is left to the general path, which alone judges.
+        """
+        limit = -1 if self._fragments is not None else min(self._max_frame, self._max_message)
+        size = len(data)
+        last = size - _MEDIUM_HEADER
+        append = events.append
+        while position <= last and data[position] == _WHOLE_BINARY:
+            length = data[position + 1]
+            start = position + _MIN_HEADER
+            if length == _LENGTH_16:
+                length = data[start] << 8 | data[start + 1]
+                start = position + _MEDIUM_HEADER
+                if length < _LENGTH_16:
+                    break
+            elif length > _LENGTH_16:
+                break
+            end = start + length
+            if end > size or length > limit:
+                break
+            append(data[start:end])
+            position = end
+        return position
+
+    def _read_header(self, data: bytes, position: int) -> _Header | None:
+        """The checked header at `position`, or None while incomplete; judged as soon as its bytes are there."""
+        available = len(data) - position
+        if available < _MIN_HEADER:
+            self._needed = _MIN_HEADER
+            return None
+        first, length = data[position], data[position + 1]
+        self._check_first_bytes(first, length)
+        size = _MIN_HEADER
+        if length >= _LENGTH_16:
+            size = _MEDIUM_HEADER if length == _LENGTH_16 else _LONG_HEADER
+            if available < size:
+                self._needed = size
+                return None
+            length = _extended_length(data[position + _MIN_HEADER : position + size])
+        self._check_size(first, length)
+        return _Header(first, position + size, position + size + length)
+
+    def _check_first_bytes(self, first: int, second: int) -> None:
+        opcode = first & _OPCODE
+        if first & _RSV:
+            raise ProtocolViolation(PROTOCOL_ERROR, "a reserved bit is set though no extension was negotiated")
+        if opcode not in _OPCODES:
+            raise ProtocolViolation(PROTOCOL_ERROR, f"reserved opcode {opcode:#x}")
+        if second & _MASK:
+            raise ProtocolViolation(PROTOCOL_ERROR, "the server masked a frame")
+        if opcode & _CONTROL:
+            if not first & _FIN:
+                raise ProtocolViolation(PROTOCOL_ERROR, f"fragmented control frame {opcode:#x}")
+            if second > MAX_CONTROL_BYTES:
+                raise ProtocolViolation(PROTOCOL_ERROR, f"control frame {opcode:#x} of more than 125 bytes")
+        elif opcode == CONTINUATION and self._fragments is None:
+            raise ProtocolViolation(PROTOCOL_ERROR, "continuation frame without a message to continue")
+        elif opcode != CONTINUATION and self._fragments is not None:
+            raise ProtocolViolation(PROTOCOL_ERROR, "new message inside a fragmented one")
+
+    def _check_size(self, first: int, length: int) -> None:
+        if length > self._max_frame:
+            raise OversizeViolation(f"frame of {length} bytes, at most {self._max_frame} are accepted")
+        if first & _CONTROL:
+            return
+        total = self._fragment_bytes + length
+        if total > self._max_message:
+            raise OversizeViolation(f"message of {total} bytes or more, at most {self._max_message} are accepted")
+        if self._fragments is not None and len(self._fragments) >= self._max_fragments:
+            raise OversizeViolation(f"message of more than {self._max_fragments} fragments")
+
+    def _take(self, first: int, payload: bytes, events: list[FrameEvent]) -> None:
+        opcode = first & _OPCODE
+        if opcode == PING:
+            events.append(Ping(payload))
+        elif opcode == PONG:
+            events.append(Pong(payload))
+        elif opcode == CLOSE:
+            events.append(_parse_close(payload))
+            self._finish()
+        else:
+            self._take_data(opcode, bool(first & _FIN), payload, events)
+
+    def _take_data(self, opcode: int, is_last: bool, payload: bytes, events: list[FrameEvent]) -> None:
+        if self._fragments is None:
+            self._fragments = []
+            self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
+        if self._utf8 is not None:
+            _check_utf8(self._utf8, payload, is_last)
+        self._fragments.append(payload)
+        self._fragment_bytes += len(payload)
+        if is_last:
+            events.append(b"".join(self._fragments))
+            self._forget_message()
+
+    def _forget_message(self) -> None:
+        self._fragments = None
+        self._fragment_bytes = 0
+        self._utf8 = None
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._buffer = bytearray()
+        self._forget_message()
+
+    def __repr__(self) -> str:
+        if self._finished:
+            return "<FrameReader finished>"
+        fragments = len(self._fragments or ())
+        return f"<FrameReader {len(self._buffer)} bytes of a frame, {fragments} fragments of a message>"
+
+
+def _extended_length(field: bytes) -> int:
+    length = int.from_bytes(field, "big")
+    if length < _LENGTH_16 or (len(field) > 2 and length < 1 << 16):
+        raise ProtocolViolation(PROTOCOL_ERROR, f"length {length} not in its shortest form")
+    if length >> 63:
+        raise ProtocolViolation(PROTOCOL_ERROR, "64-bit length with its top bit set")
+    return length
+
+
+def _check_utf8(decoder: codecs.IncrementalDecoder, payload: bytes, is_last: bool) -> None:
+    try:
+        decoder.decode(payload, is_last)
+    except UnicodeDecodeError as theirs:
+        raise ProtocolViolation(INVALID_PAYLOAD, "text message that is not UTF-8") from theirs
+
+
+def _parse_close(payload: bytes) -> Close:
+    if not payload:
+        return Close(NO_STATUS, "")
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) == 1 or code not in _VALID_CLOSE_CODES:
+        raise ProtocolViolation(PROTOCOL_ERROR, f"close frame without a valid code: {payload[:2].hex()}")
+    try:
+        return Close(code, one_line(payload[2:].decode()))
+    except UnicodeDecodeError as theirs:
+        raise ProtocolViolation(INVALID_PAYLOAD, "close reason that is not UTF-8") from theirs
