@@ -1,0 +1,61 @@
+"""Package metadata. Tool settings live in pyproject.toml, test environments in tox.ini."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+EXTRAS = {
+    "cli": ["typer>=0.12", "rich>=13.7", "tqdm>=4.66"],
+    "pandas": ["pandas>=2.1"],
+    "parquet": ["pandas>=2.1", "pyarrow>=14"],
+    "prometheus": ["prometheus-client>=0.20"],
+    "qt": ["PySide6-Essentials>=6.6"],
+    "simulator": ["aiohttp>=3.10", "trustme>=1.1", "cryptography>=42"],
+}
+EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
+
+setup(
+    name="upbit-backbone",
+    version="0.1.0",
+    description="One blocking, thread-safe door to Upbit market data: REST and WebSocket behind one object.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["upbit_backbone", "upbit_backbone.*"]),
+    package_data={"upbit_backbone": ["py.typed"]},
+    install_requires=[
+        "requests>=2.32,<3",
+        "websocket-client>=1.9.2,<2",
+        "dataclasses-json>=0.6.7,<0.7",
+        "pybreaker>=1.2,<2",
+        "cachetools>=5.5,<9",
+        # The stream's decoder: text on the wire -> Decimal in C, typed and validated.
+        "msgspec>=0.19,<1",
+    ],
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            "upbit-backbone = upbit_backbone.cli:main",
+            "upbit-backbone-simulator = upbit_backbone.simulator.__main__:main",
+        ]
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Financial and Insurance Industry",
+        "License :: OSI Approved :: MIT License",
+        "Natural Language :: English",
+        "Natural Language :: Korean",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Office/Business :: Financial",
+        "Typing :: Typed",
+    ],
+)

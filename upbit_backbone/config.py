@@ -1,0 +1,160 @@
+"""One frozen, validated value that holds every setting; units are in the names.
+
+Each field can also be set from the environment as UPBIT_BACKBONE_<FIELD> (for example UPBIT_BACKBONE_REST_URL), so
+that any program can be pointed at another server unchanged. Precedence: argument, environment, default.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from .errors import InvalidRequestError
+
+ENVIRONMENT_PREFIX = "UPBIT_BACKBONE_"
+REGION_HOSTS = {  # docs: Upbit's REST and WebSocket guides, one venue per region
+    "kr": "api.upbit.com",
+    "sg": "sg-api.upbit.com",
+    "id": "id-api.upbit.com",
+    "th": "th-api.upbit.com",
+}
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+WEBSOCKET_FORMATS = ("SIMPLE", "DEFAULT", "JSON_LIST", "SIMPLE_LIST")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig:
+    """Settings of one `MarketDataBackbone`. Raises InvalidRequestError that names the field and what it expects."""
+
+    region: str = "kr"
+    rest_url: str = ""  # scheme and host, without /v1; empty: the region's
+    websocket_url: str = ""  # full URL; empty: the region's
+    ca_file: str | None = None  # extra certificate authority; verification itself cannot be switched off
+    proxy: str | None = None  # explicit http://[user:password@]host:port; the environment's proxies are ignored
+
+    timeout_seconds: float = 5.0  # default for every blocking call
+    connect_timeout_seconds: float = 5.0
+    close_timeout_seconds: float = 1.5
+
+    # REST
+    rest_requests_per_second: float = 10.0  # per rate group (docs: rate-limits)
+    rest_workers_per_group: int = 4
+    rest_attempts: int = 3
+    merge_window_seconds: float = 0.003
+    share_limits_between_processes: bool = False
+    breaker_failures: int = 5
+    breaker_reset_seconds: float = 5.0
+
+    # What we are willing to call current
+    liveness_seconds: float = 10.0  # a session unheard for longer proves nothing
+    rest_max_age_seconds: float = 1.0  # how old a REST ticker or book may be to answer a second question
+    markets_max_age_seconds: float = 300.0
+
+    # Sessions
+    websocket_format: str = "SIMPLE"
+    ping_interval_seconds: float = 5.0  # Upbit drops idle sockets after 60 s (measured) to 120 s (documented)
+    pong_timeout_seconds: float = 5.0
+    stall_probe_seconds: float = 10.0  # silence on all topics for this long starts a probe by REST
+    first_frame_seconds: float = 5.0  # a topic without a first frame for this long is reported
+    max_connections: int = 5
+    max_topics_per_connection: int = 1000
+    idle_connection_seconds: float = 30.0
+    reconnect_cap_seconds: float = 2.0
+    offline_reconnect_cap_seconds: float = 10.0
+    healthy_after_seconds: float = 30.0  # only after this long does the retry policy start over
+    audit_subscriptions: bool = False  # check with LIST_SUBSCRIPTIONS after each change
+
+    # Routing
+    promote_after_questions: int = 3
+    promote_window_seconds: float = 10.0
+    demote_after_seconds: float = 60.0
+    max_promoted_topics: int = 1000
+
+    # Delivery
+    max_subscribed_symbols: int = 5000
+    queue_size: int = 100_000
+    backfill_max_trades: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.region not in REGION_HOSTS:
+            raise _bad("region", self.region, f"one of {', '.join(REGION_HOSTS)}")
+        host = REGION_HOSTS[self.region]
+        object.__setattr__(self, "rest_url", (self.rest_url or f"https://{host}").rstrip("/"))
+        object.__setattr__(self, "websocket_url", self.websocket_url or f"wss://{host}/websocket/v1")
+        _check_url("rest_url", self.rest_url, ("https", "http"))
+        _check_url("websocket_url", self.websocket_url, ("wss", "ws"))
+        if urlsplit(self.rest_url).path:
+            raise _bad("rest_url", self.rest_url, "scheme and host only, without /v1")
+        if self.websocket_format not in WEBSOCKET_FORMATS:
+            raise _bad("websocket_format", self.websocket_format, f"one of {', '.join(WEBSOCKET_FORMATS)}")
+        if self.ca_file is not None and not Path(self.ca_file).is_file():
+            raise _bad("ca_file", self.ca_file, "the path of a PEM file that exists")
+        for each in fields(self):
+            _check_number(each.name, str(each.type), getattr(self, each.name))
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> BackboneConfig:
+        """Settings from arguments first, then UPBIT_BACKBONE_* variables, then the defaults."""
+        environ = os.environ if environ is None else environ
+        known = {each.name: str(each.type) for each in fields(cls)}
+        for name in overrides:
+            if name not in known:
+                raise InvalidRequestError(f"{name!r} is no setting; the settings are: {', '.join(known)}")
+        values: dict[str, Any] = {}
+        for name, kind in known.items():
+            text = environ.get(ENVIRONMENT_PREFIX + name.upper())
+            if text:
+                values[name] = _parse(name, kind, text)
+        values.update((name, value) for name, value in overrides.items() if value is not None)
+        return cls(**values)
+
+
+def _bad(name: str, value: object, expected: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{name}={value!r}: expected {expected}")
+
+
+def _check_url(name: str, url: str, schemes: tuple[str, str]) -> None:
+    secure, plain = schemes
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise _bad(name, url, "a URL") from error
+    if parts.scheme not in schemes or not host:
+        raise _bad(name, url, f"a {secure}:// URL with a host")
+    if parts.username or parts.password:
+        raise InvalidRequestError(f"{name}: expected no user name or password in the URL")
+    if parts.scheme == plain and host not in LOOPBACK_HOSTS:
+        raise _bad(name, url, f"{secure}://, because {plain}:// is allowed to this machine only (127.0.0.1, localhost)")
+
+
+def _check_number(name: str, kind: str, value: object) -> None:
+    if kind == "int":
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise _bad(name, value, "a whole number >= 1")
+    elif kind == "float":
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator]
+            raise _bad(name, value, "a number > 0")
+    elif kind == "bool" and not isinstance(value, bool):
+        raise _bad(name, value, "True or False")
+
+
+_TRUTH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": lambda text: _TRUTH[text.lower()],
+}
+
+
+def _parse(name: str, kind: str, text: str) -> Any:
+    try:
+        return _PARSERS.get(kind, str)(text)
+    except (ValueError, KeyError) as error:
+        raise InvalidRequestError(f"{ENVIRONMENT_PREFIX}{name.upper()}={text!r}: expected {kind}") from error

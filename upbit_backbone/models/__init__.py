@@ -1,0 +1,1 @@
+"""What flows through the library: frozen values and closed vocabularies."""

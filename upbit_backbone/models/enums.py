@@ -1,0 +1,121 @@
+"""The vocabulary: closed sets of words, each a `str` so that it prints and serialises as itself."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class DataSource(StrEnum):
+    """Where a datum came from."""
+
+    REST = "rest"
+    WEBSOCKET = "websocket"
+    DERIVED = "derived"  # made by us from other data: filled or aggregated candles
+
+
+class Channel(StrEnum):
+    """A way to answer a question."""
+
+    LIVE = "live"  # the newest value of a running stream, straight from memory
+    WEBSOCKET = "websocket"  # subscribe and wait for the first frame
+    REST = "rest"
+    CACHE = "cache"  # an earlier REST answer that is still young enough
+
+
+class DataType(StrEnum):
+    """What can be subscribed to. The values are Upbit's own words."""
+
+    TICKER = "ticker"
+    TRADE = "trade"
+    ORDERBOOK = "orderbook"
+    CANDLE_1S = "candle.1s"
+    CANDLE_1M = "candle.1m"
+    CANDLE_3M = "candle.3m"
+    CANDLE_5M = "candle.5m"
+    CANDLE_10M = "candle.10m"
+    CANDLE_15M = "candle.15m"
+    CANDLE_30M = "candle.30m"
+    CANDLE_60M = "candle.60m"
+    CANDLE_240M = "candle.240m"
+
+    @property
+    def is_candle(self) -> bool:
+        return self.value.startswith("candle.")
+
+
+class RequestKind(StrEnum):
+    """What can be asked."""
+
+    TICKER = "ticker"
+    ORDERBOOK = "orderbook"
+    TRADES = "trades"
+    CANDLES = "candles"
+    MARKETS = "markets"
+
+
+class Priority(IntEnum):
+    """Who is served first when requests wait for the rate limit; equal priorities are first come, first served."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+class DataStrategy(StrEnum):
+    """How the caller wants the channel to be chosen."""
+
+    AUTO = "auto"
+    REST_ONLY = "rest_only"
+    WEBSOCKET_ONLY = "websocket_only"
+    PREFER_REST = "prefer_rest"
+    PREFER_WEBSOCKET = "prefer_websocket"
+    CACHE_OK = "cache_ok"  # an answer up to the cache's lifetime old is fine
+
+
+class Overflow(StrEnum):
+    """What a full subscription does with the next item."""
+
+    CONFLATE = "conflate"  # keep the latest per symbol and type
+    DROP_OLDEST = "drop_oldest"
+    BLOCK = "block"  # park in a second buffer up to a bound, then report; never blocks the stream
+    ERROR = "error"  # end the subscription with SubscriptionError
+
+
+class Change(StrEnum):
+    """Price against the previous UTC day's close."""
+
+    RISE = "RISE"
+    EVEN = "EVEN"
+    FALL = "FALL"
+
+
+class Side(StrEnum):
+    """Taker side of a trade: BID = a buyer lifted an ask, ASK = a seller hit a bid."""
+
+    ASK = "ASK"
+    BID = "BID"
+
+
+class StreamType(StrEnum):
+    """Whether a WebSocket frame was the first picture or a change."""
+
+    SNAPSHOT = "SNAPSHOT"
+    REALTIME = "REALTIME"
+
+
+class HealthStatus(StrEnum):
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+
+
+class RateGroup(StrEnum):
+    """Upbit's rate groups; each has a budget of its own (docs: rate-limits)."""
+
+    MARKET = "market"
+    CANDLE = "candle"
+    TRADE = "trade"
+    TICKER = "ticker"
+    ORDERBOOK = "orderbook"
+    WEBSOCKET_CONNECT = "websocket-connect"
+    WEBSOCKET_MESSAGE = "websocket-message"

@@ -1,0 +1,157 @@
+"""What happened to the streams: typed, frozen, delivered to `on_event`.
+
+Events report what a user must be able to see: no fault is visible in the log only. `at` is when we noticed
+(aware UTC).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from ..errors import UpbitBackboneError
+from .enums import DataType, HealthStatus
+
+
+
+class ConnectionState(StrEnum):
+    """What a session is doing. CLOSED is terminal."""
+
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    LIVE = "live"
+    WAITING = "waiting"  # between two attempts
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionEvent(Event):
+    """A session changed state: `state` is the new one; `reason` says why in words.
+
+    After an interruption `since` is when the line was lost and `downtime` its length in seconds so far.
+    `retry_in` is set while waiting.
+    """
+
+    session: str
+    state: ConnectionState
+    reason: str
+    code: int | None = None
+    since: datetime | None = None
+    downtime: float | None = None
+    retry_in: float | None = None
+    attempt: int = 0
+
+    @property
+    def is_interruption(self) -> bool:
+        return self.state is ConnectionState.WAITING
+
+    @property
+    def is_recovery(self) -> bool:
+        return self.state is ConnectionState.LIVE and self.downtime is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapEvent(Event):
+    """Receipt for a hole in a stream.
+
+    The hole lies strictly between exchange times `start` and `end`. `recovered` items were fetched and delivered in
+    order before the live ones; `complete=False` says that Upbit could not give all of them.
+    """
+
+    symbol: str
+    type: DataType
+    start: datetime
+    end: datetime
+    recovered: int
+    complete: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleEvent(Event):
+    """A stream is suspected silent (`stale=True`) or proven alive again (`stale=False`)."""
+
+    session: str
+    symbols: tuple[str, ...]
+    stale: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionEvent(Event):
+    """Something about single topics: no first frame, refused by Upbit, delisted."""
+
+    topics: tuple[str, ...]
+    reason: str
+    error: UpbitBackboneError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverflowEvent(Event):
+    """A slow consumer lost items; `dropped` is the total so far."""
+
+    subscription: str
+    policy: str
+    dropped: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackErrorEvent(Event):
+    """A user's callback raised; the stream goes on."""
+
+    subscription: str
+    error: BaseException
+    in_a_row: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitEvent(Event):
+    """A group was slowed down (429), or everything stopped (418: `banned=True`) until `until`."""
+
+    group: str
+    until: datetime
+    banned: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerEvent(Event):
+    """A circuit breaker changed state."""
+
+    breaker: str
+    old: str
+    new: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MalformedEvent(Event):
+    """A payload could not be understood. Sampled: `count` is the total so far."""
+
+    session: str
+    reason: str
+    sample: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthEvent(Event):
+    """The overall health changed."""
+
+    old: HealthStatus
+    new: HealthStatus
+    reasons: tuple[str, ...]
+
+
+def now() -> datetime:
+    """The default for `at` where no clock is injected."""
+    return datetime.now(UTC)

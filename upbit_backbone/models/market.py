@@ -1,0 +1,200 @@
+"""What flows: one exact, UTC-aware shape per kind of datum, whatever channel it came through.
+
+Prices and sizes are `Decimal`s made from the text on the wire; times are aware UTC datetimes. `source` says where
+a datum came from, `timestamp` is the exchange's own time, `received_at` ours. `degraded=True` marks an answer given
+while the channel that should have given it was down. Equality compares what Upbit said, not when we heard it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+
+from .enums import Change, DataSource, Side, StreamType
+from .jsonable import Jsonable, about_us
+
+KST = timezone(timedelta(hours=9), "KST")
+HUNDRED = Decimal(100)
+
+
+@dataclass(frozen=True, slots=True)
+class TickerData(Jsonable):
+    """The state of one market.
+
+    `change_rate` is Upbit's signed fraction (0.01 is one per cent) and `change_amount` the signed difference, both
+    against `prev_closing_price`, the close of the previous UTC day. Note that `high_24h` and `low_24h` carry the high
+    and low of the current UTC day: Upbit publishes no rolling ones. `volume_24h` really is the rolling 24 hours.
+    """
+
+    symbol: str
+    current_price: Decimal
+    change_rate: Decimal | None
+    change_amount: Decimal | None
+    volume_24h: Decimal | None
+    high_24h: Decimal | None
+    low_24h: Decimal | None
+    prev_closing_price: Decimal | None
+    timestamp: datetime
+    source: DataSource
+    opening_price: Decimal | None = None
+    traded_value_24h: Decimal | None = None
+    volume_today: Decimal | None = None
+    traded_value_today: Decimal | None = None
+    change: Change | None = None
+    last_trade_volume: Decimal | None = None
+    last_trade_side: Side | None = None
+    trade_timestamp: datetime | None = None
+    ask_volume_today: Decimal | None = None
+    bid_volume_today: Decimal | None = None
+    highest_52_week_price: Decimal | None = None
+    highest_52_week_date: date | None = None
+    lowest_52_week_price: Decimal | None = None
+    lowest_52_week_date: date | None = None
+    market_state: str | None = None
+    market_warning: str | None = None
+    is_trading_suspended: bool | None = None
+    delisting_date: date | None = None
+    stream_type: StreamType | None = None
+    received_at: datetime | None = about_us()
+    degraded: bool = about_us(False)
+
+    @property
+    def change_percent(self) -> Decimal | None:
+        """`change_rate` in per cent, exact."""
+        return None if self.change_rate is None else self.change_rate * HUNDRED
+
+
+@dataclass(frozen=True, slots=True)
+class TradeData(Jsonable):
+    """One trade. `sequential_id` is unique per market, but ids are not in order (docs: recent-trades-history)."""
+
+    symbol: str
+    price: Decimal
+    volume: Decimal
+    side: Side | None
+    timestamp: datetime
+    sequential_id: int | None
+    source: DataSource
+    prev_closing_price: Decimal | None = None
+    change_amount: Decimal | None = None
+    best_ask_price: Decimal | None = None
+    best_ask_size: Decimal | None = None
+    best_bid_price: Decimal | None = None
+    best_bid_size: Decimal | None = None
+    published_at: datetime | None = None
+    stream_type: StreamType | None = None
+    is_backfilled: bool = about_us(False)
+    received_at: datetime | None = about_us()
+    degraded: bool = about_us(False)
+
+
+@dataclass(frozen=True, slots=True)
+class OrderbookUnit(Jsonable):
+    """One price level of one side."""
+
+    price: Decimal
+    size: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class OrderbookData(Jsonable):
+    """A whole order book: `asks` from the cheapest up, `bids` from the dearest down; padding is already removed.
+
+    The totals cover the whole book as Upbit counts it, also when fewer levels were asked for.
+    """
+
+    symbol: str
+    asks: tuple[OrderbookUnit, ...]
+    bids: tuple[OrderbookUnit, ...]
+    total_ask_size: Decimal
+    total_bid_size: Decimal
+    timestamp: datetime
+    source: DataSource
+    level: Decimal = Decimal(0)
+    stream_type: StreamType | None = None
+    received_at: datetime | None = about_us()
+    degraded: bool = about_us(False)
+
+    @property
+    def best_ask(self) -> OrderbookUnit | None:
+        return self.asks[0] if self.asks else None
+
+    @property
+    def best_bid(self) -> OrderbookUnit | None:
+        return self.bids[0] if self.bids else None
+
+    @property
+    def spread(self) -> Decimal | None:
+        """Best ask minus best bid; None while a side is empty."""
+        return self.asks[0].price - self.bids[0].price if self.asks and self.bids else None
+
+    @property
+    def mid_price(self) -> Decimal | None:
+        return (self.asks[0].price + self.bids[0].price) / 2 if self.asks and self.bids else None
+
+    @property
+    def spread_percent(self) -> Decimal | None:
+        """Spread in per cent of the best bid; None while a side is empty."""
+        spread = self.spread
+        return None if spread is None else spread / self.bids[0].price * HUNDRED
+
+
+@dataclass(frozen=True, slots=True)
+class CandleData(Jsonable):
+    """One candle. `timestamp` is the start of its period (UTC); `timeframe` our word for the unit ("1m", "1d").
+
+    `last_trade_at` is when its last trade was stored. `is_closed=False` marks the forming candle; `is_filled=True`
+    one that we made up from the previous close because nobody traded (only with `fill="forward"`).
+    """
+
+    symbol: str
+    timeframe: str
+    open_price: Decimal
+    high_price: Decimal
+    low_price: Decimal
+    close_price: Decimal
+    volume: Decimal
+    timestamp: datetime
+    source: DataSource
+    traded_value: Decimal | None = None
+    last_trade_at: datetime | None = None
+    prev_closing_price: Decimal | None = None
+    change_amount: Decimal | None = None
+    change_rate: Decimal | None = None
+    converted_close_price: Decimal | None = None
+    first_day_of_period: date | None = None
+    stream_type: StreamType | None = None
+    is_closed: bool = about_us(True)
+    is_filled: bool = about_us(False)
+    received_at: datetime | None = about_us()
+    degraded: bool = about_us(False)
+
+    @property
+    def timestamp_kst(self) -> datetime:
+        """Start of the period as Korean wall-clock time (aware, UTC+9)."""
+        return self.timestamp.astimezone(KST)
+
+
+@dataclass(frozen=True, slots=True)
+class MarketInfo(Jsonable):
+    """One listed market. `cautions` are the names of the caution flags that are up."""
+
+    symbol: str
+    korean_name: str | None
+    english_name: str | None
+    source: DataSource
+    warning: bool | None = None
+    cautions: tuple[str, ...] | None = None
+    market_warning: str | None = None
+    timestamp: datetime | None = about_us()
+    received_at: datetime | None = about_us()
+    degraded: bool = about_us(False)
+
+    @property
+    def quote(self) -> str:
+        return self.symbol.partition("-")[0]
+
+    @property
+    def base(self) -> str:
+        return self.symbol.partition("-")[2]

@@ -1,0 +1,25 @@
+"""The sign of life of one WebSocket session."""
+
+from __future__ import annotations
+
+
+class Pulse:
+    """Written by its session's own thread only; read by anyone without a lock (each attribute is replaced whole).
+
+    `epoch` grows with every connection, so that data from before a break can never pass for data after it.
+    `heard_at` is the monotonic time of the last sign of life (data, pong or UP). `suspect` holds while a silent
+    stall is suspected. `connected` is False from the moment the line is known to be lost.
+    """
+
+    __slots__ = ("connected", "epoch", "heard_at", "session", "suspect")
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        self.epoch = 0
+        self.connected = False
+        self.heard_at = float("-inf")
+        self.suspect = False
+
+    def __repr__(self) -> str:
+        state = "connected" if self.connected else "not connected"
+        return f"<Pulse {self.session} epoch {self.epoch} {state}{' suspect' if self.suspect else ''}>"

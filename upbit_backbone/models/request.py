@@ -1,0 +1,55 @@
+"""Questions and the way chosen to answer them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from .enums import Channel, DataStrategy, Priority, RequestKind
+from .topic import ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class DataRequest:
+    """One validated question. `symbols` are Upbit codes; what does not apply to `kind` keeps its default."""
+
+    kind: RequestKind
+    symbols: tuple[str, ...] = ()
+    timeframe: str | None = None
+    count: int = 1
+    to: datetime | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    levels: int = 30
+    level: Decimal = ZERO
+    max_age: float | None = None
+    realtime: bool = False
+    priority: Priority = Priority.NORMAL
+    strategy: DataStrategy = DataStrategy.AUTO
+    quote: str | None = None
+
+    @property
+    def symbol(self) -> str:
+        return self.symbols[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelDecision:
+    """Which channels answer, in order, and why in words. `rule` names the row of the routing table."""
+
+    channels: tuple[Channel, ...]
+    reason: str
+    rule: str
+    degraded: bool = False
+    promote: bool = False
+    facts: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def channel(self) -> Channel | None:
+        """The first choice, or None where nothing can answer."""
+        return self.channels[0] if self.channels else None
+
+    def __str__(self) -> str:
+        way = " → ".join(channel.name for channel in self.channels) or "nothing"
+        return f"{way}: {self.reason}"
