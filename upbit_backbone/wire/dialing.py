@@ -1,0 +1,220 @@
+"""From a host name to a connected, encrypted socket: resolve, connect, tunnel, TLS, all under one deadline.
+
+websocket-client's own way has no deadline for name resolution, tries further addresses after two errors only
+and takes proxies from the environment. Sockets made here are non-blocking from birth.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import os
+import socket
+import ssl
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import zip_longest
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from .._concurrency import SingleFlight, spawn
+from ..errors import (
+    AuthenticationError,
+    InvalidRequestError,
+    NetworkError,
+    ProtocolError,
+    RequestTimeoutError,
+    one_line,
+)
+from .http_head import parse_head
+from .patience import WRITE, Patience, patiently, read_head, send_all
+
+_CONNECTING = frozenset(
+    (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK))
+)
+
+# (family, kind, protocol, socket address)
+Address = tuple[int, int, int, tuple[Any, ...]]
+
+# Shared by the whole process: a hanging resolver costs one stuck thread per host, not one per attempt.
+_lookups: SingleFlight[str, list[Address]] = SingleFlight()
+
+
+def _forget_lookups() -> None:
+    # In a forked child the threads that were to complete these lookups do not exist.
+    global _lookups
+    _lookups = SingleFlight()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lookups)
+
+
+def resolve(host: str, port: int, patience: Patience) -> list[Address]:
+    """All addresses of `host`, families alternating, so that a broken IPv6 route costs one attempt."""
+    flight, leads = _lookups.join(host)
+    if leads:
+        _start_lookup(host, flight)
+    patience.wait_done(flight)
+    try:
+        found = flight.result()
+    except Exception as theirs:
+        raise NetworkError(f"{patience.what}: cannot resolve {host}: {one_line(theirs)}") from theirs
+    return [(family, kind, protocol, (where[0], port, *where[2:])) for family, kind, protocol, where in found]
+
+
+def _start_lookup(host: str, flight: Future[list[Address]]) -> None:
+    try:
+        spawn(partial(_look_up, host, flight), f"upbit-resolve-{host}")
+    except RuntimeError as theirs:  # "can't start new thread"
+        flight.set_exception(theirs)
+
+
+def _look_up(host: str, flight: Future[list[Address]]) -> None:
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        flight.set_result(_alternating([(row[0], row[1], row[2], row[4]) for row in found]))
+    except Exception as theirs:  # whatever it is, the waiting callers get it
+        flight.set_exception(theirs)
+
+
+def _alternating(addresses: list[Address]) -> list[Address]:
+    families: dict[int, list[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    return [address for turn in zip_longest(*families.values()) for address in turn if address is not None]
+
+
+def connect(host: str, port: int, patience: Patience) -> socket.socket:
+    """A TCP connection to the first address that answers; each gets an equal share of the time left."""
+    addresses = resolve(host, port, patience)
+    failures: dict[str, OSError | NetworkError] = {}
+    for position, address in enumerate(addresses):
+        try:
+            return _connect_one(address, patience.share(1 / (len(addresses) - position)))
+        except (OSError, NetworkError) as error:
+            failures[str(address[3][0])] = error
+    tried = "; ".join(f"{where}: {_why(error)}" for where, error in failures.items()) or "no address"
+    all_late = bool(failures) and all(isinstance(error, RequestTimeoutError) for error in failures.values())
+    kind = RequestTimeoutError if all_late else NetworkError
+    raise kind(f"{patience.what}: cannot connect to {host}:{port} ({one_line(tried)})")
+
+
+def _why(error: OSError | NetworkError) -> str:
+    if isinstance(error, RequestTimeoutError):
+        return "no answer"
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _connect_one(address: Address, patience: Patience) -> socket.socket:
+    family, kind, protocol, where = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        code = sock.connect_ex(where)
+        if code in _CONNECTING:
+            patience.wait_socket(sock, WRITE)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
+    """The only TLS settings there are: verified certificates and names, TLS 1.2 or newer.
+
+    `ca_file` adds authorities (a company's own); nothing can take verification away.
+    """
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except OSError as theirs:  # ssl.SSLError too
+            problem = one_line(theirs.strerror or theirs)
+            raise InvalidRequestError(f"ca_file={ca_file!r} cannot be loaded: {problem}") from theirs
+    return context
+
+
+def start_tls(sock: socket.socket, context: ssl.SSLContext, host: str, patience: Patience) -> ssl.SSLSocket:
+    """The TLS handshake; the socket is closed if it fails."""
+    try:
+        tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        patiently(tls.do_handshake, tls, patience)
+    except BaseException:
+        tls.close()
+        raise
+    return tls
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy that is asked to CONNECT; its credentials show up nowhere but on its wire."""
+
+    host: str
+    port: int
+    authorization: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> Proxy:
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = port = None
+        if host is None or port is None or parts.scheme != "http" or parts.path not in ("", "/"):
+            # Neither the text nor the parser's error is repeated: both may hold the password.
+            raise InvalidRequestError("proxy: expected http://[user:password@]host:port") from None
+        if parts.username is None:
+            return cls(host, port)
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        return cls(host, port, f"Basic {base64.b64encode(credentials).decode()}")
+
+    def request(self, host: str, port: int) -> bytes:
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+        if self.authorization is not None:
+            lines.append(f"Proxy-Authorization: {self.authorization}")
+        return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, patience: Patience) -> None:
+    """Ask the proxy for a tunnel to `host`; afterwards `sock` speaks with the host itself."""
+    send_all(sock, proxy.request(host, port), patience)
+    raw, early = read_head(sock, patience)
+    head = parse_head(raw)
+    answer = f"{patience.what}: proxy {proxy.host}:{proxy.port} answered {head.status} {head.reason}".rstrip()
+    if head.status == 407:
+        raise AuthenticationError(
+            f"{answer}; it wants other credentials: proxy=http://user:password@host:port"
+        )
+    if not 200 <= head.status < 300:
+        raise NetworkError(answer)
+    if early:
+        raise ProtocolError(f"{answer} and sent data nobody asked for")
+
+
+def dial(
+    host: str, port: int, context: ssl.SSLContext | None, proxy: Proxy | None, patience: Patience
+) -> socket.socket:
+    """A connected socket to `host`: through the proxy if there is one, encrypted if a context is given."""
+    if proxy is None:
+        sock = connect(host, port, patience)
+    else:
+        sock = connect(proxy.host, proxy.port, patience)
+        try:
+            open_tunnel(sock, proxy, host, port, patience)
+        except BaseException:
+            sock.close()
+            raise
+    return sock if context is None else start_tls(sock, context, host, patience)

@@ -1,0 +1,123 @@
+"""Waiting on a socket with an end: one deadline and one `stop` over any number of non-blocking steps.
+
+A timeout per socket call, which is all that sockets and websocket-client offer, never ends against a server
+that drips bytes. Here every step looks at the same deadline, and at the same `stop`, four times a second.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from .._concurrency import WAIT_SLICE_SECONDS, Deadline
+from ..errors import (
+    ClosedError,
+    MessageTooBigError,
+    NetworkError,
+    ProtocolError,
+    RequestTimeoutError,
+    TlsError,
+    one_line,
+)
+from .http_head import END_OF_HEAD, MAX_HEAD_BYTES, looks_like_http
+
+READ: Final = selectors.EVENT_READ
+WRITE: Final = selectors.EVENT_WRITE
+HEAD_READ_BYTES: Final = 16_384
+
+T = TypeVar("T")
+
+
+class Patience:
+    """How long a wait may last: until `deadline`, or until somebody sets `stop`."""
+
+    def __init__(self, what: str, deadline: Deadline, stop: threading.Event | None = None) -> None:
+        self.what = what
+        self._deadline = deadline
+        self._stop = stop
+
+    def check(self) -> None:
+        if self._stop is not None and self._stop.is_set():
+            raise ClosedError(f"{self.what}: called off because its owner was closed")
+        if self._deadline.expired:
+            raise RequestTimeoutError(f"{self.what}: not finished by its deadline")
+
+    def sooner(self, seconds: float) -> Patience:
+        return Patience(self.what, self._deadline.sooner(seconds), self._stop)
+
+    def share(self, part: float) -> Patience:
+        return Patience(self.what, self._deadline.fraction(part), self._stop)
+
+    def wait_socket(self, sock: socket.socket, events: int) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, events)
+            while not selector.select(self._slice()):
+                self.check()
+
+    def wait_done(self, future: Future[Any]) -> None:
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        while not done.wait(self._slice()):
+            self.check()
+
+    def _slice(self) -> float:
+        return self._deadline.remaining_or(WAIT_SLICE_SECONDS)
+
+
+def patiently(step: Callable[[], T], sock: socket.socket, patience: Patience, blocked_on: int = READ) -> T:
+    """Repeat a non-blocking `step` until it succeeds. Third-party errors leave here as ours."""
+    while True:
+        patience.check()
+        try:
+            return step()
+        except BlockingIOError:
+            events = blocked_on
+        except ssl.SSLWantReadError:
+            events = READ
+        except ssl.SSLWantWriteError:
+            events = WRITE
+        except OSError as theirs:
+            raise translated(theirs, patience.what) from theirs
+        patience.wait_socket(sock, events)
+
+
+def translated(theirs: OSError, what: str) -> NetworkError:
+    """Our error for one of the socket's or TLS layer's."""
+    if isinstance(theirs, ssl.SSLCertVerificationError):
+        return TlsError(f"{what}: certificate not accepted: {one_line(theirs.verify_message)}")
+    # A peer that hangs up in the middle of TLS is a restarting server, not one with unacceptable TLS.
+    if isinstance(theirs, ssl.SSLError) and not isinstance(theirs, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return TlsError(f"{what}: TLS failed: {one_line(theirs.reason or theirs)}")
+    return NetworkError(f"{what}: {one_line(theirs.strerror or theirs)}")
+
+
+def send_all(sock: socket.socket, data: bytes, patience: Patience) -> None:
+    """All of `data` or an error, after which an unknown part of it is on the wire."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[patiently(partial(sock.send, rest), sock, patience, WRITE) :]
+
+
+def read_head(sock: socket.socket, patience: Patience) -> tuple[bytes, bytes]:
+    """The bytes of an HTTP head, capped, and whatever came with it after its end."""
+    received = bytearray()
+    end = -1
+    while end < 0:
+        room = MAX_HEAD_BYTES - len(received)
+        if room <= 0:
+            raise MessageTooBigError(f"{patience.what}: more than {MAX_HEAD_BYTES} bytes of HTTP headers")
+        searched = max(0, len(received) - len(END_OF_HEAD) + 1)
+        chunk = patiently(partial(sock.recv, min(room, HEAD_READ_BYTES)), sock, patience)
+        if not chunk:
+            raise NetworkError(f"{patience.what}: the connection was closed before an answer was complete")
+        received += chunk
+        if not looks_like_http(received):
+            raise ProtocolError(f"{patience.what}: not HTTP: {one_line(bytes(received[:40]))}")
+        end = received.find(END_OF_HEAD, searched)
+    return bytes(received[:end]), bytes(received[end + len(END_OF_HEAD) :])

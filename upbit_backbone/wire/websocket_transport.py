@@ -1,0 +1,220 @@
+"""WebSocket connections for one I/O thread each; the only module that knows websocket-client.
+
+websocket-client makes the handshake's request, judges its answer and encodes frames. Everything else is ours:
+dialing, deadlines and limits because it has none, reading for the reasons told in `frames`, and closing
+because its `close()` waits for the peer. `WebSocketApp` is never used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import websocket
+
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
+from ..errors import InvalidRequestError, NetworkError, ProtocolError, one_line
+from .dialing import Proxy, dial, tls_context
+from .frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT
+from .handshake import HandshakeSocket
+from .patience import Patience, send_all, translated
+
+HANDSHAKE_SECONDS: Final = 5.0
+SEND_SECONDS: Final = 2.0
+CLOSE_FRAME_SECONDS: Final = 0.2
+RECV_BYTES: Final = 262_144
+USER_AGENT: Final = "upbit-backbone"
+_NOT_IN_URLS = re.compile(r"[^\x21-\x7e]")
+
+__all__ = ["BINARY", "PING", "PONG", "TEXT", "WebSocketConnection", "WebSocketTransport"]
+
+
+class WebSocketTransport:
+    """Opens connections to one WebSocket URL. Immutable, usable from any thread.
+
+    `ca_file` adds certificate authorities; verification cannot be switched off. `proxy` is
+    "http://[user:password@]host:port"; proxies of the environment are ignored.
+    """
+
+    def __init__(
+        self, url: str, *, ca_file: str | None = None, proxy: str | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._url = url
+        self._host, self._port, is_secure = _parse_url(url)
+        self._context = tls_context(ca_file) if is_secure else None
+        self._proxy = None if proxy is None else Proxy.parse(proxy)
+        self._clock = clock
+
+    def open(
+        self, deadline: Deadline | None = None, *, stop: threading.Event | None = None
+    ) -> WebSocketConnection:
+        """A connection after its handshake, by `deadline` and at the latest after 5 seconds in all.
+
+        Raises RequestTimeoutError, NetworkError, TlsError, ProtocolError, or what the server's refusal means:
+        BannedError (418), RateLimitError (429), AuthenticationError (401/403), MaintenanceError (503),
+        ServerError (other 5xx), HandshakeRefusedError (the rest). Setting `stop` from another thread ends it
+        with ClosedError within a quarter of a second. Nothing stays open after an error.
+        """
+        whole = (deadline or Deadline.after(None)).sooner(HANDSHAKE_SECONDS)
+        patience = Patience(f"connecting to {self._host}", whole, stop)
+        sock = dial(self._host, self._port, self._context, self._proxy, patience)
+        try:
+            return self._shake_hands(sock, patience)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _shake_hands(self, sock: socket.socket, patience: Patience) -> WebSocketConnection:
+        guarded = HandshakeSocket(sock, self._host, patience, self._clock)
+        client = websocket.WebSocket(enable_multithread=False)
+        try:
+            # Origin would put us under Upbit's limit of one request per 10 s.
+            client.connect(  # type: ignore[no-untyped-call]  # the package types its options only
+                self._url,
+                socket=guarded,
+                suppress_origin=True,
+                redirect_limit=0,
+                header=[f"User-Agent: {USER_AGENT}"],
+            )
+        except Exception as theirs:
+            if guarded.failure is not None:
+                raise guarded.failure from guarded.failure.__cause__
+            raise ProtocolError(
+                f"{patience.what}: handshake answer not acceptable: {one_line(theirs)}"
+            ) from theirs
+        return WebSocketConnection(sock, self._host, guarded.headers, guarded.early)
+
+    def __repr__(self) -> str:
+        through = "" if self._proxy is None else f" through {self._proxy.host}:{self._proxy.port}"
+        return f"<WebSocketTransport {self._host}:{self._port}{through}>"
+
+
+class WebSocketConnection:
+    """An open connection, owned by one I/O thread; only `abort()` may be called from others.
+
+    After any error the connection is useless and must be closed.
+    """
+
+    def __init__(
+        self, sock: socket.socket, host: str, response_headers: Mapping[str, str], early: bytes = b""
+    ) -> None:
+        self.response_headers = response_headers  # of the 101 answer, names in lower case
+        self._sock = sock
+        self._host = host
+        self._early = early
+        self._broken: str | None = None
+        # Guards _is_closed and the moment of closing, so that abort() cannot hit a file descriptor that was
+        # closed and given to someone else meanwhile. Neither call under it can block.
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def fileno(self) -> int:
+        """For `selectors`; -1 once closed."""
+        return self._sock.fileno()
+
+    def pending(self) -> int:
+        """Bytes already taken from the operating system, unknown to any selector: look before you select."""
+        tls = self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
+        return len(self._early) + tls
+
+    def recv(self, max_bytes: int = RECV_BYTES) -> bytes | None:
+        """What is there, without waiting: None if nothing is, b"" at the end of the stream."""
+        if self._early:
+            data, self._early = self._early[:max_bytes], self._early[max_bytes:]
+            return data
+        try:
+            return self._sock.recv(max_bytes)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError as theirs:
+            raise translated(theirs, f"reading from {self._host}") from theirs
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        """One whole masked frame, handed to the operating system within 2 seconds."""
+        self._send(opcode, payload, SEND_SECONDS)
+
+    def send_text(self, text: str) -> None:
+        self._send(TEXT, text.encode(), SEND_SECONDS)
+
+    def send_ping(self, payload: bytes = b"") -> None:
+        self._send(PING, payload, SEND_SECONDS)
+
+    def send_pong(self, payload: bytes = b"") -> None:
+        self._send(PONG, payload, SEND_SECONDS)
+
+    def send_close(self, code: int = 1000) -> bool:
+        """Say goodbye within 0.2 seconds or not at all; whether it was said. 1005 sends no code."""
+        payload = b"" if code == NO_STATUS else code.to_bytes(2, "big")
+        try:
+            self._send(CLOSE, payload, CLOSE_FRAME_SECONDS)
+        except NetworkError:
+            return False
+        return True
+
+    def _send(self, opcode: int, payload: bytes, seconds: float) -> None:
+        if self._broken is not None:
+            raise NetworkError(
+                f"sending to {self._host}: impossible after an earlier failure ({self._broken})"
+            )
+        frame = websocket.ABNF.create_frame(payload, opcode).format()
+        try:
+            send_all(self._sock, frame, Patience(f"sending to {self._host}", Deadline.after(seconds)))
+        except NetworkError as error:
+            # Part of the frame may be out; whatever followed would be taken for its rest.
+            self._broken = one_line(error)
+            raise
+
+    def abort(self) -> None:
+        """Cut the connection, from any thread, without waiting: the owner's reads and writes end at once."""
+        with self._lock:
+            if not self._is_closed:
+                self._shut_down()
+
+    def close(self) -> None:
+        """Give the socket back, at once and for good. Sends nothing: see `send_close`."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._shut_down()
+            self._sock.close()
+
+    def _shut_down(self) -> None:
+        # Not SSLSocket.shutdown, which first tears the TLS layer out from under the thread that is using it.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "open" if self._broken is None else f"broken: {self._broken}"
+        return f"<WebSocketConnection {self._host} {state}>"
+
+
+def _parse_url(url: str) -> tuple[str, int, bool]:
+    """Host, port and whether TLS is used; InvalidRequestError for what must not be dialled."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if host is None or parts.scheme not in ("ws", "wss") or _NOT_IN_URLS.search(url):
+        raise InvalidRequestError("websocket_url: expected wss://host[:port]/path")
+    if parts.username is not None or parts.fragment:
+        raise InvalidRequestError("websocket_url: neither user:password@ nor #fragment can be part of it")
+    is_secure = parts.scheme == "wss"
+    if not is_secure and not _is_loopback(host):
+        raise InvalidRequestError(f"websocket_url: ws:// is for this machine only; use wss://{host}")
+    return host, port or (443 if is_secure else 80), is_secure
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
