@@ -75,7 +75,7 @@ def _look_up(host: str, flight: Future[list[Address]]) -> None:
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         flight.set_result(_alternating([(row[0], row[1], row[2], row[4]) for row in found]))
-    except Exception as theirs:  # whatever it is, the waiting callers get it
+    except Exception as theirs:  # noqa: BLE001  # whatever it is, the waiting callers get it
         flight.set_exception(theirs)
 
 

@@ -39,7 +39,7 @@ PROTOCOL_ERROR, NO_STATUS, INVALID_PAYLOAD, TOO_BIG = 1002, 1005, 1007, 1009
 _VALID_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)))
 
 
-class ProtocolViolation(ProtocolError):
+class ProtocolViolation(ProtocolError):  # noqa: N818  # an event as much as an error
     """The server broke RFC 6455: send `close_code`, drop the connection."""
 
     def __init__(self, close_code: int, reason: str) -> None:
@@ -48,7 +48,7 @@ class ProtocolViolation(ProtocolError):
         self.reason = reason
 
 
-class OversizeViolation(ProtocolViolation, MessageTooBigError):
+class OversizeViolation(ProtocolViolation, MessageTooBigError):  # noqa: N818  # as above
     """The server announced more bytes or fragments than we are willing to hold."""
 
     def __init__(self, reason: str) -> None:
@@ -113,7 +113,7 @@ class FrameReader:
         if self._finished:
             return events
         if self._buffer:
-            # Bytes are only collected until the next stage (header, frame) is complete: linear at any slicing.
+            # Only collected until the next stage (header, frame) is complete: linear, however it is sliced.
             self._buffer += data
             if len(self._buffer) < self._needed:
                 return events

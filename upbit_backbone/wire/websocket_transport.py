@@ -26,7 +26,7 @@ from .frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT
 from .handshake import HandshakeSocket
 from .patience import Patience, send_all, translated
 
-HANDSHAKE_SECONDS: Final = 5.0
+CONNECT_SECONDS: Final = 5.0
 SEND_SECONDS: Final = 2.0
 CLOSE_FRAME_SECONDS: Final = 0.2
 RECV_BYTES: Final = 262_144
@@ -44,25 +44,32 @@ class WebSocketTransport:
     """
 
     def __init__(
-        self, url: str, *, ca_file: str | None = None, proxy: str | None = None, clock: Clock = SYSTEM_CLOCK
+        self,
+        url: str,
+        *,
+        ca_file: str | None = None,
+        proxy: str | None = None,
+        connect_seconds: float = CONNECT_SECONDS,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._url = url
         self._host, self._port, is_secure = _parse_url(url)
         self._context = tls_context(ca_file) if is_secure else None
         self._proxy = None if proxy is None else Proxy.parse(proxy)
+        self._connect_seconds = connect_seconds
         self._clock = clock
 
     def open(
         self, deadline: Deadline | None = None, *, stop: threading.Event | None = None
     ) -> WebSocketConnection:
-        """A connection after its handshake, by `deadline` and at the latest after 5 seconds in all.
+        """A connection after its handshake, by `deadline` and at the latest after `connect_seconds` in all.
 
         Raises RequestTimeoutError, NetworkError, TlsError, ProtocolError, or what the server's refusal means:
         BannedError (418), RateLimitError (429), AuthenticationError (401/403), MaintenanceError (503),
         ServerError (other 5xx), HandshakeRefusedError (the rest). Setting `stop` from another thread ends it
         with ClosedError within a quarter of a second. Nothing stays open after an error.
         """
-        whole = (deadline or Deadline.after(None)).sooner(HANDSHAKE_SECONDS)
+        whole = (deadline or Deadline.after(None)).sooner(self._connect_seconds)
         patience = Patience(f"connecting to {self._host}", whole, stop)
         sock = dial(self._host, self._port, self._context, self._proxy, patience)
         try:
