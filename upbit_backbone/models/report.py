@@ -1,16 +1,25 @@
-"""How the parts are doing: snapshots that every long-lived object can give of itself."""
+"""How the parts are doing: snapshots that every long-lived object can give of itself, and the reports made of them.
+
+Durations and ages are seconds throughout.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from .enums import HealthStatus
 from .events import ConnectionState
+from .jsonable import Jsonable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionStats:
-    """One WebSocket session. Ages in seconds, None before the first time."""
+class SessionStats(Jsonable):
+    """One WebSocket session. Ages in seconds, None before the first time.
+
+    The last three are filled in by the health monitor: rates between two looks, and `lag`, how much later than the
+    quickest of the last minutes the newest data came (the offset between the two clocks cancels out).
+    """
 
     session: str
     state: ConnectionState
@@ -28,10 +37,13 @@ class SessionStats:
     malformed: int
     suspect: bool
     last_error: str | None
+    messages_per_second: float | None = None
+    bytes_per_second: float | None = None
+    lag: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriptionStats:
+class SubscriptionStats(Jsonable):
     """One subscription. received == delivered + dropped + pending; `lag` is the age in seconds of the oldest
     undelivered item, 0.0 when nothing waits."""
 
@@ -48,7 +60,9 @@ class SubscriptionStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheStats:
+class CacheStats(Jsonable):
+    """The cache of REST answers; `merged` are callers who shared somebody else's call."""
+
     hits: int
     misses: int
     merged: int
@@ -58,7 +72,7 @@ class CacheStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupStats:
+class GroupStats(Jsonable):
     """One REST rate group: limiter, breaker and traffic."""
 
     group: str
@@ -73,3 +87,144 @@ class GroupStats:
     requests: int
     failures: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerformanceMetric(Jsonable):
+    """How quickly and how well one channel or one REST group answers.
+
+    `requests`, `failures`, `errors` (by class) and `bytes` count since the start. The percentiles and `success_rate`
+    look at the last `samples` answers of the last `window_seconds`, and are None without any. Mistakes of the caller
+    (an unknown symbol) are listed in `errors` but do not count as failures.
+    """
+
+    name: str
+    window_seconds: float
+    samples: int
+    requests: int
+    failures: int
+    success_rate: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    slowest: float | None
+    errors: dict[str, int]
+    bytes: int
+
+    def __str__(self) -> str:
+        if self.p50 is None or self.p95 is None or self.p99 is None:
+            return f"{self.name}: {self.requests} answers, none lately"
+        rate = "-" if self.success_rate is None else f"{self.success_rate:.1%}"
+        times = " / ".join(_duration(each) for each in (self.p50, self.p95, self.p99))
+        return f"{self.name}: {self.requests} answers, {rate} good, p50/p95/p99 {times}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerformanceReport(Jsonable):
+    """What the library did and how fast.
+
+    `routing` counts answers by the rule of the routing table that chose the way; `counters` holds everything else
+    that is only counted (event kinds, for example). `live_share` is the share of answers that came straight from a
+    running stream, without a request.
+    """
+
+    at: datetime
+    channels: tuple[PerformanceMetric, ...]
+    groups: tuple[PerformanceMetric, ...]
+    routing: dict[str, int]
+    counters: dict[str, int]
+    live_answers: int
+    live_share: float | None
+    cache: CacheStats | None
+
+    @property
+    def cache_hit_rate(self) -> float | None:
+        """Share of cacheable questions that needed no request of their own."""
+        if self.cache is None or not (asked := self.cache.hits + self.cache.misses):
+            return None
+        return self.cache.hits / asked
+
+    def __str__(self) -> str:
+        share = "" if self.live_share is None else f" ({self.live_share:.1%} of all)"
+        lines = [f"{self.live_answers} answers straight from a stream{share}"]
+        lines += [str(metric) for metric in (*self.channels, *self.groups)]
+        if self.routing:
+            lines.append("routing: " + ", ".join(f"{rule} {n}" for rule, n in sorted(self.routing.items())))
+        if self.cache is not None:
+            lines.append(f"cache: {self.cache.hits} hits, {self.cache.misses} misses, {self.cache.merged} merged")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReport(Jsonable):
+    """One look at everything. `reasons` says in words why `status` is not HEALTHY; empty when it is.
+
+    `recent_drops` are items lost by each slow subscription within the last minute, not counting those that a
+    conflating subscription replaced by newer ones, which is its purpose. `clock_offset` is our clock minus Upbit's,
+    including the quickest network way; None before the first live message.
+    """
+
+    at: datetime
+    status: HealthStatus
+    reasons: tuple[str, ...]
+    sessions: tuple[SessionStats, ...]
+    groups: tuple[GroupStats, ...]
+    subscriptions: tuple[SubscriptionStats, ...]
+    performance: PerformanceReport
+    recent_drops: dict[str, int] = field(default_factory=dict)
+    clock_offset: float | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        return self.status is HealthStatus.HEALTHY
+
+    def __str__(self) -> str:
+        lines = [self.status.name]
+        lines += [f"  {reason}" for reason in self.reasons]
+        lines += [_session_line(each) for each in self.sessions]
+        lines += [_group_line(each) for each in self.groups if each.requests or each.paused_for]
+        lines += [_subscription_line(each) for each in self.subscriptions]
+        return "\n".join([*lines, str(self.performance)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert(Jsonable):
+    """A rule began (`active=True`) or ceased to hold for one subject (a session, a group, a subscription)."""
+
+    at: datetime
+    rule: str
+    subject: str
+    active: bool
+    value: float
+    message: str
+
+    def __str__(self) -> str:
+        return f"{'ALERT' if self.active else 'over'}: {self.message}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _session_line(stats: SessionStats) -> str:
+    heard = "nothing heard yet" if stats.last_data_age is None else f"data {stats.last_data_age:.1f} s ago"
+    rate = "" if stats.messages_per_second is None else f", {stats.messages_per_second:.0f} messages/s"
+    lag = "" if stats.lag is None else f", lag {_duration(stats.lag)}"
+    return f"session {stats.session}: {stats.state.value}, {stats.topics} topics, {heard}{rate}{lag}"
+
+
+def _group_line(stats: GroupStats) -> str:
+    paused = f", paused for {stats.paused_for:.1f} s" if stats.paused_for else ""
+    return (
+        f"REST {stats.group}: {stats.requests} requests, {stats.failures} failed, {stats.available:.0f} of "
+        f"{stats.limit_per_second:g}/s free, breaker {stats.breaker}, 429 × {stats.limited_429}{paused}"
+    )
+
+
+def _subscription_line(stats: SubscriptionStats) -> str:
+    return (
+        f"subscription {stats.subscription} ({stats.policy}): {stats.received} received, {stats.delivered} delivered, "
+        f"{stats.dropped} dropped, {stats.pending} waiting, lag {_duration(stats.lag)}"
+    )
