@@ -130,7 +130,11 @@ def _check_url(name: str, url: str, schemes: tuple[str, str]) -> None:
     if parts.username or parts.password:
         raise InvalidRequestError(f"{name}: expected no user name or password in the URL")
     if parts.scheme == plain and host not in LOOPBACK_HOSTS:
-        raise _bad(name, url, f"{secure}://, because {plain}:// is allowed to this machine only (127.0.0.1, localhost)")
+        raise _bad(
+            name,
+            url,
+            f"{secure}://, because {plain}:// is allowed to this machine only (127.0.0.1, localhost)",
+        )
 
 
 def _check_number(name: str, kind: str, value: object) -> None:
@@ -145,7 +149,16 @@ def _check_number(name: str, kind: str, value: object) -> None:
         raise _bad(name, value, "True or False")
 
 
-_TRUTH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_TRUTH = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,

@@ -168,7 +168,12 @@ class ChannelUnavailableError(UpbitBackboneError):
     whose_fault = "the network's"
 
     def __init__(
-        self, message: str, *, last_known: Any = None, age: float | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        last_known: Any = None,
+        age: float | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.last_known = last_known

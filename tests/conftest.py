@@ -1,0 +1,53 @@
+"""Every test must leave the process as it found it: no thread, no socket, no child process of ours."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PATIENCE_SECONDS = 3.0  # a closed peer's file descriptor may take a moment to disappear
+
+
+def open_sockets() -> set[str]:
+    """Names of the process's sockets, where the platform tells (Linux); elsewhere nothing."""
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        return set()
+    names = set()
+    for entry in os.listdir(folder):
+        try:
+            target = os.readlink(folder / entry)
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:"):
+            names.add(target)
+    return names
+
+
+def ours(thread: threading.Thread) -> bool:
+    return thread.is_alive() and thread is not threading.main_thread() and not thread.name.startswith("pytest")
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a thread or socket behind. Fixtures of wider scope count as there before."""
+    threads_before = set(filter(ours, threading.enumerate()))
+    sockets_before = open_sockets()
+    yield
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        gc.collect()
+        threads = {thread for thread in threading.enumerate() if ours(thread)} - threads_before
+        sockets = open_sockets() - sockets_before
+        if not threads and not sockets:
+            return
+        if time.monotonic() > deadline:
+            break
+        threading.Event().wait(0.02)
+    pytest.fail(f"left behind: threads {sorted(t.name for t in threads)}, {len(sockets)} sockets")

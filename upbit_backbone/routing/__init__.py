@@ -1,0 +1,1 @@
+"""Which way to answer: a short table decides, the router acts."""

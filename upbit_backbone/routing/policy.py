@@ -1,0 +1,218 @@
+"""The routing table: pure, deterministic, first match wins, every decision with a reason in words.
+
+A `Situation` holds every fact a row may look at, so that the same situation always gets the same answer and
+`explain()` can show it. Measured performance enters only as the fact `rest_is_poor`, in the rows that name it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..models.enums import Channel, DataStrategy, RequestKind
+from ..models.request import ChannelDecision, DataRequest
+
+LIVE, WEBSOCKET, REST, CACHE = Channel.LIVE, Channel.WEBSOCKET, Channel.REST, Channel.CACHE
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known when a question comes in. The texts explain the facts beside them."""
+
+    live_is_current: bool = False
+    live_text: str = "not subscribed"
+    live_age: float | None = None  # seconds since the stream last proved itself
+    cache_age: float | None = None  # seconds since a REST answer that could be given again, None: there is none
+    cache_limit: float = 1.0
+    rest_is_open: bool = True
+    rest_text: str = ""
+    rest_is_poor: bool = False  # measured, with hysteresis: see performance.py
+    stream_is_open: bool = True
+    stream_text: str = ""
+    asked: int = 1  # questions about this topic within the promotion window, this one included
+    promote_after: int = 3
+    is_sweep: bool = False
+    may_promote: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row: when it applies, which channels it names in order, and why, with `{}` fields from the situation."""
+
+    name: str
+    when: Callable[[DataRequest, Situation], bool]
+    channels: tuple[Channel, ...]
+    reason: str
+    promote: bool = False
+    degraded: bool = False
+
+
+def can_stream(request: DataRequest) -> bool:
+    """Upbit streams the present state of tickers and books; everything else is history or a list."""
+    return request.kind in (RequestKind.TICKER, RequestKind.ORDERBOOK)
+
+
+def live_suffices(request: DataRequest, situation: Situation) -> bool:
+    is_young_enough = request.max_age is None or (
+        situation.live_age is not None and situation.live_age <= request.max_age
+    )
+    return situation.live_is_current and is_young_enough and not request.realtime
+
+
+def cache_suffices(request: DataRequest, situation: Situation) -> bool:
+    limit = situation.cache_limit if request.max_age is None else request.max_age
+    return situation.cache_age is not None and situation.cache_age <= limit and not request.realtime
+
+
+def wants(*strategies: DataStrategy) -> Callable[[DataRequest, Situation], bool]:
+    return lambda request, _: request.strategy in strategies
+
+
+def is_frequent(request: DataRequest, situation: Situation) -> bool:
+    return situation.may_promote and situation.asked >= situation.promote_after
+
+
+TABLE: tuple[Rule, ...] = (
+    Rule(
+        "rest-forced",
+        lambda request, situation: wants(DataStrategy.REST_ONLY)(request, situation) and situation.rest_is_open,
+        (REST,),
+        "the caller allows REST only",
+    ),
+    Rule(
+        "rest-forced-closed",
+        wants(DataStrategy.REST_ONLY),
+        (),
+        "the caller allows REST only, and {rest_text}",
+    ),
+    Rule(
+        "stream-forced-impossible",
+        lambda request, _: request.strategy is DataStrategy.WEBSOCKET_ONLY and not can_stream(request),
+        (),
+        "the caller allows WebSocket only, and Upbit does not stream this",
+    ),
+    Rule(
+        "stream-forced-live",
+        lambda request, situation: (
+            request.strategy is DataStrategy.WEBSOCKET_ONLY and live_suffices(request, situation)
+        ),
+        (LIVE,),
+        "the caller allows WebSocket only; {live_text}",
+    ),
+    Rule(
+        "stream-forced",
+        wants(DataStrategy.WEBSOCKET_ONLY),
+        (WEBSOCKET,),
+        "the caller allows WebSocket only; {live_text}",
+        promote=True,
+    ),
+    Rule(
+        "history-cached",
+        lambda request, situation: not can_stream(request) and cache_suffices(request, situation),
+        (CACHE, REST),
+        "an answer {cache_age:.1f} s old is young enough",
+    ),
+    Rule(
+        "history-closed",
+        lambda request, situation: not can_stream(request) and not situation.rest_is_open,
+        (CACHE,),
+        "only REST has history, and {rest_text}",
+        degraded=True,
+    ),
+    Rule(
+        "history",
+        lambda request, _: not can_stream(request),
+        (REST,),
+        "history and lists come from REST",
+    ),
+    Rule(
+        "realtime-stream-closed",
+        lambda request, situation: request.realtime and not situation.stream_is_open and situation.rest_is_open,
+        (REST,),
+        "a value newer than the call is wanted, but {stream_text}",
+        degraded=True,
+    ),
+    Rule(
+        "realtime",
+        lambda request, _: request.realtime,
+        (WEBSOCKET, REST),
+        "a value newer than the call is wanted: the next frame, or REST at half the deadline",
+        promote=True,
+    ),
+    Rule(
+        "live-preferred-against",
+        lambda request, situation: request.strategy is DataStrategy.PREFER_REST and situation.rest_is_open,
+        (REST, LIVE, WEBSOCKET),
+        "the caller prefers REST",
+    ),
+    Rule("live", live_suffices, (LIVE, REST), "{live_text}"),
+    Rule(
+        "stream-preferred",
+        lambda request, situation: request.strategy is DataStrategy.PREFER_WEBSOCKET and situation.stream_is_open,
+        (WEBSOCKET, REST),
+        "the caller prefers WebSocket; {live_text}",
+        promote=True,
+    ),
+    Rule(
+        "cache",
+        cache_suffices,
+        (CACHE, REST, WEBSOCKET),
+        "a REST answer {cache_age:.1f} s old is young enough",
+    ),
+    Rule(
+        "both-closed",
+        lambda _, situation: not situation.rest_is_open and not situation.stream_is_open,
+        (),
+        "{rest_text}, and {stream_text}",
+        degraded=True,
+    ),
+    Rule(
+        "rest-closed",
+        lambda _, situation: not situation.rest_is_open,
+        (WEBSOCKET,),
+        "{rest_text}: the stream answers instead",
+        promote=True,
+        degraded=True,
+    ),
+    Rule(
+        "rest-poor",
+        lambda _, situation: situation.rest_is_poor and situation.stream_is_open,
+        (WEBSOCKET, REST),
+        "REST is measured slow or failing: the stream is asked first",
+        promote=True,
+    ),
+    Rule(
+        "sweep",
+        lambda request, situation: situation.is_sweep and situation.may_promote,
+        (REST, WEBSOCKET),
+        "many symbols are asked one after another: one list request answers the sweep, a stream the next one",
+        promote=True,
+    ),
+    Rule(
+        "frequent",
+        is_frequent,
+        (REST, WEBSOCKET),
+        "asked {asked} times lately: REST now, and a subscription for the next time",
+        promote=True,
+    ),
+    Rule(
+        "rest",
+        lambda request, situation: True,
+        (REST, WEBSOCKET),
+        "{live_text}; REST answers within one round trip",
+    ),
+)
+
+
+def decide(request: DataRequest, situation: Situation) -> ChannelDecision:
+    """The first row that applies, as a decision with its reason filled in."""
+    rule = next(rule for rule in TABLE if rule.when(request, situation))
+    facts = {name: getattr(situation, name) for name in Situation.__slots__}
+    return ChannelDecision(
+        channels=rule.channels,
+        reason=rule.reason.format(**facts),
+        rule=rule.name,
+        degraded=rule.degraded,
+        promote=rule.promote and situation.may_promote and can_stream(request),
+        facts=facts,
+    )

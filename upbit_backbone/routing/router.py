@@ -1,0 +1,172 @@
+"""The router acts on the table's decision: tries the named channels in order and never promises more than it got."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from .._concurrency import Clock, Deadline
+from ..errors import (
+    ChannelUnavailableError,
+    ClosedError,
+    InvalidRequestError,
+    StaleDataError,
+    UpbitBackboneError,
+)
+from ..models.enums import Channel, DataStrategy, DataType, RequestKind
+from ..models.request import ChannelDecision, DataRequest
+from ..models.topic import Topic
+from .demand import Demand
+from .policy import Situation, can_stream, decide
+from .promotion import Promotions
+
+log = logging.getLogger("upbit_backbone.routing")
+
+# While a second channel could still answer, the first one may use this much of the time that is left.
+FIRST_CHANNEL_SHARE = {Channel.REST: 0.6, Channel.WEBSOCKET: 0.5, Channel.LIVE: 1.0, Channel.CACHE: 1.0}
+
+
+class ChannelReader(Protocol):
+    """One way to answer: returns the datum, or raises one of our errors by the deadline."""
+
+    def fetch(self, request: DataRequest, deadline: Deadline) -> Any: ...
+
+
+class Metrics(Protocol):
+    """What the router tells about its work, and the one measured fact that it takes back."""
+
+    def record(self, channel: Channel, seconds: float, error: UpbitBackboneError | None) -> None: ...
+
+    def routed(self, rule: str) -> None: ...
+
+    def rest_is_poor(self) -> bool: ...
+
+    def update(self) -> None: ...
+
+    def channels(self) -> Mapping[str, Any]: ...
+
+
+def topic_of(request: DataRequest) -> Topic:
+    """The stream that could answer a ticker or order book question."""
+    data_type = DataType.ORDERBOOK if request.kind is RequestKind.ORDERBOOK else DataType.TICKER
+    return Topic(data_type, request.symbol, request.level)
+
+
+def marked_degraded(item: Any) -> Any:
+    """`item` (one datum, or a collection of them) with `degraded=True`."""
+    if isinstance(item, list):
+        return [marked_degraded(each) for each in item]
+    return dataclasses.replace(item, degraded=True)
+
+
+class RequestRouter:
+    """Decides with `policy`, acts through the channel readers, and learns what to promote. Thread-safe."""
+
+    def __init__(
+        self,
+        readers: Mapping[Channel, ChannelReader],
+        observe: Callable[[DataRequest], Situation],
+        last_known: Callable[[DataRequest], tuple[Any, float] | None],
+        *,
+        demand: Demand,
+        promotions: Promotions,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._readers = readers
+        self._observe = observe
+        self._last_known = last_known
+        self._demand = demand
+        self._promotions = promotions
+        self._metrics = metrics
+        self._clock = clock
+
+    def analyze_request(self, request: DataRequest) -> ChannelDecision:
+        """What `answer` would do now, and why. Counts nothing, changes nothing, touches no network."""
+        situation = self._observe(request)
+        if can_stream(request):
+            asked = self._demand.peek(topic_of(request), self._clock.monotonic()) + 1
+            situation = dataclasses.replace(situation, asked=asked, may_promote=self._promotions.has_room())
+        return decide(request, situation)
+
+    def get_performance_metrics(self) -> Mapping[str, Any]:
+        """Measured latency and success per channel."""
+        return self._metrics.channels()
+
+    def update_routing_strategy(self) -> bool:
+        """Look at the measurements again; True while REST counts as slow or failing (see the row `rest-poor`)."""
+        self._metrics.update()
+        return self._metrics.rest_is_poor()
+
+    def answer(self, request: DataRequest, deadline: Deadline) -> tuple[Any, ChannelDecision]:
+        """The answer by the first channel that has one, and the decision behind it.
+
+        Raises our errors only: what the caller did wrong at once, everything else after the last channel failed.
+        """
+        decision = self._decide(request)
+        self._metrics.routed(decision.rule)
+        failures: list[UpbitBackboneError] = []
+        for position, channel in enumerate(decision.channels):
+            is_last = position == len(decision.channels) - 1
+            share = deadline if is_last else deadline.fraction(FIRST_CHANNEL_SHARE[channel])
+            started = self._clock.monotonic()
+            try:
+                item = self._readers[channel].fetch(request, share)
+            except (InvalidRequestError, ClosedError):
+                raise
+            except UpbitBackboneError as error:
+                self._metrics.record(channel, self._clock.monotonic() - started, error)
+                failures.append(error)
+                continue
+            self._metrics.record(channel, self._clock.monotonic() - started, None)
+            missed = [error for error in failures if not isinstance(error, StaleDataError)]
+            is_degraded = decision.degraded or bool(missed)
+            return (marked_degraded(item) if is_degraded else item), decision
+        raise self._nothing_left(request, decision, failures)
+
+    def _decide(self, request: DataRequest) -> ChannelDecision:
+        situation = self._observe(request)
+        if not can_stream(request):
+            return decide(request, situation)
+        topic, now = topic_of(request), self._clock.monotonic()
+        asked, sweep = self._demand.ask(topic, now)
+        situation = dataclasses.replace(
+            situation, asked=asked, is_sweep=bool(sweep), may_promote=self._promotions.has_room()
+        )
+        decision = decide(request, situation)
+        if decision.promote or (sweep and situation.may_promote and request.strategy is DataStrategy.AUTO):
+            self._promotions.promote({topic, *sweep}, now)
+        return decision
+
+    def _nothing_left(
+        self, request: DataRequest, decision: ChannelDecision, failures: list[UpbitBackboneError]
+    ) -> UpbitBackboneError:
+        asked = f"{request.kind.value} {', '.join(request.symbols[:3]) or request.quote or ''}".strip()
+        is_forced = request.strategy in (DataStrategy.REST_ONLY, DataStrategy.WEBSOCKET_ONLY)
+        if is_forced and failures:
+            return failures[-1]
+        why = "; ".join(str(error) for error in failures) or decision.reason
+        retry_after = max((error.retry_after for error in failures if error.retry_after is not None), default=None)
+        known = self._last_known(request)
+        cause = failures[-1] if failures else None
+        error: UpbitBackboneError
+        if known is None:
+            error = ChannelUnavailableError(f"{asked}: no channel can answer now ({why})", retry_after=retry_after)
+        else:
+            item, age = known
+            error = StaleDataError(
+                f"{asked}: only a value {age:.1f} s old is known, see .last_known ({why})",
+                last_known=item,
+                age=age,
+                retry_after=retry_after,
+            )
+        error.__cause__ = cause
+        return error
+
+    def __repr__(self) -> str:
+        return f"<RequestRouter {self._promotions!r} {self._demand!r}>"
+
+
+SmartChannelRouter = RequestRouter
