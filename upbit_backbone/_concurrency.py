@@ -1,139 +1,62 @@
-"""Threads, deadlines and shared calls: the only module that creates threads.
+"""Threads and shared calls: the only module that creates threads.
 
-A thread is born in `spawn`, named, and buried in `join_all` within one deadline; whoever will not stop
-is logged by name. Nobody in this library sleeps: waits are made on events and conditions, in slices short
-enough that Ctrl-C ends them on every platform.
+A thread is born in `spawn`, named, and buried in `join_all` within one deadline; whoever will not stop is logged by
+name. Threads are daemons, so a stuck one never keeps the process from exiting; `at_exit` gives the others a bounded
+moment to finish. Whatever was made before a `fork` refuses to work in the child, by `ForkGuard`, instead of waiting
+for locks that nobody there will ever release. Clocks, deadlines and waits live in `_deadline`, re-exported here.
 """
 
 from __future__ import annotations
 
-import itertools
+import atexit
+import contextlib
 import logging
-import math
+import os
 import threading
-import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from datetime import UTC, datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from .errors import InvalidRequestError, RequestTimeoutError
+from ._deadline import (
+    SYSTEM_CLOCK,
+    WAIT_SLICE_SECONDS,
+    Clock,
+    Deadline,
+    SystemClock,
+    check_timeout,
+    wait_event,
+    wait_for,
+    wait_future,
+)
+from .errors import ClosedError
+
+__all__ = [
+    "SYSTEM_CLOCK",
+    "WAIT_SLICE_SECONDS",
+    "Clock",
+    "Deadline",
+    "ForkGuard",
+    "SingleFlight",
+    "SystemClock",
+    "WorkerPool",
+    "at_exit",
+    "check_timeout",
+    "join_all",
+    "spawn",
+    "wait_event",
+    "wait_for",
+    "wait_future",
+]
 
 log = logging.getLogger("upbit_backbone")
 
-# Lock waits cannot be interrupted on Windows before Python 3.14, so no single wait is longer than this.
-WAIT_SLICE_SECONDS = 0.25
+EXIT_SECONDS: Final = 1.0
+IDLE_SECONDS: Final = 10.0
 
 T = TypeVar("T")
 K = TypeVar("K")
-
-
-class Clock(Protocol):
-    """What time it is: `monotonic()` for ages and deadlines, `wall()` only for showing to people."""
-
-    def monotonic(self) -> float: ...
-
-    def wall(self) -> datetime: ...
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    monotonic = staticmethod(time.monotonic)
-
-    @staticmethod
-    def wall() -> datetime:
-        return datetime.now(UTC)
-
-    def __repr__(self) -> str:
-        return "SystemClock()"
-
-
-SYSTEM_CLOCK = SystemClock()
-
-
-class Deadline:
-    """A fixed instant on the monotonic clock; ends all arithmetic on timeouts.
-
-    `Deadline.after(None)` never expires. Invalid seconds (NaN, negative, not a number) raise InvalidRequestError.
-    """
-
-    __slots__ = ("_clock", "_instant")
-
-    def __init__(self, instant: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._instant = instant
-        self._clock = clock
-
-    @classmethod
-    def after(cls, seconds: float | None, clock: Callable[[], float] = time.monotonic) -> Deadline:
-        if seconds is None:
-            return cls(None, clock)
-        return cls(clock() + check_timeout(seconds), clock)
-
-    def remaining(self) -> float | None:
-        """Seconds left, never negative; None where there is no end."""
-        if self._instant is None:
-            return None
-        return max(0.0, self._instant - self._clock())
-
-    def remaining_or(self, limit: float) -> float:
-        """Seconds left, but at most `limit`."""
-        left = self.remaining()
-        return limit if left is None else min(left, limit)
-
-    @property
-    def expired(self) -> bool:
-        return self._instant is not None and self._clock() >= self._instant
-
-    def sooner(self, seconds: float) -> Deadline:
-        """This deadline or `seconds` from now, whichever comes first."""
-        instant = self._clock() + seconds
-        if self._instant is not None:
-            instant = min(instant, self._instant)
-        return Deadline(instant, self._clock)
-
-    def fraction(self, part: float) -> Deadline:
-        """A deadline after `part` of the time that is left (half of it: 0.5)."""
-        left = self.remaining()
-        return Deadline(None, self._clock) if left is None else Deadline(self._clock() + left * part, self._clock)
-
-    def __repr__(self) -> str:
-        left = self.remaining()
-        return "Deadline(never)" if left is None else f"Deadline(in {left:.3f} s)"
-
-
-def check_timeout(seconds: float, name: str = "timeout") -> float:
-    """`seconds` as a finite float >= 0, or InvalidRequestError that says what was given."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or math.isnan(seconds) or seconds < 0:
-        raise InvalidRequestError(f"{name}={seconds!r}: expected seconds as a number >= 0, or None for no limit")
-    return min(float(seconds), threading.TIMEOUT_MAX)
-
-
-def wait_for(condition: threading.Condition, predicate: Callable[[], bool], deadline: Deadline) -> bool:
-    """`condition.wait_for` that stays interruptible everywhere; the caller holds the condition's lock."""
-    while not predicate():
-        if deadline.expired:
-            return False
-        condition.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
-    return True
-
-
-def wait_event(event: threading.Event, deadline: Deadline) -> bool:
-    """Wait for `event` until `deadline`, in interruptible slices; True if it was set."""
-    while not event.is_set():
-        if deadline.expired:
-            return False
-        event.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
-    return True
-
-
-def wait_future(future: Future[T], deadline: Deadline, what: str) -> T:
-    """The future's result, or its error; RequestTimeoutError naming `what` when the deadline comes first."""
-    done = threading.Event()
-    future.add_done_callback(lambda _: done.set())
-    if not wait_event(done, deadline):
-        raise RequestTimeoutError(f"{what}: no answer by the deadline; ask again or give a larger timeout=")
-    return future.result()
 
 
 def spawn(target: Callable[[], object], name: str) -> threading.Thread:
@@ -156,32 +79,101 @@ def join_all(threads: Iterable[threading.Thread], deadline: Deadline) -> list[st
     return stubborn
 
 
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks, _exit_lock
+    _forks += 1
+    _exit_lock = threading.Lock()
+    _leaving.clear()  # the parent's objects are the parent's to close
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
+class ForkGuard:
+    """Knows whether the process forked since it was made. Asked before any lock is taken."""
+
+    __slots__ = ("_born", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._born = _forks
+
+    @property
+    def is_foreign(self) -> bool:
+        return self._born != _forks
+
+    def check(self) -> None:
+        """ClosedError in a forked child, where the threads and locks of the parent do not work."""
+        if self._born != _forks:
+            raise ClosedError(f"{self._what} was made before fork(); make a new one in the child process")
+
+
+_exit_lock = threading.Lock()  # guards _leaving
+_leaving: dict[int, weakref.WeakMethod[Callable[[Deadline], object]]] = {}
+
+
+def at_exit(close: Callable[[Deadline], object]) -> None:
+    """Call the bound method `close(deadline)` when the interpreter exits, if its object still lives by then.
+
+    All of them together get one second; nothing that happens there is logged, because logging is over by then.
+    """
+    reference = weakref.WeakMethod(close)
+    with _exit_lock:
+        _leaving[id(close.__self__)] = reference  # type: ignore[attr-defined]  # WeakMethod has checked it
+        for key in [key for key, each in _leaving.items() if each() is None]:
+            del _leaving[key]
+
+
+def _leave() -> None:
+    deadline = Deadline.after(EXIT_SECONDS)
+    with _exit_lock:
+        closers = [reference() for reference in reversed(_leaving.values())]
+        _leaving.clear()
+    for close in closers:
+        if close is not None:
+            with contextlib.suppress(Exception):  # nobody is left to be told
+                close(deadline)
+
+
+atexit.register(_leave)
+
+
 class SingleFlight(Generic[K, T]):
     """Equal concurrent calls become one: one leader, one Future, one result or error for everybody.
 
-    The leader runs `start(future)`, which must see to it that the future is completed. Followers wait on the
-    same future, each under its own deadline. The key is free again as soon as the future is done.
+    The leader sees to it that the future is completed. Followers wait on the same future, each under its own
+    deadline. The key is free again as soon as the future is done. `merged` counts the calls that cost nothing.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _flights
+        self._lock = threading.Lock()  # guards _flights and merged
         self._flights: dict[K, Future[T]] = {}
-        self.merged = itertools.count()
+        self.merged = 0
 
     def join(self, key: K) -> tuple[Future[T], bool]:
         """The flight for `key` and whether the caller is its leader, who must complete the future."""
         with self._lock:
             flight = self._flights.get(key)
             if flight is not None:
+                self.merged += 1
                 return flight, False
-            flight = Future()
-            self._flights[key] = flight
-        flight.add_done_callback(lambda _: self._forget(key))
+            flight = self._flights[key] = Future()
+        flight.add_done_callback(lambda done: self._forget(key, done))
         return flight, True
 
-    def _forget(self, key: K) -> None:
+    def forget(self, key: K) -> None:
+        """From now on nobody joins the present flight for `key`; those aboard still get its result."""
         with self._lock:
             self._flights.pop(key, None)
+
+    def _forget(self, key: K, flight: Future[T]) -> None:
+        with self._lock:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
 
     def __len__(self) -> int:
         with self._lock:
@@ -189,3 +181,96 @@ class SingleFlight(Generic[K, T]):
 
     def __repr__(self) -> str:
         return f"<SingleFlight {len(self)} in flight>"
+
+
+class WorkerPool:
+    """At most `size` daemon threads that run what is submitted, first come, first served.
+
+    Threads start when there is work and no idle one, and end after `idle_seconds` without work. After `close`
+    everything not yet begun fails with ClosedError; what is running is waited for until the deadline and then left
+    behind, which a daemon thread allows.
+    """
+
+    def __init__(self, size: int, name: str, *, idle_seconds: float = IDLE_SECONDS) -> None:
+        self._size = size
+        self._name = name
+        self._idle_seconds = idle_seconds
+        self._guard = ForkGuard(f"worker pool {name}")
+        self._wakeup = threading.Condition()  # guards everything below
+        self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._born = 0
+        self._is_closed = False
+
+    def submit(self, job: Callable[[], T]) -> Future[T]:
+        """Run `job` on a worker; its result or error in a Future. Cancelling works until it begins."""
+        self._guard.check()
+        future: Future[T] = Future()
+        with self._wakeup:
+            if self._is_closed:
+                raise ClosedError(f"{self._name} is closed")
+            self._jobs.append((future, job))
+            if len(self._jobs) > self._idle and len(self._threads) < self._size:
+                self._hire()
+            else:
+                self._wakeup.notify()
+        return future
+
+    def _hire(self) -> None:
+        self._born += 1
+        try:
+            thread = spawn(self._work, f"{self._name}-{self._born}")
+        except RuntimeError:  # "can't start new thread": whoever works already will come to it
+            if not self._threads:
+                self._jobs.pop()
+                raise
+        else:
+            self._threads.add(thread)
+
+    def _work(self) -> None:
+        while True:
+            with self._wakeup:
+                taken = self._next_job()
+            if taken is None:
+                return
+            self._run(*taken)
+            del taken  # an idle worker must not keep the last job's result alive
+
+    def _next_job(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        self._idle += 1
+        has_work = self._wakeup.wait_for(lambda: self._jobs or self._is_closed, self._idle_seconds)
+        self._idle -= 1
+        if has_work and self._jobs:
+            return self._jobs.popleft()
+        self._threads.discard(threading.current_thread())
+        return None
+
+    @staticmethod
+    def _run(future: Future[Any], job: Callable[[], Any]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = job()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, it belongs to whoever waits
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def close(self, deadline: Deadline) -> list[str]:
+        """Stop by `deadline`; names of the workers that are still busy then. Safe to call again, from anywhere."""
+        if self._guard.is_foreign:
+            return []
+        with self._wakeup:
+            self._is_closed = True
+            abandoned, threads = list(self._jobs), list(self._threads)
+            self._jobs.clear()
+            self._wakeup.notify_all()
+        for future, _ in abandoned:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(ClosedError(f"{self._name} was closed before this began"))
+        return join_all(threads, deadline)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else f"{len(self._jobs)} waiting"
+        return f"<WorkerPool {self._name} {len(self._threads)}/{self._size} threads, {state}>"
