@@ -16,9 +16,12 @@ from ..errors import (
     UpbitBackboneError,
 )
 from ..models.enums import Channel, DataStrategy, DataType, RequestKind
+from ..models.report import PerformanceMetric
 from ..models.request import ChannelDecision, DataRequest
 from ..models.topic import Topic
+from ..monitoring.metrics import Metrics
 from .demand import Demand
+from .performance import is_poor
 from .policy import Situation, can_stream, decide
 from .promotion import Promotions
 
@@ -32,20 +35,6 @@ class ChannelReader(Protocol):
     """One way to answer: returns the datum, or raises one of our errors by the deadline."""
 
     def fetch(self, request: DataRequest, deadline: Deadline) -> Any: ...
-
-
-class Metrics(Protocol):
-    """What the router tells about its work, and the one measured fact that it takes back."""
-
-    def record(self, channel: Channel, seconds: float, error: UpbitBackboneError | None) -> None: ...
-
-    def routed(self, rule: str) -> None: ...
-
-    def rest_is_poor(self) -> bool: ...
-
-    def update(self) -> None: ...
-
-    def channels(self) -> Mapping[str, Any]: ...
 
 
 def topic_of(request: DataRequest) -> Topic:
@@ -82,23 +71,27 @@ class RequestRouter:
         self._promotions = promotions
         self._metrics = metrics
         self._clock = clock
+        self._rest_is_poor = False
 
     def analyze_request(self, request: DataRequest) -> ChannelDecision:
         """What `answer` would do now, and why. Counts nothing, changes nothing, touches no network."""
-        situation = self._observe(request)
+        situation = self._situation(request)
         if can_stream(request):
             asked = self._demand.peek(topic_of(request), self._clock.monotonic()) + 1
             situation = dataclasses.replace(situation, asked=asked, may_promote=self._promotions.has_room())
         return decide(request, situation)
 
-    def get_performance_metrics(self) -> Mapping[str, Any]:
+    def get_performance_metrics(self) -> dict[Channel, PerformanceMetric]:
         """Measured latency and success per channel."""
-        return self._metrics.channels()
+        return {channel: self._metrics.channel(channel) for channel in Channel}
 
     def update_routing_strategy(self) -> bool:
-        """Look at the measurements again; True while REST counts as slow or failing (see the row `rest-poor`)."""
-        self._metrics.update()
-        return self._metrics.rest_is_poor()
+        """Look at the measurements again; True while REST counts as slow or failing (see the row `rest-poor`).
+
+        Called by the router itself after every REST answer; calling it more often changes nothing.
+        """
+        self._rest_is_poor = is_poor(self._metrics.channel(Channel.REST), self._rest_is_poor)
+        return self._rest_is_poor
 
     def answer(self, request: DataRequest, deadline: Deadline) -> tuple[Any, ChannelDecision]:
         """The answer by the first channel that has one, and the decision behind it.
@@ -117,17 +110,25 @@ class RequestRouter:
             except (InvalidRequestError, ClosedError):
                 raise
             except UpbitBackboneError as error:
-                self._metrics.record(channel, self._clock.monotonic() - started, error)
+                self._record(channel, started, error)
                 failures.append(error)
                 continue
-            self._metrics.record(channel, self._clock.monotonic() - started, None)
+            self._record(channel, started)
             missed = [error for error in failures if not isinstance(error, StaleDataError)]
             is_degraded = decision.degraded or bool(missed)
             return (marked_degraded(item) if is_degraded else item), decision
         raise self._nothing_left(request, decision, failures)
 
+    def _situation(self, request: DataRequest) -> Situation:
+        return dataclasses.replace(self._observe(request), rest_is_poor=self._rest_is_poor)
+
+    def _record(self, channel: Channel, started: float, error: UpbitBackboneError | None = None) -> None:
+        self._metrics.record(channel, None, self._clock.monotonic() - started, error)
+        if channel is Channel.REST:
+            self.update_routing_strategy()
+
     def _decide(self, request: DataRequest) -> ChannelDecision:
-        situation = self._observe(request)
+        situation = self._situation(request)
         if not can_stream(request):
             return decide(request, situation)
         topic, now = topic_of(request), self._clock.monotonic()

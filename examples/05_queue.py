@@ -1,0 +1,23 @@
+"""Order books into a queue.Queue that another thread reads, as programs with a worker thread do it."""
+
+import queue
+import threading
+
+from upbit_backbone import DataType, MarketDataBackbone
+
+
+def work(books: "queue.Queue") -> None:
+    for _ in range(5):
+        try:
+            book = books.get(timeout=10)
+        except queue.Empty:
+            print("no change for ten seconds")
+            return
+        print(f"{book.symbol} bid {book.best_bid.price:,} ask {book.best_ask.price:,} spread {book.spread_percent:.4f} %")
+
+
+with MarketDataBackbone() as market, market.subscribe("KRW-BTC", DataType.ORDERBOOK) as subscription:
+    worker = threading.Thread(target=work, args=(subscription.queue,))
+    worker.start()
+    worker.join()
+    print(subscription.stats)
