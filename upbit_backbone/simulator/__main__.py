@@ -1,0 +1,110 @@
+"""`python -m upbit_backbone.simulator` and the command `upbit-backbone-simulator`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from upbit_backbone.simulator.options import Options, parse_setting
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a simulator until Ctrl-C, SIGTERM or the end of its parent; 0 after a clean end."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        options = _options(chosen)
+        return asyncio.run(_serve(options, chosen))
+    except KeyboardInterrupt:
+        return 0
+    except (ValueError, OSError) as problem:
+        parser.exit(2, f"upbit-backbone-simulator: {problem}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="upbit-backbone-simulator", description="A faithful local Upbit: public REST and WebSocket, with faults on demand."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--rest-port", "--port", type=int, default=0, help="REST port; 0 picks a free one")
+    parser.add_argument("--websocket-port", type=int, default=0, help="WebSocket port; 0 picks a free one")
+    parser.add_argument("--control-port", type=int, default=0, help="control port; 0 picks a free one")
+    parser.add_argument("--tls", action="store_true", help="https and wss with a certificate of its own authority")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same market (default: %(default)s)")
+    parser.add_argument("--markets", default=None, help="how many pairs, or a comma list of them (default: 855)")
+    parser.add_argument("--rate", type=float, default=50.0, help="trades per second over all pairs; 0: only by control")
+    parser.add_argument("--start-time", default=None, help="where the clock starts, e.g. 2026-11-20T23:59:50Z")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                        help="any switch of upbit_backbone.simulator.options.Options, repeatable")  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
+    parser.add_argument("--ready-json", action="store_true", help="print the addresses as one line of JSON")
+    parser.add_argument("--parent", type=int, default=None, help="end when this process ends or standard input closes")
+    return parser
+
+
+def _options(chosen: argparse.Namespace) -> Options:
+    markets: Any = chosen.markets
+    if markets is not None:
+        markets = int(markets) if markets.isdigit() else [code for code in markets.split(",") if code]
+    settings = dict(parse_setting(text) for text in chosen.set)
+    base: dict[str, Any] = {
+        "host": chosen.host, "rest_port": chosen.rest_port, "websocket_port": chosen.websocket_port,
+        "control_port": chosen.control_port, "tls": chosen.tls, "seed": chosen.seed, "markets": markets,
+        "trades_per_second": chosen.rate, "start_time": chosen.start_time,
+    }  # fmt: skip
+    return Options(**(base | settings))
+
+
+async def _serve(options: Options, chosen: argparse.Namespace) -> int:
+    from upbit_backbone.simulator.server import Server
+
+    server = Server(options)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers in the loop
+            loop.add_signal_handler(number, server.stop)
+    await server.start()
+    if chosen.parent is not None:
+        threading.Thread(target=_watch_parent, args=(chosen.parent,), name="watch-parent", daemon=True).start()
+        threading.Thread(target=_watch_stdin, name="watch-stdin", daemon=True).start()
+    if chosen.ready_json:
+        print(json.dumps(server.urls()), flush=True)
+    elif not chosen.quiet:
+        _print_urls(server.urls())
+    await server.run_until_stopped()
+    return 0
+
+
+def _print_urls(urls: dict[str, Any]) -> None:
+    print("A simulated Upbit is running. Ctrl-C ends it.")
+    for name, variable in (("rest_url", "REST_URL"), ("websocket_url", "WEBSOCKET_URL"), ("ca_file", "CA_FILE")):
+        if urls[name]:
+            print(f"  export UPBIT_BACKBONE_{variable}={urls[name]}")
+    print(f"  control: {urls['control_url']}", flush=True)
+
+
+def _watch_parent(parent: int) -> None:
+    """Whoever inherited our standard input can keep it open after the parent's death, so look at the parent too."""
+    while os.name == "nt" or os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(0)
+
+
+def _watch_stdin() -> None:
+    """The end of standard input is the parent's way to say stop, also when it was killed."""
+    while sys.stdin.buffer.read(1024):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""One TCP connection: HTTP requests one after the other, until it is upgraded to a WebSocket or ends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from upbit_backbone.simulator import handshake, rest, rest_faults
+from upbit_backbone.simulator.context import Context
+from upbit_backbone.simulator.http_wire import MAX_HEAD_BYTES, BadRequest, Request, Response, parse_head
+from upbit_backbone.simulator.moments import http_date
+
+if TYPE_CHECKING:
+    from upbit_backbone.simulator.session import Session
+
+MAX_UNSENT_BYTES = 64 * 1024 * 1024
+MAX_HELD_BYTES = 16 * 1024 * 1024
+
+
+class Connection(asyncio.Protocol):
+    """Bytes in, bytes out, and the two ways to end. `door` is the port it came in by: "rest" or "websocket"."""
+
+    def __init__(self, context: Context, door: str) -> None:
+        self.context = context
+        self.door = door
+        self.id = context.next_serial()
+        self.ip, self.port = "", 0
+        self.session: Session | None = None
+        self.bytes_sent = 0
+        self.frozen = False
+        self.is_open = False
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._busy = False
+        self._mute = False
+        self._held = bytearray()
+        self._idle_timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} {self.door} port={self.port}{' frozen' if self.frozen else ''}>"
+
+    # -- asyncio's side ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self.is_open = transport, True
+        transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
+        peer = transport.get_extra_info("peername") or ("", 0)
+        self.ip, self.port = peer[0], peer[1]
+        self.context.connections.add(self)
+        self.context.note("connect", conn=self.id, door=self.door, port=self.port, ip=self.ip)
+        if self.door in self.context.frozen:
+            self.freeze()
+        self._restart_idle_timer()
+
+    def data_received(self, data: bytes) -> None:
+        if self.session is not None:
+            self.session.feed(data)
+            return
+        if self._mute:
+            return
+        self._buffer += data
+        self._next_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        self._stop_idle_timer()
+        self.context.connections.discard(self)
+        self.context.note("disconnect", conn=self.id, door=self.door, port=self.port, bytes_sent=self.bytes_sent)
+        if self.session is not None:
+            self.session.lost()
+
+    # -- what handlers use ---------------------------------------------------------------------------------------
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def write(self, data: bytes) -> None:
+        """Sends, or holds back while frozen. A client that stops reading for too long is dropped."""
+        if not self.is_open or self._transport is None:
+            return
+        if self.frozen:
+            if len(self._held) + len(data) <= MAX_HELD_BYTES:
+                self._held += data
+            return
+        self.bytes_sent += len(data)
+        self._transport.write(data)
+        if self.unsent > MAX_UNSENT_BYTES:
+            self.context.note("fault", what="client does not read", conn=self.id)
+            self.reset()
+
+    def respond(self, request: Request, response: Response) -> None:
+        """Sends a whole answer, then serves the next request or ends."""
+        accepts_gzip = "gzip" in request.headers.get("accept-encoding", "").lower()
+        date = http_date(self.context.clock.now_ms())
+        self.write(response.render(date, request.keep_alive, accepts_gzip, request.method != "HEAD"))
+        self.finish(request.keep_alive)
+
+    def finish(self, keep_alive: bool) -> None:
+        """The answer is complete."""
+        self._busy = False
+        if not keep_alive:
+            self.fin()
+            return
+        self._restart_idle_timer()
+        if self._buffer:
+            self._next_request()
+
+    def upgrade(self, session: Session) -> None:
+        """From now on bytes belong to the session."""
+        self._stop_idle_timer()
+        self.session = session
+        if self._buffer:
+            data, self._buffer = bytes(self._buffer), bytearray()
+            session.feed(data)
+
+    def ignore_input(self) -> None:
+        """The connection stays open and whatever arrives is thrown away."""
+        self._mute = True
+        self._stop_idle_timer()
+
+    def fin(self) -> None:
+        """Ends by FIN after what is queued has been sent."""
+        if self._transport is not None:
+            self._resume_for_ending()
+            self._transport.close()
+
+    def reset(self) -> None:
+        """Ends by RST at once."""
+        if self._transport is None:
+            return
+        raw = self._transport.get_extra_info("socket")
+        if raw is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    def freeze(self) -> None:
+        """Nothing is read or written any more; TCP stays open."""
+        if not self.frozen and self._transport is not None:
+            self.frozen = True
+            self._transport.pause_reading()
+
+    def thaw(self) -> None:
+        """Goes on where `freeze` stopped: what was held back is sent now."""
+        if not self.frozen or self._transport is None:
+            return
+        self.frozen = False
+        if not self.is_open or self._transport.is_closing():
+            return
+        self._transport.resume_reading()
+        held, self._held = bytes(self._held), bytearray()
+        if held:
+            self.write(held)
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _next_request(self) -> None:
+        if self._busy:
+            return
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._buffer) > MAX_HEAD_BYTES:
+                self.fin()
+            return
+        head = bytes(self._buffer[:end])
+        del self._buffer[: end + 4]
+        self._stop_idle_timer()
+        try:
+            request = parse_head(head)
+        except BadRequest as problem:
+            self.context.note("request", conn=self.id, port=self.port, path=None, status=400, bad=str(problem))
+            self.fin()
+            return
+        self._busy = True
+        if request.headers.get("upgrade", "").lower() == "websocket":
+            handshake.answer(self, request)
+        else:
+            self._answer_rest(request)
+
+    def _answer_rest(self, request: Request) -> None:
+        context = self.context
+        answer = rest.answer(context, request, self.ip)
+        rule = context.faults.next_rest(request.path)
+        entry = context.note(
+            "request", conn=self.id, port=self.port, ip=self.ip, method=request.method, path=request.path,
+            query=request.query, raw_query=request.raw_query, headers=request.headers,
+            origin="origin" in request.headers, group=answer.group, status=answer.response.status,
+            bytes=len(answer.response.body), fault=None if rule is None else rule.mode,
+        )  # fmt: skip
+        if context.faults.remaining_req is not None:
+            answer.response.headers["Remaining-Req"] = context.faults.remaining_req
+        if rule is not None:
+            context.start(rest_faults.misbehave(self, request, answer.response, rule, entry))
+        elif context.options.latency:
+            context.start(rest_faults.respond_late(self, request, answer.response, context.options.latency))
+        else:
+            self.respond(request, answer.response)
+
+    def _resume_for_ending(self) -> None:
+        if self.frozen and self._transport is not None and not self._transport.is_closing():
+            self.frozen = False
+            self._transport.resume_reading()
+
+    def _restart_idle_timer(self) -> None:
+        self._stop_idle_timer()
+        loop = asyncio.get_running_loop()
+        self._idle_timer = loop.call_later(self.context.options.keepalive_seconds, self._idle)
+
+    def _stop_idle_timer(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def _idle(self) -> None:
+        if self.session is None and not self._busy and not self.frozen:
+            self.fin()

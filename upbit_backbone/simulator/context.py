@@ -1,0 +1,66 @@
+"""What every connection of one simulator shares."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from upbit_backbone.simulator.engine.clock import Clock
+from upbit_backbone.simulator.engine.exchange import Exchange
+from upbit_backbone.simulator.faults import Faults
+from upbit_backbone.simulator.hub import Hub
+from upbit_backbone.simulator.limits import Limits
+from upbit_backbone.simulator.options import Options
+from upbit_backbone.simulator.wire_log import WireLog
+
+if TYPE_CHECKING:
+    from upbit_backbone.simulator.connection import Connection
+    from upbit_backbone.simulator.session import Session
+
+
+class Context:
+    """Clock, market, limits, faults, log and the open connections. All of it is used by one thread only."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.clock = Clock(options.start_time)
+        self.exchange = Exchange(
+            options.seed, options.markets, self.clock, options.trades_per_second, options.books_per_second,
+            options.unordered_ids, options.retained_trades,
+        )  # fmt: skip
+        self.limits = Limits(options)
+        self.faults = Faults()
+        self.log = WireLog(options.wire_log_size)
+        self.connections: set[Connection] = set()
+        self.sessions: dict[int, Session] = {}
+        self.frozen: set[str] = set()
+        """Doors ("rest", "websocket") whose new connections are frozen from their first byte."""
+        self.delisting_dates: dict[str, str] = {}
+        self.hub = Hub(self)
+        self._serial = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def next_serial(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def note(self, kind: str, **facts: Any) -> dict[str, Any]:
+        """Adds to the wire log with the simulator's own wall time."""
+        return self.log.add(kind, self.clock.now_ms(), **facts)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs `work` in the background until it ends or the simulator does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.note("internal-error", error=repr(task.exception()), at=time.time())
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a simulator task failed", "exception": task.exception(), "task": task}
+            )

@@ -1,0 +1,112 @@
+"""An order book that moves: thirty levels a side at most, always consistent with the last trade."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from upbit_backbone.simulator.engine.ticks import TickGrid
+
+DEPTH = 30
+
+
+@dataclass(slots=True, frozen=True)
+class BookView:
+    """One published state; levels are (price, size), best first, padded with (0, 0) up to `DEPTH`."""
+
+    ms: int
+    level: int
+    asks: list[tuple[int, int]]
+    bids: list[tuple[int, int]]
+    total_ask: int
+    total_bid: int
+
+
+class Book:
+    """The resting orders of one pair. Prices follow from the best prices and the gaps; sizes change in place."""
+
+    def __init__(self, grid: TickGrid, rng: random.Random, last_price: int, last_is_bid: bool, typical: int, ms: int):
+        self._grid = grid
+        self._rng = rng
+        self._typical = typical
+        self.ms = ms
+        shallow = grid.quote == "BTC" and rng.random() < 0.6
+        self._depths = [rng.randrange(2, DEPTH) if shallow else DEPTH for _ in range(2)]
+        self._gaps = [[1 if rng.random() < 0.7 else rng.randrange(2, 5) for _ in range(DEPTH)] for _ in range(2)]
+        self._sizes = [[self._size() for _ in range(DEPTH)] for _ in range(2)]
+        self._beyond = [self._size() * 3 if depth == DEPTH else 0 for depth in self._depths]
+        self.best_ask = self.best_bid = 0
+        self.trade_at(last_price, last_is_bid, ms)
+
+    @property
+    def best_ask_size(self) -> int:
+        return self._sizes[0][0]
+
+    @property
+    def best_bid_size(self) -> int:
+        return self._sizes[1][0]
+
+    def trade_at(self, price: int, is_bid: bool, ms: int) -> None:
+        """A trade took the best ask (`is_bid`) or hit the best bid: that side's best price is now `price`."""
+        if is_bid:
+            self.best_ask, self.best_bid = price, self._grid.down(price)
+        else:
+            self.best_ask, self.best_bid = self._grid.up(price), price
+        if self.best_bid <= 0:
+            self.best_bid, self.best_ask = self._grid.tick(1), self._grid.up(self._grid.tick(1))
+        self._sizes[0 if is_bid else 1][0] = self._size()
+        self.ms = ms
+
+    def move(self, ticks: int, ms: int) -> None:
+        """Shifts both best prices; used when orders are withdrawn or placed between the best prices."""
+        for _ in range(abs(ticks)):
+            if ticks > 0:
+                self.best_bid, self.best_ask = self.best_ask, self._grid.up(self.best_ask)
+            elif self._grid.down(self.best_bid) > 0:
+                self.best_ask, self.best_bid = self.best_bid, self._grid.down(self.best_bid)
+        self.ms = ms
+
+    def flicker(self, ms: int) -> None:
+        """A few sizes change."""
+        for _ in range(self._rng.randrange(1, 4)):
+            side = self._rng.randrange(2)
+            self._sizes[side][int(self._rng.random() ** 2 * self._depths[side])] = self._size()
+        self.ms = ms
+
+    def view(self, level: int = 0) -> BookView | None:
+        """The book grouped by `level` (0: not grouped), or None where Upbit does not offer that grouping."""
+        if level and level not in self._grid.levels(self.best_bid):
+            return None
+        asks, bids = self._side(0), self._side(1)
+        total_ask = sum(size for _, size in asks) + self._beyond[0]
+        total_bid = sum(size for _, size in bids) + self._beyond[1]
+        if level:
+            asks, bids = self._grouped(asks, level, True), self._grouped(bids, level, False)
+        padding = [(0, 0)] * DEPTH
+        return BookView(self.ms, level, (asks + padding)[:DEPTH], (bids + padding)[:DEPTH], total_ask, total_bid)
+
+    def _side(self, side: int) -> list[tuple[int, int]]:
+        price, levels = (self.best_bid, self.best_ask)[side == 0], []
+        step = self._grid.up if side == 0 else self._grid.down
+        for gap, size in zip(self._gaps[side][: self._depths[side]], self._sizes[side], strict=False):
+            if price <= 0:
+                break
+            levels.append((price, size))
+            price = step(price, gap)
+        return levels
+
+    def _grouped(self, levels: list[tuple[int, int]], level: int, upwards: bool) -> list[tuple[int, int]]:
+        groups: dict[int, int] = {}
+        for price, size in levels:
+            bucket = -(-price // level) * level if upwards else price // level * level
+            groups[bucket] = groups.get(bucket, 0) + size
+        bucket, deeper = list(groups)[-1], iter(self._sizes[not upwards])
+        while len(groups) < DEPTH:
+            bucket += level if upwards else -level
+            if bucket <= 0:
+                break
+            groups[bucket] = next(deeper) * 7
+        return [(price, size) for price, size in groups.items() if price > 0]
+
+    def _size(self) -> int:
+        return int(self._typical * self._rng.random() ** 3) + 1_000

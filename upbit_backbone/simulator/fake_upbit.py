@@ -1,0 +1,241 @@
+"""`FakeUpbit`: the simulator as an object."""
+
+from __future__ import annotations
+
+import base64
+from types import TracebackType
+from typing import Any
+
+from upbit_backbone.simulator.process import ControlClient, SimulatorProcess
+
+_ENVIRONMENT = {
+    "UPBIT_BACKBONE_REST_URL": "rest_url",
+    "UPBIT_BACKBONE_WEBSOCKET_URL": "websocket_url",
+    "UPBIT_BACKBONE_CA_FILE": "ca_file",
+}
+
+
+class FakeUpbit:
+    """A simulated Upbit in its own process; running as soon as it is made, gone after `close`.
+
+    Keyword arguments are the switches of `upbit_backbone.simulator.options.Options`. Usable from several threads.
+    Every method that changes something has taken effect when it returns, except where it says otherwise.
+    """
+
+    def __init__(self, *, seed: int = 1, tls: bool = False, trades_per_second: float = 50.0,
+                 markets: int | list[str] | None = None, **switches: Any) -> None:  # fmt: skip
+        settings = {"seed": seed, "tls": tls, "trades_per_second": trades_per_second, "markets": markets} | switches
+        self._process = SimulatorProcess(settings)
+        urls = self._process.urls
+        self.rest_url: str = urls["rest_url"]
+        self.websocket_url: str = urls["websocket_url"]
+        self.control_url: str = urls["control_url"]
+        self.ca_file: str | None = urls["ca_file"]
+        self.pid = self._process.pid
+        self._control = ControlClient(self.control_url)
+
+    def __repr__(self) -> str:
+        state = "running" if self._process.is_running else "ended"
+        return f"<FakeUpbit {state} pid={self.pid} {self.rest_url} {self.websocket_url}>"
+
+    def __enter__(self) -> FakeUpbit:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process and waits until it is gone. Safe to call again."""
+        self._control.close()
+        self._process.stop()
+
+    def environment(self) -> dict[str, str]:
+        """The variables that point any program built on upbit_backbone at this simulator."""
+        values = ((variable, getattr(self, name)) for variable, name in _ENVIRONMENT.items())
+        return {variable: value for variable, value in values if value is not None}
+
+    def inject(self, verb: str, **arguments: Any) -> Any:
+        """Calls any verb of the control port (`GET` on `control_url` lists them)."""
+        return self._control.call(verb, **arguments)
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def markets(self) -> list[str]:
+        """The codes of all pairs, KRW-BTC first."""
+        codes: list[str] = self.inject("markets")
+        return codes
+
+    def wire_log(
+        self, kind: str | None = None, since: int | None = None, where: dict[str, Any] | None = None, limit: int = 10_000
+    ) -> list[dict[str, Any]]:
+        """Entries (connect, disconnect, request, handshake, message, control, close, fault), oldest first.
+
+        Each has `n` (serial number, usable as `since`), `t` (the machine's monotonic clock) and `wall_ms`.
+        """
+        entries: list[dict[str, Any]] = self.inject("wire_log", kind=kind, since=since, where=where, limit=limit)
+        return entries
+
+    def requests(self, path: str | None = None, group: str | None = None, since: int | None = None) -> list[dict[str, Any]]:
+        """The REST requests that arrived, with `t`, `path`, `query`, `headers`, `group`, `status`, `bytes`, `fault`."""
+        where = {name: value for name, value in (("path", path), ("group", group)) if value is not None}
+        return self.wire_log("request", since, where, 1_000_000)
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The open WebSockets: `id`, `format`, `subscriptions` (type, codes, level, …), `sent` counts, …"""
+        rows: list[dict[str, Any]] = self.inject("sessions")
+        return rows
+
+    def subscribed(self) -> set[tuple[str, str]]:
+        """All (type, code) that live sessions are subscribed to; codes as asked (with `.5` and the like)."""
+        return {(one["type"], code) for session in self.sessions() for one in session["subscriptions"]
+                for code in one["codes"]}  # fmt: skip
+
+    def counters(self) -> dict[str, Any]:
+        """How many of each kind of log entry, open connections, rejections per group, `now_ms`, …"""
+        counts: dict[str, Any] = self.inject("counters")
+        return counts
+
+    def trades(self, symbol: str, since_ms: int = 0, until_ms: int | None = None) -> list[dict[str, Any]]:
+        """Every trade of a pair since the start: what a client that lost nothing has seen."""
+        rows: list[dict[str, Any]] = self.inject("trades", symbol=symbol, since_ms=since_ms, until_ms=until_ms)
+        return rows
+
+    def now_ms(self) -> int:
+        """The simulator's own time."""
+        return int(self.counters()["now_ms"])
+
+    # -- breaking --------------------------------------------------------------------------------------------------
+
+    def close_sessions(self, code: int | None = 1000, reason: str = "", session: int | None = None) -> int:
+        """Close frame with any code to all WebSockets (or one); answers how many."""
+        return int(self.inject("close_sessions", code=code, reason=reason, session=session))
+
+    def drop_sessions(self, how: str = "fin", session: int | None = None) -> int:
+        """TCP ends without a close frame: "fin" or "rst"."""
+        return int(self.inject("drop_sessions", how=how, session=session))
+
+    def drop_connections(self, how: str = "fin", door: str = "rest") -> int:
+        """All TCP connections of a door end; with "rest" that makes kept-alive sockets stale."""
+        return int(self.inject("drop_connections", how=how, door=door))
+
+    def freeze(self, seconds: float | None = None, target: str = "websocket", new_connections: bool = True) -> int:
+        """Nothing is read or written, TCP stays open; target: "websocket", "rest" or "all"."""
+        return int(self.inject("freeze", seconds=seconds, target=target, new_connections=new_connections))
+
+    def thaw(self) -> None:
+        self.inject("thaw")
+
+    def mute(self, symbols: list[str] | None = None, types: list[str] | None = None, seconds: float | None = None) -> None:
+        """Silent stall of these pairs and types (None: all); pings are answered, REST goes on."""
+        self.inject("mute", symbols=symbols, types=types, seconds=seconds)
+
+    def unmute(self) -> None:
+        self.inject("unmute")
+
+    def refuse(self, seconds: float, target: str = "websocket", drop: str | None = "fin", instead: str = "refuse") -> None:
+        """No listener for so long. `instead`: "refuse", "silence" (accepts, says nothing) or "blackhole"."""
+        self.inject("refuse", seconds=seconds, target=target, drop=drop, instead=instead)
+
+    def handshake_fault(self, mode: str = "status", status: int = 503, times: int | None = 1, **more: Any) -> None:
+        """The next handshakes fail: status, drip, silence, flood, flood_body, redirect, wrong_accept, close_after_101,
+        reset_after_101, fin, reset, extension, garbage, delay. More: seconds, body, headers, latency, interval, location.
+        """
+        self.inject("handshake_fault", mode=mode, status=status, times=times, **more)
+
+    def rest_fault(
+        self, path: str = "*", mode: str = "status", status: int = 503, times: int | None = 1, **more: Any
+    ) -> None:
+        """The next answers of matching paths fail: status, latency, drip, garbage, truncated, html, shape, empty,
+        gzip_bomb, hang, reset, fin, fin_mid_body, reset_mid_body, redirect, charset. More: seconds, body, headers,
+        latency, interval, location.
+        """
+        self.inject("rest_fault", path=path, mode=mode, status=status, times=times, **more)
+
+    def set_limit(self, group: str, per_second: int | None) -> None:
+        self.inject("set_limit", group=group, per_second=per_second)
+
+    def ban(self, seconds: float) -> None:
+        """418 to every request and handshake for so long."""
+        self.inject("ban", seconds=seconds)
+
+    def clear_faults(self) -> None:
+        """Ends all faults except a running `refuse`."""
+        self.inject("clear_faults")
+
+    def send_raw(self, data: bytes, session: int | None = None) -> int:
+        """Raw bytes on the WebSockets, outside any frame."""
+        return int(self.inject("send_raw", data=base64.b64encode(data).decode(), session=session))
+
+    def send_text(self, text: str, session: int | None = None) -> int:
+        return int(self.inject("send_text", text=text, session=session))
+
+    def send_binary(self, data: bytes, session: int | None = None) -> int:
+        return int(self.inject("send_binary", data=base64.b64encode(data).decode(), session=session))
+
+    def send_half_frame(self, declared: int = 5_000, sent: int = 3, freeze: bool = True, session: int | None = None) -> int:
+        return int(self.inject("send_half_frame", declared=declared, sent=sent, freeze=freeze, session=session))
+
+    def send_huge_frame(self, declared: int = 2**40, seconds: float = 5.0, session: int | None = None) -> int:
+        return int(self.inject("send_huge_frame", declared=declared, seconds=seconds, session=session))
+
+    def send_fragments(self, count: int = 32_000, size: int = 1_024, session: int | None = None) -> int:
+        return int(self.inject("send_fragments", count=count, size=size, session=session))
+
+    def send_pings(self, count: int = 1, per_second: float = 0.0, session: int | None = None) -> int:
+        return int(self.inject("send_pings", count=count, per_second=per_second, session=session))
+
+    # -- the market ------------------------------------------------------------------------------------------------
+
+    def publish_trade(
+        self, symbol: str, price: Any = None, volume: Any = None, ask_bid: str | None = None
+    ) -> dict[str, Any]:
+        """A trade now; numbers may be int, str, float or Decimal. Returns it with its `sequential_id`."""
+        price, volume = (None if value is None else str(value) for value in (price, volume))
+        row: dict[str, Any] = self.inject("publish_trade", symbol=symbol, price=price, volume=volume, ask_bid=ask_bid)
+        return row
+
+    def touch_book(self, symbol: str) -> None:
+        """The order book changes without a trade."""
+        self.inject("touch_book", symbol=symbol)
+
+    def pause(self, symbols: list[str] | None = None) -> None:
+        """Legal silence: nobody trades (in these pairs)."""
+        self.inject("pause", symbols=symbols)
+
+    def resume(self) -> None:
+        self.inject("resume")
+
+    def set_rate(self, trades_per_second: float) -> None:
+        self.inject("set_rate", trades_per_second=trades_per_second)
+
+    def load(self, messages_per_second: float) -> None:
+        """Made-up frames at this rate to every session, round robin over its subscriptions; 0 ends it."""
+        self.inject("load", messages_per_second=messages_per_second)
+
+    def delist(self, symbol: str) -> None:
+        self.inject("delist", symbol=symbol)
+
+    def announce_delisting(self, symbol: str, date: str | None) -> None:
+        self.inject("announce_delisting", symbol=symbol, date=date)
+
+    def advance_clock(self, seconds: float) -> int:
+        """Moves the simulator's time; answers with the new time in ms."""
+        return int(self.inject("advance_clock", seconds=seconds))
+
+    def stale_timestamps(self, milliseconds: int) -> None:
+        self.inject("stale_timestamps", milliseconds=milliseconds)
+
+    def duplicate_trades(self, on: bool = True) -> None:
+        self.inject("duplicate_trades", on=on)
+
+    def replay_trades(self, symbol: str, count: int = 1) -> int:
+        return int(self.inject("replay_trades", symbol=symbol, count=count))
+
+    def shuffle_trades(self, seconds: float = 2.0) -> None:
+        self.inject("shuffle_trades", seconds=seconds)
+
+    def set_options(self, **changes: Any) -> None:
+        """Changes switches of the running simulator."""
+        self.inject("set_options", **changes)

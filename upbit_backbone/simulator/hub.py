@@ -1,0 +1,224 @@
+"""From the market to the sockets: snapshots for new wishes, frames for what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from upbit_backbone.simulator import stream_payloads
+from upbit_backbone.simulator.engine.history import DAY_MS, Trade
+from upbit_backbone.simulator.engine.market import Market
+from upbit_backbone.simulator.session import Session
+from upbit_backbone.simulator.stream_requests import CANDLE_MS, Wish
+
+if TYPE_CHECKING:
+    from upbit_backbone.simulator.context import Context
+
+Interest = tuple[Session, int, int]
+"""A session with the depth and the level it wants (both only matter for books)."""
+Render = Callable[[stream_payloads.Style], str]
+SNAPSHOTS_AT_ONCE = 50
+BOOK_GRID_MS = 100
+
+
+class Hub:
+    """Knows who wants what. All frames of market data leave through here."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._interest: dict[tuple[str, str], dict[tuple[int, int, int], Interest]] = {}
+        self._books: set[Market] = set()
+        self._candles: set[tuple[str, str, int]] = set()
+        self._evaluated_second = context.clock.now_ms() // 1000
+        self._shuffled: list[tuple[Market, Trade]] = []
+        self._shuffle_until = 0
+        self._rng = random.Random(f"{context.options.seed}/hub")
+
+    def interest(self, kind: str, code: str) -> list[Interest]:
+        return list(self._interest.get((kind, code), {}).values())
+
+    # -- new wishes ----------------------------------------------------------------------------------------------
+
+    def subscribe(self, session: Session) -> None:
+        """The wishes of a session replace those it had; snapshots follow in the order of the request."""
+        self.forget(session)
+        self._context.start(self._introduce(session, session.wishes))
+
+    def forget(self, session: Session) -> None:
+        for key, interested in list(self._interest.items()):
+            for one in [one for one in interested if one[0] == session.id]:
+                del interested[one]
+            if not interested:
+                del self._interest[key]
+
+    async def _introduce(self, session: Session, wishes: tuple[Wish, ...]) -> None:
+        """Snapshot, then interest, code by code, so that no code's realtime frame precedes its snapshot."""
+        if self._context.options.snapshot_delay:
+            await asyncio.sleep(self._context.options.snapshot_delay)
+        done = 0
+        for wish in wishes:
+            for code, depth in zip(wish.codes, wish.depths, strict=True):
+                if session.wishes is not wishes or not session.connection.is_open:
+                    return
+                self._introduce_one(session, wish, code, depth)
+                done += 1
+                if done % SNAPSHOTS_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        session.flush()
+
+    def _introduce_one(self, session: Session, wish: Wish, code: str, depth: int) -> None:
+        market = self._context.exchange.markets.get(code)
+        if market is None:
+            return
+        wants_snapshot = wish.only_snapshot or not wish.only_realtime
+        if wants_snapshot and not self._context.faults.is_muted(wish.type, code):
+            text = self._snapshot(market, wish, depth, stream_payloads.style_of(session.format))
+            if text is not None:
+                session.send_item(text, wish.type)
+        if not wish.only_snapshot:
+            interested = self._interest.setdefault((wish.type, code), {})
+            interested[session.id, depth, wish.level] = (session, depth, wish.level)
+
+    def _snapshot(self, market: Market, wish: Wish, depth: int, style: stream_payloads.Style) -> str | None:
+        if wish.type == "ticker":
+            return self._ticker_text(market, style, "SNAPSHOT")
+        if wish.type == "trade":
+            return self._trade_text(market, market.last_trade(), style, "SNAPSHOT")
+        if wish.type == "orderbook":
+            return self._book_text(market, depth, wish.level, style, "SNAPSHOT")
+        for candle in market.candles_back(CANDLE_MS[wish.type], self._context.clock.now_ms() + 1):
+            return stream_payloads.candle(wish.type, market.code, candle, style, "SNAPSHOT")
+        return None
+
+    # -- what happens --------------------------------------------------------------------------------------------
+
+    def happened(self, trades: list[tuple[Market, Trade]], moved: set[Market]) -> None:
+        """Publishes trades and tickers now, books on their 100 ms grid, candles once a second."""
+        for market, trade in trades:
+            self._note_candles(market, trade)
+        self._publish_trades(trades)
+        for market in dict.fromkeys(market for market, _ in trades):
+            self._publish(market, "ticker", lambda style, one=market: self._ticker_text(one, style, "REALTIME"))
+        self._books |= moved
+        self.tick()
+
+    def tick(self) -> None:
+        """What is due because time has passed."""
+        now = self._context.clock.now_ms()
+        if self._shuffled and now >= self._shuffle_until:
+            self._release_shuffled()
+        if now // 1000 != self._evaluated_second:
+            self._evaluated_second = now // 1000
+            self._publish_candles()
+        for market in [one for one in self._books if self._is_book_due(one, now)]:
+            self._books.discard(market)
+            self._publish_book(market)
+        for session in self._context.sessions.values():
+            session.flush()
+
+    def publish_again(self, code: str, count: int) -> int:
+        """Sends the last `count` trades of a pair once more, with the same ids."""
+        market = self._context.exchange.markets[code]
+        again = list(market.live)[-count:]
+        for trade in again:
+            self._publish_trade(market, trade)
+        return len(again)
+
+    def _publish_trades(self, trades: list[tuple[Market, Trade]]) -> None:
+        faults = self._context.faults
+        if faults.duplicate_trades:
+            trades = [one for one in trades for _ in range(2)]
+        if faults.shuffle_seconds and trades:
+            if not self._shuffled:
+                self._shuffle_until = self._context.clock.now_ms() + int(faults.shuffle_seconds * 1000)
+            self._shuffled += trades
+            return
+        for market, trade in trades:
+            self._publish_trade(market, trade)
+
+    def _release_shuffled(self) -> None:
+        trades, self._shuffled = self._shuffled, []
+        self._rng.shuffle(trades)
+        for market, trade in trades:
+            self._publish_trade(market, trade)
+
+    def _publish_trade(self, market: Market, trade: Trade) -> None:
+        self._publish(market, "trade", lambda style: self._trade_text(market, trade, style, "REALTIME"))
+
+    def _publish(self, market: Market, kind: str, render: Render) -> None:
+        interested = self.interest(kind, market.code)
+        if not interested or self._context.faults.is_muted(kind, market.code):
+            return
+        texts: dict[bool, str] = {}
+        for session, _, _ in interested:
+            style = stream_payloads.style_of(session.format)
+            text = texts.get(style.simple) or texts.setdefault(style.simple, render(style))
+            if not session.is_ending:
+                session.send_item(text, kind)
+
+    def _is_book_due(self, market: Market, now: int) -> bool:
+        """Each pair has its own phase of the 100 ms grid."""
+        phase = hash_of(market.code) % BOOK_GRID_MS
+        return (now - phase) // BOOK_GRID_MS > (market.book.ms - phase) // BOOK_GRID_MS
+
+    def _publish_book(self, market: Market) -> None:
+        interested = self.interest("orderbook", market.code)
+        if not interested or self._context.faults.is_muted("orderbook", market.code):
+            return
+        texts: dict[tuple[bool, int, int], str | None] = {}
+        for session, depth, level in interested:
+            style = stream_payloads.style_of(session.format)
+            key = (style.simple, depth, level)
+            if key not in texts:
+                texts[key] = self._book_text(market, depth, level, style, "REALTIME")
+            text = texts[key]
+            if text is not None and not session.is_ending:
+                session.send_item(text, "orderbook")
+
+    def _note_candles(self, market: Market, trade: Trade) -> None:
+        for kind, period in CANDLE_MS.items():
+            if (kind, market.code) in self._interest:
+                self._candles.add((kind, market.code, trade.ms - trade.ms % period))
+
+    def _publish_candles(self) -> None:
+        changed, self._candles = sorted(self._candles), set()
+        for kind, code, start in changed:
+            market = self._context.exchange.markets.get(code)
+            candle = market.candle(CANDLE_MS[kind], start) if market is not None else None
+            if market is not None and candle is not None:
+                self._publish(market, kind, lambda style, k=kind, c=code, one=candle: stream_payloads.candle(
+                    k, c, one, style, "REALTIME"))  # fmt: skip
+
+    # -- text ----------------------------------------------------------------------------------------------------
+
+    def _ticker_text(self, market: Market, style: stream_payloads.Style, stream_type: str) -> str:
+        now, stale = self._context.clock.now_ms(), self._context.faults.stale_ms
+        state = market.ticker(now)
+        if stale:
+            state.ms -= stale
+            state.last = state.last._replace(ms=state.last.ms - stale)
+        return stream_payloads.ticker(market, state, style, stream_type, self._context.options.deprecated_ticker_fields,
+                                      self._context.delisting_dates.get(market.code))  # fmt: skip
+
+    def _trade_text(self, market: Market, trade: Trade, style: stream_payloads.Style, stream_type: str) -> str:
+        now, stale = self._context.clock.now_ms(), self._context.faults.stale_ms
+        base = market.ticker(now).prev_close if trade.ms // DAY_MS == now // DAY_MS else market.prev_close(trade.ms // DAY_MS)
+        shifted = trade._replace(ms=trade.ms - stale)
+        return stream_payloads.trade(market, shifted, base, style, stream_type, self._context.options.short_trade_time,
+                                     now - stale)  # fmt: skip
+
+    def _book_text(self, market: Market, depth: int, level: int, style: stream_payloads.Style, stream_type: str) -> str | None:
+        view = market.book.view(level)
+        if view is None:
+            return None
+        if self._context.faults.stale_ms:
+            view = type(view)(view.ms - self._context.faults.stale_ms, view.level, view.asks, view.bids, view.total_ask,
+                              view.total_bid)  # fmt: skip
+        return stream_payloads.orderbook(market.code, view, depth, style, stream_type)
+
+
+def hash_of(code: str) -> int:
+    """A number that depends on the code only; Python's own hash differs from run to run."""
+    return sum(ord(letter) * 31**place for place, letter in enumerate(code))

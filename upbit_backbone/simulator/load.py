@@ -1,0 +1,141 @@
+"""Load mode: many frames a second at almost no cost, so that the simulator is never the bottleneck.
+
+Frames are rendered once a second per (type, pair, format); between that only the publication timestamp and, for trades,
+the trade timestamp and the id are patched, and all frames of a tick leave in one write. These frames are made up: they
+do not enter REST, candles or tickers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from upbit_backbone.simulator import stream_payloads
+from upbit_backbone.simulator.engine.history import Trade
+from upbit_backbone.simulator.framing import header
+
+if TYPE_CHECKING:
+    from upbit_backbone.simulator.context import Context
+    from upbit_backbone.simulator.session import Session
+
+TICK_SECONDS = 0.01
+MAX_UNSENT_BYTES = 8 * 1024 * 1024
+_STAMP, _TRADE_STAMP, _ID = 1_111_111_111_111, 1_222_222_222_222, 11_333_333_333_333_333
+
+
+class Piece(NamedTuple):
+    """One ready frame, cut at the places that are patched."""
+
+    kind: str
+    parts: tuple[bytes, ...]
+    marks: tuple[int, ...]
+
+
+class Load:
+    """Sends `rate` frames a second to each session, round robin over what it has subscribed to."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._task: asyncio.Task[None] | None = None
+        self.rate = 0.0
+        self.sent = 0
+        self.skipped = 0
+
+    def set_rate(self, rate: float) -> None:
+        """0 ends load mode."""
+        self.rate = rate
+        if rate > 0 and self._task is None:
+            self._task = self._context.start(self._run())
+
+    async def _run(self) -> None:
+        decks: dict[int, tuple[object, int, Iterator[Piece]]] = {}
+        due, last, counter = 0.0, time.monotonic(), 0
+        while self.rate > 0:
+            await asyncio.sleep(TICK_SECONDS)
+            now = time.monotonic()
+            due, last = min(due + (now - last) * self.rate, self.rate), now
+            count, due = int(due), due - int(due)
+            for session in list(self._context.sessions.values()):
+                if not session.wishes or session.is_ending or session.connection.frozen:
+                    continue
+                if session.connection.unsent > MAX_UNSENT_BYTES:
+                    self.skipped += count
+                    continue
+                second = int(now)
+                deck = decks.get(session.id)
+                if deck is None or deck[0] is not session.wishes or deck[1] != second:
+                    pieces = self._pieces(session)
+                    if not pieces:
+                        continue
+                    deck = decks[session.id] = (session.wishes, second, _cycle(pieces, counter))
+                self._send(session, deck[2], count, counter)
+            counter += count
+        self._task = None
+
+    def _send(self, session: Session, deck: Iterator[Piece], count: int, counter: int) -> None:
+        now_ms = self._context.clock.now_ms()
+        out: list[bytes] = []
+        counts: dict[str, int] = {}
+        # Ids of one tick share its millisecond; the counter below 10,000 keeps them apart.
+        stamps = [b"%d" % now_ms, b"%d" % now_ms, b""]
+        for number in range(count):
+            kind, parts, marks = next(deck)
+            stamps[2] = b"%d" % (now_ms * 10_000 + (counter + number) % 10_000)
+            for part, mark in zip(parts, marks, strict=False):
+                out.append(part)
+                out.append(stamps[mark])
+            out.append(parts[-1])
+            counts[kind] = counts.get(kind, 0) + 1
+        session.send_frames(b"".join(out), counts)
+        self.sent += count
+
+    def _pieces(self, session: Session) -> list[Piece]:
+        style = stream_payloads.style_of(session.format)
+        pieces = []
+        for wish in session.wishes:
+            for code, depth in zip(wish.codes, wish.depths, strict=True):
+                text = self._text(wish.type, code, depth, style)
+                if text is not None:
+                    pieces.append(_cut(wish.type, f"[{text}]" if stream_payloads.is_list(session.format) else text))
+        return pieces
+
+    def _text(self, kind: str, code: str, depth: int, style: stream_payloads.Style) -> str | None:
+        market = self._context.exchange.markets.get(code)
+        if market is None:
+            return None
+        now, options = self._context.clock.now_ms(), self._context.options
+        if kind == "ticker":
+            state = market.ticker(now)
+            state.ms = _STAMP
+            return stream_payloads.ticker(market, state, style, "REALTIME", options.deprecated_ticker_fields, None)
+        if kind == "trade":
+            last = market.last_trade()
+            text = stream_payloads.trade(market, Trade(now, last.price, last.volume, last.is_bid, _ID), last.price, style,
+                                         "REALTIME", options.short_trade_time, _STAMP)  # fmt: skip
+            return text.replace(f":{now},", f":{_TRADE_STAMP},")
+        if kind == "orderbook":
+            view = market.book.view(0)
+            text = stream_payloads.orderbook(code, view, depth, style, "REALTIME") if view is not None else None
+            return text.replace(f":{market.book.ms},", f":{_STAMP},", 1) if text is not None else None
+        return None
+
+
+def _cycle(pieces: list[Piece], start: int) -> Iterator[Piece]:
+    while True:
+        for at in range(len(pieces)):
+            yield pieces[(start + at) % len(pieces)]
+
+
+def _cut(kind: str, text: str) -> Piece:
+    payload = text.encode()
+    whole = header(len(payload)) + payload
+    places = sorted((whole.find(str(mark).encode()), index) for index, mark in enumerate((_STAMP, _TRADE_STAMP, _ID)))
+    parts, marks, at = [], [], 0
+    for place, index in places:
+        if place >= 0:
+            parts.append(whole[at:place])
+            marks.append(index)
+            at = place + (17 if index == 2 else 13)
+    return Piece(kind, (*parts, whole[at:]), tuple(marks))

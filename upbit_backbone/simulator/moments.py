@@ -1,0 +1,53 @@
+"""Upbit's many ways to write a time, from epoch milliseconds (UTC)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+KST_MS = 9 * 3_600_000
+
+
+@lru_cache(maxsize=65_536)
+def _second(second: int) -> datetime:
+    return _EPOCH + timedelta(seconds=second)
+
+
+@lru_cache(maxsize=16_384)
+def iso(ms: int) -> str:
+    """`2026-11-20T05:14:00`"""
+    return _second(ms // 1000).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=16_384)
+def _parts(second: int) -> tuple[str, str]:
+    return _second(second).strftime("%Y-%m-%d"), _second(second).strftime("%H:%M:%S")
+
+
+def date(ms: int) -> str:
+    """`2026-11-20`"""
+    return _parts(ms // 1000)[0]
+
+
+def time(ms: int) -> str:
+    """`05:14:00`"""
+    return _parts(ms // 1000)[1]
+
+
+def compact_date(ms: int) -> str:
+    """`20261120`"""
+    return date(ms).replace("-", "")
+
+
+def compact_time(ms: int) -> str:
+    """`051400`"""
+    return time(ms).replace(":", "")
+
+
+def http_date(ms: int) -> str:
+    """`Wed, 11 Mar 2026 14:40:59 GMT`, whatever the locale."""
+    moment = _second(ms // 1000)
+    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[moment.weekday()]
+    month = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()[moment.month - 1]
+    return f"{day}, {moment.day:02d} {month} {moment:%Y %H:%M:%S} GMT"

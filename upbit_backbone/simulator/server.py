@@ -1,0 +1,159 @@
+"""Puts the parts together: two doors for clients, one for control, and the loop that moves the market."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from upbit_backbone.simulator.connection import Connection
+from upbit_backbone.simulator.context import Context
+from upbit_backbone.simulator.control import Control
+from upbit_backbone.simulator.load import Load
+from upbit_backbone.simulator.options import Options
+from upbit_backbone.simulator.tls import server_context
+
+STEP_SECONDS = 0.01
+DOORS = ("rest", "websocket")
+BACKLOG = 512
+
+
+class _Silent(asyncio.Protocol):
+    """Accepts and never says a word."""
+
+    def __init__(self, guests: list[asyncio.BaseTransport]) -> None:
+        self._guests = guests
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._guests.append(transport)
+
+
+class Server:
+    """A running simulator. Both doors serve REST and WebSocket; they are two so that one can fail alone."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.context = Context(options)
+        self.load = Load(self.context)
+        self.ports: dict[str, int] = {}
+        self.ca_file: Path | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._listeners: dict[str, asyncio.Server] = {}
+        self._fillers: list[socket.socket] = []
+        self._guests: list[asyncio.BaseTransport] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._stopped = asyncio.Event()
+
+    async def start(self) -> None:
+        """Opens all doors; `ports` is known afterwards."""
+        if self.options.tls:
+            self._folder = tempfile.TemporaryDirectory(prefix="upbit-simulator-")
+            self._tls, self.ca_file = server_context(self.options.certificate, Path(self._folder.name))
+        for door, port in zip(DOORS, (self.options.rest_port, self.options.websocket_port), strict=True):
+            self.ports[door] = port
+            await self.open_door(door)
+        control = Control(self)
+        self._listeners["control"] = await asyncio.start_server(
+            control.serve, self.options.host, self.options.control_port, backlog=BACKLOG
+        )
+        self.ports["control"] = self._listeners["control"].sockets[0].getsockname()[1]
+        self.context.start(self._move())
+
+    def urls(self) -> dict[str, Any]:
+        s, host = "s" if self.options.tls else "", self.options.host
+        return {
+            "rest_url": f"http{s}://{host}:{self.ports['rest']}",
+            "websocket_url": f"ws{s}://{host}:{self.ports['websocket']}/websocket/v1",
+            "control_url": f"http://{host}:{self.ports['control']}",
+            "ca_file": str(self.ca_file) if self.ca_file is not None else None,
+        }
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    async def run_until_stopped(self) -> None:
+        await self._stopped.wait()
+        for listener in self._listeners.values():
+            listener.close()
+        for connection in list(self.context.connections):
+            connection.reset()
+        for filler in self._fillers:
+            filler.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    # -- doors ---------------------------------------------------------------------------------------------------
+
+    async def open_door(self, door: str) -> None:
+        """Listens, on the port the door had before if it had one."""
+        loop = asyncio.get_running_loop()
+        self._listeners[door] = await loop.create_server(
+            lambda: Connection(self.context, door), self.options.host, self.ports[door], ssl=self._tls,
+            backlog=BACKLOG, ssl_handshake_timeout=10.0 if self._tls else None,
+        )  # fmt: skip
+        self.ports[door] = self._listeners[door].sockets[0].getsockname()[1]
+
+    def shut_door(self, door: str) -> None:
+        """New connections are refused; those that are open stay."""
+        self._listeners[door].close()
+
+    async def shut_for(self, doors: list[str], seconds: float, instead: str = "refuse") -> None:
+        """Refuses connections for a while, or (`silence`) accepts them without a word, or (`blackhole`) lets SYNs rot."""
+        for door in doors:
+            self.shut_door(door)
+        await asyncio.sleep(0)
+        stands = [await self._stand_in(door, instead) for door in doors] if instead != "refuse" else []
+        self.context.start(self._reopen(doors, seconds, stands))
+
+    async def _reopen(self, doors: list[str], seconds: float, stands: list[asyncio.Server | None]) -> None:
+        await asyncio.sleep(seconds)
+        for stand in stands:
+            if stand is not None:
+                stand.close()
+        while self._guests:
+            self._guests.pop().close()
+        while self._fillers:
+            self._fillers.pop().close()
+        for door in doors:
+            await self._open_when_free(door)
+        self.context.note("fault", what="listening again", doors=doors)
+
+    async def _open_when_free(self, door: str) -> None:
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                return await self.open_door(door)
+            await asyncio.sleep(0.01)
+        await self.open_door(door)
+
+    async def _stand_in(self, door: str, instead: str) -> asyncio.Server | None:
+        if instead == "silence":
+            loop = asyncio.get_running_loop()
+            return await loop.create_server(lambda: _Silent(self._guests), self.options.host, self.ports[door])
+        full = socket.create_server((self.options.host, self.ports[door]), backlog=0)
+        self._fillers.append(full)
+        for _ in range(2):
+            filler = socket.socket()
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect((self.options.host, self.ports[door]))
+            self._fillers.append(filler)
+        return None
+
+    # -- the market ----------------------------------------------------------------------------------------------
+
+    async def _move(self) -> None:
+        """Moves the market every few milliseconds; idle time prepares pairs that nobody has asked for yet."""
+        exchange, hub = self.context.exchange, self.context.hub
+        unprepared = list(exchange.markets.values())[::-1]
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            trades, moved = exchange.advance()
+            hub.happened(trades, moved)
+            while unprepared and loop.time() - began < STEP_SECONDS / 4:
+                unprepared.pop().ticker(self.context.clock.now_ms())
+            await asyncio.sleep(max(0.0, STEP_SECONDS - (loop.time() - began)))

@@ -1,0 +1,219 @@
+"""One WebSocket: what the client says, what it wishes, and how it is kept alive or ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from upbit_backbone.simulator import spelling, stream_payloads
+from upbit_backbone.simulator.framing import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Deflater,
+    FrameError,
+    Unpacker,
+    close_payload,
+    pack,
+)
+from upbit_backbone.simulator.stream_requests import RequestError, StreamRequest, Wish, parse
+
+if TYPE_CHECKING:
+    from upbit_backbone.simulator.connection import Connection
+
+CLOSE_WAIT_SECONDS = 1.0
+
+
+class Session:
+    """A subscription set and a format. What is sent to it is decided by the hub."""
+
+    def __init__(self, connection: Connection, deflate: bool) -> None:
+        self.connection = connection
+        self.context = connection.context
+        self.id = connection.id
+        self.format = "DEFAULT"
+        self.ticket = ""
+        self.wishes: tuple[Wish, ...] = ()
+        self.sent: Counter[str] = Counter()
+        self.messages = 0
+        self.is_ending = False
+        self._deflate = deflate
+        self._unpacker = Unpacker(deflate)
+        self._windows = self.context.limits.message_windows()
+        self._batch: list[str] = []
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._idle_timer = self._loop.call_later(self.context.options.idle_seconds, self._check_idle)
+        self._up_timer: asyncio.TimerHandle | None = None
+        self.context.sessions[self.id] = self
+
+    def describe(self) -> dict[str, Any]:
+        """What tests want to know: the wishes as (type, code, level) and the counters."""
+        subscriptions = [
+            {"type": wish.type, "codes": list(wish.asked_codes), "level": spelling.plain(wish.level),
+             "is_only_snapshot": wish.only_snapshot, "is_only_realtime": wish.only_realtime}
+            for wish in self.wishes
+        ]  # fmt: skip
+        return {
+            "id": self.id, "port": self.connection.port, "format": self.format, "ticket": self.ticket,
+            "subscriptions": subscriptions, "messages": self.messages, "sent": dict(self.sent),
+            "bytes_sent": self.connection.bytes_sent, "frozen": self.connection.frozen, "deflate": self._deflate,
+        }  # fmt: skip
+
+    # -- what arrives --------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        if self.is_ending and self.connection.is_open is False:
+            return
+        try:
+            messages = self._unpacker.feed(data)
+        except FrameError as problem:
+            self.context.note("fault", what="client broke the protocol", conn=self.id, reason=str(problem))
+            self.close(problem.code, str(problem))
+            return
+        for opcode, payload in messages:
+            self._handle(opcode, payload)
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.context.sessions.pop(self.id, None)
+        self.context.hub.forget(self)
+        self.wishes = ()
+        self.is_ending = True
+        self._idle_timer.cancel()
+        if self._up_timer is not None:
+            self._up_timer.cancel()
+
+    def _handle(self, opcode: int, payload: bytes) -> None:
+        if opcode == PING:
+            self.context.note("control", conn=self.id, what="ping", bytes=len(payload))
+            self._send_frame(pack(payload, PONG), "pong")
+        elif opcode == CLOSE:
+            code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+            self.context.note("close", conn=self.id, by="client", code=code)
+            if not self.is_ending:
+                self._send_frame(pack(close_payload(code), CLOSE), "close")
+            self.is_ending = True
+            self.connection.fin()
+        elif opcode in (TEXT, BINARY) and not self.is_ending:
+            self._message(payload.decode("utf-8", errors="replace"))
+
+    def _message(self, text: str) -> None:
+        self.messages += 1
+        self.context.note("message", conn=self.id, port=self.connection.port, text=text)
+        is_ping = text.strip() in ("PING", "ping")
+        if (not is_ping or self.context.options.ping_counts) and not self._within_limits():
+            self.context.limits.rejected["message"] = self.context.limits.rejected.get("message", 0) + 1
+            self._refuse("Too Many Requests", "요청 수 제한을 초과했습니다.", self.context.options.close_after_message_limit)
+        elif is_ping:
+            self._start_up()
+        else:
+            self._request(text)
+
+    def _within_limits(self) -> bool:
+        per_second, per_minute = self._windows
+        now = self._loop.time()
+        return per_second.admit(now) and per_minute.admit(now)
+
+    def _request(self, text: str) -> None:
+        try:
+            request = parse(text)
+        except RequestError as problem:
+            self._refuse(problem.name, str(problem), True)
+            return
+        self.format = request.format
+        if request.lists:
+            self._list(request)
+        else:
+            self.wishes, self.ticket = request.wishes, request.ticket
+            self._batch.clear()
+            self.context.hub.subscribe(self)
+
+    def _list(self, request: StreamRequest) -> None:
+        rows = [
+            (wish.type, list(wish.codes), spelling.plain(wish.level) if wish.type == "orderbook" else None)
+            for wish in self.wishes
+        ]
+        self.send_text(stream_payloads.subscriptions(rows, request.ticket, self.format), "list")
+
+    def _refuse(self, name: str, message: str, then_close: bool) -> None:
+        """An error object, and a little later the close frame."""
+        self.send_text(stream_payloads.error(name, message), "error")
+        if then_close:
+            self.is_ending = True
+            self._loop.call_later(self.context.options.error_close_delay, self.close, 1000)
+
+    # -- what is sent --------------------------------------------------------------------------------------------
+
+    def send_item(self, text: str, kind: str) -> None:
+        """One object in the session's format; LIST formats wrap it, in batches if so configured."""
+        if not stream_payloads.is_list(self.format):
+            self.send_text(text, kind)
+            return
+        self._batch.append(text)
+        self.sent[kind] += 1
+        if len(self._batch) >= self.context.options.list_batch:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sends a batch that is not full."""
+        if self._batch:
+            text, self._batch = "[" + ",".join(self._batch) + "]", []
+            self._send_payload(text.encode())
+
+    def send_text(self, text: str, kind: str) -> None:
+        self.sent[kind] += 1
+        self._send_payload(text.encode())
+
+    def send_frames(self, frames: bytes, counts: dict[str, int]) -> None:
+        """Ready frames, many at once."""
+        self.sent.update(counts)
+        self._heard = self._loop.time()
+        self.connection.write(frames)
+
+    def _send_payload(self, payload: bytes) -> None:
+        opcode = TEXT if self.context.options.text_frames else BINARY
+        self._heard = self._loop.time()
+        if self._deflate:
+            self.connection.write(pack(Deflater.compress(payload), opcode, rsv1=True))
+        else:
+            self.connection.write(pack(payload, opcode))
+
+    def _send_frame(self, frame: bytes, kind: str) -> None:
+        self.sent[kind] += 1
+        self._heard = self._loop.time()
+        self.connection.write(frame)
+
+    def close(self, code: int | None, reason: str = "") -> None:
+        """Sends a close frame with any code (None: without one); TCP ends when the client answers, or soon after."""
+        if not self.connection.is_open:
+            return
+        self.is_ending = True
+        self.context.note("close", conn=self.id, by="server", code=code, reason=reason)
+        self._send_frame(pack(close_payload(code, reason), CLOSE), "close")
+        self._loop.call_later(CLOSE_WAIT_SECONDS, self.connection.fin)
+
+    # -- keeping alive -------------------------------------------------------------------------------------------
+
+    def _start_up(self) -> None:
+        if self._up_timer is None:
+            self._up_timer = self._loop.call_later(self.context.options.up_seconds, self._send_up)
+
+    def _send_up(self) -> None:
+        if not self.is_ending:
+            self.send_text('{"status":"UP"}', "up")
+            self._up_timer = self._loop.call_later(self.context.options.up_seconds, self._send_up)
+
+    def _check_idle(self) -> None:
+        """Upbit drops a silent connection without a close frame."""
+        left = self._heard + self.context.options.idle_seconds - self._loop.time()
+        if left > 0 or self.connection.frozen:
+            self._idle_timer = self._loop.call_later(max(left, 0.05), self._check_idle)
+            return
+        self.context.note("close", conn=self.id, by="server", code=None, reason="idle")
+        self.is_ending = True
+        self.connection.fin()
