@@ -15,7 +15,7 @@ BUCKET_SECONDS = 10.0
 
 
 class LagMeter:
-    """One meter for all sessions of a backbone; `sample` it once per batch of frames, with a live (not snapshot) item."""
+    """One meter for all sessions. Sample it once per batch of frames, with a live item: snapshots may be old."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards both

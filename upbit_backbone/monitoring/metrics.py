@@ -17,7 +17,6 @@ from ..models.enums import Channel
 from ..models.report import CacheStats, PerformanceMetric, PerformanceReport
 from .window import WINDOW_SECONDS, AnswerWindow, Sample
 
-
 K = TypeVar("K")
 
 
@@ -64,16 +63,21 @@ class Metrics:
 
     def record(
         self,
-        channel: Channel,
+        channel: Channel | None,
         group: str | None,
         seconds: float,
         error: BaseException | None = None,
         size: int = 0,
     ) -> None:
-        """One answer of `channel` (and, for REST, of rate group `group`) took `seconds` and `size` bytes."""
+        """One answer took `seconds` and `size` bytes.
+
+        The router records with a `channel` and no group, whoever speaks to Upbit with a rate `group` and no channel,
+        so that nothing is counted twice; a caller that is both may give both.
+        """
         at = self._clock.monotonic()
         with self._lock:
-            self._window(self._channels, channel, channel.value).add(at, seconds, error, size)
+            if channel is not None:
+                self._window(self._channels, channel, channel.value).add(at, seconds, error, size)
             if group is not None:
                 self._window(self._groups, str(group), f"rest:{group}").add(at, seconds, error, size)
 
@@ -101,11 +105,12 @@ class Metrics:
 
     def report(self, cache: CacheStats | None = None) -> PerformanceReport:
         now = self._clock.monotonic()
-        live = self.live.value
         with self._lock:
             channels = tuple(window.metric(now) for _, window in sorted(self._channels.items()))
             groups = tuple(window.metric(now) for _, window in sorted(self._groups.items()))
             routing, counters = dict(self._routing), dict(self._counters)
+        timed_live = sum(metric.requests - metric.failures for metric in channels if metric.name == Channel.LIVE)
+        live = self.live.value + timed_live
         asked = live + sum(metric.requests for metric in channels if metric.name != Channel.LIVE)
         return PerformanceReport(
             at=self._clock.wall(),

@@ -1,0 +1,164 @@
+"""What the facts mean: HEALTHY, DEGRADED or UNHEALTHY, each with its reasons in words. Pure.
+
+UNHEALTHY: nothing can answer with current data. DEGRADED: answers come, but a channel, a session, a group or a
+consumer is in trouble. HEALTHY: neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..models.enums import HealthStatus
+from ..models.events import ConnectionState
+from ..models.report import GroupStats, PerformanceMetric, SessionStats
+
+OPEN_WORDS = ("open", "half-open", "half_open")
+WORSE = {HealthStatus.HEALTHY: 0, HealthStatus.DEGRADED: 1, HealthStatus.UNHEALTHY: 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Where trouble begins."""
+
+    liveness_seconds: float = 10.0
+    success_rate: float = 0.95
+    samples: int = 10  # fewer answers than this prove nothing about a rate
+    lag_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything the assessment looks at. `rest_failing_streak`: answers since REST last succeeded."""
+
+    sessions: Sequence[SessionStats] = ()
+    groups: Sequence[GroupStats] = ()
+    group_metrics: Sequence[PerformanceMetric] = ()
+    rest_failing_streak: int = 0
+    breakers: Mapping[str, str] = field(default_factory=dict)  # those outside the REST groups: WebSocket connect
+    recent_drops: Mapping[str, int] = field(default_factory=dict)
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    status: HealthStatus
+    reasons: tuple[str, ...]
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def assess(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
+    """The status and why. The same facts always give the same answer."""
+    if facts.closed:
+        return Assessment(HealthStatus.UNHEALTHY, ("the backbone is closed",))
+    rest, websocket = assess_rest(facts, limits), assess_websocket(facts, limits)
+    consumers = tuple(
+        f"subscription {name} lost {count} items within a minute: read faster, or choose Overflow.CONFLATE"
+        for name, count in facts.recent_drops.items()
+        if count
+    )
+    reasons = (*rest.reasons, *websocket.reasons, *consumers)
+    stream_helps = any(_is_wanted(session) for session in facts.sessions) and not _is_down(websocket)
+    if _is_down(rest) and not stream_helps:
+        return Assessment(HealthStatus.UNHEALTHY, reasons)
+    return Assessment(HealthStatus.DEGRADED if reasons else HealthStatus.HEALTHY, reasons)
+
+
+def assess_rest(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
+    """REST alone: UNHEALTHY when no group in use can answer."""
+    reasons = tuple(_rest_reasons(facts, limits))
+    used = [group for group in facts.groups if group.requests]
+    is_blocked = _is_banned(facts.groups) or (bool(used) and all(group.breaker == "open" for group in used))
+    is_failing = facts.rest_failing_streak >= 3
+    if is_blocked or is_failing:
+        return Assessment(HealthStatus.UNHEALTHY, reasons or ("REST: the last answers were all errors",))
+    return Assessment(HealthStatus.DEGRADED if reasons else HealthStatus.HEALTHY, reasons)
+
+
+def assess_websocket(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
+    """The sessions alone: UNHEALTHY when something is subscribed and no session can deliver it."""
+    reasons = tuple(_session_reasons(facts, limits))
+    wanted = [session for session in facts.sessions if _is_wanted(session)]
+    if wanted and not any(_delivers(session, limits) for session in wanted):
+        return Assessment(HealthStatus.UNHEALTHY, reasons)
+    return Assessment(HealthStatus.DEGRADED if reasons else HealthStatus.HEALTHY, reasons)
+
+
+def _rest_reasons(facts: Facts, limits: Limits) -> Iterator[str]:
+    if facts.rest_failing_streak >= 3:
+        yield f"REST: the last {facts.rest_failing_streak} answers were all errors"
+    is_banned = _is_banned(facts.groups)
+    for group in facts.groups:
+        if group.breaker in OPEN_WORDS:
+            yield f"REST {group.group}: the circuit breaker is {group.breaker} after repeated failures"
+        if group.paused_for > 0:
+            why = "Upbit bans this IP (418)" if is_banned else "Upbit asked to slow down (429)"
+            yield f"REST {group.group}: paused for another {group.paused_for:.1f} s, {why}"
+    for metric in facts.group_metrics:
+        is_known = metric.success_rate is not None and metric.samples >= limits.samples
+        if is_known and metric.success_rate < limits.success_rate:  # type: ignore[operator]
+            worst = max(metric.errors, key=lambda name: metric.errors[name], default="")
+            good = f"only {metric.success_rate:.0%} of the last {metric.samples} answers were good"
+            yield f"{metric.name}: {good} ({worst})"
+
+
+def _session_reasons(facts: Facts, limits: Limits) -> Iterator[str]:
+    for name, state in facts.breakers.items():
+        if state in OPEN_WORDS:
+            yield f"{name}: the circuit breaker is {state}"
+    for session in facts.sessions:
+        if not _is_wanted(session):
+            continue
+        if session.state is not ConnectionState.LIVE:
+            last = f" ({session.last_error})" if session.last_error else ""
+            yield f"session {session.session} is {session.state.value} since {session.since:%H:%M:%S}Z{last}"
+        elif session.suspect:
+            yield f"session {session.session} is suspected mute: REST shows newer trades than the stream"
+        elif not _was_heard(session, limits):
+            yield f"session {session.session} was not heard for more than {limits.liveness_seconds:g} s"
+        elif session.lag is not None and session.lag > limits.lag_seconds:
+            yield f"session {session.session} is {session.lag:.1f} s behind the exchange: busy machine or slow network"
+
+
+def _is_down(assessment: Assessment) -> bool:
+    return assessment.status is HealthStatus.UNHEALTHY
+
+
+def _is_banned(groups: Sequence[GroupStats]) -> bool:
+    """A ban stops every group at once, a 429 only its own."""
+    return any(group.banned_418 for group in groups) and all(group.paused_for > 0 for group in groups)
+
+
+def _is_wanted(session: SessionStats) -> bool:
+    return session.topics > 0 and session.state is not ConnectionState.CLOSED
+
+
+def _was_heard(session: SessionStats, limits: Limits) -> bool:
+    ages = [age for age in (session.last_data_age, session.last_pong_age) if age is not None]
+    return not ages or min(ages) <= limits.liveness_seconds
+
+
+def _delivers(session: SessionStats, limits: Limits) -> bool:
+    return session.state is ConnectionState.LIVE and not session.suspect and _was_heard(session, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Hysteresis:
+    """A status that worsens at once and improves only after it has been better for `better_after` seconds.
+
+    An immutable value: `seen` returns its successor.
+    """
+
+    status: HealthStatus = HealthStatus.HEALTHY
+    better_after: float = 2.0
+    better_since: float | None = None
+
+    def seen(self, status: HealthStatus, now: float) -> Hysteresis:
+        if WORSE[status] >= WORSE[self.status]:
+            return Hysteresis(status, self.better_after)
+        since = now if self.better_since is None else self.better_since
+        if now - since >= self.better_after:
+            return Hysteresis(status, self.better_after)
+        return Hysteresis(self.status, self.better_after, since)

@@ -1,0 +1,120 @@
+"""Events written to the standard log: one event one line, machine-readable in `extra`, at most ten lines an outage.
+
+An outage begins with the first bad event and is over when all is well again and has been for some seconds. Within
+it the first eight bad events are written, the ninth line says that the rest is withheld, and the last tells the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import fields
+
+from .._concurrency import SYSTEM_CLOCK, Clock
+from ..errors import one_line
+from ..models.enums import HealthStatus
+from ..models.events import BreakerEvent, ConnectionEvent, ConnectionState, Event, HealthEvent, StaleEvent
+from .event_words import describe
+
+LINES_PER_OUTAGE = 10
+CALM_SECONDS = 10.0
+RENEWAL_SECONDS = 300.0  # a flapping line earns new lines after this long
+
+
+class EventLog:
+    """Give it every event: `event_log(event)`. Thread-safe; writes outside its lock."""
+
+    def __init__(self, log: logging.Logger | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._log = log or logging.getLogger("upbit_backbone.events")
+        self._clock = clock
+        self._lock = threading.Lock()  # guards everything below
+        self._down: set[str] = set()
+        self._began: float | None = None
+        self._last_bad = 0.0
+        self._written = 0
+        self._withheld = 0
+
+    def __call__(self, event: Event) -> None:
+        level, text = describe(event)
+        with self._lock:
+            lines = self._decide(event, level, text)
+        for line_level, line in lines:
+            self._log.log(line_level, "%s", one_line(line, 400), extra=as_extra(event))
+
+    def _decide(self, event: Event, level: int, text: str) -> list[tuple[int, str]]:
+        now = self._clock.monotonic()
+        was_down = bool(self._down)
+        self._track(event)
+        is_bad = level >= logging.WARNING
+        if self._began is not None and self._is_over(now):
+            self._began = None
+        if is_bad and self._began is None:
+            self._began, self._written, self._withheld = now, 0, 0
+        if is_bad:
+            self._last_bad = now
+        if self._began is None:
+            return [(level, text)]
+        is_end = was_down and not self._down
+        return self._within_budget(level, text, is_end, now - self._began)
+
+    def _within_budget(self, level: int, text: str, is_end: bool, seconds: float) -> list[tuple[int, str]]:
+        left = LINES_PER_OUTAGE - self._written
+        if is_end and left >= 1:
+            withheld = f"; {self._withheld} lines were withheld" if self._withheld else ""
+            self._written += 1
+            return [(logging.WARNING, f"{text}; the outage of {seconds:.1f} s is over{withheld}")]
+        if left > 2:
+            self._written += 1
+            return [(level, text)]
+        self._withheld += 1
+        if left == 2:
+            self._written += 1
+            return [(logging.WARNING, f"{text}; further lines are withheld until the outage is over")]
+        return []
+
+    def _is_over(self, now: float) -> bool:
+        if self._down:
+            return False
+        is_calm = now - self._last_bad >= CALM_SECONDS
+        return is_calm or (self._began is not None and now - self._began >= RENEWAL_SECONDS)
+
+    def _track(self, event: Event) -> None:
+        subject, is_down = _condition(event)
+        if subject and is_down:
+            self._down.add(subject)
+        else:
+            self._down.discard(subject)
+
+    def __repr__(self) -> str:
+        return f"<EventLog {len(self._down)} down, {self._written} lines in this outage>"
+
+
+def _condition(event: Event) -> tuple[str, bool]:
+    """(whose condition this event tells about, whether it is down); ("", False) where it tells nothing lasting."""
+    match event:
+        case ConnectionEvent(state=ConnectionState.CONNECTING):
+            return "", False  # an attempt changes nothing yet
+        case ConnectionEvent():
+            return f"session {event.session}", event.state is ConnectionState.WAITING
+        case StaleEvent():
+            return f"stale {event.session} {','.join(event.symbols)}", event.stale
+        case BreakerEvent():
+            return f"breaker {event.breaker}", event.new != "closed"
+        case HealthEvent():
+            return "health", event.new is not HealthStatus.HEALTHY
+        case _:
+            return "", False
+
+
+def as_extra(event: Event) -> dict[str, object]:
+    """The event's fields for structured log handlers, prefixed so that they never collide with a record's own."""
+    values = {f"upbit_{each.name}": _plain(getattr(event, each.name)) for each in fields(event)}
+    return {"upbit_event": type(event).__name__, **values}
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, tuple):
+        return [one_line(each) for each in value]
+    return one_line(value)

@@ -1,0 +1,206 @@
+"""Health and performance as Prometheus metrics (the [prometheus] extra; import this module only when you want it).
+
+Names follow Prometheus' conventions: base units (seconds, bytes), `_total` for what only grows, one label per
+dimension. Nothing is kept here: every scrape looks at the backbone once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .._concurrency import Deadline, join_all, spawn
+from ..errors import InvalidRequestError
+from ..models.enums import HealthStatus
+from ..models.events import ConnectionState
+from ..models.report import GroupStats, HealthReport, PerformanceMetric, SessionStats, SubscriptionStats
+from .assessment import WORSE
+
+PREFIX = "upbit_backbone_"
+BREAKER_VALUES = {"closed": 0, "half-open": 1, "half_open": 1, "open": 2}
+
+# (name, help, value of one part, whether it only grows); None values are left out.
+Column = tuple[str, str, Callable[..., float | int | None], bool]
+
+SESSION_COLUMNS: tuple[Column, ...] = (
+    ("session_up", "1 while the WebSocket session is live.", lambda s: s.state is ConnectionState.LIVE, False),
+    ("session_suspect", "1 while a silent stall is suspected.", lambda s: s.suspect, False),
+    ("session_topics", "Topics the session carries.", lambda s: s.topics, False),
+    ("session_last_data_age_seconds", "Seconds since the last data.", lambda s: s.last_data_age, False),
+    ("session_last_pong_age_seconds", "Seconds since the last pong.", lambda s: s.last_pong_age, False),
+    ("session_pong_seconds", "Round trip of the last ping.", lambda s: s.pong_seconds, False),
+    ("session_lag_seconds", "Lag against the exchange clock, offset removed.", lambda s: s.lag, False),
+    ("session_messages_received", "Messages received.", lambda s: s.messages, True),
+    ("session_received_bytes", "Bytes received.", lambda s: s.bytes, True),
+    ("session_messages_sent", "Messages sent.", lambda s: s.messages_sent, True),
+    ("session_connects", "Connections made.", lambda s: s.connects, True),
+    ("session_reconnects", "Connections made after an interruption.", lambda s: s.reconnects, True),
+    ("session_malformed_messages", "Messages not understood.", lambda s: s.malformed, True),
+)
+GROUP_COLUMNS: tuple[Column, ...] = (
+    ("rest_requests", "REST requests.", lambda g: g.requests, True),
+    ("rest_failures", "REST requests that failed.", lambda g: g.failures, True),
+    ("rest_received_bytes", "Bytes of REST answers.", lambda g: g.bytes, True),
+    ("rest_rate_limited", "Answers 429, too many requests.", lambda g: g.limited_429, True),
+    ("rest_banned", "Answers 418, blocked.", lambda g: g.banned_418, True),
+    ("rest_limit_requests_per_second", "Requests per second that are allowed.", lambda g: g.limit_per_second, False),
+    ("rest_limit_available_requests", "Requests the limiter would let through now.", lambda g: g.available, False),
+    ("rest_waiting_requests", "Requests that wait for the limiter.", lambda g: g.waiting, False),
+    ("rest_paused_seconds", "For how long the group is still paused.", lambda g: g.paused_for, False),
+    (
+        "rest_breaker_state",
+        "Circuit breaker: 0 closed, 1 half open, 2 open.",
+        lambda g: BREAKER_VALUES.get(g.breaker),
+        False,
+    ),
+)
+SUBSCRIPTION_COLUMNS: tuple[Column, ...] = (
+    ("subscription_received", "Items received.", lambda s: s.received, True),
+    ("subscription_delivered", "Items taken by the consumer.", lambda s: s.delivered, True),
+    ("subscription_dropped", "Items dropped or replaced by newer ones.", lambda s: s.dropped, True),
+    ("subscription_errors", "Exceptions the callback raised.", lambda s: s.errors, True),
+    ("subscription_pending_items", "Items that wait for the consumer.", lambda s: s.pending, False),
+    ("subscription_lag_seconds", "Age of the oldest item that waits.", lambda s: s.lag, False),
+)
+
+
+class PrometheusCollector(Collector):
+    """Register it with any registry: `REGISTRY.register(market.prometheus_collector())`."""
+
+    def __init__(self, health: Callable[[], HealthReport]) -> None:
+        self._health = health
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # nothing is asked of the backbone before the first scrape
+
+    def collect(self) -> Iterator[Metric]:
+        report = self._health()
+        yield from _overall(report)
+        yield from _table(SESSION_COLUMNS, "session", report.sessions, lambda s: s.session)
+        yield from _table(GROUP_COLUMNS, "group", report.groups, lambda g: g.group)
+        yield from _subscriptions(report.subscriptions)
+        performance = report.performance
+        yield from _answers(performance.channels, "channel_answer", "channel", "by channel")
+        yield from _answers(performance.groups, "rest_answer", "group", "by REST group")
+
+    def __repr__(self) -> str:
+        return "<PrometheusCollector>"
+
+
+def _overall(report: HealthReport) -> Iterator[Metric]:
+    status = GaugeMetricFamily(f"{PREFIX}health_status", "1 for the present status.", labels=["status"])
+    for word in HealthStatus:
+        status.add_metric([word.value], report.status is word)
+    yield status
+    yield GaugeMetricFamily(f"{PREFIX}health", "0 healthy, 1 degraded, 2 unhealthy.", value=WORSE[report.status])
+    if report.clock_offset is not None:
+        yield GaugeMetricFamily(f"{PREFIX}clock_offset_seconds", "Our clock minus Upbit's.", value=report.clock_offset)
+    performance = report.performance
+    yield CounterMetricFamily(
+        f"{PREFIX}live_answers", "Answers straight from a live stream.", value=performance.live_answers
+    )
+    yield _counted(f"{PREFIX}routed", "Answers by the rule that chose the way.", "rule", performance.routing)
+    events = {name.removeprefix("event."): n for name, n in performance.counters.items() if "event." in name}
+    yield _counted(f"{PREFIX}events", "Events by kind.", "kind", events)
+    if (cache := performance.cache) is not None:
+        words = {"hit": cache.hits, "miss": cache.misses, "merged": cache.merged}
+        yield _counted(f"{PREFIX}cache_requests", "Questions to the cache by result.", "result", words)
+        yield GaugeMetricFamily(f"{PREFIX}cache_entries", "Entries in the cache.", value=cache.size)
+
+
+def _counted(name: str, text: str, label: str, counts: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, n in sorted(counts.items()):
+        family.add_metric([key], n)
+    return family
+
+
+Part = SessionStats | GroupStats | SubscriptionStats
+
+
+def _table(
+    columns: tuple[Column, ...], label: str, parts: Iterable[Part], name_of: Callable[..., str]
+) -> Iterator[Metric]:
+    parts = list(parts)
+    for name, text, value_of, only_grows in columns:
+        kind = CounterMetricFamily if only_grows else GaugeMetricFamily
+        family = kind(f"{PREFIX}{name}", text, labels=[label])
+        for part in parts:
+            if (value := value_of(part)) is not None:
+                family.add_metric([name_of(part)], float(value))
+        yield family
+
+
+def _subscriptions(subscriptions: tuple[SubscriptionStats, ...]) -> Iterator[Metric]:
+    yield GaugeMetricFamily(f"{PREFIX}subscriptions", "Open subscriptions.", value=len(subscriptions))
+    yield from _table(SUBSCRIPTION_COLUMNS, "subscription", subscriptions, lambda s: s.subscription)
+
+
+def _answers(metrics: tuple[PerformanceMetric, ...], name: str, label: str, text: str) -> Iterator[Metric]:
+    times = GaugeMetricFamily(f"{PREFIX}{name}_seconds", f"Recent answering times {text}.", labels=[label, "quantile"])
+    success = GaugeMetricFamily(f"{PREFIX}{name}_success_ratio", f"Recent good answers {text}.", labels=[label])
+    total = CounterMetricFamily(f"{PREFIX}{name}s", f"Answers {text}.", labels=[label])
+    errors = CounterMetricFamily(f"{PREFIX}{name}_errors", f"Errors {text}.", labels=[label, "error"])
+    for metric in metrics:
+        who = metric.name.removeprefix("rest:")
+        for quantile, value in (("0.5", metric.p50), ("0.95", metric.p95), ("0.99", metric.p99)):
+            if value is not None:
+                times.add_metric([who, quantile], value)
+        if metric.success_rate is not None:
+            success.add_metric([who], metric.success_rate)
+        total.add_metric([who], metric.requests)
+        for error, n in sorted(metric.errors.items()):
+            errors.add_metric([who, error], n)
+    yield from (times, success, total, errors)
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class named it
+        """A scrape every few seconds is not worth a line on stderr."""
+
+
+class MetricsServer:
+    """The metrics page, served on a thread of its own until `close()`."""
+
+    def __init__(self, collector: Collector, port: int, host: str = "127.0.0.1") -> None:
+        registry = CollectorRegistry()
+        registry.register(collector)
+        try:
+            self._server: WSGIServer = make_server(host, port, make_wsgi_app(registry), handler_class=_QuietHandler)
+        except (OSError, OverflowError) as error:
+            raise InvalidRequestError(
+                f"port={port}: cannot serve metrics on {host} ({error}); choose another port"
+            ) from error
+        self._thread = spawn(lambda: self._server.serve_forever(poll_interval=0.1), "upbit-metrics-server")
+
+    @property
+    def port(self) -> int:
+        return self._server.server_port
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._server.server_name}:{self.port}/metrics"
+
+    def close(self, timeout: float = 2.0) -> list[str]:
+        """Stop serving; idempotent."""
+        self._server.shutdown()
+        self._server.server_close()
+        return join_all([self._thread], Deadline.after(timeout))
+
+    def __enter__(self) -> MetricsServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<MetricsServer {self.url}>"
+
+
+def serve_metrics(health: Callable[[], HealthReport], port: int, host: str = "127.0.0.1") -> MetricsServer:
+    """Serve `market.health` as a Prometheus page; port 0 takes a free one. Raises when the port is taken."""
+    return MetricsServer(PrometheusCollector(health), port, host)
