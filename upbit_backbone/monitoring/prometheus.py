@@ -6,7 +6,9 @@ dimension. Nothing is kept here: every scrape looks at the backbone once.
 
 from __future__ import annotations
 
+import socketserver
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -158,7 +160,17 @@ def _answers(metrics: tuple[PerformanceMetric, ...], name: str, label: str, text
     yield from (times, success, total, errors)
 
 
+class _Server(WSGIServer):
+    def server_bind(self) -> None:
+        # The base class asks DNS for our own full name, which can take many seconds.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+
 class _QuietHandler(WSGIRequestHandler):
+    timeout = 5.0  # a client that says nothing must not keep others waiting
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class named it
         """A scrape every few seconds is not worth a line on stderr."""
 
@@ -170,7 +182,7 @@ class MetricsServer:
         registry = CollectorRegistry()
         registry.register(collector)
         try:
-            self._server: WSGIServer = make_server(host, port, make_wsgi_app(registry), handler_class=_QuietHandler)
+            self._server = make_server(host, port, make_wsgi_app(registry), _Server, _QuietHandler)
         except (OSError, OverflowError) as error:
             raise InvalidRequestError(
                 f"port={port}: cannot serve metrics on {host} ({error}); choose another port"
@@ -201,6 +213,10 @@ class MetricsServer:
         return f"<MetricsServer {self.url}>"
 
 
-def serve_metrics(health: Callable[[], HealthReport], port: int, host: str = "127.0.0.1") -> MetricsServer:
-    """Serve `market.health` as a Prometheus page; port 0 takes a free one. Raises when the port is taken."""
-    return MetricsServer(PrometheusCollector(health), port, host)
+class HasHealth(Protocol):
+    def health(self) -> HealthReport: ...
+
+
+def serve_metrics(market: HasHealth, port: int, host: str = "127.0.0.1") -> MetricsServer:
+    """Serve a backbone's figures as a Prometheus page; port 0 takes a free one. Raises when the port is taken."""
+    return MetricsServer(PrometheusCollector(market.health), port, host)
