@@ -653,6 +653,28 @@ def test_over_tls_everything_arrives_and_what_is_pending_is_told(authority: trus
     assert echoed == [(1, b"done")]
 
 
+def test_a_few_reads_take_many_tls_records_and_the_end_comes_after_them(authority: trustme.CA, ca_file: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.read_frame()
+        for number in range(100):
+            peer.sock.sendall(bytes([number]) * 10)
+        sent.set()
+
+    sent = threading.Event()
+    context = server_context(authority.issue_cert("127.0.0.1"))
+    with Server(script, context) as server, opened(server, ca_file=ca_file) as connection:
+        connection.send_ping()
+        assert sent.wait(WAIT_SECONDS)
+        chunks = []
+        while not chunks or chunks[-1] != b"":
+            select_readable(connection)
+            chunk = connection.recv()
+            chunks += [] if chunk is None else [chunk]
+    assert b"".join(chunks) == b"".join(bytes([number]) * 10 for number in range(100))
+    assert len(chunks) < 10
+
+
 def test_what_the_tls_layer_holds_back_counts_as_pending(authority: trustme.CA, ca_file: str) -> None:
     def script(peer: Peer) -> None:
         peer.accept()

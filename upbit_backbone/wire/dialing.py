@@ -30,9 +30,7 @@ from ..errors import (
 from .http_head import parse_head
 from .patience import WRITE, Patience, patiently, read_head, send_all
 
-_CONNECTING = frozenset(
-    (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK))
-)
+_CONNECTING = frozenset((0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)))
 
 # (family, kind, protocol, socket address)
 Address = tuple[int, int, int, tuple[Any, ...]]
@@ -98,7 +96,8 @@ def connect(host: str, port: int, patience: Patience) -> socket.socket:
     tried = "; ".join(f"{where}: {_why(error)}" for where, error in failures.items()) or "no address"
     all_late = bool(failures) and all(isinstance(error, RequestTimeoutError) for error in failures.values())
     kind = RequestTimeoutError if all_late else NetworkError
-    raise kind(f"{patience.what}: cannot connect to {host}:{port} ({one_line(tried)})")
+    last = next(reversed(failures.values()), None)
+    raise kind(f"{patience.what}: cannot connect to {host}:{port} ({one_line(tried)})") from last
 
 
 def _why(error: OSError | NetworkError) -> str:
@@ -195,9 +194,7 @@ def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, patienc
     head = parse_head(raw)
     answer = f"{patience.what}: proxy {proxy.host}:{proxy.port} answered {head.status} {head.reason}".rstrip()
     if head.status == 407:
-        raise AuthenticationError(
-            f"{answer}; it wants other credentials: proxy=http://user:password@host:port"
-        )
+        raise AuthenticationError(f"{answer}; it wants other credentials: proxy=http://user:password@host:port")
     if not 200 <= head.status < 300:
         raise NetworkError(answer)
     if early:

@@ -189,9 +189,7 @@ class FrameReader:
     def _check_first_bytes(self, first: int, second: int) -> None:
         opcode = first & _OPCODE
         if first & _RSV:
-            raise ProtocolViolation(
-                PROTOCOL_ERROR, "a reserved bit is set though no extension was negotiated"
-            )
+            raise ProtocolViolation(PROTOCOL_ERROR, "a reserved bit is set though no extension was negotiated")
         if opcode not in _OPCODES:
             raise ProtocolViolation(PROTOCOL_ERROR, f"reserved opcode {opcode:#x}")
         if second & _MASK:
@@ -213,9 +211,7 @@ class FrameReader:
             return
         total = self._fragment_bytes + length
         if total > self._max_message:
-            raise OversizeViolation(
-                f"message of {total} bytes or more, at most {self._max_message} are accepted"
-            )
+            raise OversizeViolation(f"message of {total} bytes or more, at most {self._max_message} are accepted")
         if self._fragments is not None and len(self._fragments) >= self._max_fragments:
             raise OversizeViolation(f"message of more than {self._max_fragments} fragments")
 

@@ -59,9 +59,7 @@ class HandshakeSocket:
             raise refusal(head, self._read_error_body(head), self._host, self._clock.wall())
         for name in ("sec-websocket-extensions", "sec-websocket-protocol"):
             if name in head.headers:
-                raise ProtocolError(
-                    f"{self._patience.what}: the server chose {name}, which was never offered"
-                )
+                raise ProtocolError(f"{self._patience.what}: the server chose {name}, which was never offered")
         self.headers = head.headers
         # Without its cookies: websocket-client would keep them in a global jar and send them ever after.
         lines = [line for line in raw.split(b"\r\n") if not line.lower().startswith(b"set-cookie:")]

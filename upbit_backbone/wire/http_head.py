@@ -33,9 +33,7 @@ SWITCHING_PROTOCOLS: Final = 101
 MAX_WAIT_SECONDS: Final = 30 * 86_400.0
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: ([^\r\n]*))?")
-_DURATION = re.compile(
-    r"(\d{1,9})\s*(seconds?|secs?|s|minutes?|mins?|m|hours?|h|초|분|시간)(?![a-z])", re.IGNORECASE
-)
+_DURATION = re.compile(r"(\d{1,9})\s*(seconds?|secs?|s|minutes?|mins?|m|hours?|h|초|분|시간)(?![a-z])", re.IGNORECASE)
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "초": 1.0, "분": 60.0, "시": 3600.0}
 
 
@@ -113,9 +111,7 @@ def wait_seconds(headers: Mapping[str, str], body: bytes) -> float | None:
     stated = _retry_after(headers)
     if stated is None:
         parts = _DURATION.findall(body[:MAX_BODY_BYTES].decode("utf-8", "replace"))
-        stated = (
-            sum(int(number) * _UNIT_SECONDS[unit[0].lower()] for number, unit in parts) if parts else None
-        )
+        stated = sum(int(number) * _UNIT_SECONDS[unit[0].lower()] for number, unit in parts) if parts else None
     return None if stated is None else min(stated, MAX_WAIT_SECONDS)
 
 

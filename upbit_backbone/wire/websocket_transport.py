@@ -59,9 +59,7 @@ class WebSocketTransport:
         self._connect_seconds = connect_seconds
         self._clock = clock
 
-    def open(
-        self, deadline: Deadline | None = None, *, stop: threading.Event | None = None
-    ) -> WebSocketConnection:
+    def open(self, deadline: Deadline | None = None, *, stop: threading.Event | None = None) -> WebSocketConnection:
         """A connection after its handshake, by `deadline` and at the latest after `connect_seconds` in all.
 
         Raises RequestTimeoutError, NetworkError, TlsError, ProtocolError, or what the server's refusal means:
@@ -93,9 +91,7 @@ class WebSocketTransport:
         except Exception as theirs:
             if guarded.failure is not None:
                 raise guarded.failure from guarded.failure.__cause__
-            raise ProtocolError(
-                f"{patience.what}: handshake answer not acceptable: {one_line(theirs)}"
-            ) from theirs
+            raise ProtocolError(f"{patience.what}: handshake answer not acceptable: {one_line(theirs)}") from theirs
         return WebSocketConnection(sock, self._host, guarded.headers, guarded.early)
 
     def __repr__(self) -> str:
@@ -109,13 +105,13 @@ class WebSocketConnection:
     After any error the connection is useless and must be closed.
     """
 
-    def __init__(
-        self, sock: socket.socket, host: str, response_headers: Mapping[str, str], early: bytes = b""
-    ) -> None:
+    def __init__(self, sock: socket.socket, host: str, response_headers: Mapping[str, str], early: bytes = b"") -> None:
         self.response_headers = response_headers  # of the 101 answer, names in lower case
         self._sock = sock
         self._host = host
         self._early = early
+        # Read into again and again: a fresh buffer of this size for every read would cost ten times the read.
+        self._room = memoryview(bytearray(RECV_BYTES))
         self._broken: str | None = None
         # Guards _is_closed and the moment of closing, so that abort() cannot hit a file descriptor that was
         # closed and given to someone else meanwhile. Neither call under it can block.
@@ -132,16 +128,20 @@ class WebSocketConnection:
         return len(self._early) + tls
 
     def recv(self, max_bytes: int = RECV_BYTES) -> bytes | None:
-        """What is there, without waiting: None if nothing is, b"" at the end of the stream."""
+        """What is there, at most 256 KiB, without waiting: None if nothing is, b"" at the end of the stream."""
         if self._early:
             data, self._early = self._early[:max_bytes], self._early[max_bytes:]
             return data
+        room = self._room[:max_bytes]
         try:
-            return self._sock.recv(max_bytes)
+            count = self._sock.recv_into(room)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError as theirs:
             raise translated(theirs, f"reading from {self._host}") from theirs
+        if count and isinstance(self._sock, ssl.SSLSocket):
+            count += _further_records(self._sock, room[count:])
+        return bytes(room[:count])
 
     def send(self, opcode: int, payload: bytes) -> None:
         """One whole masked frame, handed to the operating system within 2 seconds."""
@@ -167,9 +167,7 @@ class WebSocketConnection:
 
     def _send(self, opcode: int, payload: bytes, seconds: float) -> None:
         if self._broken is not None:
-            raise NetworkError(
-                f"sending to {self._host}: impossible after an earlier failure ({self._broken})"
-            )
+            raise NetworkError(f"sending to {self._host}: impossible after an earlier failure ({self._broken})")
         frame = websocket.ABNF.create_frame(payload, opcode).format()
         try:
             send_all(self._sock, frame, Patience(f"sending to {self._host}", Deadline.after(seconds)))
@@ -201,6 +199,18 @@ class WebSocketConnection:
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "open" if self._broken is None else f"broken: {self._broken}"
         return f"<WebSocketConnection {self._host} {state}>"
+
+
+def _further_records(tls: ssl.SSLSocket, room: memoryview) -> int:
+    """Read on while records are there: TLS gives one per read, and a selector call for each would double the cost.
+
+    An end or error met here shows itself again at the next read; what was read before it comes first.
+    """
+    total = 0
+    with contextlib.suppress(OSError):
+        while total < len(room) and (count := tls.recv_into(room[total:])):
+            total += count
+    return total
 
 
 def _parse_url(url: str) -> tuple[str, int, bool]:
