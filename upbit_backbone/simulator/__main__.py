@@ -32,14 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="upbit-backbone-simulator", description="A faithful local Upbit: public REST and WebSocket, with faults on demand."
+        prog="upbit-backbone-simulator",
+        description="A faithful local Upbit: public REST and WebSocket, with faults on demand.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--rest-port", "--port", type=int, default=0, help="REST port; 0 picks a free one")
     parser.add_argument("--websocket-port", type=int, default=0, help="WebSocket port; 0 picks a free one")
     parser.add_argument("--control-port", type=int, default=0, help="control port; 0 picks a free one")
     parser.add_argument("--tls", action="store_true", help="https and wss with a certificate of its own authority")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same market (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="the same seed gives the same market (default: %(default)s)"
+    )
     parser.add_argument("--markets", default=None, help="how many pairs, or a comma list of them (default: 855)")
     parser.add_argument("--rate", type=float, default=50.0, help="trades per second over all pairs; 0: only by control")
     parser.add_argument("--start-time", default=None, help="where the clock starts, e.g. 2026-11-20T23:59:50Z")
@@ -65,7 +68,7 @@ def _options(chosen: argparse.Namespace) -> Options:
 
 
 async def _serve(options: Options, chosen: argparse.Namespace) -> int:
-    from upbit_backbone.simulator.server import Server
+    from upbit_backbone.simulator.serving.server import Server
 
     server = Server(options)
     loop = asyncio.get_running_loop()

@@ -68,7 +68,11 @@ class FakeUpbit:
         return codes
 
     def wire_log(
-        self, kind: str | None = None, since: int | None = None, where: dict[str, Any] | None = None, limit: int = 10_000
+        self,
+        kind: str | None = None,
+        since: int | None = None,
+        where: dict[str, Any] | None = None,
+        limit: int = 10_000,
     ) -> list[dict[str, Any]]:
         """Entries (connect, disconnect, request, handshake, message, control, close, fault), oldest first.
 
@@ -77,7 +81,9 @@ class FakeUpbit:
         entries: list[dict[str, Any]] = self.inject("wire_log", kind=kind, since=since, where=where, limit=limit)
         return entries
 
-    def requests(self, path: str | None = None, group: str | None = None, since: int | None = None) -> list[dict[str, Any]]:
+    def requests(
+        self, path: str | None = None, group: str | None = None, since: int | None = None
+    ) -> list[dict[str, Any]]:
         """The REST requests that arrived, with `t`, `path`, `query`, `headers`, `group`, `status`, `bytes`, `fault`."""
         where = {name: value for name, value in (("path", path), ("group", group)) if value is not None}
         return self.wire_log("request", since, where, 1_000_000)
@@ -120,6 +126,10 @@ class FakeUpbit:
         """All TCP connections of a door end; with "rest" that makes kept-alive sockets stale."""
         return int(self.inject("drop_connections", how=how, door=door))
 
+    def flap(self, times: int = 10, seconds: float = 10.0, code: int = 1000) -> None:
+        """Closes all WebSockets so many times within the seconds; returns at once."""
+        self.inject("flap", times=times, seconds=seconds, code=code)
+
     def freeze(self, seconds: float | None = None, target: str = "websocket", new_connections: bool = True) -> int:
         """Nothing is read or written, TCP stays open; target: "websocket", "rest" or "all"."""
         return int(self.inject("freeze", seconds=seconds, target=target, new_connections=new_connections))
@@ -127,20 +137,25 @@ class FakeUpbit:
     def thaw(self) -> None:
         self.inject("thaw")
 
-    def mute(self, symbols: list[str] | None = None, types: list[str] | None = None, seconds: float | None = None) -> None:
+    def mute(
+        self, symbols: list[str] | None = None, types: list[str] | None = None, seconds: float | None = None
+    ) -> None:
         """Silent stall of these pairs and types (None: all); pings are answered, REST goes on."""
         self.inject("mute", symbols=symbols, types=types, seconds=seconds)
 
     def unmute(self) -> None:
         self.inject("unmute")
 
-    def refuse(self, seconds: float, target: str = "websocket", drop: str | None = "fin", instead: str = "refuse") -> None:
+    def refuse(
+        self, seconds: float, target: str = "websocket", drop: str | None = "fin", instead: str = "refuse"
+    ) -> None:
         """No listener for so long. `instead`: "refuse", "silence" (accepts, says nothing) or "blackhole"."""
         self.inject("refuse", seconds=seconds, target=target, drop=drop, instead=instead)
 
     def handshake_fault(self, mode: str = "status", status: int = 503, times: int | None = 1, **more: Any) -> None:
         """The next handshakes fail: status, drip, silence, flood, flood_body, redirect, wrong_accept, close_after_101,
-        reset_after_101, fin, reset, extension, garbage, delay. More: seconds, body, headers, latency, interval, location.
+        reset_after_101, fin, reset, extension, garbage, delay. More: seconds, body, headers, latency, interval,
+        location.
         """
         self.inject("handshake_fault", mode=mode, status=status, times=times, **more)
 
@@ -174,7 +189,9 @@ class FakeUpbit:
     def send_binary(self, data: bytes, session: int | None = None) -> int:
         return int(self.inject("send_binary", data=base64.b64encode(data).decode(), session=session))
 
-    def send_half_frame(self, declared: int = 5_000, sent: int = 3, freeze: bool = True, session: int | None = None) -> int:
+    def send_half_frame(
+        self, declared: int = 5_000, sent: int = 3, freeze: bool = True, session: int | None = None
+    ) -> int:
         return int(self.inject("send_half_frame", declared=declared, sent=sent, freeze=freeze, session=session))
 
     def send_huge_frame(self, declared: int = 2**40, seconds: float = 5.0, session: int | None = None) -> int:

@@ -76,6 +76,8 @@ class Options:
     """Seconds added to every REST answer."""
     keepalive_seconds: float = 75.0
     """An idle REST connection is closed after so long."""
+    receive_buffer: int = 0
+    """SO_RCVBUF of accepted connections; small values let a frozen server block the client's sends soon."""
     retained_trades: int = 300_000
     """Live trades kept for REST, over all markets."""
     wire_log_size: int = 200_000

@@ -56,14 +56,17 @@ class SimulatorProcess:
             self._process.wait()
 
     def _read_ready_line(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
+        output = self._process.stdout
+        if output is None:
+            raise SimulatorError("the simulator has no output")
         watchdog = threading.Timer(START_SECONDS, self._process.kill)
         watchdog.daemon = True
         watchdog.start()
         try:
-            line = self._process.stdout.readline()
+            line = output.readline()
         finally:
             watchdog.cancel()
+            watchdog.join()
         if not line:
             raise SimulatorError("the simulator did not start; its own message is above")
         urls: dict[str, Any] = json.loads(line)
@@ -75,8 +78,7 @@ class ControlClient:
 
     def __init__(self, url: str, timeout: float = 30.0) -> None:
         parts = urlsplit(url)
-        assert parts.hostname is not None and parts.port is not None
-        self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+        self._connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
         self._lock = threading.Lock()  # guards the connection: one request at a time
 
     def call(self, verb: str, **arguments: Any) -> Any:

@@ -23,7 +23,10 @@ class BookView:
 
 
 class Book:
-    """The resting orders of one pair. Prices follow from the best prices and the gaps; sizes change in place."""
+    """The resting orders of one pair. Prices follow from the best prices and the gaps; sizes change in place.
+
+    Changes happen at any time; the world sees the book as it was when `show` was called last.
+    """
 
     def __init__(self, grid: TickGrid, rng: random.Random, last_price: int, last_is_bid: bool, typical: int, ms: int):
         self._grid = grid
@@ -36,6 +39,8 @@ class Book:
         self._sizes = [[self._size() for _ in range(DEPTH)] for _ in range(2)]
         self._beyond = [self._size() * 3 if depth == DEPTH else 0 for depth in self._depths]
         self.best_ask = self.best_bid = 0
+        self._shown: dict[int, BookView | None] = {}
+        self._shown_ms = ms
         self.trade_at(last_price, last_is_bid, ms)
 
     @property
@@ -73,17 +78,30 @@ class Book:
             self._sizes[side][int(self._rng.random() ** 2 * self._depths[side])] = self._size()
         self.ms = ms
 
+    def show(self, ms: int) -> None:
+        """Publishes the present state under the time `ms`."""
+        self._shown.clear()
+        self._shown_ms = ms
+        self.view()
+
     def view(self, level: int = 0) -> BookView | None:
-        """The book grouped by `level` (0: not grouped), or None where Upbit does not offer that grouping."""
+        """The published book grouped by `level` (0: not grouped), or None where Upbit does not offer that grouping."""
+        if level not in self._shown:
+            self._shown[level] = self._view(level)
+        return self._shown[level]
+
+    def _view(self, level: int) -> BookView | None:
         if level and level not in self._grid.levels(self.best_bid):
             return None
+        whole = self._shown.get(0)
+        if level and whole is not None:
+            asks = self._grouped([one for one in whole.asks if one[0]], level, True)
+            bids = self._grouped([one for one in whole.bids if one[0]], level, False)
+            return BookView(whole.ms, level, _full(asks), _full(bids), whole.total_ask, whole.total_bid)
         asks, bids = self._side(0), self._side(1)
         total_ask = sum(size for _, size in asks) + self._beyond[0]
         total_bid = sum(size for _, size in bids) + self._beyond[1]
-        if level:
-            asks, bids = self._grouped(asks, level, True), self._grouped(bids, level, False)
-        padding = [(0, 0)] * DEPTH
-        return BookView(self.ms, level, (asks + padding)[:DEPTH], (bids + padding)[:DEPTH], total_ask, total_bid)
+        return BookView(self._shown_ms, 0, _full(asks), _full(bids), total_ask, total_bid)
 
     def _side(self, side: int) -> list[tuple[int, int]]:
         price, levels = (self.best_bid, self.best_ask)[side == 0], []
@@ -110,3 +128,8 @@ class Book:
 
     def _size(self) -> int:
         return int(self._typical * self._rng.random() ** 3) + 1_000
+
+
+def _full(levels: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Exactly `DEPTH` levels; what is missing is (0, 0), as Upbit pads short sides."""
+    return (levels + [(0, 0)] * DEPTH)[:DEPTH]

@@ -37,7 +37,9 @@ class Exchange:
         self.paused = False
         self.paused_codes: set[str] = set()
         self._unordered_ids = unordered_ids
-        self._rng = random.Random(f"{seed}/exchange")
+        self._trade_rng = random.Random(f"{seed}/trades")
+        self._book_rng = random.Random(f"{seed}/books")
+        self._id_rng = random.Random(f"{seed}/ids")
         self._last_ids: dict[str, int] = {}
         self._retained: deque[Market] = deque()
         self._max_retained = retained_trades
@@ -61,7 +63,7 @@ class Exchange:
         self._books_due += passed * (self.books_per_second or 2 * self.trades_per_second)
         while self._books_due >= 1.0:
             self._books_due -= 1.0
-            market = self._pick()
+            market = self._pick(self._book_rng)
             if market.code not in self.paused_codes:
                 market.book.flicker(self.clock.now_ms())
                 moved.add(market)
@@ -78,12 +80,14 @@ class Exchange:
         made = []
         while self._trades_due >= 1.0:
             self._trades_due -= 1.0
-            market = self._pick()
+            market = self._pick(self._trade_rng)
             if market.code not in self.paused_codes:
                 made.append(self._trade(market, None, None, None))
         return made
 
-    def _trade(self, market: Market, price: int | None, volume: int | None, is_bid: bool | None) -> tuple[Market, Trade]:
+    def _trade(
+        self, market: Market, price: int | None, volume: int | None, is_bid: bool | None
+    ) -> tuple[Market, Trade]:
         rng, book, now = market.rng, market.book, self.clock.now_ms()
         if is_bid is None:
             is_bid = rng.random() < 0.5
@@ -105,12 +109,12 @@ class Exchange:
         last = self._last_ids.get(market.code, 0)
         fresh = max(ms * 10_000, last + 2 if last // 10_000 >= ms else 0)
         self._last_ids[market.code] = fresh
-        if self._unordered_ids and self._rng.random() < 0.3:
+        if self._unordered_ids and self._id_rng.random() < 0.3:
             return fresh - 20_000_000 + 1  # odd, hence still unique; smaller than those of the last two seconds
         return fresh
 
-    def _pick(self) -> Market:
-        return self._order[bisect(self._weights, self._rng.random() * self._weights[-1])]
+    def _pick(self, rng: random.Random) -> Market:
+        return self._order[bisect(self._weights, rng.random() * self._weights[-1])]
 
     def _weigh(self) -> None:
         self._order = list(self.markets.values())

@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from upbit_backbone.simulator.engine.book import Book
 from upbit_backbone.simulator.engine.history import (
@@ -23,7 +23,7 @@ from upbit_backbone.simulator.engine.history import (
 from upbit_backbone.simulator.engine.listing import Listing
 from upbit_backbone.simulator.engine.ticks import UNIT, TickGrid
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -54,7 +54,8 @@ class Market:
         self.grid = TickGrid(listing.code)
         self.start_ms = start_ms
         self.history = History(seed, listing, start_ms, cache)
-        self.rng = random.Random(f"{seed}/{listing.code}/live")
+        self.rng = random.Random(f"{seed}/{listing.code}/trades")
+        self._book_rng = random.Random(f"{seed}/{listing.code}/book")
         self.typical = typical_volume(listing.price, self.grid.quote)
         self.live: deque[Trade] = deque()
         self.dropped_until = start_ms
@@ -67,7 +68,8 @@ class Market:
     def book(self) -> Book:
         if self._book is None:
             last = self.last_trade()
-            self._book = Book(self.grid, self.rng, last.price, last.is_bid, self.typical, last.ms)
+            self._book = Book(self.grid, self._book_rng, last.price, last.is_bid, self.typical, last.ms)
+            self._book.show(last.ms)
         return self._book
 
     def last_trade(self) -> Trade:
@@ -135,7 +137,11 @@ class Market:
         if period_ms < MINUTE_MS:
             inside = [trade for trade in self._recent(start_ms) if trade.ms < end]
             return aggregate(inside, period_ms)[0] if inside else None
-        minutes = [one for one in self.minutes_of_day(start_ms // DAY_MS) if start_ms <= one.start_ms < end]
+        if start_ms >= self.start_ms:
+            found = (self._minutes.get(minute) for minute in range(start_ms, end, MINUTE_MS))
+            minutes = [one for one in found if one is not None]
+        else:
+            minutes = [one for one in self.minutes_of_day(start_ms // DAY_MS) if start_ms <= one.start_ms < end]
         return merge(minutes, start_ms) if minutes else None
 
     def candles_back(self, period_ms: int, before_ms: int, not_before_ms: int = 0) -> Iterator[Candle]:
@@ -199,7 +205,8 @@ class _Days:
         self._year = market.history.extremes(self.day)
         self._ask = self._bid = 0
         for trade in market.trades_of_day(self.day):
-            self._ask, self._bid = (self._ask + (not trade.is_bid) * trade.volume, self._bid + trade.is_bid * trade.volume)
+            self._ask += (not trade.is_bid) * trade.volume
+            self._bid += trade.is_bid * trade.volume
         today = market.minutes_of_day(self.day)
         self._today = merge(today, self.day * DAY_MS) if today else None
         earlier = [one for one in market.minutes_of_day(self.day - 1) if one.start_ms > now_ms - DAY_MS]

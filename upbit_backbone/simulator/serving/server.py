@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from upbit_backbone.simulator.connection import Connection
-from upbit_backbone.simulator.context import Context
-from upbit_backbone.simulator.control import Control
-from upbit_backbone.simulator.load import Load
+from upbit_backbone.simulator.control.port import Control
 from upbit_backbone.simulator.options import Options
-from upbit_backbone.simulator.tls import server_context
+from upbit_backbone.simulator.serving.connection import Connection
+from upbit_backbone.simulator.serving.context import Context
+from upbit_backbone.simulator.serving.load import Load
+from upbit_backbone.simulator.serving.tls import server_context
 
 STEP_SECONDS = 0.01
 DOORS = ("rest", "websocket")
@@ -102,7 +102,7 @@ class Server:
         self._listeners[door].close()
 
     async def shut_for(self, doors: list[str], seconds: float, instead: str = "refuse") -> None:
-        """Refuses connections for a while, or (`silence`) accepts them without a word, or (`blackhole`) lets SYNs rot."""
+        """Refuses connections for a while, or accepts them in `silence`, or lets SYNs rot in a `blackhole`."""
         for door in doors:
             self.shut_door(door)
         await asyncio.sleep(0)
@@ -125,7 +125,8 @@ class Server:
     async def _open_when_free(self, door: str) -> None:
         for _ in range(200):
             with contextlib.suppress(OSError):
-                return await self.open_door(door)
+                await self.open_door(door)
+                return
             await asyncio.sleep(0.01)
         await self.open_door(door)
 

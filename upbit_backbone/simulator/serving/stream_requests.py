@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from upbit_backbone.simulator.stream_payloads import FORMATS
+from upbit_backbone.simulator.payloads.stream_payloads import FORMATS
 
 CANDLE_MS = {"candle.1s": 1_000} | {f"candle.{unit}m": unit * 60_000 for unit in (1, 3, 5, 10, 15, 30, 60, 240)}
 TYPES = ("ticker", "trade", "orderbook", *CANDLE_MS)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from upbit_backbone.simulator import moments
 from upbit_backbone.simulator.engine.book import BookView
 from upbit_backbone.simulator.engine.history import Candle, Trade
 from upbit_backbone.simulator.engine.listing import Listing
 from upbit_backbone.simulator.engine.market import Market, TickerState, day_label
-from upbit_backbone.simulator.spelling import plain, rate, turnover
-from upbit_backbone.simulator.stream_payloads import change_word
+from upbit_backbone.simulator.payloads import moments
+from upbit_backbone.simulator.payloads.spelling import plain, rate, turnover
+from upbit_backbone.simulator.payloads.stream_payloads import change_word
 
 _CAUTIONS = ("PRICE_FLUCTUATIONS", "TRADING_VOLUME_SOARING", "DEPOSIT_AMOUNT_SOARING", "GLOBAL_PRICE_DIFFERENCES",
              "CONCENTRATION_OF_SMALL_ACCOUNTS")  # fmt: skip
@@ -66,7 +66,8 @@ def ticker(market: Market, state: TickerState) -> str:
         f'"trade_time":"{moments.compact_time(last.ms)}","trade_date_kst":"{moments.compact_date(kst)}",'
         f'"trade_time_kst":"{moments.compact_time(kst)}","trade_timestamp":{last.ms},'
         f'"opening_price":{plain(state.open)},"high_price":{plain(state.high)},"low_price":{plain(state.low)},'
-        f'"trade_price":{plain(last.price)},"prev_closing_price":{plain(base)},"change":{change_word(last.price, base)},'
+        f'"trade_price":{plain(last.price)},"prev_closing_price":{plain(base)},'
+        f'"change":{change_word(last.price, base)},'
         f'"change_price":{plain(abs(change))},"change_rate":{signed.lstrip("-")},"signed_change_price":{plain(change)},'
         f'"signed_change_rate":{signed},"trade_volume":{plain(last.volume)},'
         f'"acc_trade_price":{turnover(state.turnover)},"acc_trade_price_24h":{turnover(state.turnover_24h)},'

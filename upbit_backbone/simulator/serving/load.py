@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from upbit_backbone.simulator import stream_payloads
 from upbit_backbone.simulator.engine.history import Trade
-from upbit_backbone.simulator.framing import header
+from upbit_backbone.simulator.payloads import stream_payloads
+from upbit_backbone.simulator.serving.framing import header
 
 if TYPE_CHECKING:
-    from upbit_backbone.simulator.context import Context
-    from upbit_backbone.simulator.session import Session
+    from upbit_backbone.simulator.serving.context import Context
+    from upbit_backbone.simulator.serving.session import Session
 
 TICK_SECONDS = 0.01
 MAX_UNSENT_BYTES = 8 * 1024 * 1024
@@ -112,13 +113,14 @@ class Load:
             return stream_payloads.ticker(market, state, style, "REALTIME", options.deprecated_ticker_fields, None)
         if kind == "trade":
             last = market.last_trade()
-            text = stream_payloads.trade(market, Trade(now, last.price, last.volume, last.is_bid, _ID), last.price, style,
-                                         "REALTIME", options.short_trade_time, _STAMP)  # fmt: skip
+            made_up = Trade(now, last.price, last.volume, last.is_bid, _ID)
+            short_time = options.short_trade_time
+            text = stream_payloads.trade(market, made_up, last.price, style, "REALTIME", short_time, _STAMP)
             return text.replace(f":{now},", f":{_TRADE_STAMP},")
         if kind == "orderbook":
             view = market.book.view(0)
-            text = stream_payloads.orderbook(code, view, depth, style, "REALTIME") if view is not None else None
-            return text.replace(f":{market.book.ms},", f":{_STAMP},", 1) if text is not None else None
+            if view is not None:
+                return stream_payloads.orderbook(code, replace(view, ms=_STAMP), depth, style, "REALTIME")
         return None
 
 

@@ -10,10 +10,10 @@ import inspect
 import json
 from typing import TYPE_CHECKING, Any
 
-from upbit_backbone.simulator.verbs import Verbs
+from upbit_backbone.simulator.control.verbs import Verbs
 
 if TYPE_CHECKING:
-    from upbit_backbone.simulator.server import Server
+    from upbit_backbone.simulator.serving.server import Server
 
 
 class Control:

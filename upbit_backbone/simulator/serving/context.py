@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from upbit_backbone.simulator.engine.clock import Clock
 from upbit_backbone.simulator.engine.exchange import Exchange
-from upbit_backbone.simulator.faults import Faults
-from upbit_backbone.simulator.hub import Hub
-from upbit_backbone.simulator.limits import Limits
 from upbit_backbone.simulator.options import Options
-from upbit_backbone.simulator.wire_log import WireLog
+from upbit_backbone.simulator.serving.faults import Faults
+from upbit_backbone.simulator.serving.hub import Hub
+from upbit_backbone.simulator.serving.limits import Limits
+from upbit_backbone.simulator.serving.wire_log import WireLog
 
 if TYPE_CHECKING:
-    from upbit_backbone.simulator.connection import Connection
-    from upbit_backbone.simulator.session import Session
+    from upbit_backbone.simulator.serving.connection import Connection
+    from upbit_backbone.simulator.serving.session import Session
 
 
 class Context:

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class WireLog:
-    """Bounded, in order of arrival. `t` is the machine's monotonic clock, the same one that `time.monotonic()` reads."""
+    """Bounded, in order of arrival. `t` is the machine's monotonic clock, the one that `time.monotonic()` reads."""
 
     def __init__(self, size: int) -> None:
         self._entries: deque[dict[str, Any]] = deque(maxlen=size)
@@ -23,7 +23,9 @@ class WireLog:
         self.counters[kind] += 1
         return entry
 
-    def entries(self, kind: str | None, since: int | None, where: dict[str, Any] | None, limit: int) -> list[dict[str, Any]]:
+    def entries(
+        self, kind: str | None, since: int | None, where: dict[str, Any] | None, limit: int
+    ) -> list[dict[str, Any]]:
         """The newest `limit` entries after serial number `since` whose facts equal `where`, oldest first."""
         found: list[dict[str, Any]] = []
         for entry in reversed(self._entries):

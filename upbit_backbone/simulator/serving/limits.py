@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from upbit_backbone.simulator.options import Options
 
-WIRE_NAMES = {"market": "market", "candle": "candles", "trade": "crix-trades", "ticker": "ticker", "orderbook": "orderbook"}
+WIRE_NAMES = {"candle": "candles", "trade": "crix-trades"}
+"""Groups that Remaining-Req calls otherwise than the documentation."""
 REJECTIONS_SECONDS = 10.0
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAYS, _MONTHS = "MonTueWedThuFriSatSun", "JanFebMarAprMayJunJulAugSepOctNovDec"
 KST_MS = 9 * 3_600_000
 
 
@@ -48,6 +49,6 @@ def compact_time(ms: int) -> str:
 def http_date(ms: int) -> str:
     """`Wed, 11 Mar 2026 14:40:59 GMT`, whatever the locale."""
     moment = _second(ms // 1000)
-    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[moment.weekday()]
-    month = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()[moment.month - 1]
+    day = _DAYS[3 * moment.weekday() :][:3]
+    month = _MONTHS[3 * (moment.month - 1) :][:3]
     return f"{day}, {moment.day:02d} {month} {moment:%Y %H:%M:%S} GMT"

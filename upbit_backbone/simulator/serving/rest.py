@@ -6,15 +6,15 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
-from upbit_backbone.simulator import rest_payloads
-from upbit_backbone.simulator.context import Context
 from upbit_backbone.simulator.engine.history import DAY_MS
 from upbit_backbone.simulator.engine.market import Market
-from upbit_backbone.simulator.http_wire import Request, Response, etag
-from upbit_backbone.simulator.limits import Verdict
-from upbit_backbone.simulator.rest_candles import days, minutes, periods, seconds
+from upbit_backbone.simulator.payloads import rest_payloads
+from upbit_backbone.simulator.serving.context import Context
+from upbit_backbone.simulator.serving.http_wire import Request, Response, etag
+from upbit_backbone.simulator.serving.limits import Verdict
+from upbit_backbone.simulator.serving.rest_candles import days, minutes, periods, seconds
 
 MISSING = "Missing request parameter error. Check the required parameters!"
 MISMATCH = "Type mismatch error. Check the parameters type!"
@@ -81,7 +81,7 @@ class Params:
             raise RestError(400, INVALID) from None
         if len(value) < 19:
             raise RestError(400, INVALID)
-        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 Handler = Callable[[Context, Params, str], list[str]]

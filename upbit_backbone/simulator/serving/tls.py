@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 
@@ -17,7 +17,7 @@ def server_context(certificate: str, folder: Path) -> tuple[ssl.SSLContext, Path
     authority = trustme.CA()
     issuer = trustme.CA() if certificate == "self-signed" else authority
     names = ("wrong.example",) if certificate == "wrong-host" else ("localhost", "127.0.0.1", "::1")
-    expiry = datetime.now(timezone.utc) - timedelta(days=1) if certificate == "expired" else None
+    expiry = datetime.now(UTC) - timedelta(days=1) if certificate == "expired" else None
     issued = issuer.issue_cert(*names, not_after=expiry)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

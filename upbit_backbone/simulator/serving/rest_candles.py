@@ -6,11 +6,11 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from itertools import groupby, islice
 
-from upbit_backbone.simulator import rest_payloads
 from upbit_backbone.simulator.engine.exchange import Exchange
 from upbit_backbone.simulator.engine.history import DAY_MS, Candle, merge
 from upbit_backbone.simulator.engine.market import Market, day_label
-from upbit_backbone.simulator.spelling import plain
+from upbit_backbone.simulator.payloads import rest_payloads
+from upbit_backbone.simulator.payloads.spelling import plain
 
 SECONDS_DEPTH_MS = 92 * DAY_MS
 _DAY_ZERO = date(1970, 1, 1)

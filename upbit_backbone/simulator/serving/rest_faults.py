@@ -7,12 +7,12 @@ import gzip
 import random
 from typing import TYPE_CHECKING, Any
 
-from upbit_backbone.simulator.faults import Rule
-from upbit_backbone.simulator.http_wire import Request, Response
-from upbit_backbone.simulator.moments import http_date
+from upbit_backbone.simulator.payloads.moments import http_date
+from upbit_backbone.simulator.serving.faults import Rule
+from upbit_backbone.simulator.serving.http_wire import Request, Response
 
 if TYPE_CHECKING:
-    from upbit_backbone.simulator.connection import Connection
+    from upbit_backbone.simulator.serving.connection import Connection
 
 BOMB_BYTES = 256 * 1024 * 1024
 HTML = "<!DOCTYPE html><html><head><title>Service Unavailable</title></head><body><h1>점검 중입니다</h1></body></html>"

@@ -6,8 +6,8 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from upbit_backbone.simulator import spelling, stream_payloads
-from upbit_backbone.simulator.framing import (
+from upbit_backbone.simulator.payloads import spelling, stream_payloads
+from upbit_backbone.simulator.serving.framing import (
     BINARY,
     CLOSE,
     PING,
@@ -19,10 +19,10 @@ from upbit_backbone.simulator.framing import (
     close_payload,
     pack,
 )
-from upbit_backbone.simulator.stream_requests import RequestError, StreamRequest, Wish, parse
+from upbit_backbone.simulator.serving.stream_requests import RequestError, StreamRequest, Wish, parse
 
 if TYPE_CHECKING:
-    from upbit_backbone.simulator.connection import Connection
+    from upbit_backbone.simulator.serving.connection import Connection
 
 CLOSE_WAIT_SECONDS = 1.0
 
@@ -108,7 +108,9 @@ class Session:
         is_ping = text.strip() in ("PING", "ping")
         if (not is_ping or self.context.options.ping_counts) and not self._within_limits():
             self.context.limits.rejected["message"] = self.context.limits.rejected.get("message", 0) + 1
-            self._refuse("Too Many Requests", "요청 수 제한을 초과했습니다.", self.context.options.close_after_message_limit)
+            self._refuse(
+                "Too Many Requests", "요청 수 제한을 초과했습니다.", self.context.options.close_after_message_limit
+            )
         elif is_ping:
             self._start_up()
         else:

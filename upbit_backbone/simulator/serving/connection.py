@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from upbit_backbone.simulator import handshake, rest, rest_faults
-from upbit_backbone.simulator.context import Context
-from upbit_backbone.simulator.http_wire import MAX_HEAD_BYTES, BadRequest, Request, Response, parse_head
-from upbit_backbone.simulator.moments import http_date
+from upbit_backbone.simulator.payloads.moments import http_date
+from upbit_backbone.simulator.serving import handshake, rest, rest_faults
+from upbit_backbone.simulator.serving.context import Context
+from upbit_backbone.simulator.serving.http_wire import MAX_HEAD_BYTES, BadRequestError, Request, Response, parse_head
 
 if TYPE_CHECKING:
-    from upbit_backbone.simulator.session import Session
+    from upbit_backbone.simulator.serving.session import Session
 
 MAX_UNSENT_BYTES = 64 * 1024 * 1024
 MAX_HELD_BYTES = 16 * 1024 * 1024
@@ -44,9 +44,11 @@ class Connection(asyncio.Protocol):
     # -- asyncio's side ------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport, self.is_open = transport, True
-        transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
+        self._transport, self.is_open = cast(asyncio.Transport, transport), True
+        if self.context.options.receive_buffer:
+            raw = transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.context.options.receive_buffer)
+        self._transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
         peer = transport.get_extra_info("peername") or ("", 0)
         self.ip, self.port = peer[0], peer[1]
         self.context.connections.add(self)
@@ -171,7 +173,7 @@ class Connection(asyncio.Protocol):
         self._stop_idle_timer()
         try:
             request = parse_head(head)
-        except BadRequest as problem:
+        except BadRequestError as problem:
             self.context.note("request", conn=self.id, port=self.port, path=None, status=400, bad=str(problem))
             self.fin()
             return

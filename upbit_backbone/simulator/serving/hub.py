@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from upbit_backbone.simulator import stream_payloads
-from upbit_backbone.simulator.engine.history import DAY_MS, Trade
+from upbit_backbone.simulator.engine.history import DAY_MS, Candle, Trade
 from upbit_backbone.simulator.engine.market import Market
-from upbit_backbone.simulator.session import Session
-from upbit_backbone.simulator.stream_requests import CANDLE_MS, Wish
+from upbit_backbone.simulator.payloads import stream_payloads
+from upbit_backbone.simulator.serving.session import Session
+from upbit_backbone.simulator.serving.stream_requests import CANDLE_MS, Wish
 
 if TYPE_CHECKING:
-    from upbit_backbone.simulator.context import Context
+    from upbit_backbone.simulator.serving.context import Context
 
 Interest = tuple[Session, int, int]
 """A session with the depth and the level it wants (both only matter for books)."""
@@ -100,7 +101,7 @@ class Hub:
             self._note_candles(market, trade)
         self._publish_trades(trades)
         for market in dict.fromkeys(market for market, _ in trades):
-            self._publish(market, "ticker", lambda style, one=market: self._ticker_text(one, style, "REALTIME"))
+            self._publish_ticker(market)
         self._books |= moved
         self.tick()
 
@@ -112,11 +113,15 @@ class Hub:
         if now // 1000 != self._evaluated_second:
             self._evaluated_second = now // 1000
             self._publish_candles()
-        for market in [one for one in self._books if self._is_book_due(one, now)]:
-            self._books.discard(market)
-            self._publish_book(market)
+        for market in [one for one in self._books if self._book_slot(one, now) > self._book_slot(one, one.book.ms)]:
+            self._show_book(market, self._book_slot(market, now))
         for session in self._context.sessions.values():
             session.flush()
+
+    def happened_by_hand(self, trades: list[tuple[Market, Trade]], moved: Market) -> None:
+        """Like `happened`, but the book does not wait for its grid."""
+        self.happened(trades, set())
+        self._show_book(moved, self._context.clock.now_ms())
 
     def publish_again(self, code: str, count: int) -> int:
         """Sends the last `count` trades of a pair once more, with the same ids."""
@@ -144,6 +149,12 @@ class Hub:
         for market, trade in trades:
             self._publish_trade(market, trade)
 
+    def _publish_ticker(self, market: Market) -> None:
+        self._publish(market, "ticker", lambda style: self._ticker_text(market, style, "REALTIME"))
+
+    def _publish_candle(self, market: Market, kind: str, candle: Candle) -> None:
+        self._publish(market, kind, lambda style: stream_payloads.candle(kind, market.code, candle, style, "REALTIME"))
+
     def _publish_trade(self, market: Market, trade: Trade) -> None:
         self._publish(market, "trade", lambda style: self._trade_text(market, trade, style, "REALTIME"))
 
@@ -158,10 +169,14 @@ class Hub:
             if not session.is_ending:
                 session.send_item(text, kind)
 
-    def _is_book_due(self, market: Market, now: int) -> bool:
-        """Each pair has its own phase of the 100 ms grid."""
-        phase = hash_of(market.code) % BOOK_GRID_MS
-        return (now - phase) // BOOK_GRID_MS > (market.book.ms - phase) // BOOK_GRID_MS
+    def _book_slot(self, market: Market, ms: int) -> int:
+        """Books are published on a 100 ms grid; each pair has its own phase."""
+        return ms - (ms - hash_of(market.code)) % BOOK_GRID_MS
+
+    def _show_book(self, market: Market, ms: int) -> None:
+        self._books.discard(market)
+        market.book.show(ms)
+        self._publish_book(market)
 
     def _publish_book(self, market: Market) -> None:
         interested = self.interest("orderbook", market.code)
@@ -188,8 +203,7 @@ class Hub:
             market = self._context.exchange.markets.get(code)
             candle = market.candle(CANDLE_MS[kind], start) if market is not None else None
             if market is not None and candle is not None:
-                self._publish(market, kind, lambda style, k=kind, c=code, one=candle: stream_payloads.candle(
-                    k, c, one, style, "REALTIME"))  # fmt: skip
+                self._publish_candle(market, kind, candle)
 
     # -- text ----------------------------------------------------------------------------------------------------
 
@@ -204,18 +218,19 @@ class Hub:
 
     def _trade_text(self, market: Market, trade: Trade, style: stream_payloads.Style, stream_type: str) -> str:
         now, stale = self._context.clock.now_ms(), self._context.faults.stale_ms
-        base = market.ticker(now).prev_close if trade.ms // DAY_MS == now // DAY_MS else market.prev_close(trade.ms // DAY_MS)
+        day = trade.ms // DAY_MS
+        base = market.ticker(now).prev_close if day == now // DAY_MS else market.prev_close(day)
         shifted = trade._replace(ms=trade.ms - stale)
         return stream_payloads.trade(market, shifted, base, style, stream_type, self._context.options.short_trade_time,
                                      now - stale)  # fmt: skip
 
-    def _book_text(self, market: Market, depth: int, level: int, style: stream_payloads.Style, stream_type: str) -> str | None:
+    def _book_text(
+        self, market: Market, depth: int, level: int, style: stream_payloads.Style, stream_type: str
+    ) -> str | None:
         view = market.book.view(level)
         if view is None:
             return None
-        if self._context.faults.stale_ms:
-            view = type(view)(view.ms - self._context.faults.stale_ms, view.level, view.asks, view.bids, view.total_ask,
-                              view.total_bid)  # fmt: skip
+        view = replace(view, ms=view.ms - self._context.faults.stale_ms)
         return stream_payloads.orderbook(market.code, view, depth, style, stream_type)
 
 

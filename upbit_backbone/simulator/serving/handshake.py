@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from upbit_backbone.simulator import rest, rest_payloads
-from upbit_backbone.simulator.faults import Rule
-from upbit_backbone.simulator.framing import Deflater, accept_key
-from upbit_backbone.simulator.http_wire import Request, Response
-from upbit_backbone.simulator.moments import http_date
-from upbit_backbone.simulator.rest_faults import HTML
-from upbit_backbone.simulator.session import Session
+from upbit_backbone.simulator.payloads import rest_payloads
+from upbit_backbone.simulator.payloads.moments import http_date
+from upbit_backbone.simulator.serving import rest
+from upbit_backbone.simulator.serving.faults import Rule
+from upbit_backbone.simulator.serving.framing import Deflater, accept_key
+from upbit_backbone.simulator.serving.http_wire import Request, Response
+from upbit_backbone.simulator.serving.rest_faults import HTML
+from upbit_backbone.simulator.serving.session import Session
 
 if TYPE_CHECKING:
-    from upbit_backbone.simulator.connection import Connection
+    from upbit_backbone.simulator.serving.connection import Connection
 
 PATH = "/websocket/v1"
 _PRIVATE = (PATH + "/private", PATH + "/info")
@@ -60,7 +61,9 @@ def _scripted(rule: Rule) -> Response:
     return Response(rule.status, body.encode(), "text/html; charset=utf-8", dict(rule.headers))
 
 
-def _accept(connection: Connection, request: Request, remaining: str, key: str | None = None, extension: str = "") -> bytes:
+def _accept(
+    connection: Connection, request: Request, remaining: str, key: str | None = None, extension: str = ""
+) -> bytes:
     lines = [
         "HTTP/1.1 101 Switching Protocols",
         f"Date: {http_date(connection.context.clock.now_ms())}",
@@ -101,7 +104,9 @@ async def _misbehave(connection: Connection, request: Request, remaining: str, r
         case "flood":
             await _flood(connection, b"HTTP/1.1 101 Switching Protocols\r\n", b"X-Padding: " + b"x" * 4000 + b"\r\n")
         case "flood_body":
-            await _flood(connection, b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 10000000000\r\n\r\n", b"x" * 65_536)
+            await _flood(
+                connection, b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 10000000000\r\n\r\n", b"x" * 65_536
+            )
         case "garbage":
             connection.write(bytes(range(256)) * 8)
             connection.fin()

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from upbit_backbone.simulator import moments, spelling
 from upbit_backbone.simulator.engine.book import BookView
 from upbit_backbone.simulator.engine.history import Candle, Trade
 from upbit_backbone.simulator.engine.market import Market, TickerState, day_label
+from upbit_backbone.simulator.payloads import moments, spelling
 
 FORMATS = ("DEFAULT", "SIMPLE", "JSON_LIST", "SIMPLE_LIST")
 
@@ -128,7 +128,15 @@ def orderbook(code: str, view: BookView, depth: int, style: Style, stream_type: 
     head = ('{"ty":"orderbook","cd":"%s","tms":%d,"tas":%s,"tbs":%s,"obu":[%s],"st":"%s","lv":%s}' if style.simple else
             '{"type":"orderbook","code":"%s","timestamp":%d,"total_ask_size":%s,"total_bid_size":%s,'
             '"orderbook_units":[%s],"stream_type":"%s","level":%s}')  # fmt: skip
-    return head % (code, view.ms, size(view.total_ask), size(view.total_bid), units, stream_type, spelling.plain(view.level))
+    return head % (
+        code,
+        view.ms,
+        size(view.total_ask),
+        size(view.total_bid),
+        units,
+        stream_type,
+        spelling.plain(view.level),
+    )
 
 
 def subscriptions(rows: list[tuple[str, list[str], str | None]], ticket: str, format_name: str) -> str:

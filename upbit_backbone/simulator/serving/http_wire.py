@@ -13,7 +13,7 @@ GZIP_FROM_BYTES = 512
 JSON = "application/json;charset=UTF-8"
 
 
-class BadRequest(Exception):
+class BadRequestError(Exception):
     """The bytes are not an HTTP request."""
 
 
@@ -67,12 +67,12 @@ def parse_head(head: bytes) -> Request:
     lines = head.decode("latin-1").split("\r\n")
     parts = lines[0].split(" ")
     if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
-        raise BadRequest(lines[0][:100])
+        raise BadRequestError(lines[0][:100])
     headers = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
         if not colon:
-            raise BadRequest(line[:100])
+            raise BadRequestError(line[:100])
         headers[name.strip().lower()] = value.strip()
     path, _, raw_query = parts[1].partition("?")
     keep_alive = headers.get("connection", "").lower() != "close" and parts[2] == "HTTP/1.1"

@@ -1,0 +1,99 @@
+"""Verbs that move the market, the clock and the switches."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from upbit_backbone.simulator.control.base import PRICE_UNIT, VerbsBase
+
+
+class MarketVerbs(VerbsBase):
+    """Trades, silence, delisting, time, and data that is stale, doubled or out of order."""
+
+    def publish_trade(
+        self,
+        symbol: str,
+        price: float | str | None = None,
+        volume: float | str | None = None,
+        ask_bid: str | None = None,
+    ) -> dict[str, Any]:
+        """A trade now, on REST and WebSocket; what is not given is chosen."""
+        exchange = self._context.exchange
+        is_bid = None if ask_bid is None else ask_bid == "BID"
+        market, trade = exchange.publish(symbol, _units(price), _units(volume), is_bid)
+        self._context.hub.happened_by_hand([(market, trade)], market)
+        return {"sequential_id": trade.id, "trade_timestamp": trade.ms, "price": trade.price / PRICE_UNIT,
+                "volume": trade.volume / PRICE_UNIT, "ask_bid": "BID" if trade.is_bid else "ASK"}  # fmt: skip
+
+    def touch_book(self, symbol: str) -> None:
+        """A few sizes of the book change; it is published like any other change."""
+        market = self._context.exchange.markets[symbol]
+        market.book.flicker(self._context.clock.now_ms())
+        self._context.hub.happened_by_hand([], market)
+
+    def pause(self, symbols: list[str] | None = None) -> None:
+        """Nobody trades any more (in these pairs): legal silence."""
+        if symbols is None:
+            self._context.exchange.paused = True
+        else:
+            self._context.exchange.paused_codes |= set(symbols)
+
+    def resume(self) -> None:
+        self._context.exchange.paused = False
+        self._context.exchange.paused_codes.clear()
+
+    def set_rate(self, trades_per_second: float) -> None:
+        self._context.exchange.trades_per_second = trades_per_second
+
+    def load(self, messages_per_second: float) -> None:
+        """Load mode: so many made-up frames a second to every session; 0 ends it."""
+        self._server.load.set_rate(messages_per_second)
+
+    def delist(self, symbol: str) -> None:
+        """The pair is gone: from market/all, REST (404) and WebSocket (silence)."""
+        self._context.exchange.delist(symbol)
+
+    def announce_delisting(self, symbol: str, date: str | None) -> None:
+        """The WebSocket ticker carries this `delisting_date` (yyyy-MM-dd)."""
+        if date is None:
+            self._context.delisting_dates.pop(symbol, None)
+        else:
+            self._context.delisting_dates[symbol] = date
+
+    def advance_clock(self, seconds: float) -> int:
+        """Moves the simulator's time forward; limits, idle and UP timers keep to real time."""
+        self._context.clock.advance(seconds)
+        self._context.hub.tick()
+        return self._context.clock.now_ms()
+
+    def stale_timestamps(self, milliseconds: int) -> None:
+        """Tickers, trades and books on the WebSocket carry times that are so much older; 0 ends it."""
+        self._context.faults.stale_ms = milliseconds
+
+    def duplicate_trades(self, on: bool = True) -> None:
+        """Every trade frame is sent twice."""
+        self._context.faults.duplicate_trades = on
+
+    def replay_trades(self, symbol: str, count: int = 1) -> int:
+        """Sends the last trades of a pair once more."""
+        return self._context.hub.publish_again(symbol, count)
+
+    def shuffle_trades(self, seconds: float = 2.0) -> None:
+        """Trade frames are collected for so long and sent in random order; 0 ends it."""
+        self._context.faults.shuffle_seconds = seconds
+
+    def set_options(self, **changes: Any) -> None:
+        """Changes switches while running; those that matter only at the start or for new connections act from then."""
+        for name, value in changes.items():
+            if not hasattr(self._context.options, name):
+                raise ValueError(f"no option {name!r}")
+            setattr(self._context.options, name, value)
+
+    def stop(self) -> None:
+        """Ends the simulator."""
+        self._later(0.01, self._server.stop)
+
+
+def _units(value: float | str | None) -> int | None:
+    return None if value is None else int(Decimal(str(value)) * PRICE_UNIT)
