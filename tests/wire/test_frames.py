@@ -81,9 +81,7 @@ def opcode_cases() -> Iterable[tuple[str, bytes, list[object]]]:
         if opcode in RESERVED:
             whole = [1002]
         elif opcode in CONTROL:
-            whole = (
-                [1002] if not fin else [{CLOSE: Close(1005, ""), PING: Ping(b""), PONG: Pong(b"")}[opcode]]
-            )
+            whole = [1002] if not fin else [{CLOSE: Close(1005, ""), PING: Ping(b""), PONG: Pong(b"")}[opcode]]
         elif (opcode == CONTINUATION) is (state is IDLE):
             whole = [1002]
         elif not fin:
@@ -328,6 +326,14 @@ def test_a_message_may_not_outgrow_its_cap_by_fragments() -> None:
 def test_the_cap_counts_one_message_and_not_all_of_them() -> None:
     wire = (frame(BINARY, b"x" * 600, fin=False) + frame(CONTINUATION, b"x" * 400)) * 3
     assert outcome(wire, max_message_bytes=1_000) == [b"x" * 1_000] * 3
+
+
+def test_control_frames_count_against_no_message() -> None:
+    full = frame(BINARY, b"x" * 1_000, fin=False)
+    rest = frame(CONTINUATION)
+    expected = [Ping(b"alive?"), b"x" * 1_000]
+    assert outcome(full, frame(PING, b"alive?"), rest, max_message_bytes=1_000) == expected
+    assert outcome(full, frame(PING, b"alive?"), rest, max_fragments=2) == expected
 
 
 def test_sixty_four_fragments_pass_and_the_next_one_does_not() -> None:
