@@ -1,0 +1,144 @@
+"""The door for the WebSocket's bytes: one frame in, models and notices out.
+
+Frames of the usual shape take the typed decoders; whatever those refuse (old spellings, quoted numbers, status and
+error objects, unknown types) is read again tolerantly, which costs more and decides. Only MalformedDataError
+ever leaves this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from ..errors import MalformedDataError, one_line
+from ..models.enums import DataSource, DataType
+from ..models.market import CandleData, OrderbookData, TickerData, TradeData
+from ..models.notice import Notice, StreamError, SubscriptionList, UnknownMessage, UpStatus
+from .fields import Spelling
+from .loosely import read_json
+from .typed import REFUSALS, stream_types
+from .unifier import DataUnifier
+
+StreamItem = TickerData | TradeData | OrderbookData | CandleData | Notice
+
+_HEAD = re.compile(rb'\{"(?:ty|type)":"([a-z0-9.]{1,16})","(?:cd|code)":"([!#-\[\]-~]{1,40})"')
+_DATA_TYPES = {data_type.value.encode(): data_type for data_type in DataType}
+
+# Frames of 2018 have no type; these keys give it away.
+_TELLTALES: Mapping[str, frozenset[str]] = {
+    DataType.ORDERBOOK: frozenset({"orderbook_units", "obu"}),
+    DataType.TRADE: frozenset({"sequential_id", "sid"}),
+    DataType.TICKER: frozenset({"acc_trade_price_24h", "atp24h"}),
+}
+
+
+def peek(raw: bytes) -> tuple[DataType, str] | None:
+    """Type and market code of a frame with one object, without decoding it; None where they are not at its head."""
+    head = _HEAD.match(raw)
+    if head is None:
+        return None
+    data_type = _DATA_TYPES.get(head[1])
+    return None if data_type is None else (data_type, head[2].decode("ascii"))
+
+
+class StreamDecoder:
+    """Decodes frames of any format, told apart by themselves. Stateless, safe from any thread."""
+
+    def __init__(self) -> None:
+        self._unifier = DataUnifier()
+        # By the first bytes of a frame.
+        self._simple = stream_types(Spelling.SIMPLE)
+        self._default = stream_types(Spelling.DEFAULT)
+
+    def decode(self, raw: bytes, received_at: datetime) -> list[StreamItem]:
+        """The items of one frame, in its order. One bad element spoils its frame: MalformedDataError names it."""
+        try:
+            if raw.startswith(b"["):
+                types = self._simple if raw.startswith(b'[{"ty"') else self._default
+                builders = types.builders
+                return [builders[type(message)](message, received_at) for message in types.decode_list(raw)]
+            types = self._simple if raw.startswith(b'{"ty"') else self._default
+            message = types.decode_one(raw)
+            return [types.builders[type(message)](message, received_at)]
+        except REFUSALS:
+            return self._decode_tolerantly(raw, received_at)
+
+    def _decode_tolerantly(self, raw: bytes, received_at: datetime) -> list[StreamItem]:
+        payload = read_json(raw)
+        if isinstance(payload, list):
+            return [self._item(element, received_at, f"[{index}].") for index, element in enumerate(payload)]
+        return [self._item(payload, received_at, "")]
+
+    def _item(self, message: Any, received_at: datetime, place: str) -> StreamItem:
+        if not isinstance(message, dict):
+            raise MalformedDataError(
+                f"a stream message is an object, not {one_line(repr(message), 60)}", field=place.rstrip(".") or None
+            )
+        notice = _notice(message)
+        if notice is not None:
+            return notice
+        kind = _kind(message)
+        read = self._reader(kind)
+        if read is None:
+            return UnknownMessage(one_line(kind, 60))
+        return read(message, DataSource.WEBSOCKET, received_at, place=place)
+
+    def _reader(self, kind: str) -> Callable[..., StreamItem] | None:
+        if kind == DataType.TICKER:
+            return self._unifier.unify_ticker_data
+        if kind == DataType.TRADE:
+            return self._unifier.unify_trade_data
+        if kind == DataType.ORDERBOOK:
+            return self._unifier.unify_orderbook_data
+        return self._unifier.unify_candle_data if kind.encode() in _DATA_TYPES else None
+
+
+def _kind(message: dict[str, Any]) -> str:
+    kind = message.get("type", message.get("ty"))
+    if isinstance(kind, str):
+        return kind
+    for data_type, keys in _TELLTALES.items():
+        if kind is None and not keys.isdisjoint(message):
+            return data_type
+    raise MalformedDataError("a stream message without a type", field="type")
+
+
+def _notice(message: dict[str, Any]) -> Notice | None:
+    if "error" in message:
+        return _stream_error(message["error"])
+    method = message.get("method", message.get("mthd"))
+    if method is not None:
+        return _subscription_list(message) if method == "LIST_SUBSCRIPTIONS" else UnknownMessage(one_line(method, 60))
+    if "status" in message and "type" not in message and "ty" not in message:
+        return UpStatus() if message["status"] == "UP" else UnknownMessage(one_line(message["status"], 60))
+    return None
+
+
+def _stream_error(error: object) -> StreamError:
+    if isinstance(error, dict):
+        return StreamError(one_line(error.get("name", "")), one_line(error.get("message", "")))
+    return StreamError("", one_line(error))
+
+
+def _subscription_list(message: dict[str, Any]) -> SubscriptionList:
+    entries = message.get("result", message.get("rslt"))
+    if not isinstance(entries, list):
+        raise MalformedDataError("list of subscriptions: result is not a list", field="result")
+    ticket = message.get("ticket", message.get("tckt"))
+    return SubscriptionList(
+        tuple(_subscription(entry, f"result[{index}]") for index, entry in enumerate(entries)),
+        None if ticket is None else one_line(ticket),
+    )
+
+
+def _subscription(entry: object, place: str) -> tuple[str, tuple[str, ...], str | None]:
+    if not isinstance(entry, dict):
+        raise MalformedDataError(f"list of subscriptions: {place} is not an object", field=place)
+    kind = entry.get("type", entry.get("ty"))
+    codes = entry.get("codes", entry.get("cds")) or []
+    level = entry.get("level", entry.get("lv"))
+    if not isinstance(kind, str) or not isinstance(codes, list):
+        raise MalformedDataError(f"list of subscriptions: {place} has no type or no codes", field=place)
+    return one_line(kind, 60), tuple(one_line(code, 60) for code in codes), None if level is None else str(level)
