@@ -18,6 +18,7 @@ UpbitBackboneError
 ├── ChannelUnavailableError      no channel can answer now
 ├── StaleDataError               only an old value is known; it travels in `last_known`
 ├── SubscriptionError            a subscription was refused, overflowed or never produced a first frame
+├── DownloadCancelledError       you cancelled a download; what came before travels in `partial`
 └── ClosedError                  the backbone (or subscription) is closed
 
 Each error says whose fault it is, whether asking again can help (`retryable`) and when (`retry_after`).
@@ -45,10 +46,15 @@ class UpbitBackboneError(Exception):
 
     `retryable` tells whether the same call may succeed later without any change;
     `retry_after` is the number of seconds to wait first, or None where nobody said.
+
+    An error that ends a download carries what was fetched before it in `partial` (oldest first) and the question
+    for the rest in `resume` (see `candles.ranges.ResumePoint`); elsewhere they are () and None.
     """
 
     retryable: ClassVar[bool] = False
     whose_fault: ClassVar[str] = "the library's"
+    partial: Sequence[Any] = ()
+    resume: Any = None
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -186,6 +192,13 @@ class StaleDataError(ChannelUnavailableError):
 
 class SubscriptionError(UpbitBackboneError):
     """A subscription failed: refused by Upbit, overflowed under Overflow.ERROR, or silent from the start."""
+
+
+class DownloadCancelledError(UpbitBackboneError):
+    """You cancelled; asking `resume` continues where the download ended."""
+
+    retryable = True
+    whose_fault = "the caller's"
 
 
 class ClosedError(UpbitBackboneError):

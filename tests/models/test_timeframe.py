@@ -31,7 +31,7 @@ def test_the_words_are_the_documented_ones() -> None:
 
 @pytest.mark.parametrize(
     ("spelling", "word"),
-    [pair.split("=") for pair in "60m=1h 240m=4h candle.1s=1s candle.240m=4h minutes/60=1h minute1=1m".split()],
+    [pair.split("=") for pair in ("60m=1h", "240m=4h", "candle.1s=1s", "minutes/60=1h", "minute1=1m")],
 )
 def test_upbits_own_words_are_understood(spelling: str, word: str) -> None:
     assert timeframe_of(spelling).word == word

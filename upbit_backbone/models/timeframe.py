@@ -78,8 +78,8 @@ class Timeframe:
 
     def starts(self, start: datetime, end: datetime) -> Iterator[datetime]:
         """Every period start in [start, end), oldest first."""
-        current = self.ceil(start)
-        while current < end:
+        current, stop = self.ceil(start), _clamped(end)
+        while current < stop:
             yield current
             current = self.next_start(current)
 

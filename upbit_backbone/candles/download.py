@@ -1,0 +1,185 @@
+"""Many pages at once: keeps a few requests under way until one area after the other is known.
+
+The pages run on a shared pool; everything else happens on the thread that consumes the download, so progress
+callbacks and cancellation need no locks.
+"""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import itertools
+import queue
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NoReturn, Protocol
+
+from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline, WorkerPool
+from ..errors import DownloadCancelledError, RequestTimeoutError, UpbitBackboneError
+from ..models.market import CandleData
+from .paging import Area, Page
+from .ranges import ResumePoint
+
+PARALLEL_PAGES: Final = 4  # ten requests a second stay possible up to 400 ms round trip
+PAGE_SECONDS: Final = 10.0  # no single page may eat the whole download's time
+PAGE_ATTEMPTS: Final = 4
+FIRST_RETRY_SECONDS: Final = 0.25
+LONGEST_RETRY_SECONDS: Final = 30.0  # a longer ban is for the caller to decide about
+
+
+class CancelToken(Protocol):
+    """Anything with `is_set()`, such as a threading.Event."""
+
+    def is_set(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A page's rows, oldest first, and the exchange's time just before it was asked for."""
+
+    rows: list[CandleData]
+    asked_at: datetime
+
+
+@dataclass(order=True, slots=True)
+class _Retry:
+    due: float
+    number: int
+    area: Area = field(compare=False)
+    page: Page = field(compare=False)
+    attempt: int = field(compare=False)
+
+
+Fetch = Callable[[Page, Deadline], Answer]
+Keep = Callable[[datetime, datetime, Answer], None]
+
+
+class Download:
+    """The pages of some areas, in the order of the areas.
+
+    `fetch` runs on the pool, `keep` and `on_page` on the consuming thread. `look_ahead` areas are worked on together,
+    so that the last page of one does not hold up the first of the next.
+    """
+
+    def __init__(
+        self,
+        areas: Iterator[Area],
+        *,
+        fetch: Fetch,
+        keep: Keep,
+        pool: WorkerPool,
+        deadline: Deadline,
+        cancel: CancelToken | None = None,
+        look_ahead: int = 2,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._areas = areas
+        self._fetch = fetch
+        self._keep = keep
+        self._pool = pool
+        self._deadline = deadline
+        self._cancel = cancel
+        self._look_ahead = look_ahead
+        self._clock = clock
+        self._active: deque[Area] = deque()
+        self._inbox: queue.SimpleQueue[tuple[Area, Page, int, Future[Answer]]] = queue.SimpleQueue()
+        self._under_way: set[Future[Answer]] = set()
+        self._retries: list[_Retry] = []
+        self._numbers = itertools.count()
+
+    def run(self) -> Iterator[tuple[Area, bool]]:
+        """The area at work whenever something about it was learned; (area, True) once, when it is complete.
+
+        Raises the first error that retrying did not cure; `DownloadCancelledError` when cancelled.
+        """
+        try:
+            while self._open_areas():
+                area = self._active[0]
+                if area.is_complete:
+                    self._active.popleft()
+                    yield area, True
+                    continue
+                self._check()
+                self._ask()
+                if self._settle_one():
+                    yield area, False
+        finally:
+            for future in self._under_way:
+                future.cancel()
+
+    def _open_areas(self) -> bool:
+        while len(self._active) < self._look_ahead:
+            area = next(self._areas, None)
+            if area is None:
+                break
+            self._active.append(area)
+        return bool(self._active)
+
+    def _check(self) -> None:
+        if self._cancel is not None and self._cancel.is_set():
+            raise DownloadCancelledError(
+                "the download was cancelled; .partial has what came, .resume asks for the rest"
+            )
+        if self._deadline.expired:
+            raise RequestTimeoutError(
+                "the download did not end by its deadline; .partial has what came, .resume asks for the rest, "
+                "and a larger timeout= allows more"
+            )
+
+    def _ask(self) -> None:
+        while self._retries and self._retries[0].due <= self._clock.monotonic():
+            retry = heapq.heappop(self._retries)
+            self._submit(retry.area, retry.page, retry.attempt)
+        for area in self._active:
+            while len(self._under_way) + len(self._retries) < PARALLEL_PAGES:
+                page = area.next_page()
+                if page is None:
+                    break
+                area.asked(page)
+                self._submit(area, page, 1)
+
+    def _submit(self, area: Area, page: Page, attempt: int) -> None:
+        future = self._pool.submit(lambda: self._fetch(page, self._deadline.sooner(PAGE_SECONDS)))
+        self._under_way.add(future)
+        inbox = self._inbox  # the callback must not keep the download alive
+        future.add_done_callback(lambda done: inbox.put((area, page, attempt, done)))
+
+    def _settle_one(self) -> bool:
+        """Wait a slice for a page; whether one came."""
+        patience = self._deadline.remaining_or(WAIT_SLICE_SECONDS)
+        if self._retries:
+            patience = min(patience, max(0.0, self._retries[0].due - self._clock.monotonic()))
+        try:
+            area, page, attempt, future = self._inbox.get(timeout=patience)
+        except queue.Empty:
+            return False
+        self._under_way.discard(future)
+        error = future.exception()
+        if error is not None:
+            self._retry_or_raise(area, page, attempt, error)
+            return False
+        answer = future.result()
+        low, high = area.answered(page, answer.rows)
+        self._keep(low, high, answer)
+        return True
+
+    def _retry_or_raise(self, area: Area, page: Page, attempt: int, error: BaseException) -> None:
+        if not isinstance(error, UpbitBackboneError) or not error.retryable or attempt >= PAGE_ATTEMPTS:
+            raise error
+        pause = FIRST_RETRY_SECONDS * 2**attempt if error.retry_after is None else error.retry_after
+        left = self._deadline.remaining()
+        is_too_long = pause > LONGEST_RETRY_SECONDS or (left is not None and pause >= left)
+        if is_too_long:
+            raise error
+        due = self._clock.monotonic() + pause
+        heapq.heappush(self._retries, _Retry(due, next(self._numbers), area, page, attempt + 1))
+
+
+def raise_with_rest(error: UpbitBackboneError, partial: list[CandleData], resume: ResumePoint) -> NoReturn:
+    """Raise a copy of `error` that carries what was fetched: the original may be shared with other callers."""
+    carrying = copy.copy(error)
+    carrying.partial, carrying.resume = partial, resume
+    raise carrying from error
