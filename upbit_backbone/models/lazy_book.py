@@ -1,0 +1,73 @@
+"""An order book that stays in its bytes until somebody reads it.
+
+Busy books arrive ten times a second and most of them are overtaken before anyone looks, so decoding them on arrival
+would be work for nobody. Whoever holds a `LazyBook` calls `read()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import cast
+
+from .market import CandleData, OrderbookData, TickerData, TradeData
+from .topic import Topic
+
+
+class _Unread:
+    def __repr__(self) -> str:
+        return "unread"
+
+
+UNREAD = _Unread()
+
+
+class LazyBook:
+    """One undecoded frame: what could be told from it at a glance, and how to open it.
+
+    `open_book` must leave the result in `book` (and may drop `raw`); it says itself what it does when two readers
+    come at once. A broken payload reads as None, always.
+    """
+
+    __slots__ = ("_open", "book", "level", "raw", "received_at", "session", "symbol", "timestamp")
+
+    def __init__(
+        self,
+        raw: bytes,
+        symbol: str,
+        level: Decimal,
+        timestamp: datetime,
+        received_at: datetime,
+        session: str,
+        open_book: Callable[[LazyBook], None],
+    ) -> None:
+        self.raw = raw
+        self.symbol = symbol
+        self.level = level
+        self.timestamp = timestamp
+        self.received_at = received_at
+        self.session = session
+        self.book: OrderbookData | _Unread | None = UNREAD
+        self._open = open_book
+
+    def read(self) -> OrderbookData | None:
+        """The book, decoded on the first call and remembered; None where the payload is broken. From any thread."""
+        if self.book is UNREAD:
+            self._open(self)
+        return cast("OrderbookData | None", self.book)
+
+    def __repr__(self) -> str:
+        state = "unread" if self.book is UNREAD else "broken" if self.book is None else "read"
+        return f"<LazyBook {self.symbol} {self.timestamp.isoformat()} {state}>"
+
+
+Datum = TickerData | TradeData | OrderbookData | CandleData
+Parcel = Datum | LazyBook
+# What travels from the intake to the mailboxes: topic, item, monotonic time it was read off the socket.
+Delivery = tuple[Topic, Parcel, float]
+
+
+def opened(parcel: Parcel) -> Datum | None:
+    """The parcel's content; None where it was a book that cannot be read."""
+    return parcel.read() if type(parcel) is LazyBook else cast("Datum", parcel)

@@ -1,0 +1,95 @@
+"""When a live value may be called current, and which of two values is to be believed. Pure.
+
+Current means proven: the line is up, the snapshot that follows the latest connection has come, no silent stall is
+suspected, and nothing we know contradicts the value. How long ago the market last moved plays no part in it: a quiet
+market is current though its last trade is minutes old, and a busy market on a mute line is not.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Protocol
+
+from ..models.pulse import Pulse
+
+# Frames of one market overtake each other by this much at most; whatever is later than that is no straggler.
+SHUFFLE_SECONDS = 2.0
+# After so long of nothing but older frames the newer one must have been the odd one out.
+OUTVOTED_SECONDS = 60.0
+# REST and the stream stamp the same state within this much of each other.
+REST_TOLERANCE = timedelta(seconds=1)
+
+
+class Evidence(Protocol):
+    """What is remembered about a live value: when the exchange stamped it, on which line and when it came."""
+
+    stamp: datetime
+    peak: datetime  # the newest stamp ever seen for the topic
+    pulse: Pulse
+    epoch: int
+    monotonic: float
+    proven: bool
+
+
+class Verdict(Enum):
+    """What to do with the next value of a topic."""
+
+    TAKE = auto()
+    TAKE_UNPROVEN = auto()  # newer than what we have, but something says it is not the newest
+    REFUSE = auto()  # older than what we have
+    DOUBT = auto()  # older, and so late that what we have may be the wrong one: refuse it and trust neither
+
+
+def is_current(evidence: Evidence, now: float, liveness_seconds: float) -> bool:
+    """Whether the value is provably what the exchange shows now; `now` is monotonic."""
+    pulse = evidence.pulse
+    line_is_up = pulse.connected and now - pulse.heard_at <= liveness_seconds
+    snapshot_has_come = evidence.epoch == pulse.epoch
+    return line_is_up and snapshot_has_come and evidence.proven and not pulse.suspect
+
+
+def why_not_current(evidence: Evidence | None, now: float, liveness_seconds: float) -> str | None:
+    """The first reason in words why the value is not current; None if it is."""
+    if evidence is None:
+        return "nothing has been received on the stream"
+    pulse = evidence.pulse
+    if not pulse.connected:
+        return f"session {pulse.session} is not connected"
+    if evidence.epoch != pulse.epoch:
+        return f"the snapshot after the reconnection of session {pulse.session} has not arrived"
+    unheard = now - pulse.heard_at
+    if unheard > liveness_seconds:
+        return f"session {pulse.session} has not been heard for {unheard:.1f} s (bound {liveness_seconds:g} s)"
+    if pulse.suspect:
+        return f"session {pulse.session} is suspected to be silently stalled"
+    if not evidence.proven:
+        return "the stream contradicts itself or REST about which value is the newest"
+    return None
+
+
+def judge(
+    stamp: datetime, pulse: Pulse, epoch: int, monotonic: float, known: Evidence | None, rest_stamp: datetime | None
+) -> Verdict:
+    """What to do with a value stamped `stamp`, when `known` is held and REST last showed `rest_stamp`.
+
+    Older never overwrites newer, not even after a reconnection: a server that replays old state must not make us
+    call it fresh. But one absurd stamp must not silence a market for ever either, so REST is the umpire, and in its
+    absence a long and steady majority.
+    """
+    rest_contradicts = rest_stamp is not None and stamp < rest_stamp - REST_TOLERANCE
+    rest_confirms = rest_stamp is not None and not rest_contradicts
+    if known is None:
+        return Verdict.TAKE_UNPROVEN if rest_contradicts else Verdict.TAKE
+    is_same_line = known.pulse is pulse and known.epoch == epoch
+    if stamp < known.stamp:
+        if not known.proven and rest_confirms:
+            return Verdict.TAKE
+        overdue = monotonic - known.monotonic
+        if not is_same_line or overdue <= SHUFFLE_SECONDS:
+            return Verdict.REFUSE
+        return Verdict.TAKE_UNPROVEN if overdue > OUTVOTED_SECONDS else Verdict.DOUBT
+    if is_same_line:
+        is_proven = known.proven or rest_confirms or (stamp >= known.peak and not rest_contradicts)
+        return Verdict.TAKE if is_proven else Verdict.TAKE_UNPROVEN
+    return Verdict.TAKE_UNPROVEN if rest_contradicts else Verdict.TAKE

@@ -1,0 +1,259 @@
+"""The newest value of every live topic, read in well under a microsecond and without a lock.
+
+Each topic has one writer, the thread of the session that streams it; entries are replaced whole, so a reader sees
+the old one or the new one and nothing in between. What REST answered is kept beside it, never as live: it serves as
+last known value, and as umpire where the stream is in doubt.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+
+from .._concurrency import WAIT_SLICE_SECONDS, Deadline
+from ..errors import ClosedError
+from ..models.enums import DataSource, DataType, RequestKind
+from ..models.lazy_book import Datum, LazyBook, Parcel, opened
+from ..models.market import MarketInfo, OrderbookData, TickerData, TradeData
+from ..models.pulse import Pulse
+from ..models.timeframe import timeframe_of
+from ..models.topic import ZERO, Topic
+from .freshness import REST_TOLERANCE, Verdict, is_current, judge, why_not_current
+
+MAX_REMEMBERED = 20_000
+
+# State can be doubted; of trades and candles several are true at once, so an older one proves nothing.
+STATE_TYPES = frozenset({DataType.TICKER, DataType.ORDERBOOK})
+
+_DATA_TYPE_OF_KIND = {
+    RequestKind.TICKER: DataType.TICKER,
+    RequestKind.ORDERBOOK: DataType.ORDERBOOK,
+    RequestKind.TRADES: DataType.TRADE,
+}
+
+
+class Entry:
+    """One live value. Never changed but for `proven`, which only ever says less or more about this very value."""
+
+    __slots__ = ("epoch", "item", "monotonic", "peak", "proven", "pulse", "stamp")
+
+    def __init__(
+        self, item: Parcel, stamp: datetime, pulse: Pulse, epoch: int, monotonic: float, proven: bool, peak: datetime
+    ) -> None:
+        self.item = item
+        self.stamp = stamp
+        self.pulse = pulse
+        self.epoch = epoch
+        self.monotonic = monotonic
+        self.proven = proven
+        self.peak = peak
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.stamp.isoformat()} epoch {self.epoch}{'' if self.proven else ' unproven'}>"
+
+
+class LiveStore:
+    """What the streams last said and what REST last answered.
+
+    `put` and `forget` belong to the session's thread; everything else may be called from anywhere.
+    """
+
+    def __init__(self, liveness_seconds: float, *, max_remembered: int = MAX_REMEMBERED) -> None:
+        self._liveness = liveness_seconds
+        self._entries: dict[Topic, Entry] = {}
+        self._max_remembered = max_remembered
+        self._lock = threading.Lock()  # guards _remembered
+        self._remembered: dict[tuple[object, ...], Parcel] = {}
+        # Guards _waited_for and _closed. Writers take it only while somebody waits for their topic.
+        self._arrival = threading.Condition()
+        self._waited_for: Counter[Topic] = Counter()
+        self._closed = False
+
+    # Writing
+
+    def put(self, topic: Topic, item: Parcel, pulse: Pulse, epoch: int, monotonic: float) -> bool:
+        """Keep `item` as the topic's newest value; False if it is older than what is held."""
+        known = self._entries.get(topic)
+        stamp: datetime = item.timestamp
+        if (
+            known is not None
+            and stamp >= known.stamp
+            and known.proven
+            and known.epoch == epoch
+            and known.pulse is pulse
+        ):
+            entry = Entry(item, stamp, pulse, epoch, monotonic, True, stamp)
+        else:
+            verdict = self._judge(topic, stamp, pulse, epoch, monotonic, known)
+            if verdict is Verdict.DOUBT and known is not None:
+                known.proven = False
+            if verdict is Verdict.DOUBT or verdict is Verdict.REFUSE:
+                return False
+            peak = stamp if known is None else max(stamp, known.peak)
+            entry = Entry(item, stamp, pulse, epoch, monotonic, verdict is Verdict.TAKE, peak)
+        self._entries[topic] = entry
+        if self._waited_for and topic in self._waited_for:
+            with self._arrival:
+                self._arrival.notify_all()
+        return True
+
+    def _judge(
+        self, topic: Topic, stamp: datetime, pulse: Pulse, epoch: int, monotonic: float, known: Entry | None
+    ) -> Verdict:
+        if topic.data_type not in STATE_TYPES:
+            return Verdict.REFUSE if known is not None and stamp < known.stamp else Verdict.TAKE
+        remembered = self._remembered.get(topic)
+        rest_stamp = None if remembered is None or not _is_rest(remembered) else remembered.timestamp
+        return judge(stamp, pulse, epoch, monotonic, known, rest_stamp)
+
+    def forget(self, topic: Topic, pulse: Pulse | None = None) -> None:
+        """The topic is not streamed any more (by `pulse`'s session, where one is named). Still last known."""
+        entry = self._entries.get(topic)
+        if entry is None or (pulse is not None and entry.pulse is not pulse):
+            return
+        del self._entries[topic]
+        with self._lock:
+            self._keep(_key(entry.item), entry.item)  # still undecoded, if it is a book nobody read
+
+    def doubt(self, topics: Iterable[Topic]) -> None:
+        """The stream of these topics is suspected mute: not current until their next value."""
+        for topic in topics:
+            entry = self._entries.get(topic)
+            if entry is not None:
+                entry.proven = False
+
+    def remember(self, items: Iterable[Datum | MarketInfo]) -> None:
+        """Keep REST answers as last known values; newer stays. Bounded: the longest untouched go first."""
+        with self._lock:
+            for item in items:
+                if not isinstance(item, MarketInfo):
+                    self._keep(_key(item), item)
+
+    def _keep(self, key: tuple[object, ...], item: Parcel) -> None:
+        known = self._remembered.pop(key, None)
+        newest = known if known is not None and known.timestamp > item.timestamp else item
+        self._remembered[key] = newest
+        if len(self._remembered) > self._max_remembered:
+            del self._remembered[next(iter(self._remembered))]
+        if _is_rest(item) and isinstance(key, Topic):
+            self._clear_doubt(key, item.timestamp)
+
+    def _clear_doubt(self, topic: Topic, rest_stamp: datetime) -> None:
+        entry = self._entries.get(topic)
+        if entry is not None and not entry.proven and abs(entry.stamp - rest_stamp) <= REST_TOLERANCE:
+            entry.proven = True
+
+    # Reading
+
+    def current(self, topic: Topic, now: float) -> Datum | None:
+        """The live value if it is provably current at monotonic `now`, else None."""
+        entry = self._entries.get(topic)
+        if entry is None or not is_current(entry, now, self._liveness):
+            return None
+        item = entry.item
+        return item.read() if type(item) is LazyBook else item  # type: ignore[return-value]
+
+    def current_parcel(self, topic: Topic, now: float) -> Parcel | None:
+        """As `current`, but a book stays undecoded."""
+        entry = self._entries.get(topic)
+        return entry.item if entry is not None and is_current(entry, now, self._liveness) else None
+
+    def why_not(self, topic: Topic, now: float) -> str | None:
+        """In words why `current` gives nothing; None if it gives something."""
+        return why_not_current(self._entries.get(topic), now, self._liveness)
+
+    def entry(self, topic: Topic) -> Entry | None:
+        """The newest value with its evidence, current or not."""
+        return self._entries.get(topic)
+
+    def last_known(self, kind: RequestKind | DataType, symbol: str, *, timeframe: str | None = None) -> Datum | None:
+        """The newest value ever seen on any channel, however old: ticker, book, latest trade or latest candle.
+
+        For `RequestKind.CANDLES` name the timeframe. Market lists are not kept here.
+        """
+        live, key = _where(kind, symbol, timeframe)
+        entry = None if live is None else self._entries.get(live)
+        streamed = None if entry is None else opened(entry.item)
+        remembered = None if key is None else self._remembered.get(key)
+        told = None if remembered is None else opened(remembered)
+        if streamed is None or told is None:
+            return streamed or told
+        return told if told.timestamp > streamed.timestamp else streamed
+
+    def wait_newer(self, topic: Topic, since_monotonic: float, deadline: Deadline) -> Datum | None:
+        """The first readable value that arrives after `since_monotonic`, or None at the deadline.
+
+        ClosedError at once when the store is closed. The session's thread pays for waiters only while there are any.
+        """
+        item: Datum | None = None
+        with self._arrival:
+            self._waited_for[topic] += 1
+        try:
+            while item is None:
+                entry = self._wait_entry(topic, since_monotonic, deadline)
+                if entry is None:
+                    return None
+                since_monotonic = entry.monotonic
+                item = opened(entry.item)
+            return item
+        finally:
+            with self._arrival:
+                self._waited_for[topic] -= 1
+                if not self._waited_for[topic]:
+                    del self._waited_for[topic]
+
+    def _wait_entry(self, topic: Topic, since: float, deadline: Deadline) -> Entry | None:
+        with self._arrival:
+            while True:
+                if self._closed:
+                    raise ClosedError("the backbone was closed while waiting for live data")
+                entry = self._entries.get(topic)
+                if entry is not None and entry.monotonic > since and entry.proven:
+                    return entry
+                if deadline.expired:
+                    return None
+                self._arrival.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
+
+    def close(self) -> None:
+        """End every wait at once. Values stay readable as last known."""
+        with self._arrival:
+            self._closed = True
+            self._arrival.notify_all()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<LiveStore {len(self._entries)} live, {len(self._remembered)} remembered>"
+
+
+def _is_rest(item: Parcel) -> bool:
+    return not isinstance(item, LazyBook) and item.source is DataSource.REST
+
+
+def _key(item: Parcel) -> tuple[object, ...]:
+    """Under what an answer is remembered: the topic that would stream it, or its unit where none does."""
+    if isinstance(item, TickerData):
+        return Topic(DataType.TICKER, item.symbol)
+    if isinstance(item, OrderbookData | LazyBook):
+        return Topic(DataType.ORDERBOOK, item.symbol, item.level)
+    if isinstance(item, TradeData):
+        return Topic(DataType.TRADE, item.symbol)
+    return (item.timeframe, item.symbol)
+
+
+def _where(
+    kind: RequestKind | DataType, symbol: str, timeframe: str | None, level: Decimal = ZERO
+) -> tuple[Topic | None, tuple[object, ...] | None]:
+    data_type = kind if isinstance(kind, DataType) else _DATA_TYPE_OF_KIND.get(kind)
+    if data_type is not None and not data_type.is_candle:
+        topic = Topic(data_type, symbol, level)
+        return topic, topic
+    word = data_type.value if data_type is not None else timeframe
+    if word is None:
+        return None, None
+    unit = timeframe_of(word)
+    return (None if unit.data_type is None else Topic(unit.data_type, symbol)), (unit.word, symbol)
