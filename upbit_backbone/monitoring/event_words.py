@@ -10,6 +10,7 @@ from ..models.events import (
     BreakerEvent,
     CallbackErrorEvent,
     ConnectionEvent,
+    ConnectionState,
     Event,
     GapEvent,
     HealthEvent,
@@ -33,6 +34,8 @@ def _connection(event: ConnectionEvent) -> tuple[int, str]:
         return logging.WARNING, f"session {event.session} interrupted: {event.reason}{retry} (attempt {event.attempt})"
     if event.is_recovery:
         return logging.INFO, f"session {event.session} recovered after {event.downtime:.1f} s: {event.reason}"
+    if event.state is ConnectionState.CONNECTING:
+        return logging.DEBUG, f"session {event.session} connecting: {event.reason}"
     return logging.INFO, f"session {event.session} {event.state.value}: {event.reason}"
 
 

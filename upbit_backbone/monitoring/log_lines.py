@@ -43,17 +43,19 @@ class EventLog:
 
     def _decide(self, event: Event, level: int, text: str) -> list[tuple[int, str]]:
         now = self._clock.monotonic()
+        if self._began is not None and self._is_over(now):
+            self._began = None
         was_down = bool(self._down)
         self._track(event)
         is_bad = level >= logging.WARNING
-        if self._began is not None and self._is_over(now):
-            self._began = None
         if is_bad and self._began is None:
             self._began, self._written, self._withheld = now, 0, 0
         if is_bad:
             self._last_bad = now
         if self._began is None:
             return [(level, text)]
+        if level < logging.INFO:
+            return []  # an attempt is no news while the line is down
         is_end = was_down and not self._down
         return self._within_budget(level, text, is_end, now - self._began)
 

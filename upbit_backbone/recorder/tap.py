@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from .._concurrency import Clock, Deadline
 from ..models.topic import Topic
+from ..wire.endpoints import RestCall
+from ..wire.rest_transport import RestResponse
 
 
 class Tap(Protocol):
@@ -22,3 +25,32 @@ class Tap(Protocol):
 
     def rest(self, path: str, status: int, body: bytes, received_at: datetime) -> None:
         """An answer to GET `path` (with its query) in whatever status."""
+
+
+class Transport(Protocol):
+    """What `TappedTransport` stands in front of, and `ReplayTransport` instead of."""
+
+    def get(self, call: RestCall, deadline: Deadline, on_sent: Callable[[], object] | None = None) -> RestResponse: ...
+
+    def close(self) -> None: ...
+
+
+class TappedTransport:
+    """A REST transport that shows its answers to `tap`, while there is one."""
+
+    def __init__(self, inner: Transport, clock: Clock) -> None:
+        self._inner = inner
+        self._clock = clock
+        self.tap: Tap | None = None
+
+    def get(self, call: RestCall, deadline: Deadline, on_sent: Callable[[], object] | None = None) -> RestResponse:
+        response = self._inner.get(call, deadline, on_sent)
+        if self.tap is not None:
+            self.tap.rest(call.target, response.status, response.body, self._clock.wall())
+        return response
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __repr__(self) -> str:
+        return f"<TappedTransport {self._inner!r}{' recording' if self.tap else ''}>"

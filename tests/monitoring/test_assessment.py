@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+
+from upbit_backbone.models.enums import HealthStatus
+from upbit_backbone.models.events import ConnectionState
+from upbit_backbone.models.report import PerformanceMetric
+from upbit_backbone.monitoring.assessment import Facts, Hysteresis, assess, assess_rest, assess_websocket
+
+HEALTHY, DEGRADED, UNHEALTHY = HealthStatus.HEALTHY, HealthStatus.DEGRADED, HealthStatus.UNHEALTHY
+WAITING = ConnectionState.WAITING
+
+
+def metric(success_rate: float, samples: int) -> PerformanceMetric:
+    return PerformanceMetric(
+        name="rest:ticker", window_seconds=300, samples=samples, requests=samples, failures=0,
+        success_rate=success_rate, p50=0.1, p95=0.1, p99=0.1, slowest=0.1, errors={"ServerError": 4}, bytes=0,
+    )  # fmt: skip
+
+
+def test_nothing_asked_and_nothing_subscribed_is_healthy():
+    assert assess(Facts()) == assess(
+        Facts(),
+    )  # equal facts, equal answer
+    assert assess(Facts()).status is HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({}, HEALTHY, ""),
+        ({"state": WAITING, "last_error": "close 1001"}, UNHEALTHY, "is waiting since 05:00:00Z (close 1001)"),
+        ({"suspect": True}, UNHEALTHY, "suspected mute"),
+        ({"last_data_age": 30.0, "last_pong_age": 11.0}, UNHEALTHY, "was not heard for more than 10 s"),
+        ({"last_data_age": 3600.0, "last_pong_age": 2.0}, HEALTHY, ""),  # a quiet market is no trouble
+        ({"lag": 7.5}, DEGRADED, "7.5 s behind the exchange"),
+        ({"state": WAITING, "topics": 0}, HEALTHY, ""),  # nobody wants anything of it
+    ],
+)
+def test_a_session_is_judged_by_what_it_can_deliver(make, changes, status, words):
+    verdict = assess_websocket(Facts(sessions=[make.session(**changes)]))
+    assert verdict.status is status
+    assert words in "; ".join(verdict.reasons)
+
+
+def test_one_lost_session_of_two_degrades(make):
+    sessions = [make.session(), make.session(session="upbit-session-2", state=WAITING)]
+    assert assess_websocket(Facts(sessions=sessions)).status is DEGRADED
+
+
+def test_without_streams_but_with_rest_answers_still_come(make):
+    verdict = assess(Facts(sessions=[make.session(state=WAITING)], groups=[make.group()]))
+    assert verdict.status is DEGRADED
+
+
+def test_without_rest_but_with_streams_answers_still_come(make):
+    verdict = assess(Facts(sessions=[make.session()], groups=[make.group(breaker="open")]))
+    assert verdict.status is DEGRADED
+    assert "circuit breaker is open" in verdict.reasons[0]
+
+
+def test_with_neither_channel_nothing_works(make):
+    facts = Facts(sessions=[make.session(state=WAITING)], groups=[make.group(breaker="open")])
+    assert assess(facts).status is UNHEALTHY
+    assert assess(Facts(groups=[make.group(breaker="open")])).status is UNHEALTHY
+
+
+def test_three_errors_in_a_row_say_that_rest_is_down_before_any_breaker_does():
+    assert assess_rest(Facts(rest_failing_streak=2)).status is HEALTHY
+    assert assess_rest(Facts(rest_failing_streak=3)).status is UNHEALTHY
+
+
+def test_a_429_degrades_and_a_ban_takes_rest_away(make):
+    slowed = make.group(limited_429=1, paused_for=0.5)
+    verdict = assess_rest(Facts(groups=[slowed, make.group(group="candle")]))
+    assert (verdict.status, "slow down (429)" in verdict.reasons[0]) == (DEGRADED, True)
+    banned = [make.group(banned_418=1, paused_for=60.0), make.group(group="candle", paused_for=60.0)]
+    verdict = assess_rest(Facts(groups=banned))
+    assert (verdict.status, "bans this IP (418)" in verdict.reasons[0]) == (UNHEALTHY, True)
+
+
+def test_a_bad_success_rate_counts_only_with_enough_answers():
+    assert assess_rest(Facts(group_metrics=[metric(0.5, 9)])).status is HEALTHY
+    verdict = assess_rest(Facts(group_metrics=[metric(0.5, 20)]))
+    assert verdict.reasons == ("rest:ticker: only 50% of the last 20 answers were good (ServerError)",)
+
+
+def test_a_slow_consumer_degrades_and_is_told_what_to_do():
+    verdict = assess(Facts(recent_drops={"sub-1": 12}))
+    assert verdict.status is DEGRADED
+    assert "read faster" in verdict.reasons[0]
+
+
+def test_a_closed_backbone_is_not_healthy():
+    assert assess(Facts(closed=True)).reasons == ("the backbone is closed",)
+
+
+def test_health_worsens_at_once_and_improves_only_after_calm():
+    seen = Hysteresis(better_after=2.0).seen(DEGRADED, 0.0)
+    assert seen.status is DEGRADED
+    assert seen.seen(HEALTHY, 1.0).seen(HEALTHY, 2.9).status is DEGRADED
+    assert seen.seen(HEALTHY, 1.0).seen(HEALTHY, 3.0).status is HEALTHY
+    flutter = seen.seen(HEALTHY, 1.0).seen(DEGRADED, 2.0).seen(HEALTHY, 2.5).seen(HEALTHY, 4.0)
+    assert flutter.status is DEGRADED

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import re
+import urllib.request
+
+import pytest
+
+from upbit_backbone.errors import InvalidRequestError, NetworkError
+from upbit_backbone.models.enums import Channel
+from upbit_backbone.models.events import ConnectionState
+from upbit_backbone.monitoring.health_monitor import HealthMonitor, HealthSources
+from upbit_backbone.monitoring.metrics import Metrics
+
+prometheus_client = pytest.importorskip("prometheus_client")
+from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
+
+from upbit_backbone.monitoring.prometheus import PrometheusCollector, serve_metrics  # noqa: E402
+
+
+@pytest.fixture
+def monitor(make):
+    metrics = Metrics()
+    metrics.record(Channel.REST, "ticker", 0.02)
+    metrics.record(Channel.REST, "ticker", 0.03, NetworkError("cut"))
+    metrics.routed("first-question")
+    metrics.count("event.gap")
+    sources = HealthSources(
+        sessions=lambda: [make.session(state=ConnectionState.WAITING)],
+        groups=lambda: [make.group()],
+        subscriptions=lambda: [make.subscription()],
+    )
+    return HealthMonitor(sources, metrics)
+
+
+def page(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5.0) as answer:  # noqa: S310 - our own page
+        return answer.read().decode()
+
+
+def test_the_page_is_served_until_it_is_closed(monitor):
+    with serve_metrics(monitor, 0) as server:
+        samples = {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(page(server.url))
+            for sample in family.samples
+        }
+    assert samples["upbit_backbone_session_up", "upbit-session-1"] == 0.0
+    assert samples["upbit_backbone_health_status", "degraded"] == 1.0
+    assert samples["upbit_backbone_rest_requests_total", "ticker"] == 5.0
+    assert samples["upbit_backbone_rest_answer_errors_total", "NetworkError", "ticker"] == 1.0
+    assert samples["upbit_backbone_routed_total", "first-question"] == 1.0
+    assert samples["upbit_backbone_events_total", "gap"] == 1.0
+    with pytest.raises(OSError):
+        page(server.url)
+
+
+def test_names_follow_the_conventions(monitor):
+    for family in PrometheusCollector(monitor.health).collect():
+        assert re.fullmatch(r"upbit_backbone_[a-z0-9_]+", family.name)
+        assert family.documentation.endswith(".")
+        assert not re.search(r"(milli|micro|_ms|_kb)", family.name)
+        if "seconds" in family.documentation.lower() and family.type == "gauge":
+            assert family.name.endswith(("_seconds", "_per_second")) or "equest" in family.documentation
+
+
+def test_registering_asks_nothing(monitor):
+    def fail():
+        raise AssertionError("asked before the first scrape")
+
+    prometheus_client.CollectorRegistry().register(PrometheusCollector(fail))
+
+
+def test_a_taken_port_says_what_to_do(monitor):
+    with serve_metrics(monitor, 0) as server, pytest.raises(InvalidRequestError, match="choose another port"):
+        serve_metrics(monitor, server.port)

@@ -1,0 +1,22 @@
+"""Record what comes in, and play it again: for tests, backtests and reports of strange behaviour.
+
+format ○ lays out the bytes, recording ● keeps the file, recorder ● writes through a tap, replay ● stands in for the
+sessions and replay_transport ● for REST.
+"""
+
+from .recorder import Recorder, RecorderStats
+from .recording import Recording
+from .replay import ReplayClock, ReplaySource
+from .replay_transport import ReplayTransport
+from .tap import Tap, TappedTransport
+
+__all__ = [
+    "Recorder",
+    "RecorderStats",
+    "Recording",
+    "ReplayClock",
+    "ReplaySource",
+    "ReplayTransport",
+    "Tap",
+    "TappedTransport",
+]
