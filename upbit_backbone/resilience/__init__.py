@@ -1,0 +1,1 @@
+"""Good manners towards Upbit, and towards ourselves when Upbit fails."""

@@ -1,0 +1,69 @@
+"""A 418 and what follows from it, decided purely.
+
+Upbit blocks the whole IP and lengthens the block for whoever goes on. So nothing at all is sent until the stated time;
+then exactly one request goes first, and only its success opens the door for the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+FIRST_BAN_SECONDS: Final = 60.0  # where Upbit does not say how long; doubled with each repetition
+LONGEST_BAN_SECONDS: Final = 86_400.0
+FORGOTTEN_AFTER_SECONDS: Final = 3_600.0
+PROBE_SECONDS: Final = 5.0  # a probe nobody reports on counts as passed after this
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """The present standing of this IP with one host. An immutable value: each happening gives its successor.
+
+    All times are monotonic. `Ban()` is a good standing.
+    """
+
+    since: float = float("-inf")
+    until: float = float("-inf")
+    offences: int = 0
+    is_proven_over: bool = True
+    probe_since: float | None = None
+
+    def imposed(self, seconds: float | None, sent_at: float, now: float) -> Ban:
+        """After a 418 that answered a request sent at `sent_at`; `seconds` is what Upbit said, if it did."""
+        if sent_at < self.since and self.remaining(now):
+            # An answer to what was under way when the ban came: the same ban.
+            return replace(self, until=max(self.until, now + (seconds or 0.0)))
+        is_repetition = now - self.until < FORGOTTEN_AFTER_SECONDS
+        offences = self.offences + 1 if is_repetition else 1
+        default = FIRST_BAN_SECONDS * 2 ** (offences - 1)
+        length = min(default if seconds is None else max(seconds, 1.0), LONGEST_BAN_SECONDS)
+        return Ban(since=now, until=max(self.until, now + length), offences=offences, is_proven_over=False)
+
+    def remaining(self, now: float) -> float:
+        """Seconds during which nothing may be sent; 0.0 when something may."""
+        return 0.0 if self.is_proven_over else max(0.0, self.until - now)
+
+    def admits(self, now: float) -> bool:
+        """Whether one more request may leave now, as far as the ban is concerned."""
+        if self.is_proven_over:
+            return True
+        is_probed = self.probe_since is not None and now - self.probe_since < PROBE_SECONDS
+        return not self.remaining(now) and not is_probed
+
+    def sending(self, now: float) -> Ban:
+        """A request leaves; the first after a ban is the probe."""
+        if self.is_proven_over:
+            return self
+        if self.probe_since is not None:
+            return replace(self, is_proven_over=True, probe_since=None)  # the last probe was never heard of again
+        return replace(self, probe_since=now)
+
+    def passed(self, sent_at: float) -> Ban:
+        """An answer other than 418 came for a request sent at `sent_at`."""
+        if self.is_proven_over or sent_at < self.until:
+            return self
+        return replace(self, is_proven_over=True, probe_since=None)
+
+    def withdrawn(self, now: float) -> Ban:
+        """The probe was not sent after all, or told nothing: the next request is the probe."""
+        return self if self.is_proven_over else replace(self, probe_since=None)

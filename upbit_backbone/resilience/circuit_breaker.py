@@ -1,0 +1,199 @@
+"""When something keeps failing, stop asking it for a while. The only module that knows pybreaker.
+
+pybreaker keeps the state (closed, open, half-open) and the count of failures. Its own ways of calling are not used:
+`call()` holds a lock during the call, `calling()` lets everybody through when half open, and the reset time is wall
+clock. Here only admission and recording are locked, time is monotonic, one probe goes at a time, and *neutral* outcomes
+(429, 418, 404, a caller's own short deadline) are recorded as nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, NoReturn, Self
+
+import pybreaker
+
+from .._concurrency import SYSTEM_CLOCK, Clock
+from ..errors import ChannelUnavailableError, one_line
+from ..models.events import BreakerEvent, Event
+
+PROBES_TO_CLOSE: Final = 2
+LOST_PROBE_SECONDS: Final = 30.0  # a probe nobody reports on (a dead thread) is given up after this
+
+CLOSED, OPEN, HALF_OPEN = pybreaker.STATE_CLOSED, pybreaker.STATE_OPEN, pybreaker.STATE_HALF_OPEN
+
+
+class Attempt:
+    """One admitted call. One of `succeeded` and `failed` should follow; leaving the block without either is neutral."""
+
+    __slots__ = ("_breaker", "_is_settled", "round")
+
+    def __init__(self, breaker: CircuitBreaker, turn: int) -> None:
+        self._breaker = breaker
+        self.round = turn
+        self._is_settled = False
+
+    def succeeded(self) -> None:
+        self._settle(self._breaker.record_success)
+
+    def failed(self, error: BaseException) -> None:
+        self._settle(lambda turn: self._breaker.record_failure(turn, error))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._settle(self._breaker.record_nothing)
+
+    def _settle(self, record: Callable[[int], None]) -> None:
+        if not self._is_settled:
+            self._is_settled = True
+            record(self.round)
+
+
+class CircuitBreaker:
+    """Opens after `failures` in a row, tries one call after `reset_seconds`, closes after two successes.
+
+    `emit` gets a BreakerEvent for each change of state, outside the lock.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        failures: int = 5,
+        reset_seconds: float = 5.0,
+        clock: Clock = SYSTEM_CLOCK,
+        emit: Callable[[Event], object] | None = None,
+    ) -> None:
+        self.name = name
+        self._reset_seconds = reset_seconds
+        self._clock = clock
+        self._emit = emit
+        self._lock = threading.Lock()  # guards everything below
+        self._changes: list[tuple[str, str]] = []
+        self._breaker = pybreaker.CircuitBreaker(
+            fail_max=failures, throw_new_error_on_trip=False, listeners=[_Recorder(self._changes)], name=name
+        )
+        self._round = 0  # grows with every change of state, so that a late outcome changes nothing
+        self._opened_at = float("-inf")
+        self._probe_since: float | None = None
+        self._good_probes = 0
+        self._last_error = "no failure yet"
+
+    @property
+    def state(self) -> str:
+        """closed, open or half-open; an open one whose time is up is still called open until somebody tries."""
+        return str(self._breaker.current_state)
+
+    def refusal(self) -> ChannelUnavailableError | None:
+        """The error `admit` would raise now, without taking the probe."""
+        with self._lock:
+            left = self._refuses_for(self._clock.monotonic())
+        return None if left is None else self._error(left)
+
+    def admit(self) -> Attempt:
+        """Permission for one call; ChannelUnavailableError(retry_after) at once where there is none."""
+        with self._lock:
+            now = self._clock.monotonic()
+            left = self._refuses_for(now)
+            if left is None:
+                if self.state == OPEN:
+                    self._breaker.half_open()
+                    self._changed()
+                if self.state == HALF_OPEN:
+                    self._probe_since = now
+            turn, changes = self._round, self._take_changes()
+        self._tell(changes, f"{self._reset_seconds:g} s are over")
+        if left is not None:
+            raise self._error(left)
+        return Attempt(self, turn)
+
+    def record_success(self, turn: int) -> None:
+        with self._lock:
+            if turn == self._round:
+                self._probe_since = None
+                if self.state == HALF_OPEN:
+                    self._good_probes += 1
+                if self.state == CLOSED or self._good_probes >= PROBES_TO_CLOSE:
+                    self._breaker.call(bool)
+                self._changed()
+            changes = self._take_changes()
+        self._tell(changes, "it works again")
+
+    def record_failure(self, turn: int, error: BaseException) -> None:
+        with self._lock:
+            if turn == self._round:
+                self._probe_since = None
+                self._last_error = one_line(error, 120)
+                try:
+                    self._breaker.call(_fail)
+                except _CountedError:
+                    if self._changed():
+                        self._opened_at = self._clock.monotonic()
+            changes = self._take_changes()
+        self._tell(changes, self._last_error)
+
+    def record_nothing(self, turn: int) -> None:
+        with self._lock:
+            if turn == self._round:
+                self._probe_since = None
+
+    def _refuses_for(self, now: float) -> float | None:
+        """Seconds until it is worth asking again, or None where a call may go."""
+        if self.state == OPEN:
+            left = self._opened_at + self._reset_seconds - now
+            return left if left > 0 else None
+        if self.state == HALF_OPEN and self._probe_since is not None:
+            left = self._probe_since + LOST_PROBE_SECONDS - now
+            return min(left, self._reset_seconds) if left > 0 else None
+        return None
+
+    def _changed(self) -> bool:
+        if not self._changes:
+            return False
+        self._round += 1
+        self._good_probes = 0
+        return True
+
+    def _take_changes(self) -> list[tuple[str, str]]:
+        changes = list(self._changes)
+        self._changes.clear()
+        return changes
+
+    def _tell(self, changes: list[tuple[str, str]], reason: str) -> None:
+        if self._emit is not None:
+            for old, new in changes:
+                at = self._clock.wall()
+                self._emit(BreakerEvent(at=at, breaker=self.name, old=old, new=new, reason=reason))
+
+    def _error(self, left: float) -> ChannelUnavailableError:
+        return ChannelUnavailableError(
+            f"{self.name} failed again and again (last: {self._last_error}); next attempt in {left:.1f} s",
+            retry_after=left,
+        )
+
+    def __repr__(self) -> str:
+        return f"<CircuitBreaker {self.name} {self.state}>"
+
+
+class _CountedError(Exception):
+    """Tells pybreaker of a failure; never leaves this module."""
+
+
+def _fail() -> NoReturn:
+    raise _CountedError
+
+
+class _Recorder(pybreaker.CircuitBreakerListener):
+    """Only notes what happened: a listener that raises would keep pybreaker's circuit closed."""
+
+    def __init__(self, changes: list[tuple[str, str]]) -> None:
+        self._changes = changes
+
+    def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:
+        self._changes.append((old_state.name, new_state.name))

@@ -1,0 +1,319 @@
+"""The gate to one host: who may send next. Shared by every backbone of the process.
+
+`HostGate` decides under its one lock and acts outside it. Waiting threads are served by priority, then in order of
+arrival; the first of each group watches the clock, the others are woken when their turn comes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from heapq import heappop, heappush
+from typing import Final, NamedTuple, Protocol
+
+from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline, ForkGuard
+from ..errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
+from ..models.enums import Priority, RateGroup
+from .ban import Ban
+from .window import Slot, Window
+
+CONNECTS_PER_SECOND: Final = 5.0  # docs: rate-limits, websocket-connect
+
+
+class SharedCount(Protocol):
+    """A count kept with other processes: 0.0 when the request was counted, else seconds to wait."""
+
+    def take(self, group: str, per_second: float) -> float: ...
+
+    def ban(self, seconds: float | None) -> None: ...
+
+
+class GateView(NamedTuple):
+    """How one group stands at the moment."""
+
+    per_second: float
+    available: int
+    waiting: int
+    granted: int
+    penalties: int
+    paused_for: float
+
+
+class Waiter:
+    """One thread that wants to send. Handed out by priority, then by `number`."""
+
+    __slots__ = ("event", "group", "is_gone", "number", "priority", "slot")
+
+    def __init__(self, group: RateGroup, priority: Priority, number: int) -> None:
+        self.group = group
+        self.priority = priority
+        self.number = number
+        self.event = threading.Event()
+        self.slot: Slot | None = None
+        self.is_gone = False
+
+    def __lt__(self, other: Waiter) -> bool:
+        return (self.priority, self.number) < (other.priority, other.number)
+
+
+class HostGate:
+    """Windows of all groups, the ban and the queues of one host."""
+
+    def __init__(self, host: str, clock: Clock, ban: Ban | None = None) -> None:
+        self.host = host
+        self._clock = clock
+        self._guard = ForkGuard(f"rate limiter of {host}")
+        self._lock = threading.Lock()  # guards everything below
+        self._windows: dict[RateGroup, Window] = {}
+        self._queues: dict[RateGroup, list[Waiter]] = {}
+        self._ban = ban or Ban()
+        self._rates: dict[object, float] = {}
+        self._numbers = itertools.count()
+        self.bans = 0
+        self.granted: dict[RateGroup, int] = {}
+
+    # --- who uses the gate ---------------------------------------------------------------------------------
+
+    def enter(self, user: object, per_second: float) -> None:
+        with self._lock:
+            self._rates[user] = per_second
+            self._apply_rate()
+
+    def leave(self, user: object) -> None:
+        if self._guard.is_foreign:
+            return
+        with self._lock:
+            self._rates.pop(user, None)
+            self._apply_rate()
+            waiters = [waiter for queue in self._queues.values() for waiter in queue]
+        for waiter in waiters:
+            waiter.event.set()
+
+    def _apply_rate(self) -> None:
+        """The most careful user decides: the budget is one and the same for all of them."""
+        if self._rates:
+            rate = min(self._rates.values())
+            for group, window in self._windows.items():
+                if group is not RateGroup.WEBSOCKET_CONNECT and window.per_second != rate:
+                    window.set_rate(rate)
+
+    def _window(self, group: RateGroup) -> Window:
+        window = self._windows.get(group)
+        if window is None:
+            is_connect = group is RateGroup.WEBSOCKET_CONNECT
+            rate = CONNECTS_PER_SECOND if is_connect else min(self._rates.values(), default=10.0)
+            window = self._windows[group] = Window(rate)
+            self._queues[group] = []
+        return window
+
+    # --- waiting for a turn --------------------------------------------------------------------------------
+
+    def obtain(
+        self,
+        group: RateGroup,
+        priority: Priority,
+        deadline: Deadline,
+        is_called_off: Callable[[], bool],
+        shared: SharedCount | None,
+    ) -> Slot:
+        """A slot for one request; RateLimitError (surely too late), BannedError, RequestTimeoutError, ClosedError."""
+        self._guard.check()
+        with self._lock:
+            waiter = self._enqueue(group, priority, deadline)
+        try:
+            while True:
+                slot = self._wait_for_turn(waiter, deadline, is_called_off)
+                wait = 0.0 if shared is None else shared.take(group.value, self._windows[group].per_second)
+                if not wait:
+                    return slot
+                self._step_back(waiter, slot, wait)
+        except BaseException:
+            self._give_up(waiter)
+            raise
+
+    def _enqueue(self, group: RateGroup, priority: Priority, deadline: Deadline) -> Waiter:
+        now = self._clock.monotonic()
+        self._refuse_if_banned(now)
+        window = self._window(group)
+        waiter = Waiter(group, priority, next(self._numbers))
+        queue = self._queues[group]
+        ahead = sum(1 for each in queue if not each.is_gone and each < waiter)
+        wait = window.earliest(now, ahead) - now
+        left = deadline.remaining()
+        if left is not None and wait > left:
+            raise RateLimitError(
+                f"{self.host} allows {window.limit} requests a second for {group.value}; your turn is {wait:.2f} s "
+                f"away, your deadline {left:.2f} s: give a larger timeout= or ask less often",
+                retry_after=wait,
+                group=group.value,
+            )
+        heappush(queue, waiter)
+        return waiter
+
+    def _wait_for_turn(self, waiter: Waiter, deadline: Deadline, is_called_off: Callable[[], bool]) -> Slot:
+        while True:
+            with self._lock:
+                now = self._clock.monotonic()
+                waiter.event.clear()
+                self._serve(waiter.group, now, waiter)
+                if waiter.slot is not None:
+                    return waiter.slot
+                self._refuse_if_banned(now)
+                wait = self._next_look(waiter, now)
+            if is_called_off():
+                raise ClosedError(f"closed while waiting for the rate limit of {waiter.group.value}")
+            if deadline.expired:
+                raise RequestTimeoutError(f"no turn within the rate limit of {waiter.group.value} before the deadline")
+            waiter.event.wait(deadline.remaining_or(wait))
+
+    def _next_look(self, waiter: Waiter, now: float) -> float:
+        is_first = self._queues[waiter.group][0] is waiter
+        if not is_first or not self._ban.admits(now):
+            return WAIT_SLICE_SECONDS
+        earliest = self._windows[waiter.group].earliest(now) - now
+        return min(max(earliest, 0.001), WAIT_SLICE_SECONDS)
+
+    def _serve(self, group: RateGroup, now: float, asking: Waiter | None = None) -> None:
+        """Give free slots to those whose turn it is, and see to it that the next one watches the clock."""
+        window, queue = self._windows[group], self._queues[group]
+        while queue and (queue[0].is_gone or (self._ban.admits(now) and window.available(now))):
+            waiter = heappop(queue)
+            if not waiter.is_gone:
+                self._ban = self._ban.sending(now)
+                waiter.slot = window.take(now)
+                self.granted[group] = self.granted.get(group, 0) + 1
+                waiter.event.set()
+        if queue and queue[0] is not asking:
+            queue[0].event.set()
+
+    def _step_back(self, waiter: Waiter, slot: Slot, wait: float) -> None:
+        """Another process was quicker: same place in the queue, after a while."""
+        with self._lock:
+            now = self._clock.monotonic()
+            window = self._windows[waiter.group]
+            window.give_back(slot)
+            window.pause(now + wait)
+            self._ban = self._ban.withdrawn(now)
+            waiter.slot = None
+            heappush(self._queues[waiter.group], waiter)
+
+    def _give_up(self, waiter: Waiter) -> None:
+        """The waiter is leaving without sending: its slot, if it just got one, goes to the next."""
+        with self._lock:
+            now = self._clock.monotonic()
+            waiter.is_gone = True
+            if waiter.slot is not None:
+                self._windows[waiter.group].give_back(waiter.slot)
+                self._ban = self._ban.withdrawn(now)
+            self._serve(waiter.group, now)
+
+    def _refuse_if_banned(self, now: float) -> None:
+        left = self._ban.remaining(now)
+        if left:
+            raise self.ban_error(left)
+
+    def ban_error(self, left: float) -> BannedError:
+        until = self._clock.wall() + timedelta(seconds=left)
+        return BannedError(
+            f"{self.host} blocks this IP for another {left:.0f} s (HTTP 418); "
+            f"nothing is sent before {until:%H:%M:%S} UTC",
+            until=until,
+            retry_after=left,
+        )
+
+    # --- what became of a request --------------------------------------------------------------------------
+
+    def leaving(self) -> None:
+        """The last look before a request is written: BannedError if a ban has come since its turn did."""
+        with self._lock:
+            self._refuse_if_banned(self._clock.monotonic())
+
+    def sent(self, group: RateGroup, slot: Slot, transit: float) -> None:
+        with self._lock:
+            self._windows[group].sent(slot, self._clock.monotonic(), transit)
+
+    def answered(self, group: RateGroup, slot: Slot) -> None:
+        with self._lock:
+            now = self._clock.monotonic()
+            self._windows[group].answered(slot, now)
+            self._serve(group, now)
+
+    def finished(self, group: RateGroup, slot: Slot) -> None:
+        """The request is over. A slot that was never sent counts for nothing."""
+        with self._lock:
+            now = self._clock.monotonic()
+            if slot.sent_at is None:
+                self._windows[group].give_back(slot)
+                self._ban = self._ban.withdrawn(now)
+            self._serve(group, now)
+
+    def passed(self, sent_at: float) -> None:
+        """Upbit answered, and not with a 418."""
+        with self._lock:
+            now = self._clock.monotonic()
+            was_closed = not self._ban.is_proven_over
+            self._ban = self._ban.passed(sent_at)
+            if was_closed:
+                for group in self._windows:
+                    self._serve(group, now)
+
+    def learn(self, group: RateGroup, remaining: int, sent_at: float) -> None:
+        with self._lock:
+            self._window(group).learn(remaining, sent_at, self._clock.monotonic())
+
+    def penalise(self, group: RateGroup, seconds: float | None, sent_at: float | None) -> float | None:
+        """Seconds for which the group is now stopped; None when it already was."""
+        with self._lock:
+            now = self._clock.monotonic()
+            until = self._window(group).penalise(seconds, now if sent_at is None else sent_at, now)
+            return None if until is None else until - now
+
+    def impose_ban(self, seconds: float | None, sent_at: float | None) -> float | None:
+        """Seconds for which everything is now stopped; None when it already was."""
+        with self._lock:
+            now = self._clock.monotonic()
+            before = self._ban
+            self._ban = before.imposed(seconds, now if sent_at is None else sent_at, now)
+            is_new = self._ban.since != before.since
+            self.bans += is_new
+            waiters = [waiter for queue in self._queues.values() for waiter in queue]
+        for waiter in waiters:
+            waiter.event.set()
+        return self._ban.remaining(now) if is_new else None
+
+    def banned_for(self) -> float:
+        self._guard.check()
+        with self._lock:
+            return self._ban.remaining(self._clock.monotonic())
+
+    def look(self, group: RateGroup) -> GateView:
+        with self._lock:
+            now = self._clock.monotonic()
+            window = self._window(group)
+            waiting = sum(1 for each in self._queues[group] if not each.is_gone)
+            return GateView(
+                window.ceiling * window.per_second / window.limit,
+                window.available(now) if self._ban.admits(now) else 0,
+                waiting,
+                self.granted.get(group, 0),
+                window.penalties,
+                max(window.paused_for(now), self._ban.remaining(now)),
+            )
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody uses it, and forgetting it would forget nothing."""
+        with self._lock:
+            now = self._clock.monotonic()
+            is_used = self._rates or any(window.available(now) < window.limit for window in self._windows.values())
+            return not is_used and self._ban.is_proven_over
+
+    def for_child(self) -> HostGate:
+        """Its like for a forked child: the same ban, nobody's locks. Takes no lock itself."""
+        return HostGate(self.host, self._clock, self._ban)
+
+    def __repr__(self) -> str:
+        left = self._ban.remaining(self._clock.monotonic())
+        return f"<HostGate {self.host} {'banned for ' + format(left, '.0f') + ' s' if left else 'open'}>"

@@ -1,0 +1,174 @@
+"""Upbit's rate limits, kept by construction: over all threads and all backbones of the process.
+
+    with limiter.permit(RateGroup.TICKER, Priority.NORMAL, deadline) as permit:
+        permit.leaving(); ...write the request...; permit.sent()
+        ...read the answer...; permit.answered()
+
+A `RateLimiter` belongs to one backbone; behind it stands the `HostGate` of the host, which all of them share and which
+outlives them, so that making a new backbone does not shake off a ban.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Final, Self
+
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
+from ..models.enums import Priority, RateGroup
+from ..models.events import Event, RateLimitEvent
+from .host_gate import GateView, HostGate, SharedCount
+from .shared_count import FileCount
+from .window import TRANSIT_SECONDS, Slot
+
+MAX_KNOWN_HOSTS: Final = 256
+# Between its turn and its arrival a WebSocket handshake has a name to resolve and TLS to shake hands over.
+CONNECT_TRANSIT_SECONDS: Final = 0.5
+
+
+class Permit:
+    """One turn. Leaving the `with` block without `sent()` gives it back."""
+
+    __slots__ = ("_gate", "_group", "_slot")
+
+    def __init__(self, gate: HostGate, group: RateGroup, slot: Slot) -> None:
+        self._gate = gate
+        self._group = group
+        self._slot = slot
+
+    @property
+    def sent_at(self) -> float | None:
+        return self._slot.sent_at
+
+    def leaving(self) -> None:
+        """Call right before writing; raises BannedError if a ban has come meanwhile."""
+        self._gate.leaving()
+
+    def sent(self, transit: float = TRANSIT_SECONDS) -> None:
+        """The request is on its way and may take `transit` seconds."""
+        self._gate.sent(self._group, self._slot, transit)
+
+    def answered(self) -> None:
+        """The request has certainly arrived."""
+        self._gate.answered(self._group, self._slot)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._gate.finished(self._group, self._slot)
+
+
+class RateLimiter:
+    """One backbone's way to the limits of `host`, for REST and for WebSocket connects alike."""
+
+    def __init__(
+        self,
+        host: str,
+        per_second: float = 10.0,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        emit: Callable[[Event], object] | None = None,
+        between_processes: bool = False,
+    ) -> None:
+        self._clock = clock
+        self._emit = emit
+        self._is_closed = False
+        self._shared: SharedCount | None = FileCount(host, clock) if between_processes else None
+        self._gate = _gate_of(host, clock)
+        self._gate.enter(self, per_second)
+        _listeners.setdefault(self._gate, weakref.WeakSet()).add(self)
+
+    def permit(self, group: RateGroup, priority: Priority, deadline: Deadline) -> Permit:
+        """Wait for a turn. Raises
+
+        - RateLimitError(retry_after) at once when the turn would surely come after the deadline,
+        - BannedError(until) while Upbit blocks this IP, RequestTimeoutError, ClosedError.
+        """
+        slot = self._gate.obtain(group, priority, deadline, lambda: self._is_closed, self._shared)
+        return Permit(self._gate, group, slot)
+
+    def acquire(self, group: RateGroup, priority: Priority, deadline: Deadline) -> None:
+        """Like `permit`, for whoever cannot say when exactly his request leaves: it counts as leaving soon."""
+        permit = self.permit(group, priority, deadline)
+        permit.sent(CONNECT_TRANSIT_SECONDS)
+
+    def learn(self, group: RateGroup, remaining: int, sent_at: float | None = None) -> None:
+        """Upbit's own count: `remaining` calls were left after a request sent at `sent_at` (monotonic)."""
+        self._gate.learn(group, remaining, self._clock.monotonic() if sent_at is None else sent_at)
+
+    def passed(self, sent_at: float) -> None:
+        """A request sent at `sent_at` was answered and not refused: after a ban this opens the door again."""
+        self._gate.passed(sent_at)
+
+    def penalise(self, group: RateGroup, seconds: float | None = None, sent_at: float | None = None) -> None:
+        """Upbit said 429: stop the group for what it says, at least for a growing while, then go slower."""
+        stopped = self._gate.penalise(group, seconds, sent_at)
+        if stopped is not None:
+            self._tell_all(group.value, stopped, banned=False, reason="Upbit answered 429 Too Many Requests")
+
+    def ban(self, until: datetime | None = None, *, seconds: float | None = None, sent_at: float | None = None) -> None:
+        """Upbit said 418: nothing leaves for this host, by anyone in this process, before `until`."""
+        if until is not None:
+            seconds = max(0.0, (until - self._clock.wall()).total_seconds())
+        if self._shared is not None:
+            self._shared.ban(seconds)
+        stopped = self._gate.impose_ban(seconds, sent_at)
+        if stopped is not None:
+            self._tell_all("all", stopped, banned=True, reason="Upbit answered 418: this IP is blocked")
+
+    def banned_for(self) -> float:
+        """Seconds for which this host must not be spoken to; 0.0 when it may."""
+        return self._gate.banned_for()
+
+    def look(self, group: RateGroup) -> GateView:
+        return self._gate.look(group)
+
+    @property
+    def bans(self) -> int:
+        return self._gate.bans
+
+    def close(self) -> None:
+        """Threads that wait on behalf of this backbone get ClosedError at once; the others wait on."""
+        self._is_closed = True
+        self._gate.leave(self)
+
+    def _tell_all(self, group: str, seconds: float, *, banned: bool, reason: str) -> None:
+        at = self._clock.wall()
+        event = RateLimitEvent(at=at, group=group, until=at + timedelta(seconds=seconds), banned=banned, reason=reason)
+        for listener in list(_listeners.get(self._gate, ())):
+            if listener._emit is not None and not listener._is_closed:
+                listener._emit(event)
+
+    def __repr__(self) -> str:
+        return f"<RateLimiter of {self._gate!r}{' closed' if self._is_closed else ''}>"
+
+
+_registry_lock = threading.Lock()  # guards _gates
+_gates: dict[str, HostGate] = {}
+_listeners: weakref.WeakKeyDictionary[HostGate, weakref.WeakSet[RateLimiter]] = weakref.WeakKeyDictionary()
+
+
+def _gate_of(host: str, clock: Clock) -> HostGate:
+    with _registry_lock:
+        if len(_gates) >= MAX_KNOWN_HOSTS:
+            for name in [name for name, gate in _gates.items() if gate.is_idle]:
+                del _gates[name]
+        return _gates.setdefault(host, HostGate(host, clock))
+
+
+def _start_over_in_child() -> None:
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    for name, gate in list(_gates.items()):
+        _gates[name] = gate.for_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_in_child)

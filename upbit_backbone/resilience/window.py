@@ -1,0 +1,156 @@
+"""How many requests a rate group may send now, decided purely: no lock, no clock, no thread.
+
+Upbit counts requests when they *arrive*, we when they leave. A slot therefore stays taken for the whole second after
+the latest moment at which its request can have arrived: its answer, or a little after its departure where the answer is
+slow. So bursts, slow connections and jitter never push an eleventh request into anybody's second.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SECOND: Final = 1.0
+CLOCK_MARGIN_SECONDS: Final = 0.02  # two clocks, rounding, the server's own scheduling
+TRANSIT_SECONDS: Final = 0.06  # a request that left is taken to have arrived by then
+HELD_SECONDS: Final = 30.0  # a slot that nobody settles (a dead thread) comes back after this
+
+# After a 429 the group is stopped, each time twice as long, and allowed half as much; both heal step by step.
+FIRST_PENALTY_SECONDS: Final = 1.0
+LONGEST_PENALTY_SECONDS: Final = 30.0
+HEALING_SECONDS: Final = 5.0
+
+
+class Slot:
+    """The right to send one request. `free_at` is when it stops counting; `sent_at` is None until it left."""
+
+    __slots__ = ("free_at", "held_since", "sent_at")
+
+    def __init__(self, now: float) -> None:
+        self.held_since = now
+        self.sent_at: float | None = None
+        self.free_at = now + HELD_SECONDS
+
+
+class Window:
+    """One rate group: at most `per_second` requests arrive in any second.
+
+    Every method is told the monotonic time, which never runs backwards.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self._slots: list[Slot] = []
+        self._ceiling = 0
+        self._paused_until = 0.0
+        self._offences = 0
+        self._offended_at = float("-inf")
+        self._healed_at = float("-inf")
+        self.penalties = 0
+        self.set_rate(per_second)
+
+    def set_rate(self, per_second: float) -> None:
+        self.per_second = per_second
+        self.limit = max(1, int(per_second))
+        self.span = max(SECOND, self.limit / per_second) + CLOCK_MARGIN_SECONDS
+        self._ceiling = self.limit
+
+    def available(self, now: float) -> int:
+        """Requests that may leave at once."""
+        self._heal(now)
+        self._forget(now)
+        if now < self._paused_until:
+            return 0
+        return max(0, self._ceiling - len(self._slots))
+
+    def take(self, now: float) -> Slot:
+        """A slot; the caller has looked at `available`."""
+        slot = Slot(now)
+        self._slots.append(slot)
+        return slot
+
+    def sent(self, slot: Slot, now: float, transit: float = TRANSIT_SECONDS) -> None:
+        slot.sent_at = now
+        slot.free_at = now + transit + self.span
+
+    def answered(self, slot: Slot, now: float) -> None:
+        """Whatever came back, the request had arrived by now."""
+        if slot.sent_at is not None:
+            slot.free_at = min(slot.free_at, now + self.span)
+
+    def give_back(self, slot: Slot) -> None:
+        """Nothing was sent: as if the slot had never been taken."""
+        if slot in self._slots and slot.sent_at is None:
+            self._slots.remove(slot)
+
+    def learn(self, remaining: int, sent_at: float, now: float) -> None:
+        """Upbit says `remaining` calls were left when a request sent at `sent_at` came in.
+
+        Where that is less than our own count leaves, someone else spends the same budget; his requests are counted
+        as if they were ours.
+        """
+        self._forget(now)
+        is_old_news = now - sent_at > SECOND / 2
+        strangers = self.limit - len(self._slots) - remaining
+        if is_old_news or strangers <= 0:
+            return
+        for _ in range(min(strangers, self.limit)):
+            self.sent(self.take(now), sent_at)
+
+    def penalise(self, seconds: float | None, sent_at: float, now: float) -> float | None:
+        """A 429 for a request sent at `sent_at`: until when the group stops.
+
+        None when it was already stopped for its sake: ten refusals of one burst are one offence.
+        """
+        self.penalties += 1
+        if sent_at < self._offended_at:
+            return None
+        self._offences += 1
+        self._offended_at = now
+        penalty = min(FIRST_PENALTY_SECONDS * 2 ** (self._offences - 1), LONGEST_PENALTY_SECONDS)
+        self._ceiling = max(1, self._ceiling // 2)
+        self._paused_until = max(self._paused_until, now + max(penalty, seconds or 0.0))
+        return self._paused_until
+
+    def pause(self, until: float) -> None:
+        """Send nothing before `until`, without any blame."""
+        self._paused_until = max(self._paused_until, until)
+
+    def paused_for(self, now: float) -> float:
+        return max(0.0, self._paused_until - now)
+
+    def earliest(self, now: float, ahead: int = 0) -> float:
+        """The earliest time at which, after `ahead` others, one more request can leave: never too late a guess."""
+        free = self.available(now)
+        start = max(now, self._paused_until)
+        if not self.paused_for(now) and ahead < free:
+            return now
+        # A slot whose request has not left yet cannot be free sooner than a span from now; or it is given back.
+        ends = sorted(now if slot.sent_at is None else slot.free_at for slot in self._slots)
+        spare = max(0, self._ceiling - len(ends))
+        times = [start] * spare + [max(start, end) for end in ends][len(ends) + spare - self._ceiling :]
+        rounds, place = divmod(ahead, self._ceiling)
+        return times[place] + rounds * SECOND
+
+    @property
+    def used(self) -> int:
+        return len(self._slots)
+
+    @property
+    def ceiling(self) -> int:
+        return self._ceiling
+
+    def _forget(self, now: float) -> None:
+        if self._slots and min(slot.free_at for slot in self._slots) <= now:
+            self._slots = [slot for slot in self._slots if slot.free_at > now]
+
+    def _heal(self, now: float) -> None:
+        """One step back to normal for each quiet stretch, longer the more often there was trouble."""
+        if not self._offences:
+            return
+        patience = HEALING_SECONDS * 2 ** min(self._offences - 1, 4)
+        if now - max(self._offended_at, self._paused_until, self._healed_at) < patience:
+            return
+        self._healed_at = now
+        self._ceiling += 1
+        if self._ceiling >= self.limit:
+            self._ceiling = self.limit
+            self._offences = 0

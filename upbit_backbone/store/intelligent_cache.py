@@ -1,0 +1,180 @@
+"""REST answers that may be given a second time. The only module that knows cachetools.
+
+Keys are tuples that begin with the kind of data and the market: `("ticker", "KRW-BTC")`. Each kind has a lifetime of its
+own. Live data is never kept here. An answer that was under way when its subject was invalidated is not stored: whoever
+asks Upbit notes the `generation` first and hands it in with the answer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from cachetools import TLRUCache
+
+from .._concurrency import SYSTEM_CLOCK, Clock
+from ..models.report import CacheStats
+
+MAX_ENTRIES: Final = 20_000
+MAX_SCOPES: Final = 10_000
+# Wall and monotonic clock part by more than this when the machine slept, and then every age is a lie.
+SLEEP_SECONDS: Final = 2.0
+
+Key = tuple[Hashable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """An entry answers for `fresh` seconds by default and is kept for `kept`, for those who allow more."""
+
+    fresh: float
+    kept: float
+
+
+LIFETIMES: Final[Mapping[str, Lifetime]] = MappingProxyType(
+    {
+        "ticker": Lifetime(1.0, 60.0),
+        "orderbook": Lifetime(1.0, 60.0),
+        "markets": Lifetime(300.0, 3600.0),
+        "candles": Lifetime(3600.0, 3600.0),  # pages of closed candles only: they do not change any more
+        "unknown": Lifetime(60.0, 60.0),  # markets that do not exist; one may be listed any minute
+    }
+)
+DEFAULT_LIFETIME: Final = Lifetime(1.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    value: Any
+    stored_at: float
+    fresh: float
+    kept: float
+
+
+class IntelligentCache:
+    """Thread-safe, bounded, with one lifetime per kind. The only owner of what it holds."""
+
+    def __init__(
+        self,
+        lifetimes: Mapping[str, Lifetime] | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        max_entries: int = MAX_ENTRIES,
+    ) -> None:
+        self._lifetimes = {**LIFETIMES, **(lifetimes or {})}
+        self._clock = clock
+        self._lock = threading.Lock()  # guards everything below; cachetools has no thread-safe class
+        self._entries: TLRUCache[Key, _Entry] = TLRUCache(
+            max_entries, ttu=lambda _, entry, now: now + entry.kept, timer=clock.monotonic
+        )
+        self._generation = 0
+        self._invalidated: dict[tuple[str | None, str | None], int] = {}
+        self._wall_minus_monotonic = self._clock_difference()
+        self._hits = self._misses = self._merged = self._stored = self._dropped = 0
+
+    def get_cached_data(self, key: Key, max_age: float | None = None) -> Any | None:
+        """The value for `key` if it is at most `max_age` seconds old (None: its kind's own measure), else None."""
+        with self._lock:
+            self._notice_sleep()
+            entry = self._entries.get(key)
+            if entry is not None:
+                age = self._clock.monotonic() - entry.stored_at
+                if age <= (entry.fresh if max_age is None else max_age) and max_age != 0:
+                    self._hits += 1
+                    return entry.value
+            self._misses += 1
+            return None
+
+    def generation(self) -> int:
+        """To be noted before asking Upbit, and handed in with the answer."""
+        with self._lock:
+            return self._generation
+
+    def is_outdated(self, key: Key, generation: int) -> bool:
+        """Whether the subject of `key` was invalidated since `generation`."""
+        with self._lock:
+            return self._is_outdated(key, generation)
+
+    def cache_data(
+        self,
+        key: Key,
+        value: Any,
+        ttl: float | None = None,
+        generation: int | None = None,
+        age: float = 0.0,
+    ) -> bool:
+        """Keep `value`, which is `age` seconds old already; False if its subject was invalidated since `generation`."""
+        lifetime = self._lifetimes.get(str(key[0]), DEFAULT_LIFETIME) if ttl is None else Lifetime(ttl, ttl)
+        with self._lock:
+            self._notice_sleep()
+            if generation is not None and self._is_outdated(key, generation):
+                return False
+            stored_at = self._clock.monotonic() - age
+            self._entries[key] = _Entry(value, stored_at, lifetime.fresh, lifetime.kept - age)
+            self._stored += 1
+            return True
+
+    def invalidate_cache(self, symbol: str | None = None, data_type: str | None = None) -> int:
+        """Forget everything, or what belongs to `symbol`, to `data_type`, or to both; how many entries that were."""
+        with self._lock:
+            return self._invalidate(symbol, None if data_type is None else str(data_type))
+
+    def count_merged(self, calls: int = 1) -> None:
+        """`calls` questions were answered by a request that was under way anyway."""
+        with self._lock:
+            self._merged += calls
+
+    def stats(self) -> CacheStats:
+        with self._lock:
+            return CacheStats(
+                hits=self._hits,
+                misses=self._misses,
+                merged=self._merged,
+                stored=self._stored,
+                invalidated=self._dropped,
+                size=len(self._entries),
+            )
+
+    def _invalidate(self, symbol: str | None, data_type: str | None) -> int:
+        self._generation += 1
+        if len(self._invalidated) >= MAX_SCOPES:
+            # Too many to remember one by one: better refuse a few good answers than keep a bad one.
+            self._invalidated = {(None, None): self._generation}
+        self._invalidated[symbol, data_type] = self._generation
+        doomed = [
+            key
+            for key in list(self._entries)
+            if (symbol is None or symbol in key[1:2]) and (data_type is None or str(key[0]) == data_type)
+        ]
+        for key in doomed:
+            self._entries.pop(key, None)
+        self._dropped += len(doomed)
+        return len(doomed)
+
+    def _is_outdated(self, key: Key, generation: int) -> bool:
+        kind, symbol = str(key[0]), str(key[1]) if len(key) > 1 else None
+        scopes = ((None, None), (symbol, None), (None, kind), (symbol, kind))
+        return any(self._invalidated.get(scope, 0) > generation for scope in scopes)
+
+    def _clock_difference(self) -> float:
+        return self._clock.wall().timestamp() - self._clock.monotonic()
+
+    def _notice_sleep(self) -> None:
+        difference = self._clock_difference()
+        jumped = abs(difference - self._wall_minus_monotonic) > SLEEP_SECONDS
+        self._wall_minus_monotonic = difference
+        if jumped:
+            self._invalidate(None, None)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._entries)
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        return (
+            f"<IntelligentCache {stats.size} entries, {stats.hits} hits, {stats.misses} misses, {stats.merged} merged>"
+        )
