@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from .topic import Topic
+
 
 class Pulse:
     """Written by its session's own thread only; read by anyone without a lock (each attribute is replaced whole).
 
     `epoch` grows with every connection, so that data from before a break can never pass for data after it.
     `heard_at` is the monotonic time of the last sign of life (data, pong or UP). `suspect` holds while a silent
-    stall is suspected. `connected` is False from the moment the line is known to be lost.
+    stall is suspected; `mute` are single topics proven mute while the others flow. `connected` is False from the
+    moment the line is known to be lost.
     """
 
-    __slots__ = ("connected", "epoch", "heard_at", "session", "suspect")
+    __slots__ = ("connected", "epoch", "heard_at", "mute", "session", "suspect")
 
     def __init__(self, session: str) -> None:
         self.session = session
@@ -19,6 +22,7 @@ class Pulse:
         self.connected = False
         self.heard_at = float("-inf")
         self.suspect = False
+        self.mute: frozenset[Topic] = frozenset()
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "not connected"
