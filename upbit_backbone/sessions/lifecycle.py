@@ -1,0 +1,317 @@
+"""The life of one WebSocket session as a table: what happens in which state, and what is to be done then. Pure.
+
+Inputs come in with the time; effects come out. No socket, no clock, no thread: the same object runs in a
+session's thread and, years of faults in minutes, in the simulation.
+
+    IDLE ──wish──▶ CONNECTING ──opened──▶ LIVE ──lost──▶ WAITING ──time──▶ CONNECTING
+                        └──failed──▶ WAITING      close, from anywhere ──▶ CLOSED, for good
+
+What the table does not hold changes nothing: an answer that comes too late meets a state without a row for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from math import inf
+from typing import Any, Final
+
+from ..config import BackboneConfig
+from ..errors import BannedError, RateLimitError
+from ..models.events import ConnectionState
+from ..models.notice import StreamError
+from ..models.pulse import Pulse
+from ..models.topic import Topic
+from ..resilience.backoff import Random
+from . import effects as do
+from . import inputs as on
+from .first_frames import FirstFrames
+from .line import NORMAL_CLOSE, Line, Lost
+from .record import Record, said
+from .recovery import Recovery
+from .shared import Shared
+from .silence import SilenceWatch
+from .subscription_plan import SubscriptionPlan
+
+IDLE, CONNECTING, LIVE = ConnectionState.IDLE, ConnectionState.CONNECTING, ConnectionState.LIVE
+WAITING, CLOSED = ConnectionState.WAITING, ConnectionState.CLOSED
+
+CONNECT_GROUP: Final = "websocket-connect"
+
+
+class Lifecycle:
+    """Decides everything about one session. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        session: str,
+        config: BackboneConfig,
+        *,
+        random: Random,
+        wall: Callable[[], datetime],
+        next_epoch: Callable[[], int],
+    ) -> None:
+        self.pulse = Pulse(session)
+        self.record = Record(session, wall)
+        self._plan = SubscriptionPlan()
+        self._recovery = Recovery(config, random)
+        self._silence = SilenceWatch(config.stall_probe_seconds)
+        self._first_frames = FirstFrames(config.first_frame_seconds)
+        self._shared = Shared(
+            config,
+            random,
+            self.pulse,
+            self.record,
+            self._plan,
+            self._recovery,
+            self._silence,
+            self._first_frames,
+        )
+        self._effects = self._shared.effects
+        self._next_epoch = next_epoch
+        self._promised_wake = inf
+        self.line: Line | None = None  # the present connection, or the latest one
+
+    @property
+    def state(self) -> ConnectionState:
+        return self.record.state
+
+    @property
+    def topics(self) -> frozenset[Topic]:
+        return self._plan.wanted
+
+    def handle(self, happened: on.Input, now: float) -> list[do.Effect]:
+        """What is to be done about it, in this order."""
+        row = TABLE.get((self.record.state, type(happened)))
+        if row is None:
+            return []
+        row(self, happened, now)
+        effects = self._effects.copy()
+        self._effects.clear()
+        return effects
+
+    def next_wake(self) -> float:
+        """The time by which the next Tick is needed; inf while only others can change anything."""
+        self._promised_wake = self._wake_at()
+        return self._promised_wake
+
+    def _wake_at(self) -> float:
+        if self.state is LIVE:
+            return self._open_line.due
+        return self._recovery.retry_at if self.state is WAITING else inf
+
+    @property
+    def _open_line(self) -> Line:
+        assert self.line is not None  # noqa: S101  # no row of LIVE is reached without one
+        return self.line
+
+    # Connecting
+
+    def _connect(self, reason: str, now: float) -> None:
+        self._recovery.dialling(now)
+        self._enter(CONNECTING, reason, now, attempt=self._recovery.attempt)
+        self._effects.append(do.Dial())
+
+    def _opened(self, _: on.Opened, now: float) -> None:
+        self.pulse.epoch = self._next_epoch()
+        self.pulse.suspect = False
+        self.pulse.mute = frozenset()
+        self.pulse.heard_at = now
+        self.pulse.connected = True
+        self._recovery.opened(now)
+        self._enter(LIVE, "connected", now)
+        self.line = Line(self._shared, now)
+
+    def _open_failed(self, failed: on.OpenFailed, now: float) -> None:
+        error = failed.error
+        self._recovery.open_failed(error, now)
+        if isinstance(error, RateLimitError):
+            seconds, banned = self._recovery.retry_at - now, isinstance(error, BannedError)
+            self._effects.append(do.ReportRefusal(error))
+            self._shared.emit(self.record.limited(CONNECT_GROUP, seconds, said(error), banned=banned))
+        self._wait(said(error), now)
+
+    def _open_deferred(self, deferred: on.OpenDeferred, now: float) -> None:
+        self._recovery.deferred(deferred.error, now)
+        self._pause(said(deferred.error), now)
+
+    # Losing the line
+
+    def _lose(self, lost: Lost, now: float) -> None:
+        """The connection is useless: give it back, tell whom it concerns, go on as the retry policy says."""
+        self._hang_up(lost.say)
+        interrupted = self._plan.streamed & self._plan.wanted
+        if interrupted:
+            self._effects.append(do.TellInterrupted(self.pulse.epoch, interrupted, lost.reason))
+        self._recovery.line_lost(now)
+        self._wait(lost.reason, now, lost.code)
+
+    def _hang_up(self, say: int | None) -> None:
+        self.pulse.connected = False
+        self._first_frames.line_lost()
+        self._silence.stop()
+        self._effects.append(do.Drop(say))
+
+    def _wait(self, reason: str, now: float, code: int | None = None) -> None:
+        """After a loss or failure: between two attempts."""
+        self.record.lost(now, reason)
+        self._pause(reason, now, code)
+
+    def _pause(self, reason: str, now: float, code: int | None = None) -> None:
+        """Until the next attempt; or at rest, if meanwhile nobody wants anything."""
+        if not self._plan.target:
+            self._rest(reason, now)
+            return
+        retry_in = max(0.0, self._recovery.retry_at - now)
+        self._enter(WAITING, reason, now, code=code, retry_in=retry_in, attempt=self._recovery.attempt)
+        if retry_in <= 0:
+            self._connect(reason, now)
+
+    def _rest(self, reason: str, now: float) -> None:
+        self.record.forgive()
+        self._enter(IDLE, reason, now)
+        self._effects.append(do.BecameIdle())
+
+    def _line_lost(self, lost: on.LineLost, now: float) -> None:
+        self._lose(Lost(lost.reason, code=lost.code), now)
+
+    def _reconnect(self, asked: on.ReconnectRequested, now: float) -> None:
+        self._lose(Lost(asked.reason, say=NORMAL_CLOSE), now)
+
+    def _woke_up(self, jump: on.ClockJumped, now: float) -> None:
+        self._recovery.start_over()
+        self._lose(Lost(f"the machine slept for {jump.seconds:.0f} s"), now)
+
+    def _crashed(self, crash: on.Crashed, now: float) -> None:
+        self._lose(Lost(f"the session's thread failed: {said(crash.error)}"), now)
+
+    def _crashed_dialling(self, crash: on.Crashed, now: float) -> None:
+        self._recovery.line_lost(now)
+        self._wait(f"the session's thread failed: {said(crash.error)}", now)
+
+    def _close_live(self, _: on.CloseRequested, now: float) -> None:
+        self._hang_up(NORMAL_CLOSE)
+        self._enter(CLOSED, "closed", now)
+
+    def _close(self, _: on.CloseRequested, now: float) -> None:
+        self._enter(CLOSED, "closed", now)
+
+    # Waiting and resting
+
+    def _tick_waiting(self, _: on.Tick, now: float) -> None:
+        if now >= self._recovery.retry_at:
+            self._connect("trying again", now)
+
+    def _retry_now(self, _: on.ReconnectRequested | on.ClockJumped, now: float) -> None:
+        self._recovery.retry_now(now)
+        self._tick_waiting(on.Tick(), now)
+
+    def _noticed_late(self, noticed: on.Noticed, now: float) -> None:
+        """Upbit's complaint and its close may come in one read, and the close is dealt with first."""
+        if noticed.epoch != self.pulse.epoch:
+            return
+        for notice in noticed.notices:
+            if isinstance(notice, StreamError):
+                self._open_line.speaker.complained(notice, now)
+
+    def _wish(self, changed: on.WishesChanged, now: float) -> None:
+        self._plan.wish(changed.wishes)
+        self._first_frames.keep(self._plan.wanted)
+        self._silence.keep(self._plan.wanted)
+
+    def _wish_idle(self, changed: on.WishesChanged, now: float) -> None:
+        self._wish(changed, now)
+        if self._plan.target and now < self._recovery.retry_at:
+            self._pause("waiting for the next attempt", now)
+        elif self._plan.target:
+            self._connect("somebody wants data", now)
+
+    def _wish_waiting(self, changed: on.WishesChanged, now: float) -> None:
+        self._wish(changed, now)
+        if not self._plan.target:
+            self._rest("nobody wants anything", now)
+
+    def _ban(self, ban: on.BanImposed, now: float) -> None:
+        self._recovery.ban(now + ban.seconds)
+
+    # Living
+
+    def _wish_live(self, changed: on.WishesChanged, now: float) -> None:
+        self._wish(changed, now)
+        self._open_line.speaker.reconsider(now)
+
+    def _ban_live(self, ban: on.BanImposed, now: float) -> None:
+        self._ban(ban, now)
+        self._open_line.speaker.hold_until(now + ban.seconds)
+
+    def _received(self, received: on.Received, now: float) -> None:
+        self._unless_lost(self._open_line.received(received.data, now), now)
+
+    def _noticed(self, noticed: on.Noticed, now: float) -> None:
+        if noticed.epoch == self.pulse.epoch:
+            self._open_line.noticed(noticed, now)
+
+    def _silent_found(self, found: on.SilentFound, now: float) -> None:
+        if found.epoch == self.pulse.epoch:
+            self._open_line.silent_found(found, now)
+
+    def _probe_answered(self, answer: on.ProbeAnswered, now: float) -> None:
+        if answer.epoch == self.pulse.epoch:
+            self._unless_lost(self._open_line.probe_answered(answer, now), now)
+
+    def _tick_live(self, _: on.Tick, now: float) -> None:
+        if now >= self._open_line.due:
+            own_lag = max(0.0, now - self._promised_wake)
+            self._unless_lost(self._open_line.tick(now, own_lag), now)
+
+    def _unless_lost(self, lost: Lost | None, now: float) -> None:
+        if lost is None:
+            return
+        if lost.is_idle:
+            self._hang_up(lost.say)
+            self._effects.append(do.TellSubscribed(self.pulse.epoch, frozenset()))
+            self._rest(lost.reason, now)
+        else:
+            self._lose(lost, now)
+
+    def _enter(self, state: ConnectionState, reason: str, now: float, **details: Any) -> None:
+        self._shared.emit(self.record.entered(state, reason, now, **details))
+
+    def __repr__(self) -> str:
+        return f"<Lifecycle {self.pulse.session} {self.state} {len(self.topics)} topics>"
+
+
+# (state, input) -> what happens. A missing row means: changes nothing. CLOSED has no rows.
+TABLE: Final[dict[tuple[ConnectionState, type], Callable[[Lifecycle, Any, float], None]]] = {
+    (IDLE, on.WishesChanged): Lifecycle._wish_idle,
+    (IDLE, on.BanImposed): Lifecycle._ban,
+    (IDLE, on.CloseRequested): Lifecycle._close,
+    (CONNECTING, on.WishesChanged): Lifecycle._wish,
+    (CONNECTING, on.BanImposed): Lifecycle._ban,
+    (CONNECTING, on.Opened): Lifecycle._opened,
+    (CONNECTING, on.OpenFailed): Lifecycle._open_failed,
+    (CONNECTING, on.OpenDeferred): Lifecycle._open_deferred,
+    (CONNECTING, on.Noticed): Lifecycle._noticed_late,
+    (CONNECTING, on.Crashed): Lifecycle._crashed_dialling,
+    (CONNECTING, on.CloseRequested): Lifecycle._close,
+    (LIVE, on.WishesChanged): Lifecycle._wish_live,
+    (LIVE, on.BanImposed): Lifecycle._ban_live,
+    (LIVE, on.Received): Lifecycle._received,
+    (LIVE, on.Noticed): Lifecycle._noticed,
+    (LIVE, on.SilentFound): Lifecycle._silent_found,
+    (LIVE, on.ProbeAnswered): Lifecycle._probe_answered,
+    (LIVE, on.Tick): Lifecycle._tick_live,
+    (LIVE, on.LineLost): Lifecycle._line_lost,
+    (LIVE, on.ReconnectRequested): Lifecycle._reconnect,
+    (LIVE, on.ClockJumped): Lifecycle._woke_up,
+    (LIVE, on.Crashed): Lifecycle._crashed,
+    (LIVE, on.CloseRequested): Lifecycle._close_live,
+    (WAITING, on.WishesChanged): Lifecycle._wish_waiting,
+    (WAITING, on.BanImposed): Lifecycle._ban,
+    (WAITING, on.Noticed): Lifecycle._noticed_late,
+    (WAITING, on.Tick): Lifecycle._tick_waiting,
+    (WAITING, on.ReconnectRequested): Lifecycle._retry_now,
+    (WAITING, on.ClockJumped): Lifecycle._retry_now,
+    (WAITING, on.Crashed): Lifecycle._crashed_dialling,
+    (WAITING, on.CloseRequested): Lifecycle._close,
+}

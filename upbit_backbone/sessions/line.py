@@ -1,0 +1,165 @@
+"""One open connection: what it says, what we hear, and the moment it has become useless. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ..models.notice import FirstFrame, Notice, StreamError, SubscriptionList
+from ..models.topic import Topic
+from ..wire.frames import Close, FrameEvent, FrameReader, Ping, Pong, ProtocolViolation
+from .effects import AskSilent, Deliver, SendPing, SendPong, StartProbe
+from .inputs import Noticed, ProbeAnswered, SilentFound
+from .liveness import Liveness
+from .pacing import PongPacer
+from .record import said
+from .shared import Shared
+from .speaker import Speaker
+
+NORMAL_CLOSE: Final = 1000
+NO_STATUS: Final = 1005
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Why the line is of no use any more; `say` is the close code to send first, if any."""
+
+    reason: str
+    code: int | None = None
+    say: int | None = None
+    is_idle: bool = False
+
+
+class Line:
+    """Everything that belongs to one connection and dies with it."""
+
+    def __init__(self, shared: Shared, now: float) -> None:
+        config = shared.config
+        self._shared = shared
+        self._reader = FrameReader()
+        self._pongs = PongPacer()
+        self.liveness = Liveness(now, config.ping_interval_seconds, config.pong_timeout_seconds)
+        self.speaker = Speaker(shared, now)
+
+    @property
+    def due(self) -> float:
+        shared = self._shared
+        return min(self.liveness.due, self._pongs.due, self.speaker.due, shared.silence.due, shared.recovery.due)
+
+    def received(self, data: bytes, now: float) -> Lost | None:
+        shared = self._shared
+        self.liveness.heard(now)
+        shared.record.bytes += len(data)
+        events = self._reader.feed(data)
+        if not events:
+            return None
+        shared.pulse.heard_at = now
+        frames = [event for event in events if type(event) is bytes]
+        if frames:
+            shared.record.messages += len(frames)
+            shared.effects.append(Deliver(shared.pulse.epoch, frames))
+        if len(frames) == len(events):
+            return None
+        return self._hear_controls([event for event in events if type(event) is not bytes], now)
+
+    def _hear_controls(self, events: list[FrameEvent], now: float) -> Lost | None:
+        for event in events:
+            match event:
+                case Ping(payload):
+                    self._pongs.pinged(payload)
+                case Pong(payload):
+                    self.liveness.ponged(payload, now)
+                case Close(code, reason):
+                    return Lost(f"closed by Upbit: {code} {reason}".rstrip(), code=code, say=code)
+                case ProtocolViolation():
+                    return Lost(said(event), code=event.close_code, say=event.close_code)
+        self._pong(now)
+        return None
+
+    def noticed(self, noticed: Noticed, now: float) -> None:
+        """What the sink made of our frames: everything that is not about the session was data."""
+        about_us = sum(type(notice) is not FirstFrame for notice in noticed.notices)
+        if noticed.frames > about_us:
+            self._data_came(now)
+        for notice in noticed.notices:
+            self._hear(notice, now)
+
+    def _data_came(self, now: float) -> None:
+        shared = self._shared
+        shared.record.last_data_at = now
+        shared.recovery.data_came(now)
+        if shared.silence.heard(now):
+            shared.emit(shared.record.stale(shared.plan.wanted, stale=False, reason="data flows again"))
+
+    def _hear(self, notice: Notice, now: float) -> None:
+        shared = self._shared
+        match notice:
+            case FirstFrame(topic):
+                if shared.first_frames.arrived(topic):
+                    reason = "the first frame came after all"
+                    shared.emit(shared.record.topics(frozenset({topic}), reason, is_error=False))
+            case StreamError():
+                self.speaker.complained(notice, now)
+            case SubscriptionList():
+                self.speaker.audited(notice, now)
+
+    def silent_found(self, found: SilentFound, now: float) -> None:
+        shared = self._shared
+        streamed = shared.plan.streamed
+        awake = shared.silence.awake(found.topics)
+        if awake:
+            self._set_mute()
+            shared.emit(shared.record.stale(awake, stale=False, reason="data flows again"))
+        self._probe(shared.silence.silent(found.topics, streamed, now))
+
+    def probe_answered(self, answer: ProbeAnswered, now: float) -> Lost | None:
+        shared = self._shared
+        before = shared.silence.mute
+        if shared.silence.answered(answer.topics, answer.verdict):
+            shared.pulse.suspect = True
+            reason = "silent although there were trades"
+            shared.emit(shared.record.stale(shared.plan.wanted, stale=True, reason=reason))
+            return Lost(reason, say=NORMAL_CLOSE)
+        mute = shared.silence.mute - before
+        if mute:
+            self._set_mute()
+            reason = "silent although there were trades; other topics flow"
+            shared.emit(shared.record.stale(mute, stale=True, reason=reason))
+            if shared.silence.may_resend(mute, now):
+                self.speaker.repeat(now)
+        return None
+
+    def _set_mute(self) -> None:
+        self._shared.pulse.mute = self._shared.silence.mute
+
+    def tick(self, now: float, own_lag: float) -> Lost | None:
+        if self.liveness.is_frozen(now, own_lag):
+            seconds = now - self.liveness.heard_at
+            return Lost(f"nothing heard for {seconds:.1f} s, pings unanswered")
+        if self.speaker.is_idle(now):
+            return Lost("nobody wants anything", say=NORMAL_CLOSE, is_idle=True)
+        ping = self.liveness.ping(now)
+        if ping is not None:
+            self._shared.effects.append(SendPing(ping))
+        self._pong(now)
+        self.speaker.tick(now)
+        self._look_for_silence(now)
+        self._shared.recovery.prove(now)
+        return None
+
+    def _pong(self, now: float) -> None:
+        payload = self._pongs.take(now)
+        if payload is not None:
+            self._shared.effects.append(SendPong(payload))
+
+    def _look_for_silence(self, now: float) -> None:
+        shared = self._shared
+        streamed = shared.plan.streamed & shared.plan.wanted
+        self._probe(shared.silence.probe_whole_line(streamed, now))
+        since = shared.silence.question(now)
+        if since is not None and streamed:
+            shared.effects.append(AskSilent(shared.pulse.epoch, streamed, since))
+
+    def _probe(self, topics: frozenset[Topic] | None) -> None:
+        if topics:
+            self._shared.effects.append(StartProbe(self._shared.pulse.epoch, topics))

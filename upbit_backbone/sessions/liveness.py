@@ -1,0 +1,71 @@
+"""Is the peer still there? A ping at regular intervals, and an answer of any kind in time. Pure."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+# Less than this is how late any thread may run on a busy machine; more means that we ourselves were starved.
+OWN_LAG_SECONDS: Final = 0.5
+
+
+class Liveness:
+    """Pings and their deadlines on one connection.
+
+    Any byte received proves the peer alive: on a slow line the pong waits behind data. A deadline that finds
+    our own loop late is put off by that lag, because what the peer sent meanwhile may not have reached us.
+    """
+
+    def __init__(self, now: float, interval: float, timeout: float) -> None:
+        self._interval = interval
+        self._timeout = timeout
+        self._next_ping = now + interval
+        self._asked_at: float | None = None  # since when nothing at all was heard after a ping
+        self._grace = 0.0
+        self._count = 0
+        self._ping_sent_at = -inf
+        self.heard_at = now
+        self.pong_at: float | None = None
+        self.pong_seconds: float | None = None
+
+    def heard(self, now: float) -> None:
+        self.heard_at = now
+        self._asked_at = None
+        self._grace = 0.0
+
+    def ponged(self, payload: bytes, now: float) -> None:
+        if payload == self._payload():
+            self.pong_at = now
+            self.pong_seconds = now - self._ping_sent_at
+
+    def ping(self, now: float) -> bytes | None:
+        """The ping to send now, if one is due."""
+        if now < self._next_ping:
+            return None
+        self._count += 1
+        self._ping_sent_at = now
+        self._next_ping = now + self._interval
+        if self._asked_at is None:
+            self._asked_at = now
+        return self._payload()
+
+    def is_frozen(self, now: float, own_lag: float) -> bool:
+        """Whether nothing came for the whole time an answer may take."""
+        if self._asked_at is None or now < self._deadline:
+            return False
+        is_our_own_fault = own_lag > OWN_LAG_SECONDS and self._grace < self._timeout
+        if is_our_own_fault:
+            self._grace += max(own_lag, now - self._deadline + OWN_LAG_SECONDS)
+            return now >= self._deadline
+        return True
+
+    @property
+    def due(self) -> float:
+        return min(self._next_ping, self._deadline)
+
+    @property
+    def _deadline(self) -> float:
+        return inf if self._asked_at is None else self._asked_at + self._timeout + self._grace
+
+    def _payload(self) -> bytes:
+        return b"%d" % self._count

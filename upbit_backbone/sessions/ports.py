@@ -1,0 +1,72 @@
+"""What sessions need from others, as questions: a connection, somebody who takes the frames, a probe by REST."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from .._concurrency import Deadline
+from ..errors import RateLimitError
+from ..models.events import Event
+from ..models.notice import Notice
+from ..models.pulse import Pulse
+from ..models.topic import Topic
+
+
+class Connection(Protocol):
+    """An open WebSocket owned by one I/O thread; only `abort` may be called from others."""
+
+    def fileno(self) -> int: ...
+
+    def pending(self) -> int: ...
+
+    def recv(self) -> bytes | None:
+        """What is there, without waiting: None if nothing is, b"" at the end. NetworkError when broken."""
+
+    def send_text(self, text: str) -> None: ...
+
+    def send_ping(self, payload: bytes = b"") -> None: ...
+
+    def send_pong(self, payload: bytes = b"") -> None: ...
+
+    def send_close(self, code: int = 1000) -> bool: ...
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Dial(Protocol):
+    """Opens a connection by `deadline`, or raises an error of ours; setting `stop` calls it off."""
+
+    def __call__(self, deadline: Deadline, *, stop: threading.Event) -> Connection: ...
+
+
+class FrameSink(Protocol):
+    """Takes what sessions receive. Called on the session's thread: never blocks, never raises."""
+
+    def frames(self, pulse: Pulse, epoch: int, frames: list[bytes], monotonic: float) -> Sequence[Notice]:
+        """Data of this epoch, in wire order. Returns what concerns the session itself."""
+
+    def subscribed(self, pulse: Pulse, epoch: int, topics: frozenset[Topic]) -> None:
+        """The session now streams exactly `topics`.
+
+        Those that were not in the previous set of the same epoch await their first frame; those no longer in
+        it are not streamed any more. An empty set: the connection was closed because nobody wanted anything.
+        """
+
+    def interrupted(self, pulse: Pulse, epoch: int, topics: frozenset[Topic], reason: str) -> None:
+        """The line was lost, and with it the streams of `topics`, which are still wanted."""
+
+
+Emit = Callable[[Event], None]
+# Blocks until a connect is allowed or the deadline is near; raises RateLimitError, BannedError or a timeout.
+AcquireConnect = Callable[[Deadline], None]
+# Told of every 429 and 418 at the handshake, so that the whole process can keep them.
+Refused = Callable[[RateLimitError], None]
+# True: REST shows newer trades than the stream gave. False: the market is quiet. None: unknown. Blocks.
+Probe = Callable[[frozenset[Topic]], bool | None]
+RunJob = Callable[[Callable[[], None]], object]
+# Which of these topics had no frame since the given monotonic time.
+SilentTopics = Callable[[frozenset[Topic], float], frozenset[Topic]]

@@ -1,0 +1,114 @@
+"""When to connect again: at once after a first break, ever more slowly while nothing helps. Pure."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+from ..config import BackboneConfig
+from ..errors import BannedError, RateLimitError, UpbitBackboneError
+from ..resilience.backoff import Backoff, Random
+
+OFFLINE_AFTER_SECONDS: Final = 60.0  # trouble that has lasted this long is an outage, not an accident
+PERMANENT_SECONDS: Final = 60.0  # 401, 403, 404, TLS: waiting alone repairs nothing
+LIMITED_SECONDS: Final = 1.0  # a 429 without a time: Upbit counts per second
+BANNED_SECONDS: Final = 60.0  # a 418 without a time
+DEFERRED_SECONDS: Final = 0.1
+DATA_PROVES_SECONDS: Final = 10.0
+MIN_PAUSE_SECONDS: Final = 0.5
+
+
+class Recovery:
+    """One session's patience. Only proven health, never a mere handshake, makes it start over."""
+
+    def __init__(self, config: BackboneConfig, random: Random) -> None:
+        self._fresh = Backoff(cap=config.reconnect_cap_seconds)
+        self._offline_cap = config.offline_reconnect_cap_seconds
+        self._healthy_after = config.healthy_after_seconds
+        self._random = random
+        self._backoff = self._fresh
+        self._troubled_since: float | None = None
+        self._attempt_at = -inf
+        self._banned_until = -inf
+        self._healthy_at = inf
+        self.retry_at = -inf
+
+    @property
+    def attempt(self) -> int:
+        return self._backoff.attempt
+
+    @property
+    def banned_until(self) -> float:
+        return self._banned_until
+
+    def dialling(self, now: float) -> None:
+        self._attempt_at = now
+        if self._troubled_since is None:
+            self._troubled_since = now
+
+    def opened(self, now: float) -> None:
+        self._healthy_at = now + self._healthy_after
+
+    def data_came(self, now: float) -> None:
+        self._healthy_at = min(self._healthy_at, now + DATA_PROVES_SECONDS)
+        self._troubled_since = None
+
+    @property
+    def due(self) -> float:
+        return self._healthy_at
+
+    def prove(self, now: float) -> None:
+        """Enough health was seen: the next break is a first break again."""
+        if now >= self._healthy_at:
+            self.start_over()
+
+    def start_over(self) -> None:
+        self._backoff = self._fresh
+        self._troubled_since = None
+        self._healthy_at = inf
+
+    def line_lost(self, now: float) -> None:
+        """A connection that had been open is gone."""
+        self._healthy_at = inf
+        if self._troubled_since is None:
+            self._troubled_since = now
+        self._retry_after(self._delay(now), now, counted_from=now)
+
+    def open_failed(self, error: UpbitBackboneError, now: float) -> None:
+        if isinstance(error, BannedError):
+            self.ban(now + (error.retry_after or BANNED_SECONDS))
+            self._retry_after(0.0, now, counted_from=now)
+        elif isinstance(error, RateLimitError):
+            wait = max(error.retry_after or LIMITED_SECONDS, self._delay(now))
+            self._retry_after(wait, now, counted_from=now)
+        elif not error.retryable:
+            delay, self._backoff = self._backoff.retry_slowly(PERMANENT_SECONDS, self._random)
+            self._retry_after(delay, now, counted_from=self._attempt_at)
+        else:
+            self._retry_after(self._delay(now), now, counted_from=self._attempt_at)
+
+    def deferred(self, error: UpbitBackboneError, now: float) -> None:
+        """Our own limiter asks for patience; that is no failed attempt."""
+        if isinstance(error, BannedError):
+            self.ban(now + (error.retry_after or BANNED_SECONDS))
+        self.retry_at = max(now + (error.retry_after or DEFERRED_SECONDS), self._banned_until)
+
+    def ban(self, until: float) -> None:
+        self._banned_until = max(self._banned_until, until)
+        self.retry_at = max(self.retry_at, self._banned_until)
+
+    def retry_now(self, now: float) -> None:
+        self.retry_at = max(now, self._banned_until)
+
+    def _delay(self, now: float) -> float:
+        is_outage = self._troubled_since is not None and now - self._troubled_since > OFFLINE_AFTER_SECONDS
+        if is_outage:
+            delay, self._backoff = self._backoff.retry_slowly(self._offline_cap, self._random)
+        else:
+            delay, self._backoff = self._backoff.retry(self._random)
+        return delay
+
+    def _retry_after(self, delay: float, now: float, *, counted_from: float) -> None:
+        # An attempt that took long has done part of the waiting, but never all of it.
+        pause = now + min(delay, MIN_PAUSE_SECONDS)
+        self.retry_at = max(pause, counted_from + delay, self._banned_until)

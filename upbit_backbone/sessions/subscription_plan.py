@@ -1,0 +1,112 @@
+"""What is wished, what Upbit was told, and what it will not have. Pure.
+
+Upbit answers a message it dislikes with an error object that names no code, and closes. Topics that were sent
+without such an answer are trusted; the others of the offending message are suspects. They are halved until
+the offender stands alone, and it is left out from then on, so that one bad topic can neither take the others
+down nor keep the session in a circle.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+from ..models.topic import Topic, Wish
+
+TRIAL_SECONDS: Final = 2.0  # Upbit's complaints come within 0.2 s of the message
+
+
+class SubscriptionPlan:
+    """The wished set of one session and its way to the server."""
+
+    def __init__(self) -> None:
+        self._wishes: dict[Topic, Wish] = {}
+        self._trusted: set[Topic] = set()
+        self._held: list[frozenset[Topic]] = []  # suspects that wait for their turn
+        self._refused: set[Topic] = set()
+        self._trial_ends = inf
+        self._must_repeat = False
+        self.target: frozenset[Wish] = frozenset()  # what the next message has to say
+        self.sent: frozenset[Wish] | None = None  # by this connection's latest message
+
+    def wish(self, wishes: frozenset[Wish]) -> None:
+        """This is the whole set wanted from now on. A refused topic gets a new chance once it was let go."""
+        self._wishes = {wish.topic: wish for wish in wishes}
+        wanted = self._wishes.keys()
+        self._trusted &= wanted
+        self._refused &= wanted
+        self._held = [group & wanted for group in self._held if group & wanted]
+        self._aim()
+
+    def line_opened(self) -> None:
+        self.sent = None
+        self._trial_ends = inf
+        self._must_repeat = False
+
+    def repeat(self) -> None:
+        """Say it again, though nothing changed."""
+        self._must_repeat = True
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something is to be said: never an empty set, which Upbit has no words for."""
+        return bool(self.target) and (self._must_repeat or self.target != self.sent)
+
+    def say(self, now: float) -> frozenset[Topic]:
+        """The target is being sent; the topics among it that are new on this connection."""
+        before = self.streamed
+        self.sent = self.target
+        self._must_repeat = False
+        self._trial_ends = now + TRIAL_SECONDS
+        return self.streamed - before
+
+    @property
+    def streamed(self) -> frozenset[Topic]:
+        """What Upbit streams on this connection as far as we told it."""
+        return frozenset(wish.topic for wish in self.sent or ())
+
+    @property
+    def wanted(self) -> frozenset[Topic]:
+        return frozenset(self._wishes)
+
+    @property
+    def due(self) -> float:
+        return self._trial_ends
+
+    def end_trial(self, now: float) -> None:
+        """Trust what was sent without complaint, and let the next suspects try."""
+        if now < self._trial_ends:
+            return
+        self._trial_ends = inf
+        self._trusted |= self.streamed & self._wishes.keys()
+        if self._held:
+            self._held.pop()
+            self._aim()
+
+    def complaint(self) -> frozenset[Topic]:
+        """Upbit refused the latest message; the topics that are given up for it, none while suspects remain."""
+        self._trial_ends = inf
+        self._must_repeat = True
+        suspects = sorted((self.streamed & self._wishes.keys()) - self._trusted)
+        guilty: frozenset[Topic] = frozenset()
+        if not suspects:
+            self._trusted.clear()  # Upbit has changed its mind about a topic it used to accept
+        elif len(suspects) == 1:
+            guilty = frozenset(suspects)
+            self._refused |= guilty
+        else:
+            self._held.append(frozenset(suspects[len(suspects) // 2 :]))
+        self._aim()
+        return guilty
+
+    def _aim(self) -> None:
+        self.target = self._allowed()
+        while not self.target and self._held:
+            self._held.pop()
+            self.target = self._allowed()
+
+    def _allowed(self) -> frozenset[Wish]:
+        left_out = self._refused.union(*self._held)
+        if not left_out:
+            return frozenset(self._wishes.values())
+        return frozenset(wish for topic, wish in self._wishes.items() if topic not in left_out)
