@@ -1,0 +1,123 @@
+"""Which connection carries which topic: few connections, evenly loaded, one symbol's topics together.
+
+No lock, no clock: the manager calls it under its own lock. A topic stays where it is for as long as it is
+wanted, because moving it would cost a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Final, Generic, TypeVar
+
+from ..errors import SubscriptionError
+from ..models.enums import DataType
+from ..models.topic import Topic
+
+# Frames per second to expect of a lively KRW market (measured: books every 100 ms at most, candles each second).
+TYPE_WEIGHTS: Final = {DataType.ORDERBOOK: 4.0, DataType.TICKER: 1.5, DataType.TRADE: 1.5}
+CANDLE_WEIGHT: Final = 0.5
+QUIET_QUOTE_FACTOR: Final = 0.3  # BTC and USDT markets trade far less
+LOUD_QUOTES: Final = frozenset({"KRW", "SGD", "IDR", "THB"})
+COMFORTABLE_WEIGHT: Final = 1500.0  # expected frames per second above which a further connection is opened
+
+Carrier = TypeVar("Carrier", bound=Hashable)
+
+
+def weight(topic: Topic) -> float:
+    """Frames per second to expect of `topic`."""
+    quote = topic.symbol.partition("-")[0]
+    factor = 1.0 if quote in LOUD_QUOTES else QUIET_QUOTE_FACTOR
+    return TYPE_WEIGHTS.get(topic.data_type, CANDLE_WEIGHT) * factor
+
+
+class _Load:
+    """What one carrier carries."""
+
+    __slots__ = ("symbols", "topics", "weight")
+
+    def __init__(self) -> None:
+        self.topics: set[Topic] = set()
+        self.symbols: dict[str, int] = {}
+        self.weight = 0.0
+
+    def add(self, topic: Topic) -> None:
+        self.topics.add(topic)
+        self.symbols[topic.symbol] = self.symbols.get(topic.symbol, 0) + 1
+        self.weight += weight(topic)
+
+    def remove(self, topic: Topic) -> None:
+        self.topics.discard(topic)
+        self.symbols[topic.symbol] -= 1
+        if not self.symbols[topic.symbol]:
+            del self.symbols[topic.symbol]
+        self.weight = self.weight - weight(topic) if self.topics else 0.0
+
+
+class ConnectionPool(Generic[Carrier]):
+    """Assigns topics to carriers (sessions), within caps on both."""
+
+    def __init__(self, *, max_connections: int, max_topics_per_connection: int) -> None:
+        self._max_connections = max_connections
+        self._max_topics = max_topics_per_connection
+        self._loads: dict[Carrier, _Load] = {}
+        self._homes: dict[Topic, Carrier] = {}
+
+    def check_room(self, added: int) -> None:
+        """SubscriptionError if so many more topics would not fit on all connections together."""
+        room = self._max_connections * self._max_topics
+        if len(self._homes) + added > room:
+            raise SubscriptionError(
+                f"{len(self._homes) + added} topics are more than {self._max_connections} connections of "
+                f"{self._max_topics} can carry; raise max_connections or max_topics_per_connection, or want less"
+            )
+
+    def add(self, carrier: Carrier) -> None:
+        self._loads[carrier] = _Load()
+
+    def remove(self, carrier: Carrier) -> None:
+        """Forget a carrier that carries nothing."""
+        if self._loads[carrier].topics:
+            raise ValueError(f"{carrier!r} still carries topics")
+        del self._loads[carrier]
+
+    def place(self, topic: Topic) -> Carrier | None:
+        """Where `topic` goes: with its symbol, or to the least loaded; None asks for a further carrier first."""
+        roomy = [carrier for carrier, load in self._loads.items() if len(load.topics) < self._max_topics]
+        comfortable = [carrier for carrier in roomy if self._is_comfortable(carrier, topic)]
+        may_grow = len(self._loads) < self._max_connections
+        if not comfortable and may_grow:
+            return None
+        together = [carrier for carrier in roomy if topic.symbol in self._loads[carrier].symbols]
+        carrier = min(together or comfortable or roomy, key=lambda each: self._loads[each].weight)
+        self._loads[carrier].add(topic)
+        self._homes[topic] = carrier
+        return carrier
+
+    def _is_comfortable(self, carrier: Carrier, topic: Topic) -> bool:
+        return self._loads[carrier].weight + weight(topic) <= COMFORTABLE_WEIGHT
+
+    def release(self, topics: Iterable[Topic]) -> set[Carrier]:
+        """These topics are wanted no more; the carriers that carried them."""
+        touched = set()
+        for topic in topics:
+            carrier = self._homes.pop(topic)
+            self._loads[carrier].remove(topic)
+            touched.add(carrier)
+        return touched
+
+    def home(self, topic: Topic) -> Carrier:
+        return self._homes[topic]
+
+    def carried(self, carrier: Carrier) -> frozenset[Topic]:
+        load = self._loads.get(carrier)
+        return frozenset() if load is None else frozenset(load.topics)
+
+    def carriers(self) -> list[Carrier]:
+        return list(self._loads)
+
+    def __contains__(self, carrier: Carrier) -> bool:
+        return carrier in self._loads
+
+    def __repr__(self) -> str:
+        loads = ", ".join(f"{len(load.topics)} topics ~{load.weight:.0f}/s" for load in self._loads.values())
+        return f"<ConnectionPool {len(self._loads)}/{self._max_connections}: {loads or 'empty'}>"

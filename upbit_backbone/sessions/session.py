@@ -1,0 +1,360 @@
+"""The thread around a lifecycle: one per connection, owner of its socket for reading and writing.
+
+Each turn waits, reads what is there, takes the commands of others, tells the lifecycle what time it is and
+does what it says. Reading comes before the tick, so that no deadline is judged while an answer lies unread.
+No user code runs here.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from .._concurrency import Clock, Deadline, spawn
+from ..errors import NetworkError, RateLimitError, RequestTimeoutError, UpbitBackboneError, one_line
+from ..models.events import ConnectionState
+from ..models.pulse import Pulse
+from ..models.report import SessionStats
+from ..models.topic import Wish
+from . import effects as do
+from . import inputs as on
+from .lifecycle import Lifecycle
+from .ports import AcquireConnect, Connection, Dial, Emit, FrameSink, Probe, Refused, RunJob, SilentTopics
+from .waker import Waker
+
+log = logging.getLogger("upbit_backbone")
+
+MAX_WAIT_SECONDS: Final = 2.0  # so that waking from the machine's sleep is noticed soon
+CLOCK_JUMP_SECONDS: Final = 2.0
+ACQUIRE_SECONDS: Final = 0.5  # the wait for permission cannot be called off, so it is short
+ABNORMAL_CLOSE: Final = 1006
+MAX_READS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """Whom sessions work with; the same for all sessions of a manager."""
+
+    clock: Clock
+    dial: Dial
+    sink: FrameSink
+    emit: Emit
+    acquire_connect: AcquireConnect
+    refused: Refused
+    probe: Probe
+    run_job: RunJob
+    silent_topics: SilentTopics | None
+    connect_seconds: float
+
+
+class Session:
+    """One connection's worth of wishes, kept alive by a thread of its own until `stop`.
+
+    `wishes` is asked, on that thread, for the whole wished set whenever somebody called `wake`.
+    `retire` is asked whether a session that has become idle may end for good.
+    """
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        with_: Collaborators,
+        *,
+        wishes: Callable[[Session], frozenset[Wish]],
+        retire: Callable[[Session], bool],
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._with = with_
+        self._wishes = wishes
+        self._retire = retire
+        self._commands: deque[on.Input] = deque()  # appended by anyone, taken by the thread
+        self._wishes_changed = False
+        self._stop = threading.Event()
+        self._connection: Connection | None = None
+        self._waker = Waker()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._waker, selectors.EVENT_READ)
+        self._clock_offset = self._measure_clock_offset()
+        self.thread: threading.Thread | None = None
+
+    @property
+    def name(self) -> str:
+        return self._lifecycle.pulse.session
+
+    @property
+    def pulse(self) -> Pulse:
+        return self._lifecycle.pulse
+
+    def start(self) -> None:
+        """Begin; NetworkError if the system has no thread to give, after which the session is closed."""
+        try:
+            self.thread = spawn(self._run, f"upbit-{self.name}")
+        except RuntimeError as theirs:
+            self._release()
+            raise NetworkError(f"{self.name} cannot start: {one_line(theirs)}") from theirs
+
+    def wake(self) -> None:
+        """The wishes have changed."""
+        self._wishes_changed = True
+        self._waker.wake()
+
+    def command(self, command: on.Input) -> None:
+        """Have the session's thread deal with `command` soon; ignored once closed."""
+        self._commands.append(command)
+        self._waker.wake()
+
+    def stop(self) -> None:
+        """Ask the session to end, without waiting; a connection attempt is called off."""
+        self._stop.set()
+        self._waker.wake()
+
+    def abort(self) -> None:
+        """Last resort against a thread that is stuck in its socket: cut the connection under it."""
+        connection = self._connection
+        if connection is not None:
+            connection.abort()
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            while self._lifecycle.state is not ConnectionState.CLOSED:
+                self._turn_safely()
+        finally:
+            self._release()
+
+    def _turn_safely(self) -> None:
+        """One turn; whatever nobody foresaw costs the connection, never the thread."""
+        try:
+            self._turn()
+        except Exception as error:
+            log.exception("session failed and starts over", extra={"session": self.name})
+            self._drop(None)
+            self._tell_crash(error)
+
+    def _tell_crash(self, error: Exception) -> None:
+        try:
+            self._perform(self._lifecycle.handle(on.Crashed(error), self._now()))
+        except Exception:
+            # Not even the report gets through, perhaps for want of memory. The state has changed all the
+            # same, and the retry policy keeps the next turns apart.
+            log.exception("session cannot report its failure", extra={"session": self.name})
+
+    def _turn(self) -> None:
+        self._wait()
+        if self._stop.is_set():
+            self._apply(on.CloseRequested())
+            return
+        self._notice_sleep()
+        self._read()
+        self._take_commands()
+        self._apply(on.Tick())
+
+    def _wait(self) -> None:
+        connection = self._connection
+        if connection is not None and connection.pending():
+            return
+        wait = min(self._lifecycle.next_wake() - self._now(), MAX_WAIT_SECONDS)
+        is_ready = [key.fileobj for key, _ in self._selector.select(max(0.0, wait))]
+        if self._waker in is_ready:
+            self._waker.clear()
+
+    def _notice_sleep(self) -> None:
+        """The wall clock runs while a machine sleeps, the monotonic one (on Linux) does not."""
+        before, self._clock_offset = self._clock_offset, self._measure_clock_offset()
+        jump = self._clock_offset - before
+        if jump > CLOCK_JUMP_SECONDS:
+            self._apply(on.ClockJumped(jump))
+
+    def _measure_clock_offset(self) -> float:
+        return self._with.clock.wall().timestamp() - self._now()
+
+    def _take_commands(self) -> None:
+        while self._commands:
+            self._apply(self._commands.popleft())
+        if self._wishes_changed:
+            # First the flag, then the question: a change in between is asked for once more.
+            self._wishes_changed = False
+            self._apply(on.WishesChanged(self._wishes(self)))
+
+    def _read(self) -> None:
+        for _ in range(MAX_READS):
+            connection = self._connection
+            if connection is None:
+                return
+            try:
+                data = connection.recv()
+            except UpbitBackboneError as error:
+                self._apply(on.LineLost(one_line(error), ABNORMAL_CLOSE))
+                return
+            if data is None:
+                return
+            self._apply(on.Received(data) if data else on.LineLost("ended without a close frame", ABNORMAL_CLOSE))
+            if not connection.pending():
+                return
+
+    # What the lifecycle wants
+
+    def _apply(self, happened: on.Input) -> None:
+        self._perform(self._lifecycle.handle(happened, self._now()))
+
+    def _perform(self, effects: list[do.Effect]) -> None:
+        queue = deque(effects)
+        while queue:
+            effect = queue.popleft()
+            result = _PERFORM[type(effect)](self, effect)
+            if result is not None:
+                queue.extend(self._lifecycle.handle(result, self._now()))
+
+    def _dial(self, _: do.Dial) -> on.Input | None:
+        deadline = Deadline.after(ACQUIRE_SECONDS, self._now)
+        try:
+            self._with.acquire_connect(deadline)
+        except (RateLimitError, RequestTimeoutError) as error:
+            return on.OpenDeferred(error)
+        if self._stop.is_set():
+            return None
+        deadline = Deadline.after(self._with.connect_seconds, self._now)
+        try:
+            connection = self._with.dial(deadline, stop=self._stop)
+        except UpbitBackboneError as error:
+            return None if self._stop.is_set() else on.OpenFailed(error)
+        self._connection = connection
+        self._selector.register(connection, selectors.EVENT_READ)
+        return on.Opened()
+
+    def _send(self, send: Callable[[Connection], object]) -> on.Input | None:
+        if self._connection is None:
+            return None
+        try:
+            send(self._connection)
+        except UpbitBackboneError as error:
+            return on.LineLost(one_line(error), ABNORMAL_CLOSE)
+        return None
+
+    def _send_text(self, effect: do.SendText) -> on.Input | None:
+        return self._send(lambda connection: connection.send_text(effect.text))
+
+    def _send_ping(self, effect: do.SendPing) -> on.Input | None:
+        return self._send(lambda connection: connection.send_ping(effect.payload))
+
+    def _send_pong(self, effect: do.SendPong) -> on.Input | None:
+        return self._send(lambda connection: connection.send_pong(effect.payload))
+
+    def _drop_line(self, effect: do.Drop) -> None:
+        self._drop(effect.code)
+
+    def _drop(self, code: int | None) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self._selector.unregister(connection)
+        try:
+            if code is not None:
+                connection.send_close(code)
+        finally:
+            connection.close()
+
+    def _deliver(self, effect: do.Deliver) -> on.Input:
+        notices = self._with.sink.frames(self.pulse, effect.epoch, effect.frames, self._now())
+        return on.Noticed(effect.epoch, len(effect.frames), notices)
+
+    def _tell_subscribed(self, effect: do.TellSubscribed) -> None:
+        self._with.sink.subscribed(self.pulse, effect.epoch, effect.topics)
+
+    def _tell_interrupted(self, effect: do.TellInterrupted) -> None:
+        self._with.sink.interrupted(self.pulse, effect.epoch, effect.topics, effect.reason)
+
+    def _emit(self, effect: do.Emit) -> None:
+        self._with.emit(effect.event)
+
+    def _ask_silent(self, effect: do.AskSilent) -> on.Input | None:
+        if self._with.silent_topics is None:
+            return None
+        return on.SilentFound(effect.epoch, self._with.silent_topics(effect.topics, effect.since))
+
+    def _start_probe(self, effect: do.StartProbe) -> on.Input | None:
+        try:
+            self._with.run_job(partial(self._probe, effect))
+        except UpbitBackboneError:
+            return on.ProbeAnswered(effect.epoch, effect.topics, None)
+        return None
+
+    def _probe(self, effect: do.StartProbe) -> None:
+        """Runs on a worker; whatever goes wrong there, the answer is: unknown."""
+        verdict = None
+        try:
+            verdict = self._with.probe(effect.topics)
+        except UpbitBackboneError as error:
+            log.debug("probe failed", extra={"session": self.name, "reason": one_line(error)})
+        finally:
+            self.command(on.ProbeAnswered(effect.epoch, effect.topics, verdict))
+
+    def _report_refusal(self, effect: do.ReportRefusal) -> None:
+        self._with.refused(effect.error)
+
+    def _become_idle(self, _: do.BecameIdle) -> on.Input | None:
+        return on.CloseRequested() if self._retire(self) else None
+
+    def _release(self) -> None:
+        self._drop(None)
+        self._selector.close()
+        self._waker.close()
+
+    def _now(self) -> float:
+        return self._with.clock.monotonic()
+
+    # What others may know
+
+    def stats(self) -> SessionStats:
+        record, pulse, line = self._lifecycle.record, self.pulse, self._lifecycle.line
+        now = self._now()
+        pong_at = None if line is None else line.liveness.pong_at
+        return SessionStats(
+            session=self.name,
+            state=record.state,
+            since=record.since,
+            topics=len(self._wishes(self)),
+            epoch=pulse.epoch,
+            last_data_age=_age(record.last_data_at, now),
+            last_pong_age=_age(pong_at, now),
+            pong_seconds=None if line is None else line.liveness.pong_seconds,
+            messages=record.messages,
+            bytes=record.bytes,
+            connects=record.connects,
+            reconnects=max(0, record.connects - 1),
+            messages_sent=record.messages_sent,
+            malformed=record.malformed,
+            suspect=pulse.suspect,
+            last_error=record.last_error,
+        )
+
+    def __repr__(self) -> str:
+        record = self._lifecycle.record
+        return f"<Session {self.name} {record.state} epoch {self.pulse.epoch} {record.connects} connects>"
+
+
+def _age(at: float | None, now: float) -> float | None:
+    return None if at is None else max(0.0, now - at)
+
+
+_PERFORM: Final[dict[type, Callable[[Session, Any], on.Input | None]]] = {
+    do.Dial: Session._dial,
+    do.SendText: Session._send_text,
+    do.SendPing: Session._send_ping,
+    do.SendPong: Session._send_pong,
+    do.Drop: Session._drop_line,
+    do.Deliver: Session._deliver,
+    do.TellSubscribed: Session._tell_subscribed,
+    do.TellInterrupted: Session._tell_interrupted,
+    do.Emit: Session._emit,
+    do.AskSilent: Session._ask_silent,
+    do.StartProbe: Session._start_probe,
+    do.ReportRefusal: Session._report_refusal,
+    do.BecameIdle: Session._become_idle,
+}

@@ -1,0 +1,227 @@
+"""The whole program's WebSocket life cycle behind two verbs: `want` and `unwant`.
+
+Subscribing edits a wish; sessions make it true. The lock is held for counting only; sessions are created
+outside the hot path, woken after it is released, and fetch their wishes themselves, so that the newest set wins
+whatever order threads arrive in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from .._concurrency import Clock, Deadline, join_all
+from ..config import BackboneConfig
+from ..errors import ClosedError, NetworkError, RateLimitError
+from ..models.pulse import Pulse
+from ..models.report import SessionStats
+from ..models.topic import Topic, Wish
+from ..resilience.backoff import Random
+from . import inputs as on
+from .connection_pool import ConnectionPool
+from .lifecycle import Lifecycle
+from .ports import AcquireConnect, Dial, Emit, FrameSink, Probe, RunJob, SilentTopics
+from .registry import Change, Registry
+from .session import Collaborators, Session
+
+GENTLE_PART: Final = 0.5  # of close()'s time, before connections are cut under threads that do not stop
+
+
+def _tell_nobody(_: RateLimitError) -> None:
+    """Refusals concern only ourselves where no limiter is shared."""
+
+
+class SessionManager:
+    """Keeps everything streaming that anybody wants. Thread-safe; nothing here blocks but `close`."""
+
+    def __init__(
+        self,
+        config: BackboneConfig,
+        *,
+        clock: Clock,
+        rng: Random,
+        dial: Dial,
+        sink: FrameSink,
+        emit: Emit,
+        acquire_connect: AcquireConnect,
+        probe: Probe,
+        run_job: RunJob,
+        refused: Callable[[RateLimitError], None] = _tell_nobody,
+        silent_topics: SilentTopics | None = None,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._rng = rng
+        self._with = Collaborators(
+            clock=clock,
+            dial=dial,
+            sink=sink,
+            emit=emit,
+            acquire_connect=acquire_connect,
+            refused=refused,
+            probe=probe,
+            run_job=run_job,
+            silent_topics=silent_topics,
+            connect_seconds=config.connect_timeout_seconds,
+        )
+        self._epochs = itertools.count(1)
+        self._names = itertools.count(1)
+        # Guards the registry, the pool, _retired and _is_closed. Under it only counting is done and, rarely, a
+        # thread is started; no socket is touched and nobody is called back.
+        self._lock = threading.Lock()
+        self._registry = Registry()
+        self._pool: ConnectionPool[Session] = ConnectionPool(
+            max_connections=config.max_connections,
+            max_topics_per_connection=config.max_topics_per_connection,
+        )
+        self._retired: list[Session] = []
+        self._is_closed = False
+        # Read without the lock, on every live answer; each change is one dict operation.
+        self._pulses: dict[Topic, Pulse] = {}
+
+    def want(self, wishes: Iterable[Wish]) -> None:
+        """Stream these, too, until they are taken back by `unwant` as often as they were wanted.
+
+        Returns at once. SubscriptionError if they do not fit on the connections allowed, ClosedError after
+        close(); nothing has changed then.
+        """
+        wished = list(wishes)
+        with self._lock:
+            self._check_open()
+            new = {wish.topic for wish in wished if wish.topic not in self._registry}
+            self._pool.check_room(len(new))
+            touched = self._placed(sorted(new))
+            change = self._registry.want(wished)
+            touched |= {self._pool.home(topic) for topic in change.deepened}
+        _wake(touched)
+
+    def unwant(self, wishes: Iterable[Wish]) -> None:
+        """Take back wishes made before. InvalidRequestError if they were not made; nothing happens once closed."""
+        with self._lock:
+            if self._is_closed:
+                return
+            change = self._registry.unwant(wishes)
+            touched = self._released(change)
+        _wake(touched)
+
+    def _placed(self, topics: list[Topic]) -> set[Session]:
+        touched = set()
+        placed: list[Topic] = []
+        try:
+            for topic in topics:
+                touched.add(self._place(topic))
+                placed.append(topic)
+        except NetworkError:
+            self._released(Change(frozenset(), frozenset(placed), frozenset()))
+            raise
+        return touched
+
+    def _place(self, topic: Topic) -> Session:
+        session = self._pool.place(topic)
+        while session is None:
+            self._add_session()
+            session = self._pool.place(topic)
+        self._pulses[topic] = session.pulse
+        return session
+
+    def _add_session(self) -> None:
+        lifecycle = Lifecycle(
+            f"session-{next(self._names)}",
+            self._config,
+            random=self._rng,
+            wall=self._clock.wall,
+            next_epoch=self._epochs.__next__,
+        )
+        session = Session(lifecycle, self._with, wishes=self._wishes_of, retire=self._retire)
+        session.start()
+        self._pool.add(session)
+
+    def _released(self, change: Change) -> set[Session]:
+        for topic in change.removed:
+            self._pulses.pop(topic, None)
+        return self._pool.release(change.removed) | {self._pool.home(topic) for topic in change.deepened}
+
+    def _wishes_of(self, session: Session) -> frozenset[Wish]:
+        with self._lock:
+            return frozenset(self._registry.wish(topic) for topic in self._pool.carried(session))
+
+    def _retire(self, session: Session) -> bool:
+        """Whether an idle session may end; not if somebody has wished for something meanwhile."""
+        with self._lock:
+            if self._is_closed or session not in self._pool:
+                return True
+            if self._pool.carried(session):
+                return False
+            self._pool.remove(session)
+            self._retired = [old for old in self._retired if _is_alive(old)]
+            self._retired.append(session)
+            return True
+
+    def pulse(self, topic: Topic) -> Pulse | None:
+        """The sign of life of the session that streams `topic`; None if nobody wants it."""
+        return self._pulses.get(topic)
+
+    def topics(self) -> frozenset[Topic]:
+        """Everything that is wanted now."""
+        with self._lock:
+            return self._registry.topics()
+
+    def stats(self) -> list[SessionStats]:
+        return [session.stats() for session in self._sessions()]
+
+    def reconnect(self, session: str | None = None, reason: str = "asked to reconnect") -> None:
+        """Have one session, or all, drop its line and connect anew; paced by the retry policy like any break."""
+        for each in self._sessions():
+            if session is None or each.name == session:
+                each.command(on.ReconnectRequested(reason))
+
+    def ban(self, seconds: float, reason: str) -> None:
+        """Upbit blocks this IP for so long: no session connects or sends a message before that."""
+        for each in self._sessions():
+            each.command(on.BanImposed(seconds, reason))
+
+    def close(self, deadline: Deadline) -> list[str]:
+        """End all sessions by `deadline`; the names of threads that would not stop. Idempotent, from any thread."""
+        with self._lock:
+            self._is_closed = True
+            self._pulses.clear()
+            sessions = [*self._pool.carriers(), *self._retired]
+        for session in sessions:
+            session.stop()
+        gentle = deadline.fraction(GENTLE_PART)
+        for session in sessions:
+            if not _ends_by(session, gentle):
+                session.abort()
+        return join_all((session.thread for session in sessions if session.thread is not None), deadline)
+
+    def _sessions(self) -> list[Session]:
+        with self._lock:
+            return self._pool.carriers()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError("the session manager is closed; make a new MarketDataBackbone")
+
+    def __repr__(self) -> str:
+        with self._lock:
+            state = "closed" if self._is_closed else "open"
+            return f"<SessionManager {state} {self._registry!r} {self._pool!r}>"
+
+
+def _wake(sessions: Iterable[Session]) -> None:
+    for session in sessions:
+        session.wake()
+
+
+def _is_alive(session: Session) -> bool:
+    return session.thread is not None and session.thread.is_alive()
+
+
+def _ends_by(session: Session, deadline: Deadline) -> bool:
+    thread = session.thread
+    if thread is None or thread is threading.current_thread():
+        return True
+    thread.join(deadline.remaining())
+    return not thread.is_alive()
