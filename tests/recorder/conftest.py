@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from upbit_backbone.models.enums import DataType
+from upbit_backbone.models.topic import Topic
+from upbit_backbone.recorder.recorder import Recorder
+
+START = datetime(2026, 11, 20, 5, 0, tzinfo=UTC)
+TOPICS = frozenset({Topic(DataType.TRADE, "KRW-BTC"), Topic(DataType.TICKER, "KRW-ETH")})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "day.rec"
+
+
+class StandingClock:
+    """The moment before the first batch."""
+
+    def monotonic(self) -> float:
+        return 50.0
+
+    def wall(self) -> datetime:
+        return START
+
+
+def fill(recorder: Recorder, batches: int, first: int = 0) -> None:
+    """One session that is subscribed and gives `batches` batches of two frames, 10 ms apart."""
+    recorder.subscribed("upbit-session-1", 1, TOPICS)
+    for number in range(first, first + batches):
+        frames = [b'{"number":%d}' % number, bytes([number % 256, 0, 10, 255])]
+        recorder.frames("upbit-session-1", 1, frames, 50.0 + number / 100, START + timedelta(seconds=number / 100))
+
+
+@pytest.fixture
+def make_recording(path):
+    """make_recording(batches) -> the path of a finished recording"""
+
+    def make(batches: int = 20) -> Path:
+        with Recorder(path, clock=StandingClock()) as recorder:
+            fill(recorder, batches)
+            recorder.rest("/v1/ticker?markets=KRW-BTC", 200, b'[{"first":1}]', START)
+            recorder.rest("/v1/ticker?markets=KRW-BTC", 429, b"slow down", START)
+            recorder.interrupted("upbit-session-1", 1, TOPICS, "close 1001")
+        return path
+
+    return make
+
+
+@pytest.fixture
+def fill_recorder():
+    return fill
