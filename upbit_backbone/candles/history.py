@@ -19,7 +19,7 @@ from .filling import fill_forward
 from .paging import PAGE_ROWS, Area, Page
 from .ranges import CandleRange, Fill, ResumePoint, candle_range
 
-BLOCK_PAGES: Final = 16  # how much of a range iter_candles fetches at a time, oldest block first
+BLOCK_PAGES: Final = 24  # how much of a range iter_candles fetches at a time, oldest block first
 SECONDS_PER_PAGE: Final = 0.5  # five times what Upbit's rate needs; what the default timeout grows by
 
 Progress = Callable[[int, int | None], object]
@@ -195,11 +195,13 @@ class CandleHistory:
             raise_with_rest(error, [], ResumePoint(wish.symbol, wish.timeframe.word, start=resume_at, end=wish.end))
 
     def _blocks(self, wish: CandleRange, now: datetime) -> Iterator[Area]:
-        low, unit = wish.start, wish.timeframe
+        low, area = wish.start, None
         while low is not None:
-            high = unit.shift(low, BLOCK_PAGES * PAGE_ROWS)
+            density = area.density if area is not None else None
+            high = wish.timeframe.shift(low, int(BLOCK_PAGES * PAGE_ROWS / (density or 1.0)))
             is_last = high >= (wish.end or now)
-            yield self._area(wish, low, wish.end if is_last else high, now)
+            area = self._area(wish, low, wish.end if is_last else high, now, density)
+            yield area
             low = None if is_last else high
 
     def _filled(
@@ -227,8 +229,15 @@ class CandleHistory:
 
     # -- one page ---------------------------------------------------------------------------------------------------
 
-    def _area(self, wish: CandleRange, low: datetime | None, high: datetime | None, now: datetime) -> Area:
-        area = Area(wish.timeframe, low, high, now=now, wanted=wish.count)
+    def _area(
+        self,
+        wish: CandleRange,
+        low: datetime | None,
+        high: datetime | None,
+        now: datetime,
+        density: float | None = None,
+    ) -> Area:
+        area = Area(wish.timeframe, low, high, now=now, wanted=wish.count, density=density)
         final = settled_before(wish.timeframe, now)
         for stretch in self.kept.known(wish.symbol, wish.timeframe, area.low, min(high or final, final)):
             area.add(*stretch)

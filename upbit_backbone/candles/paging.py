@@ -19,7 +19,7 @@ from ..models.timeframe import FIRST_MOMENT, LAST_MOMENT, Timeframe
 
 PAGE_ROWS: Final = 200  # Upbit cuts larger counts silently (docs: list-candles-minutes)
 DENSE: Final = 0.96  # above this share of periods with a candle, 200 periods are as good as 200 rows
-SPLIT_PAGES: Final = 4  # a sparse stretch shorter than this is not worth splitting: each split wastes half a page
+SPLIT_PAGES: Final = 8  # a sparse stretch shorter than this is not worth splitting: each split wastes half a page
 REACH_PAGES: Final = 48  # how far from the oldest certain row we look for parts to split off; bounds the memory
 CLOCK_ROWS: Final = 2  # candles that may have begun while we were counting
 
@@ -88,6 +88,7 @@ class Area:
         *,
         now: datetime,
         wanted: int | None = None,
+        density: float | None = None,
     ) -> None:
         self._timeframe = timeframe
         self.low = low or FIRST_MOMENT
@@ -98,9 +99,15 @@ class Area:
         self._brim = min(self._clip, timeframe.next_start(timeframe.floor(now))) if self.is_open else self._clip
         self._wanted = wanted
         self._taken = 0
-        self._density = 1.0
+        self._density = density or 1.0
+        self._has_learned = density is not None
         self._segments: list[Segment] = []  # newest first, never touching
         self._asked: list[Page] = []
+
+    @property
+    def density(self) -> float | None:
+        """The share of periods that have a candle, as far as known."""
+        return self._density if self._has_learned else None
 
     # -- what is known ----------------------------------------------------------------------------------------------
 
@@ -182,7 +189,9 @@ class Area:
         low = page.proves_from(rows)
         if len(rows) > 1:
             spanned = self._timeframe.periods(rows[0].timestamp, min(page.high, self._brim))
-            self._density = (self._density + len(rows) / max(len(rows), spanned)) / 2
+            seen = len(rows) / max(len(rows), spanned)
+            self._density = (self._density + seen) / 2 if self._has_learned else seen
+            self._has_learned = True
         self.add(low, page.high, rows)
         return low, page.high
 
@@ -195,7 +204,8 @@ class Area:
             if gap.is_certain:
                 return self._page(gap.high, gap)
         guesses = [gap for gap in gaps if gap.low < gap.high]
-        if not guesses:
+        guesses_in_the_dark = not self._has_learned and len(self._asked) > 1
+        if not guesses or guesses_in_the_dark:
             return None
         if self._density >= DENSE:
             return self._page(guesses[0].high, guesses[0])
