@@ -32,7 +32,11 @@ class FakeUpbit:
         self.control_url: str = urls["control_url"]
         self.ca_file: str | None = urls["ca_file"]
         self.pid = self._process.pid
-        self._control = ControlClient(self.control_url)
+        try:
+            self._control = ControlClient(self.control_url)
+        except BaseException:
+            self._process.stop()
+            raise
 
     def __repr__(self) -> str:
         state = "running" if self._process.is_running else "ended"

@@ -79,6 +79,7 @@ class ControlClient:
     def __init__(self, url: str, timeout: float = 30.0) -> None:
         parts = urlsplit(url)
         self._connection = http.client.HTTPConnection(parts.netloc, timeout=timeout)
+        self._connection.connect()
         self._lock = threading.Lock()  # guards the connection: one request at a time
 
     def call(self, verb: str, **arguments: Any) -> Any:

@@ -175,7 +175,8 @@ class History:
         typical = typical_volume(self._listing.price, self._grid.quote)
         grid_tick, begin = self._grid.tick, day * DAY_MS
         end, moment, last_ms, counter = min(begin + DAY_MS, self.end_ms), float(begin), -1, 0
-        quiet = day % 28 == 3
+        # None in the last week, lest tests that look at the recent past depend on the day on which they run.
+        quiet = day % 28 == 3 and day < self._end_day - 7
         trades: list[Trade] = []
         while True:
             moment += step * log(1.0 - rnd())

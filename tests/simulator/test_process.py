@@ -1,0 +1,117 @@
+"""The simulator as a process: it starts, says where it is, and never outlives its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from upbit_backbone.simulator import FakeUpbit, SimulatorError
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+COMMAND = [sys.executable, "-m", "upbit_backbone.simulator"]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)
+
+
+def test_the_block_ends_the_process() -> None:
+    with FakeUpbit(trades_per_second=0, markets=["KRW-BTC"]) as upbit:
+        assert is_alive(upbit.pid)
+        assert "running" in repr(upbit)
+    assert not is_alive(upbit.pid)
+    assert "ended" in repr(upbit)
+    upbit.close()
+    with pytest.raises(SimulatorError):
+        upbit.markets()
+
+
+def test_a_killed_parent_takes_the_simulator_with_it() -> None:
+    script = (
+        "from upbit_backbone.simulator import FakeUpbit\n"
+        "upbit = FakeUpbit(trades_per_second=0, markets=['KRW-BTC'])\n"
+        "print(upbit.pid, flush=True)\n"
+        "import time; time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert is_alive(child)
+        parent.kill()
+    wait_until(lambda: not is_alive(child))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_prints_its_addresses_and_ends_cleanly_by_signal(number: signal.Signals) -> None:
+    command = [*COMMAND, "--markets", "KRW-BTC,KRW-ETH", "--rate", "10", "--seed", "3"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = [process.stdout.readline().decode() for _ in range(4)]
+        url = lines[1].strip().removeprefix("export UPBIT_BACKBONE_REST_URL=")
+        with urlopen(url + "/v1/market/all", timeout=5) as response:
+            assert [row["market"] for row in json.load(response)] == ["KRW-BTC", "KRW-ETH"]
+        process.send_signal(number)
+        assert process.wait(5) == 0
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("arguments", [["--set", "nonsense=1"], ["--markets", "0"], ["--markets", "krw-btc"]])
+def test_a_wrong_option_is_refused_with_a_sentence(arguments: list[str]) -> None:
+    ended = subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("upbit-backbone-simulator: ")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_taken_port_is_an_error_of_the_one_who_asked(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SimulatorError, match="did not start"):
+        FakeUpbit(rest_port=taken.getsockname()[1])
+    assert "in use" in capfd.readouterr().err
+
+
+def test_the_control_port_explains_itself() -> None:
+    with FakeUpbit(trades_per_second=0, markets=["KRW-BTC"]) as upbit, urlopen(upbit.control_url, timeout=5) as answer:
+        verbs: dict[str, Any] = json.load(answer)["result"]
+    assert {"freeze", "mute", "refuse", "rest_fault", "handshake_fault", "ban", "publish_trade"} <= set(verbs)
+
+
+def test_importing_it_does_not_import_the_server() -> None:
+    script = (
+        "import sys, upbit_backbone.simulator as s; s.FakeUpbit;"
+        "print(any(m.startswith('upbit_backbone.simulator.s') or m in ('asyncio', 'trustme') for m in sys.modules))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, timeout=30)
+    assert ended.stdout.strip() == "False"
+
+
+def test_the_plugin_offers_a_fixture(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["upbit_backbone.simulator.pytest_plugin"]\n')
+    (tmp_path / "test_it.py").write_text("def test_it(fake_upbit):\n    assert 'KRW-BTC' in fake_upbit.markets()\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert "1 passed" in ended.stdout
