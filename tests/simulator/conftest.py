@@ -89,7 +89,7 @@ def upbit(still: FakeUpbit) -> Iterator[FakeUpbit]:
 
 
 @pytest.fixture
-def get() -> Iterator[Callable[..., Answer]]:
+def get() -> Callable[..., Answer]:
     """`get(upbit, path, **query)`: one request on a connection of its own."""
 
     def ask(upbit: FakeUpbit, path: str, headers: dict[str, str] | None = None, **query: Any) -> Answer:
@@ -101,7 +101,7 @@ def get() -> Iterator[Callable[..., Answer]]:
         finally:
             connection.close()
 
-    yield ask
+    return ask
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -11,10 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
 
 import pytest
+import requests
 
 from upbit_backbone.simulator import FakeUpbit, SimulatorError
 
@@ -73,8 +71,8 @@ def test_the_command_prints_its_addresses_and_ends_cleanly_by_signal(number: sig
         assert process.stderr is not None
         lines = [process.stdout.readline().decode() for _ in range(4)]
         url = lines[1].strip().removeprefix("export UPBIT_BACKBONE_REST_URL=")
-        with urlopen(url + "/v1/market/all", timeout=5) as response:
-            assert [row["market"] for row in json.load(response)] == ["KRW-BTC", "KRW-ETH"]
+        rows = requests.get(url + "/v1/market/all", timeout=5).json()
+        assert [row["market"] for row in rows] == ["KRW-BTC", "KRW-ETH"]
         process.send_signal(number)
         assert process.wait(5) == 0
         assert process.stderr.read() == b""
@@ -95,8 +93,8 @@ def test_a_taken_port_is_an_error_of_the_one_who_asked(capfd: pytest.CaptureFixt
 
 
 def test_the_control_port_explains_itself() -> None:
-    with FakeUpbit(trades_per_second=0, markets=["KRW-BTC"]) as upbit, urlopen(upbit.control_url, timeout=5) as answer:
-        verbs: dict[str, Any] = json.load(answer)["result"]
+    with FakeUpbit(trades_per_second=0, markets=["KRW-BTC"]) as upbit:
+        verbs = requests.get(upbit.control_url, timeout=5).json()["result"]
     assert {"freeze", "mute", "refuse", "rest_fault", "handshake_fault", "ban", "publish_trade"} <= set(verbs)
 
 

@@ -157,6 +157,12 @@ def test_tickers_agree_with_the_daily_candle(upbit: FakeUpbit, get: Get) -> None
     assert ticker["change_price"] == abs(day["change_price"])
 
 
+def test_pairs_may_be_asked_for_one_by_one_or_in_a_list(upbit: FakeUpbit, get: Get) -> None:
+    listed = get(upbit, "/v1/ticker?markets=KRW-ETH%2CKRW-BTC").json
+    repeated = get(upbit, "/v1/ticker?markets=KRW-ETH&markets=KRW-BTC").json
+    assert [row["market"] for row in listed] == [row["market"] for row in repeated] == ["KRW-ETH", "KRW-BTC"]
+
+
 def test_all_tickers_of_a_quote(upbit: FakeUpbit, get: Get) -> None:
     rows = get(upbit, "/v1/ticker/all", quote_currencies="BTC,USDT").json
     assert [row["market"] for row in rows] == ["BTC-ETH", "USDT-BTC"]

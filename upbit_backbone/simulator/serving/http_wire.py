@@ -19,7 +19,10 @@ class BadRequestError(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """One request; header names are lower case, query values are decoded, the last of equal names wins."""
+    """One request; header names are lower case, query values are decoded, equal names are joined by commas.
+
+    Joining is what Upbit does: clients in the wild ask for several pairs with `markets=A&markets=B`.
+    """
 
     method: str
     path: str
@@ -76,5 +79,7 @@ def parse_head(head: bytes) -> Request:
         headers[name.strip().lower()] = value.strip()
     path, _, raw_query = parts[1].partition("?")
     keep_alive = headers.get("connection", "").lower() != "close" and parts[2] == "HTTP/1.1"
-    query = dict(parse_qsl(raw_query, keep_blank_values=True, encoding="utf-8", errors="replace"))
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(raw_query, keep_blank_values=True, encoding="utf-8", errors="replace"):
+        query[name] = f"{query[name]},{value}" if name in query else value
     return Request(parts[0], path, raw_query, query, headers, keep_alive)
