@@ -1,8 +1,9 @@
 """When a live value may be called current, and which of two values is to be believed. Pure.
 
-Current means proven: the line is up, the snapshot that follows the latest connection has come, no silent stall is
-suspected, and nothing we know contradicts the value. How long ago the market last moved plays no part in it: a quiet
-market is current though its last trade is minutes old, and a busy market on a mute line is not.
+Current means proven: the line is up, the snapshot that follows the latest connection has come, neither the line nor
+the topic is suspected of a silent stall, and nothing we know contradicts the value. How long ago the market last moved
+plays no part in it: a quiet market is current though its last trade is minutes old, and a busy market on a mute line
+is not.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from ..models.pulse import Pulse
+from ..models.topic import Topic
 
 # Frames of one market overtake each other by this much at most; whatever is later than that is no straggler.
 SHUFFLE_SECONDS = 2.0
@@ -24,6 +26,7 @@ REST_TOLERANCE = timedelta(seconds=1)
 class Evidence(Protocol):
     """What is remembered about a live value: when the exchange stamped it, on which line and when it came."""
 
+    topic: Topic
     stamp: datetime
     peak: datetime  # the newest stamp ever seen for the topic
     pulse: Pulse
@@ -46,7 +49,8 @@ def is_current(evidence: Evidence, now: float, liveness_seconds: float) -> bool:
     pulse = evidence.pulse
     line_is_up = pulse.connected and now - pulse.heard_at <= liveness_seconds
     snapshot_has_come = evidence.epoch == pulse.epoch
-    return line_is_up and snapshot_has_come and evidence.proven and not pulse.suspect
+    is_suspect = pulse.suspect or (pulse.mute and evidence.topic in pulse.mute)
+    return line_is_up and snapshot_has_come and evidence.proven and not is_suspect
 
 
 def why_not_current(evidence: Evidence | None, now: float, liveness_seconds: float) -> str | None:
@@ -63,6 +67,8 @@ def why_not_current(evidence: Evidence | None, now: float, liveness_seconds: flo
         return f"session {pulse.session} has not been heard for {unheard:.1f} s (bound {liveness_seconds:g} s)"
     if pulse.suspect:
         return f"session {pulse.session} is suspected to be silently stalled"
+    if evidence.topic in pulse.mute:
+        return f"{evidence.topic} is mute on session {pulse.session} while others flow"
     if not evidence.proven:
         return "the stream contradicts itself or REST about which value is the newest"
     return None

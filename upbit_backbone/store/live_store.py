@@ -38,18 +38,27 @@ _DATA_TYPE_OF_KIND = {
 class Entry:
     """One live value. Never changed but for `proven`, which only ever says less or more about this very value."""
 
-    __slots__ = ("epoch", "item", "monotonic", "peak", "proven", "pulse", "stamp")
+    __slots__ = ("epoch", "item", "monotonic", "peak", "proven", "pulse", "stamp", "topic")
 
     def __init__(
-        self, item: Parcel, stamp: datetime, pulse: Pulse, epoch: int, monotonic: float, proven: bool, peak: datetime
+        self,
+        topic: Topic,
+        item: Parcel,
+        pulse: Pulse,
+        epoch: int,
+        monotonic: float,
+        *,
+        proven: bool = True,
+        peak: datetime | None = None,
     ) -> None:
+        self.topic = topic
         self.item = item
-        self.stamp = stamp
+        self.stamp: datetime = item.timestamp
         self.pulse = pulse
         self.epoch = epoch
         self.monotonic = monotonic
         self.proven = proven
-        self.peak = peak
+        self.peak = self.stamp if peak is None else max(peak, self.stamp)
 
     def __repr__(self) -> str:
         return f"<Entry {self.stamp.isoformat()} epoch {self.epoch}{'' if self.proven else ' unproven'}>"
@@ -85,15 +94,16 @@ class LiveStore:
             and known.epoch == epoch
             and known.pulse is pulse
         ):
-            entry = Entry(item, stamp, pulse, epoch, monotonic, True, stamp)
+            entry = Entry(topic, item, pulse, epoch, monotonic)
         else:
             verdict = self._judge(topic, stamp, pulse, epoch, monotonic, known)
             if verdict is Verdict.DOUBT and known is not None:
                 known.proven = False
             if verdict is Verdict.DOUBT or verdict is Verdict.REFUSE:
                 return False
-            peak = stamp if known is None else max(stamp, known.peak)
-            entry = Entry(item, stamp, pulse, epoch, monotonic, verdict is Verdict.TAKE, peak)
+            is_proven = verdict is Verdict.TAKE
+            peak = None if known is None else known.peak
+            entry = Entry(topic, item, pulse, epoch, monotonic, proven=is_proven, peak=peak)
         self._entries[topic] = entry
         if self._waited_for and topic in self._waited_for:
             with self._arrival:
@@ -117,13 +127,6 @@ class LiveStore:
         del self._entries[topic]
         with self._lock:
             self._keep(_key(entry.item), entry.item)  # still undecoded, if it is a book nobody read
-
-    def doubt(self, topics: Iterable[Topic]) -> None:
-        """The stream of these topics is suspected mute: not current until their next value."""
-        for topic in topics:
-            entry = self._entries.get(topic)
-            if entry is not None:
-                entry.proven = False
 
     def remember(self, items: Iterable[Datum | MarketInfo]) -> None:
         """Keep REST answers as last known values; newer stays. Bounded: the longest untouched go first."""

@@ -1,0 +1,105 @@
+"""What waits for one consumer, and what gives way when too much does. Pure; its mailbox holds the lock."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from ..models.enums import DataType, Overflow
+from ..models.lazy_book import Delivery
+from ..models.topic import Topic
+
+# Under BLOCK so many times the bound are parked on top of it before items are refused.
+PARKING_FACTOR = 2
+
+EVERY_TYPE = frozenset(DataType)
+STATE_TYPES = EVERY_TYPE - {DataType.TRADE}
+
+
+def conflated_types(overflow: Overflow | None) -> frozenset[DataType]:
+    """Of which types only the latest waits; None stands for each type's own default: all but trades."""
+    if overflow is None:
+        return STATE_TYPES
+    return EVERY_TYPE if overflow is Overflow.CONFLATE else frozenset()
+
+
+class Buffer:
+    """Deliveries in order of arrival, at most `capacity` of them.
+
+    Of conflated types the latest per topic waits, at the place of the first, so that no busy market pushes a quiet one
+    back. `put` returns how many items were lost to the bound; `conflated` counts those that newer ones replaced.
+    """
+
+    __slots__ = ("_conflates", "_drops_oldest", "_latest", "_order", "bound", "capacity", "conflated")
+
+    def __init__(self, overflow: Overflow | None, bound: int) -> None:
+        self.bound = bound
+        self.capacity = bound * PARKING_FACTOR if overflow is Overflow.BLOCK else bound
+        self._drops_oldest = overflow not in (Overflow.BLOCK, Overflow.ERROR)
+        self._conflates = conflated_types(overflow)
+        self._order: deque[Delivery | Topic] = deque()  # a topic stands for its entry in _latest
+        self._latest: dict[Topic, Delivery] = {}
+        self.conflated = 0
+
+    def put(self, deliveries: Sequence[Delivery]) -> int:
+        order = self._order
+        if not self._conflates:
+            order.extend(deliveries)
+        else:
+            latest = self._latest
+            conflates = self._conflates
+            for delivery in deliveries:
+                topic = delivery[0]
+                if topic.data_type not in conflates:
+                    order.append(delivery)
+                elif topic in latest:
+                    latest[topic] = delivery
+                    self.conflated += 1
+                else:
+                    latest[topic] = delivery
+                    order.append(topic)
+        return self._shrink() if len(order) > self.capacity else 0
+
+    def put_first(self, deliveries: Iterable[Delivery]) -> None:
+        """Before everything that waits, in the given order; for topics of which nothing waits."""
+        for delivery in reversed(list(deliveries)):
+            topic = delivery[0]
+            if topic.data_type in self._conflates:
+                self._latest[topic] = delivery
+                self._order.appendleft(topic)
+            else:
+                self._order.appendleft(delivery)
+
+    def _shrink(self) -> int:
+        excess = len(self._order) - self.capacity
+        for _ in range(excess):
+            if self._drops_oldest:
+                self.pop()
+            else:
+                self._order.pop()  # BLOCK and ERROR conflate nothing, so the newest is no topic
+        return excess
+
+    def pop(self) -> Delivery:
+        head = self._order.popleft()
+        return self._latest.pop(head) if isinstance(head, Topic) else head
+
+    def oldest_arrival(self) -> float | None:
+        """Monotonic time at which the next item came; None where nothing waits."""
+        if not self._order:
+            return None
+        head = self._order[0]
+        return (self._latest[head] if isinstance(head, Topic) else head)[2]
+
+    def topics(self) -> set[Topic]:
+        """Topics of which something waits."""
+        return {entry if isinstance(entry, Topic) else entry[0] for entry in self._order}
+
+    def clear(self) -> int:
+        """Throw everything away; how many items that were."""
+        count = len(self._order)
+        self._order.clear()
+        self._latest.clear()
+        return count
+
+    def __len__(self) -> int:
+        return len(self._order)

@@ -1,0 +1,109 @@
+"""A callback is a mailbox and one thread that empties it: whatever the callback does, it does only to itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from .._concurrency import Deadline, join_all, spawn
+from ..errors import UpbitBackboneError
+from .mailbox import Mailbox
+from .sampling import Sampler
+
+log = logging.getLogger("upbit_backbone.delivery")
+
+# One failing callback at a thousand messages a second shall not fill a disk.
+REPORT_EVERY_SECONDS = 1.0
+
+OnError = Callable[[BaseException], object]
+# Told of an error and how many came in a row; sampled.
+OnFailure = Callable[[BaseException, int], None]
+
+
+class Consumer:
+    """Calls `callback` with every item, one at a time, on a thread of its own.
+
+    An error of the callback (SystemExit and KeyboardInterrupt included) is given to `on_error`, counted and reported,
+    and the next item follows. `stop` promises that no call begins after it has returned, and waits for the one under
+    way; inside the callback itself it returns at once, and none begins after the callback has returned.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        callback: Callable[[Any], object],
+        name: str,
+        *,
+        on_error: OnError | None = None,
+        on_failure: OnFailure | None = None,
+    ) -> None:
+        self._mailbox = mailbox
+        self._callback = callback
+        self._name = name
+        self._on_error = on_error
+        self._on_failure = on_failure
+        self._sampler = Sampler(REPORT_EVERY_SECONDS)
+        self._thread: threading.Thread | None = None
+        self.errors = 0
+        self.errors_in_a_row = 0
+
+    def start(self) -> None:
+        self._thread = spawn(self._run, self._name)
+
+    def stop(self, deadline: Deadline) -> list[str]:
+        """Close the mailbox, wait for the callback under way, join the thread; names of those still running."""
+        self._mailbox.close()
+        thread = self._thread
+        if thread is None or self.is_own_thread:
+            return []
+        if not self._mailbox.wait_idle(deadline):
+            log.warning("%s: its callback is still running although it was closed", self._name)
+            return [self._name]
+        return join_all([thread], deadline)
+
+    @property
+    def is_own_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _run(self) -> None:
+        mailbox = self._mailbox
+        while True:
+            try:
+                item = mailbox.begin_turn()
+            except UpbitBackboneError as ended:
+                self._failed(ended)
+                return
+            if item is None:
+                return
+            try:
+                if not mailbox.closed_by_user:
+                    self._callback(item)
+                self.errors_in_a_row = 0
+            except BaseException as error:  # noqa: BLE001 - whatever a callback raises must not end the stream
+                self._failed(error)
+            finally:
+                mailbox.end_turn()
+                item = None
+
+    def _failed(self, error: BaseException) -> None:
+        self.errors += 1
+        self.errors_in_a_row += 1
+        if self._on_error is not None:
+            try:
+                self._on_error(error)
+            except BaseException:
+                log.exception("%s: on_error itself failed", self._name)
+        if not self._sampler.is_due(self.errors_in_a_row, self._mailbox.now()):
+            return
+        log.error("%s: the callback failed (%d in a row)", self._name, self.errors_in_a_row, exc_info=error)
+        if self._on_failure is not None:
+            self._on_failure(error, self.errors_in_a_row)
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self._name} {'running' if self.is_alive else 'stopped'}, {self.errors} errors>"

@@ -1,0 +1,114 @@
+"""Status events on their way to listeners: emitting never waits, and each listener has a thread of its own."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .._concurrency import Deadline
+from ..errors import ClosedError
+from ..models.enums import DataType, Overflow
+from ..models.events import Event
+from ..models.topic import Topic
+from .consumer import Consumer
+from .mailbox import Mailbox
+
+WAITING_EVENTS = 1000
+RECENT_EVENTS = 200
+FLUSH_SECONDS = 0.2
+CLOSE_SECONDS = 1.5
+
+Listener = Callable[[Any], object]
+Wants = Callable[[Event], bool]
+
+# Mailboxes sort by topic; to them all events are about one.
+_TOPIC = Topic(DataType.TRADE, "events")
+
+
+class Listening:
+    """One listener at work: its mailbox, its thread and what it wants to hear."""
+
+    def __init__(self, name: str, listener: Listener, wants: Wants | None, leave: Callable[[Listening], None]) -> None:
+        self.mailbox = Mailbox(Overflow.DROP_OLDEST, WAITING_EVENTS)
+        self.consumer = Consumer(self.mailbox, listener, name)
+        self.wants = wants
+        self._leave = leave
+
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
+        """No call begins after this has returned; waits for the one under way, at most `timeout`. Idempotent."""
+        self.begin_close()
+        self.finish_close(Deadline.after(timeout))
+
+    def begin_close(self) -> None:
+        self._leave(self)
+        self.mailbox.close()
+
+    def finish_close(self, deadline: Deadline) -> list[str]:
+        """Wait for the call under way; the thread's name if it is still running."""
+        return self.consumer.stop(deadline)
+
+    def flush(self, deadline: Deadline) -> None:
+        """Let it hear what waits already."""
+        if not self.consumer.is_own_thread:
+            self.mailbox.wait_empty(deadline)
+
+
+class EventBus:
+    """Gives every event to every listener that wants it, in order, and remembers the last few.
+
+    A listener runs on its own thread, so a slow or failing one hurts only itself; more than a thousand events waiting
+    for it, and the oldest are dropped. Its errors are logged, not emitted. No listener is called after it was removed
+    or the bus was closed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()  # guards every change of _listening, and _closed
+        self._listening: tuple[Listening, ...] = ()
+        self._closed = False
+        self._recent: deque[Event] = deque(maxlen=RECENT_EVENTS)
+
+    def emit(self, event: Event) -> None:
+        """Tell everyone. From any thread, also the stream's: it never waits and never raises."""
+        self._recent.append(event)
+        for listening in self._listening:
+            if listening.wants is None or listening.wants(event):
+                listening.mailbox.put_many([(_TOPIC, event, self._clock())])  # type: ignore[list-item]
+
+    def listen(self, listener: Listener, *, wants: Wants | None = None) -> Listening:
+        """Call `listener(event)` from now on, for the events it wants, until what is returned is closed."""
+        listening = Listening(f"upbit-events-{next(self._numbers)}", listener, wants, self._leave)
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the backbone is closed; make a new one")
+            self._listening = (*self._listening, listening)
+        listening.consumer.start()
+        return listening
+
+    def recent(self, count: int = RECENT_EVENTS) -> list[Event]:
+        """The last events, oldest first."""
+        return list(self._recent)[-count:]
+
+    def close(self, deadline: Deadline) -> list[str]:
+        """Give listeners a moment to hear what waits for them, then remove them; names of threads still running."""
+        with self._lock:
+            self._closed = True
+            everyone = self._listening
+        last_words = deadline.sooner(FLUSH_SECONDS)
+        for listening in everyone:
+            listening.flush(last_words)
+        for listening in everyone:
+            listening.begin_close()
+        return [name for listening in everyone for name in listening.finish_close(deadline)]
+
+    def _leave(self, leaving: Listening) -> None:
+        with self._lock:
+            self._listening = tuple(each for each in self._listening if each is not leaving)
+
+    def __repr__(self) -> str:
+        return f"<EventBus {len(self._listening)} listeners, {len(self._recent)} recent events>"

@@ -1,0 +1,304 @@
+"""Who gets what: topics to mailboxes. Publishing takes no lock."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .._concurrency import Deadline
+from ..errors import ClosedError, InvalidRequestError
+from ..models.enums import Overflow
+from ..models.events import CallbackErrorEvent, Event, GapEvent, OverflowEvent, StaleEvent, SubscriptionEvent, now
+from ..models.lazy_book import Delivery, Parcel
+from ..models.report import SubscriptionStats
+from ..models.topic import Topic, Wish
+from .consumer import Consumer, OnError
+from .event_bus import EventBus, Listener
+from .mailbox import Mailbox
+from .subscription import AnyQueue, Subscription, SubscriptionId, forwarding_to
+
+log = logging.getLogger("upbit_backbone.delivery")
+
+DEFAULT_QUEUE_SIZE = 100_000
+CLOSE_SECONDS = 1.5
+
+# The current value of a live topic, undecoded, with the monotonic time it came; None where there is none.
+Current = Callable[[Topic], Delivery | None]
+ChangeWishes = Callable[[Iterable[Wish]], object]
+
+
+class Hub:
+    """Enters what the intake publishes into the mailboxes of those who subscribed to it.
+
+    `current` gives new subscribers the value of topics that are live already. `want` and `unwant` tell the sessions
+    which topics are needed; each wish is taken back exactly once, however its subscription ends. `run_job` runs a
+    callable on a background worker.
+    """
+
+    def __init__(
+        self,
+        events: EventBus,
+        *,
+        current: Current = lambda topic: None,
+        want: ChangeWishes = lambda wishes: None,
+        unwant: ChangeWishes = lambda wishes: None,
+        run_job: Callable[[Callable[[], None]], object] | None = None,
+        queue_size: int = DEFAULT_QUEUE_SIZE,
+        close_seconds: float = CLOSE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._events = events
+        self._current = current
+        self._want = want
+        self._unwant = unwant
+        self._run_job = run_job
+        self._queue_size = queue_size
+        self._close_seconds = close_seconds
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()  # guards _subscriptions, _wanted, _closed and every change of _routes
+        self._subscriptions: dict[str, Subscription] = {}
+        self._wanted: set[str] = set()  # whose wishes the sessions know
+        self._closed = False
+        # Read without the lock: a route is replaced whole, never changed.
+        self._routes: dict[Topic, tuple[Mailbox, ...]] = {}
+
+    # The stream's side
+
+    def publish(self, topic: Topic, items: Iterable[Parcel]) -> int:
+        """Deliver items of one topic in their order; how many nobody subscribed to."""
+        arrival = self._clock()
+        return self.publish_all([(topic, item, arrival) for item in items])
+
+    def publish_all(self, deliveries: Sequence[Delivery]) -> int:
+        """Deliver what one read brought: each mailbox is entered once. How many items nobody subscribed to."""
+        routes = self._routes
+        if not routes:
+            return len(deliveries)
+        unrouted = 0
+        shares: dict[Mailbox, list[Delivery]] = {}
+        for delivery in deliveries:
+            mailboxes = routes.get(delivery[0])
+            if mailboxes is None:
+                unrouted += 1
+                continue
+            for mailbox in mailboxes:
+                share = shares.get(mailbox)
+                if share is None:
+                    shares[mailbox] = [delivery]
+                else:
+                    share.append(delivery)
+        for mailbox, share in shares.items():
+            mailbox.put_many(share)
+        return unrouted
+
+    # The subscribers' side
+
+    def subscribe(
+        self,
+        wishes: Iterable[Wish | Topic],
+        *,
+        overflow: Overflow | str | None = None,
+        maxsize: int | None = None,
+        queue: AnyQueue | None = None,
+        callback: Callable[[Any], object] | None = None,
+        on_error: OnError | None = None,
+        on_event: Listener | None = None,
+        levels: int | None = None,
+    ) -> Subscription:
+        """A subscription to all of `wishes`, entered before anything is sent to Upbit, current values first.
+
+        `levels` cuts order books on delivery. Raises InvalidRequestError that names the argument, ClosedError after
+        `close`, and whatever `want` raises; then nothing is left behind.
+        """
+        wished = tuple(dict.fromkeys(wish if isinstance(wish, Wish) else Wish(wish) for wish in wishes))
+        policy = _check_arguments(wished, overflow, maxsize, queue, callback, on_error, on_event)
+        name = SubscriptionId(f"sub-{next(self._numbers)}")
+        mailbox = Mailbox(
+            policy,
+            self._queue_size if maxsize is None else maxsize,
+            levels=levels,
+            report=lambda reason, dropped: self._overflowed(name, policy, reason, dropped),
+            clock=self._clock,
+        )
+        call = forwarding_to(queue, mailbox) if queue is not None else callback
+        consumer = None if call is None else self._consumer(name, mailbox, call, on_error)
+        subscription = Subscription(
+            name,
+            wished,
+            mailbox,
+            consumer=consumer,
+            release=self._release,
+            close_seconds=self._close_seconds,
+        )
+        self._enter(subscription)
+        try:
+            self._seed(subscription)
+            if on_event is not None:
+                subscription.listening = self._events.listen(on_event, wants=lambda each: concerns(each, subscription))
+            self._want_for(subscription)
+            if consumer is not None:
+                consumer.start()
+        except BaseException:
+            subscription.close()
+            raise
+        return subscription
+
+    def unsubscribe(self, subscription_id: str) -> bool:
+        """Close the subscription of that name; False if there is none (any more)."""
+        with self._lock:
+            subscription = self._subscriptions.get(subscription_id)
+        if subscription is None:
+            return False
+        subscription.close()
+        return True
+
+    def get(self, subscription_id: str) -> Subscription | None:
+        with self._lock:
+            return self._subscriptions.get(subscription_id)
+
+    def stats(self) -> list[SubscriptionStats]:
+        with self._lock:
+            subscriptions = list(self._subscriptions.values())
+        return [subscription.stats for subscription in subscriptions]
+
+    @property
+    def topics(self) -> frozenset[Topic]:
+        """Topics somebody subscribed to."""
+        with self._lock:
+            return frozenset(self._routes)
+
+    def close(self, deadline: Deadline) -> list[str]:
+        """End all subscriptions within one deadline; names of callback threads that would not stop."""
+        with self._lock:
+            self._closed = True
+            subscriptions = list(self._subscriptions.values())
+        for subscription in subscriptions:
+            subscription.begin_close()
+        return [name for subscription in subscriptions for name in subscription.finish_close(deadline)]
+
+    # Within
+
+    def _consumer(
+        self, name: str, mailbox: Mailbox, callback: Callable[[Any], object], on_error: OnError | None
+    ) -> Consumer:
+        def on_failure(error: BaseException, in_a_row: int) -> None:
+            self._events.emit(CallbackErrorEvent(at=now(), subscription=name, error=error, in_a_row=in_a_row))
+
+        return Consumer(mailbox, callback, f"upbit-{name}", on_error=on_error, on_failure=on_failure)
+
+    def _enter(self, subscription: Subscription) -> None:
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the backbone is closed; make a new one")
+            self._subscriptions[subscription.id] = subscription
+            for topic in subscription.topics:
+                self._routes[topic] = (*self._routes.get(topic, ()), subscription.queue)
+
+    def _seed(self, subscription: Subscription) -> None:
+        current = [self._current(wish.topic) for wish in subscription.wishes]
+        subscription.queue.seed([delivery for delivery in current if delivery is not None])
+
+    def _want_for(self, subscription: Subscription) -> None:
+        self._want(subscription.wishes)
+        with self._lock:
+            is_still_in = subscription.id in self._subscriptions
+            if is_still_in:
+                self._wanted.add(subscription.id)
+        if not is_still_in:  # it has overflowed or was closed meanwhile
+            self._unwant(subscription.wishes)
+
+    def _release(self, subscription: Subscription) -> None:
+        """Take the subscription out and, if they were made, its wishes back: once."""
+        with self._lock:
+            if self._subscriptions.pop(subscription.id, None) is None:
+                return
+            self._take_out(subscription)
+            is_wanted = subscription.id in self._wanted
+            self._wanted.discard(subscription.id)
+        if is_wanted:
+            self._unwant(subscription.wishes)
+
+    def _take_out(self, subscription: Subscription) -> None:
+        for topic in subscription.topics:
+            left = tuple(each for each in self._routes[topic] if each is not subscription.queue)
+            if left:
+                self._routes[topic] = left
+            else:
+                del self._routes[topic]
+
+    def _overflowed(self, name: str, policy: Overflow | None, reason: str, dropped: int) -> None:
+        word = "default" if policy is None else policy.value
+        self._events.emit(OverflowEvent(at=now(), subscription=name, policy=word, dropped=dropped, reason=reason))
+        subscription = self.get(name)
+        if subscription is None or not subscription.queue.failed:
+            return
+        # This is the stream's thread: changing wishes is not its business.
+        if self._run_job is None:
+            self._release(subscription)
+        else:
+            self._run_job(lambda: self._release(subscription))
+
+    def __repr__(self) -> str:
+        with self._lock:
+            return f"<Hub {len(self._subscriptions)} subscriptions to {len(self._routes)} topics>"
+
+
+def concerns(event: Event, subscription: Subscription) -> bool:
+    """Whether a subscriber's `on_event` is told: what is about others is left out."""
+    if isinstance(event, OverflowEvent | CallbackErrorEvent):
+        return event.subscription == subscription.id
+    if isinstance(event, GapEvent):
+        return any(topic.data_type is event.type and topic.symbol == event.symbol for topic in subscription.topics)
+    if isinstance(event, StaleEvent):
+        return not event.symbols or not {topic.symbol for topic in subscription.topics}.isdisjoint(event.symbols)
+    if isinstance(event, SubscriptionEvent):
+        return not {str(topic) for topic in subscription.topics}.isdisjoint(event.topics)
+    return True
+
+
+def _check_arguments(
+    wishes: tuple[Wish, ...],
+    overflow: Overflow | str | None,
+    maxsize: int | None,
+    target: object,
+    callback: object,
+    on_error: object,
+    on_event: object,
+) -> Overflow | None:
+    if not wishes:
+        raise InvalidRequestError("nothing to subscribe to: name at least one symbol and one data type")
+    for name, value in (("callback", callback), ("on_error", on_error), ("on_event", on_event)):
+        if value is not None and not callable(value):
+            raise InvalidRequestError(f"{name}={value!r}: expected something that can be called")
+    if target is not None and callback is not None:
+        raise InvalidRequestError("callback= and queue= exclude each other; subscribe twice to have both")
+    if target is not None:
+        _check_queue(target)
+    is_size = isinstance(maxsize, int) and not isinstance(maxsize, bool) and maxsize >= 1
+    if maxsize is not None and not is_size:
+        raise InvalidRequestError(f"maxsize={maxsize!r}: expected a whole number >= 1, or None for the default")
+    return _check_overflow(overflow)
+
+
+def _check_overflow(overflow: Overflow | str | None) -> Overflow | None:
+    if overflow is None:
+        return None
+    try:
+        return Overflow(overflow)
+    except ValueError:
+        words = ", ".join(f"Overflow.{each.name}" for each in Overflow)
+        raise InvalidRequestError(f"overflow={overflow!r}: expected one of {words}") from None
+
+
+def _check_queue(target: object) -> None:
+    is_queue = isinstance(target, queue.Queue | queue.SimpleQueue)
+    if not is_queue or isinstance(target, queue.PriorityQueue | Mailbox):
+        raise InvalidRequestError(
+            f"queue={type(target).__name__}: expected a queue.Queue, queue.LifoQueue or queue.SimpleQueue"
+        )

@@ -1,0 +1,343 @@
+"""A subscription's own bounded queue: a real `queue.Queue` that only its slow consumer ever feels."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .._concurrency import WAIT_SLICE_SECONDS, Deadline
+from ..errors import ClosedError, RequestTimeoutError, SubscriptionError
+from ..models.enums import Overflow
+from ..models.lazy_book import Datum, Delivery, Parcel, opened
+from ..models.market import OrderbookData
+from ..models.topic import Topic
+from .buffers import Buffer
+from .sampling import Sampler
+
+SLOW_CALLBACK_SECONDS = 5.0
+
+if sys.version_info >= (3, 13):
+    _SHUT_DOWN: tuple[type[Exception], ...] = (ClosedError, queue.ShutDown)
+else:
+    _SHUT_DOWN = (ClosedError,)
+
+
+class NothingArrivedError(RequestTimeoutError, queue.Empty):
+    """Nothing came by the deadline: our timeout and `queue.Empty` in one."""
+
+
+# Also queue.ShutDown where Python has it (3.13 on), so that code written for either catches it.
+MailboxClosedError = type(
+    "MailboxClosedError", _SHUT_DOWN, {"__doc__": "The subscription was closed.", "__module__": __name__}
+)
+
+Report = Callable[[str, int], None]
+
+
+class Mailbox(queue.Queue[Any]):
+    """A `queue.Queue` that the stream fills and that never makes the stream wait.
+
+    `get` behaves as `queue.Queue.get` does: it raises `queue.Empty` when nothing came in time. Once the subscription
+    is closed, every waiting and every later `get` raises ClosedError at once (which is `queue.ShutDown` too, from
+    Python 3.13 on, never `queue.Empty`: a polling loop must notice the end); what still waited is dropped and counted.
+    A subscription that ends by `Overflow.ERROR` first gives what came before the loss, then raises SubscriptionError.
+
+    At any moment `received == delivered + dropped + qsize()`. Dropped are: items replaced by newer ones, lost to the
+    bound or to closing, and order books that turned out unreadable.
+    """
+
+    def __init__(
+        self,
+        overflow: Overflow | None,
+        maxsize: int,
+        *,
+        levels: int | None = None,
+        report: Report | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        # `self.mutex`, made by queue.Queue, guards all that follows; `not_empty` and `all_tasks_done` share it.
+        super().__init__(maxsize)
+        self.overflow = overflow
+        self.received = 0
+        self.delivered = 0
+        self.dropped = 0
+        self._levels = levels
+        self._report = report
+        self._clock = clock
+        self._buffer = Buffer(overflow, maxsize)
+        self._getters = 0
+        self._seeds: dict[Topic, Parcel] = {}
+        self._closed = False
+        self._failure: str | None = None
+        self._busy_since: float | None = None
+        self._slowness_reported = False
+        self._losses = Sampler()
+        self._lost = 0
+        self._was_parking = False
+        self._idle = threading.Condition(self.mutex)
+
+    # The stream's side: never waits
+
+    def put_many(self, deliveries: Sequence[Delivery]) -> None:
+        """Enter all items of one read under one lock and one notify. Nothing happens once it is closed."""
+        with self.mutex:
+            if self._closed or self._failure is not None:
+                return
+            count = len(deliveries)
+            self.received += count
+            if self._seeds:
+                deliveries = self._news(deliveries)
+            buffer = self._buffer
+            waiting = len(buffer)
+            lost = buffer.put(deliveries)
+            gain = len(buffer) - waiting
+            self.dropped += count - gain
+            self.unfinished_tasks += gain
+            if self._getters and gain > 0:
+                self.not_empty.notify(gain)
+            news = None
+            if lost or self._busy_since is not None or len(buffer) > buffer.bound:
+                news = self._trouble(lost, deliveries[-1][2] if deliveries else self._clock())
+        if news is not None and self._report is not None:
+            self._report(*news)
+
+    def _trouble(self, lost: int, now: float) -> tuple[str, int] | None:
+        """What to report about a consumer that does not keep up, if it is time to."""
+        self._lost += lost
+        if lost and self.overflow is Overflow.ERROR:
+            self._failure = f"more than {self.maxsize} items waited (overflow=ERROR)"
+            self.not_empty.notify_all()
+            return self._failure, self._lost
+        if lost and self._losses.is_due(self._lost, now):
+            return f"more than {self._buffer.capacity} items waited", self._lost
+        is_parking = len(self._buffer) > self._buffer.bound
+        if is_parking and not self._was_parking:
+            self._was_parking = True
+            return f"more than {self.maxsize} items wait; parking up to {self._buffer.capacity}", self._lost
+        if self._busy_since is not None and not self._slowness_reported:
+            busy = now - self._busy_since
+            if busy > SLOW_CALLBACK_SECONDS:
+                self._slowness_reported = True
+                return f"the callback has been busy for {busy:.1f} s and {len(self._buffer)} items wait", self._lost
+        return None
+
+    def seed(self, deliveries: Iterable[Delivery]) -> None:
+        """The current values for a subscription that has just been entered in the hub, before what came since.
+
+        A value still on its way through the hub would arrive a second time: it comes with the next batch of its topic
+        or never, so that batch is looked through once.
+        """
+        with self.mutex:
+            if self._closed:
+                return
+            arrived = self._buffer.topics()
+            fresh = [delivery for delivery in deliveries if delivery[0] not in arrived]
+            self._buffer.put_first(fresh)
+            self._seeds = {topic: parcel for topic, parcel, _ in fresh}
+            self.received += len(fresh)
+            self.unfinished_tasks += len(fresh)
+            self.not_empty.notify_all()
+
+    def _news(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """`deliveries` without what the seeds already gave, or have overtaken."""
+        stale: set[int] = set()
+        met = {delivery[0] for delivery in deliveries} & self._seeds.keys()
+        for topic in met:
+            seed = self._seeds.pop(topic)
+            places = [place for place, delivery in enumerate(deliveries) if delivery[0] == topic]
+            for index, place in enumerate(places):
+                if deliveries[place][1] is seed:
+                    stale.update(places[: index + 1])
+        return [delivery for place, delivery in enumerate(deliveries) if place not in stale]
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """A mailbox is filled by the stream alone."""
+        raise TypeError("a subscription's queue is filled by its stream; hand in a queue of your own with queue=")
+
+    # The consumer's side
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Datum:
+        """The next item. `queue.Empty` when nothing came in time, ClosedError once closed; Ctrl-C gets through."""
+        if timeout is not None and timeout < 0:
+            raise ValueError("'timeout' must be a non-negative number")
+        deadline: Deadline | None = None
+        while True:
+            with self.mutex:
+                while not self._buffer:
+                    self._check_open()
+                    deadline = deadline or Deadline.after(timeout if block else 0.0)
+                    self._wait(deadline)
+                delivery = self._take()
+            item = self._present(delivery[1])
+            if item is not None:
+                return item
+
+    def get_nowait(self) -> Datum:
+        return self.get(block=False)
+
+    def drain(self, limit: int | None = None) -> list[Datum]:
+        """Everything that waits now, at most `limit` items, in one go and without waiting. ClosedError once closed."""
+        with self.mutex:
+            if not self._buffer:
+                self._check_open()
+            count = len(self._buffer) if limit is None else min(limit, len(self._buffer))
+            deliveries = [self._take() for _ in range(count)]
+        items = (self._present(delivery[1]) for delivery in deliveries)
+        return [item for item in items if item is not None]
+
+    def _take(self) -> Delivery:
+        self.delivered += 1
+        self._was_parking = self._was_parking and len(self._buffer) > self._buffer.bound // 2
+        return self._buffer.pop()
+
+    def _wait(self, deadline: Deadline) -> None:
+        if deadline.expired:
+            raise NothingArrivedError("nothing arrived on the subscription by the deadline")
+        self._getters += 1
+        try:
+            self.not_empty.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
+        finally:
+            self._getters -= 1
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise MailboxClosedError("the subscription is closed")
+        if self._failure is not None:
+            raise SubscriptionError(f"the subscription ended: {self._failure}; read faster or choose another overflow=")
+
+    def _present(self, parcel: Parcel) -> Datum | None:
+        """The item as its consumer asked for it; None, counted as dropped, where it is a book nobody can read."""
+        item = opened(parcel)
+        if item is None:
+            with self.mutex:
+                self.delivered -= 1
+                self.dropped += 1
+                self._done(1)
+        elif self._levels is not None and isinstance(item, OrderbookData):
+            return _trimmed(item, self._levels)
+        return item
+
+    # Turns: how a consumer's thread makes closing wait for the callback under way
+
+    def begin_turn(self) -> Datum | None:
+        """The next item for a callback; None once closed. SubscriptionError where Overflow.ERROR ended it.
+
+        From here to `end_turn` the mailbox counts as busy; no turn begins after `close`.
+        """
+        while True:
+            with self.mutex:
+                while not self._buffer:
+                    if self._closed:
+                        return None
+                    self._check_open()
+                    self._wait(Deadline(None))
+                delivery = self._take()
+                self._busy_since = self._clock()
+            item = self._present(delivery[1])
+            if item is not None:
+                return item
+            self.end_turn()
+
+    def end_turn(self) -> None:
+        with self.mutex:
+            self._busy_since = None
+            self._slowness_reported = False
+            self._idle.notify_all()
+
+    def wait_idle(self, deadline: Deadline) -> bool:
+        """Wait until no turn is under way; False at the deadline."""
+        with self.mutex:
+            while self._busy_since is not None:
+                if deadline.expired:
+                    return False
+                self._idle.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
+            return True
+
+    def wait_empty(self, deadline: Deadline) -> bool:
+        """Wait until everything was handed to the callback and it is done; False at the deadline."""
+        with self.mutex:
+            while self._buffer or self._busy_since is not None:
+                if deadline.expired:
+                    return False
+                self._idle.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
+            return True
+
+    # Closing
+
+    def close(self) -> None:
+        """Wake every getter; what still waits is dropped. Idempotent, from any thread."""
+        with self.mutex:
+            self._closed = True
+            dropped = self._buffer.clear()
+            self.dropped += dropped
+            self._seeds.clear()
+            self._done(dropped)
+            self.not_empty.notify_all()
+            self.all_tasks_done.notify_all()
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """As `close`, under the name Python 3.13 gave it; what waits is dropped either way."""
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can come."""
+        return self._closed or (self._failure is not None and not self._buffer)
+
+    @property
+    def closed_by_user(self) -> bool:
+        """Whether `close` was called: nothing may be delivered any more, not even what was already taken out."""
+        return self._closed
+
+    @property
+    def failed(self) -> bool:
+        """Whether Overflow.ERROR ended it."""
+        return self._failure is not None
+
+    def join(self) -> None:
+        """Until every item was marked by `task_done`, or the subscription is closed."""
+        with self.all_tasks_done:
+            while self.unfinished_tasks and not self._closed:
+                self.all_tasks_done.wait(WAIT_SLICE_SECONDS)
+
+    def _done(self, count: int) -> None:
+        self.unfinished_tasks -= count
+        if self.unfinished_tasks <= 0:
+            self.all_tasks_done.notify_all()
+
+    # Figures
+
+    def _qsize(self) -> int:
+        return len(self._buffer)
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """received, delivered, dropped, pending: taken at one moment, so that the sum is right."""
+        with self.mutex:
+            return self.received, self.delivered, self.dropped, len(self._buffer)
+
+    @property
+    def lag(self) -> float:
+        """Seconds the next item has been waiting; 0.0 when nothing waits."""
+        with self.mutex:
+            arrival = self._buffer.oldest_arrival()
+        return 0.0 if arrival is None else max(0.0, self._clock() - arrival)
+
+    def now(self) -> float:
+        """Monotonic time by the mailbox's clock."""
+        return self._clock()
+
+    def __repr__(self) -> str:
+        received, delivered, dropped, pending = self.counts()
+        state = "closed" if self.closed else "open"
+        return f"<Mailbox {state} {received} received, {delivered} delivered, {dropped} dropped, {pending} pending>"
+
+
+def _trimmed(book: OrderbookData, levels: int) -> OrderbookData:
+    if len(book.asks) <= levels and len(book.bids) <= levels:
+        return book
+    return dataclasses.replace(book, asks=book.asks[:levels], bids=book.bids[:levels])

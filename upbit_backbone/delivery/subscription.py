@@ -1,0 +1,163 @@
+"""What a subscriber holds: an iterator, a queue, a context manager, or just the handle of a callback."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .._concurrency import Deadline
+from ..errors import ClosedError, InvalidRequestError
+from ..models.enums import DataType
+from ..models.lazy_book import Datum
+from ..models.report import SubscriptionStats
+from ..models.topic import Wish
+from .consumer import Consumer
+from .event_bus import Listening
+from .mailbox import Mailbox
+
+FORWARD_SLICE_SECONDS = 0.25
+
+AnyQueue = queue.Queue[Any] | queue.SimpleQueue[Any]
+
+
+class SubscriptionId(str):
+    """Names one subscription; give it to `unsubscribe`."""
+
+    __slots__ = ()
+
+
+class Subscription:
+    """Live data for one consumer.
+
+    Read it with a `for` loop, `get(timeout=)` or `.queue`; or hand in a callback or a queue of your own, and items
+    come by themselves. `close()` (or leaving the `with` block) ends it: loops finish, waiting `get`s raise ClosedError
+    at once, and no callback begins after it has returned. Several threads may read one subscription; each item goes to
+    one of them.
+    """
+
+    def __init__(
+        self,
+        subscription_id: SubscriptionId,
+        wishes: tuple[Wish, ...],
+        mailbox: Mailbox,
+        *,
+        consumer: Consumer | None,
+        release: Callable[[Subscription], None],
+        close_seconds: float,
+    ) -> None:
+        self.id = subscription_id
+        self.wishes = wishes
+        self.topics = frozenset(wish.topic for wish in wishes)
+        self._mailbox = mailbox
+        self._consumer = consumer
+        self._release = release
+        self._close_seconds = close_seconds
+        self.listening: Listening | None = None  # to events, where the subscriber wants them
+
+    @property
+    def queue(self) -> Mailbox:
+        """The subscription's own bounded `queue.Queue`."""
+        return self._mailbox
+
+    def get(self, timeout: float | None = None) -> Datum:
+        """The next item; RequestTimeoutError (also `queue.Empty`) after `timeout` seconds, ClosedError once closed."""
+        self._check_readable()
+        return self._mailbox.get(timeout=timeout)
+
+    def __iter__(self) -> Iterator[Datum]:
+        self._check_readable()
+        return self
+
+    def __next__(self) -> Datum:
+        try:
+            return self._mailbox.get()
+        except ClosedError:
+            raise StopIteration from None
+
+    def close(self, timeout: float | None = None) -> None:
+        """End the subscription. Idempotent, from any thread and from its own callback.
+
+        Waits for a callback under way, but not longer than `timeout` (default: the configured close timeout).
+        """
+        deadline = Deadline.after(self._close_seconds if timeout is None else timeout)
+        self.begin_close()
+        self.finish_close(deadline)
+
+    def begin_close(self) -> None:
+        """The first half of `close`: nothing more is delivered, nobody is waited for."""
+        self._mailbox.close()
+        if self.listening is not None:
+            self.listening.begin_close()
+        self._release(self)
+
+    def finish_close(self, deadline: Deadline) -> list[str]:
+        """The second half: wait for the calls under way; names of threads that are still running."""
+        running = [] if self._consumer is None else self._consumer.stop(deadline)
+        return running if self.listening is None else running + self.listening.finish_close(deadline)
+
+    @property
+    def closed(self) -> bool:
+        return self._mailbox.closed
+
+    @property
+    def stats(self) -> SubscriptionStats:
+        """Counters at one moment: received == delivered + dropped + pending."""
+        received, delivered, dropped, pending = self._mailbox.counts()
+        overflow = self._mailbox.overflow
+        return SubscriptionStats(
+            subscription=self.id,
+            topics=len(self.topics),
+            policy=overflow.value if overflow is not None else self._default_policy(),
+            received=received,
+            delivered=delivered,
+            dropped=dropped,
+            pending=pending,
+            lag=self._mailbox.lag,
+            errors=0 if self._consumer is None else self._consumer.errors,
+            closed=self.closed,
+        )
+
+    def _default_policy(self) -> str:
+        has_trades = any(topic.data_type is DataType.TRADE for topic in self.topics)
+        has_states = any(topic.data_type is not DataType.TRADE for topic in self.topics)
+        return "+".join(word for word, is_used in (("conflate", has_states), ("drop_oldest", has_trades)) if is_used)
+
+    def _check_readable(self) -> None:
+        if self._consumer is not None:
+            raise InvalidRequestError(
+                f"{self.id} delivers to its callback or queue; subscribe without one to read it yourself"
+            )
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        received, delivered, dropped, pending = self._mailbox.counts()
+        state = "closed" if self.closed else "open"
+        return (
+            f"<Subscription {self.id} {state}, {len(self.topics)} topics: "
+            f"{received} received, {delivered} delivered, {dropped} dropped, {pending} pending>"
+        )
+
+
+def forwarding_to(target: AnyQueue, mailbox: Mailbox) -> Callable[[Any], None]:
+    """A callback that moves items on into the user's queue.
+
+    A full queue makes our own mailbox wait, and there the overflow policy decides; closing interrupts it.
+    """
+    if isinstance(target, queue.SimpleQueue):
+        return target.put
+
+    def forward(item: Any) -> None:
+        while not mailbox.closed_by_user:
+            try:
+                target.put(item, timeout=FORWARD_SLICE_SECONDS)
+            except queue.Full:
+                continue
+            return
+
+    return forward
