@@ -133,6 +133,14 @@ class HostGate:
             self._give_up(waiter)
             raise
 
+    def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
+        """Raise what `obtain` would raise at once, with `ahead` others before."""
+        self._guard.check()
+        with self._lock:
+            now = self._clock.monotonic()
+            self._refuse_if_banned(now)
+            self._refuse_if_too_late(self._window(group), group, ahead, now, deadline)
+
     def _enqueue(self, group: RateGroup, priority: Priority, deadline: Deadline) -> Waiter:
         now = self._clock.monotonic()
         self._refuse_if_banned(now)
@@ -140,6 +148,11 @@ class HostGate:
         waiter = Waiter(group, priority, next(self._numbers))
         queue = self._queues[group]
         ahead = sum(1 for each in queue if not each.is_gone and each < waiter)
+        self._refuse_if_too_late(window, group, ahead, now, deadline)
+        heappush(queue, waiter)
+        return waiter
+
+    def _refuse_if_too_late(self, window: Window, group: RateGroup, ahead: int, now: float, deadline: Deadline) -> None:
         wait = window.earliest(now, ahead) - now
         left = deadline.remaining()
         if left is not None and wait > left:
@@ -149,8 +162,6 @@ class HostGate:
                 retry_after=wait,
                 group=group.value,
             )
-        heappush(queue, waiter)
-        return waiter
 
     def _wait_for_turn(self, waiter: Waiter, deadline: Deadline, is_called_off: Callable[[], bool]) -> Slot:
         while True:

@@ -85,14 +85,24 @@ class RateLimiter:
         self._gate.enter(self, per_second)
         _listeners.setdefault(self._gate, weakref.WeakSet()).add(self)
 
-    def permit(self, group: RateGroup, priority: Priority, deadline: Deadline) -> Permit:
-        """Wait for a turn. Raises
+    def permit(
+        self, group: RateGroup, priority: Priority, deadline: Deadline, stop: threading.Event | None = None
+    ) -> Permit:
+        """Wait for a turn, at most until `stop` is set. Raises
 
         - RateLimitError(retry_after) at once when the turn would surely come after the deadline,
         - BannedError(until) while Upbit blocks this IP, RequestTimeoutError, ClosedError.
         """
-        slot = self._gate.obtain(group, priority, deadline, lambda: self._is_closed, self._shared)
+
+        def is_called_off() -> bool:
+            return self._is_closed or (stop is not None and stop.is_set())
+
+        slot = self._gate.obtain(group, priority, deadline, is_called_off, self._shared)
         return Permit(self._gate, group, slot)
+
+    def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
+        """RateLimitError or BannedError, as `permit` would raise with `ahead` others before; waits for nothing."""
+        self._gate.forecast(group, ahead, deadline)
 
     def acquire(self, group: RateGroup, priority: Priority, deadline: Deadline) -> None:
         """Like `permit`, for whoever cannot say when exactly his request leaves: it counts as leaving soon."""

@@ -1,8 +1,8 @@
 """REST answers that may be given a second time. The only module that knows cachetools.
 
-Keys are tuples that begin with the kind of data and the market: `("ticker", "KRW-BTC")`. Each kind has a lifetime of its
-own. Live data is never kept here. An answer that was under way when its subject was invalidated is not stored: whoever
-asks Upbit notes the `generation` first and hands it in with the answer.
+Keys are tuples that begin with the kind of data and the market: `("ticker", "KRW-BTC")`. Each kind has its own
+lifetime. Live data is never kept here. An answer that was under way when its subject was invalidated is not stored:
+whoever asks Upbit notes the `generation` first and hands it in with the answer.
 """
 
 from __future__ import annotations
@@ -75,17 +75,20 @@ class IntelligentCache:
         self._wall_minus_monotonic = self._clock_difference()
         self._hits = self._misses = self._merged = self._stored = self._dropped = 0
 
-    def get_cached_data(self, key: Key, max_age: float | None = None) -> Any | None:
-        """The value for `key` if it is at most `max_age` seconds old (None: its kind's own measure), else None."""
+    def get_cached_data(self, key: Key, max_age: float | None = None, *, counted: bool = True) -> Any | None:
+        """The value for `key` if it is at most `max_age` seconds old (None: its kind's own measure), else None.
+
+        `counted=False` leaves the question out of the hits and misses.
+        """
         with self._lock:
             self._notice_sleep()
             entry = self._entries.get(key)
             if entry is not None:
                 age = self._clock.monotonic() - entry.stored_at
                 if age <= (entry.fresh if max_age is None else max_age) and max_age != 0:
-                    self._hits += 1
+                    self._hits += counted
                     return entry.value
-            self._misses += 1
+            self._misses += counted
             return None
 
     def generation(self) -> int:

@@ -1,0 +1,319 @@
+"""Answers by REST: limited, merged, cached, retried, and always by the deadline.
+
+    question → cache → one call with everybody who asks the same → a turn → breaker → transport → models → cache
+
+Every rate group has a lane of its own (workers, queue, breaker), so that nothing which hangs in one delays another.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from typing import Any, Final
+
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard
+from ..config import BackboneConfig
+from ..errors import ClosedError
+from ..models.enums import Priority, RateGroup
+from ..models.events import Event
+from ..models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
+from ..models.report import GroupStats
+from ..models.timeframe import timeframe_of
+from ..models.topic import ZERO
+from ..resilience.circuit_breaker import CircuitBreaker
+from ..resilience.rate_limiter import RateLimiter
+from ..store.intelligent_cache import IntelligentCache, Lifetime
+from ..unify.rest import decode_candles, decode_markets, decode_orderbooks, decode_tickers, decode_trades
+from ..wire import endpoints
+from ..wire.rest_transport import RestResponse, RestTransport
+from .clock_offset import ClockOffset
+from .rest_calls import CallDesk
+from .rest_lane import RestLane
+from .rest_lists import ListDesk
+
+TICKERS_PER_CALL: Final = 400
+BOOKS_PER_CALL: Final = 200
+# Books are asked in few depths and trimmed, so that different wishes meet on one list.
+DEPTHS: Final = (1, 5, 15, 30)
+MAX_BOOK_DESKS: Final = 64
+# A market list at most this old may tell which code of a list does not exist.
+MARKET_LIST_SECONDS: Final = 10.0
+
+
+class RestChannel:
+    """All of Upbit's public REST questions. Blocking; usable from any number of threads.
+
+    Every method ends by its deadline with an answer or with one of our errors: InvalidRequestError before anything is
+    sent; RateLimitError, BannedError and ChannelUnavailableError (breaker open) at once, with `retry_after`;
+    RequestTimeoutError, NetworkError, ServerError, MalformedDataError after what attempts the deadline allowed;
+    ClosedError after `close`. `remember` is told of every fresh answer, on a worker's thread.
+    """
+
+    def __init__(
+        self,
+        config: BackboneConfig,
+        *,
+        limiter: RateLimiter,
+        remember: Callable[[Sequence[Any]], object] = lambda items: None,
+        emit: Callable[[Event], object] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        random: Callable[[], float] = random.random,
+        transport: RestTransport | None = None,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._limiter = limiter
+        self._remember = remember
+        self._guard = ForkGuard("REST channel")
+        self._transport = transport or RestTransport(
+            config.rest_url,
+            ca_file=config.ca_file,
+            proxy=config.proxy,
+            connect_seconds=config.connect_timeout_seconds,
+        )
+        max_age = config.rest_max_age_seconds
+        lifetime = Lifetime(max_age, max(60.0, max_age))
+        self.cache = IntelligentCache({"ticker": lifetime, "orderbook": lifetime}, clock=clock)
+        self._offset = ClockOffset()
+        self._offset_lock = threading.Lock()  # guards _offset
+        self._lanes = {group: self._lane(group, emit, random) for group in endpoints.REST_GROUPS}
+        self._calls: dict[RateGroup, CallDesk[Any]] = {
+            group: CallDesk(group.value, lane, self.cache) for group, lane in self._lanes.items()
+        }
+        self._tickers = self._ticker_desk()
+        self._books_lock = threading.Lock()  # guards _books
+        self._books: dict[tuple[int, Decimal], ListDesk[OrderbookData]] = {}
+        self._is_closed = False
+
+    def _lane(self, group: RateGroup, emit: Callable[[Event], object] | None, random: Callable[[], float]) -> RestLane:
+        config = self._config
+        return RestLane(
+            group,
+            transport=self._transport,
+            limiter=self._limiter,
+            breaker=CircuitBreaker(
+                f"REST {group.value}",
+                failures=config.breaker_failures,
+                reset_seconds=config.breaker_reset_seconds,
+                clock=self._clock,
+                emit=emit,
+            ),
+            workers=config.rest_workers_per_group,
+            attempts=config.rest_attempts,
+            clock=self._clock,
+            random=random,
+            on_response=self._learn_offset,
+        )
+
+    # --- questions about many markets -----------------------------------------------------------------------
+
+    def tickers(
+        self,
+        symbols: Iterable[str],
+        *,
+        deadline: Deadline,
+        priority: Priority = Priority.NORMAL,
+        max_age: float | None = None,
+    ) -> dict[str, TickerData]:
+        """Tickers at most `max_age` seconds old (None: `config.rest_max_age_seconds`); unknown markets are absent."""
+        self._check()
+        return self._tickers.ask(symbols, deadline, priority, max_age)
+
+    def tickers_of_quote(
+        self,
+        quote: str,
+        *,
+        deadline: Deadline,
+        priority: Priority = Priority.NORMAL,
+        max_age: float | None = None,
+    ) -> dict[str, TickerData]:
+        """The tickers of all markets priced in `quote` ("KRW"), by one request."""
+        self._check()
+        call = endpoints.tickers_of_quotes([quote])
+        listed = self.cache.get_cached_data(("quote", quote), 60.0, counted=False)
+        if listed is not None:
+            kept = self._tickers.from_cache(listed, max_age)
+            if kept is not None:
+                return kept
+        generation = self.cache.generation()
+
+        def keep(items: Sequence[TickerData]) -> None:
+            self.cache.cache_data(("quote", quote), tuple(item.symbol for item in items), 60.0, generation)
+            self._tickers.keep(items, generation)
+
+        items = self._calls[RateGroup.TICKER].ask(call, decode_tickers, deadline, priority, keep)
+        return {item.symbol: item for item in items}
+
+    def orderbooks(
+        self,
+        symbols: Iterable[str],
+        *,
+        levels: int = endpoints.MAX_LEVELS,
+        level: Decimal | int = ZERO,
+        deadline: Deadline,
+        priority: Priority = Priority.NORMAL,
+        max_age: float | None = None,
+    ) -> dict[str, OrderbookData]:
+        """Books with at most `levels` levels a side, prices grouped by `level`; unknown markets are absent."""
+        self._check()
+        endpoints.check_levels(levels, level)
+        depth = next(each for each in DEPTHS if each >= levels)
+        books = self._book_desk(depth, Decimal(level)).ask(symbols, deadline, priority, max_age)
+        if depth == levels:
+            return books
+        return {
+            symbol: replace(book, asks=book.asks[:levels], bids=book.bids[:levels]) for symbol, book in books.items()
+        }
+
+    def _ticker_desk(self) -> ListDesk[TickerData]:
+        return ListDesk(
+            "ticker",
+            (),
+            lane=self._lanes[RateGroup.TICKER],
+            cache=self.cache,
+            clock=self._clock,
+            make_call=endpoints.tickers,
+            decode=decode_tickers,
+            remember=self._remember,
+            known_markets=self._known_markets,
+            window_seconds=self._config.merge_window_seconds,
+            limit=TICKERS_PER_CALL,
+        )
+
+    def _book_desk(self, depth: int, level: Decimal) -> ListDesk[OrderbookData]:
+        with self._books_lock:
+            desk = self._books.get((depth, level))
+            if desk is None:
+                if len(self._books) >= MAX_BOOK_DESKS:
+                    self._books.clear()  # whoever waits at one of them keeps it
+                desk = self._books[depth, level] = ListDesk(
+                    "orderbook",
+                    (depth, level),
+                    lane=self._lanes[RateGroup.ORDERBOOK],
+                    cache=self.cache,
+                    clock=self._clock,
+                    make_call=partial(endpoints.orderbooks, count=depth, level=level),
+                    decode=decode_orderbooks,
+                    remember=self._remember,
+                    known_markets=self._known_markets,
+                    window_seconds=self._config.merge_window_seconds,
+                    limit=BOOKS_PER_CALL,
+                )
+            return desk
+
+    # --- questions about one market ---------------------------------------------------------------------------
+
+    def trades_page(
+        self,
+        symbol: str,
+        *,
+        count: int = 1,
+        to: datetime | None = None,
+        cursor: int | None = None,
+        days_ago: int | None = None,
+        deadline: Deadline,
+        priority: Priority = Priority.NORMAL,
+    ) -> list[TradeData]:
+        """At most 500 trades of one UTC day, newest first; see `endpoints.trades`. UnknownSymbolError if delisted."""
+        self._check()
+        call = endpoints.trades(symbol, count, to=to, cursor=cursor, days_ago=days_ago)
+        desk = self._calls[RateGroup.TRADE]
+        return desk.ask(call, decode_trades, deadline, priority, self._remember, symbol)
+
+    def candles_page(
+        self,
+        symbol: str,
+        timeframe: str,
+        *,
+        count: int = 1,
+        to: datetime | None = None,
+        deadline: Deadline,
+        priority: Priority = Priority.NORMAL,
+    ) -> list[CandleData]:
+        """At most 200 candles that start before `to` (None: now), newest first; the first may still be forming."""
+        self._check()
+        call = endpoints.candles(timeframe, symbol, count, to=to)
+        word = timeframe_of(timeframe).word
+
+        def decode(body: bytes, received_at: datetime) -> list[CandleData]:
+            return decode_candles(body, word, received_at)
+
+        return self._calls[RateGroup.CANDLE].ask(call, decode, deadline, priority, self._remember, symbol)
+
+    def markets(self, *, deadline: Deadline, priority: Priority = Priority.NORMAL) -> list[MarketInfo]:
+        """Every market, with warnings, straight from Upbit."""
+        self._check()
+
+        def keep(items: Sequence[MarketInfo]) -> None:
+            known = frozenset(item.symbol for item in items)
+            self.cache.cache_data(("known",), known, MARKET_LIST_SECONDS)
+            self._remember(items)
+
+        call = endpoints.markets(details=True)
+        return self._calls[RateGroup.MARKET].ask(call, decode_markets, deadline, priority, keep)
+
+    def _known_markets(self, deadline: Deadline, priority: Priority) -> frozenset[str]:
+        known: frozenset[str] | None = self.cache.get_cached_data(("known",), counted=False)
+        if known is None:
+            known = frozenset(item.symbol for item in self.markets(deadline=deadline, priority=priority))
+        return known
+
+    # --- about itself -----------------------------------------------------------------------------------------
+
+    @property
+    def clock_offset(self) -> float | None:
+        """Upbit's clock minus ours in seconds, as far as the answers' Date headers tell; None before the first."""
+        with self._offset_lock:
+            return self._offset.estimate()
+
+    def refusal(self, group: RateGroup) -> Exception | None:
+        """Why a question to `group` would fail at once (breaker open), or None. Bans are the limiter's to tell."""
+        return self._lanes[group].breaker.refusal()
+
+    def stats(self) -> list[GroupStats]:
+        return [self._group_stats(lane) for lane in self._lanes.values()]
+
+    def _group_stats(self, lane: RestLane) -> GroupStats:
+        view = self._limiter.look(lane.group)
+        return GroupStats(
+            group=lane.group.value,
+            limit_per_second=view.per_second,
+            available=float(view.available),
+            waiting=view.waiting + lane.waiting,
+            granted=view.granted,
+            limited_429=view.penalties,
+            banned_418=self._limiter.bans,
+            paused_for=view.paused_for,
+            breaker=lane.breaker.state,
+            requests=lane.requests,
+            failures=lane.failures,
+            bytes=lane.bytes,
+        )
+
+    def _learn_offset(self, response: RestResponse, received_at: datetime) -> None:
+        with self._offset_lock:
+            self._offset.learn(response.headers.get("date"), received_at, response.elapsed)
+
+    def _check(self) -> None:
+        self._guard.check()
+        if self._is_closed:
+            raise ClosedError("the REST channel is closed; make a new backbone")
+
+    def close(self, deadline: Deadline) -> list[str]:
+        """End everything: questions under way get ClosedError. Names of workers that would not stop in time."""
+        if self._guard.is_foreign:
+            return []
+        self._is_closed = True
+        for lane in self._lanes.values():
+            lane.stop()
+        self._transport.close()
+        return [name for lane in self._lanes.values() for name in lane.close(deadline)]
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else f"{sum(lane.requests for lane in self._lanes.values())} requests"
+        return f"<RestChannel {self._config.rest_url} {state}>"

@@ -1,0 +1,203 @@
+"""GET requests to one REST host: bytes back by the deadline, or an error of ours.
+
+Every worker takes a line (a kept connection) from a stack and puts it back, so a line belongs to one thread at a time
+and the warmest one is used first. Nothing here knows limits, retries or meanings: see `channels`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from .._concurrency import Deadline, ForkGuard
+from ..errors import ClosedError, MessageTooBigError, NetworkError, ProtocolError, one_line
+from .dialing import Proxy, tls_context
+from .endpoints import RestCall
+
+if TYPE_CHECKING:
+    from .rest_line import Departure, Exchange, Line
+
+IDLE_SECONDS: Final = 30.0
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+MAX_ERROR_BODY_BYTES: Final = 4096
+# JSON lists of Upbit's shrink to a tenth; beyond this it is no answer but a bomb.
+MAX_RATIO: Final = 200
+SMALL_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RestResponse:
+    """What the server said: names in `headers` are looked up without regard to case; `elapsed` in seconds."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    elapsed: float
+    wire_bytes: int
+
+
+class RestTransport:
+    """One REST host. Usable from any number of threads; every call has its own total deadline."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        ca_file: str | None = None,
+        proxy: str | None = None,
+        connect_seconds: float = 5.0,
+    ) -> None:
+        parts = urlsplit(base_url)
+        is_secure = parts.scheme == "https"
+        self._base_url = base_url
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if is_secure else 80)
+        self._context = tls_context(ca_file) if is_secure else None
+        self._proxy = None if proxy is None else Proxy.parse(proxy)
+        self._connect_seconds = connect_seconds
+        self._guard = ForkGuard("REST transport")
+        self._stop = threading.Event()
+        self._lock = threading.Lock()  # guards _free and _busy
+        self._free: list[Line] = []
+        self._busy: set[Line] = set()
+
+    def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse:
+        """The answer by `deadline`, whatever its status. `departure` is told when the request leaves.
+
+        Raises RequestTimeoutError, NetworkError, TlsError, ProtocolError, MessageTooBigError or ClosedError. A kept
+        connection that turns out to be dead is replaced once, unseen.
+        """
+        self._guard.check()
+        started = time.monotonic()
+        line = self._take()
+        try:
+            exchange = self._exchange(line, call, deadline, departure)
+        except NetworkError:
+            if not line.is_stale or deadline.expired:
+                raise
+            line = self._take(fresh=True)
+            exchange = self._exchange(line, call, deadline, departure)
+        self._give_back(line)
+        body = _decoded(exchange, call)
+        return RestResponse(exchange.status, exchange.headers, body, time.monotonic() - started, len(exchange.body))
+
+    def _exchange(self, line: Line, call: RestCall, deadline: Deadline, departure: Departure | None) -> Exchange:
+        from .rest_line import Caps
+
+        what = f"{call.path} at {self._host}"
+        try:
+            return line.get(call.target, what, deadline, departure, Caps(MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES))
+        except BaseException:
+            with self._lock:
+                self._busy.discard(line)
+            line.hang_up()
+            raise
+
+    def _take(self, fresh: bool = False) -> Line:
+        with self._lock:
+            if self._stop.is_set():
+                raise ClosedError("the REST transport is closed")
+            line, outdated = self._pop_free(fresh)
+        for each in outdated:
+            each.hang_up()
+        line = line or self._new_line()
+        with self._lock:
+            self._busy.add(line)
+        return line
+
+    def _pop_free(self, fresh: bool) -> tuple[Line | None, list[Line]]:
+        """The warmest line, unless a fresh one is wanted; and those that a router may have forgotten meanwhile."""
+        oldest = time.monotonic() - IDLE_SECONDS
+        outdated = [line for line in self._free if line.used_at < oldest]
+        self._free = [line for line in self._free if line.used_at >= oldest]
+        return (self._free.pop() if self._free and not fresh else None), outdated
+
+    def _new_line(self) -> Line:
+        from .rest_line import Line  # here, because requests costs more to import than everything else of ours
+
+        return Line(
+            self._base_url,
+            self._host,
+            self._port,
+            context=self._context,
+            proxy=self._proxy,
+            user_agent=f"upbit-backbone/{_version()}",
+            connect_seconds=self._connect_seconds,
+            stop=self._stop,
+        )
+
+    def _give_back(self, line: Line) -> None:
+        line.used_at = time.monotonic()
+        with self._lock:
+            self._busy.discard(line)
+            is_wanted = not self._stop.is_set()
+            if is_wanted:
+                self._free.append(line)
+        if not is_wanted:
+            line.hang_up()
+
+    def close(self) -> None:
+        """Cut every connection; calls under way end at once with ClosedError. Safe to call again."""
+        if self._guard.is_foreign:
+            return
+        self._stop.set()
+        with self._lock:
+            lines = [*self._free, *self._busy]
+            self._free.clear()
+        for line in lines:
+            line.hang_up()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._stop.is_set() else f"{len(self._free)} idle, {len(self._busy)} busy"
+        return f"<RestTransport {self._host}:{self._port} {state}>"
+
+
+def _decoded(exchange: Exchange, call: RestCall) -> bytes:
+    """The body's plain bytes, within the cap."""
+    is_error = exchange.status >= 400
+    if exchange.is_cut and not is_error:
+        raise MessageTooBigError(f"{call.path}: an answer of more than {MAX_BODY_BYTES} bytes")
+    coding = exchange.headers.get("content-encoding", "identity").strip().lower()
+    if coding == "identity" or not exchange.body:
+        return exchange.body
+    if coding != "gzip":
+        raise ProtocolError(f"{call.path}: Content-Encoding {one_line(coding, 40)}, which was never asked for")
+    return _gunzipped(exchange.body, call, is_error)
+
+
+def _gunzipped(data: bytes, call: RestCall, is_error: bool) -> bytes:
+    cap = MAX_ERROR_BODY_BYTES if is_error else min(MAX_BODY_BYTES, max(SMALL_BYTES, len(data) * MAX_RATIO))
+    pieces: list[bytes] = []
+    room = cap + 1
+    is_whole = False
+    try:
+        while data and room > 0:
+            unzipper = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            piece = unzipper.decompress(data, room)
+            pieces.append(piece)
+            room -= len(piece)
+            data = unzipper.unused_data
+            is_whole = unzipper.eof
+    except zlib.error as theirs:
+        raise ProtocolError(f"{call.path}: the gzip data is damaged: {one_line(theirs)}") from theirs
+    if is_error:
+        return b"".join(pieces)[:cap]
+    if room <= 0:
+        raise MessageTooBigError(f"{call.path}: more than {cap} bytes in a compressed answer")
+    if not is_whole:
+        raise NetworkError(f"{call.path}: the compressed answer was cut off in the middle")
+    return b"".join(pieces)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import, and not needed before
+
+    try:
+        return version("upbit-backbone")
+    except PackageNotFoundError:
+        return "0"
