@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from ..errors import UpbitBackboneError
 from .enums import DataType, HealthStatus
-
+from .jsonable import Jsonable
 
 
 class ConnectionState(StrEnum):
@@ -26,7 +26,7 @@ class ConnectionState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Jsonable):
     """Base of all events."""
 
     at: datetime

@@ -177,6 +177,18 @@ class CandleData(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
+class OrderbookInstrument(Jsonable):
+    """The order book policy of one market: the tick at its present price and the price groupings it offers."""
+
+    symbol: str
+    source: DataSource
+    quote_currency: str | None = None
+    tick_size: Decimal | None = None
+    supported_levels: tuple[Decimal, ...] = ()
+    received_at: datetime | None = about_us()
+
+
+@dataclass(frozen=True, slots=True)
 class MarketInfo(Jsonable):
     """One listed market. `cautions` are the names of the caution flags that are up."""
 

@@ -7,11 +7,12 @@ from datetime import datetime
 from decimal import Decimal
 
 from .enums import Channel, DataStrategy, Priority, RequestKind
+from .jsonable import Jsonable
 from .topic import ZERO
 
 
 @dataclass(frozen=True, slots=True)
-class DataRequest:
+class DataRequest(Jsonable):
     """One validated question. `symbols` are Upbit codes; what does not apply to `kind` keeps its default."""
 
     kind: RequestKind
@@ -35,7 +36,7 @@ class DataRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelDecision:
+class ChannelDecision(Jsonable):
     """Which channels answer, in order, and why in words. `rule` names the row of the routing table."""
 
     channels: tuple[Channel, ...]

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from ..models.enums import DataType
 from .values import (
     AMOUNT,
+    AMOUNTS,
     CHANGE,
     DAY,
     FLAG,
@@ -156,6 +156,12 @@ FIELD_MAPPING: Mapping[str, tuple[Field, ...]] = {
         Field("first_day_of_period", DAY, "first_day_of_period", None, None),
         STREAM,
     ),
+    "instrument": (
+        CODE,
+        Field("quote_currency", TEXT, "quote_currency", None, None),
+        Field("tick_size", AMOUNT, "tick_size", None, None),
+        Field("supported_levels", AMOUNTS, "supported_levels", None, None, REQUIRED),
+    ),
     "market": (
         CODE,
         Field("korean_name", TEXT, "korean_name", None, None),
@@ -172,19 +178,3 @@ UNITS_KEY: Mapping[Spelling, str] = {
     Spelling.DEFAULT: "orderbook_units",
     Spelling.SIMPLE: "obu",
 }
-
-# Our word for the unit of each candle stream, and by REST's number of minutes.
-STREAM_TIMEFRAMES: Mapping[DataType, str] = {
-    DataType.CANDLE_1S: "1s",
-    DataType.CANDLE_1M: "1m",
-    DataType.CANDLE_3M: "3m",
-    DataType.CANDLE_5M: "5m",
-    DataType.CANDLE_10M: "10m",
-    DataType.CANDLE_15M: "15m",
-    DataType.CANDLE_30M: "30m",
-    DataType.CANDLE_60M: "1h",
-    DataType.CANDLE_240M: "4h",
-}
-MINUTE_TIMEFRAMES: Mapping[int, str] = {
-    1: "1m", 3: "3m", 5: "5m", 10: "10m", 15: "15m", 30: "30m", 60: "1h", 240: "4h"
-}  # fmt: skip

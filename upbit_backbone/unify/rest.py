@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 
 from ..errors import MalformedDataError, one_line
 from ..models.enums import DataSource
-from ..models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
+from ..models.market import CandleData, MarketInfo, OrderbookData, OrderbookInstrument, TickerData, TradeData
+from ..models.timeframe import timeframe_of
+from .builders import Build
 from .loosely import read_json
-from .typed import REFUSALS, Build, rest_builder, rest_candle_builder, rest_decoder
+from .reader import shown
+from .typed import REFUSALS, rest_builder, rest_candle_builder, rest_decoder
 from .unifier import DataUnifier
 
 _UNIFIER = DataUnifier()
@@ -40,7 +43,7 @@ def decode_orderbooks(body: bytes, received_at: datetime | None = None) -> list[
 def decode_candles(body: bytes, timeframe: str, received_at: datetime | None = None) -> list[CandleData]:
     """Newest first. `timeframe` is our word for the unit that was asked for ("1m", "1d"). Whether the newest candle is
     still forming cannot be told from the answer alone: `is_closed` is left at True."""
-    return _typed("candle", body, received_at, rest_candle_builder(timeframe)) or _rows(
+    return _typed("candle", body, received_at, rest_candle_builder(timeframe_of(timeframe).word)) or _rows(
         _UNIFIER.unify_candle_data, body, received_at, timeframe=timeframe
     )
 
@@ -48,6 +51,11 @@ def decode_candles(body: bytes, timeframe: str, received_at: datetime | None = N
 def decode_markets(body: bytes, received_at: datetime | None = None) -> list[MarketInfo]:
     """All rows, with or without details. Asked too rarely to deserve typed decoders."""
     return _rows(_UNIFIER.unify_market_data, body, received_at)
+
+
+def decode_instruments(body: bytes, received_at: datetime | None = None) -> list[OrderbookInstrument]:
+    """Order book policies, also from the older `supported_levels` endpoint."""
+    return _rows(_UNIFIER.unify_instrument_data, body, received_at)
 
 
 def decode_error(body: bytes) -> tuple[str | int, str] | None:
@@ -77,5 +85,5 @@ def _typed(kind: str, body: bytes, received_at: datetime | None, build: Build) -
 def _rows(unify: Callable[..., Model], body: bytes, received_at: datetime | None, **more: Any) -> list[Model]:
     payload = read_json(body)
     if not isinstance(payload, list):
-        raise MalformedDataError(f"an answer is a list, not {one_line(repr(payload), 60)}")
+        raise MalformedDataError(f"an answer is a list, not {shown(payload)}")
     return [unify(row, DataSource.REST, received_at, place=f"[{index}].", **more) for index, row in enumerate(payload)]

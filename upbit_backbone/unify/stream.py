@@ -18,6 +18,7 @@ from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..models.notice import Notice, StreamError, SubscriptionList, UnknownMessage, UpStatus
 from .fields import Spelling
 from .loosely import read_json
+from .reader import shown
 from .typed import REFUSALS, stream_types
 from .unifier import DataUnifier
 
@@ -74,7 +75,7 @@ class StreamDecoder:
     def _item(self, message: Any, received_at: datetime, place: str) -> StreamItem:
         if not isinstance(message, dict):
             raise MalformedDataError(
-                f"a stream message is an object, not {one_line(repr(message), 60)}", field=place.rstrip(".") or None
+                f"a stream message is an object, not {shown(message)}", field=place.rstrip(".") or None
             )
         notice = _notice(message)
         if notice is not None:

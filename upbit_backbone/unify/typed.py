@@ -7,34 +7,20 @@ reader has the last word.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields, make_dataclass
-from datetime import datetime
-from decimal import Decimal
+from collections.abc import Callable
 from functools import cache
-from itertools import repeat
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-from ..models.enums import DataSource, DataType
-from ..models.jsonable import Jsonable
-from ..models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData
-from .fields import FIELD_MAPPING, STREAM_TIMEFRAMES, UNITS_KEY, Spelling, Use
-from .values import AMOUNT, SIGNED, are_sane, to_moment, to_signed, to_symbol, to_utc
+from ..models.enums import DataType
+from ..models.timeframe import TIMEFRAMES
+from .builders import Build, candle_builder, orderbook_builder, ticker_builder, trade_builder
+from .fields import FIELD_MAPPING, UNITS_KEY, Spelling, Use
 
-Build = Callable[[Any, datetime | None], Any]
-ZERO = Decimal(0)
-
-# What these decoders and builders raise for anything unusual (msgspec's errors and UnicodeDecodeError are
-# ValueErrors, decimal's are ArithmeticErrors).
+# What decoders and builders raise for anything unusual: msgspec's own errors and UnicodeDecodeError are ValueErrors,
+# those of decimal ArithmeticErrors.
 REFUSALS = (ValueError, ArithmeticError, RecursionError)
-
-
-class RefusedError(ValueError):
-    """The typed decoders do not take this message; the tolerant reader shall look at it."""
 
 
 def structure(kind: str, spelling: Spelling, tag: str | None = None, **more: Any) -> type[msgspec.Struct]:
@@ -53,167 +39,14 @@ def structure(kind: str, spelling: Spelling, tag: str | None = None, **more: Any
         columns.append((name, kind_of_field))
     tag_field = None if tag is None else ("ty" if spelling is Spelling.SIMPLE else "type")
     return msgspec.defstruct(
-        f"{kind}_{spelling}", columns, rename=keys, tag_field=tag_field, tag=tag and str(tag), kw_only=True, gc=False
+        f"{kind}_{spelling}",
+        columns,
+        rename=keys,
+        tag_field=tag_field,
+        tag=None if tag is None else str(tag),
+        kw_only=True,
+        gc=False,
     )
-
-
-class Mould:
-    """Makes one model from typed messages of one spelling.
-
-    A frozen dataclass costs 0.15 µs a field to construct, because its own `__init__` must go round its own
-    frozenness. `make` fills a mutable twin with the same slots instead and then changes its class: five times faster.
-
-    `computed` are the fields the builder works out and hands to `make` first, followed by `received_at`, the values
-    of `plain(message)` and `constants` (what this channel does not send).
-    """
-
-    def __init__(self, kind: str, spelling: Spelling, model: type[Any], computed: Sequence[str]) -> None:
-        sent = {row.name: row for row in FIELD_MAPPING[kind] if row.spelled(spelling)}
-        computed = (*computed, "received_at")
-        plain = [field.name for field in fields(model) if field.name in sent and field.name not in computed]
-        constant = [field for field in fields(model) if field.name not in {*plain, *computed}]
-        source = DataSource.REST if spelling is Spelling.REST else DataSource.WEBSOCKET
-        preset = {"source": source} | ({} if spelling is Spelling.REST else {"is_closed": False})
-        self.plain = attrgetter(*plain)
-        self.constants = tuple(
-            preset.get(field.name, None if field.default is MISSING else field.default) for field in constant
-        )
-        names = [*computed, *plain, *(field.name for field in constant)]
-        self._model = model
-        self._twin: Callable[..., Any] = make_dataclass(
-            f"{model.__name__}Draft", names, bases=(Jsonable,), slots=True, eq=False, repr=False
-        )
-        read = [row for row in sent.values() if row.use is not Use.FALLBACK]
-        self._amounts = attrgetter(*(row.name for row in read if row.how is AMOUNT))
-        self._signed = [row.name for row in read if row.how is SIGNED]
-
-    def make(self, *values: Any) -> Any:
-        draft = self._twin(*values)
-        draft.__class__ = self._model
-        return draft
-
-    def check(self, message: Any) -> None:
-        """Refuses NaN, infinities, absurd sizes and negative amounts (msgspec takes "NaN" for a Decimal)."""
-        amounts = [amount for amount in self._amounts(message) if amount is not None]
-        if min(amounts) < ZERO:
-            raise RefusedError
-        for name in self._signed:
-            value = getattr(message, name)
-            if value is not None:
-                amounts.append(value.copy_abs())
-        if not are_sane(amounts):
-            raise RefusedError
-
-
-def _ticker_builder(spelling: Spelling) -> Build:
-    mould = Mould("ticker", spelling, TickerData, ("symbol", "timestamp", "trade_timestamp"))
-    make, plain, constants, check = mould.make, mould.plain, mould.constants, mould.check
-
-    def build(message: Any, received_at: datetime | None) -> Any:
-        check(message)
-        return make(
-            to_symbol(message.symbol),
-            to_moment(message.timestamp),
-            to_moment(message.trade_timestamp),
-            received_at,
-            *plain(message),
-            *constants,
-        )
-
-    return build
-
-
-def _trade_builder(spelling: Spelling) -> Build:
-    is_rest = spelling is Spelling.REST
-    computed = ("symbol", "timestamp") if is_rest else ("symbol", "timestamp", "published_at", "change_amount")
-    mould = Mould("trade", spelling, TradeData, computed)
-    make, plain, constants, check = mould.make, mould.plain, mould.constants, mould.check
-
-    def build(message: Any, received_at: datetime | None) -> Any:
-        check(message)
-        if message.sequential_id is not None and message.sequential_id < 0:
-            raise RefusedError
-        moments: tuple[Any, ...] = (to_symbol(message.symbol), to_moment(message.timestamp))
-        if not is_rest:
-            published = None if message.published_at is None else to_moment(message.published_at)
-            moments += (published, to_signed(message.absolute_change_amount, message.change))
-        return make(*moments, received_at, *plain(message), *constants)
-
-    return build
-
-
-def _candle_builder(spelling: Spelling, timeframe: str) -> Build:
-    mould = _candle_mould(spelling)
-    make, plain, constants, check = mould.make, mould.plain, mould.constants, mould.check
-
-    def build(message: Any, received_at: datetime | None) -> Any:
-        check(message)
-        last = message.last_trade_at
-        return make(
-            to_symbol(message.symbol),
-            to_utc(message.timestamp),
-            None if last is None else to_moment(last),
-            timeframe,
-            received_at,
-            *plain(message),
-            *constants,
-        )
-
-    return build
-
-
-@cache
-def _candle_mould(spelling: Spelling) -> Mould:
-    return Mould("candle", spelling, CandleData, ("symbol", "timestamp", "last_trade_at", "timeframe"))
-
-
-def _orderbook_builder(spelling: Spelling) -> Build:
-    mould = Mould("orderbook", spelling, OrderbookData, ("symbol", "timestamp", "level", "asks", "bids"))
-    make, plain, constants = mould.make, mould.plain, mould.constants
-
-    def build(message: Any, received_at: datetime | None) -> Any:
-        units = message.units
-        ask_prices = [unit.ask_price for unit in units]
-        ask_sizes = [unit.ask_size for unit in units]
-        bid_prices = [unit.bid_price for unit in units]
-        bid_sizes = [unit.bid_size for unit in units]
-        level = message.level or ZERO
-        amounts = [*ask_prices, *ask_sizes, *bid_prices, *bid_sizes, message.total_ask_size, message.total_bid_size]
-        smallest = min(amounts)
-        if smallest < ZERO or level < ZERO or not are_sane([level, *amounts]):
-            raise RefusedError
-        if not smallest:
-            ask_prices, ask_sizes = _unpadded(ask_prices, ask_sizes)
-            bid_prices, bid_sizes = _unpadded(bid_prices, bid_sizes)
-        return make(
-            to_symbol(message.symbol),
-            to_moment(message.timestamp),
-            level,
-            _levels(ask_prices, ask_sizes),
-            _levels(bid_prices, bid_sizes),
-            received_at,
-            *plain(message),
-            *constants,
-        )
-
-    return build
-
-
-def _unpadded(prices: list[Decimal], sizes: list[Decimal]) -> tuple[list[Decimal], list[Decimal]]:
-    return [price for price in prices if price], [size for price, size in zip(prices, sizes, strict=True) if price]
-
-
-_new = object.__new__
-_set_price = OrderbookUnit.__dict__["price"].__set__
-_set_size = OrderbookUnit.__dict__["size"].__set__
-
-
-def _levels(prices: list[Decimal], sizes: list[Decimal]) -> tuple[OrderbookUnit, ...]:
-    """The units of one side. Sixty of them in a book are worth filling column by column, without leaving C."""
-    units = tuple(map(_new, repeat(OrderbookUnit, len(prices))))
-    deque(map(_set_price, units, prices), maxlen=0)
-    deque(map(_set_size, units, sizes), maxlen=0)
-    return units
 
 
 def _orderbook_structure(spelling: Spelling, tag: str | None = None) -> type[msgspec.Struct]:
@@ -226,12 +59,13 @@ class StreamTypes:
 
     def __init__(self, spelling: Spelling) -> None:
         self.builders: dict[type[msgspec.Struct], Build] = {
-            structure("ticker", spelling, DataType.TICKER): _ticker_builder(spelling),
-            structure("trade", spelling, DataType.TRADE): _trade_builder(spelling),
-            _orderbook_structure(spelling, DataType.ORDERBOOK): _orderbook_builder(spelling),
+            structure("ticker", spelling, DataType.TICKER): ticker_builder(spelling),
+            structure("trade", spelling, DataType.TRADE): trade_builder(spelling),
+            _orderbook_structure(spelling, DataType.ORDERBOOK): orderbook_builder(spelling),
         } | {
-            structure("candle", spelling, data_type): _candle_builder(spelling, timeframe)
-            for data_type, timeframe in STREAM_TIMEFRAMES.items()
+            structure("candle", spelling, timeframe.data_type): candle_builder(spelling, timeframe.word)
+            for timeframe in TIMEFRAMES
+            if timeframe.data_type is not None
         }
         union: Any = _union(tuple(self.builders))
         self.decode_one = msgspec.json.Decoder(union).decode
@@ -259,9 +93,9 @@ def rest_decoder(kind: str) -> Callable[[bytes], list[Any]]:
 
 @cache
 def rest_builder(kind: str) -> Build:
-    builders = {"ticker": _ticker_builder, "trade": _trade_builder, "orderbook": _orderbook_builder}
+    builders = {"ticker": ticker_builder, "trade": trade_builder, "orderbook": orderbook_builder}
     return builders[kind](Spelling.REST)
 
 
 def rest_candle_builder(timeframe: str) -> Build:
-    return _candle_builder(Spelling.REST, timeframe)
+    return candle_builder(Spelling.REST, timeframe)

@@ -6,102 +6,28 @@ messages of the usual shape; whatever they refuse comes here. Both give equal ob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, overload
 
-from ..errors import MalformedDataError, one_line
+from ..errors import MalformedDataError, UnknownTimeframeError
 from ..models.enums import DataSource
-from ..models.market import CandleData, MarketInfo, OrderbookData, OrderbookUnit, TickerData, TradeData
-from .fields import (
-    FIELD_MAPPING,
-    MINUTE_TIMEFRAMES,
-    STREAM_TIMEFRAMES,
-    UNITS_KEY,
-    Field,
-    Spelling,
-    Use,
+from ..models.market import (
+    CandleData,
+    MarketInfo,
+    OrderbookData,
+    OrderbookInstrument,
+    OrderbookUnit,
+    TickerData,
+    TradeData,
 )
-from .values import day_and_time, to_signed
-
-ZERO = Decimal(0)
-_MODEL_USES = (Use.REQUIRED, Use.DERIVABLE, Use.OPTIONAL)
-_ROWS: Mapping[str, Mapping[str, Field]] = {
-    kind: {row.name: row for row in rows} for kind, rows in FIELD_MAPPING.items()
-}
-
-
-def spelling_of(raw: object, source: DataSource) -> Spelling:
-    if source is DataSource.REST or not isinstance(raw, Mapping):
-        return Spelling.REST
-    is_simple = "type" not in raw and not raw.keys().isdisjoint(("ty", "cd", "mk"))
-    return Spelling.SIMPLE if is_simple else Spelling.DEFAULT
-
-
-class Reader:
-    """Reads the fields of one message by the table. Every complaint names the field, as spelled on the wire.
-
-    `place` is where the message stands in the payload, for the complaint: `[3].` or `orderbook_units[0].`.
-    """
-
-    def __init__(self, kind: str, raw: object, spelling: Spelling, place: str = "") -> None:
-        if not isinstance(raw, Mapping):
-            where = place.rstrip(".") or None
-            raise MalformedDataError(f"{kind}: {where or 'the message'} is not an object", field=where)
-        self._kind = kind
-        self._raw = raw
-        self._spelling = spelling
-        self._place = place
-
-    def model_fields(self) -> dict[str, Any]:
-        """Every field that this channel sends, converted; None for those that are missing."""
-        return {
-            row.name: self.value(row.name)
-            for row in FIELD_MAPPING[self._kind]
-            if row.use in _MODEL_USES and row.spelled(self._spelling)
-        }
-
-    def value(self, name: str) -> Any:
-        row = _ROWS[self._kind][name]
-        for key in (row.spelled(self._spelling), *row.old):
-            found = None if key is None else _look_up(self._raw, key)
-            if found is not None:
-                try:
-                    return row.how.tolerant(found)
-                except (ValueError, TypeError, ArithmeticError) as problem:
-                    raise self.complaint(name, f"{_short(problem)}: {one_line(repr(found), 60)}") from None
-        if row.use is Use.REQUIRED:
-            raise self.complaint(name, "is missing")
-        return None
-
-    def derive(self, derivation: Callable[..., Any], *helpers: str) -> Any:
-        """What `derivation` makes of the helper fields, or None while one of them is missing."""
-        values = [self.value(helper) for helper in helpers]
-        if None in values:
-            return None
-        try:
-            return derivation(*values)
-        except ValueError as problem:
-            raise self.complaint(helpers[-1], _short(problem)) from None
-
-    def complaint(self, name: str, problem: str) -> MalformedDataError:
-        key = self._place + (_ROWS[self._kind][name].spelled(self._spelling) or name)
-        return MalformedDataError(f"{self._kind}: {key} ({name}) {problem}", field=key)
-
-
-def _look_up(raw: Mapping[str, Any], key: str) -> Any:
-    outer, dot, inner = key.partition(".")
-    if not dot:
-        return raw.get(key)
-    nested = raw.get(outer)
-    return nested.get(inner) if isinstance(nested, Mapping) else None
-
-
-def _short(problem: Exception) -> str:
-    """The words of `values`, or a word for what the standard library said at length."""
-    words = str(problem)
-    return words if words.startswith("is ") else "is not valid"
+from ..models.timeframe import timeframe_of
+from .fields import (
+    UNITS_KEY,
+    Spelling,
+)
+from .reader import Reader, shown, spelling_of
+from .values import ZERO, day_and_time, to_signed, whole
 
 
 class DataUnifier:
@@ -193,6 +119,13 @@ class DataUnifier:
         values = Reader("market", raw, Spelling.REST, place).model_fields()
         return MarketInfo(**values, source=source, received_at=received_at)
 
+    def unify_instrument_data(
+        self, raw: Mapping[str, Any], source: DataSource, received_at: datetime | None = None, *, place: str = ""
+    ) -> OrderbookInstrument:
+        """The order book policy of one market (REST only)."""
+        values = Reader("instrument", raw, Spelling.REST, place).model_fields()
+        return OrderbookInstrument(**values, source=source, received_at=received_at)
+
 
 def _candle(
     raw: Any, source: DataSource, received_at: datetime | None, timeframe: str | None, place: str
@@ -200,7 +133,11 @@ def _candle(
     is_stream = source is not DataSource.REST
     spelling = spelling_of(raw, source)
     values = Reader("candle", raw, spelling, place).model_fields()
-    frame = timeframe or (_stream_timeframe(raw) if is_stream else _rest_timeframe(raw, values))
+    frame = (
+        timeframe_of(timeframe).word
+        if timeframe
+        else (_stream_timeframe(raw) if is_stream else _rest_timeframe(raw, values))
+    )
     return CandleData(**values, timeframe=frame, source=source, received_at=received_at, is_closed=not is_stream)
 
 
@@ -222,18 +159,21 @@ def _sides(
 
 def _stream_timeframe(raw: Mapping[str, Any]) -> str:
     kind = raw.get("type", raw.get("ty"))
-    for data_type, frame in STREAM_TIMEFRAMES.items():
-        if data_type.value == kind:
-            return frame
-    raise MalformedDataError(f"candle: type {one_line(repr(kind), 40)} is no candle stream", field="type")
+    if isinstance(kind, str) and kind.startswith("candle."):
+        try:
+            return timeframe_of(kind).word
+        except UnknownTimeframeError:
+            pass
+    raise MalformedDataError(f"candle: type {shown(kind)} is no candle stream", field="type")
 
 
 def _rest_timeframe(raw: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     unit = raw.get("unit")
     if unit is not None:
-        if isinstance(unit, int | Decimal) and unit in MINUTE_TIMEFRAMES:
-            return MINUTE_TIMEFRAMES[int(unit)]
-        raise MalformedDataError(f"candle: unit {one_line(repr(unit), 40)} is no minute unit", field="unit")
+        try:
+            return timeframe_of(f"minutes/{whole(unit)}").word
+        except (UnknownTimeframeError, ValueError):
+            raise MalformedDataError(f"candle: unit {shown(unit)} is no minute unit", field="unit") from None
     if values["first_day_of_period"] is not None:
         return _long_timeframe(values["timestamp"], values["last_trade_at"])
     is_day = not raw.keys().isdisjoint(("prev_closing_price", "change_price", "change_rate"))

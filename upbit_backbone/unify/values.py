@@ -17,6 +17,7 @@ from typing import Any
 
 from ..models.enums import Change, Side, StreamType
 
+ZERO = Decimal(0)
 ONE = Decimal(1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -64,6 +65,12 @@ def amount(value: object) -> Decimal:
     if result < 0:
         raise ValueError("is negative")
     return result
+
+
+def amounts(value: object) -> tuple[Decimal, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("is not a list")
+    return tuple(amount(element) for element in value)
 
 
 def whole(value: object) -> int:
@@ -189,6 +196,7 @@ class Conversion:
 SYMBOL = Conversion("symbol", symbol, str)
 AMOUNT = Conversion("amount", amount, Decimal)
 SIGNED = Conversion("signed", number, Decimal)
+AMOUNTS = Conversion("amounts", amounts, list[Decimal])
 WHOLE = Conversion("whole", whole, int)
 MOMENT = Conversion("moment", moment, int)
 DAY = Conversion("day", day, date)

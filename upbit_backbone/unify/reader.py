@@ -1,0 +1,94 @@
+"""Reads one decoded message by the table, field by field, and complains by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from ..errors import MalformedDataError, one_line
+from ..models.enums import DataSource
+from .fields import FIELD_MAPPING, Field, Spelling, Use
+
+_MODEL_USES = (Use.REQUIRED, Use.DERIVABLE, Use.OPTIONAL)
+_ROWS: Mapping[str, Mapping[str, Field]] = {
+    kind: {row.name: row for row in rows} for kind, rows in FIELD_MAPPING.items()
+}
+
+
+def spelling_of(raw: object, source: DataSource) -> Spelling:
+    if source is DataSource.REST or not isinstance(raw, Mapping):
+        return Spelling.REST
+    is_simple = "type" not in raw and not raw.keys().isdisjoint(("ty", "cd", "mk"))
+    return Spelling.SIMPLE if is_simple else Spelling.DEFAULT
+
+
+class Reader:
+    """Reads the fields of one message by the table. Every complaint names the field, as spelled on the wire.
+
+    `place` is where the message stands in the payload, for the complaint: `[3].` or `orderbook_units[0].`.
+    """
+
+    def __init__(self, kind: str, raw: object, spelling: Spelling, place: str = "") -> None:
+        if not isinstance(raw, Mapping):
+            where = place.rstrip(".") or None
+            raise MalformedDataError(f"{kind}: {where or 'the message'} is not an object", field=where)
+        self._kind = kind
+        self._raw = raw
+        self._spelling = spelling
+        self._place = place
+
+    def model_fields(self) -> dict[str, Any]:
+        """Every field that this channel sends, converted; None for those that are missing."""
+        return {
+            row.name: self.value(row.name)
+            for row in FIELD_MAPPING[self._kind]
+            if row.use in _MODEL_USES and row.spelled(self._spelling)
+        }
+
+    def value(self, name: str) -> Any:
+        row = _ROWS[self._kind][name]
+        for key in (row.spelled(self._spelling), *row.old):
+            found = None if key is None else _look_up(self._raw, key)
+            if found is not None:
+                try:
+                    return row.how.tolerant(found)
+                except (ValueError, TypeError, ArithmeticError) as problem:
+                    raise self.complaint(name, f"{_short(problem)}: {shown(found)}") from None
+        if row.use is Use.REQUIRED:
+            raise self.complaint(name, "is missing")
+        return None
+
+    def derive(self, derivation: Callable[..., Any], *helpers: str) -> Any:
+        """What `derivation` makes of the helper fields, or None while one of them is missing."""
+        values = [self.value(helper) for helper in helpers]
+        if None in values:
+            return None
+        try:
+            return derivation(*values)
+        except ValueError as problem:
+            raise self.complaint(helpers[-1], _short(problem)) from None
+
+    def complaint(self, name: str, problem: str) -> MalformedDataError:
+        key = self._place + (_ROWS[self._kind][name].spelled(self._spelling) or name)
+        return MalformedDataError(f"{self._kind}: {key} ({name}) {problem}", field=key)
+
+
+def shown(value: object) -> str:
+    """A foreign value for a message: scalars as they are, anything bigger by its kind only (printing it may fail)."""
+    is_printable = isinstance(value, str | Decimal | bool) or (isinstance(value, int) and value.bit_length() < 256)
+    return one_line(repr(value), 60) if value is None or is_printable else f"a {type(value).__name__}"
+
+
+def _look_up(raw: Mapping[str, Any], key: str) -> Any:
+    outer, dot, inner = key.partition(".")
+    if not dot:
+        return raw.get(key)
+    nested = raw.get(outer)
+    return nested.get(inner) if isinstance(nested, Mapping) else None
+
+
+def _short(problem: Exception) -> str:
+    """The words of `values`, or a word for what the standard library said at length."""
+    words = str(problem)
+    return words if words.startswith("is ") else "is not valid"
