@@ -85,7 +85,8 @@ def upbit(still: FakeUpbit) -> Iterator[FakeUpbit]:
     """The module's simulator, free of faults and connections."""
     yield still
     still.clear_faults()
-    still.drop_sessions("rst")
+    still.drop_connections("rst", "websocket")
+    still.drop_connections("rst", "rest")
 
 
 @pytest.fixture

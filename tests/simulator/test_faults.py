@@ -77,13 +77,13 @@ def test_a_muted_pair_is_silent_while_others_flow_and_pings_are_answered(
 
 
 def test_a_refusing_door_opens_again_on_the_same_port(upbit: FakeUpbit, connect: Connect, get: Get) -> None:
-    stream = connect(upbit)
+    stream, before = connect(upbit), last_entry(upbit)
     upbit.refuse(0.3)
     assert stream.close_code() is None
     with pytest.raises(ConnectionRefusedError):
         connect(upbit)
     assert get(upbit, "/v1/market/all").status == 200
-    wait_for(lambda: bool(upbit.wire_log("fault", where={"what": "listening again"})))
+    wait_for(lambda: bool(upbit.wire_log("fault", since=before, where={"what": "listening again"})))
     connect(upbit)
 
 
@@ -240,6 +240,74 @@ def test_stale_doubled_and_shuffled_trades(upbit: FakeUpbit, connect: Connect) -
     assert sorted(seen) == ids
 
 
+def test_rest_can_repeat_an_old_answer(upbit: FakeUpbit, get: Get) -> None:
+    old = get(upbit, "/v1/ticker", markets="KRW-XRP").json
+    upbit.publish_trade("KRW-XRP")
+    upbit.rest_fault("/v1/ticker", "stale", times=1)
+    assert get(upbit, "/v1/ticker", markets="KRW-XRP").json == old
+    assert get(upbit, "/v1/ticker", markets="KRW-XRP").json != old
+
+
+def test_candles_can_be_repeated_late(upbit: FakeUpbit, connect: Connect, get: Get) -> None:
+    stream = connect(upbit)
+    stream.ask({"type": "candle.240m", "codes": ["KRW-BTC"]})
+    stream.read()
+    upbit.repeat_candle("KRW-BTC", "candle.240m", periods_ago=2)
+    late = stream.read()
+    row = get(upbit, "/v1/candles/minutes/240", market="KRW-BTC", count=3).json[2]
+    assert late["candle_date_time_utc"] == row["candle_date_time_utc"]
+    assert late["candle_acc_trade_volume"] == row["candle_acc_trade_volume"]
+
+
+@pytest.mark.parametrize("value", ["", "group=origin; min=6; sec=0", "nonsense"])
+def test_the_budget_header_can_say_anything(upbit: FakeUpbit, get: Get, value: str) -> None:
+    upbit.remaining_req(value)
+    assert get(upbit, "/v1/market/all").headers.get("remaining-req", "") == value
+
+
+def test_snapshots_can_pretend_to_be_realtime(upbit: FakeUpbit, connect: Connect) -> None:
+    upbit.set_options(snapshot_label="REALTIME")
+    stream = connect(upbit)
+    stream.ask({"type": "trade", "codes": ["KRW-BTC"]})
+    assert stream.read()["stream_type"] == "REALTIME"
+    upbit.set_options(snapshot_label="SNAPSHOT")
+
+
+def test_a_door_that_is_shut_twice_opens_at_the_later_time(upbit: FakeUpbit, connect: Connect) -> None:
+    began = time.monotonic()
+    upbit.refuse(0.1)
+    upbit.refuse(0.5)
+    while True:
+        try:
+            connect(upbit)
+            break
+        except ConnectionRefusedError:
+            assert time.monotonic() < began + 10
+    assert time.monotonic() >= began + 0.5
+
+
+def test_what_a_connection_was_sent_is_known_after_its_end(upbit: FakeUpbit, connect: Connect) -> None:
+    stream = connect(upbit)
+    stream.ask({"type": "ticker", "codes": ["KRW-BTC", "KRW-ETH"]})
+    stream.read()
+    port = stream.socket.sock.getsockname()[1]
+    stream.close()
+    wait_for(lambda: bool(upbit.wire_log("disconnect", where={"port": port})))
+    assert upbit.wire_log("disconnect", where={"port": port})[0]["sent"]["ticker"] == 2
+
+
+def test_other_countries_have_no_korean_time(connect: Connect, get: Get) -> None:
+    with FakeUpbit(trades_per_second=0, markets=["SGD-BTC"], kst_fields=False) as upbit:
+        texts = [
+            get(upbit, "/v1/candles/days", market="SGD-BTC").body.decode(),
+            get(upbit, "/v1/ticker", markets="SGD-BTC").body.decode(),
+        ]
+        stream = connect(upbit)
+        stream.ask({"type": "candle.1m", "codes": ["SGD-BTC"]})
+        texts.append(stream.raw().decode())
+    assert all("SGD-BTC" in text and "kst" not in text for text in texts)
+
+
 def test_ids_can_be_out_of_order_and_stay_unique(get: Get) -> None:
     with FakeUpbit(trades_per_second=0, markets=["KRW-BTC"], unordered_ids=True) as upbit:
         ids = [upbit.publish_trade("KRW-BTC")["sequential_id"] for _ in range(50)]
@@ -298,6 +366,12 @@ def slow_handshake(url: str, seconds: float) -> None:
         timer.cancel()
         timer.join()
         raw.close()
+
+
+def last_entry(upbit: FakeUpbit) -> int:
+    """The serial number of the newest entry of the wire log."""
+    newest = upbit.wire_log(limit=1)
+    return int(newest[0]["n"]) if newest else 0
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:

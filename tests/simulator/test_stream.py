@@ -190,12 +190,14 @@ def test_the_text_ping_starts_the_up_messages(connect: Connect) -> None:
 
 
 def test_an_idle_connection_is_dropped_without_a_word_and_pings_prevent_that(connect: Connect) -> None:
-    with FakeUpbit(trades_per_second=0, markets=["KRW-BTC"], idle_seconds=0.3) as upbit:
+    with FakeUpbit(trades_per_second=0, markets=["KRW-BTC"], idle_seconds=1.0) as upbit:
         silent, talking = connect(upbit), connect(upbit)
+        while not upbit.wire_log("close"):
+            talking.socket.ping()
+            assert talking.socket.recv_frame().opcode == websocket.ABNF.OPCODE_PONG
         assert silent.close_code() is None
-        talking.socket.ping()
-        assert talking.socket.recv_data(control_frame=True)[0] == websocket.ABNF.OPCODE_PONG
         assert [row["reason"] for row in upbit.wire_log("close")] == ["idle"]
+        assert [row["port"] for row in upbit.sessions()] == [talking.socket.sock.getsockname()[1]]
 
 
 def test_compression_is_accepted_when_offered(upbit: FakeUpbit) -> None:

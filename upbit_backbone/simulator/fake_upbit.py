@@ -167,8 +167,8 @@ class FakeUpbit:
         self, path: str = "*", mode: str = "status", status: int = 503, times: int | None = 1, **more: Any
     ) -> None:
         """The next answers of matching paths fail: status, latency, drip, garbage, truncated, html, shape, empty,
-        gzip_bomb, hang, reset, fin, fin_mid_body, reset_mid_body, redirect, charset. More: seconds, body, headers,
-        latency, interval, location.
+        gzip_bomb, hang, reset, fin, fin_mid_body, reset_mid_body, redirect, charset, stale. More: seconds, body,
+        headers, latency, interval, location.
         """
         self.inject("rest_fault", path=path, mode=mode, status=status, times=times, **more)
 
@@ -178,6 +178,10 @@ class FakeUpbit:
     def ban(self, seconds: float) -> None:
         """418 to every request and handshake for so long."""
         self.inject("ban", seconds=seconds)
+
+    def remaining_req(self, value: str | None) -> None:
+        """Replaces the Remaining-Req header ("" leaves it out) until None is given."""
+        self.inject("remaining_req", value=value)
 
     def clear_faults(self) -> None:
         """Ends all faults except a running `refuse`."""
@@ -189,6 +193,10 @@ class FakeUpbit:
 
     def send_text(self, text: str, session: int | None = None) -> int:
         return int(self.inject("send_text", text=text, session=session))
+
+    def send_json(self, text: str, session: int | None = None) -> int:
+        """This text in a binary frame, as Upbit sends its messages."""
+        return int(self.inject("send_json", text=text, session=session))
 
     def send_binary(self, data: bytes, session: int | None = None) -> int:
         return int(self.inject("send_binary", data=base64.b64encode(data).decode(), session=session))
@@ -212,7 +220,10 @@ class FakeUpbit:
     def publish_trade(
         self, symbol: str, price: Any = None, volume: Any = None, ask_bid: str | None = None
     ) -> dict[str, Any]:
-        """A trade now; numbers may be int, str, float or Decimal. Returns it with its `sequential_id`."""
+        """A trade now; numbers may be int, str, float or Decimal.
+
+        Returns sequential_id, trade_timestamp, price and volume (as text, exact) and ask_bid.
+        """
         price, volume = (None if value is None else str(value) for value in (price, volume))
         row: dict[str, Any] = self.inject("publish_trade", symbol=symbol, price=price, volume=volume, ask_bid=ask_bid)
         return row
@@ -253,6 +264,10 @@ class FakeUpbit:
 
     def replay_trades(self, symbol: str, count: int = 1) -> int:
         return int(self.inject("replay_trades", symbol=symbol, count=count))
+
+    def repeat_candle(self, symbol: str, type: str, periods_ago: int = 0) -> None:  # noqa: A002
+        """A candle of now or of the past once more; `type` as on the stream, e.g. "candle.1m"."""
+        self.inject("repeat_candle", symbol=symbol, type=type, periods_ago=periods_ago)
 
     def shuffle_trades(self, seconds: float = 2.0) -> None:
         self.inject("shuffle_trades", seconds=seconds)

@@ -55,6 +55,10 @@ class Options:
     error_close_delay: float = 0.15
     """From an error object to the close frame (code 1000)."""
     close_after_message_limit: bool = True
+    snapshot_label: str = "SNAPSHOT"
+    """`stream_type` of snapshots; "REALTIME" is a lie that a client has to see through."""
+    kst_fields: bool = True
+    """Whether candles and REST tickers carry Korean time; the venues in Singapore, Indonesia and Thailand do not."""
     snapshot_delay: float = 0.0
     """Seconds from a subscription to its first frame."""
     deflate: bool = True

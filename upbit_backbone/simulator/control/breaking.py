@@ -131,7 +131,7 @@ class BreakingVerbs(VerbsBase):
         self._context.limits.block_everybody(seconds)
 
     def remaining_req(self, value: str | None) -> None:
-        """Replaces the Remaining-Req header; "" leaves it out in practice, null restores it."""
+        """Replaces the Remaining-Req header; "" leaves it out, null restores it."""
         self._context.faults.remaining_req = value
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from upbit_backbone.simulator.control.base import PRICE_UNIT, VerbsBase
+from upbit_backbone.simulator.control.base import VerbsBase
+from upbit_backbone.simulator.payloads.spelling import plain
 
 
 class LookingVerbs(VerbsBase):
@@ -49,8 +50,8 @@ class LookingVerbs(VerbsBase):
     def trades(self, symbol: str, since_ms: int = 0, until_ms: int | None = None) -> list[dict[str, Any]]:
         """All trades since the start that are still retained, in order; what a client should have seen."""
         return [
-            {"sequential_id": one.id, "trade_timestamp": one.ms, "price": one.price / PRICE_UNIT,
-             "volume": one.volume / PRICE_UNIT, "ask_bid": "BID" if one.is_bid else "ASK"}
+            {"sequential_id": one.id, "trade_timestamp": one.ms, "price": plain(one.price),
+             "volume": plain(one.volume), "ask_bid": "BID" if one.is_bid else "ASK"}
             for one in self._context.exchange.markets[symbol].live
             if one.ms >= since_ms and (until_ms is None or one.ms < until_ms)
         ]  # fmt: skip

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from upbit_backbone.simulator.control.base import PRICE_UNIT, VerbsBase
+from upbit_backbone.simulator.payloads.spelling import plain
 
 
 class MarketVerbs(VerbsBase):
@@ -23,8 +24,8 @@ class MarketVerbs(VerbsBase):
         is_bid = None if ask_bid is None else ask_bid == "BID"
         market, trade = exchange.publish(symbol, _units(price), _units(volume), is_bid)
         self._context.hub.happened_by_hand([(market, trade)], market)
-        return {"sequential_id": trade.id, "trade_timestamp": trade.ms, "price": trade.price / PRICE_UNIT,
-                "volume": trade.volume / PRICE_UNIT, "ask_bid": "BID" if trade.is_bid else "ASK"}  # fmt: skip
+        return {"sequential_id": trade.id, "trade_timestamp": trade.ms, "price": plain(trade.price),
+                "volume": plain(trade.volume), "ask_bid": "BID" if trade.is_bid else "ASK"}  # fmt: skip
 
     def touch_book(self, symbol: str) -> None:
         """A few sizes of the book change; it is published like any other change."""
@@ -78,6 +79,10 @@ class MarketVerbs(VerbsBase):
     def replay_trades(self, symbol: str, count: int = 1) -> int:
         """Sends the last trades of a pair once more."""
         return self._context.hub.publish_again(symbol, count)
+
+    def repeat_candle(self, symbol: str, type: str, periods_ago: int = 0) -> None:  # noqa: A002
+        """Sends the candle of so many periods ago (as it is now) to whoever is subscribed to it."""
+        self._context.hub.repeat_candle(symbol, type, periods_ago)
 
     def shuffle_trades(self, seconds: float = 2.0) -> None:
         """Trade frames are collected for so long and sent in random order; 0 ends it."""

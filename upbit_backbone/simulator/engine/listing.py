@@ -81,5 +81,5 @@ def _listing(quote: str, coin: Coin, trades_per_minute: float) -> Listing:
 def _activity(quote: str, rank: int) -> float:
     """Trades per minute of history: a few busy pairs, many quiet ones, as on the real venue."""
     if quote == "KRW":
-        return 3.0 if rank < 6 else 1.2 if rank < 30 else 0.3 if rank < 120 else 0.08
+        return 2.0 if rank < 6 else 1.2 if rank < 30 else 0.3 if rank < 120 else 0.08
     return 0.15 if rank < 10 else 0.03 if rank < 60 else 0.006

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+_KST_FIELDS = re.compile(r',"(?:candle_date_time_kst|cdttmk|trade_date_kst|trade_time_kst)":"[^"]*"')
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAYS, _MONTHS = "MonTueWedThuFriSatSun", "JanFebMarAprMayJunJulAugSepOctNovDec"
 KST_MS = 9 * 3_600_000
@@ -44,6 +46,11 @@ def compact_date(ms: int) -> str:
 def compact_time(ms: int) -> str:
     """`051400`"""
     return time(ms).replace(":", "")
+
+
+def without_kst(text: str) -> str:
+    """JSON text less the fields in Korean time, which only the Korean venue has."""
+    return _KST_FIELDS.sub("", text)
 
 
 def http_date(ms: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING, cast
@@ -70,7 +71,10 @@ class Connection(asyncio.Protocol):
         self.is_open = False
         self._stop_idle_timer()
         self.context.connections.discard(self)
-        self.context.note("disconnect", conn=self.id, door=self.door, port=self.port, bytes_sent=self.bytes_sent)
+        sent = {} if self.session is None else dict(self.session.sent)
+        self.context.note(
+            "disconnect", conn=self.id, door=self.door, port=self.port, bytes_sent=self.bytes_sent, sent=sent
+        )
         if self.session is not None:
             self.session.lost()
 
@@ -137,7 +141,7 @@ class Connection(asyncio.Protocol):
             return
         raw = self._transport.get_extra_info("socket")
         if raw is not None:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0))
         self._transport.abort()
 
     def freeze(self) -> None:
@@ -194,7 +198,12 @@ class Connection(asyncio.Protocol):
             bytes=len(answer.response.body), fault=None if rule is None else rule.mode,
         )  # fmt: skip
         if context.faults.remaining_req is not None:
-            answer.response.headers["Remaining-Req"] = context.faults.remaining_req
+            answer.response.headers.pop("Remaining-Req", None)
+            answer.response.headers |= (
+                {"Remaining-Req": context.faults.remaining_req} if context.faults.remaining_req else {}
+            )
+        if rule is None and answer.response.status == 200:
+            context.remember(request, answer.response.body)
         if rule is not None:
             context.start(rest_faults.misbehave(self, request, answer.response, rule, entry))
         elif context.options.latency:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,10 @@ from upbit_backbone.simulator.serving.wire_log import WireLog
 
 if TYPE_CHECKING:
     from upbit_backbone.simulator.serving.connection import Connection
+    from upbit_backbone.simulator.serving.http_wire import Request
     from upbit_backbone.simulator.serving.session import Session
+
+REMEMBERED_ANSWERS = 64
 
 
 class Context:
@@ -40,11 +44,22 @@ class Context:
         self.delisting_dates: dict[str, str] = {}
         self.hub = Hub(self)
         self._serial = 0
+        self._answers: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def next_serial(self) -> int:
         self._serial += 1
         return self._serial
+
+    def remember(self, request: Request, body: bytes) -> None:
+        """Keeps the latest good answers, for the fault that repeats an old one."""
+        self._answers[request.path, request.raw_query] = body
+        self._answers.move_to_end((request.path, request.raw_query))
+        if len(self._answers) > REMEMBERED_ANSWERS:
+            self._answers.popitem(last=False)
+
+    def remembered(self, request: Request) -> bytes | None:
+        return self._answers.get((request.path, request.raw_query))
 
     def note(self, kind: str, **facts: Any) -> dict[str, Any]:
         """Adds to the wire log with the simulator's own wall time."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from upbit_backbone.simulator.engine.history import DAY_MS, Candle, Trade
 from upbit_backbone.simulator.engine.market import Market
 from upbit_backbone.simulator.payloads import stream_payloads
+from upbit_backbone.simulator.payloads.moments import without_kst
 from upbit_backbone.simulator.serving.session import Session
 from upbit_backbone.simulator.serving.stream_requests import CANDLE_MS, Wish
 
@@ -83,14 +84,15 @@ class Hub:
             interested[session.id, depth, wish.level] = (session, depth, wish.level)
 
     def _snapshot(self, market: Market, wish: Wish, depth: int, style: stream_payloads.Style) -> str | None:
+        label = self._context.options.snapshot_label
         if wish.type == "ticker":
-            return self._ticker_text(market, style, "SNAPSHOT")
+            return self._ticker_text(market, style, label)
         if wish.type == "trade":
-            return self._trade_text(market, market.last_trade(), style, "SNAPSHOT")
+            return self._trade_text(market, market.last_trade(), style, label)
         if wish.type == "orderbook":
-            return self._book_text(market, depth, wish.level, style, "SNAPSHOT")
+            return self._book_text(market, depth, wish.level, style, label)
         for candle in market.candles_back(CANDLE_MS[wish.type], self._context.clock.now_ms() + 1):
-            return stream_payloads.candle(wish.type, market.code, candle, style, "SNAPSHOT")
+            return self._candle_text(wish.type, market, candle, style, label)
         return None
 
     # -- what happens --------------------------------------------------------------------------------------------
@@ -131,6 +133,14 @@ class Hub:
             self._publish_trade(market, trade)
         return len(again)
 
+    def repeat_candle(self, code: str, kind: str, periods_ago: int) -> None:
+        """Sends a candle once more; nothing happens if nobody traded in that period."""
+        market, period = self._context.exchange.markets[code], CANDLE_MS[kind]
+        now = self._context.clock.now_ms()
+        candle = market.candle(period, now - now % period - periods_ago * period)
+        if candle is not None:
+            self._publish_candle(market, kind, candle)
+
     def _publish_trades(self, trades: list[tuple[Market, Trade]]) -> None:
         faults = self._context.faults
         if faults.duplicate_trades:
@@ -153,7 +163,7 @@ class Hub:
         self._publish(market, "ticker", lambda style: self._ticker_text(market, style, "REALTIME"))
 
     def _publish_candle(self, market: Market, kind: str, candle: Candle) -> None:
-        self._publish(market, kind, lambda style: stream_payloads.candle(kind, market.code, candle, style, "REALTIME"))
+        self._publish(market, kind, lambda style: self._candle_text(kind, market, candle, style, "REALTIME"))
 
     def _publish_trade(self, market: Market, trade: Trade) -> None:
         self._publish(market, "trade", lambda style: self._trade_text(market, trade, style, "REALTIME"))
@@ -223,6 +233,12 @@ class Hub:
         shifted = trade._replace(ms=trade.ms - stale)
         return stream_payloads.trade(market, shifted, base, style, stream_type, self._context.options.short_trade_time,
                                      now - stale)  # fmt: skip
+
+    def _candle_text(
+        self, kind: str, market: Market, candle: Candle, style: stream_payloads.Style, stream_type: str
+    ) -> str:
+        text = stream_payloads.candle(kind, market.code, candle, style, stream_type)
+        return text if self._context.options.kst_fields else without_kst(text)
 
     def _book_text(
         self, market: Market, depth: int, level: int, style: stream_payloads.Style, stream_type: str

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from upbit_backbone.simulator.engine.history import DAY_MS
 from upbit_backbone.simulator.engine.market import Market
 from upbit_backbone.simulator.payloads import rest_payloads
+from upbit_backbone.simulator.payloads.moments import without_kst
 from upbit_backbone.simulator.serving.context import Context
 from upbit_backbone.simulator.serving.http_wire import Request, Response, etag
 from upbit_backbone.simulator.serving.limits import Verdict
@@ -129,7 +130,8 @@ def _rows(context: Context, handler: Handler, params: Params, rest_of_path: str)
         rows = handler(context, params, rest_of_path)
     except RestError as problem:
         return _error(problem.status, problem.status, str(problem))
-    return Response(200, ("[" + ",".join(rows) + "]").encode())
+    text = "[" + ",".join(rows) + "]"
+    return Response(200, (text if context.options.kst_fields else without_kst(text)).encode())
 
 
 def _error(status: int, name: int | str, message: str) -> Response:

@@ -38,6 +38,9 @@ async def misbehave(
         connection.fin()
     elif mode in ("fin_mid_body", "reset_mid_body"):
         await _cut(connection, request, response, mode == "reset_mid_body")
+    elif mode == "stale":
+        response.body = connection.context.remembered(request) or response.body
+        connection.respond(request, response)
     elif mode == "drip":
         await _drip(connection, request, response, rule.interval)
     else:

@@ -46,6 +46,7 @@ class Server:
         self._fillers: list[socket.socket] = []
         self._guests: list[asyncio.BaseTransport] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._shut_count = dict.fromkeys(DOORS, 0)
         self._stopped = asyncio.Event()
 
     async def start(self) -> None:
@@ -99,6 +100,7 @@ class Server:
 
     def shut_door(self, door: str) -> None:
         """New connections are refused; those that are open stay."""
+        self._shut_count[door] += 1
         self._listeners[door].close()
 
     async def shut_for(self, doors: list[str], seconds: float, instead: str = "refuse") -> None:
@@ -107,9 +109,10 @@ class Server:
             self.shut_door(door)
         await asyncio.sleep(0)
         stands = [await self._stand_in(door, instead) for door in doors] if instead != "refuse" else []
-        self.context.start(self._reopen(doors, seconds, stands))
+        self.context.start(self._reopen({door: self._shut_count[door] for door in doors}, seconds, stands))
 
-    async def _reopen(self, doors: list[str], seconds: float, stands: list[asyncio.Server | None]) -> None:
+    async def _reopen(self, shut: dict[str, int], seconds: float, stands: list[asyncio.Server | None]) -> None:
+        """`shut` says which closing this opening belongs to; a door that was shut again meanwhile stays shut."""
         await asyncio.sleep(seconds)
         for stand in stands:
             if stand is not None:
@@ -118,6 +121,7 @@ class Server:
             self._guests.pop().close()
         while self._fillers:
             self._fillers.pop().close()
+        doors = [door for door, count in shut.items() if self._shut_count[door] == count]
         for door in doors:
             await self._open_when_free(door)
         self.context.note("fault", what="listening again", doors=doors)
