@@ -104,6 +104,16 @@ class ClosedCandles:
             for key in [key for key in self._known if symbol in (None, key[0])]:
                 self._rows -= sum(len(each.rows) for each in self._known.pop(key))
 
+    def doubt(self, symbol: str, timeframe: Timeframe, since: datetime) -> None:
+        """Drop what is known of candles that start at or after `since`: Upbit is to be asked again."""
+        key = (symbol, timeframe.word)
+        with self._lock:
+            stretches = self._known.get(key, [])
+            self._rows -= sum(len(each.rows) for each in stretches)
+            kept = [_Known(one.low, min(one.high, since), one.between(one.low, since)) for one in stretches]
+            self._known[key] = [each for each in kept if each.low < each.high]
+            self._rows += sum(len(each.rows) for each in self._known[key])
+
     def __len__(self) -> int:
         return self._rows
 

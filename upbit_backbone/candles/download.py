@@ -178,8 +178,13 @@ class Download:
         heapq.heappush(self._retries, _Retry(due, next(self._numbers), area, page, attempt + 1))
 
 
+def copied(error: UpbitBackboneError) -> UpbitBackboneError:
+    """A copy to write on: the original may be shared with other callers who asked the same."""
+    return copy.copy(error)
+
+
 def raise_with_rest(error: UpbitBackboneError, partial: list[CandleData], resume: ResumePoint) -> NoReturn:
-    """Raise a copy of `error` that carries what was fetched: the original may be shared with other callers."""
-    carrying = copy.copy(error)
+    """Raise a copy of `error` that carries what was fetched and the question for the rest."""
+    carrying = copied(error)
     carrying.partial, carrying.resume = partial, resume
     raise carrying from error

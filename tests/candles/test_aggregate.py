@@ -1,0 +1,145 @@
+"""Candles from trades, from smaller candles and from tickers are those Upbit gives."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from candle_reference import SYMBOL, brute_force, trade, utc
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from upbit_backbone.candles.aggregate import FormingPeriod, candles_from_trades, day_of_ticker, resample
+from upbit_backbone.models.enums import DataSource
+from upbit_backbone.models.market import CandleData, TickerData, TradeData
+from upbit_backbone.models.timeframe import TIMEFRAMES, timeframe_of
+
+DAY = timeframe_of("1d")
+LONG = [timeframe_of(word) for word in ("1d", "1w", "1M", "1y")]
+
+
+def numbers(candle: CandleData) -> tuple[object, ...]:
+    prices = (candle.open_price, candle.high_price, candle.low_price, candle.close_price)
+    return (candle.timestamp, *prices, candle.volume, candle.traded_value, candle.last_trade_at)
+
+
+def ticker_after(trades: list[TradeData]) -> TickerData:
+    """The ticker Upbit publishes right after the last of `trades`."""
+    last = trades[-1]
+    today = brute_force(DAY, trades, last.timestamp)[-1]
+    return TickerData(
+        symbol=SYMBOL,
+        current_price=last.price,
+        change_rate=None,
+        change_amount=None,
+        volume_24h=None,
+        high_24h=today.high_price,
+        low_24h=today.low_price,
+        prev_closing_price=None,
+        timestamp=last.timestamp,
+        trade_timestamp=last.timestamp,
+        source=DataSource.WEBSOCKET,
+        opening_price=today.open_price,
+        volume_today=today.volume,
+        traded_value_today=today.traded_value,
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[TradeData]:
+    """Trades of up to 400 days around a New Year, unordered ids, several in one moment."""
+    start = utc(2025, 6, 1) + timedelta(hours=draw(st.integers(0, 5_000)))
+    steps = draw(st.lists(st.sampled_from([0, 1, 900, 40_000, 86_400, 3_000_000]), min_size=1, max_size=40))
+    prices = draw(st.lists(st.integers(1, 1_000), min_size=len(steps), max_size=len(steps)))
+    trades, at = [], start
+    for number, (step, price) in enumerate(zip(steps, prices, strict=True)):
+        at += timedelta(seconds=step)
+        trades.append(trade(at, price, f"0.{price:04}", number=10**9 + (number ^ 5)))
+    return trades
+
+
+@given(histories(), st.sampled_from(TIMEFRAMES), st.randoms(use_true_random=False))
+def test_trades_make_the_candles_that_brute_force_makes(trades: list[TradeData], unit: object, random: object) -> None:
+    made = candles_from_trades([*trades, trades[0]], unit)
+    expected = brute_force(unit, trades, utc(2030, 1, 1))
+    assert [numbers(candle) for candle in made] == [numbers(candle) for candle in expected]
+
+
+@given(histories(), st.sampled_from(LONG))
+def test_smaller_candles_add_up_to_larger_ones(trades: list[TradeData], unit: object) -> None:
+    now = trades[-1].timestamp
+    added = resample(brute_force(timeframe_of("1m"), trades, now), unit)
+    expected = brute_force(unit, trades, now)
+    assert [numbers(candle) for candle in added] == [numbers(candle) for candle in expected]
+
+
+@settings(deadline=None)
+@given(histories(), st.sampled_from(LONG), st.data())
+def test_tickers_keep_long_candles_equal_to_rest_from_any_point_on(
+    trades: list[TradeData], unit: object, data: st.DataObject
+) -> None:
+    begin = data.draw(st.integers(0, len(trades) - 1))
+    forming = FormingPeriod(unit)
+    lost = data.draw(st.sets(st.integers(begin, len(trades) - 1)))
+    for index in range(begin, len(trades)):
+        now, known = trades[index].timestamp, trades[: index + 1]
+        has_lost_a_day = index in lost
+        if index == begin or forming.wants_days(now + timedelta(seconds=9)) or has_lost_a_day:
+            days = brute_force(DAY, known, now)
+            forming.seed([day for day in days if day.timestamp >= unit.floor(now)], now + timedelta(seconds=9))
+        if has_lost_a_day:
+            continue
+        candle = forming.apply(ticker_after(known))
+        assert candle is not None
+        later = [each for each in trades[index + 1 :] if each.timestamp == now]
+        if not later:
+            missed_midnight = forming.wants_days(now + timedelta(seconds=9))
+            if not missed_midnight:
+                assert numbers(candle) == numbers(brute_force(unit, known, now)[-1])
+
+
+def test_nothing_is_told_before_the_finished_days_are_known() -> None:
+    week = FormingPeriod(timeframe_of("1w"))
+    assert week.wants_days(utc(2026, 3, 4))
+    assert week.apply(ticker_after([trade(utc(2026, 3, 4, 1))])) is None
+
+
+def test_after_midnight_the_finished_day_is_wanted_once_it_has_settled() -> None:
+    week = FormingPeriod(timeframe_of("1w"))
+    trades = [trade(utc(2026, 3, 3, 23)), trade(utc(2026, 3, 4, 0, 0, 1))]
+    week.seed(brute_force(DAY, trades[:1], trades[0].timestamp), trades[0].timestamp)
+    assert not week.wants_days(utc(2026, 3, 3, 23, 59))
+    candle = week.apply(ticker_after(trades))
+    assert candle is not None
+    assert candle.volume == 2
+    assert not week.wants_days(utc(2026, 3, 4, 0, 0, 2))
+    assert week.wants_days(utc(2026, 3, 4, 0, 0, 6))
+    week.seed(brute_force(DAY, trades, utc(2026, 3, 4, 0, 0, 6)), utc(2026, 3, 4, 0, 0, 6))
+    assert not week.wants_days(utc(2026, 3, 4, 0, 0, 7))
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        {"timestamp": utc(2026, 3, 5, 0, 0, 1)},  # a new day has begun and nobody traded in it
+        {"volume_today": Decimal(0)},
+        {"volume_today": None},
+        {"opening_price": None},
+    ],
+)
+def test_a_ticker_that_does_not_tell_today_tells_nothing(stale: dict[str, object]) -> None:
+    from dataclasses import replace
+
+    ticker = ticker_after([trade(utc(2026, 3, 4, 23, 59))])
+    assert day_of_ticker(ticker) is not None
+    assert day_of_ticker(replace(ticker, **stale)) is None
+
+
+def test_weeks_begin_on_monday_and_days_at_nine_in_korea() -> None:
+    sunday, monday = (
+        datetime.fromisoformat("2026-03-02T08:59:59+09:00"),
+        datetime.fromisoformat("2026-03-02T09:00+09:00"),
+    )
+    weeks = candles_from_trades([trade(sunday, 1), trade(monday, 2)], "1w")
+    assert [week.timestamp for week in weeks] == [utc(2026, 2, 23), utc(2026, 3, 2)]

@@ -1,0 +1,366 @@
+"""History and stream as one object that repairs itself: `CandleSeries`."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal, Protocol, overload
+
+from .._concurrency import (
+    SYSTEM_CLOCK,
+    WAIT_SLICE_SECONDS,
+    Clock,
+    Deadline,
+    join_all,
+    spawn,
+    wait_for,
+)
+from ..errors import ClosedError, InvalidRequestError, UpbitBackboneError
+from ..models.enums import DataType, Priority
+from ..models.events import ConnectionEvent, Event, GapEvent, OverflowEvent, StaleEvent
+from ..models.market import CandleData, TickerData
+from ..models.timeframe import FIRST_MOMENT, Timeframe, timeframe_of
+from ..models.topic import Topic
+from .aggregate import ONE_DAY, FormingPeriod
+from .bars import Bars, BarUpdate
+from .history import CandleHistory
+
+log = logging.getLogger("upbit_backbone")
+
+MAX_SIZE: Final = 100_000
+VERIFY_EVERY_SECONDS: Final = 30.0  # closed candles are checked with REST at most this often, in one request
+VERIFY_SPREAD_SECONDS: Final = 5.0  # and not by all series in the same second
+RETRY_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+CLOSE_SECONDS: Final = 1.5
+
+OnUpdate = Callable[[CandleData, bool], object]
+
+
+class Feed(Protocol):
+    """A subscription: `get` raises queue.Empty when nothing came in time and ClosedError once closed."""
+
+    def get(self, *, timeout: float | None) -> Any: ...
+
+    def close(self) -> object: ...
+
+
+Subscribe = Callable[[Topic, Callable[[Event], None]], Feed]
+
+
+@dataclass(slots=True)
+class _Repair:
+    """When REST is to be asked next, and why."""
+
+    is_wanted: bool = False
+    is_running: bool = False
+    failures: int = 0
+    not_before: float = float("-inf")
+    proved_at: float = float("-inf")
+
+
+class CandleSeries:
+    """The newest `size` candles of one market and unit, always as REST would tell them.
+
+    Seeded by REST while it is made (that may raise), then continued by the stream: candles from 1 s to 4 h, tickers
+    for days and longer. After a break it asks REST from its last certain candle on; candles that have closed are
+    checked with REST once, and corrections are taken over and reported. A market without trades has no candle.
+
+    Readable from any thread; every read is a snapshot. `on_update` callbacks run one after the other on the series'
+    own thread, in order; an exception in one is logged and counted and hurts nobody else.
+    """
+
+    def __init__(
+        self,
+        symbol: str,
+        timeframe: str | Timeframe,
+        size: int = 200,
+        *,
+        history: CandleHistory,
+        subscribe: Subscribe,
+        exchange_now: Callable[[], datetime],
+        on_update: OnUpdate | None = None,
+        timeout: float | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.symbol = symbol
+        self._unit = timeframe_of(timeframe)
+        self.timeframe = self._unit.word
+        self.topic = Topic(self._unit.data_type or DataType.TICKER, symbol)
+        self._history = history
+        self._exchange_now = exchange_now
+        self._clock = clock
+        self._size = _checked_size(size)
+        self._changed = threading.Condition()  # guards _bars, _version, _listeners and _repair.is_wanted
+        self._bars = Bars(self._unit, self._size)
+        self._version = 0
+        self._listeners: list[OnUpdate] = [] if on_update is None else [on_update]
+        self._repair = _Repair()
+        self._forming = None if self._unit.data_type else FormingPeriod(self._unit)
+        self._is_interrupted = False
+        self._closing = threading.Event()
+        self.corrections = 0
+        self.callback_errors = 0
+        self.last_error: UpbitBackboneError | None = None
+        self._feed = subscribe(self.topic, self._on_event)  # before the seed, so that nothing falls between
+        try:
+            self._ask(timeout, Priority.NORMAL)
+        except BaseException:
+            self._feed.close()
+            raise
+        self._thread = spawn(self._run, f"upbit-series-{symbol}-{self.timeframe}")
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def candles(self) -> list[CandleData]:
+        """A snapshot, oldest first; the last one has `is_closed=False` while it forms."""
+        with self._changed:
+            return list(self._bars.rows)
+
+    @property
+    def last(self) -> CandleData | None:
+        with self._changed:
+            return self._bars.rows[-1] if self._bars.rows else None
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def is_current(self) -> bool:
+        """False while the stream is down or a repair is still to come; the rows are then what was known before."""
+        in_doubt = self._is_interrupted or self._repair.is_wanted or self._repair.is_running
+        return not (in_doubt or self._closing.is_set())
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._bars.rows)
+
+    def __iter__(self) -> Iterator[CandleData]:
+        return iter(self.candles)
+
+    @overload
+    def __getitem__(self, place: int) -> CandleData: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[CandleData]: ...
+    def __getitem__(self, place: int | slice) -> CandleData | list[CandleData]:
+        with self._changed:
+            return self._bars.rows[place]
+
+    def to_dataframe(self, numbers: Literal["exact", "float"] = "exact", *, tz: str = "UTC") -> Any:
+        """The snapshot as a pandas DataFrame (extra `pandas`); see `upbit_backbone.frames.to_dataframe`."""
+        from ..frames import to_dataframe  # pandas belongs to the edge and is loaded only here
+
+        return to_dataframe(self.candles, numbers, tz=tz, kind=CandleData)
+
+    def on_update(self, callback: OnUpdate) -> OnUpdate:
+        """Call `callback(candle, closed)` at each change from now on. Usable as a decorator.
+
+        `closed=True` comes once when a candle ends, and again with the same start if it was corrected afterwards.
+        """
+        with self._changed:
+            self._listeners = [*self._listeners, callback]
+        return callback
+
+    def wait_update(self, timeout: float | None = None) -> CandleData | None:
+        """Wait for the next change; the newest candle after it, None on timeout. ClosedError once closed."""
+        deadline = Deadline.after(timeout)
+        with self._changed:
+            seen = self._version
+            wait_for(self._changed, lambda: self._version != seen or self._closing.is_set(), deadline)
+            if self._closing.is_set():
+                raise ClosedError(f"the series {self.symbol} {self.timeframe} is closed")
+            return None if self._version == seen or not self._bars.rows else self._bars.rows[-1]
+
+    # -- changing ---------------------------------------------------------------------------------------------------
+
+    def resize(self, size: int, timeout: float | None = None) -> None:
+        """Keep `size` candles from now on. Growing asks REST for the older ones, on the calling thread."""
+        if self._closing.is_set():
+            raise ClosedError(f"the series {self.symbol} {self.timeframe} is closed")
+        size = _checked_size(size)
+        with self._changed:
+            self._size = size
+            self._bars.resize(size)
+            missing, first = size - len(self._bars.rows), self._bars.rows[0].timestamp if self._bars.rows else None
+        if missing > 0 and first is not None:
+            older = self._history.get(self.symbol, self._unit, count=missing, to=first, timeout=timeout)
+            with self._changed:
+                self._bars.prepend(older)
+                self._tell()
+
+    def close(self, deadline: Deadline | None = None) -> list[str]:
+        """End the subscription and the thread; names of threads that did not stop in time. Safe to call again.
+
+        The rows stay readable; waiting calls end with ClosedError.
+        """
+        self._closing.set()
+        self._feed.close()
+        with self._changed:
+            self._changed.notify_all()
+        return join_all([self._thread], deadline or Deadline.after(CLOSE_SECONDS))
+
+    def __enter__(self) -> CandleSeries:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing.is_set() else "current" if self.is_current else "being repaired"
+        return f"<CandleSeries {self.symbol} {self.timeframe} {len(self)}/{self._size} candles, {state}>"
+
+    # -- on other threads -------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        """From whichever thread reports events: only remembers that something may be missing."""
+        is_recovery = isinstance(event, ConnectionEvent) and event.is_recovery
+        is_ours = is_recovery or isinstance(event, OverflowEvent)
+        if isinstance(event, GapEvent):
+            is_ours = event.symbol == self.symbol and event.type is self.topic.data_type
+        elif isinstance(event, StaleEvent):
+            is_ours = self.symbol in event.symbols and not event.stale
+        if is_ours:
+            self.repair()
+        if isinstance(event, ConnectionEvent):  # after repair(), so that it never looks current in between
+            self._is_interrupted = event.is_interruption or (self._is_interrupted and not is_recovery)
+
+    def repair(self) -> None:
+        """Ask REST again from the last certain candle on, soon and on the series' own thread."""
+        with self._changed:
+            self._repair.is_wanted = True
+            self._repair.not_before = float("-inf")
+
+    # -- on the series' own thread ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._repair_if_due()
+            try:
+                item = self._feed.get(timeout=WAIT_SLICE_SECONDS)
+            except queue.Empty:
+                item = None
+            except UpbitBackboneError as error:
+                self._end(error)
+                return
+            self._publish(self._apply(item))
+
+    def _end(self, error: UpbitBackboneError) -> None:
+        """The subscription is over: by our close, by the backbone's, or by an error worth telling."""
+        if not self._closing.is_set() and not isinstance(error, ClosedError):
+            log.error("candle series lost its stream", extra={"symbol": self.symbol, "error": str(error)})
+        self.last_error = error
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _apply(self, item: Any) -> list[BarUpdate]:
+        now = self._exchange_now()
+        candle = self._candle_of(item)
+        with self._changed:
+            updates = self._bars.live(candle) if candle is not None else []
+            updates += self._bars.tick(now)
+            if updates:
+                self._tell()
+        return updates
+
+    def _candle_of(self, item: Any) -> CandleData | None:
+        if self._forming is None:
+            is_ours = isinstance(item, CandleData) and item.timeframe == self.timeframe
+            return item if is_ours else None
+        return self._forming.apply(item) if isinstance(item, TickerData) else None
+
+    def _repair_if_due(self) -> None:
+        clock_now = self._clock.monotonic()
+        with self._changed:
+            spread = VERIFY_EVERY_SECONDS + hash((self.symbol, self.timeframe)) % 1000 / 1000 * VERIFY_SPREAD_SECONDS
+            now = self._exchange_now()
+            wants_proof = self._bars.wants_proof(now) and clock_now >= self._repair.proved_at + spread
+            wants_days = self._forming is not None and self._forming.wants_days(now)
+            is_wanted = self._repair.is_wanted or wants_days
+            is_due = (is_wanted or wants_proof) and clock_now >= self._repair.not_before
+            if not is_due:
+                return
+            # What is reported from now on needs another repair.
+            self._repair.is_wanted, self._repair.is_running = False, is_wanted
+        try:
+            updates = self._ask(None, Priority.NORMAL if is_wanted else Priority.LOW)
+        except UpbitBackboneError as error:
+            self._repair_failed(error, was_wanted=is_wanted)
+        else:
+            self._repair.is_running = False
+            self.last_error = None
+            self._publish(updates)
+
+    def _repair_failed(self, error: UpbitBackboneError, *, was_wanted: bool) -> None:
+        if self._closing.is_set():
+            return
+        self.last_error = error
+        pause = error.retry_after or RETRY_SECONDS[min(self._repair.failures, len(RETRY_SECONDS) - 1)]
+        log.warning("candle series could not ask REST", extra={"symbol": self.symbol, "error": str(error)})
+        with self._changed:
+            self._repair.is_wanted = self._repair.is_wanted or was_wanted
+            self._repair.is_running = False
+            self._repair.failures += 1
+            self._repair.not_before = self._clock.monotonic() + pause
+
+    def _ask(self, timeout: float | None, priority: Priority) -> list[BarUpdate]:
+        """Fetch everything that is not certain from REST and take it over. Raises what the history raises."""
+        asked_at = self._exchange_now()
+        rows, since = self._fetch(asked_at, timeout, priority)
+        days = self._fetch_days(asked_at, timeout, priority)
+        with self._changed:
+            if self._forming is not None:
+                self._forming.seed(days, asked_at)
+            updates = self._bars.take_over(rows, since, asked_at)
+            self._repair.failures, self._repair.proved_at = 0, self._clock.monotonic()
+            if updates:
+                self._tell()
+        return updates
+
+    def _fetch(
+        self, asked_at: datetime, timeout: float | None, priority: Priority
+    ) -> tuple[Sequence[CandleData], datetime]:
+        with self._changed:
+            since, size = self._bars.certain_until, self._size
+        is_seed = since == FIRST_MOMENT
+        if not is_seed:
+            self._history.kept.doubt(self.symbol, self._unit, since)  # a correction must not be hidden by what we kept
+        is_far_behind = self._unit.periods(since, asked_at) >= size
+        bounds: dict[str, Any] = {"count": size} if is_far_behind else {"start": since}
+        rows = self._history.get(
+            self.symbol, self._unit, **bounds, timeout=timeout, priority=priority, cancel=self._closing
+        )
+        return rows, since
+
+    def _fetch_days(self, asked_at: datetime, timeout: float | None, priority: Priority) -> list[CandleData]:
+        if self._forming is None or not self._forming.needs_days:
+            return []
+        start = self._unit.floor(asked_at)
+        return self._history.get(
+            self.symbol, ONE_DAY, start=start, timeout=timeout, priority=priority, cancel=self._closing
+        )
+
+    def _tell(self) -> None:
+        self._version += 1
+        self._changed.notify_all()
+
+    def _publish(self, updates: list[BarUpdate]) -> None:
+        for update in updates:
+            self.corrections += update.is_correction
+            for listener in self._listeners:
+                try:
+                    listener(update.candle, update.closed)
+                except Exception:
+                    self.callback_errors += 1
+                    log.exception("on_update of a candle series failed", extra={"symbol": self.symbol})
+
+
+def _checked_size(size: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_SIZE:
+        raise InvalidRequestError(f"size={size!r}: expected a whole number from 1 to {MAX_SIZE:,}")
+    return size

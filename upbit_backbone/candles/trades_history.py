@@ -1,0 +1,237 @@
+"""Trades of today and the seven days before, as far as Upbit keeps them: `TradesHistory`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, time, timedelta
+from operator import attrgetter
+from typing import Final, Protocol
+
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
+from ..errors import DownloadCancelledError, InvalidRequestError, RequestTimeoutError, UpbitBackboneError
+from ..models.enums import Priority
+from ..models.market import TradeData
+from .download import PAGE_SECONDS, CancelToken, copied
+from .ranges import aware, checked_count
+
+PAGE_TRADES: Final = 500  # docs: recent-trades-history
+DAY: Final = timedelta(days=1)
+OLDEST_DAY: Final = 7
+MAX_TRADES: Final = 1_000_000
+SECONDS_PER_PAGE: Final = 0.5
+OPEN_ENDED_SECONDS: Final = 300.0  # a busy day of KRW-BTC is several hundred pages
+
+Progress = Callable[[int, int | None], object]
+
+
+class TradesPage(Protocol):
+    """One page as Upbit gives it: at most 500 trades of one UTC day before `cursor`, newest first."""
+
+    def __call__(
+        self,
+        symbol: str,
+        *,
+        count: int,
+        cursor: int | None,
+        days_ago: int | None,
+        deadline: Deadline,
+        priority: Priority,
+    ) -> list[TradeData]: ...
+
+
+class TradesHistory:
+    """Pages back through the trades, day by day, each id once. Thread-safe; runs on the calling thread.
+
+    Each page's cursor is in the page before it, so pages come one after the other.
+    """
+
+    def __init__(
+        self,
+        trades_page: TradesPage,
+        *,
+        exchange_now: Callable[[], datetime],
+        timeout_seconds: float = 5.0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._trades_page = trades_page
+        self._exchange_now = exchange_now
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
+
+    def get(
+        self,
+        symbol: str,
+        *,
+        count: int | None = None,
+        since: datetime | None = None,
+        days_ago: int | None = None,
+        timeout: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
+    ) -> list[TradeData]:
+        """Trades, oldest first, unique: the newest `count`, or all since a moment, or all of the day `days_ago`.
+
+        Without any bound the newest 200. `days_ago` (0 is today, UTC) may be combined with `count`. The default
+        `timeout` is the usual one plus half a second for each page of a count, and five minutes where the number is
+        unknown. An error carries what was fetched in `.partial`; `progress(done, total)` is called after each page.
+        """
+        first, count = self._bounds(count, since, days_ago)
+        if timeout is None:
+            pages = (count or 0) // PAGE_TRADES
+            timeout = OPEN_ENDED_SECONDS if count is None else self._timeout_seconds + SECONDS_PER_PAGE * pages
+        deadline = Deadline.after(timeout, self._clock.monotonic)
+        rows: list[TradeData] = []
+        try:
+            rows.extend(self._walk(symbol, count, first, days_ago, deadline, priority, progress, cancel))
+        except UpbitBackboneError as error:
+            carrying = copied(error)
+            carrying.partial = _oldest_first(rows)
+            raise carrying from error
+        return _oldest_first(rows)
+
+    def iter(
+        self,
+        symbol: str,
+        *,
+        count: int | None = None,
+        since: datetime | None = None,
+        days_ago: int | None = None,
+        timeout: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Iterator[TradeData]:
+        """The trades of `get` as they arrive, newest first. `timeout` limits the whole walk; default: none."""
+        first, count = self._bounds(count, since, days_ago)
+        deadline = Deadline.after(timeout, self._clock.monotonic)
+        return self._walk(symbol, count, first, days_ago, deadline, priority, progress, cancel)
+
+    def _bounds(
+        self, count: int | None, since: datetime | None, days_ago: int | None
+    ) -> tuple[datetime | None, int | None]:
+        """The earliest moment wanted and the count, both checked."""
+        if since is not None and (count is not None or days_ago is not None):
+            raise InvalidRequestError("since= stands alone; allowed are count=, days_ago=, both of them, or since=")
+        if days_ago is not None and (
+            isinstance(days_ago, bool) or not isinstance(days_ago, int) or not 0 <= days_ago <= OLDEST_DAY
+        ):
+            raise InvalidRequestError(f"days_ago={days_ago!r}: expected 0 (today, UTC) to {OLDEST_DAY}")
+        if count is not None or (since is None and days_ago is None):
+            count = checked_count(count, MAX_TRADES)
+        today = self._today()
+        first = None if since is None else aware(since, "since")
+        oldest = today - OLDEST_DAY * DAY
+        if first is not None and first < oldest:
+            raise InvalidRequestError(
+                f"since={first.isoformat()}: Upbit keeps trades of today and {OLDEST_DAY} days before, now from "
+                f"{oldest.isoformat()}; for older times ask for candles"
+            )
+        return (today - days_ago * DAY if days_ago is not None else first), count
+
+    def _walk(
+        self,
+        symbol: str,
+        count: int | None,
+        first: datetime | None,
+        days_ago: int | None,
+        deadline: Deadline,
+        priority: Priority,
+        progress: Progress | None,
+        cancel: CancelToken | None,
+    ) -> Iterator[TradeData]:
+        """Wanted trades, newest first, until the count, the first moment or the oldest day is reached."""
+        end = None if days_ago is None or first is None else first + DAY
+        seen: set[int] = set()
+        done = 0
+        for page in self._pages(symbol, count, first, days_ago or 0, deadline, priority, cancel):
+            for row in page:
+                is_known = row.sequential_id is not None and row.sequential_id in seen
+                if is_known or (end is not None and row.timestamp >= end):
+                    continue
+                if first is not None and row.timestamp < first:
+                    return
+                if row.sequential_id is not None:
+                    seen.add(row.sequential_id)
+                done += 1
+                yield row
+                if done == count:
+                    break
+            if progress is not None:
+                progress(done, count)
+            if done == count:
+                return
+
+    def _pages(
+        self,
+        symbol: str,
+        count: int | None,
+        first: datetime | None,
+        days_ago: int,
+        deadline: Deadline,
+        priority: Priority,
+        cancel: CancelToken | None,
+    ) -> Iterator[list[TradeData]]:
+        """Pages of one day after the other. The day is kept as a date, because midnight may pass on the way.
+
+        `lag` is by how many days Upbit's idea of today differs from ours, which for some seconds around midnight is
+        more than none: it is learned from the rows.
+        """
+        today = self._today()
+        day, lag = today - days_ago * DAY, 0
+        cursor: int | None = None
+        size = min(count or PAGE_TRADES, PAGE_TRADES)
+        while first is None or day + DAY > first:
+            last_seen, today = today, self._today()
+            if today != last_seen:
+                lag = min(lag, 0)  # if Upbit's midnight came first, ours has now caught up
+            asked = max((today - day) // DAY + lag, 0)
+            if asked > OLDEST_DAY:
+                return
+            _check(deadline, cancel)
+            page = self._trades_page(
+                symbol,
+                count=size,
+                cursor=cursor,
+                days_ago=asked or None,
+                deadline=deadline.sooner(PAGE_SECONDS),
+                priority=priority,
+            )
+            told = _midnight(page[0].timestamp) if page else day
+            if told < day and asked > 0:
+                lag -= 1  # this is the day before the wanted one
+                continue
+            lag = asked - (today - told) // DAY
+            day, is_short = told, len(page) < size
+            yield page
+            if is_short and self._today() != today:
+                continue  # midnight passed: whose day was that? What comes twice counts once
+            oldest = page[-1].sequential_id if page else None
+            if is_short or oldest is None or oldest == cursor:
+                day, cursor = day - DAY, None
+            else:
+                cursor = oldest
+
+    def _today(self) -> datetime:
+        return _midnight(self._exchange_now())
+
+    def __repr__(self) -> str:
+        return "<TradesHistory>"
+
+
+def _midnight(moment: datetime) -> datetime:
+    return datetime.combine(moment.astimezone(UTC).date(), time(), UTC)
+
+
+def _check(deadline: Deadline, cancel: CancelToken | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise DownloadCancelledError("the download was cancelled; .partial has what came before")
+    if deadline.expired:
+        raise RequestTimeoutError("the trades did not all come by the deadline; .partial has what came before")
+
+
+def _oldest_first(rows: list[TradeData]) -> list[TradeData]:
+    # Ids are not in order (docs); within one moment Upbit's own order is kept.
+    rows.reverse()
+    rows.sort(key=attrgetter("timestamp"))
+    return rows
