@@ -1,0 +1,53 @@
+"""upbit_backbone: `subscribe` or `subscribe_realtime`.
+
+Modes: `queue` (a loop over the mailbox that reads every item, books included), `callback`, `unread` (subscribed, and
+nobody reads: what is overwritten was never decoded), `live` (no subscriber at all; kept current for `get_*`).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from benchmarks.clients.task import Seen, Task
+from upbit_backbone import DataType, MarketDataBackbone, OrderbookData, Overflow
+
+_subscriptions: list[Any] = []
+
+
+def consume(task: Task, seen: Seen) -> None:
+    """Reads until the process ends."""
+    market = MarketDataBackbone(rest_url=task.rest_url, websocket_url=task.websocket_url, websocket_format=task.format)
+    kinds = [DataType(kind) for kind in task.kinds]
+    symbols = list(task.symbols)
+    touch = _touch(task.kinds, seen)
+    if task.mode == "callback":
+        market.subscribe_realtime(symbols, kinds, callback=touch)
+        threading.Event().wait()
+    overflow = Overflow.CONFLATE if task.mode == "unread" else Overflow.DROP_OLDEST
+    more = {"levels": task.depth} if task.depth != 30 else {}
+    with market.subscribe(symbols, kinds, overflow=overflow, **more) as items:
+        _subscriptions.append(items)
+        if task.mode == "unread":
+            threading.Event().wait()
+        for item in items:
+            touch(item)
+
+
+def _touch(kinds: tuple[str, ...], seen: Seen) -> Any:
+    """What user code does with an item: look at it, which is what decodes a book."""
+    if kinds == ("trade",):
+        return lambda item: seen(item.sequential_id)
+
+    def look(item: Any) -> None:
+        if isinstance(item, OrderbookData):
+            assert item.asks is not None
+        seen(getattr(item, "sequential_id", 0))
+
+    return look
+
+
+def report() -> dict[str, Any]:
+    """The subscription's own counters."""
+    stats = [each.stats for each in _subscriptions]
+    return {"received": sum(each.received for each in stats), "dropped": sum(each.dropped for each in stats)}

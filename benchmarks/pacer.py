@@ -1,0 +1,255 @@
+"""A WebSocket server that sends real frames at an even pace and stamps the microsecond of sending into them.
+
+The simulator's load mode sends a burst every 10 ms and its times are milliseconds, as Upbit's are: enough to count CPU,
+too coarse for latencies far below one. So the pacer asks the simulator for one frame per topic with the client's own
+subscription message, and repeats those, spread evenly; a trade's `sequential_id` becomes the wall clock in
+microseconds (16 digits, like Upbit's), which the receiver compares with its own, on the same machine.
+
+    python -m benchmarks.pacer --upstream ws://127.0.0.1:…/websocket/v1      # then on stdin: "rate 1000", "counters"
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import select
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import websocket
+
+from benchmarks.children import say, told
+from upbit_backbone.simulator.serving.framing import BINARY, CLOSE, PING, PONG, Unpacker, accept_key, header, pack
+
+CAPTURE_SECONDS = 10.0
+MAX_UNSENT = 64 * 1024 * 1024
+MARKS = re.compile(rb'"(?:tms|ttms|timestamp|trade_timestamp|sid|sequential_id)":(\d+)')
+ID_NAMES = (b'"sid"', b'"sequential_id"')
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One frame, cut where times and ids are put in."""
+
+    parts: tuple[bytes, ...]
+    is_id: tuple[bool, ...]
+
+    def stamped(self, milliseconds: bytes, microseconds: int) -> bytes:
+        out = [self.parts[0]]
+        for is_id, part in zip(self.is_id, self.parts[1:], strict=True):
+            out.append(b"%d" % microseconds if is_id else milliseconds)
+            out.append(part)
+        return b"".join(out)
+
+
+def cut(payload: bytes) -> Piece:
+    """A frame around a payload, with 13 digits for each time and 16 for an id."""
+    payload = payload.replace(b'"SNAPSHOT"', b'"REALTIME"')
+    parts, is_id, at = [], [], 0
+    for mark in MARKS.finditer(payload):
+        parts.append(payload[at : mark.start(1)])
+        is_id.append(mark.group(0).startswith(ID_NAMES))
+        at = mark.end(1)
+    parts.append(payload[at:])
+    length = sum(map(len, parts)) + sum(16 if each else 13 for each in is_id)
+    return Piece((header(length, BINARY) + parts[0], *parts[1:]), tuple(is_id))
+
+
+@dataclass(eq=False, slots=True)
+class Client:
+    """One connection: what it still has to be sent, and what it sends."""
+
+    sock: socket.socket
+    unpacker: Unpacker = field(default_factory=lambda: Unpacker(False))
+    out: bytearray = field(default_factory=bytearray)
+    pieces: list[Piece] = field(default_factory=list)
+    sent: int = 0
+
+
+class Pacer:
+    """Serves any number of clients; `rate` is the number of frames a second over all of them."""
+
+    def __init__(self, upstream: str) -> None:
+        self._upstream = upstream
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._clients: list[Client] = []
+        self._fresh: deque[tuple[Client, list[Piece]]] = deque()
+        self._deck: list[tuple[Client, Piece]] = []
+        self._next = 0
+        self._last_id = 0
+        self.rate = 0.0
+        self.tick = 0.001
+        self.sent = 0
+
+    def counters(self) -> dict[str, Any]:
+        return {"sent": self.sent, "clients": len(self._clients), "pieces": len(self._deck)}
+
+    def run(self) -> None:
+        """Serve until the process ends."""
+        due, last = 0.0, time.monotonic()
+        while True:
+            now = time.monotonic()
+            due = min(due + (now - last) * self.rate, max(self.rate * 0.1, 1.0))
+            last = now
+            count, due = int(due), due - int(due)
+            if count and self._deck:
+                self._send(count)
+            pause = max(0.0, min(self.tick, (1.0 - due) / self.rate if self.rate else self.tick))
+            self._serve(max(pause, self.tick / 2) if count else pause)
+
+    def _send(self, count: int) -> None:
+        # Clients leave and come between ticks, never within one.
+        for _ in range(count):
+            client, piece = self._deck[self._next % len(self._deck)]
+            self._next += 1
+            microseconds = max(time.time_ns() // 1000, self._last_id + 1)
+            self._last_id = microseconds
+            if len(client.out) < MAX_UNSENT:
+                client.out += piece.stamped(b"%d" % (microseconds // 1000), microseconds)
+                client.sent += 1
+                self.sent += 1
+        for client in list(self._clients):
+            self._flush(client)
+
+    def _flush(self, client: Client) -> None:
+        if not client.out:
+            return
+        try:
+            del client.out[: client.sock.send(client.out)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(client)
+
+    def _serve(self, pause: float) -> None:
+        while self._fresh:
+            client, pieces = self._fresh.popleft()
+            client.pieces = pieces
+            self._reshuffle()
+        sockets = {client.sock: client for client in self._clients}
+        waiting = [client.sock for client in self._clients if client.out]
+        readable, writable, _ = select.select([self._listener, *sockets], waiting, [], pause)
+        for sock in writable:
+            self._flush(sockets[sock])
+        for sock in readable:
+            if sock is self._listener:
+                self._accept()
+            else:
+                self._read(sockets[sock])
+
+    def _accept(self) -> None:
+        sock, _ = self._listener.accept()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(5.0)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            more = sock.recv(4096)
+            if not more:
+                sock.close()
+                return
+            head += more
+        found = re.search(rb"(?i)sec-websocket-key:\s*(\S+)", head)
+        accept = accept_key(found.group(1).decode() if found else "").encode()
+        sock.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        )
+        sock.setblocking(False)
+        self._clients.append(Client(sock))
+
+    def _read(self, client: Client) -> None:
+        try:
+            data = client.sock.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(client)
+            return
+        for opcode, payload in client.unpacker.feed(data):
+            if opcode == PING:
+                client.out += pack(payload, PONG)
+            elif opcode == CLOSE:
+                client.out += pack(payload, CLOSE)
+                self._flush(client)
+                self._drop(client)
+                return
+            elif opcode != PONG and payload.strip() not in (b"PING", b"ping"):
+                threading.Thread(target=self._capture, args=(client, payload.decode()), daemon=True).start()
+
+    def _capture(self, client: Client, message: str) -> None:
+        """One frame per topic from the simulator, by the client's own subscription."""
+        frames: dict[tuple[str, str], bytes] = {}
+        wanted = count_topics(message)
+        message = message.replace('"isOnlyRealtime":true', '"isOnlyRealtime":false')
+        message = message.replace('"isOnlyRealtime": true', '"isOnlyRealtime": false')
+        deadline = time.monotonic() + CAPTURE_SECONDS
+        connection = websocket.create_connection(self._upstream, timeout=2.0, suppress_origin=True)
+        try:
+            connection.send(message)
+            while len(frames) < wanted and time.monotonic() < deadline:
+                payload = connection.recv()
+                payload = payload.encode() if isinstance(payload, str) else payload
+                item = json.loads(payload)
+                item = item[0] if isinstance(item, list) else item
+                key = (item.get("type") or item.get("ty"), item.get("code") or item.get("cd"))
+                frames.setdefault(key, payload)
+        except websocket.WebSocketTimeoutException:
+            pass  # some topics have nothing to show
+        finally:
+            connection.close()
+        for payload in frames.values():
+            client.out += cut(payload).stamped(b"%d" % (time.time_ns() // 1_000_000), time.time_ns() // 1000)
+        self._fresh.append((client, [cut(payload) for payload in frames.values()]))
+
+    def _reshuffle(self) -> None:
+        self._deck = [(client, piece) for client in self._clients for piece in client.pieces]
+        # Types alternate, as they do in life; a fixed stride that is coprime to the length visits everything.
+        length = len(self._deck)
+        if length > 3:
+            stride = next(step for step in range(length // 3 + 1, length) if _coprime(step, length))
+            self._deck = [self._deck[number * stride % length] for number in range(length)]
+
+    def _drop(self, client: Client) -> None:
+        with contextlib.suppress(ValueError):
+            self._clients.remove(client)
+        client.sock.close()
+        self._reshuffle()
+
+
+def count_topics(message: str) -> int:
+    """How many (type, code) a subscription message asks for."""
+    return sum(len(part["codes"]) for part in json.loads(message) if "codes" in part)
+
+
+def _coprime(one: int, other: int) -> bool:
+    while other:
+        one, other = other, one % other
+    return one == 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="evenly paced, stamped frames")
+    parser.add_argument("--upstream", required=True)
+    pacer = Pacer(parser.parse_args().upstream)
+    threading.Thread(target=pacer.run, daemon=True).start()
+    say(websocket_url=f"ws://127.0.0.1:{pacer.port}/websocket/v1")
+    for line in told():
+        word, _, value = line.partition(" ")
+        if word == "rate":
+            pacer.rate = float(value)
+        elif word == "tick":
+            pacer.tick = float(value)
+        say(**pacer.counters())
+
+
+if __name__ == "__main__":
+    main()
