@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, join_all, spawn
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, join_all, spawn, wait_event
 from ..errors import one_line
 from ..models.jsonable import Jsonable
 from ..models.topic import Topic
@@ -130,6 +130,10 @@ class Recorder:
                 lost=self._lost,
                 error=self._error,
             )
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Until the recorder is closed, or the deadline; True when it is closed."""
+        return wait_event(self._wake, deadline)
 
     def close(self, timeout: float = 1.5) -> list[str]:
         """Write what waits and end; names of threads that would not stop. Idempotent."""

@@ -1,0 +1,88 @@
+"""The commands under one roof."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from ..config import REGION_HOSTS
+from . import asking, candles, demo, doctor, record, serve, watch
+from .running import EXIT_CODES, end_on_sigterm, overrides
+
+app = typer.Typer(
+    name="upbit-backbone",
+    help="Upbit market data in the terminal: no key, no programming.\n\nTry `upbit-backbone demo` first: it needs no "
+    "network. Every setting of the library can be given as UPBIT_BACKBONE_… in the environment.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for each in (
+    asking.ticker,
+    watch.watch,
+    asking.book,
+    candles.candles,
+    asking.trades,
+    asking.markets,
+    asking.explain,
+    doctor.doctor,
+    record.record,
+    record.replay,
+    demo.demo,
+):
+    app.command(epilog=EXIT_CODES)(each)
+app.command("serve-metrics", epilog=EXIT_CODES)(serve.serve_metrics)
+app.command(
+    "simulator",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog=EXIT_CODES,
+)(serve.simulator)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"upbit-backbone {own_version()}")
+        raise typer.Exit
+
+
+def own_version() -> str:
+    try:
+        return version("upbit-backbone")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+@app.callback()
+def settings(
+    region: Annotated[str | None, typer.Option(help=f"Upbit's region: {', '.join(REGION_HOSTS)}.")] = None,
+    rest_url: Annotated[str | None, typer.Option(help="Another REST server, scheme and host.")] = None,
+    websocket_url: Annotated[str | None, typer.Option(help="Another WebSocket server, full URL.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds an answer may take.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the library's log on stderr.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    given = {"region": region, "rest_url": rest_url, "websocket_url": websocket_url, "timeout_seconds": timeout}
+    overrides.clear()
+    overrides.update((name, value) for name, value in given.items() if value is not None)
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.CRITICAL, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    end_on_sigterm()
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of one command line."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="upbit-backbone")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0

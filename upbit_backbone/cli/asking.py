@@ -1,0 +1,161 @@
+"""Commands that ask once and print the answer: ticker, book, trades, markets, explain."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from ..models.enums import RequestKind
+from ..models.market import OrderbookData, TickerData
+from . import output
+from .chart import bar
+from .running import FOUND_TROUBLE, Json, Symbol, Symbols, command, open_market
+
+
+def _age(received_at: datetime | None) -> str:
+    return output.age(None if received_at is None else (datetime.now(UTC) - received_at).total_seconds())
+
+
+def _ticker_row(ticker: TickerData) -> tuple[str | Text, ...]:
+    return (
+        output.safe(ticker.symbol),
+        output.number(ticker.current_price),
+        output.percent(ticker.change_percent),
+        output.short(ticker.traded_value_24h),
+        output.number(ticker.high_24h),
+        output.number(ticker.low_24h),
+        output.moment(ticker.timestamp),
+        f"{ticker.source.value}{' (degraded)' if ticker.degraded else ''}",
+    )
+
+
+TICKER_COLUMNS = ("symbol", ">price", ">change", ">value 24h", ">day high", ">day low", "time (KST)", "source")
+
+
+@command
+def ticker(symbols: Symbols, json: Json = False) -> None:
+    """The present price of one or more markets."""
+    with open_market() as market:
+        is_one = len(symbols) == 1
+        tickers = [market.get_ticker(symbols[0])] if is_one else list(market.get_tickers(symbols).values())
+    if json:
+        output.print_json([output.as_plain(each) for each in tickers])
+        return
+    output.show_table("Tickers", TICKER_COLUMNS, map(_ticker_row, tickers))
+
+
+@command
+def book(
+    symbol: Symbol,
+    levels: Annotated[int, typer.Option(min=1, max=30, help="Price levels a side.")] = 10,
+    level: Annotated[str, typer.Option(help="Group prices by this step (KRW markets only).")] = "0",
+    json: Json = False,
+) -> None:
+    """The order book of one market."""
+    with open_market() as market:
+        orderbook = market.get_orderbook(symbol, levels, level=level)
+    if json:
+        output.print_json(output.as_plain(orderbook))
+        return
+    title = f"{output.safe(orderbook.symbol)}  {output.moment(orderbook.timestamp)} KST  {orderbook.source.value}"
+    output.show_table(title, ("side", ">price", ">size", "depth"), book_rows(orderbook, levels))
+    spread = orderbook.spread_percent
+    if spread is not None and output.is_terminal():
+        output.console.print(Text(f"spread {output.number(orderbook.spread)} ({spread:.4f}%)", output.QUIET_STYLE))
+
+
+def book_rows(orderbook: OrderbookData, levels: int, width: int = 24) -> list[tuple[str | Text, ...]]:
+    """Asks from far to near, then bids from near to far, with bars for their sizes."""
+    asks, bids = orderbook.asks[:levels], orderbook.bids[:levels]
+    largest = max((unit.size for unit in (*asks, *bids)), default=Decimal(1)) or Decimal(1)
+    sides = [("ask", unit, output.FALL_STYLE) for unit in reversed(asks)]
+    sides += [("bid", unit, output.RISE_STYLE) for unit in bids]
+    return [
+        (
+            side,
+            Text(output.number(unit.price), style),
+            output.number(unit.size),
+            Text(bar(float(unit.size / largest), width), style),
+        )
+        for side, unit, style in sides
+    ]
+
+
+@command
+def trades(
+    symbol: Symbol,
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="How many, newest.")] = 20,
+    days_ago: Annotated[int | None, typer.Option(min=1, max=7, help="One past UTC day.")] = None,
+    json: Json = False,
+) -> None:
+    """Past trades of one market, oldest first."""
+    with open_market() as market:
+        found = market.get_trades(symbol, count, days_ago=days_ago)
+    if json:
+        output.print_json([output.as_plain(each) for each in found])
+        return
+    output.show_table(
+        f"Trades of {output.safe(symbol)}",
+        ("time (KST)", ">price", ">volume", "side", ">id"),
+        (
+            (
+                f"{output.moment(each.timestamp)}",
+                output.number(each.price),
+                output.number(each.volume),
+                output.safe(each.side.value if each.side else None),
+                output.safe(each.sequential_id),
+            )
+            for each in found
+        ),
+    )
+
+
+@command
+def markets(
+    quote: Annotated[str | None, typer.Option(help="Only this quote currency, such as KRW.")] = None,
+    json: Json = False,
+) -> int:
+    """All listed markets."""
+    with open_market() as market:
+        found = market.get_markets(quote=quote)
+    if json:
+        output.print_json([output.as_plain(each) for each in found])
+    else:
+        output.show_table(
+            f"{len(found)} markets",
+            ("symbol", "name", "한글 이름", "warnings"),
+            (
+                (
+                    output.safe(each.symbol),
+                    output.safe(each.english_name, 60),
+                    output.safe(each.korean_name, 60),
+                    output.safe(", ".join([*(["WARNING"] if each.warning else []), *(each.cautions or ())])),
+                )
+                for each in found
+            ),
+        )
+    return 0 if found else FOUND_TROUBLE
+
+
+@command
+def explain(
+    kind: Annotated[RequestKind, typer.Argument(help="What would be asked.")],
+    symbol: Annotated[str | None, typer.Argument(help="A market code such as KRW-BTC.")] = None,
+    json: Json = False,
+) -> None:
+    """Which way a question would be answered now, and why."""
+    with open_market() as market:
+        decision = market.explain(kind.value, symbol) if symbol else market.explain(kind.value)
+    if json:
+        facts = {name: str(value) for name, value in decision.facts.items()}
+        channels = [channel.value for channel in decision.channels]
+        output.print_json({"channels": channels, "reason": decision.reason, "rule": decision.rule, "facts": facts})
+        return
+    print(output.safe(decision, 600))
+    print(f"rule: {output.safe(decision.rule)}")
+    for name, value in decision.facts.items():
+        print(f"  {output.safe(name)}: {output.safe(value)}")

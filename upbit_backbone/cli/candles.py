@@ -1,0 +1,167 @@
+"""`candles`: history on the screen or into a file, with a progress bar, continued where it was broken off."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ..backbone import MarketDataBackbone
+from ..errors import InvalidRequestError
+from ..models.market import CandleData
+from ..models.timeframe import WORDS, timeframe_of
+from ..writers import CsvFile, write_csv, write_parquet
+from . import output
+from .chart import area_chart
+from .running import FOUND_TROUBLE, Json, Symbol, command, need, open_market, say_error
+
+SHOWN_ROWS = 20
+CHART_HEIGHT = 8
+FLUSH_ROWS = 10_000
+
+Report = Callable[[int, int | None], object]
+
+
+@command
+def candles(
+    symbol: Symbol,
+    timeframe: Annotated[str, typer.Argument(help=f"One of {', '.join(WORDS)}.", metavar="TF")],
+    count: Annotated[int | None, typer.Option(min=1, help="The newest so many (default: 200).")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="From this time on (ISO 8601; UTC unless it has an offset).")
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="Before this time (default: now).")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write CSV. With --start, a broken download goes on.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write Parquet (the [parquet] extra).")] = None,
+    resume: Annotated[
+        bool | None,
+        typer.Option("--resume/--fresh", help="Continue FILE (also a finished one), or start over."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Candles of one market, oldest first, to the screen or a file."""
+    if csv and parquet:
+        raise InvalidRequestError("--csv and --parquet: give one of them")
+    first, stop = _moment(start, "--start"), _moment(end, "--end")
+    with open_market() as market, _progress(f"{symbol} {timeframe}") as report:
+        if csv and first:
+            rows = _into_csv(market, symbol, timeframe, first, stop, csv, resume, report)
+        else:
+            if parquet:
+                need("pyarrow", "parquet")
+            found = market.get_candles(
+                symbol, timeframe, count, start=first, to=None if first else stop, end=stop if first else None,
+                progress=report,
+            )  # fmt: skip
+            rows = len(found)
+            if csv:
+                write_csv(found, csv, CandleData)
+            elif parquet:
+                write_parquet(found, parquet, CandleData)
+    target = csv or parquet
+    if target is not None:
+        _say_written(rows, target, json)
+    elif json:
+        output.print_json([output.as_plain(each) for each in found])
+    else:
+        _show(symbol, timeframe, found)
+    return 0 if rows else FOUND_TROUBLE
+
+
+def _moment(text: str | None, name: str) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        example = "2026-01-31, 2026-01-31T09:00 or 2026-01-31T09:00+09:00"
+        raise InvalidRequestError(f"{name} {output.safe(text)}: expected a time such as {example}") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _into_csv(
+    market: MarketDataBackbone,
+    symbol: str,
+    timeframe: str,
+    start: datetime,
+    end: datetime | None,
+    path: Path,
+    resume: bool | None,
+    report: Report,
+) -> int:
+    """Closed candles, oldest first, so that what is there already is simply gone on from."""
+    part = path.with_name(path.name + ".part")
+    goes_on = part.exists() if resume is None else resume
+    with CsvFile(path, CandleData, resume=goes_on) as file:
+        if file.last is not None:
+            start = max(start, timeframe_of(timeframe).next_start(file.last))
+            say_error(f"{output.safe(path)}: going on after {file.last.isoformat()}", label="note")
+        try:
+            for candle in market.iter_candles(symbol, timeframe, start=start, end=end, progress=report):
+                if candle.is_closed:
+                    file.write([candle])
+                    if file.rows % FLUSH_ROWS == 0:
+                        file.flush()
+        except BaseException:
+            say_error(f"broken off after {file.rows} rows; the same command goes on from {part.name}", label="note")
+            raise
+        return file.rows
+
+
+def _say_written(rows: int, path: Path, json: bool) -> None:
+    if json:
+        output.print_json({"rows": rows, "path": str(path)})
+    else:
+        print(f"{rows:,} candles in {output.safe(path)}")
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Report]:
+    """A bar on stderr while it is a terminal; nothing otherwise."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # No thread of rich's own: the bar moves when a page came.
+    bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
+    with bar:
+        task = bar.add_task(output.safe(title), total=None)
+
+        def report(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
+            bar.refresh()
+
+        yield report
+
+
+def _show(symbol: str, timeframe: str, found: list[CandleData]) -> None:
+    shown = found[-SHOWN_ROWS:] if output.is_terminal() else found
+    columns = ("start (KST)", ">open", ">high", ">low", ">close", ">volume", "")
+    output.show_table(f"{output.safe(symbol)} {output.safe(timeframe)}", columns, map(_row, shown))
+    if not output.is_terminal() or not found:
+        return
+    width = max(10, output.console.width - 2)
+    closes = [float(each.close_price) for each in found]
+    style = output.RISE_STYLE if closes[-1] >= closes[0] else output.FALL_STYLE
+    for line in area_chart(closes, width, CHART_HEIGHT):
+        output.console.print(Text(line, style))
+    note = (
+        f"{len(found):,} candles from {output.moment(found[0].timestamp)} to {output.moment(found[-1].timestamp)} KST"
+    )
+    output.console.print(Text(note, output.QUIET_STYLE))
+    sys.stdout.flush()
+
+
+def _row(candle: CandleData) -> tuple[str, ...]:
+    prices = (candle.open_price, candle.high_price, candle.low_price, candle.close_price, candle.volume)
+    note = "filled" if candle.is_filled else "" if candle.is_closed else "forming"
+    return output.moment(candle.timestamp), *map(output.number, prices), note

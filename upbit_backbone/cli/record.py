@@ -1,0 +1,161 @@
+"""`record` and `replay`: what came in, into a file and out of it again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.text import Text
+
+from .._concurrency import Deadline
+from ..backbone import MarketDataBackbone
+from ..errors import InvalidRequestError
+from ..models.enums import DataType, Overflow
+from ..recorder import Recorder, Recording
+from ..recorder.format import RecordKind
+from . import output
+from .running import FAILED, FOUND_TROUBLE, Json, Seconds, command, open_market, overrides, say_error
+from .stream import follow
+from .watch import print_json_line, print_line
+
+Types = Annotated[
+    list[DataType] | None,
+    typer.Option("--type", help="What to take: ticker, trade, orderbook, candle.1m …; repeatable.", metavar="TYPE"),
+]
+STATUS_SECONDS = 1.0
+
+
+@command
+def record(
+    file: Annotated[Path, typer.Argument(help="The recording; an existing one is continued.")],
+    symbols: Annotated[list[str], typer.Argument(help="Market codes such as KRW-BTC.", metavar="SYMBOL…")],
+    types: Types = None,
+    seconds: Seconds = None,
+    json: Json = False,
+) -> int:
+    """Record everything that comes in for these markets, until Ctrl-C."""
+    kinds = types or [DataType.TICKER, DataType.TRADE, DataType.ORDERBOOK]
+    with open_market() as market:
+        recorder = market.record(file)
+        try:
+            market.subscribe_realtime(symbols, kinds, callback=lambda item: None)
+            _show_progress(recorder, Deadline.after(seconds))
+        finally:
+            recorder.close()
+    stats = recorder.stats
+    if json:
+        output.print_json(output.as_plain(stats))
+    else:
+        print(_summary(stats))
+    if stats.error:
+        say_error(stats.error)
+        return FAILED
+    return 0 if stats.received_bytes else FOUND_TROUBLE
+
+
+def _summary(stats: Any) -> str:
+    lost = f", {stats.lost} lost" if stats.lost else ""
+    sizes = f"{stats.received_bytes:,} bytes received, {stats.written_bytes:,} written"
+    return f"{output.safe(stats.path)}: {stats.records:,} records, {sizes}{lost}"
+
+
+def _show_progress(recorder: Recorder, end: Deadline) -> None:
+    try:
+        if not output.is_terminal():
+            _wait(recorder, end, lambda: None)
+            return
+        with Live(console=output.console, auto_refresh=False) as live:
+            _wait(recorder, end, lambda: live.update(Text(f"● {_summary(recorder.stats)}"), refresh=True))
+    except KeyboardInterrupt:
+        return  # the usual way to end a recording
+
+
+def _wait(recorder: Recorder, end: Deadline, show: Any) -> None:
+    while not end.expired and recorder.stats.error is None:
+        show()
+        recorder.wait(end.sooner(STATUS_SECONDS))
+
+
+@command
+def replay(
+    file: Annotated[Path, typer.Argument(help="A recording.")],
+    symbols: Annotated[list[str] | None, typer.Argument(help="Only these markets.", metavar="[SYMBOL…]")] = None,
+    types: Types = None,
+    speed: Annotated[str, typer.Option(help="1 for the recorded pace, 10 for ten times it, max for no pause.")] = "max",
+    info: Annotated[bool, typer.Option("--info", help="Only tell what is in the recording.")] = False,
+    json: Json = False,
+) -> int:
+    """Play a recording: the same deliveries, line by line."""
+    recording = Recording(file)
+    found = _contents(recording)
+    if info:
+        _show_contents(recording, found, json)
+        return FOUND_TROUBLE if recording.damage else 0
+    topics = [topic for topic in found["topics"] if _is_asked(topic, symbols, types)]
+    if not topics:
+        raise InvalidRequestError(f"{output.safe(file)} has none of that; --info tells what is in it")
+    say = print_json_line if json else print_line
+    count = 0
+
+    def take(item: Any) -> None:
+        nonlocal count
+        count += 1
+        say(item)
+
+    kinds = sorted({DataType(kind) for kind, _ in topics})
+    codes = sorted({symbol for _, symbol in topics})
+    with MarketDataBackbone.replay(file, speed=_speed(speed), **overrides) as market:
+        stream = market.subscribe(codes, kinds, overflow=Overflow.DROP_OLDEST)
+        follow(stream, Deadline.after(None), take, is_over=lambda: stream.closed)
+    if recording.damage:
+        say_error(f"the recording is damaged {recording.damage}", label="note")
+    return 0 if count else FOUND_TROUBLE
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        return float(text.removesuffix("x"))
+    except ValueError as error:
+        raise InvalidRequestError(f"--speed {output.safe(text)}: expected a number such as 10, or max") from error
+
+
+def _is_asked(topic: tuple[str, str], symbols: list[str] | None, types: list[DataType] | None) -> bool:
+    kind, symbol = topic
+    return (not symbols or symbol in symbols) and (not types or kind in types)
+
+
+def _contents(recording: Recording) -> dict[str, Any]:
+    kinds: Counter[str] = Counter()
+    topics: set[tuple[str, str]] = set()
+    first = last = None
+    size = frames = 0
+    began = time.monotonic()
+    for each in recording:
+        kinds[each.kind.value] += 1
+        size += each.size
+        frames += len(each.blobs) if each.kind is RecordKind.FRAMES else 0
+        first, last = first or each.wall, each.wall
+        if each.kind is RecordKind.SUBSCRIBED:
+            topics.update((str(kind), str(symbol)) for kind, symbol, _ in (each.details or {}).get("topics", ()))
+    return {
+        "records": dict(kinds), "frames": frames, "bytes": size, "first": first, "last": last,
+        "topics": sorted(topics), "seconds_to_read": round(time.monotonic() - began, 3),
+    }  # fmt: skip
+
+
+def _show_contents(recording: Recording, found: dict[str, Any], json: bool) -> None:
+    if json:
+        times = {name: found[name].isoformat() if found[name] else None for name in ("first", "last")}
+        output.print_json({**found, **times, "damage": recording.damage})
+        return
+    print(f"from {output.moment(found['first'])} to {output.moment(found['last'])} KST")
+    print(f"{found['frames']:,} frames, {found['bytes']:,} bytes, records: {found['records']}")
+    print("topics: " + ", ".join(f"{kind}:{output.safe(symbol)}" for kind, symbol in found["topics"]))
+    if recording.damage:
+        print(f"damaged {recording.damage}")

@@ -1,0 +1,102 @@
+"""What every command shares: settings of the run, the backbone it opens, and errors turned into exit codes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn, ParamSpec
+
+import typer
+
+from ..backbone import MarketDataBackbone
+from ..errors import InvalidRequestError, RateLimitError, UpbitBackboneError, one_line
+from ..models.events import Event
+
+FOUND_TROUBLE, WRONG_USE, MISSING_EXTRA, FAILED, LIMITED, INTERRUPTED = 1, 2, 3, 4, 5, 130
+
+EXIT_CODES = """Exit codes: 0 done · 1 something is wrong (doctor) or nothing came · 2 wrong command or symbol ·
+3 a package of an extra is missing · 4 Upbit or the network failed · 5 rate limit or ban · 130 Ctrl-C"""
+
+P = ParamSpec("P")
+
+Symbols = Annotated[list[str], typer.Argument(help="Market codes such as KRW-BTC.", metavar="SYMBOL…")]
+Symbol = Annotated[str, typer.Argument(help="A market code such as KRW-BTC.", metavar="SYMBOL")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts (streams: one object a line).")]
+Seconds = Annotated[
+    float | None, typer.Option("--seconds", min=0.0, help="End after so many seconds (default: at Ctrl-C).")
+]
+
+# Settings given before the command (--region, --rest-url …); BackboneConfig fields, stronger than the environment.
+overrides: dict[str, Any] = {}
+
+
+@contextmanager
+def open_market(on_event: Callable[[Event], object] | None = None) -> Iterator[MarketDataBackbone]:
+    """A backbone with the settings of this run, closed at the end."""
+    with MarketDataBackbone(on_event=on_event, **overrides) as market:
+        yield market
+
+
+def command(function: Callable[P, int | None]) -> Callable[P, None]:
+    """A command whose errors become one line on stderr and an exit code, and which Ctrl-C ends without a traceback."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = function(*args, **kwargs)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            _leave_stdout()
+            raise typer.Exit(0) from None
+        except UpbitBackboneError as error:
+            fail(error)
+        raise typer.Exit(code or 0)
+
+    return run
+
+
+def fail(error: UpbitBackboneError) -> NoReturn:
+    say_error(str(error))
+    if error.retry_after:
+        say_error(f"try again in {error.retry_after:.0f} s", label="hint")
+    raise typer.Exit(code_of(error)) from None
+
+
+def code_of(error: UpbitBackboneError) -> int:
+    if isinstance(error, RateLimitError):
+        return LIMITED
+    return WRONG_USE if isinstance(error, InvalidRequestError) else FAILED
+
+
+def say_error(text: str, label: str = "error") -> None:
+    print(f"upbit-backbone: {label}: {one_line(text, 600)}", file=sys.stderr)
+
+
+def need(package: str, extra: str) -> None:
+    """End with exit code 3, saying in both languages what to install, unless `package` is there."""
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        say_error(f'this needs {package}: pip install "upbit-backbone[{extra}]"')
+        say_error(f'{package} 패키지가 필요합니다: pip install "upbit-backbone[{extra}]"', label="안내")
+        raise typer.Exit(MISSING_EXTRA)
+
+
+def _leave_stdout() -> None:
+    # Whoever read our output is gone; without this the interpreter complains when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM unwind the stack, so that the terminal is restored and the backbone closed."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)

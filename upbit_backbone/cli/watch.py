@@ -1,0 +1,138 @@
+"""`watch`: live prices, trades, books or candles until Ctrl-C."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from .._concurrency import Deadline
+from ..models.enums import DataType, Overflow
+from ..models.events import Event
+from ..models.market import CandleData, OrderbookData, TickerData, TradeData
+from ..models.symbol import normalise_symbol
+from ..monitoring.event_words import describe
+from . import output
+from .board import Board
+from .running import FOUND_TROUBLE, Json, Seconds, Symbols, command, open_market
+from .stream import follow
+from .views import view_of
+
+NEWS_SECONDS = 15.0
+
+
+class News:
+    """The last thing that happened to the streams, for the line at the bottom."""
+
+    def __init__(self) -> None:
+        self._text, self._at = "", float("-inf")
+
+    def __call__(self, event: Event) -> None:
+        _, text = describe(event)
+        self._text, self._at = output.safe(text), time.monotonic()
+
+    def line(self) -> str:
+        return self._text if time.monotonic() - self._at < NEWS_SECONDS else ""
+
+
+class Screen:
+    """Redraws on the whole terminal, and leaves the last picture behind when it ends."""
+
+    def __init__(self, draw: Callable[[int, int, float], RenderableType]) -> None:
+        self._draw = draw
+        self._live = Live(console=output.console, auto_refresh=False, screen=True, vertical_overflow="crop")
+
+    def refresh(self) -> None:
+        self._live.update(self._picture(), refresh=True)
+
+    def _picture(self) -> RenderableType:
+        return self._draw(output.console.width, output.console.height, time.monotonic())
+
+    def __enter__(self) -> Screen:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+        if kind is None or kind is KeyboardInterrupt:
+            output.console.print(self._picture())
+
+
+def cells_of(item: Any) -> tuple[object, ...]:
+    """One item as the cells of one plain line: when, what, then the numbers."""
+    match item:
+        case TickerData():
+            change = output.percent(item.change_percent)
+            return (
+                output.clock_time(item.timestamp),
+                item.symbol,
+                output.number(item.current_price),
+                change,
+                item.source,
+            )
+        case TradeData():
+            numbers = (output.number(item.price), output.number(item.volume))
+            return output.clock_time(item.timestamp), item.symbol, *numbers, item.side or output.NOTHING
+        case OrderbookData():
+            best = (unit.price if unit else None for unit in (item.best_bid, item.best_ask))
+            return output.clock_time(item.timestamp), item.symbol, *map(output.number, best)
+        case CandleData():
+            prices = (item.open_price, item.high_price, item.low_price, item.close_price, item.volume)
+            return output.moment(item.timestamp), item.symbol, item.timeframe, *map(output.number, prices)
+        case _:
+            return (item,)
+
+
+def print_line(item: Any) -> None:
+    print("\t".join(map(output.safe, cells_of(item))), flush=True)
+
+
+def print_json_line(item: Any) -> None:
+    output.print_json(output.as_plain(item))
+
+
+@command
+def watch(
+    symbols: Symbols,
+    data_type: Annotated[
+        DataType, typer.Option("--type", help="What to watch: ticker, trade, orderbook, candle.1m …", metavar="TYPE")
+    ] = DataType.TICKER,
+    seconds: Seconds = None,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many messages.")] = None,
+    json: Json = False,
+) -> int:
+    """Live data in a table that follows the market; plain lines into a pipe."""
+    news, board = News(), Board([normalise_symbol(symbol) for symbol in symbols])
+    overflow = Overflow.DROP_OLDEST if data_type is DataType.TRADE else Overflow.CONFLATE
+    end = Deadline.after(seconds)
+    say = print_json_line if json else print_line
+    is_drawn = output.is_terminal() and not json
+    with open_market(on_event=news) as market, market.subscribe(symbols, data_type, overflow=overflow) as stream:
+
+        def take(item: Any) -> bool:
+            board.take(item, time.monotonic())
+            if not is_drawn:
+                say(item)
+            return count is not None and board.count >= count
+
+        if is_drawn:
+            with Screen(lambda *size: _picture(board, data_type, news, *size)) as screen:
+                follow(stream, end, take, screen.refresh)
+        else:
+            follow(stream, end, take)
+    return 0 if board.count else FOUND_TROUBLE
+
+
+def _picture(board: Board, data_type: DataType, news: News, width: int, height: int, now: float) -> RenderableType:
+    status = f"{data_type.value} · {board.count} messages · {board.rate(now):.1f}/s · Ctrl-C ends"
+    return Group(
+        view_of(data_type)(board, width, height, now), Text(status, output.QUIET_STYLE), Text(news.line(), "yellow")
+    )
