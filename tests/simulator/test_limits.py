@@ -21,6 +21,8 @@ def test_ten_requests_a_second_per_group_and_not_one_more(get: Get) -> None:
         tickers = [get(upbit, "/v1/ticker", markets="KRW-BTC") for _ in range(11)]
         other_group = get(upbit, "/v1/orderbook", markets="KRW-BTC")
         log = upbit.requests(group="ticker")
+        busiest = upbit.busiest(group="ticker"), upbit.busiest(group="ticker", status=200), upbit.busiest("handshake")
+    assert busiest == (11, 10, 0)
     assert [one.status for one in tickers] == [200] * 10 + [429]
     assert tickers[-1].body == b"Too many API requests."
     assert "retry-after" not in tickers[-1].headers

@@ -46,6 +46,18 @@ def test_twenty_thousand_messages_a_second(connect: Connect) -> None:
     assert counters["load_skipped"] == 0
 
 
+def test_stamped_ids_tell_when_a_trade_was_sent(upbit: FakeUpbit, connect: Connect) -> None:
+    stream = connect(upbit)
+    stream.ask({"type": "trade", "codes": ["KRW-BTC"]})
+    stream.read()
+    before = time.monotonic_ns()
+    upbit.load(500, tick=0.002, stamped_ids=True)
+    ids = [stream.read()["sequential_id"] for _ in range(100)]
+    upbit.load(0)
+    assert before <= ids[0] - 10**16 <= ids[-1] - 10**16 <= time.monotonic_ns()
+    assert len(set(ids)) == 100
+
+
 def test_a_busy_market_reaches_the_client_complete(connect: Connect) -> None:
     with FakeUpbit(seed=5, trades_per_second=0, markets=20) as upbit:
         codes = upbit.markets()

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from upbit_backbone.simulator.options import Options, parse_setting
@@ -31,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    switches = ", ".join(f"{field.name}={field.default!r}" for field in fields(Options))
     parser = argparse.ArgumentParser(
         prog="upbit-backbone-simulator",
+        epilog=f"Switches for --set, with their defaults: {switches}",
         description="A faithful local Upbit: public REST and WebSocket, with faults on demand.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")

@@ -92,6 +92,19 @@ class FakeUpbit:
         where = {name: value for name, value in (("path", path), ("group", group)) if value is not None}
         return self.wire_log("request", since, where, 1_000_000)
 
+    def busiest(self, kind: str = "request", seconds: float = 1.0, **where: Any) -> int:
+        """The largest number of entries of the wire log within any such span of time, e.g. `busiest(group="candle")`.
+
+        This is the figure that a rate limit is about: every window is looked at, not only whole seconds.
+        """
+        times = [entry["t"] for entry in self.wire_log(kind, where=where, limit=1_000_000)]
+        most = first = 0
+        for last, moment in enumerate(times):
+            while moment - times[first] >= seconds:
+                first += 1
+            most = max(most, last - first + 1)
+        return most
+
     def sessions(self) -> list[dict[str, Any]]:
         """The open WebSockets: `id`, `format`, `subscriptions` (type, codes, level, …), `sent` counts, …"""
         rows: list[dict[str, Any]] = self.inject("sessions")
@@ -242,9 +255,13 @@ class FakeUpbit:
     def set_rate(self, trades_per_second: float) -> None:
         self.inject("set_rate", trades_per_second=trades_per_second)
 
-    def load(self, messages_per_second: float) -> None:
-        """Made-up frames at this rate to every session, round robin over its subscriptions; 0 ends it."""
-        self.inject("load", messages_per_second=messages_per_second)
+    def load(self, messages_per_second: float, tick: float = 0.01, stamped_ids: bool = False) -> None:
+        """Made-up frames at this rate to every session, round robin over its subscriptions; 0 ends it.
+
+        They leave in bursts every `tick` seconds. With `stamped_ids` a trade's `sequential_id - 10**16` is what
+        `time.monotonic_ns()` said when it was sent, so that a receiver can measure the way.
+        """
+        self.inject("load", messages_per_second=messages_per_second, tick=tick, stamped_ids=stamped_ids)
 
     def delist(self, symbol: str) -> None:
         self.inject("delist", symbol=symbol)

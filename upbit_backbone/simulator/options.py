@@ -84,7 +84,7 @@ class Options:
     """SO_RCVBUF of accepted connections; small values let a frozen server block the client's sends soon."""
     retained_trades: int = 300_000
     """Live trades kept for REST, over all markets."""
-    wire_log_size: int = 200_000
+    wire_log_size: int = 100_000
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -47,9 +47,12 @@ class MarketVerbs(VerbsBase):
     def set_rate(self, trades_per_second: float) -> None:
         self._context.exchange.trades_per_second = trades_per_second
 
-    def load(self, messages_per_second: float) -> None:
-        """Load mode: so many made-up frames a second to every session; 0 ends it."""
-        self._server.load.set_rate(messages_per_second)
+    def load(self, messages_per_second: float, tick: float = 0.01, stamped_ids: bool = False) -> None:
+        """Load mode: so many made-up frames a second to every session, in a burst every `tick` seconds; 0 ends it.
+
+        With `stamped_ids`, a trade's sequential_id less 10**16 is the machine's monotonic clock in nanoseconds.
+        """
+        self._server.load.set_rate(messages_per_second, tick, stamped_ids)
 
     def delist(self, symbol: str) -> None:
         """The pair is gone: from market/all, REST (404) and WebSocket (silence)."""

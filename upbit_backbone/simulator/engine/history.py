@@ -12,6 +12,7 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from upbit_backbone.simulator.engine.listing import Listing
@@ -60,6 +61,7 @@ def noise(seed: int, period: int, hour: int) -> float:
     return _lattice(seed + period, index) * (1.0 - t) + _lattice(seed + period, index + 1) * t
 
 
+@lru_cache(maxsize=16_384)
 def _lattice(seed: int, index: int) -> float:
     mixed = (index * 0x9E3779B97F4A7C15 + seed * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF

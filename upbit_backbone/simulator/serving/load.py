@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from upbit_backbone.simulator.serving.context import Context
     from upbit_backbone.simulator.serving.session import Session
 
-TICK_SECONDS = 0.01
+STAMP_BASE = 10**16
+"""With stamped ids, `sequential_id - STAMP_BASE` is the monotonic clock in nanoseconds at sending."""
 MAX_UNSENT_BYTES = 8 * 1024 * 1024
 _STAMP, _TRADE_STAMP, _ID = 1_111_111_111_111, 1_222_222_222_222, 11_333_333_333_333_333
 
@@ -40,13 +41,13 @@ class Load:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._task: asyncio.Task[None] | None = None
-        self.rate = 0.0
+        self.rate, self.tick, self.stamped_ids = 0.0, 0.01, False
         self.sent = 0
         self.skipped = 0
 
-    def set_rate(self, rate: float) -> None:
-        """0 ends load mode."""
-        self.rate = rate
+    def set_rate(self, rate: float, tick: float = 0.01, stamped_ids: bool = False) -> None:
+        """0 ends load mode. Frames leave every `tick` seconds, so many that the rate is kept."""
+        self.rate, self.tick, self.stamped_ids = rate, tick, stamped_ids
         if rate > 0 and self._task is None:
             self._task = self._context.start(self._run())
 
@@ -54,7 +55,7 @@ class Load:
         decks: dict[int, tuple[object, int, Iterator[Piece]]] = {}
         due, last, counter = 0.0, time.monotonic(), 0
         while self.rate > 0:
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(self.tick)
             now = time.monotonic()
             due, last = min(due + (now - last) * self.rate, self.rate), now
             count, due = int(due), due - int(due)
@@ -79,11 +80,13 @@ class Load:
         now_ms = self._context.clock.now_ms()
         out: list[bytes] = []
         counts: dict[str, int] = {}
-        # Ids of one tick share its millisecond; the counter below 10,000 keeps them apart.
         stamps = [b"%d" % now_ms, b"%d" % now_ms, b""]
+        # Ids of one tick share its time; a counter keeps them apart.
+        base, modulo = (now_ms * 10_000, 10_000) if not self.stamped_ids else (STAMP_BASE + time.monotonic_ns(), 10**9)
+        start = 0 if self.stamped_ids else counter
         for number in range(count):
             kind, parts, marks = next(deck)
-            stamps[2] = b"%d" % (now_ms * 10_000 + (counter + number) % 10_000)
+            stamps[2] = b"%d" % (base + (start + number) % modulo)
             for part, mark in zip(parts, marks, strict=False):
                 out.append(part)
                 out.append(stamps[mark])

@@ -67,8 +67,6 @@ class Session:
 
     def feed(self, data: bytes) -> None:
         self._heard = self._loop.time()
-        if self.is_ending and self.connection.is_open is False:
-            return
         try:
             messages = self._unpacker.feed(data)
         except FrameError as problem:
