@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import re
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +75,16 @@ def test_registering_asks_nothing(monitor):
 def test_a_taken_port_says_what_to_do(monitor):
     with serve_metrics(monitor, 0) as server, pytest.raises(InvalidRequestError, match="choose another port"):
         serve_metrics(monitor, server.port)
+
+
+def test_the_dashboard_asks_only_for_what_is_exported(monitor):
+    dashboard = json.loads((Path(__file__).parents[2] / "examples" / "grafana-dashboard.json").read_text("utf-8"))
+    exported = set()
+    for family in PrometheusCollector(monitor.health).collect():
+        exported |= {family.name, f"{family.name}_total"}
+    asked = set()
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            asked |= set(re.findall(r"upbit_backbone_\w+", target["expr"]))
+    assert len(asked) > 20
+    assert asked - exported <= {"upbit_backbone_clock_offset_seconds", "upbit_backbone_cache_requests_total"}

@@ -27,6 +27,8 @@ SHOWN_ROWS = 20
 CHART_HEIGHT = 8
 FLUSH_ROWS = 10_000
 
+FROM_HELP = "From this time on (ISO 8601; UTC unless it has an offset)."
+
 Report = Callable[[int, int | None], object]
 
 
@@ -35,9 +37,7 @@ def candles(
     symbol: Symbol,
     timeframe: Annotated[str, typer.Argument(help=f"One of {', '.join(WORDS)}.", metavar="TF")],
     count: Annotated[int | None, typer.Option(min=1, help="The newest so many (default: 200).")] = None,
-    start: Annotated[
-        str | None, typer.Option(help="From this time on (ISO 8601; UTC unless it has an offset).")
-    ] = None,
+    start: Annotated[str | None, typer.Option(help=FROM_HELP)] = None,
     end: Annotated[str | None, typer.Option(help="Before this time (default: now).")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write CSV. With --start, a broken download goes on.")] = None,
     parquet: Annotated[Path | None, typer.Option(help="Write Parquet (the [parquet] extra).")] = None,

@@ -1,4 +1,4 @@
-"""Where a recorder is attached: told of everything that comes in, never allowed to hold it up."""
+"""Where a recorder is attached, and REST is timed: told of everything that comes in, never allowed to hold it up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from .._concurrency import Clock, Deadline
+from ..errors import BannedError, InvalidRequestError, RateLimitError, ServerError, UpbitBackboneError
 from ..models.topic import Topic
 from ..wire.endpoints import RestCall
 from ..wire.rest_transport import RestResponse
@@ -35,16 +36,27 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class TappedTransport:
-    """A REST transport that shows its answers to `tap`, while there is one."""
+# (rate group, seconds, error or None, bytes on the wire)
+Measure = Callable[[str, float, BaseException | None, int], object]
 
-    def __init__(self, inner: Transport, clock: Clock) -> None:
+
+class TappedTransport:
+    """A REST transport that shows its answers to `tap`, while there is one, and times each call for `measure`."""
+
+    def __init__(self, inner: Transport, clock: Clock, measure: Measure = lambda *_: None) -> None:
         self._inner = inner
         self._clock = clock
+        self._measure = measure
         self.tap: Tap | None = None
 
     def get(self, call: RestCall, deadline: Deadline, on_sent: Callable[[], object] | None = None) -> RestResponse:
-        response = self._inner.get(call, deadline, on_sent)
+        began = self._clock.monotonic()
+        try:
+            response = self._inner.get(call, deadline, on_sent)
+        except UpbitBackboneError as error:
+            self._measure(call.group.value, self._clock.monotonic() - began, error, 0)
+            raise
+        self._measure(call.group.value, response.elapsed, error_of(response.status), response.wire_bytes)
         if self.tap is not None:
             self.tap.rest(call.target, response.status, response.body, self._clock.wall())
         return response
@@ -54,3 +66,12 @@ class TappedTransport:
 
     def __repr__(self) -> str:
         return f"<TappedTransport {self._inner!r}{' recording' if self.tap else ''}>"
+
+
+def error_of(status: int) -> UpbitBackboneError | None:
+    """The class of error that a status stands for, None where it is an answer."""
+    if status < 400:
+        return None
+    if status in (418, 429):
+        return (BannedError if status == 418 else RateLimitError)(f"status {status}")
+    return ServerError(f"status {status}", status=status) if status >= 500 else InvalidRequestError(f"status {status}")
