@@ -13,7 +13,7 @@ from typing import Any
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from .fields import Spelling
 from .mould import Mould, RefusedError, levels_of, unpadded
-from .values import ZERO, are_sane, to_moment, to_signed, to_symbol, to_utc
+from .values import PAST_INT64, ZERO, are_sane, to_moment, to_signed, to_symbol, to_utc
 
 Build = Callable[[Any, datetime | None], Any]
 
@@ -44,7 +44,7 @@ def trade_builder(spelling: Spelling) -> Build:
 
     def build(message: Any, received_at: datetime | None) -> Any:
         check(message)
-        if message.sequential_id is not None and message.sequential_id < 0:
+        if message.sequential_id is not None and not 0 <= message.sequential_id < PAST_INT64:
             raise RefusedError
         moments: tuple[Any, ...] = (to_symbol(message.symbol), to_moment(message.timestamp))
         if not is_rest:

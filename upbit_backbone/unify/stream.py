@@ -26,6 +26,7 @@ StreamItem = TickerData | TradeData | OrderbookData | CandleData | Notice
 
 _HEAD = re.compile(rb'\{"(?:ty|type)":"([a-z0-9.]{1,16})","(?:cd|code)":"([!#-\[\]-~]{1,40})"')
 _DATA_TYPES = {data_type.value.encode(): data_type for data_type in DataType}
+_WORDS = frozenset(data_type.value for data_type in DataType)
 
 # Frames of 2018 have no type; these keys give it away.
 _TELLTALES: Mapping[str, frozenset[str]] = {
@@ -93,7 +94,7 @@ class StreamDecoder:
             return self._unifier.unify_trade_data
         if kind == DataType.ORDERBOOK:
             return self._unifier.unify_orderbook_data
-        return self._unifier.unify_candle_data if kind.encode() in _DATA_TYPES else None
+        return self._unifier.unify_candle_data if kind in _WORDS else None
 
 
 def _kind(message: dict[str, Any]) -> str:

@@ -21,6 +21,8 @@ ZERO = Decimal(0)
 ONE = Decimal(1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+PAST_INT64 = 2**63
+
 # Raises unless the sum is exact within a hundred digits: see `are_sane`.
 _EXACT = Context(prec=100, traps=[Inexact, Rounded, Overflow, InvalidOperation])
 
@@ -74,9 +76,11 @@ def amounts(value: object) -> tuple[Decimal, ...]:
 
 
 def whole(value: object) -> int:
-    """A non-negative integer in any spelling whose value is integral."""
+    """A non-negative 64-bit integer in any spelling whose value is integral."""
     result = amount(value)
-    if result != result.to_integral_value():
+    if result >= PAST_INT64:
+        raise ValueError("is not a 64-bit number")
+    if result != int(result):
         raise ValueError("is not a whole number")
     return int(result)
 
