@@ -1,0 +1,269 @@
+"""Threads that begin, work, idle away and end; calls that are shared; waits that end; forks that are refused."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import pytest
+
+from upbit_backbone._concurrency import (
+    Deadline,
+    ForkGuard,
+    SingleFlight,
+    WorkerPool,
+    join_all,
+    spawn,
+    wait_event,
+    wait_for,
+    wait_future,
+)
+from upbit_backbone.errors import ClosedError, InvalidRequestError, RateLimitError, RequestTimeoutError
+
+WAIT_SECONDS = 10.0
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    pool = WorkerPool(3, "test-pool", idle_seconds=WAIT_SECONDS)
+    yield pool
+    pool.close(Deadline.after(WAIT_SECONDS))
+
+
+# --- deadlines ---
+
+
+@pytest.mark.parametrize("bad", [math.nan, -1, -0.001, True, "1", object()])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(bad: object) -> None:
+    with pytest.raises(InvalidRequestError, match="expected seconds"):
+        Deadline.after(bad)  # type: ignore[arg-type]
+
+
+def test_an_endless_timeout_is_no_overflow() -> None:
+    assert Deadline.after(math.inf).remaining_or(1.0) == 1.0
+    assert Deadline.after(1e300).remaining_or(1.0) == 1.0
+
+
+def test_a_deadline_counts_down_and_stops_at_zero() -> None:
+    now = [100.0]
+    deadline = Deadline.after(2.0, lambda: now[0])
+    now[0] = 101.5
+    assert deadline.remaining() == 0.5
+    assert deadline.fraction(0.5).remaining() == 0.25
+    assert deadline.sooner(9.0).remaining() == 0.5
+    now[0] = 200.0
+    assert deadline.remaining() == 0.0
+    assert deadline.expired
+
+
+def test_no_deadline_never_expires() -> None:
+    never = Deadline.after(None)
+    assert never.remaining() is None
+    assert not never.expired
+    assert never.remaining_or(3.0) == 3.0
+    assert repr(never) == "Deadline(never)"
+
+
+def test_waiting_ends_at_the_deadline_whatever_is_waited_for() -> None:
+    started = time.monotonic()
+    condition = threading.Condition()
+    with condition:
+        assert not wait_for(condition, lambda: False, Deadline.after(0.05))
+    assert not wait_event(threading.Event(), Deadline.after(0.05))
+    with pytest.raises(RequestTimeoutError, match="ticker"):
+        wait_future(Future(), Deadline.after(0.05), "ticker")
+    assert 0.15 <= time.monotonic() - started < 5.0
+
+
+# --- worker pool ---
+
+
+def test_results_and_errors_come_back_in_futures(pool: WorkerPool) -> None:
+    def fail() -> None:
+        raise RateLimitError("slow down", retry_after=2.0)
+
+    assert pool.submit(lambda: 6 * 7).result(WAIT_SECONDS) == 42
+    with pytest.raises(RateLimitError) as caught:
+        pool.submit(fail).result(WAIT_SECONDS)
+    assert caught.value.retry_after == 2.0
+
+
+def test_no_thread_starts_before_there_is_work_and_never_more_than_allowed(pool: WorkerPool) -> None:
+    before = threading.active_count()
+    release = threading.Event()
+    futures = [pool.submit(lambda: release.wait(WAIT_SECONDS)) for _ in range(10)]
+    assert threading.active_count() - before == 3
+    release.set()
+    assert all(future.result(WAIT_SECONDS) for future in futures)
+
+
+def test_workers_are_named_and_reused(pool: WorkerPool) -> None:
+    names = {pool.submit(lambda: threading.current_thread().name).result(WAIT_SECONDS) for _ in range(20)}
+    assert names == {"test-pool-1"}
+
+
+def test_idle_workers_end_and_come_back() -> None:
+    pool = WorkerPool(2, "test-idle", idle_seconds=0.05)
+    first = pool.submit(threading.current_thread).result(WAIT_SECONDS)
+    first.join(WAIT_SECONDS)
+    assert not first.is_alive()
+    assert pool.submit(threading.current_thread).result(WAIT_SECONDS) is not first
+    pool.close(Deadline.after(WAIT_SECONDS))
+
+
+def test_closing_fails_what_has_not_begun_and_leaves_the_stuck_behind_by_name() -> None:
+    pool = WorkerPool(1, "test-stuck")
+    release, begun = threading.Event(), threading.Event()
+    stuck = pool.submit(lambda: (begun.set(), release.wait(WAIT_SECONDS)))
+    waiting = pool.submit(lambda: "never")
+    begun.wait(WAIT_SECONDS)
+    started = time.monotonic()
+    assert pool.close(Deadline.after(0.1)) == ["test-stuck-1"]
+    assert time.monotonic() - started < 2.0
+    with pytest.raises(ClosedError):
+        waiting.result(0)
+    with pytest.raises(ClosedError):
+        pool.submit(lambda: None)
+    release.set()
+    assert stuck.result(WAIT_SECONDS)
+    assert pool.close(Deadline.after(WAIT_SECONDS)) == []
+
+
+def test_a_worker_can_close_its_own_pool() -> None:
+    pool = WorkerPool(1, "test-self")
+    assert pool.submit(lambda: pool.close(Deadline.after(1.0))).result(WAIT_SECONDS) == []
+    pool.close(Deadline.after(WAIT_SECONDS))
+
+
+def test_a_cancelled_job_never_runs(pool: WorkerPool) -> None:
+    release, ran = threading.Event(), threading.Event()
+    for _ in range(3):
+        pool.submit(lambda: release.wait(WAIT_SECONDS))
+    future = pool.submit(ran.set)
+    assert future.cancel()
+    release.set()
+    assert pool.submit(lambda: "next").result(WAIT_SECONDS) == "next"
+    assert not ran.is_set()
+
+
+def test_many_threads_submit_at_once_and_nothing_is_lost(pool: WorkerPool) -> None:
+    results: list[int] = []
+
+    def submit(base: int) -> None:
+        futures = [pool.submit(lambda number=base + n: number) for n in range(50)]
+        results.extend(future.result(WAIT_SECONDS) for future in futures)
+
+    threads = [spawn(lambda base=n * 50: submit(base), f"test-submit-{n}") for n in range(20)]
+    assert join_all(threads, Deadline.after(WAIT_SECONDS)) == []
+    assert sorted(results) == list(range(1000))
+
+
+# --- single flight ---
+
+
+def test_a_hundred_equal_calls_share_one_flight() -> None:
+    flights: SingleFlight[str, int] = SingleFlight()
+    joined = [flights.join("key") for _ in range(100)]
+    assert sum(leads for _, leads in joined) == 1
+    assert flights.merged == 99
+    joined[0][0].set_result(7)
+    assert {future.result(0) for future, _ in joined} == {7}
+    assert len(flights) == 0
+    assert flights.join("key")[1]
+
+
+def test_a_forgotten_flight_is_not_joined_but_still_lands() -> None:
+    flights: SingleFlight[str, int] = SingleFlight()
+    old, _ = flights.join("key")
+    flights.forget("key")
+    new, leads = flights.join("key")
+    assert leads
+    old.set_result(1)
+    assert flights.join("key") == (new, False)
+
+
+# --- exit and fork ---
+
+FORGOTTEN_POOL = """
+    import threading, time
+    from upbit_backbone._concurrency import WorkerPool, Deadline, at_exit
+
+    class Owner:
+        def close(self, deadline):
+            print("closed with", deadline.remaining() > 0, flush=True)
+
+    class Broken:
+        def close(self, deadline):
+            raise RuntimeError("nobody sees this")
+
+    owner, broken = Owner(), Broken()
+    at_exit(owner.close)
+    at_exit(broken.close)
+    pool = WorkerPool(2, "forgotten")
+    pool.submit(lambda: threading.Event().wait(60))
+    raise SystemExit(3)
+"""
+
+
+def test_a_stuck_worker_never_keeps_the_process_alive() -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FORGOTTEN_POOL)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 3
+    assert done.stdout == "closed with True\n"
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_what_was_made_before_a_fork_says_so_in_the_child_even_while_its_lock_is_held() -> None:
+    program = """
+        import os, sys, threading
+        from upbit_backbone._concurrency import WorkerPool, Deadline, ForkGuard
+        from upbit_backbone.errors import ClosedError
+        pool = WorkerPool(1, "parent")
+        guard = ForkGuard("thing")
+        guard.check()
+        with pool._wakeup:
+            child = os.fork()
+        if child == 0:
+            try:
+                pool.submit(print)
+            except ClosedError as error:
+                fine = "fork" in str(error) and pool.close(Deadline.after(1)) == [] and guard.is_foreign
+                os._exit(0 if fine else 1)
+            os._exit(2)
+        _, status = os.waitpid(child, 0)
+        assert pool.submit(lambda: 5).result(5) == 5  # the parent is unaffected
+        sys.exit(os.waitstatus_to_exitcode(status))
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_fork_guard_is_silent_where_nobody_forked() -> None:
+    guard = ForkGuard("thing")
+    guard.check()
+    assert not guard.is_foreign
+
+
+def test_errors_survive_pickling_and_copying_with_what_they_know() -> None:
+    error = RateLimitError("slow", retry_after=3.0, group="ticker")
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301
+        assert (again.retry_after, again.group, str(again)) == (3.0, "ticker", "slow")
