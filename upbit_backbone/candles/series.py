@@ -263,7 +263,8 @@ class CandleSeries:
         candle = self._candle_of(item)
         with self._changed:
             updates = self._bars.live(candle) if candle is not None else []
-            updates += self._bars.tick(now)
+            if item is None:  # never while frames still wait: they may be about the candle that seems to be over
+                updates += self._bars.tick(now)
             if updates:
                 self._tell()
         return updates
