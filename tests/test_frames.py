@@ -1,0 +1,95 @@
+"""DataFrames: exact or float, aware index, the same columns for one kind of item."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.frames import COLUMNS, to_dataframe
+from upbit_backbone.models.enums import DataSource, Side
+from upbit_backbone.models.market import CandleData, OrderbookData, TickerData, TradeData
+
+pandas = pytest.importorskip("pandas")
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def candles(count: int) -> list[CandleData]:
+    price = Decimal("0.1234567890123456")
+    return [
+        CandleData(
+            "KRW-BTC",
+            "1m",
+            price,
+            price,
+            price,
+            price,
+            Decimal(index),
+            START + timedelta(minutes=index),
+            DataSource.REST,
+        )
+        for index in range(count)
+    ]
+
+
+def trades() -> list[TradeData]:
+    return [TradeData("KRW-BTC", Decimal("1E+8"), Decimal("0.5"), Side.BID, START, 17951516403650001, DataSource.REST)]
+
+
+def test_exact_numbers_stay_decimals() -> None:
+    frame = to_dataframe(candles(3))
+    assert list(frame.columns) == list(COLUMNS[CandleData])
+    assert frame["close_price"].iloc[0] == Decimal("0.1234567890123456")
+    assert type(frame["volume"].iloc[2]) is Decimal
+    assert frame["traded_value"].isna().all()
+
+
+def test_float_numbers_are_float64_with_nan_for_what_is_missing() -> None:
+    frame = to_dataframe([*candles(2)], numbers="float")
+    assert frame["volume"].dtype == "float64"
+    assert frame["volume"].tolist() == [0.0, 1.0]
+
+
+def test_the_index_is_the_aware_time_in_the_zone_asked_for() -> None:
+    frame = to_dataframe(candles(2))
+    assert str(frame.index.tz) == "UTC"
+    assert frame.index.name == "timestamp"
+    korean = to_dataframe(candles(2), tz="Asia/Seoul")
+    assert korean.index[0].hour == 9
+    assert (korean.index == frame.index).all()
+
+
+def test_trades_and_tickers_have_their_columns() -> None:
+    frame = to_dataframe(trades())
+    assert frame["sequential_id"].iloc[0] == 17951516403650001
+    assert frame["side"].iloc[0] == "BID"
+    ticker = TickerData("KRW-BTC", Decimal(1), Decimal("0.01"), None, None, None, None, None, START, DataSource.REST)
+    frame = to_dataframe([ticker], "float")
+    assert frame["change_rate"].iloc[0] == 0.01
+    assert list(frame.columns) == list(COLUMNS[TickerData])
+
+
+def test_an_empty_list_has_the_columns_of_the_kind_it_is_told() -> None:
+    assert list(to_dataframe([], kind=TradeData).columns) == list(COLUMNS[TradeData])
+    assert str(to_dataframe([]).index.tz) == "UTC"
+
+
+@pytest.mark.parametrize("items", [[1], [*trades(), *candles(1)], [OrderbookData]])
+def test_what_it_cannot_hold_is_refused(items: list[object]) -> None:
+    with pytest.raises(InvalidRequestError, match="CandleData, TradeData, TickerData"):
+        to_dataframe(items)
+
+
+def test_an_unknown_way_of_numbers_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="'exact' or 'float'"):
+        to_dataframe(candles(1), numbers="int")
+
+
+def test_without_pandas_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"upbit-backbone\[pandas\]"):
+        to_dataframe(candles(1))
