@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..errors import RateLimitError
 from ..models.events import Event
 from ..models.topic import Topic
+from .mute_topics import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,10 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class AskSilent:
-    """Find out which of `topics` had no frame since `since`; answer with SilentFound."""
+    """Find out which of the question's topics had no frame since then; answer with SilentFound."""
 
     epoch: int
-    topics: frozenset[Topic]
-    since: float
+    question: Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class StartProbe:
 
     epoch: int
     topics: frozenset[Topic]
+    whole_line: bool
 
 
 @dataclass(frozen=True, slots=True)

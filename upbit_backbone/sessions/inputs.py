@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..errors import UpbitBackboneError
 from ..models.notice import Notice
 from ..models.topic import Topic, Wish
+from .mute_topics import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,11 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class SilentFound:
-    """Answer to AskSilent: these topics had no frame since the time asked about."""
+    """Answer to AskSilent: of the topics asked about, these had no frame since that time."""
 
     epoch: int
-    topics: frozenset[Topic]
+    question: Question
+    silent: frozenset[Topic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class ProbeAnswered:
 
     epoch: int
     topics: frozenset[Topic]
+    whole_line: bool
     verdict: bool | None
 
 

@@ -27,6 +27,7 @@ from . import effects as do
 from . import inputs as on
 from .first_frames import FirstFrames
 from .line import NORMAL_CLOSE, Line, Lost
+from .mute_topics import MuteTopics
 from .record import Record, said
 from .recovery import Recovery
 from .shared import Shared
@@ -56,6 +57,7 @@ class Lifecycle:
         self._plan = SubscriptionPlan()
         self._recovery = Recovery(config, random)
         self._silence = SilenceWatch(config.stall_probe_seconds)
+        self._mute_topics = MuteTopics(config.stall_probe_seconds)
         self._first_frames = FirstFrames(config.first_frame_seconds)
         self._shared = Shared(
             config,
@@ -65,6 +67,7 @@ class Lifecycle:
             self._plan,
             self._recovery,
             self._silence,
+            self._mute_topics,
             self._first_frames,
         )
         self._effects = self._shared.effects
@@ -79,6 +82,11 @@ class Lifecycle:
     @property
     def topics(self) -> frozenset[Topic]:
         return self._plan.wanted
+
+    @property
+    def held_back(self) -> frozenset[Topic]:
+        """Topics left out for the time being, because Upbit complained about some of those sent with them."""
+        return self._plan.held_back
 
     def handle(self, happened: on.Input, now: float) -> list[do.Effect]:
         """What is to be done about it, in this order."""
@@ -150,6 +158,7 @@ class Lifecycle:
         self.pulse.connected = False
         self._first_frames.line_lost()
         self._silence.stop()
+        self._mute_topics.stop()
         self._effects.append(do.Drop(say))
 
     def _wait(self, reason: str, now: float, code: int | None = None) -> None:
@@ -217,7 +226,7 @@ class Lifecycle:
     def _wish(self, changed: on.WishesChanged, now: float) -> None:
         self._plan.wish(changed.wishes)
         self._first_frames.keep(self._plan.wanted)
-        self._silence.keep(self._plan.wanted)
+        self._mute_topics.keep(self._plan.wanted)
 
     def _wish_idle(self, changed: on.WishesChanged, now: float) -> None:
         self._wish(changed, now)
@@ -257,7 +266,7 @@ class Lifecycle:
 
     def _probe_answered(self, answer: on.ProbeAnswered, now: float) -> None:
         if answer.epoch == self.pulse.epoch:
-            self._unless_lost(self._open_line.probe_answered(answer, now), now)
+            self._open_line.probe_answered(answer, now)
 
     def _tick_live(self, _: on.Tick, now: float) -> None:
         if now >= self._open_line.due:

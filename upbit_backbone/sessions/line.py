@@ -17,7 +17,7 @@ from .shared import Shared
 from .speaker import Speaker
 
 NORMAL_CLOSE: Final = 1000
-NO_STATUS: Final = 1005
+SILENT: Final = "silent although there were trades"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,14 @@ class Line:
     @property
     def due(self) -> float:
         shared = self._shared
-        return min(self.liveness.due, self._pongs.due, self.speaker.due, shared.silence.due, shared.recovery.due)
+        return min(
+            self.liveness.due,
+            self._pongs.due,
+            self.speaker.due,
+            shared.silence.due,
+            shared.mute_topics.due,
+            shared.recovery.due,
+        )
 
     def received(self, data: bytes, now: float) -> Lost | None:
         shared = self._shared
@@ -104,33 +111,26 @@ class Line:
                 self.speaker.audited(notice, now)
 
     def silent_found(self, found: SilentFound, now: float) -> None:
-        shared = self._shared
-        streamed = shared.plan.streamed
-        awake = shared.silence.awake(found.topics)
+        shared, watch = self._shared, self._shared.mute_topics
+        before = watch.mute
+        awake = watch.found(found.question, found.silent)
+        news = watch.mute - before
+        shared.pulse.mute = watch.mute
         if awake:
-            self._set_mute()
             shared.emit(shared.record.stale(awake, stale=False, reason="data flows again"))
-        self._probe(shared.silence.silent(found.topics, streamed, now))
-
-    def probe_answered(self, answer: ProbeAnswered, now: float) -> Lost | None:
-        shared = self._shared
-        before = shared.silence.mute
-        if shared.silence.answered(answer.topics, answer.verdict):
-            shared.pulse.suspect = True
-            reason = "silent although there were trades"
-            shared.emit(shared.record.stale(shared.plan.wanted, stale=True, reason=reason))
-            return Lost(reason, say=NORMAL_CLOSE)
-        mute = shared.silence.mute - before
-        if mute:
-            self._set_mute()
-            reason = "silent although there were trades; other topics flow"
-            shared.emit(shared.record.stale(mute, stale=True, reason=reason))
-            if shared.silence.may_resend(mute, now):
+        if news:
+            shared.emit(shared.record.stale(news, stale=True, reason=f"{SILENT}; other topics flow"))
+            if watch.may_resend(news, now):
                 self.speaker.repeat(now)
-        return None
+        is_whole_line_silent = now >= shared.silence.is_silent_at
+        if not is_whole_line_silent:
+            self._probe(watch.to_probe(found.silent & shared.plan.streamed, now), whole_line=False)
 
-    def _set_mute(self) -> None:
-        self._shared.pulse.mute = self._shared.silence.mute
+    def probe_answered(self, answer: ProbeAnswered, now: float) -> None:
+        if answer.whole_line:
+            self._shared.silence.answered(answer.verdict, now)
+        else:
+            self._shared.mute_topics.answered(answer.topics, answer.verdict, now)
 
     def tick(self, now: float, own_lag: float) -> Lost | None:
         if self.liveness.is_frozen(now, own_lag):
@@ -138,6 +138,8 @@ class Line:
             return Lost(f"nothing heard for {seconds:.1f} s, pings unanswered")
         if self.speaker.is_idle(now):
             return Lost("nobody wants anything", say=NORMAL_CLOSE, is_idle=True)
+        if self._shared.silence.is_stalled(now) and self._shared.plan.target:
+            return self._stalled()
         ping = self.liveness.ping(now)
         if ping is not None:
             self._shared.effects.append(SendPing(ping))
@@ -147,6 +149,12 @@ class Line:
         self._shared.recovery.prove(now)
         return None
 
+    def _stalled(self) -> Lost:
+        shared = self._shared
+        shared.pulse.suspect = True
+        shared.emit(shared.record.stale(shared.plan.wanted, stale=True, reason=SILENT))
+        return Lost(SILENT, say=NORMAL_CLOSE)
+
     def _pong(self, now: float) -> None:
         payload = self._pongs.take(now)
         if payload is not None:
@@ -155,11 +163,12 @@ class Line:
     def _look_for_silence(self, now: float) -> None:
         shared = self._shared
         streamed = shared.plan.streamed & shared.plan.wanted
-        self._probe(shared.silence.probe_whole_line(streamed, now))
-        since = shared.silence.question(now)
-        if since is not None and streamed:
-            shared.effects.append(AskSilent(shared.pulse.epoch, streamed, since))
+        if shared.silence.must_probe(now):
+            self._probe(shared.mute_topics.liveliest(streamed), whole_line=True)
+        question = shared.mute_topics.question(streamed, now)
+        if question is not None:
+            shared.effects.append(AskSilent(shared.pulse.epoch, question))
 
-    def _probe(self, topics: frozenset[Topic] | None) -> None:
+    def _probe(self, topics: frozenset[Topic], *, whole_line: bool) -> None:
         if topics:
-            self._shared.effects.append(StartProbe(self._shared.pulse.epoch, topics))
+            self._shared.effects.append(StartProbe(self._shared.pulse.epoch, topics, whole_line))

@@ -8,7 +8,7 @@ from typing import Final
 
 MERGE_SECONDS: Final = 0.02  # changes of one burst travel together
 SPACING_SECONDS: Final = 0.5
-CROWDED_SPACING_SECONDS: Final = 0.75
+CROWDED_SPACING_SECONDS: Final = 0.8
 CROWDED_PER_MINUTE: Final = 40
 # Upbit: 5 a second and 100 a minute per connection. Two messages may arrive closer together than they were
 # sent, so our windows are longer and our counts lower.

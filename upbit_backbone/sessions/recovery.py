@@ -30,6 +30,7 @@ class Recovery:
         self._troubled_since: float | None = None
         self._attempt_at = -inf
         self._banned_until = -inf
+        self._limited_until = -inf  # by a 429, which unlike a ban concerns connecting only
         self._healthy_at = inf
         self.retry_at = -inf
 
@@ -79,8 +80,8 @@ class Recovery:
             self.ban(now + (error.retry_after or BANNED_SECONDS))
             self._retry_after(0.0, now, counted_from=now)
         elif isinstance(error, RateLimitError):
-            wait = max(error.retry_after or LIMITED_SECONDS, self._delay(now))
-            self._retry_after(wait, now, counted_from=now)
+            self._limited_until = now + (error.retry_after or LIMITED_SECONDS)
+            self._retry_after(self._delay(now), now, counted_from=now)
         elif not error.retryable:
             delay, self._backoff = self._backoff.retry_slowly(PERMANENT_SECONDS, self._random)
             self._retry_after(delay, now, counted_from=self._attempt_at)
@@ -91,14 +92,15 @@ class Recovery:
         """Our own limiter asks for patience; that is no failed attempt."""
         if isinstance(error, BannedError):
             self.ban(now + (error.retry_after or BANNED_SECONDS))
-        self.retry_at = max(now + (error.retry_after or DEFERRED_SECONDS), self._banned_until)
+        self.retry_at = max(now + (error.retry_after or DEFERRED_SECONDS), self._forbidden_until)
 
     def ban(self, until: float) -> None:
         self._banned_until = max(self._banned_until, until)
         self.retry_at = max(self.retry_at, self._banned_until)
 
     def retry_now(self, now: float) -> None:
-        self.retry_at = max(now, self._banned_until)
+        """Somebody has news that make waiting pointless; only Upbit's own word still holds."""
+        self.retry_at = max(now, self._forbidden_until)
 
     def _delay(self, now: float) -> float:
         is_outage = self._troubled_since is not None and now - self._troubled_since > OFFLINE_AFTER_SECONDS
@@ -111,4 +113,8 @@ class Recovery:
     def _retry_after(self, delay: float, now: float, *, counted_from: float) -> None:
         # An attempt that took long has done part of the waiting, but never all of it.
         pause = now + min(delay, MIN_PAUSE_SECONDS)
-        self.retry_at = max(pause, counted_from + delay, self._banned_until)
+        self.retry_at = max(pause, counted_from + delay, self._forbidden_until)
+
+    @property
+    def _forbidden_until(self) -> float:
+        return max(self._banned_until, self._limited_until)

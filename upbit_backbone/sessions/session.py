@@ -276,13 +276,14 @@ class Session:
     def _ask_silent(self, effect: do.AskSilent) -> on.Input | None:
         if self._with.silent_topics is None:
             return None
-        return on.SilentFound(effect.epoch, self._with.silent_topics(effect.topics, effect.since))
+        silent = self._with.silent_topics(effect.question.topics, effect.question.since)
+        return on.SilentFound(effect.epoch, effect.question, silent)
 
     def _start_probe(self, effect: do.StartProbe) -> on.Input | None:
         try:
             self._with.run_job(partial(self._probe, effect))
         except UpbitBackboneError:
-            return on.ProbeAnswered(effect.epoch, effect.topics, None)
+            return on.ProbeAnswered(effect.epoch, effect.topics, effect.whole_line, None)
         return None
 
     def _probe(self, effect: do.StartProbe) -> None:
@@ -293,7 +294,7 @@ class Session:
         except UpbitBackboneError as error:
             log.debug("probe failed", extra={"session": self.name, "reason": one_line(error)})
         finally:
-            self.command(on.ProbeAnswered(effect.epoch, effect.topics, verdict))
+            self.command(on.ProbeAnswered(effect.epoch, effect.topics, effect.whole_line, verdict))
 
     def _report_refusal(self, effect: do.ReportRefusal) -> None:
         self._with.refused(effect.error)

@@ -10,6 +10,7 @@ from ..models.pulse import Pulse
 from ..resilience.backoff import Random
 from .effects import Effect, Emit
 from .first_frames import FirstFrames
+from .mute_topics import MuteTopics
 from .record import Record
 from .recovery import Recovery
 from .silence import SilenceWatch
@@ -27,6 +28,7 @@ class Shared:
     plan: SubscriptionPlan
     recovery: Recovery
     silence: SilenceWatch
+    mute_topics: MuteTopics
     first_frames: FirstFrames
     effects: list[Effect] = field(default_factory=list)
 

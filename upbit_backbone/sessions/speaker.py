@@ -81,6 +81,7 @@ class Speaker:
         shared.first_frames.expect(added, now)
         if is_first:
             shared.silence.start(now)
+            shared.mute_topics.start(now)
         if shared.config.audit_subscriptions:
             self._audit_at = now + AUDIT_AFTER_SECONDS
 

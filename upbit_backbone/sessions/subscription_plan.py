@@ -70,6 +70,11 @@ class SubscriptionPlan:
         return frozenset(self._wishes)
 
     @property
+    def held_back(self) -> frozenset[Topic]:
+        """Wanted topics that are not asked for: refused, or suspects that wait for their turn."""
+        return self.wanted - {wish.topic for wish in self.target}
+
+    @property
     def due(self) -> float:
         return self._trial_ends
 

@@ -1,0 +1,107 @@
+"""Which page of history to ask for next, until a hole is covered. Pure: the pages are handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from ..models.market import CandleData, TradeData
+from .continuity import SHUFFLE, Hole
+
+TRADES_PER_PAGE = 500
+CANDLES_PER_PAGE = 200
+KEPT_DAYS = 7  # docs: recent-trades-history, days_ago 1-7
+
+T = TypeVar("T", TradeData, CandleData)
+
+# count, cursor, days_ago
+TradePage = Callable[[int, int | None, int | None], Sequence[TradeData]]
+# count, to (exclusive)
+CandlePage = Callable[[int, datetime], Sequence[CandleData]]
+
+
+class Fetch(Generic[T]):
+    """What has been fetched for one hole, newest first. A step that raises changes nothing and may be repeated."""
+
+    def __init__(self, hole: Hole[T], most: int) -> None:
+        self.floor = hole.floor
+        self.items: list[T] = []
+        self.is_done = False
+        self.shortfall: str | None = None  # why not everything could be had
+        self._most = most
+
+    def _end(self, shortfall: str | None = None) -> None:
+        self.is_done = True
+        self.shortfall = shortfall
+
+
+class TradeFetch(Fetch[TradeData]):
+    """Pages by cursor through one UTC day after the other, back to the hole's floor.
+
+    Nothing depends on what day it is, or on it staying the same: a page without a new trade ends its day, and a day is
+    looked at twice rather than not at all. `is_behind` holds as long as REST has not shown what the stream has shown:
+    then it may lack others, too.
+    """
+
+    def __init__(self, hole: Hole[TradeData], most: int) -> None:
+        super().__init__(hole, most)
+        self.is_behind = True
+        self._ceiling = hole.ceiling
+        self._first = hole.first
+        self._in_range = 0
+        self._ids: set[int | None] = set()
+        self._cursor: int | None = None
+        self._days_ago = 0
+        # One more than lie between, because midnight may have passed since.
+        self._days = (hole.first.timestamp.date() - hole.floor.date()).days + 1
+
+    def step(self, page_of: TradePage) -> None:
+        """Ask for one page and take it in."""
+        page = page_of(TRADES_PER_PAGE, self._cursor, self._days_ago or None)
+        fresh = [trade for trade in page if trade.sequential_id not in self._ids]
+        self.items += fresh
+        self._ids.update(trade.sequential_id for trade in fresh)
+        self._in_range += sum(self.floor <= trade.timestamp <= self._ceiling for trade in fresh)
+        if self.is_behind:
+            self.is_behind = not any(self._is_first_or_later(trade) for trade in fresh)
+        if not fresh:
+            self._go_a_day_back()
+        elif fresh[-1].timestamp < self.floor - SHUFFLE:
+            self._end()
+        elif self._in_range > self._most:
+            self._end(f"more than {self._most} trades are missing")
+        else:
+            self._cursor = fresh[-1].sequential_id
+
+    def _is_first_or_later(self, trade: TradeData) -> bool:
+        return trade.sequential_id == self._first.sequential_id or trade.timestamp > self._first.timestamp
+
+    def _go_a_day_back(self) -> None:
+        self._cursor = None
+        if self._days_ago >= self._days:
+            self._end()
+        elif self._days_ago >= KEPT_DAYS:
+            self._end(f"Upbit keeps trades for {KEPT_DAYS} days")
+        else:
+            self._days_ago += 1
+
+
+class CandleFetch(Fetch[CandleData]):
+    """Pages by exclusive `to` back to the hole's floor."""
+
+    def __init__(self, hole: Hole[CandleData], most: int) -> None:
+        super().__init__(hole, most)
+        self._to = hole.ceiling
+
+    def step(self, page_of: CandlePage) -> None:
+        """Ask for one page and take it in."""
+        page = page_of(CANDLES_PER_PAGE, self._to)
+        fresh = [candle for candle in page if candle.timestamp < self._to]
+        self.items += fresh
+        if not fresh or fresh[-1].timestamp <= self.floor:
+            self._end()
+        elif len(self.items) > self._most:
+            self._end(f"more than {self._most} candles")
+        else:
+            self._to = fresh[-1].timestamp
