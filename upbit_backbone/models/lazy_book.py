@@ -26,11 +26,11 @@ UNREAD = _Unread()
 class LazyBook:
     """One undecoded frame: what could be told from it at a glance, and how to open it.
 
-    `open_book` must leave the result in `book` (and may drop `raw`); it says itself what it does when two readers
-    come at once. A broken payload reads as None, always.
+    `open_book` must call `settle`, and see to it that two readers at once are no harm. A broken payload reads as
+    None, always.
     """
 
-    __slots__ = ("_open", "book", "level", "raw", "received_at", "session", "symbol", "timestamp")
+    __slots__ = ("_book", "_open", "level", "raw", "received_at", "session", "symbol", "timestamp")
 
     def __init__(
         self,
@@ -48,17 +48,26 @@ class LazyBook:
         self.timestamp = timestamp
         self.received_at = received_at
         self.session = session
-        self.book: OrderbookData | _Unread | None = UNREAD
+        self._book: OrderbookData | _Unread | None = UNREAD
         self._open = open_book
 
     def read(self) -> OrderbookData | None:
         """The book, decoded on the first call and remembered; None where the payload is broken. From any thread."""
-        if self.book is UNREAD:
+        if self._book is UNREAD:
             self._open(self)
-        return cast("OrderbookData | None", self.book)
+        return cast("OrderbookData | None", self._book)
+
+    @property
+    def is_read(self) -> bool:
+        return self._book is not UNREAD
+
+    def settle(self, book: OrderbookData | None) -> None:
+        """Remember the outcome and let go of the bytes."""
+        self._book = book
+        self.raw = b""
 
     def __repr__(self) -> str:
-        state = "unread" if self.book is UNREAD else "broken" if self.book is None else "read"
+        state = "unread" if self._book is UNREAD else "broken" if self._book is None else "read"
         return f"<LazyBook {self.symbol} {self.timestamp.isoformat()} {state}>"
 
 
