@@ -72,7 +72,7 @@ class Hub:
 
     def publish(self, topic: Topic, items: Iterable[Parcel]) -> int:
         """Deliver items of one topic in their order; how many nobody subscribed to."""
-        arrival = self._clock()
+        arrival = self._clock()  # in the mailbox, however long it was parked before
         return self.publish_all([(topic, item, arrival) for item in items])
 
     def publish_all(self, deliveries: Sequence[Delivery]) -> int:
@@ -166,6 +166,10 @@ class Hub:
         with self._lock:
             subscriptions = list(self._subscriptions.values())
         return [subscription.stats for subscription in subscriptions]
+
+    def is_wanted(self, topic: Topic) -> bool:
+        """Whether anybody subscribed to the topic."""
+        return topic in self._routes
 
     @property
     def topics(self) -> frozenset[Topic]:
