@@ -1,7 +1,8 @@
 """`python -m benchmarks.clients NAME …`: a client in a process of its own, asked on stdin for what it saw.
 
 "start" begins a measurement, "stop" ends it and answers with the count, and with latency percentiles in milliseconds
-where ids are the pacer's microseconds. `--busy` adds one CPU-bound thread, as a program with a calculation has.
+where ids are the pacer's microseconds. "log" (with `--log`) answers with (wall clock, id) of all that arrived. `--busy`
+adds one CPU-bound thread, as a program with a calculation has.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ class Witness:
         self.count = 0
         self.late: list[int] = []
         self.is_timing = False
+        self.arrivals: list[tuple[float, int]] | None = None
 
     def seen(self, identity: int) -> None:
         self.count += 1
+        if self.arrivals is not None and identity:
+            self.arrivals.append((time.time(), identity))
         if self.is_timing and identity:
             self.late.append(time.time_ns() // 1000 - identity)
 
@@ -73,6 +77,8 @@ def _obey(witness: Witness, module: Any) -> None:
         elif line == "stop":
             more = module.report() if hasattr(module, "report") else {}
             say(**witness.stop(), **more)
+        elif line == "log":
+            say(arrivals=list(witness.arrivals or ()))
     for child in multiprocessing.active_children():
         child.terminate()
     os._exit(0)  # a peer's close() may hang; nothing of ours is left to flush
@@ -82,9 +88,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("name")
     parser.add_argument("--busy", action="store_true")
+    parser.add_argument("--log", action="store_true", help="keep the arrival time of every item")
     tasks.add_arguments(parser)
     args = parser.parse_args()
     witness = Witness()
+    witness.arrivals = [] if args.log else None
     try:
         module = importlib.import_module(f"benchmarks.clients.{args.name}")
     except ImportError as problem:

@@ -1,0 +1,91 @@
+"""What goes wrong, when, for how long: a pure function of the seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from upbit_backbone.simulator import FakeUpbit
+
+FIRST_FAULT_SECONDS = 5.0
+SPACING_SECONDS = 20.0
+JITTER_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of fault.
+
+    `blocks` is for how many seconds the server can then serve nobody; `group` is the row of the recovery table.
+    """
+
+    name: str
+    group: str
+    blocks: float
+    inject: Callable[[FakeUpbit, float], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A kind at its time, in seconds from the start of the storm."""
+
+    at: float
+    kind: Kind
+
+    @property
+    def able_again(self) -> float:
+        return self.at + self.kind.blocks
+
+
+VISIBLE, POISON, FREEZE, STALL, OUTAGE, REST = "visible", "poison", "freeze", "silent stall", "outage end", "REST only"
+
+
+def _handshake_503(fake: FakeUpbit, seconds: float) -> None:
+    fake.handshake_fault("status", status=503, seconds=seconds)
+    fake.drop_sessions("fin")
+
+
+def _crash_loop(fake: FakeUpbit, seconds: float) -> None:
+    fake.handshake_fault("close_after_101", seconds=seconds)
+    fake.drop_sessions("fin")
+
+
+def _garbage(fake: FakeUpbit, _: float) -> None:
+    fake.send_binary(b"\xff\xfe not json \x00")
+    fake.send_binary(b'{"ty":"trade","cd":"KRW-BTC","tp":null}')
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind("close 1000", VISIBLE, 0, lambda fake, _: fake.close_sessions(1000)),
+    Kind("close 1001", VISIBLE, 0, lambda fake, _: fake.close_sessions(1001)),
+    Kind("close 1011", VISIBLE, 0, lambda fake, _: fake.close_sessions(1011)),
+    Kind("FIN", VISIBLE, 0, lambda fake, _: fake.drop_sessions("fin")),
+    Kind("RST", VISIBLE, 0, lambda fake, _: fake.drop_sessions("rst")),
+    Kind("reserved opcode", VISIBLE, 0, lambda fake, _: fake.send_raw(b"\x83\x02xx")),
+    Kind("flap, 5 closes in 5 s", VISIBLE, 0, lambda fake, _: fake.flap(5, 5.0)),
+    Kind("garbage messages", POISON, 0, _garbage),
+    Kind("freeze", FREEZE, 12, lambda fake, seconds: fake.freeze(seconds)),
+    Kind("silent stall", STALL, 16, lambda fake, seconds: fake.mute(seconds=seconds)),
+    Kind("refused", OUTAGE, 8, lambda fake, seconds: fake.refuse(seconds)),
+    Kind("503 at the handshake", OUTAGE, 5, _handshake_503),
+    Kind("accepted, then closed", OUTAGE, 4, _crash_loop),
+    Kind("REST answers 503", REST, 0, lambda fake, _: fake.rest_fault("*", status=503, seconds=8.0)),
+)
+BY_NAME = {kind.name: kind for kind in KINDS}
+
+
+def plan(seed: int, seconds: float, kinds: Sequence[Kind] = KINDS, spacing: float = SPACING_SECONDS) -> list[Fault]:
+    """As many faults as fit: every kind once in random order, then all of them again, never two at a time."""
+    chance = random.Random(seed)
+    faults: list[Fault] = []
+    waiting: list[Kind] = []
+    at = min(FIRST_FAULT_SECONDS, spacing)
+    while True:
+        waiting = waiting or chance.sample(list(kinds), len(kinds))
+        kind = waiting.pop()
+        start = at + chance.uniform(0, min(JITTER_SECONDS, spacing / 10))
+        if start + kind.blocks > seconds:
+            return faults
+        faults.append(Fault(start, kind))
+        at += max(spacing, kind.blocks + 2.0)
