@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import socket
@@ -113,3 +114,16 @@ def test_the_plugin_offers_a_fixture(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert "1 passed" in ended.stdout
+
+
+def test_it_is_an_independent_witness() -> None:
+    """Nothing in the simulator uses the library it judges."""
+    imported = {
+        node.module if isinstance(node, ast.ImportFrom) else name.name
+        for source in (ROOT / "upbit_backbone" / "simulator").rglob("*.py")
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in node.names
+    }
+    ours = {module for module in imported if module and module.startswith("upbit_backbone")}
+    assert all(module.startswith("upbit_backbone.simulator") for module in ours)
