@@ -41,7 +41,13 @@ log = logging.getLogger("upbit_backbone.intake")
 BOOK_HEADS = (b'{"ty":"orderbook"', b'{"type":"orderbook"')
 SAMPLE_BYTES = 200
 
+# How often a session's lag behind the exchange is taken.
+TIMED_EVERY_SECONDS = 0.1
+
 Place = tuple[object, ...]
+
+# (session, exchange time, received at, monotonic) of a datum that was news when it came
+OnLive = Callable[[str, datetime, datetime, float], object]
 
 
 class Tap(Protocol):
@@ -67,6 +73,7 @@ class _Expectation:
         self.unwanted = 0
         self.outdated = 0
         self.horizon = Horizon()
+        self.timed_at = float("-inf")
 
     def expect(self, epoch: int, topics: frozenset[Topic]) -> None:
         known = self.topics if epoch == self.epoch else frozenset()
@@ -111,7 +118,9 @@ class Intake:
         repair: GapRepair | None = None,
         emit: Callable[[Event], None] = lambda event: None,
         clock: Clock = SYSTEM_CLOCK,
+        on_live: OnLive | None = None,
     ) -> None:
+        self._on_live = on_live
         self._store = store
         self._hub = hub
         self._repair = repair
@@ -143,6 +152,8 @@ class Intake:
                 self._poisoned(pulse.session, raw, error)
         if read.arrived:
             self._hub.publish_all(read.arrived)
+            if self._on_live is not None and monotonic - read.line.timed_at >= TIMED_EVERY_SECONDS:
+                self._time(read, self._on_live)
         if self._repair is not None:
             self._repair.work_if_needed()  # only now, so that nothing of this read can come after what is repaired
         return read.notices
@@ -169,6 +180,13 @@ class Intake:
             self._repair.interrupted(Line(pulse.session, epoch), topics)
 
     # What others call
+
+    def attach(self, tap: Tap) -> None:
+        """Show everything from now on to `tap`, beginning with what streams already; `self.tap = None` ends it."""
+        self.tap = tap
+        for session, line in list(self._lines.items()):
+            if line.epoch >= 0 and line.topics:
+                tap.subscribed(session, line.epoch, line.topics)
 
     def remember(self, items: Iterable[Datum | MarketInfo]) -> None:
         """Keep REST answers as last known values; they are never live."""
@@ -261,6 +279,15 @@ class Intake:
                 raw = lazy.raw
                 lazy.settle(None)
         self._poisoned(lazy.session, raw, error)
+
+    def _time(self, read: _Read, on_live: OnLive) -> None:
+        """Tell when Upbit said and when we heard the newest datum, if it was news: no snapshot, nothing repaired."""
+        topic, item, _ = read.arrived[-1]
+        is_old = topic.data_type.is_candle or getattr(item, "is_backfilled", False)  # a candle's time is its start
+        if is_old or read.notices or read.line.awaited:
+            return
+        read.line.timed_at = read.monotonic
+        on_live(read.pulse.session, item.timestamp, read.received_at, read.monotonic)
 
     def _poisoned(self, session: str, raw: bytes, error: Exception) -> None:
         with self._counting:

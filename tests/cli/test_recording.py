@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+
+
+def test_what_is_recorded_is_replayed_the_same_each_time(piped, tmp_path):
+    file = str(tmp_path / "day.rec")
+    done = piped("record", file, "KRW-BTC", "KRW-ETH", "--seconds", "3")
+    assert done.returncode == 0, done.stderr
+    assert "records" in done.stdout
+    first, second = (piped("replay", file, "--json") for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+    rows = [json.loads(line) for line in first.stdout.splitlines()]
+    assert {row["symbol"] for row in rows} == {"KRW-BTC", "KRW-ETH"}
+    assert len(rows) > 20
+    trades = piped("replay", file, "KRW-BTC", "--type", "trade", "--speed", "20")
+    assert trades.returncode == 0
+    assert all("KRW-BTC" in line for line in trades.stdout.splitlines())
+
+
+def test_the_contents_of_a_recording_are_told(piped, tmp_path):
+    file = str(tmp_path / "day.rec")
+    assert piped("record", file, "KRW-BTC", "--type", "trade", "--seconds", "2").returncode == 0
+    info = json.loads(piped("replay", file, "--info", "--json").stdout)
+    assert info["topics"] == [["trade", "KRW-BTC"]]
+    assert info["frames"] > 0
+    done = piped("replay", file, "KRW-XRP")
+    assert done.returncode == 2
+    assert "--info" in done.stderr
+
+
+def test_a_terminal_shows_how_much_was_recorded_until_ctrl_c(terminal, tmp_path):
+    screen = terminal("record", str(tmp_path / "day.rec"), "KRW-BTC")
+    screen.wait_for("records")
+    screen.press("\x03")
+    assert screen.finish() == 0
+    assert "bytes received" in screen.seen
+    assert "Traceback" not in screen.seen
+
+
+def test_a_damaged_recording_plays_up_to_the_damage_and_says_so(piped, tmp_path):
+    path = tmp_path / "day.rec"
+    assert piped("record", str(path), "KRW-BTC", "--seconds", "3").returncode == 0
+    path.write_bytes(path.read_bytes()[:-10])
+    done = piped("replay", str(path))
+    assert done.returncode == 0
+    assert "damaged" in done.stderr
