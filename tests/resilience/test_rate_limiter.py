@@ -132,9 +132,9 @@ def test_the_urgent_go_first_and_equals_in_order_of_arrival(make: Make) -> None:
 
     with limiter.permit(TICKER, NORMAL, soon()):
         threads = []
-        for name, priority in queue:
+        for place, (name, priority) in enumerate(queue, 1):
             threads.append(spawn(partial(wait, name, priority), f"test-{name}"))
-            wait_until(lambda count=len(threads): limiter.look(TICKER).waiting == count)
+            wait_until(lambda place=place: limiter.look(TICKER).waiting == place)
     assert join_all(threads, soon()) == []
     assert served == ["high", "normal-1", "normal-2", "low-1", "low-2"]
 

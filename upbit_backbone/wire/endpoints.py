@@ -108,7 +108,10 @@ def tickers(symbols: Iterable[str]) -> RestCall:
 
 
 def tickers_of_quotes(quotes: Iterable[str]) -> RestCall:
-    return RestCall(TICKERS_OF_QUOTES, (("quote_currencies", ",".join(normalise_quote(each) for each in quotes)),))
+    names = [normalise_quote(each) for each in quotes]
+    if not names:
+        raise InvalidRequestError("quotes: expected at least one quote currency, got none")
+    return RestCall(TICKERS_OF_QUOTES, (("quote_currencies", ",".join(names)),))
 
 
 def orderbooks(symbols: Iterable[str], count: int = MAX_LEVELS, level: Decimal | int = 0) -> RestCall:

@@ -75,6 +75,9 @@ class Line:
         prepared.method, prepared.url, prepared.headers = "GET", self._base_url + target, self._headers
         try:
             raw = self._adapter.send(prepared, stream=True).raw
+            if self._sock is not None and self._sock.has_ended:
+                # http.client takes the end of the stream for the end of the headers.
+                raise NetworkError(f"{what}: the answer was cut off in its headers")
             return _read(raw, caps)
         except UpbitBackboneError:
             raise
@@ -236,6 +239,7 @@ class DeadlineSocket:
         self._is_closed = False
         self.requests = 0
         self.answered = False
+        self.has_ended = False
 
     def sendall(self, data: bytes) -> None:
         self.requests += 1
@@ -256,6 +260,7 @@ class DeadlineSocket:
             except OSError as theirs:
                 raise self._line.broken(theirs) from theirs
             self.answered = self.answered or count > 0
+            self.has_ended = count == 0
             return count
 
     def fileno(self) -> int:
