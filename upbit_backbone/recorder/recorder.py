@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -44,11 +44,17 @@ class Recorder:
     """
 
     def __init__(
-        self, path: str | Path, *, clock: Clock = SYSTEM_CLOCK, about: Mapping[str, Any] | None = None
+        self,
+        path: str | Path,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        about: Mapping[str, Any] | None = None,
+        on_close: Callable[[Recorder], object] = lambda _: None,
     ) -> None:
         self._writer = RecordingWriter(Path(path))
         self.path = Path(path)
         self._clock = clock
+        self._on_close = on_close
         self._wake = threading.Event()
         self._lock = threading.Lock()  # guards everything below
         self._waiting: list[Record] = []
@@ -137,6 +143,7 @@ class Recorder:
 
     def close(self, timeout: float = 1.5) -> list[str]:
         """Write what waits and end; names of threads that would not stop. Idempotent."""
+        self._on_close(self)
         with self._lock:
             self._closed = True
         self._wake.set()
