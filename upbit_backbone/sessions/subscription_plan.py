@@ -24,15 +24,18 @@ class SubscriptionPlan:
         self._trusted: set[Topic] = set()
         self._held: list[frozenset[Topic]] = []  # suspects that wait for their turn
         self._refused: set[Topic] = set()
+        self._on_trial: set[Topic] = set()  # sent since the last message that passed; a complaint is about them
         self._trial_ends = inf
         self._must_repeat = False
         self.target: frozenset[Wish] = frozenset()  # what the next message has to say
         self.sent: frozenset[Wish] | None = None  # by this connection's latest message
+        self.wanted: frozenset[Topic] = frozenset()
+        self.streamed: frozenset[Topic] = frozenset()  # by Upbit, on this connection, as far as we told it
 
     def wish(self, wishes: frozenset[Wish]) -> None:
         """This is the whole set wanted from now on. A refused topic gets a new chance once it was let go."""
         self._wishes = {wish.topic: wish for wish in wishes}
-        wanted = self._wishes.keys()
+        self.wanted = wanted = frozenset(self._wishes)
         self._trusted &= wanted
         self._refused &= wanted
         self._held = [group & wanted for group in self._held if group & wanted]
@@ -40,6 +43,8 @@ class SubscriptionPlan:
 
     def line_opened(self) -> None:
         self.sent = None
+        self.streamed = frozenset()
+        self._on_trial.clear()
         self._trial_ends = inf
         self._must_repeat = False
 
@@ -56,18 +61,11 @@ class SubscriptionPlan:
         """The target is being sent; the topics among it that are new on this connection."""
         before = self.streamed
         self.sent = self.target
+        self.streamed = frozenset(wish.topic for wish in self.sent)
         self._must_repeat = False
         self._trial_ends = now + TRIAL_SECONDS
+        self._on_trial |= self.streamed - self._trusted
         return self.streamed - before
-
-    @property
-    def streamed(self) -> frozenset[Topic]:
-        """What Upbit streams on this connection as far as we told it."""
-        return frozenset(wish.topic for wish in self.sent or ())
-
-    @property
-    def wanted(self) -> frozenset[Topic]:
-        return frozenset(self._wishes)
 
     @property
     def held_back(self) -> frozenset[Topic]:
@@ -83,7 +81,8 @@ class SubscriptionPlan:
         if now < self._trial_ends:
             return
         self._trial_ends = inf
-        self._trusted |= self.streamed & self._wishes.keys()
+        self._trusted |= self.streamed & self.wanted
+        self._on_trial.clear()
         if self._held:
             self._held.pop()
             self._aim()
@@ -92,15 +91,18 @@ class SubscriptionPlan:
         """Upbit refused the latest message; the topics that are given up for it, none while suspects remain."""
         self._trial_ends = inf
         self._must_repeat = True
-        suspects = sorted((self.streamed & self._wishes.keys()) - self._trusted)
+        suspects, self._on_trial = self._on_trial, set()
+        wanted = sorted(suspects & self.wanted)
         guilty: frozenset[Topic] = frozenset()
         if not suspects:
             self._trusted.clear()  # Upbit has changed its mind about a topic it used to accept
         elif len(suspects) == 1:
-            guilty = frozenset(suspects)
+            guilty = frozenset(wanted)
             self._refused |= guilty
         else:
-            self._held.append(frozenset(suspects[len(suspects) // 2 :]))
+            # Half of them wait. A last one left is tried alone first: the offender may be among those let go.
+            held = frozenset(wanted[(len(wanted) + 1) // 2 :])
+            self._held.extend([held] if held else [])
         self._aim()
         return guilty
 
