@@ -29,7 +29,6 @@ from .models.notice import FirstFrame, Notice
 from .models.pulse import Pulse
 from .models.timeframe import timeframe_of
 from .models.topic import Topic
-from .monitoring.lag import LagMeter
 from .sessions.continuity import Line
 from .sessions.gap_repair import GapRepair
 from .store.live_store import STATE_TYPES, LiveStore
@@ -46,6 +45,9 @@ SAMPLE_BYTES = 200
 TIMED_EVERY_SECONDS = 0.1
 
 Place = tuple[object, ...]
+
+# (session, exchange time, received at, monotonic) of a datum that was news when it came
+OnLive = Callable[[str, datetime, datetime, float], object]
 
 
 class Tap(Protocol):
@@ -116,7 +118,9 @@ class Intake:
         repair: GapRepair | None = None,
         emit: Callable[[Event], None] = lambda event: None,
         clock: Clock = SYSTEM_CLOCK,
+        on_live: OnLive | None = None,
     ) -> None:
+        self._on_live = on_live
         self._store = store
         self._hub = hub
         self._repair = repair
@@ -129,7 +133,6 @@ class Intake:
         self._counting = threading.Lock()  # guards _malformed and _samplers
         self._malformed: dict[str, int] = {}
         self._samplers: dict[str, Sampler] = {}
-        self.lag = LagMeter()
         self.tap: Tap | None = None  # a recorder, while there is one
 
     # What sessions call
@@ -149,8 +152,8 @@ class Intake:
                 self._poisoned(pulse.session, raw, error)
         if read.arrived:
             self._hub.publish_all(read.arrived)
-            if monotonic - read.line.timed_at >= TIMED_EVERY_SECONDS:
-                self._time(read)
+            if self._on_live is not None and monotonic - read.line.timed_at >= TIMED_EVERY_SECONDS:
+                self._time(read, self._on_live)
         if self._repair is not None:
             self._repair.work_if_needed()  # only now, so that nothing of this read can come after what is repaired
         return read.notices
@@ -277,14 +280,14 @@ class Intake:
                 lazy.settle(None)
         self._poisoned(lazy.session, raw, error)
 
-    def _time(self, read: _Read) -> None:
-        """How late the newest datum came, if it was news: no snapshot, nothing repaired."""
+    def _time(self, read: _Read, on_live: OnLive) -> None:
+        """Tell when Upbit said and when we heard the newest datum, if it was news: no snapshot, nothing repaired."""
         topic, item, _ = read.arrived[-1]
         is_old = topic.data_type.is_candle or getattr(item, "is_backfilled", False)  # a candle's time is its start
         if is_old or read.notices or read.line.awaited:
             return
         read.line.timed_at = read.monotonic
-        self.lag.sample(read.pulse.session, item.timestamp, read.received_at, read.monotonic)
+        on_live(read.pulse.session, item.timestamp, read.received_at, read.monotonic)
 
     def _poisoned(self, session: str, raw: bytes, error: Exception) -> None:
         with self._counting:

@@ -16,7 +16,7 @@ from upbit_backbone.monitoring.metrics import Metrics
 prometheus_client = pytest.importorskip("prometheus_client")
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
-from upbit_backbone.monitoring.prometheus import UpbitBackboneCollector, serve_metrics  # noqa: E402
+from upbit_backbone.monitoring.prometheus import PrometheusCollector, serve_metrics  # noqa: E402
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_the_page_is_served_until_it_is_closed(monitor):
 
 
 def test_names_follow_the_conventions(monitor):
-    for family in UpbitBackboneCollector(monitor).collect():
+    for family in PrometheusCollector(monitor.health).collect():
         assert re.fullmatch(r"upbit_backbone_[a-z0-9_]+", family.name)
         assert family.documentation.endswith(".")
         assert not re.search(r"(milli|micro|_ms|_kb)", family.name)
@@ -66,11 +66,10 @@ def test_names_follow_the_conventions(monitor):
 
 
 def test_registering_asks_nothing(monitor):
-    class Untouchable:
-        def health(self):
-            raise AssertionError("asked before the first scrape")
+    def fail():
+        raise AssertionError("asked before the first scrape")
 
-    prometheus_client.CollectorRegistry().register(UpbitBackboneCollector(Untouchable()))
+    prometheus_client.CollectorRegistry().register(PrometheusCollector(fail))
 
 
 def test_a_taken_port_says_what_to_do(monitor):
@@ -81,7 +80,7 @@ def test_a_taken_port_says_what_to_do(monitor):
 def test_the_dashboard_asks_only_for_what_is_exported(monitor):
     dashboard = json.loads((Path(__file__).parents[2] / "examples" / "grafana-dashboard.json").read_text("utf-8"))
     exported = set()
-    for family in UpbitBackboneCollector(monitor).collect():
+    for family in PrometheusCollector(monitor.health).collect():
         exported |= {family.name, f"{family.name}_total"}
     asked = set()
     for panel in dashboard["panels"]:

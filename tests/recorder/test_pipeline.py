@@ -14,6 +14,7 @@ from upbit_backbone.intake import Intake
 from upbit_backbone.models.enums import DataType, Overflow
 from upbit_backbone.models.pulse import Pulse
 from upbit_backbone.models.topic import Topic
+from upbit_backbone.monitoring.lag import LagMeter
 from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource
 from upbit_backbone.recorder.format import RecordKind
 from upbit_backbone.store.live_store import LiveStore
@@ -37,12 +38,12 @@ def pipelines():
     """pipeline(clock) -> (intake, subscription); all closed at the end"""
     hubs = []
 
-    def make(clock=None):
+    def make(clock=None, **options):
         events = EventBus()
         hub = Hub(events)
         hubs.append((hub, events))
         given = {} if clock is None else {"clock": clock}
-        intake = Intake(LiveStore(10.0), hub, **given)
+        intake = Intake(LiveStore(10.0), hub, **given, **options)
         return intake, hub.subscribe(TOPICS, overflow=Overflow.DROP_OLDEST)
 
     yield make
@@ -92,8 +93,8 @@ def test_a_recorder_attached_in_the_middle_knows_what_streams(path, pipelines):
 
 
 def test_lag_is_taken_from_news_only(pipelines):
-    intake, _ = pipelines()
-    meter = intake.lag
+    meter = LagMeter()
+    intake, _ = pipelines(on_live=meter.sample)
     pulse = Pulse("upbit-session-1")
     trades_only = frozenset({Topic(DataType.TRADE, "KRW-BTC")})
     intake.subscribed(pulse, 1, trades_only)

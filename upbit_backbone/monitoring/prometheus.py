@@ -74,17 +74,17 @@ class HasHealth(Protocol):
     def health(self) -> HealthReport: ...
 
 
-class UpbitBackboneCollector(Collector):
+class PrometheusCollector(Collector):
     """Register it with any registry: `REGISTRY.register(market.prometheus_collector())`."""
 
-    def __init__(self, market: HasHealth) -> None:
-        self._market = market
+    def __init__(self, health: Callable[[], HealthReport]) -> None:
+        self._health = health
 
     def describe(self) -> Iterable[Metric]:
         return ()  # nothing is asked of the backbone before the first scrape
 
     def collect(self) -> Iterator[Metric]:
-        report = self._market.health()
+        report = self._health()
         yield from _overall(report)
         yield from _table(SESSION_COLUMNS, "session", report.sessions, lambda s: s.session)
         yield from _table(GROUP_COLUMNS, "group", report.groups, lambda g: g.group)
@@ -94,7 +94,7 @@ class UpbitBackboneCollector(Collector):
         yield from _answers(performance.groups, "rest_answer", "group", "by REST group")
 
     def __repr__(self) -> str:
-        return "<UpbitBackboneCollector>"
+        return "<PrometheusCollector>"
 
 
 def _overall(report: HealthReport) -> Iterator[Metric]:
@@ -219,4 +219,4 @@ class MetricsServer:
 
 def serve_metrics(market: HasHealth, port: int, host: str = "127.0.0.1") -> MetricsServer:
     """Serve a backbone's figures as a Prometheus page; port 0 takes a free one. Raises when the port is taken."""
-    return MetricsServer(UpbitBackboneCollector(market), port, host)
+    return MetricsServer(PrometheusCollector(market.health), port, host)

@@ -136,6 +136,9 @@ class ReplaySource:
     def reconnect(self, session: str | None = None, reason: str = "") -> None:
         """A recording cannot be asked to connect again; it goes on as it is."""
 
+    def ban(self, seconds: float, reason: str) -> None:
+        """Nobody is connected to who could ban."""
+
     def close(self, deadline: Deadline) -> list[str]:
         """Stop playing; names of threads that would not. Idempotent."""
         self._stop.set()
