@@ -42,7 +42,7 @@ def decode(raw: bytes) -> Any:
 
 
 def outcome(read: Callable[[], Any]) -> Any:
-    """What came out, with every complaint counting as the same."""
+    """What came out; every complaint of ours counts as the same."""
     try:
         return read()
     except MalformedDataError:
@@ -250,13 +250,17 @@ def mutants(seed: int, count: int, messages: list[bytes]) -> Iterator[bytes]:
         yield raw
 
 
-def test_a_hundred_thousand_broken_stream_messages_raise_nothing_else() -> None:
+def test_broken_stream_messages_raise_nothing_else() -> None:
     seed = random.randrange(2**32)
     messages = [raw for raw in one_of_each_stream_message() if len(raw) < 700]
-    for raw in mutants(seed, 60_000, messages):
-        result = outcome(lambda raw=raw: DECODER.decode(raw, NOW))  # type: ignore[misc]
-        assert result is MalformedDataError or isinstance(result, list), f"seed {seed}"
-        peek(raw)
+    for raw in mutants(seed, 76_000, messages):
+        try:
+            result = outcome(lambda raw=raw: DECODER.decode(raw, NOW))  # type: ignore[misc]
+            assert result is MalformedDataError or isinstance(result, list)
+            peek(raw)
+        except BaseException as problem:
+            problem.add_note(f"seed {seed}: {raw!r}")
+            raise
 
 
 def test_broken_rest_answers_raise_nothing_else() -> None:
@@ -272,9 +276,13 @@ def test_broken_rest_answers_raise_nothing_else() -> None:
     ]
     for number, raw in enumerate(mutants(seed, 24_000, bodies)):
         read = reads[number % len(reads)]
-        result = outcome(lambda read=read, raw=raw: read(raw, NOW))  # type: ignore[misc]
-        assert result is MalformedDataError or isinstance(result, list), f"seed {seed}"
-        rest.decode_error(raw)
+        try:
+            result = outcome(lambda read=read, raw=raw: read(raw, NOW))  # type: ignore[misc]
+            assert result is MalformedDataError or isinstance(result, list)
+            rest.decode_error(raw)
+        except BaseException as problem:
+            problem.add_note(f"seed {seed}: {raw!r}")
+            raise
 
 
 POISON_VALUES: list[Any] = [

@@ -25,6 +25,10 @@ class TickerData(Jsonable):
     `change_rate` is Upbit's signed fraction (0.01 is one per cent) and `change_amount` the signed difference, both
     against `prev_closing_price`, the close of the previous UTC day. Note that `high_24h` and `low_24h` carry the high
     and low of the current UTC day: Upbit publishes no rolling ones. `volume_24h` really is the rolling 24 hours.
+
+    `timestamp` is when Upbit made this picture, `trade_timestamp` when the last trade in it happened. `…_today` counts
+    since 00:00 UTC. The sides of the volume, the side of the last trade, the state of the market and `stream_type`
+    come by WebSocket only and are None in REST answers; so is whatever Upbit left out.
     """
 
     symbol: str
@@ -67,7 +71,11 @@ class TickerData(Jsonable):
 
 @dataclass(frozen=True, slots=True)
 class TradeData(Jsonable):
-    """One trade. `sequential_id` is unique per market, but ids are not in order (docs: recent-trades-history)."""
+    """One trade. `sequential_id` is unique per market, but ids are not in order (docs: recent-trades-history).
+
+    `timestamp` is when it happened, `published_at` when Upbit sent it (WebSocket only, like the best prices).
+    `change_amount` is signed on every channel: the price minus the close of the previous UTC day.
+    """
 
     symbol: str
     price: Decimal
@@ -101,7 +109,8 @@ class OrderbookUnit(Jsonable):
 class OrderbookData(Jsonable):
     """A whole order book: `asks` from the cheapest up, `bids` from the dearest down; padding is already removed.
 
-    The totals cover the whole book as Upbit counts it, also when fewer levels were asked for.
+    The totals cover the whole book as Upbit counts it, also when fewer levels were asked for. `timestamp` is the last
+    change of the book, so a quiet book is old without being stale. `level` is the price grouping, 0 for none.
     """
 
     symbol: str
@@ -144,7 +153,8 @@ class OrderbookData(Jsonable):
 class CandleData(Jsonable):
     """One candle. `timestamp` is the start of its period (UTC); `timeframe` our word for the unit ("1m", "1d").
 
-    `last_trade_at` is when its last trade was stored. `is_closed=False` marks the forming candle; `is_filled=True`
+    `last_trade_at` is when its last trade was stored, sometimes a little after the period. `change_amount` and
+    `change_rate` (signed) come with days in REST only. `is_closed=False` marks the forming candle; `is_filled=True`
     one that we made up from the previous close because nobody traded (only with `fill="forward"`).
     """
 
