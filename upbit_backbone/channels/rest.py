@@ -33,7 +33,7 @@ from ..wire import endpoints
 from ..wire.rest_transport import RestResponse, RestTransport
 from .clock_offset import ClockOffset
 from .rest_calls import CallDesk
-from .rest_lane import RestLane
+from .rest_lane import RestLane, Transport
 from .rest_lists import ListDesk
 
 TICKERS_PER_CALL: Final = 400
@@ -63,14 +63,14 @@ class RestChannel:
         emit: Callable[[Event], object] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         random: Callable[[], float] = random.random,
-        transport: RestTransport | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
         self._limiter = limiter
         self._remember = remember
         self._guard = ForkGuard("REST channel")
-        self._transport = transport or RestTransport(
+        self._transport: Transport = transport or RestTransport(
             config.rest_url,
             ca_file=config.ca_file,
             proxy=config.proxy,

@@ -83,6 +83,8 @@ class Transport(Protocol):
 
     def get(self, call: RestCall, deadline: Deadline, departure: Permit | None = None) -> RestResponse: ...
 
+    def close(self) -> None: ...
+
 
 class RestLane:
     """The workers of one rate group."""

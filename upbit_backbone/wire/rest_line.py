@@ -2,19 +2,17 @@
 
 Of requests we take the adapter without its Session: no cookies, no netrc, no proxies from the environment, no
 redirects, because the code that would do them is not there. Underneath the adapter lies a socket that we dialled
-ourselves and that looks at one deadline for the whole exchange at every read, which no timeout of requests does.
+ourselves, for REST and WebSocket alike.
 """
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import io
-import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
 import requests
 import requests.adapters
@@ -23,56 +21,72 @@ import urllib3.connection
 import urllib3.connectionpool
 from requests.structures import CaseInsensitiveDict
 
-from .._concurrency import WAIT_SLICE_SECONDS, Deadline
+from .._concurrency import Deadline
 from ..errors import NetworkError, ProtocolError, UpbitBackboneError, one_line
 from .dialing import Proxy, dial
-from .patience import Patience, send_all, translated
+from .patience import translated
+from .rest_socket import DeadlineSocket, Departure, Watch
 
-READ_BUFFER_BYTES: Final = 65_536
 UNKNOWN_LENGTH_BYTES: Final = 262_144
-SHORTEST_WAIT_SECONDS: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a line leads, and how. `base_url` is scheme and host; a context means TLS."""
+
+    base_url: str
+    host: str
+    port: int
+    context: ssl.SSLContext | None
+    proxy: Proxy | None
+    connect_seconds: float
+    user_agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How many bytes we are willing to hold of an answer as it comes, and of an error's page."""
+
+    body: int
+    error_body: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What came back, still encoded. `is_cut` says that the body goes on beyond the cap."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    is_cut: bool
 
 
 class Line:
-    """A connection that is dialled when needed and used by one thread at a time. `hang_up` is for any thread."""
+    """A connection that is dialled when needed and used by one thread at a time; only `interrupt` is for others."""
 
-    def __init__(
-        self,
-        base_url: str,
-        host: str,
-        port: int,
-        *,
-        context: ssl.SSLContext | None,
-        proxy: Proxy | None,
-        user_agent: str,
-        connect_seconds: float,
-        stop: threading.Event,
-    ) -> None:
+    def __init__(self, destination: Destination, stop: threading.Event) -> None:
         self.used_at = 0.0  # monotonic; kept by the transport
-        self._base_url = base_url
-        self._host, self._port = host, port
-        self._context, self._proxy = context, proxy
-        self._connect_seconds = connect_seconds
+        self._destination = destination
         self._stop = stop
         self._headers = CaseInsensitiveDict(
-            {"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"}
+            {"User-Agent": destination.user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"}
         )
-        self._pool = urllib3.connectionpool.HTTPConnectionPool(host, port, maxsize=1, block=False)
+        self._pool = urllib3.connectionpool.HTTPConnectionPool(
+            destination.host, destination.port, maxsize=1, block=False
+        )
         self._pool.ConnectionCls = self._connection  # type: ignore[assignment]  # a factory serves as well
-        self._adapter = _Adapter(self._pool, len(base_url))
-        self._lock = threading.Lock()  # guards _sock, so that hang_up never hits someone else's descriptor
+        self._adapter = _Adapter(self._pool, len(destination.base_url))
+        self._watch = Watch("", Deadline.after(None))
         self._sock: DeadlineSocket | None = None
-        self._deadline = Deadline.after(None)
-        self._patience = Patience("", self._deadline)
-        self._failure: UpbitBackboneError | None = None
-        self._departure: Departure | None = None
 
     def get(self, target: str, what: str, deadline: Deadline, departure: Departure | None, caps: Caps) -> Exchange:
         """One request and its answer by `deadline`. After an error the line must be hung up."""
-        self._deadline, self._patience = deadline, Patience(what, deadline, self._stop)
-        self._failure, self._departure = None, departure
+        watch = self._watch = Watch(what, deadline, self._stop, departure)
+        if self._sock is not None:
+            self._sock.watch = watch
         prepared = requests.PreparedRequest()
-        prepared.method, prepared.url, prepared.headers = "GET", self._base_url + target, self._headers
+        prepared.method, prepared.headers = "GET", self._headers
+        prepared.url = self._destination.base_url + target
         try:
             raw = self._adapter.send(prepared, stream=True).raw
             if self._sock is not None and self._sock.has_ended:
@@ -82,99 +96,42 @@ class Line:
         except UpbitBackboneError:
             raise
         except Exception as theirs:
-            if self._failure is not None:
-                raise self._failure from self._failure.__cause__
+            if watch.failure is not None:
+                raise watch.failure from watch.failure.__cause__
             raise _ours(theirs, what) from theirs
 
     @property
     def is_stale(self) -> bool:
         """Whether the last exchange failed on a kept connection before the server said a word to it."""
+        return self._sock is not None and self._sock.requests > 1 and not self._sock.answered
+
+    def interrupt(self) -> None:
+        """End what the owner is doing at once; from any thread."""
         sock = self._sock
-        return sock is not None and sock.requests > 1 and not sock.answered
+        if sock is not None:
+            sock.cut()
 
     def hang_up(self) -> None:
-        """Cut and give back the connection; a read in another thread ends at once."""
-        with self._lock:
-            if self._sock is not None:
-                self._sock.cut()
+        """Give the connection back, for good. Not while another thread is using the line."""
         self._pool.close()
+        if self._sock is not None:
+            self._sock.destroy()
 
     def _connection(self, **options: Any) -> _Connection:
         connection = _Connection(**options)
         connection.dial = self._dial
         # For the Host header, which leaves out the port that the scheme implies.
-        connection.default_port = 80 if self._context is None else 443  # type: ignore[misc]
+        connection.default_port = 80 if self._destination.context is None else 443  # type: ignore[misc]
         return connection
 
     def _dial(self) -> DeadlineSocket:
-        with self._keeping_failure():
-            sock = dial(
-                self._host, self._port, self._context, self._proxy, self._patience.sooner(self._connect_seconds)
-            )
-        with self._lock:
-            self._sock = DeadlineSocket(sock, self)
-            return self._sock
-
-    # For the socket. Errors are kept in _failure, because urllib3 would take our timeout for one of its own.
-
-    def send(self, sock: socket.socket, data: bytes) -> None:
-        with self._keeping_failure():
-            if self._departure is not None:
-                self._departure.leaving()
-            send_all(sock, data, self._patience)
-            if self._departure is not None:
-                self._departure.sent()
-
-    def wait_seconds(self) -> float:
-        """How long the next read may wait before it must ask again."""
-        with self._keeping_failure():
-            self._patience.check()
-        return max(SHORTEST_WAIT_SECONDS, self._deadline.remaining_or(WAIT_SLICE_SECONDS))
-
-    def broken(self, theirs: OSError) -> UpbitBackboneError:
-        self._failure = translated(theirs, self._patience.what)
-        return self._failure
-
-    def closing(self) -> threading.Lock:
-        return self._lock
-
-    @contextlib.contextmanager
-    def _keeping_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except UpbitBackboneError as ours:
-            self._failure = ours
-            raise
-
-
-class Departure(Protocol):
-    """Who wants to know when a request leaves: right before (and may raise), and right after."""
-
-    def leaving(self) -> object: ...
-
-    def sent(self) -> object: ...
-
-
-class Caps:
-    """How many bytes we are willing to hold: of an answer, encoded and decoded, and of an error's page."""
-
-    __slots__ = ("body", "error_body")
-
-    def __init__(self, body: int, error_body: int) -> None:
-        self.body = body
-        self.error_body = error_body
-
-
-class Exchange:
-    """What came back, still encoded. `is_cut` says that the body goes on beyond the cap."""
-
-    __slots__ = ("body", "headers", "is_cut", "status")
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, is_cut: bool) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.is_cut = is_cut
+        to, watch = self._destination, self._watch
+        with watch.keeping_failure():
+            sock = dial(to.host, to.port, to.context, to.proxy, watch.patience.sooner(to.connect_seconds))
+        if self._sock is not None:
+            self._sock.destroy()
+        self._sock = DeadlineSocket(sock, watch)
+        return self._sock
 
 
 def _read(raw: urllib3.HTTPResponse, caps: Caps) -> Exchange:
@@ -226,86 +183,6 @@ class _Connection(urllib3.connection.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = self.dial()  # what http.client uses of a socket
-
-
-class DeadlineSocket:
-    """What http.client gets for a socket: every read and write looks at the line's deadline."""
-
-    def __init__(self, sock: socket.socket, line: Line) -> None:
-        sock.settimeout(WAIT_SLICE_SECONDS)
-        self._sock = sock
-        self._line = line
-        self._files = 0
-        self._is_closed = False
-        self.requests = 0
-        self.answered = False
-        self.has_ended = False
-
-    def sendall(self, data: bytes) -> None:
-        self.requests += 1
-        self.answered = False
-        self._line.send(self._sock, data)
-
-    def makefile(self, mode: str, *_: Any, **__: Any) -> io.BufferedReader:
-        self._files += 1
-        return io.BufferedReader(_Reader(self), READ_BUFFER_BYTES)
-
-    def recv_into(self, buffer: Any) -> int:
-        while True:
-            self._sock.settimeout(self._line.wait_seconds())
-            try:
-                count = self._sock.recv_into(buffer)
-            except (TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                continue
-            except OSError as theirs:
-                raise self._line.broken(theirs) from theirs
-            self.answered = self.answered or count > 0
-            self.has_ended = count == 0
-            return count
-
-    def fileno(self) -> int:
-        return self._sock.fileno()
-
-    def settimeout(self, _: Any) -> None:
-        """Not theirs to decide."""
-
-    def shutdown(self, how: int) -> None:
-        self._sock.shutdown(how)
-
-    def cut(self) -> None:
-        if self._sock.fileno() >= 0:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._is_closed = True
-        self._close_if_unused()
-
-    def file_closed(self) -> None:
-        self._files -= 1
-        self._close_if_unused()
-
-    def _close_if_unused(self) -> None:
-        # http.client closes the socket before it has read the last answer, and expects that to work.
-        if self._is_closed and not self._files:
-            with self._line.closing():
-                self._sock.close()
-
-
-class _Reader(io.RawIOBase):
-    def __init__(self, sock: DeadlineSocket) -> None:
-        self._sock = sock
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._sock.recv_into(buffer)
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._sock.file_closed()
 
 
 def _ours(theirs: BaseException, what: str) -> UpbitBackboneError:

@@ -20,7 +20,8 @@ from .dialing import Proxy, tls_context
 from .endpoints import RestCall
 
 if TYPE_CHECKING:
-    from .rest_line import Departure, Exchange, Line
+    from .rest_line import Exchange, Line
+    from .rest_socket import Departure
 
 IDLE_SECONDS: Final = 30.0
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
@@ -118,18 +119,21 @@ class RestTransport:
         return (self._free.pop() if self._free and not fresh else None), outdated
 
     def _new_line(self) -> Line:
-        from .rest_line import Line  # here, because requests costs more to import than everything else of ours
+        from .rest_line import (
+            Destination,
+            Line,
+        )  # here, because requests costs more to import than everything else of ours
 
-        return Line(
+        destination = Destination(
             self._base_url,
             self._host,
             self._port,
-            context=self._context,
-            proxy=self._proxy,
+            self._context,
+            self._proxy,
+            self._connect_seconds,
             user_agent=f"upbit-backbone/{_version()}",
-            connect_seconds=self._connect_seconds,
-            stop=self._stop,
         )
+        return Line(destination, self._stop)
 
     def _give_back(self, line: Line) -> None:
         line.used_at = time.monotonic()
@@ -147,10 +151,12 @@ class RestTransport:
             return
         self._stop.set()
         with self._lock:
-            lines = [*self._free, *self._busy]
-            self._free.clear()
-        for line in lines:
+            free, self._free = self._free, []
+            busy = list(self._busy)
+        for line in free:
             line.hang_up()
+        for line in busy:
+            line.interrupt()
 
     def __repr__(self) -> str:
         state = "closed" if self._stop.is_set() else f"{len(self._free)} idle, {len(self._busy)} busy"
