@@ -13,8 +13,9 @@ EXTRAS = {
     "pandas": ["pandas>=2.1"],
     "parquet": ["pandas>=2.1", "pyarrow>=14"],
     "prometheus": ["prometheus-client>=0.20"],
-    "qt": ["PySide6-Essentials>=6.6"],
-    "simulator": ["aiohttp>=3.10", "trustme>=1.1", "cryptography>=42"],
+    "qt": ["qtpy>=2.4", "PySide6-Essentials>=6.6"],
+    # Only for TLS: the simulator itself needs nothing but the standard library.
+    "simulator": ["trustme>=1.1"],
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
 

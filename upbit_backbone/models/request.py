@@ -29,6 +29,7 @@ class DataRequest(Jsonable):
     priority: Priority = Priority.NORMAL
     strategy: DataStrategy = DataStrategy.AUTO
     quote: str | None = None
+    is_sweep: bool = False  # one of many symbols asked one after another; the router finds out
 
     @property
     def symbol(self) -> str:

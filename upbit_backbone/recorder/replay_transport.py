@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from .._concurrency import Deadline
 from ..errors import ChannelUnavailableError, one_line
@@ -13,6 +14,9 @@ from ..wire.endpoints import MARKETS, RestCall
 from ..wire.rest_transport import RestResponse
 from .format import RecordKind
 from .recording import Recording
+
+if TYPE_CHECKING:
+    from ..wire.rest_socket import Departure
 
 Place = tuple[int, int]  # (offset of the member, which record of it)
 
@@ -31,10 +35,10 @@ class ReplayTransport:
         self._symbols: set[str] = set()
         self._given: Counter[str] = Counter()
 
-    def get(self, call: RestCall, deadline: Deadline, on_sent: Callable[[], object] | None = None) -> RestResponse:
+    def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse:
         status, body = self._answer(call)
-        if on_sent is not None:
-            on_sent()
+        if departure is not None:
+            departure.sent()
         return RestResponse(status, {}, body, 0.0, len(body))
 
     def _answer(self, call: RestCall) -> tuple[int, bytes]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .._concurrency import Clock, Deadline
 from ..errors import BannedError, InvalidRequestError, RateLimitError, ServerError, UpbitBackboneError
 from ..models.topic import Topic
 from ..wire.endpoints import RestCall
 from ..wire.rest_transport import RestResponse
+
+if TYPE_CHECKING:
+    from ..wire.rest_socket import Departure
 
 
 class Tap(Protocol):
@@ -31,7 +34,7 @@ class Tap(Protocol):
 class Transport(Protocol):
     """What `TappedTransport` stands in front of, and `ReplayTransport` instead of."""
 
-    def get(self, call: RestCall, deadline: Deadline, on_sent: Callable[[], object] | None = None) -> RestResponse: ...
+    def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse: ...
 
     def close(self) -> None: ...
 
@@ -49,10 +52,10 @@ class TappedTransport:
         self._measure = measure
         self.tap: Tap | None = None
 
-    def get(self, call: RestCall, deadline: Deadline, on_sent: Callable[[], object] | None = None) -> RestResponse:
+    def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse:
         began = self._clock.monotonic()
         try:
-            response = self._inner.get(call, deadline, on_sent)
+            response = self._inner.get(call, deadline, departure)
         except UpbitBackboneError as error:
             self._measure(call.group.value, self._clock.monotonic() - began, error, 0)
             raise

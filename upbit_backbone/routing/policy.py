@@ -207,12 +207,16 @@ TABLE: tuple[Rule, ...] = (
 def decide(request: DataRequest, situation: Situation) -> ChannelDecision:
     """The first row that applies, as a decision with its reason filled in."""
     rule = next(rule for rule in TABLE if rule.when(request, situation))
+    # Whatever answers now: a topic asked often is streamed for the next time, if the caller left the choice to us.
+    is_worth_streaming = request.strategy is DataStrategy.AUTO and (
+        is_frequent(request, situation) or situation.is_sweep
+    )
     facts = {name: getattr(situation, name) for name in Situation.__slots__}
     return ChannelDecision(
         channels=rule.channels,
         reason=rule.reason.format(**facts),
         rule=rule.name,
         degraded=rule.degraded,
-        promote=rule.promote and situation.may_promote and can_stream(request),
+        promote=(rule.promote or is_worth_streaming) and situation.may_promote and can_stream(request),
         facts=facts,
     )

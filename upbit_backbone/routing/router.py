@@ -8,17 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from .._concurrency import Clock, Deadline
+from ..channels.live import topic_of
 from ..errors import (
     ChannelUnavailableError,
     ClosedError,
     InvalidRequestError,
+    RequestTimeoutError,
     StaleDataError,
     UpbitBackboneError,
 )
-from ..models.enums import Channel, DataStrategy, DataType, RequestKind
+from ..models.enums import Channel, DataStrategy
 from ..models.report import PerformanceMetric
 from ..models.request import ChannelDecision, DataRequest
-from ..models.topic import Topic
 from ..monitoring.metrics import Metrics
 from .demand import Demand
 from .performance import is_poor
@@ -37,17 +38,18 @@ class ChannelReader(Protocol):
     def fetch(self, request: DataRequest, deadline: Deadline) -> Any: ...
 
 
-def topic_of(request: DataRequest) -> Topic:
-    """The stream that could answer a ticker or order book question."""
-    data_type = DataType.ORDERBOOK if request.kind is RequestKind.ORDERBOOK else DataType.TICKER
-    return Topic(data_type, request.symbol, request.level)
-
-
 def marked_degraded(item: Any) -> Any:
     """`item` (one datum, or a collection of them) with `degraded=True`."""
     if isinstance(item, list):
         return [marked_degraded(each) for each in item]
     return dataclasses.replace(item, degraded=True)
+
+
+def is_mere_silence(channel: Channel, error: UpbitBackboneError) -> bool:
+    """Whether a channel failed only because nothing was said on it, which a quiet market explains."""
+    return isinstance(error, StaleDataError) or (
+        channel is Channel.WEBSOCKET and isinstance(error, RequestTimeoutError)
+    )
 
 
 class RequestRouter:
@@ -98,9 +100,10 @@ class RequestRouter:
 
         Raises our errors only: what the caller did wrong at once, everything else after the last channel failed.
         """
-        decision = self._decide(request)
+        decision, request = self._decide(request)
         self._metrics.routed(decision.rule)
         failures: list[UpbitBackboneError] = []
+        is_degraded = decision.degraded
         for position, channel in enumerate(decision.channels):
             is_last = position == len(decision.channels) - 1
             share = deadline if is_last else deadline.fraction(FIRST_CHANNEL_SHARE[channel])
@@ -112,10 +115,9 @@ class RequestRouter:
             except UpbitBackboneError as error:
                 self._record(channel, started, error)
                 failures.append(error)
+                is_degraded = is_degraded or not is_mere_silence(channel, error)
                 continue
             self._record(channel, started)
-            missed = [error for error in failures if not isinstance(error, StaleDataError)]
-            is_degraded = decision.degraded or bool(missed)
             return (marked_degraded(item) if is_degraded else item), decision
         raise self._nothing_left(request, decision, failures)
 
@@ -123,23 +125,28 @@ class RequestRouter:
         return dataclasses.replace(self._observe(request), rest_is_poor=self._rest_is_poor)
 
     def _record(self, channel: Channel, started: float, error: UpbitBackboneError | None = None) -> None:
-        self._metrics.record(channel, None, self._clock.monotonic() - started, error)
         if channel is Channel.REST:
-            self.update_routing_strategy()
+            self.update_routing_strategy()  # the requests behind the answer were measured where they left
+        else:
+            self._metrics.record(channel, None, self._clock.monotonic() - started, error)
 
-    def _decide(self, request: DataRequest) -> ChannelDecision:
+    def _decide(self, request: DataRequest) -> tuple[ChannelDecision, DataRequest]:
+        """The decision, and the request as the channels should see it. Counts the question."""
         situation = self._situation(request)
         if not can_stream(request):
-            return decide(request, situation)
+            return decide(request, situation), request
         topic, now = topic_of(request), self._clock.monotonic()
         asked, sweep = self._demand.ask(topic, now)
         situation = dataclasses.replace(
             situation, asked=asked, is_sweep=bool(sweep), may_promote=self._promotions.has_room()
         )
         decision = decide(request, situation)
-        if decision.promote or (sweep and situation.may_promote and request.strategy is DataStrategy.AUTO):
+        if decision.promote:
             self._promotions.promote({topic, *sweep}, now)
-        return decision
+        if request.realtime:
+            # Only what leaves after this call is newer than it: no cache, no joining of earlier calls.
+            request = dataclasses.replace(request, max_age=0.0)
+        return decision, (dataclasses.replace(request, is_sweep=True) if sweep else request)
 
     def _nothing_left(
         self, request: DataRequest, decision: ChannelDecision, failures: list[UpbitBackboneError]

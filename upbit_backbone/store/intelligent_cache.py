@@ -91,6 +91,12 @@ class IntelligentCache:
             self._misses += counted
             return None
 
+    def age_of(self, key: Key) -> float | None:
+        """How old the value for `key` is in seconds, None where there is none. Counts neither as hit nor as miss."""
+        with self._lock:
+            entry = self._entries.get(key)
+            return None if entry is None else self._clock.monotonic() - entry.stored_at
+
     def generation(self) -> int:
         """To be noted before asking Upbit, and handed in with the answer."""
         with self._lock:

@@ -1,0 +1,169 @@
+"""Upbit's market data through one blocking, thread-safe object.
+
+    from upbit_backbone import MarketDataBackbone
+
+    with MarketDataBackbone() as market:
+        print(market.get_ticker("KRW-BTC").current_price)
+
+The public names, and only names. The functions are for scripts: they use one shared backbone.
+"""
+
+from .backbone import MarketDataBackbone, UnifiedMarketDataAPI
+from .candles.history import CandleHistory
+from .candles.live_book import LiveOrderbook
+from .candles.series import CandleSeries
+from .config import BackboneConfig
+from .delivery.subscription import Subscription, SubscriptionId
+from .errors import (
+    AuthenticationError,
+    BannedError,
+    ChannelUnavailableError,
+    ClosedError,
+    InvalidRequestError,
+    MaintenanceError,
+    MalformedDataError,
+    MessageTooBigError,
+    NetworkError,
+    ProtocolError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    StaleDataError,
+    SubscriptionError,
+    TlsError,
+    UnknownSymbolError,
+    UnknownTimeframeError,
+    UpbitBackboneError,
+)
+from .models.enums import (
+    Change,
+    Channel,
+    DataSource,
+    DataStrategy,
+    DataType,
+    HealthStatus,
+    Overflow,
+    Priority,
+    RequestKind,
+    Side,
+    StreamType,
+)
+from .models.events import (
+    BreakerEvent,
+    CallbackErrorEvent,
+    ConnectionEvent,
+    ConnectionState,
+    Event,
+    GapEvent,
+    HealthEvent,
+    MalformedEvent,
+    OverflowEvent,
+    RateLimitEvent,
+    StaleEvent,
+    SubscriptionEvent,
+)
+from .models.market import CandleData, MarketInfo, OrderbookData, OrderbookUnit, TickerData, TradeData
+from .models.report import Alert, HealthReport, PerformanceMetric, PerformanceReport
+from .models.request import ChannelDecision, DataRequest
+from .monitoring.health_monitor import HealthMonitor
+from .resilience.circuit_breaker import CircuitBreaker
+from .routing.router import RequestRouter, SmartChannelRouter
+from .sessions.connection_pool import ConnectionPool
+from .sessions.session_manager import SessionManager
+from .shared import get_candles, get_markets, get_orderbook, get_ticker, get_tickers, get_trades, shared_backbone
+from .store.intelligent_cache import IntelligentCache
+from .unify.fields import FIELD_MAPPING
+from .unify.unifier import DataUnifier
+
+UnifiedTickerData = TickerData
+UnifiedCandleData = CandleData
+UnifiedOrderbookData = OrderbookData
+UnifiedTradeData = TradeData
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FIELD_MAPPING",
+    "Alert",
+    "AuthenticationError",
+    "BackboneConfig",
+    "BannedError",
+    "BreakerEvent",
+    "CallbackErrorEvent",
+    "CandleData",
+    "CandleHistory",
+    "CandleSeries",
+    "Change",
+    "Channel",
+    "ChannelDecision",
+    "ChannelUnavailableError",
+    "CircuitBreaker",
+    "ClosedError",
+    "ConnectionEvent",
+    "ConnectionPool",
+    "ConnectionState",
+    "DataRequest",
+    "DataSource",
+    "DataStrategy",
+    "DataType",
+    "DataUnifier",
+    "Event",
+    "GapEvent",
+    "HealthEvent",
+    "HealthMonitor",
+    "HealthReport",
+    "HealthStatus",
+    "IntelligentCache",
+    "InvalidRequestError",
+    "LiveOrderbook",
+    "MaintenanceError",
+    "MalformedDataError",
+    "MalformedEvent",
+    "MarketDataBackbone",
+    "MarketInfo",
+    "MessageTooBigError",
+    "NetworkError",
+    "OrderbookData",
+    "OrderbookUnit",
+    "Overflow",
+    "OverflowEvent",
+    "PerformanceMetric",
+    "PerformanceReport",
+    "Priority",
+    "ProtocolError",
+    "RateLimitError",
+    "RateLimitEvent",
+    "RequestKind",
+    "RequestRouter",
+    "RequestTimeoutError",
+    "ServerError",
+    "SessionManager",
+    "Side",
+    "SmartChannelRouter",
+    "StaleDataError",
+    "StaleEvent",
+    "StreamType",
+    "Subscription",
+    "SubscriptionError",
+    "SubscriptionEvent",
+    "SubscriptionId",
+    "TickerData",
+    "TlsError",
+    "TradeData",
+    "UnifiedCandleData",
+    "UnifiedMarketDataAPI",
+    "UnifiedOrderbookData",
+    "UnifiedTickerData",
+    "UnifiedTradeData",
+    "UnknownSymbolError",
+    "UnknownTimeframeError",
+    "UpbitBackboneError",
+    "__version__",
+    "get_candles",
+    "get_markets",
+    "get_orderbook",
+    "get_ticker",
+    "get_tickers",
+    "get_trades",
+    "shared_backbone",
+]

@@ -1,0 +1,430 @@
+"""Puts the parts together: the only place that knows them all, and the order in which they start and stop.
+
+questions   router ─▶ live store | stream wait | REST lanes ─▶ transport
+stream      sessions ─▶ intake ─▶ live store, hub ─▶ mailboxes
+at the side event bus, health monitor, promotions
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard, WorkerPool, spawn, wait_event
+from .candles.history import CandleHistory
+from .candles.joined import JoinedCandles
+from .candles.trades_history import TradesHistory
+from .channels.live import LiveChannel
+from .channels.many import TickerBoard
+from .channels.markets import MarketDirectory
+from .channels.probe import StallProbe
+from .channels.rest import RestChannel
+from .channels.rest_reader import RestReader
+from .channels.stream_wait import StreamWaitChannel
+from .config import BackboneConfig
+from .delivery.event_bus import EventBus
+from .delivery.hub import Hub
+from .errors import BannedError, ChannelUnavailableError, RateLimitError
+from .intake import Intake
+from .models.enums import Channel, DataType, Priority, RateGroup
+from .models.events import Event, RateLimitEvent
+from .models.market import MarketInfo, TickerData
+from .models.topic import Topic
+from .monitoring.health_monitor import HealthMonitor, HealthSources
+from .monitoring.lag import LagMeter
+from .monitoring.log_lines import EventLog
+from .monitoring.metrics import Metrics
+from .recorder import Recorder, Recording, ReplayClock, ReplaySource, ReplayTransport, TappedTransport
+from .resilience.circuit_breaker import CircuitBreaker
+from .resilience.rate_limiter import RateLimiter
+from .routing.demand import Demand
+from .routing.observer import Observer
+from .routing.promotion import Promotions
+from .routing.router import RequestRouter
+from .sessions.gap_repair import GapRepair
+from .sessions.session_manager import SessionManager
+from .store.live_store import LiveStore
+from .wire.rest_transport import RestTransport
+
+if TYPE_CHECKING:
+    from .wire.websocket_transport import WebSocketConnection, WebSocketTransport
+
+HOUSEKEEPING_SECONDS = 1.0
+JOB_WORKERS = 8
+CALL_WORKERS = 16
+# The session's own backoff paces attempts; the breaker only tells the router, and forgets quickly.
+CONNECT_BREAKER_RESET_SECONDS = 1.0
+
+
+class Assembly:
+    """One backbone's parts, wired. `close()` stops them in the order in which data flows, within one deadline."""
+
+    def __init__(
+        self,
+        config: BackboneConfig,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        recording: Recording | None = None,
+        speed: float | None = None,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self._recording = recording  # played instead of talking to Upbit, where there is one
+        self._speed = speed
+        self.guard = ForkGuard("this MarketDataBackbone")
+        self._closing = threading.Lock()  # held by whoever closes; others wait for it or go away at their deadline
+        self._is_closed = threading.Event()
+        self._housekeeper: threading.Thread | None = None
+        self._housekeeping = threading.Lock()  # guards _housekeeper
+
+        self.events = EventBus()
+        self._log_event = EventLog(clock=clock)
+        self.metrics = Metrics(clock)
+        self.lag = LagMeter()
+        self.jobs = WorkerPool(JOB_WORKERS, "upbit-job")
+        self.calls = WorkerPool(CALL_WORKERS, "upbit-call")
+        self.limiter = self._make_limiter()
+        self.connect_breaker = CircuitBreaker(
+            "WebSocket connect",
+            failures=config.breaker_failures,
+            reset_seconds=CONNECT_BREAKER_RESET_SECONDS,
+            clock=clock,
+            emit=self.emit,
+        )
+        self._make_stores()
+        self._make_stream()
+        self._make_answers()
+        self._make_monitor()
+
+    # ── making ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _make_limiter(self) -> RateLimiter:
+        return RateLimiter(
+            urlsplit(self.config.rest_url).netloc,
+            self.config.rest_requests_per_second,
+            clock=self.clock,
+            emit=self.emit,
+            between_processes=self.config.share_limits_between_processes,
+        )
+
+    def _make_stores(self) -> None:
+        config, clock = self.config, self.clock
+        self.store = LiveStore(config.liveness_seconds)
+        self.transport = TappedTransport(self._make_transport(), clock, self._measure)
+        self.rest = RestChannel(
+            config,
+            limiter=self.limiter,
+            remember=self._remember,
+            emit=self.emit,
+            clock=clock,
+            transport=self.transport,
+        )
+        self.directory = MarketDirectory(self._load_markets, max_age=config.markets_max_age_seconds, clock=clock)
+
+    def _make_transport(self) -> RestTransport | ReplayTransport:
+        if self._recording is not None:
+            return ReplayTransport(self._recording)
+        config = self.config
+        return RestTransport(
+            config.rest_url,
+            ca_file=config.ca_file,
+            proxy=config.proxy,
+            connect_seconds=config.connect_timeout_seconds,
+        )
+
+    def _make_stream(self) -> None:
+        config, clock = self.config, self.clock
+        self.hub = Hub(
+            self.events,
+            current=lambda topic: self.intake.current(topic),
+            want=lambda wishes: self.sessions.want(wishes),
+            unwant=lambda wishes: self.sessions.unwant(wishes),
+            run_job=self.jobs.submit,
+            queue_size=config.queue_size,
+            close_seconds=config.close_timeout_seconds,
+            clock=clock.monotonic,
+        )
+        self.repair = GapRepair(
+            trades_page=self.rest.trades_page,
+            candles_page=self.rest.candles_page,
+            publish=self.hub.publish,
+            emit=self.emit,
+            run_job=self.jobs.submit,
+            wanted=self.hub.is_wanted,
+            max_trades=config.backfill_max_trades,
+            clock=clock,
+        )
+        self.intake = Intake(
+            self.store, self.hub, repair=self.repair, emit=self.emit, clock=clock, on_live=self.lag.sample
+        )
+        self.sessions = self._make_sessions()
+
+    def _make_sessions(self) -> SessionManager | ReplaySource:
+        clock = self.clock
+        if self._recording is not None:
+            return ReplaySource(
+                self._recording,
+                self.intake,
+                clock=clock,  # type: ignore[arg-type]  # assemble_replay passes the replaying one
+                speed=self._speed,
+                emit=self.emit,
+                backlog=lambda: max((stats.pending for stats in self.hub.stats()), default=0),
+            )
+        return SessionManager(
+            self.config,
+            clock=clock,
+            rng=random.random,
+            dial=self._dial,
+            sink=self.intake,
+            emit=self.emit,
+            acquire_connect=self._acquire_connect,
+            probe=StallProbe(self.rest, self.store, self.exchange_now, clock),
+            run_job=self.jobs.submit,
+            refused=self._handshake_refused,
+            silent_topics=self._silent_topics,
+        )
+
+    def _make_answers(self) -> None:
+        config, clock = self.config, self.clock
+        self.demand = Demand(config.promote_window_seconds)
+        self.promotions = Promotions(
+            self._promote,
+            self.sessions.unwant,
+            limit=config.max_promoted_topics,
+            demote_after=config.demote_after_seconds,
+        )
+        reader = RestReader(self.rest, self.directory)
+        self.observer = Observer(
+            store=self.store,
+            rest=self.rest,
+            directory=self.directory,
+            limiter=self.limiter,
+            streams=self.sessions,
+            connect_breaker=self.connect_breaker,
+            rest_max_age=config.rest_max_age_seconds,
+            markets_max_age=config.markets_max_age_seconds,
+            clock=clock,
+        )
+        self.router = RequestRouter(
+            {
+                Channel.LIVE: LiveChannel(self.store, clock),
+                Channel.WEBSOCKET: StreamWaitChannel(self.store, self.sessions.want, self.sessions.unwant, clock),
+                Channel.REST: reader,
+                Channel.CACHE: reader,  # the REST channel itself gives an earlier answer while it is young enough
+            },
+            self.observer.situation,
+            self.observer.last_known,
+            demand=self.demand,
+            promotions=self.promotions,
+            metrics=self.metrics,
+            clock=clock,
+        )
+        self.board = TickerBoard(
+            store=self.store,
+            rest=self.rest,
+            directory=self.directory,
+            asked=self.asked,
+            want=self.sessions.want,
+            unwant=self.sessions.unwant,
+            clock=clock,
+            max_symbols=config.max_subscribed_symbols,
+        )
+        self.history = CandleHistory(
+            self.rest.candles_page,
+            exchange_now=self.exchange_now,
+            timeout_seconds=config.timeout_seconds,
+            clock=clock,
+        )
+        self.candles = JoinedCandles(
+            self.history, live=self.store.current, asked=lambda topic: self.asked([topic]), clock=clock
+        )
+        self.trades = TradesHistory(
+            self.rest.trades_page,
+            exchange_now=self.exchange_now,
+            timeout_seconds=config.timeout_seconds,
+            clock=clock,
+        )
+        self._ticker_topics: dict[str, Topic] = {}
+
+    def _make_monitor(self) -> None:
+        self.monitor = HealthMonitor(
+            HealthSources(
+                sessions=self.sessions.stats,
+                groups=self.rest.stats,
+                subscriptions=self.hub.stats,
+                cache=self.rest.cache.stats,
+                breakers=lambda: {self.connect_breaker.name: self.connect_breaker.state},
+                ask_rest=lambda deadline: self.rest.markets(deadline=deadline),
+            ),
+            self.metrics,
+            lag=self.lag,
+            clock=self.clock,
+            emit=self.emit,
+        )
+
+    # ── what parts tell each other ───────────────────────────────────────────────────────────────────────────────
+
+    def emit(self, event: Event) -> None:
+        """To the log, the listeners and the monitor. From any thread; never waits."""
+        self._log_event(event)
+        self.events.emit(event)
+        self.metrics.count(type(event).__name__)
+        if isinstance(event, RateLimitEvent) and event.banned:
+            seconds = max(0.0, (event.until - self.clock.wall()).total_seconds())
+            self.sessions.ban(seconds, event.reason)
+
+    def exchange_now(self) -> datetime:
+        """Upbit's time, as far as its answers tell (aware UTC)."""
+        return self.clock.wall() + timedelta(seconds=self.rest.clock_offset or 0.0)
+
+    def asked(self, topics: Sequence[Topic]) -> None:
+        """Topics that a question was about and no stream answered: those asked often are streamed from now on."""
+        now = self.clock.monotonic()
+        often = [topic for topic in topics if self.demand.ask(topic, now)[0] >= self.config.promote_after_questions]
+        if often and self.promotions.has_room():
+            self.promotions.promote(often, now)
+
+    def live_ticker(self, symbol: str, now: float) -> TickerData | None:
+        """The hot path: the current ticker of a symbol asked before, or None. Takes no lock."""
+        topic = self._ticker_topics.get(symbol)
+        if topic is None or self.guard.is_foreign:
+            return None
+        ticker = self.store.current(topic, now)
+        if ticker is not None:
+            self.demand.last_asked[topic] = now
+            self.metrics.live.hit()
+        return ticker  # type: ignore[return-value]  # a ticker topic holds tickers
+
+    def remember_topic(self, symbol: str) -> None:
+        """From now on `live_ticker` knows this (validated) symbol."""
+        self._ticker_topics[symbol] = Topic(DataType.TICKER, symbol)
+
+    def _remember(self, items: Sequence[Any]) -> None:
+        self.intake.remember(items)
+        self.directory.learn(item.symbol for item in items)
+
+    def _measure(self, group: str, seconds: float, error: BaseException | None, size: int) -> None:
+        self.metrics.record(Channel.REST, group, seconds, error, size)
+
+    def _load_markets(self, deadline: Deadline, priority: Priority) -> list[MarketInfo]:
+        return self.rest.markets(deadline=deadline, priority=priority)
+
+    def _promote(self, wishes: Any) -> None:
+        self.sessions.want(wishes)
+        self._start_housekeeping()
+
+    def _silent_topics(self, topics: frozenset[Topic], since: float) -> frozenset[Topic]:
+        entries = ((topic, self.store.entry(topic)) for topic in topics)
+        return frozenset(topic for topic, entry in entries if entry is None or entry.monotonic < since)
+
+    def record(self, path: Path) -> Recorder:
+        """Attach a recorder to everything that comes in."""
+        recorder = Recorder(path, clock=self.clock, about={"rest_url": self.config.rest_url})
+        self.transport.tap = recorder
+        self.intake.attach(recorder)
+        return recorder
+
+    # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _dial(self, deadline: Deadline, *, stop: threading.Event) -> WebSocketConnection:
+        try:
+            attempt = self.connect_breaker.admit()
+        except ChannelUnavailableError:
+            attempt = None  # when to try is the session's to decide: see CONNECT_BREAKER_RESET_SECONDS
+        try:
+            connection = self._transport().open(deadline, stop=stop)
+        except Exception as error:
+            if attempt is not None:
+                attempt.failed(error)
+            raise
+        if attempt is not None:
+            attempt.succeeded()
+        return connection
+
+    def _transport(self) -> WebSocketTransport:
+        # Imported on first use: who only asks REST need not load websocket-client.
+        from .wire.websocket_transport import WebSocketTransport
+
+        config = self.config
+        return WebSocketTransport(
+            config.websocket_url,
+            ca_file=config.ca_file,
+            proxy=config.proxy,
+            connect_seconds=config.connect_timeout_seconds,
+            clock=self.clock,
+        )
+
+    def _acquire_connect(self, deadline: Deadline) -> None:
+        self.limiter.acquire(RateGroup.WEBSOCKET_CONNECT, Priority.NORMAL, deadline)
+
+    def _handshake_refused(self, error: RateLimitError) -> None:
+        if isinstance(error, BannedError):
+            self.limiter.ban(error.until, seconds=error.retry_after)
+        else:
+            self.limiter.penalise(RateGroup.WEBSOCKET_CONNECT, error.retry_after)
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _start_housekeeping(self) -> None:
+        with self._housekeeping:
+            if self._housekeeper is None and not self._is_closed.is_set():
+                self._housekeeper = spawn(self._keep_house, "upbit-housekeeping")
+
+    def _keep_house(self) -> None:
+        while not wait_event(self._is_closed, Deadline.after(HOUSEKEEPING_SECONDS)):
+            unused = self.promotions.demote_unused(self.demand.last_asked.get, self.clock.monotonic())
+            for topic in unused:
+                self.demand.forget(topic)
+
+    def abandon(self) -> None:
+        """Close in the background if nobody listens any more. For `__del__`, which must not wait."""
+        if not self.is_closed and not self.guard.is_foreign and not self.hub.topics:
+            self._is_closed.set()
+            spawn(lambda: self.close(Deadline.after(self.config.close_timeout_seconds)), "upbit-closing")
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed.is_set()
+
+    def close(self, deadline: Deadline) -> list[str]:
+        """Stop everything by `deadline`; names of threads that would not. Idempotent, from any thread.
+
+        First whoever takes questions, then the stream from its source on, so that nothing is handed to a part that
+        has gone; listeners last, because they may want to hear of it.
+        """
+        if self.guard.is_foreign:
+            return []
+        self._is_closed.set()
+        if not self._closing.acquire(timeout=deadline.remaining_or(threading.TIMEOUT_MAX)):
+            return []
+        try:
+            return self._stop_parts(deadline)
+        finally:
+            self._closing.release()
+
+    def _stop_parts(self, deadline: Deadline) -> list[str]:
+        self.limiter.close()
+        self.store.close()
+        stubborn = self.sessions.close(deadline)
+        self.repair.close()
+        for part in (self.hub, self.rest, self.history, self.monitor, self.calls, self.jobs, self.events):
+            stubborn += part.close(deadline)
+        return stubborn
+
+    def __repr__(self) -> str:
+        return f"<Assembly {'closed' if self.is_closed else 'open'} {self.sessions!r} {self.rest!r}>"
+
+
+def assemble(config: BackboneConfig) -> Assembly:
+    """The parts of a backbone that talks to Upbit. Starts nothing."""
+    return Assembly(config)
+
+
+def assemble_replay(config: BackboneConfig, path: Path, speed: float | None) -> Assembly:
+    """The same parts, fed from a recording."""
+    return Assembly(config, clock=ReplayClock(), recording=Recording(path), speed=speed)

@@ -1,0 +1,554 @@
+"""The one door for people.
+
+    with MarketDataBackbone() as market:
+        market.get_ticker("KRW-BTC").current_price
+
+Every method is blocking and thread-safe. Every `get_*` ends by its `timeout` (seconds in all; default
+`config.timeout_seconds`) with an answer or one of our errors: InvalidRequestError at once for a question that cannot
+be asked, RequestTimeoutError / ChannelUnavailableError / StaleDataError (which carries `last_known`) when no channel
+could answer, ClosedError after `close()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from queue import Queue, SimpleQueue
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from ._concurrency import Deadline, at_exit, check_timeout
+from .assembly import Assembly, assemble, assemble_replay
+from .candles.download import CancelToken
+from .candles.history import Progress
+from .candles.live_book import LiveOrderbook
+from .candles.ranges import Fill
+from .candles.series import CandleSeries
+from .config import BackboneConfig
+from .delivery.event_bus import Listening
+from .delivery.subscription import Subscription, SubscriptionId
+from .errors import ClosedError, InvalidRequestError
+from .models.enums import DataStrategy, DataType, HealthStatus, Overflow, Priority, RequestKind
+from .models.events import Event
+from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
+from .models.report import Alert, HealthReport, PerformanceReport
+from .models.request import ChannelDecision, DataRequest
+from .models.symbol import normalise_quote, normalise_symbol, normalise_symbols
+from .models.topic import ZERO, Topic, Wish
+from .routing.questions import MAX_LEVELS, data_types, member, price_level, question, whole_number
+
+if TYPE_CHECKING:
+    from .monitoring.alerts import AlertRule
+    from .monitoring.prometheus import PrometheusCollector
+    from .recorder import Recorder
+
+T = TypeVar("T")
+AUTO, NORMAL = DataStrategy.AUTO, Priority.NORMAL
+
+
+class MarketDataBackbone:
+    """Upbit's market data through one object.
+
+    `config` is a BackboneConfig; `overrides` are its fields (`rest_url=…`, `region="sg"`); what is given neither way
+    comes from the environment (UPBIT_BACKBONE_*) and then from the defaults. Nothing is started before the first
+    question. Use it as a context manager, or call `close()`; a forgotten one never keeps the process alive.
+    """
+
+    def __init__(
+        self,
+        config: BackboneConfig | None = None,
+        *,
+        on_event: Callable[[Event], object] | None = None,
+        **overrides: Any,
+    ) -> None:
+        if config is not None and not isinstance(config, BackboneConfig):
+            raise InvalidRequestError(f"config={config!r}: expected a BackboneConfig, or its fields as arguments")
+        if config is not None and overrides:
+            raise InvalidRequestError("give either config= or single settings, not both")
+        self._take(assemble(config or BackboneConfig.from_environment(**overrides)))
+        if on_event is not None:
+            self.on_event(on_event)
+
+    def _take(self, parts: Assembly) -> None:
+        self._parts = parts
+        self.config = parts.config
+        # The hot path's own references: one attribute each instead of two.
+        self._live_ticker = parts.live_ticker
+        at_exit(parts.close)
+
+    @classmethod
+    def replay(cls, path: str | Path, *, speed: float | None = None, **overrides: Any) -> Self:
+        """A backbone fed from a recording instead of Upbit: the same subscriptions, no network at all.
+
+        `speed` 1.0 keeps the recording's pace, 10.0 is ten times as fast, None as fast as the consumers read. Playing
+        starts with the first subscription.
+        """
+        self = cls.__new__(cls)
+        self._take(assemble_replay(BackboneConfig.from_environment(**overrides), Path(path), speed))
+        return self
+
+    # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get_ticker(
+        self,
+        symbol: str,
+        realtime: bool = False,
+        priority: Priority = NORMAL,
+        *,
+        strategy: DataStrategy = AUTO,
+        max_age: float | None = None,
+        timeout: float | None = None,
+    ) -> TickerData:
+        """The present state of one market.
+
+        Answered from the running stream when that is provably current (`source` is WEBSOCKET), else by REST; a symbol
+        asked often is streamed by itself. `realtime=True` wants a value newer than this call: the next frame, or REST
+        at half the deadline. `max_age` is how many seconds ago the value may have been proven current at most.
+        """
+        if not realtime and max_age is None and strategy is AUTO and type(symbol) is str:
+            ticker = self._live_ticker(symbol, monotonic())
+            if ticker is not None:
+                return ticker
+        asked = question(
+            RequestKind.TICKER, symbol, realtime=realtime, priority=priority, strategy=strategy, max_age=max_age
+        )
+        return self._answer(asked, timeout)  # type: ignore[no-any-return]
+
+    def get_tickers(
+        self,
+        symbols: Iterable[str] | None = None,
+        *,
+        quote: str | None = None,
+        priority: Priority = NORMAL,
+        max_age: float | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, TickerData]:
+        """Many markets at once, by symbol: those given, or all of one `quote` currency ("KRW"), or all there are.
+
+        What streams currently comes from the streams, the rest from as few REST requests as possible. An unknown
+        symbol raises UnknownSymbolError that names it.
+        """
+        deadline = self._deadline(timeout)
+        return self._open().board.tickers(
+            symbols, quote, member(Priority, priority, "priority"), _age(max_age), deadline
+        )
+
+    def get_orderbook(
+        self,
+        symbol: str,
+        levels: int = 30,
+        *,
+        level: Decimal | int | str = 0,
+        realtime: bool = False,
+        priority: Priority = NORMAL,
+        strategy: DataStrategy = AUTO,
+        max_age: float | None = None,
+        timeout: float | None = None,
+    ) -> OrderbookData:
+        """The order book, at most `levels` (1 to 30) price levels a side; answered like `get_ticker`.
+
+        `level` groups prices (KRW markets only; Upbit publishes which groupings a market supports).
+        """
+        asked = question(
+            RequestKind.ORDERBOOK,
+            symbol,
+            levels=levels,
+            level=level,
+            realtime=realtime,
+            priority=priority,
+            strategy=strategy,
+            max_age=max_age,
+        )
+        return self._answer(asked, timeout)  # type: ignore[no-any-return]
+
+    def get_trades(
+        self,
+        symbol: str,
+        count: int | None = None,
+        *,
+        since: datetime | None = None,
+        days_ago: int | None = None,
+        priority: Priority = NORMAL,
+        timeout: float | None = None,
+    ) -> list[TradeData]:
+        """Past trades, oldest first, each once: the newest `count` (default 100), or all since an aware datetime.
+
+        `days_ago` (1 to 7) picks one UTC day. Upbit keeps seven days.
+        """
+        code = self._known(symbol, timeout)
+        return self._parts.trades.get(
+            code,
+            count=count,
+            since=since,
+            days_ago=days_ago,
+            timeout=timeout,
+            priority=member(Priority, priority, "priority"),
+        )
+
+    def get_candles(
+        self,
+        symbol: str,
+        timeframe: str = "1m",
+        count: int | None = None,
+        strategy: DataStrategy = AUTO,
+        *,
+        to: datetime | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        fill: Fill = "none",
+        priority: Priority = NORMAL,
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
+        timeout: float | None = None,
+    ) -> list[CandleData]:
+        """Candles, oldest first, each once: the newest `count` (before `to`, exclusive), or those of [start, end).
+
+        Times must be aware. `fill="forward"` adds candles for periods without trades (`is_filled`). The forming candle
+        is the last one, `is_closed=False`; it is taken from the stream where one runs.
+        """
+        asked = question(RequestKind.CANDLES, symbol, strategy=strategy, priority=priority)
+        self._history_allowed(asked)
+        code = self._known(asked.symbol, timeout)
+        return self._parts.candles.get(
+            code,
+            timeframe,
+            count=count,
+            to=to,
+            start=start,
+            end=end,
+            fill=fill,
+            timeout=timeout,
+            priority=asked.priority,
+            progress=progress,
+            cancel=cancel,
+        )
+
+    def iter_candles(
+        self,
+        symbol: str,
+        timeframe: str = "1m",
+        *,
+        count: int | None = None,
+        to: datetime | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        fill: Fill = "none",
+        newest_first: bool = False,
+        priority: Priority = NORMAL,
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[CandleData]:
+        """The candles of `get_candles` one by one, for any number of them: a range comes oldest first and holds only a
+        few pages in memory; `newest_first=True` does the same for a count. `timeout` limits the whole walk (default:
+        none). Wrong arguments raise here, not at the first candle."""
+        code = self._known(symbol, timeout)
+        return self._parts.history.iter(
+            code,
+            timeframe,
+            count=count,
+            to=to,
+            start=start,
+            end=end,
+            fill=fill,
+            newest_first=newest_first,
+            timeout=timeout,
+            priority=member(Priority, priority, "priority"),
+            progress=progress,
+            cancel=cancel,
+        )
+
+    def get_markets(
+        self, quote: str | None = None, *, max_age: float | None = None, timeout: float | None = None
+    ) -> list[MarketInfo]:
+        """All listed markets, or those priced in `quote`, with their warnings; at most `max_age` seconds old (default
+        `config.markets_max_age_seconds`; an older list, should Upbit not give it now)."""
+        wanted = None if quote is None else normalise_quote(quote)
+        markets = self._open().directory.markets(self._deadline(timeout), max_age=_age(max_age))
+        return [market for market in markets if wanted is None or market.quote == wanted]
+
+    # ── live data ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def subscribe(
+        self,
+        symbols: str | Iterable[str],
+        data_types: DataType | str | Iterable[DataType | str] = DataType.TICKER,
+        *,
+        overflow: Overflow | str | None = None,
+        maxsize: int | None = None,
+        queue: Queue[Any] | SimpleQueue[Any] | None = None,
+        levels: int | None = None,
+        level: Decimal | int | str = 0,
+        on_event: Callable[[Any], object] | None = None,
+    ) -> Subscription:
+        """Live data to read with a `for` loop, `.get(timeout=)` or `.queue`; the current values come first.
+
+        `overflow` says what a full mailbox does; by default tickers, books and candles keep the latest per market, and
+        trades drop the oldest beyond `maxsize` (default `config.queue_size`), counted in `.stats`. `queue` delivers
+        into a queue of your own instead. `levels` cuts order books. `on_event` hears, on its own thread, what concerns
+        this subscription (breaks, gaps, overflow). Unknown symbols raise UnknownSymbolError; more than
+        `config.max_subscribed_symbols` InvalidRequestError.
+        """
+        wishes = self._wishes(symbols, data_types, level)
+        depth = None if levels is None else whole_number(levels, "levels", low=1, high=MAX_LEVELS)
+        return self._open().hub.subscribe(
+            wishes, overflow=overflow, maxsize=maxsize, queue=queue, levels=depth, on_event=on_event
+        )
+
+    def subscribe_realtime(
+        self,
+        symbol: str | Iterable[str],
+        data_types: DataType | str | Iterable[DataType | str] = DataType.TICKER,
+        callback: Callable[[Any], object] | None = None,
+        *,
+        overflow: Overflow | str | None = None,
+        maxsize: int | None = None,
+        levels: int | None = None,
+        level: Decimal | int | str = 0,
+        on_error: Callable[[BaseException], object] | None = None,
+        on_event: Callable[[Any], object] | None = None,
+    ) -> SubscriptionId:
+        """Call `callback(item)` with live data, on a thread of this subscription's own, until `unsubscribe`.
+
+        A slow callback loses what `overflow` says and delays nobody else; one that raises is reported to `on_error`,
+        to `on_event` and to the log, and goes on. Inside it every method may be called, `close()` included.
+        """
+        if not callable(callback):
+            raise InvalidRequestError(f"callback={callback!r}: expected something that can be called with one item")
+        wishes = self._wishes(symbol, data_types, level)
+        depth = None if levels is None else whole_number(levels, "levels", low=1, high=MAX_LEVELS)
+        subscription = self._open().hub.subscribe(
+            wishes,
+            overflow=overflow,
+            maxsize=maxsize,
+            levels=depth,
+            callback=callback,
+            on_error=on_error,
+            on_event=on_event,
+        )
+        return subscription.id
+
+    def unsubscribe(self, subscription: SubscriptionId | Subscription | str) -> bool:
+        """End a subscription; after this returns its callback is not called again. False if it had ended before."""
+        if not isinstance(subscription, (str, Subscription)):
+            raise InvalidRequestError(f"{subscription!r}: expected what subscribe() or subscribe_realtime() returned")
+        name = subscription.id if isinstance(subscription, Subscription) else subscription
+        return self._parts.hub.unsubscribe(name)
+
+    def candle_series(
+        self,
+        symbol: str,
+        timeframe: str = "1m",
+        size: int = 200,
+        *,
+        on_update: Callable[[CandleData, bool], object] | None = None,
+        timeout: float | None = None,
+    ) -> CandleSeries:
+        """The newest `size` candles, kept current by the stream and repaired after every break; see CandleSeries."""
+        parts = self._open()
+        return CandleSeries(
+            self._known(symbol, timeout),
+            timeframe,
+            size,
+            history=parts.history,
+            subscribe=lambda topic, listen: parts.hub.subscribe([Wish(topic)], on_event=listen),
+            exchange_now=parts.exchange_now,
+            on_update=on_update,
+            timeout=timeout,
+            clock=parts.clock,
+        )
+
+    def live_orderbook(
+        self,
+        symbol: str,
+        levels: int = MAX_LEVELS,
+        level: Decimal | int | str = 0,
+        *,
+        timeout: float | None = None,
+    ) -> LiveOrderbook:
+        """An order book that is current whenever it is read, or raises StaleDataError; see LiveOrderbook.
+
+        Waits up to `timeout` for the first book; after that it is returned without one.
+        """
+        parts, deadline = self._open(), self._deadline(timeout)
+        topic = Topic(DataType.ORDERBOOK, self._known(symbol, timeout), price_level(level))
+        asked_at = monotonic()
+        book = LiveOrderbook(
+            topic.symbol,
+            levels=levels,
+            current=lambda: parts.store.current(topic, monotonic()),  # type: ignore[arg-type, return-value]
+            last_known=lambda: parts.store.last_known(DataType.ORDERBOOK, topic.symbol),  # type: ignore[arg-type, return-value]
+            subscribe=lambda callback: parts.hub.subscribe([Wish(topic)], callback=callback),
+        )
+        if not book.is_current:
+            parts.store.wait_newer(topic, asked_at, deadline)
+        return book
+
+    def on_event(self, listener: Callable[[Any], object]) -> Listening:
+        """Call `listener(event)` for everything that happens to the streams and limits (see `models/events.py`), on a
+        thread of its own. `.close()` what is returned to stop."""
+        if not callable(listener):
+            raise InvalidRequestError(f"on_event={listener!r}: expected something that can be called with an event")
+        return self._open().events.listen(listener)
+
+    # ── how it is done, and how it is ────────────────────────────────────────────────────────────────────────────
+
+    def explain(self, kind: str | RequestKind | DataType, symbol: str | None = None, **options: Any) -> ChannelDecision:
+        """Which way a question would be answered now, and why: `print(market.explain("ticker", "KRW-BTC"))`.
+
+        `options` are those of the `get_*` method (`realtime`, `strategy`, `max_age`, `levels`, …). Asks nobody.
+        """
+        word = str(kind.value if isinstance(kind, DataType) else kind)
+        aliases = {"trade": RequestKind.TRADES, "candle": RequestKind.CANDLES, "market": RequestKind.MARKETS}
+        wanted = (
+            RequestKind.CANDLES
+            if word.startswith("candle.")
+            else aliases.get(word) or member(RequestKind, kind, "kind")
+        )
+        return self._open().router.analyze_request(question(wanted, symbol, **options))
+
+    def health(self) -> HealthReport:
+        """How everything is now, with reasons; `str()` of it is made for people."""
+        return self._parts.monitor.health()
+
+    def performance(self) -> PerformanceReport:
+        """What was answered how, and how fast."""
+        return self._parts.monitor.performance()
+
+    get_performance_report = performance
+
+    def check_rest_api_health(self, timeout: float = 2.0) -> HealthStatus:
+        """REST alone; asks Upbit once if nothing was measured lately."""
+        self._open()
+        return self._parts.monitor.check_rest_api_health(check_timeout(timeout))
+
+    def check_websocket_health(self) -> HealthStatus:
+        """The streams alone."""
+        return self._parts.monitor.check_websocket_health()
+
+    def prometheus_collector(self) -> PrometheusCollector:
+        """A collector for prometheus-client (extra `[prometheus]`): `REGISTRY.register(...)` it."""
+        from .monitoring.prometheus import PrometheusCollector
+
+        return PrometheusCollector(self.health)
+
+    def alert(
+        self, callback: Callable[[Alert], object], rules: Sequence[AlertRule] | None = None
+    ) -> Callable[[], None]:
+        """Call `callback(alert)` when a rule begins or ceases to hold; call what is returned to stop."""
+        self._open()
+        return self._parts.monitor.alert(callback, *(() if rules is None else (rules,)))
+
+    def record(self, path: str | Path) -> Recorder:
+        """Record everything that comes in from now on, until `.close()`; play it again with `replay`."""
+        return self._open().record(Path(path))
+
+    def submit(self, method: Callable[..., T], *args: Any, **options: Any) -> Future[T]:
+        """Run one of the blocking methods on a background thread: `market.submit(market.get_ticker, "KRW-BTC")`.
+
+        For GUIs, which must not block. The Future gets its answer or error.
+        """
+        if not callable(method):
+            raise InvalidRequestError(f"submit({method!r}): expected a method, such as market.get_ticker")
+        return self._open().calls.submit(lambda: method(*args, **options))
+
+    # ── the cache of REST answers ────────────────────────────────────────────────────────────────────────────────
+
+    def get_cached_data(self, key: tuple[Any, ...], max_age: float | None = None) -> Any | None:
+        """What the cache of REST answers holds under `key`, for example ("ticker", "KRW-BTC"). Never live data."""
+        return self._open().rest.cache.get_cached_data(key, _age(max_age))
+
+    def cache_data(self, key: tuple[Any, ...], value: Any, ttl: float | None = None) -> bool:
+        """Keep `value` in the cache of REST answers for `ttl` seconds (default: its kind's lifetime)."""
+        return self._open().rest.cache.cache_data(key, value, _age(ttl))
+
+    def invalidate_cache(self, symbol: str | None = None, data_type: str | None = None) -> int:
+        """Forget cached REST answers of a symbol, a kind, or all; how many. Answers under way are not kept either."""
+        return self._open().rest.cache.invalidate_cache(symbol, data_type)
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()`, and in a forked child, which must make its own."""
+        return self._parts.is_closed or self._parts.guard.is_foreign
+
+    def close(self, timeout: float | None = None) -> None:
+        """Stop everything, within two seconds. Idempotent; from any thread and from inside callbacks.
+
+        Waiting calls end with ClosedError, loops over subscriptions end.
+        """
+        limit = self.config.close_timeout_seconds if timeout is None else check_timeout(timeout)
+        self._parts.close(Deadline.after(limit))
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Forgotten without a subscription left: nobody will ever hear from it again. One with subscriptions lives on
+        # until the interpreter exits, because its callbacks and queues are still in use.
+        parts = getattr(self, "_parts", None)
+        if parts is not None:
+            parts.abandon()
+
+    def __getstate__(self) -> Any:
+        raise TypeError("a MarketDataBackbone cannot be pickled: it owns threads and sockets; make one per process")
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<{type(self).__name__} {self.config.rest_url} {state}, {self._parts.sessions!r}>"
+
+    # ── within ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _answer(self, asked: DataRequest, timeout: float | None) -> Any:
+        parts = self._open()
+        item, _ = parts.router.answer(asked, self._deadline(timeout))
+        if asked.kind is RequestKind.TICKER:
+            parts.remember_topic(asked.symbol)
+        return item
+
+    def _open(self) -> Assembly:
+        self._parts.guard.check()
+        if self._parts.is_closed:
+            raise ClosedError("this MarketDataBackbone is closed; make a new one")
+        return self._parts
+
+    def _deadline(self, timeout: float | None) -> Deadline:
+        return Deadline.after(self.config.timeout_seconds if timeout is None else timeout)
+
+    def _known(self, symbol: object, timeout: float | None = None) -> str:
+        """A validated symbol that exists."""
+        code = normalise_symbol(symbol)
+        self._open().directory.require((code,), self._deadline(timeout))
+        return code
+
+    def _history_allowed(self, asked: DataRequest) -> None:
+        if asked.strategy is DataStrategy.WEBSOCKET_ONLY:
+            raise InvalidRequestError("strategy=websocket_only: Upbit streams no history; leave it out, or subscribe()")
+
+    def _wishes(self, symbols: object, types: object, level: object) -> list[Wish]:
+        codes = normalise_symbols(symbols, limit=self.config.max_subscribed_symbols)
+        kinds, grouping = data_types(types), price_level(level)
+        self._open().directory.require(codes, self._deadline(None))
+        return [
+            Wish(Topic(kind, code, grouping if kind is DataType.ORDERBOOK else ZERO))
+            for kind in kinds
+            for code in codes
+        ]
+
+
+UnifiedMarketDataAPI = MarketDataBackbone
+
+
+def _age(max_age: float | None) -> float | None:
+    return None if max_age is None else check_timeout(max_age, "max_age")

@@ -1,0 +1,44 @@
+"""Answers straight from memory, where a running stream proves them current."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .._concurrency import Clock, Deadline
+from ..errors import StaleDataError
+from ..models.enums import DataType, RequestKind
+from ..models.market import OrderbookData, TickerData
+from ..models.request import DataRequest
+from ..models.topic import Topic
+from ..store.live_store import LiveStore
+
+
+def topic_of(request: DataRequest) -> Topic:
+    """The stream that could answer a ticker or order book question."""
+    data_type = DataType.ORDERBOOK if request.kind is RequestKind.ORDERBOOK else DataType.TICKER
+    return Topic(data_type, request.symbol, request.level)
+
+
+def trimmed(item: TickerData | OrderbookData, levels: int) -> TickerData | OrderbookData:
+    """A book with at most `levels` levels a side; anything else as it is."""
+    if not isinstance(item, OrderbookData) or max(len(item.asks), len(item.bids)) <= levels:
+        return item
+    return dataclasses.replace(item, asks=item.asks[:levels], bids=item.bids[:levels])
+
+
+class LiveChannel:
+    """Never waits: the current value, or StaleDataError that says why there is none."""
+
+    def __init__(self, store: LiveStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
+        topic, now = topic_of(request), self._clock.monotonic()
+        item = self._store.current(topic, now)
+        if item is None:
+            raise StaleDataError(f"{topic}: {self._store.why_not(topic, now) or 'the frame is unreadable'}")
+        return trimmed(item, request.levels)  # type: ignore[arg-type]  # the topic says which type it is
+
+    def __repr__(self) -> str:
+        return f"<LiveChannel {self._store!r}>"

@@ -1,0 +1,117 @@
+"""Which markets exist: the list that questions and subscriptions are checked against."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from .._concurrency import Clock, Deadline
+from ..errors import ClosedError, UnknownSymbolError, UpbitBackboneError, one_line
+from ..models.enums import Priority
+from ..models.market import MarketInfo
+
+log = logging.getLogger("upbit_backbone.markets")
+
+# A code missing from a list older than this may have been listed since: look again before refusing it.
+RELIST_SECONDS = 10.0
+SUGGESTIONS = 3
+
+
+class MarketDirectory:
+    """Upbit's market list, loaded on first need and kept; a failed refresh keeps the last good list. Thread-safe.
+
+    Symbols seen in any answer are known as well, so that a first ticker question needs no list.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Deadline, Priority], Sequence[MarketInfo]],
+        *,
+        max_age: float,
+        clock: Clock,
+    ) -> None:
+        self._load = load
+        self._max_age = max_age
+        self._clock = clock
+        self._lock = threading.Lock()  # guards the three attributes below; never held while loading
+        self._markets: tuple[MarketInfo, ...] = ()
+        self._loaded_at = float("-inf")
+        self._known: frozenset[str] = frozenset()
+
+    def knows(self, symbol: str) -> bool:
+        """Whether `symbol` was ever seen. No lock: the set is replaced whole."""
+        return symbol in self._known
+
+    def age(self) -> float | None:
+        """Seconds since the list was loaded, None before the first time."""
+        return None if self._loaded_at == float("-inf") else self._clock.monotonic() - self._loaded_at
+
+    def learn(self, symbols: Iterable[str]) -> None:
+        """These symbols exist: they were in an answer."""
+        fresh = set(symbols) - self._known
+        if fresh:
+            with self._lock:
+                self._known |= fresh
+
+    def markets(
+        self, deadline: Deadline, priority: Priority = Priority.NORMAL, max_age: float | None = None
+    ) -> tuple[MarketInfo, ...]:
+        """The whole list, at most `max_age` seconds old; an older one if Upbit does not give it now."""
+        limit = self._max_age if max_age is None else max_age
+        age = self.age()
+        if age is not None and age <= limit:
+            return self._markets
+        try:
+            markets = tuple(self._load(deadline, priority))
+        except ClosedError:
+            raise
+        except UpbitBackboneError as error:
+            if age is None:
+                raise
+            log.warning("market list not refreshed, the last one is used", extra={"age": age, "why": one_line(error)})
+            return self._markets
+        with self._lock:
+            self._markets = markets
+            self._loaded_at = self._clock.monotonic()
+            # A delisted market leaves the list and with it what we know.
+            self._known = frozenset(market.symbol for market in markets)
+        return markets
+
+    def require(self, symbols: Sequence[str], deadline: Deadline) -> None:
+        """Raise UnknownSymbolError, naming each, if one of `symbols` does not exist.
+
+        Where the list cannot be had, nothing is refused: REST will answer for itself, and a stream without a first
+        frame is reported.
+        """
+        if all(symbol in self._known for symbol in symbols):
+            return
+        try:
+            self.markets(deadline, max_age=RELIST_SECONDS)
+        except ClosedError:
+            raise
+        except UpbitBackboneError as error:
+            log.warning("symbols not checked: no market list", extra={"why": one_line(error)})
+            return
+        unknown = [symbol for symbol in symbols if symbol not in self._known]
+        if unknown and self._known:
+            raise self._unknown(unknown)
+
+    def listed(self, quote: str | None = None) -> tuple[str, ...]:
+        """The known symbols of one quote currency, or all, in Upbit's order where the list was loaded."""
+        order = tuple(market.symbol for market in self._markets) or tuple(sorted(self._known))
+        return order if quote is None else tuple(each for each in order if each.startswith(f"{quote}-"))
+
+    def _unknown(self, unknown: Sequence[str]) -> UnknownSymbolError:
+        near = [
+            match for symbol in unknown[:SUGGESTIONS] for match in difflib.get_close_matches(symbol, self._known, n=2)
+        ]
+        hint = f"; did you mean {', '.join(dict.fromkeys(near))}?" if near else "; see get_markets()"
+        names = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+        return UnknownSymbolError(f"Upbit has no market {names}{hint}", symbols=unknown, suggestions=near)
+
+    def __repr__(self) -> str:
+        age = self.age()
+        loaded = "never loaded" if age is None else f"loaded {age:.0f} s ago"
+        return f"<MarketDirectory {len(self._known)} markets, {loaded}>"

@@ -1,0 +1,90 @@
+"""Is the stream silent because nobody trades, or because it is broken? REST knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from .._concurrency import Clock, Deadline
+from ..errors import UpbitBackboneError, one_line
+from ..models.enums import DataType, Priority
+from ..models.market import CandleData, OrderbookData, TickerData, TradeData
+from ..models.topic import Topic
+from ..store.live_store import LiveStore
+from .rest import RestChannel
+
+PROBE_SECONDS = 4.0
+MAX_SYMBOLS = 100  # a stalled stream stalls for all of them; a hundred are witness enough
+# What happened so recently may still be under way on the stream.
+TRANSIT = timedelta(seconds=2)
+
+
+class StallProbe:
+    """Asks REST when each market last traded (and books last changed) and compares with what the stream gave."""
+
+    def __init__(self, rest: RestChannel, store: LiveStore, exchange_now: Callable[[], datetime], clock: Clock) -> None:
+        self._rest = rest
+        self._store = store
+        self._exchange_now = exchange_now
+        self._clock = clock
+
+    def __call__(self, topics: frozenset[Topic]) -> bool | None:
+        """True: REST shows something that the stream should have given. False: quiet. None: REST does not say.
+
+        Blocks for at most a few seconds; for a worker's thread.
+        """
+        chosen = sorted(topics)[:MAX_SYMBOLS]
+        try:
+            verdicts = [self._missed_trades(chosen), self._missed_books(chosen)]
+        except UpbitBackboneError:
+            return None
+        if True in verdicts:
+            return True
+        return None if all(verdict is None for verdict in verdicts) else False
+
+    def _missed_trades(self, topics: list[Topic]) -> bool | None:
+        wanted = [topic for topic in topics if topic.data_type is not DataType.ORDERBOOK]
+        if not wanted:
+            return None
+        deadline = Deadline.after(PROBE_SECONDS, self._clock.monotonic)
+        symbols = {topic.symbol for topic in wanted}
+        tickers = self._rest.tickers(symbols, deadline=deadline, priority=Priority.HIGH, max_age=0.0)
+        horizon = self._exchange_now() - TRANSIT
+        for topic in wanted:
+            ticker = tickers.get(topic.symbol)
+            traded_at = None if ticker is None else ticker.trade_timestamp
+            if traded_at is not None and traded_at < horizon and self._is_behind(topic, traded_at):
+                return True
+        return False
+
+    def _missed_books(self, topics: list[Topic]) -> bool | None:
+        wanted = [topic for topic in topics if topic.data_type is DataType.ORDERBOOK and not topic.level]
+        if not wanted:
+            return None
+        deadline = Deadline.after(PROBE_SECONDS, self._clock.monotonic)
+        symbols = {topic.symbol for topic in wanted}
+        books = self._rest.orderbooks(symbols, levels=1, deadline=deadline, priority=Priority.HIGH, max_age=0.0)
+        horizon = self._exchange_now() - TRANSIT
+        return any(
+            book.timestamp < horizon and self._is_behind(topic, book.timestamp)
+            for topic in wanted
+            if (book := books.get(topic.symbol)) is not None
+        )
+
+    def _is_behind(self, topic: Topic, moment: datetime) -> bool:
+        entry = self._store.entry(topic)
+        if entry is None:
+            return True
+        item = entry.item
+        if isinstance(item, TickerData):
+            seen = item.trade_timestamp or item.timestamp
+        elif isinstance(item, CandleData):
+            seen = item.last_trade_at or item.timestamp
+        elif isinstance(item, TradeData | OrderbookData):
+            seen = item.timestamp
+        else:
+            seen = entry.stamp
+        return seen < moment
+
+    def __repr__(self) -> str:
+        return f"<StallProbe by {one_line(repr(self._rest))}>"

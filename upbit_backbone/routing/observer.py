@@ -1,0 +1,131 @@
+"""Looks at the parts and states the facts that the routing table needs. Touches no network."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .._concurrency import Clock
+from ..channels.live import topic_of
+from ..channels.markets import MarketDirectory
+from ..channels.rest import DEPTHS, RestChannel
+from ..models.enums import DataType, RateGroup, RequestKind
+from ..models.events import ConnectionState
+from ..models.pulse import Pulse
+from ..models.report import SessionStats
+from ..models.request import DataRequest
+from ..models.topic import Topic
+from ..resilience.circuit_breaker import CircuitBreaker
+from ..resilience.rate_limiter import RateLimiter
+from ..store.live_store import LiveStore
+from .policy import Situation, can_stream
+
+GROUP_OF_KIND = {
+    RequestKind.TICKER: RateGroup.TICKER,
+    RequestKind.ORDERBOOK: RateGroup.ORDERBOOK,
+    RequestKind.TRADES: RateGroup.TRADE,
+    RequestKind.CANDLES: RateGroup.CANDLE,
+    RequestKind.MARKETS: RateGroup.MARKET,
+}
+
+
+class Streams(Protocol):
+    """What is asked of the sessions."""
+
+    def pulse(self, topic: Topic) -> Pulse | None: ...
+
+    def stats(self) -> list[SessionStats]: ...
+
+
+class Observer:
+    """Called for every question that the live store could not answer by itself."""
+
+    def __init__(
+        self,
+        *,
+        store: LiveStore,
+        rest: RestChannel,
+        directory: MarketDirectory,
+        limiter: RateLimiter,
+        streams: Streams,
+        connect_breaker: CircuitBreaker,
+        rest_max_age: float,
+        markets_max_age: float,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._rest = rest
+        self._directory = directory
+        self._limiter = limiter
+        self._streams = streams
+        self._connect_breaker = connect_breaker
+        self._rest_max_age = rest_max_age
+        self._markets_max_age = markets_max_age
+        self._clock = clock
+
+    def situation(self, request: DataRequest) -> Situation:
+        rest_text = self._why_rest_is_closed(GROUP_OF_KIND[request.kind])
+        stream_text = self._why_stream_is_closed()
+        facts: dict[str, Any] = {
+            "rest_is_open": rest_text is None,
+            "rest_text": rest_text or "REST is open",
+            "stream_is_open": stream_text is None,
+            "stream_text": stream_text or "the stream is open",
+            "cache_age": self._cache_age(request),
+            "cache_limit": self._markets_max_age if request.kind is RequestKind.MARKETS else self._rest_max_age,
+        }
+        if can_stream(request):
+            facts.update(self._live(topic_of(request)))
+        return Situation(**facts)
+
+    def last_known(self, request: DataRequest) -> tuple[Any, float] | None:
+        """The newest value ever seen, with its age in seconds."""
+        if not request.symbols:
+            return None
+        item = self._store.last_known(request.kind, request.symbol, timeframe=request.timeframe)
+        if item is None:
+            return None
+        seen = item.received_at or item.timestamp
+        return item, max(0.0, (self._clock.wall() - seen).total_seconds())
+
+    def _live(self, topic: Topic) -> dict[str, Any]:
+        now = self._clock.monotonic()
+        if self._streams.pulse(topic) is None:
+            return {"live_text": "not subscribed"}
+        why_not = self._store.why_not(topic, now)
+        if why_not is not None:
+            return {"live_text": f"not current: {why_not}"}
+        entry = self._store.entry(topic)
+        age = None if entry is None else max(0.0, now - entry.pulse.heard_at)
+        text = "stream proven alive" if age is None else f"stream proven alive {age:.1f} s ago"
+        return {"live_is_current": True, "live_text": text, "live_age": age}
+
+    def _cache_age(self, request: DataRequest) -> float | None:
+        if request.kind is RequestKind.MARKETS:
+            return self._directory.age()
+        if request.kind is RequestKind.TICKER:
+            return self._rest.cache.age_of((DataType.TICKER.value, request.symbol))
+        if request.kind is RequestKind.ORDERBOOK:
+            depth = next(each for each in DEPTHS if each >= request.levels)
+            return self._rest.cache.age_of((DataType.ORDERBOOK.value, request.symbol, depth, request.level))
+        return None
+
+    def _why_rest_is_closed(self, group: RateGroup) -> str | None:
+        banned_for = self._limiter.banned_for()
+        if banned_for:
+            return f"Upbit blocks this IP for {banned_for:.0f} s more"
+        refusal = self._rest.refusal(group)
+        return None if refusal is None else f"the breaker of REST group {group.value} is open"
+
+    def _why_stream_is_closed(self) -> str | None:
+        states = [stats.state for stats in self._streams.stats()]
+        if any(state is ConnectionState.LIVE for state in states):
+            return None
+        if self._connect_breaker.refusal() is not None:
+            return "connecting failed too often lately"
+        if ConnectionState.WAITING in states:
+            return "the stream waits for its next attempt to connect"
+        banned_for = self._limiter.banned_for()
+        return f"Upbit blocks this IP for {banned_for:.0f} s more" if banned_for else None
+
+    def __repr__(self) -> str:
+        return f"<Observer {self._store!r}>"

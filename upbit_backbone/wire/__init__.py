@@ -1,0 +1,1 @@
+"""Upbit's bytes: endpoints, frames and messages, and the two transports that carry them."""
