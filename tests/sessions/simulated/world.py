@@ -1,0 +1,492 @@
+"""One simulated world: a heap of future events, the real lifecycle, and a driver that carries out its effects."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from upbit_backbone.config import BackboneConfig
+from upbit_backbone.errors import BannedError, RateLimitError, RequestTimeoutError, UpbitBackboneError
+from upbit_backbone.models.events import ConnectionState, StaleEvent, SubscriptionEvent
+from upbit_backbone.models.notice import FirstFrame, Notice, StreamError, SubscriptionList
+from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.sessions import effects as do
+from upbit_backbone.sessions import inputs as on
+from upbit_backbone.sessions.lifecycle import Lifecycle
+
+from .judge import CONNECTS_PER_SECOND, Judge, names
+from .server import (
+    IDLE_CLOSE_SECONDS,
+    NAMES,
+    OFFENSIVE,
+    SYMBOLS,
+    TOPICS,
+    UNKNOWN,
+    Line,
+    close_frame,
+    frame,
+    pong_frame,
+    subscription_of,
+)
+
+ALL = TOPICS + UNKNOWN + OFFENSIVE
+NUMBER = {topic: number for number, topic in enumerate(ALL)}
+OF_SYMBOL = {symbol: [topic for topic in TOPICS if topic.symbol == symbol] for symbol in SYMBOLS}
+EPOCH = datetime(2026, 11, 22, tzinfo=UTC)
+SETTLED_SECONDS = 1.1
+SILENCE_SECONDS = 10.0
+USUAL_LATENCY = (0.002, 0.03)
+NEVER = float("inf")
+
+
+class World:
+    """A client, a server and the network between them. `run` ends early with Violated if the judge objects."""
+
+    def __init__(self, seed: int, *, trade_rate: float | None = None, rest_fails: float | None = None) -> None:
+        self.random = rng = random.Random(seed)
+        self.now = 0.0
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._order = itertools.count()
+        self.judge = Judge(f"seed {seed}")
+        self.wall_ahead = 0.0
+        audit = rng.random() < 0.2
+        config = BackboneConfig(region="kr", audit_subscriptions=audit)
+        self.lifecycle = Lifecycle(
+            "simulated",
+            config,
+            random=rng.random,
+            wall=self._wall,
+            next_epoch=itertools.count(1).__next__,
+        )
+        # the client's side
+        self.line: Line | None = None
+        self.dialling = False
+        self.busy_until = 0.0
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._tick_at = NEVER
+        self._dialled: deque[float] = deque(maxlen=CONNECTS_PER_SECOND)
+        self.gate_until = 0.0
+        self.wished: set[Topic] = set()
+        self.wished_at = 0.0
+        self.refused: set[Topic] = set()
+        self.reported_missing: set[Topic] = set()
+        self._seen: set[Topic] = set()
+        self._told: frozenset[Topic] = frozenset()
+        self._heard_at: dict[Topic, float] = {}
+        self._last_number = -1
+        # the server's side
+        self.lines: list[Line] = []
+        self.answer: Callable[[], UpbitBackboneError | None] = lambda: None  # to a handshake; None: welcome
+        self.answers_slowly = False
+        self.crash_loop_until = 0.0
+        self.server_mute_until = 0.0
+        self.latency = USUAL_LATENCY
+        self._traded_at: dict[str, float] = {}
+        self._told_trade_at: dict[str, float] = {}
+        self.trade_rate = rng.choice((0.02, 0.2, 0.5, 1.0)) if trade_rate is None else trade_rate
+        self._rest_fails = (0.3 if rng.random() < 0.1 else 0.0) if rest_fails is None else rest_fails
+        # the judge's notes
+        self.must_be_ok_at = 0.0
+        self.last_trouble = 0.0
+        self.hold_until = 0.0
+        self.measured: tuple[str, float, float, int] | None = None
+        self._numbers = itertools.count()
+        self.later(rng.expovariate(1.0), self._trade)
+        self.later(1.0, self._drop_idle_lines)
+
+    def _wall(self) -> datetime:
+        return EPOCH + timedelta(seconds=self.now + self.wall_ahead)
+
+    # Time
+
+    def later(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
+        heapq.heappush(self._heap, (self.now + seconds, next(self._order), action, arguments))
+
+    def run(self, until: float) -> None:
+        while self._heap and self._heap[0][0] <= until:
+            self.now, _, action, arguments = heapq.heappop(self._heap)
+            action(*arguments)
+        self.now = until
+
+    def _delay(self) -> float:
+        return self.random.uniform(*self.latency)
+
+    # The driver: what sessions/session.py does with sockets
+
+    def feed(self, happened: on.Input, excuse: str = "") -> None:
+        """Something reaches the client; it waits while the client's thread is dialling or starved.
+
+        With an `excuse` the client may then give up its line.
+        """
+        self._waiting.append(lambda: self._take(happened, excuse))
+        self._work()
+
+    def _take(self, happened: on.Input, excuse: str) -> None:
+        if self.line is not None and excuse:
+            self.line.excuses.add(excuse)
+        self.perform(happened)
+
+    def _work(self) -> None:
+        if self.dialling or self.now < self.busy_until:
+            return
+        while self._waiting and not self.dialling:
+            self._waiting.popleft()()
+        if not self.dialling:
+            if self.now >= self._tick_at:
+                self._tick_at = NEVER
+                self.perform(on.Tick())
+            self._plan_tick()
+
+    def starve(self, seconds: float) -> None:
+        self.busy_until = max(self.busy_until, self.now + seconds)
+        self.later(self.busy_until - self.now, self._work)
+
+    def _plan_tick(self) -> None:
+        wake = self.lifecycle.next_wake()
+        if wake < self._tick_at:
+            self._tick_at = max(wake, self.now)
+            self.later(self._tick_at - self.now, self._tick, self._tick_at)
+
+    def _tick(self, planned: float) -> None:
+        if planned == self._tick_at:
+            self._work()
+
+    def perform(self, happened: on.Input) -> None:
+        queue = deque(self.lifecycle.handle(happened, self.now))
+        while queue:
+            result = _PERFORM[type(effect := queue.popleft())](self, effect)
+            if result is not None:
+                queue.extend(self.lifecycle.handle(result, self.now))
+
+    def _dial(self, _: do.Dial) -> on.Input | None:
+        if self.now < self.gate_until:
+            return on.OpenDeferred(BannedError("banned", retry_after=self.gate_until - self.now))
+        if len(self._dialled) == CONNECTS_PER_SECOND and self.now - self._dialled[0] < 1.05:
+            return on.OpenDeferred(RateLimitError("5/s", retry_after=self._dialled[0] + 1.05 - self.now))
+        self._dialled.append(self.now)
+        self.judge.connected(self.now)
+        self.dialling = True
+        self.later(self._delay(), self._knock)
+        return None
+
+    def _knock(self) -> None:
+        if not self.dialling:  # called off by close
+            return
+        error = self.answer()
+        if error is not None:
+            slow = 5.0 if isinstance(error, RequestTimeoutError) else self._delay()
+            self.later(slow, self._dialled_with, on.OpenFailed(error), None)
+            return
+        line = Line(next(self._numbers), self.now, active_at=self.now)
+        self.lines.append(line)
+        self.later(self._delay(), self._dialled_with, on.Opened(), line)
+        if self.now < self.crash_loop_until:
+            line.excuses.add("crash loop")
+            self.later(0.04, self.end_line, line, None)
+
+    def _dialled_with(self, result: on.Input, line: Line | None) -> None:
+        if not self.dialling:
+            return
+        self.dialling = False
+        self.line = line
+        self._seen.clear()
+        self._told = frozenset()
+        self.perform(result)
+        if line is not None:
+            self.judge.opened(self.lifecycle.pulse.epoch, self.now)
+            if not line.is_open:  # it ended before the client knew it was open
+                self.later(self._delay(), self._reach_client, line, None)
+            self.later(SETTLED_SECONDS + 0.1 + 2 * self.latency[1], self.check_settled)
+        self._work()
+
+    def _send_text(self, effect: do.SendText) -> None:
+        self._up(self._message_arrives, effect.text)
+
+    def _send_ping(self, effect: do.SendPing) -> None:
+        self._up(self._ping_arrives, effect.payload)
+
+    def _send_pong(self, effect: do.SendPong) -> None:
+        self._up(lambda line, _: None, effect.payload)
+
+    def _up(self, arrives: Callable[[Line, Any], None], content: object) -> None:
+        line = self.line
+        if line is not None:
+            line.reaches_at = max(line.reaches_at, self.now + self._delay())
+            self.later(line.reaches_at - self.now, self._arrive, line, arrives, content)
+
+    def _arrive(self, line: Line, arrives: Callable[[Line, Any], None], content: object) -> None:
+        if line.is_open and not line.is_frozen:
+            line.active_at = self.now
+            arrives(line, content)
+        elif isinstance(content, str):
+            line.unpictured |= subscription_of(content) or frozenset()
+
+    def _drop(self, effect: do.Drop) -> None:
+        line, self.line = self.line, None
+        if line is None:
+            return
+        is_idle = not (self.wished - self.refused)
+        is_closing = self.lifecycle.state is ConnectionState.CLOSED
+        is_silent = bool(line.missed) and self.now - max(self._heard_at.values(), default=0.0) >= SILENCE_SECONDS
+        excused = line.excuses or is_idle or is_closing or not line.is_open or is_silent
+        self.judge.check(bool(excused), f"line given up for no reason: {self.lifecycle.record.last_error}", self.now)
+        line.is_open = False
+
+    def _deliver(self, effect: do.Deliver) -> on.Input:
+        is_closed = self.lifecycle.state is ConnectionState.CLOSED
+        self.judge.delivered(effect.epoch, len(effect.frames), is_closed, self.now)
+        notices: list[Notice] = []
+        for each in effect.frames:
+            kind, _, rest = each.decode().partition("|")
+            if kind == "D":
+                notices.extend(self._take_data(*map(int, rest.split("|"))))
+            elif kind == "E":
+                notices.append(StreamError(rest, "no"))
+            elif kind == "L":
+                topics = [NAMES[name] for name in rest.split(",") if name]
+                entries = tuple((topic.data_type.value, (topic.symbol,), None) for topic in topics)
+                notices.append(SubscriptionList(entries, "t"))
+        return on.Noticed(effect.epoch, len(effect.frames), notices)
+
+    def _take_data(self, number: int, serial: int) -> list[Notice]:
+        self.judge.check(serial > self._last_number, "messages out of order", self.now)
+        self._last_number = serial
+        topic = ALL[number]
+        self._heard_at[topic] = self.now
+        self._told_trade_at[topic.symbol] = self.now
+        if self.measured is not None:
+            self._measure()
+        if topic in self._seen:
+            return []
+        self._seen.add(topic)
+        return [FirstFrame(topic)]
+
+    def _measure(self) -> None:
+        assert self.measured is not None
+        kind, since, bound, epoch = self.measured
+        if self.lifecycle.pulse.epoch > epoch and self.now >= since:
+            self.measured = None
+            self.judge.recovered(kind, self.now - since, bound, self.now)
+
+    def _subscribed(self, effect: do.TellSubscribed) -> None:
+        self._seen &= self._told & effect.topics
+        self._told = effect.topics
+
+    def _interrupted(self, effect: do.TellInterrupted) -> None:
+        self.judge.check(effect.topics <= self.lifecycle.topics, "interruption of unwanted topics", self.now)
+
+    def _emit(self, effect: do.Emit) -> None:
+        event = effect.event
+        if isinstance(event, StaleEvent) and event.stale:
+            assert self.line is not None
+            missed = {topic.symbol for topic in self.line.missed.keys() | self.line.unpictured}
+            self.judge.check(bool(missed & set(event.symbols)), f"false alarm: {event.reason}", self.now)
+        elif isinstance(event, SubscriptionEvent) and event.error is not None:
+            topics = {NAMES[name] for name in event.topics}
+            if "refused" in event.reason:
+                self.judge.check(topics <= set(OFFENSIVE), f"refused by us: {names(topics)}", self.now)
+                self.refused |= topics
+            elif "no first frame" in event.reason:
+                self.reported_missing |= topics
+
+    def _ask_silent(self, effect: do.AskSilent) -> on.Input:
+        question = effect.question
+        silent = frozenset(t for t in question.topics if self._heard_at.get(t, -1.0) < question.since)
+        return on.SilentFound(effect.epoch, question, silent)
+
+    def _start_probe(self, effect: do.StartProbe) -> None:
+        self.later(self.random.uniform(0.03, 1.0), self._answer_probe, effect)
+
+    def _answer_probe(self, effect: do.StartProbe) -> None:
+        verdict: bool | None = any(
+            self._traded_at.get(topic.symbol, -1.0) > self._told_trade_at.get(topic.symbol, -1.0)
+            for topic in effect.topics
+        )
+        if self.random.random() < self._rest_fails:
+            verdict = None
+        self.feed(on.ProbeAnswered(effect.epoch, effect.topics, effect.whole_line, verdict))
+
+    def _refused(self, effect: do.ReportRefusal) -> None:
+        if isinstance(effect.error, BannedError):
+            self.gate_until = self.now + (effect.error.retry_after or 60.0)
+
+    def _idle(self, _: do.BecameIdle) -> None:
+        nothing_wanted = not (self.wished - self.refused) or self._waiting
+        self.judge.check(bool(nothing_wanted), "at rest although something is wanted", self.now)
+
+    # The server
+
+    def send(self, line: Line, data: bytes) -> None:
+        """Bytes on their way to the client, in order."""
+        if not line.is_open or line.is_frozen:
+            return
+        line.active_at = self.now
+        line.arrives_at = max(line.arrives_at, self.now + self._delay())
+        self.later(line.arrives_at - self.now, self._reach_client, line, data)
+
+    def _reach_client(self, line: Line, data: bytes | None) -> None:
+        if line.is_frozen and data is not None:
+            line.unpictured |= line.subscribed
+        elif line is self.line:
+            self._waiting.append(lambda: self._hear(line, data))
+            self._work()
+
+    def _hear(self, line: Line, data: bytes | None) -> None:
+        if line is self.line:  # the client may have hung up meanwhile
+            self.perform(on.LineLost("ended without a close frame", 1006) if data is None else on.Received(data))
+
+    def end_line(self, line: Line, code: int | None, *, rst: bool = False) -> None:
+        """The server ends a line: with a close frame, or by FIN or RST."""
+        if not line.is_open:
+            return
+        line.excuses.add("ended by the server")
+        if code is not None:
+            self.send(line, close_frame(code))
+        line.arrives_at = max(line.arrives_at, self.now + (0.0 if rst else self._delay()))
+        line.is_open = False
+        self.later(line.arrives_at - self.now, self._reach_client, line, None)
+
+    def _message_arrives(self, line: Line, text: str) -> None:
+        line.messages.append(self.now)
+        self.judge.message(line.messages, self.now)
+        topics = subscription_of(text)
+        if topics is None:
+            self.send(line, frame(b"L|" + ",".join(map(str, line.subscribed)).encode()))
+            return
+        self.judge.check(bool(topics), "empty subscription on the wire", self.now)
+        line.subscriptions += 1
+        if topics & set(OFFENSIVE):
+            line.excuses.add("error")
+            self.send(line, frame(b"E|INVALID_PARAM"))
+            self.later(0.15, self.end_line, line, 1000)
+            return
+        line.subscribed = topics
+        line.mute_topics.clear()
+        chunk = b"".join(self._data(t) for t in sorted(topics) if t not in UNKNOWN)
+        if self._is_mute(line):
+            line.unpictured |= topics
+            line.excuses.add("mute")
+        elif chunk:
+            self.send(line, chunk)
+
+    def _data(self, topic: Topic) -> bytes:
+        return frame(b"D|%d|%d" % (NUMBER[topic], next(self._numbers)))
+
+    def _is_mute(self, line: Line) -> bool:
+        return line.is_mute or self.now < self.server_mute_until
+
+    def _ping_arrives(self, line: Line, payload: bytes) -> None:
+        self.send(line, pong_frame(payload))
+
+    def _trade(self) -> None:
+        symbol = self.random.choice(SYMBOLS[:4] if self.random.random() < 0.8 else SYMBOLS)
+        if self.trade_rate > 0:
+            self._traded_at[symbol] = self.now
+            for line in self.lines:
+                self._tell_trade(line, symbol)
+        self.later(self.random.expovariate(self.trade_rate or 0.02), self._trade)
+
+    def _tell_trade(self, line: Line, symbol: str) -> None:
+        topics = [topic for topic in OF_SYMBOL[symbol] if topic in line.subscribed]
+        if self._is_mute(line) or line.is_frozen:
+            for topic in topics:
+                self._missed(line, topic)
+            return
+        for topic in topics:
+            if topic in line.mute_topics:
+                self._missed(line, topic)
+        told = [topic for topic in topics if topic not in line.mute_topics]
+        if told:
+            self.send(line, b"".join(map(self._data, told)))
+
+    def _missed(self, line: Line, topic: Topic) -> None:
+        line.missed.setdefault(topic, self.now)
+        if self._is_mute(line):
+            line.excuses.add("mute")
+
+    def _drop_idle_lines(self) -> None:
+        self.lines = [line for line in self.lines if line.is_open]
+        for line in self.lines:
+            if not line.is_frozen and self.now - line.active_at > IDLE_CLOSE_SECONDS:
+                self.judge.check(line is not self.line, "idle for 60 s: nobody pinged", self.now)
+                line.is_open = False
+        self.later(1.0, self._drop_idle_lines)
+
+    # Wishes and their judgement
+
+    def wish(self, topics: set[Topic]) -> None:
+        self.wished = topics
+        if not topics:
+            self.measured = None
+        self.wished_at = self.now
+        self.refused &= topics
+        self.reported_missing &= topics
+        self.feed(on.WishesChanged(frozenset(map(Wish, topics))))
+        self.later(SETTLED_SECONDS + 2 * self.latency[1], self.check_settled)
+
+    def check_settled(self) -> None:
+        """The server's set is the wished set, 1.1 s after the last change on a quiet line."""
+        line = self.line
+        is_disturbed = (
+            self.lifecycle.state is not ConnectionState.LIVE
+            or line is None
+            or not line.is_open
+            or line.is_frozen
+            or self.now < self.busy_until + SETTLED_SECONDS
+            or self.now < self.hold_until + SETTLED_SECONDS
+            or self.now - self.wished_at < SETTLED_SECONDS
+            or self.now - line.opened_at < SETTLED_SECONDS
+            or bool(self.wished & set(OFFENSIVE))
+        )
+        if is_disturbed or not self.wished:
+            return
+        assert line is not None
+        difference = (line.subscribed ^ self.wished) - self.lifecycle.held_back
+        self.judge.check(not difference, f"wish and subscription differ: {names(difference)}", self.now)
+
+    def is_ok(self) -> bool:
+        if not (self.wished - set(OFFENSIVE)):
+            return True
+        line = self.line
+        is_live = self.lifecycle.state is ConnectionState.LIVE and line is not None
+        if not is_live or line is None:
+            return False
+        return line.is_open and not line.is_frozen and not (self._is_mute(line) and bool(line.missed))
+
+    def disturb(self, bound: float, until: float | None = None) -> None:
+        """A fault begins now and lasts until then; `bound` seconds later everything is well, unless disturbed again."""
+        self.last_trouble = max(self.now, until or 0.0)
+        self.must_be_ok_at = max(self.must_be_ok_at, self.last_trouble + bound)
+        self.measured = None
+        self.later(self.must_be_ok_at - self.now + 0.001, self._check_ok)
+
+    def measure(self, kind: str, bound: float, since: float | None = None) -> None:
+        """How long from `since` (the end of the fault) to the first fresh message of a new connection."""
+        self.measured = (kind, self.now if since is None else since, bound, self.lifecycle.pulse.epoch)
+
+    def _check_ok(self) -> None:
+        if self.now >= self.must_be_ok_at:
+            state = self.lifecycle.state
+            self.judge.check(self.is_ok(), f"not recovered: {state}, {self.lifecycle.record.last_error}", self.now)
+
+
+_PERFORM: dict[type, Callable[[World, Any], on.Input | None]] = {
+    do.Dial: World._dial,
+    do.SendText: World._send_text,
+    do.SendPing: World._send_ping,
+    do.SendPong: World._send_pong,
+    do.Drop: World._drop,
+    do.Deliver: World._deliver,
+    do.TellSubscribed: World._subscribed,
+    do.TellInterrupted: World._interrupted,
+    do.Emit: World._emit,
+    do.AskSilent: World._ask_silent,
+    do.StartProbe: World._start_probe,
+    do.ReportRefusal: World._refused,
+    do.BecameIdle: World._idle,
+}

@@ -1,0 +1,105 @@
+"""Years of faults in minutes: the real lifecycle against a simulated Upbit under a virtual clock.
+
+    python tests/sessions/simulation.py --hours 10000      (also: tox -e simulate -- --hours 10000)
+    python tests/sessions/simulation.py --seed 4711 --hours 1      repeats what a failure printed
+
+Each seed is one simulated hour of its own. A violated invariant ends with the seed that shows it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.sessions.simulated.faults import FAULTS, change_wish
+from tests.sessions.simulated.judge import Judge, Violated, percentile
+from tests.sessions.simulated.world import World
+from upbit_backbone.models.events import ConnectionState
+from upbit_backbone.sessions import inputs as on
+
+HOUR = 3600.0
+CALM_SECONDS = 200.0  # at the end of each hour, so that everything must be well
+
+
+def simulate(seed: int, seconds: float = HOUR) -> Judge:
+    """One world with seeded faults; raises Violated."""
+    world = World(seed)
+    rng = random.Random(f"faults {seed}")
+    mean_pause = rng.choice((2.0, 20.0, 20.0, 100.0, 300.0))
+    kinds, weights = list(FAULTS), list(FAULTS.values())
+    try:
+        change_wish(world)
+        while world.now < seconds - CALM_SECONDS:
+            world.run(world.now + rng.expovariate(1 / mean_pause))
+            rng.choices(kinds, weights)[0](world)
+        world.run(max(world.now, world.must_be_ok_at) + CALM_SECONDS)
+        world.judge.check(world.is_ok(), f"not well after {CALM_SECONDS} s of calm: {world.lifecycle!r}", world.now)
+        _end(world)
+    except Violated:
+        raise
+    except Exception as error:
+        raise Violated(f"seed {seed} at {world.now:.3f} s: {type(error).__name__}: {error}") from error
+    return world.judge
+
+
+def _end(world: World) -> None:
+    """CLOSED is terminal: whatever comes late leads to nothing."""
+    world.dialling, world.busy_until = False, 0.0
+    world.perform(on.CloseRequested())
+    late: list[on.Input] = [
+        on.Tick(), on.Opened(), on.Received(b"\x82\x01x"), on.LineLost("late"), on.CloseRequested(),
+        on.WishesChanged(frozenset()), on.ReconnectRequested("late"), on.ClockJumped(9.0),
+    ]  # fmt: skip
+    for happened in late:
+        world.judge.check(world.lifecycle.handle(happened, world.now) == [], f"{happened} after close", world.now)
+    world.judge.check(world.lifecycle.state is ConnectionState.CLOSED, "closed is not closed", world.now)
+
+
+def quiet(seed: int, hours: float) -> Judge:
+    """Nothing goes wrong, and hardly anybody trades: nothing may happen."""
+    world = World(seed, trade_rate=0.003, rest_fails=0.0)
+    change_wish(world)
+    world.run(hours * HOUR)
+    world.judge.check(world.judge.connects == 1, f"{world.judge.connects} connects in quiet hours", world.now)
+    return world.judge
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=int, default=200, help="simulated hours, one seed each")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    options = parser.parse_args(arguments)
+    started = time.perf_counter()
+    recoveries: dict[str, list[float]] = defaultdict(list)
+    connects = messages = 0
+    for seed in range(options.seed, options.seed + options.hours):
+        try:
+            judge = simulate(seed)
+        except Violated as violation:
+            print(f"VIOLATED  {violation}\nrepeat with: --seed {seed} --hours 1")  # noqa: T201
+            return 1
+        connects, messages = connects + judge.connects, messages + judge.messages
+        for kind, times in judge.recoveries.items():
+            recoveries[kind].extend(times)
+    _report(recoveries, options.hours, connects, messages, time.perf_counter() - started)
+    return 0
+
+
+def _report(recoveries: dict[str, list[float]], hours: int, connects: int, messages: int, took: float) -> None:
+    lines = [f"{hours} simulated hours in {took:.0f} s: {connects} connects, {messages} messages, 0 violations"]
+    lines.append(f"{'recovery from':24}{'count':>8}{'p50':>9}{'p99':>9}{'max':>9}")
+    for kind, times in sorted(recoveries.items()):
+        p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
+        lines.append(f"{kind:24}{len(times):8}{p50:9.3f}{p99:9.3f}{max(times):9.3f}")
+    print("\n".join(lines))  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())
