@@ -177,6 +177,9 @@ class Session:
     def _take_commands(self) -> None:
         while self._commands:
             self._apply(self._commands.popleft())
+        self._take_wishes()
+
+    def _take_wishes(self) -> None:
         if self._wishes_changed:
             # First the flag, then the question: a change in between is asked for once more.
             self._wishes_changed = False
@@ -226,6 +229,7 @@ class Session:
             return None if self._stop.is_set() else on.OpenFailed(error)
         self._connection = connection
         self._selector.register(connection, selectors.EVENT_READ)
+        self._take_wishes()  # what changed while we dialled goes into the first message, not into a second one
         return on.Opened()
 
     def _send(self, send: Callable[[Connection], object]) -> on.Input | None:
