@@ -1,0 +1,237 @@
+"""The newest value of every topic: never older over newer, never stale as current, never torn."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from upbit_backbone._concurrency import Deadline, spawn
+from upbit_backbone.errors import ClosedError
+from upbit_backbone.models.enums import DataSource, DataType, RequestKind
+from upbit_backbone.models.lazy_book import LazyBook
+from upbit_backbone.models.market import CandleData, MarketInfo, OrderbookData, TickerData
+from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.topic import Topic
+from upbit_backbone.store.live_store import LiveStore
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+BTC = Topic(DataType.TICKER, "KRW-BTC")
+BOOK = Topic(DataType.ORDERBOOK, "KRW-BTC")
+MINUTE = Topic(DataType.CANDLE_1M, "KRW-BTC")
+
+
+def ticker(second: float, source: DataSource = DataSource.WEBSOCKET, symbol: str = "KRW-BTC") -> TickerData:
+    price = Decimal(str(second))
+    return TickerData(symbol, price, *[price] * 6, NOON + timedelta(seconds=second), source)
+
+
+def candle(minute: int, close: int) -> CandleData:
+    start = NOON + timedelta(minutes=minute)
+    return CandleData("KRW-BTC", "1m", *[Decimal(close)] * 5, start, DataSource.WEBSOCKET)
+
+
+def pulse() -> Pulse:
+    alive = Pulse("ws-1")
+    alive.epoch, alive.connected, alive.heard_at = 1, True, 100.0
+    return alive
+
+
+@pytest.fixture
+def store() -> LiveStore:
+    return LiveStore(10.0)
+
+
+def test_older_never_overwrites_newer(store: LiveStore) -> None:
+    alive = pulse()
+    assert store.put(BTC, ticker(5), alive, 1, 100.0)
+    assert not store.put(BTC, ticker(4), alive, 1, 100.1)
+    assert store.current(BTC, 101.0) == ticker(5)
+    assert store.put(BTC, ticker(5), alive, 1, 100.2)
+
+
+def test_a_replayed_old_snapshot_after_a_reconnection_is_never_current(store: LiveStore) -> None:
+    alive = pulse()
+    store.put(BTC, ticker(50), alive, 1, 100.0)
+    alive.epoch = 2
+    assert store.current(BTC, 101.0) is None
+    assert not store.put(BTC, ticker(10), alive, 2, 101.0)
+    assert store.current(BTC, 101.0) is None
+    assert store.last_known(RequestKind.TICKER, "KRW-BTC") == ticker(50)
+    assert store.put(BTC, ticker(51), alive, 2, 102.0)
+    assert store.current(BTC, 102.0) == ticker(51)
+
+
+def test_a_quiet_market_is_current_again_with_the_same_snapshot(store: LiveStore) -> None:
+    alive = pulse()
+    store.put(BTC, ticker(50), alive, 1, 100.0)
+    alive.epoch = 2
+    assert store.put(BTC, ticker(50), alive, 2, 200.0)
+    alive.heard_at = 200.0
+    assert store.current(BTC, 201.0) == ticker(50)
+
+
+def test_a_first_snapshot_older_than_what_rest_showed_is_not_current(store: LiveStore) -> None:
+    alive = pulse()
+    store.remember([ticker(60, DataSource.REST)])
+    assert store.put(BTC, ticker(10), alive, 1, 100.0)
+    assert store.current(BTC, 101.0) is None
+    store.put(BTC, ticker(60), alive, 1, 101.0)
+    assert store.current(BTC, 101.0) == ticker(60)
+
+
+def test_a_doubt_is_settled_by_rest(store: LiveStore) -> None:
+    alive = pulse()
+    store.put(BTC, ticker(3600), alive, 1, 100.0)  # an hour ahead: plausible, and wrong
+    assert not store.put(BTC, ticker(5), alive, 1, 105.0)
+    assert store.current(BTC, 105.0) is None
+    store.remember([ticker(6, DataSource.REST)])
+    assert store.put(BTC, ticker(6), alive, 1, 106.0)
+    assert store.current(BTC, 106.0) == ticker(6)
+
+
+def test_a_doubt_about_the_right_value_ends_when_rest_confirms_it(store: LiveStore) -> None:
+    alive = pulse()
+    store.put(BTC, ticker(50), alive, 1, 100.0)
+    store.put(BTC, ticker(49), alive, 1, 105.0)
+    assert store.current(BTC, 105.0) is None
+    store.remember([ticker(50, DataSource.REST)])
+    assert store.current(BTC, 105.0) == ticker(50)
+
+
+def test_the_forming_candle_is_replaced_and_an_earlier_one_does_not_come_back(store: LiveStore) -> None:
+    alive = pulse()
+    store.put(MINUTE, candle(1, 10), alive, 1, 100.0)
+    store.put(MINUTE, candle(1, 11), alive, 1, 101.0)
+    assert not store.put(MINUTE, candle(0, 99), alive, 1, 109.0)
+    assert store.current(MINUTE, 109.0) == candle(1, 11)
+
+
+def test_what_was_forgotten_is_last_known_but_not_current(store: LiveStore) -> None:
+    alive, other = pulse(), pulse()
+    store.put(BTC, ticker(5), alive, 1, 100.0)
+    store.forget(BTC, other)  # another session does not stream it either
+    assert store.current(BTC, 101.0) == ticker(5)
+    store.forget(BTC, alive)
+    assert store.current(BTC, 101.0) is None
+    assert store.last_known(RequestKind.TICKER, "KRW-BTC") == ticker(5)
+    assert len(store) == 0
+
+
+def test_last_known_is_the_newest_of_any_channel(store: LiveStore) -> None:
+    alive = pulse()
+    assert store.last_known(RequestKind.TICKER, "KRW-BTC") is None
+    store.remember([ticker(5, DataSource.REST), MarketInfo("KRW-BTC", None, None, DataSource.REST)])
+    store.remember([ticker(4, DataSource.REST)])
+    assert store.last_known(RequestKind.TICKER, "KRW-BTC") == ticker(5, DataSource.REST)
+    store.put(BTC, ticker(6), alive, 1, 100.0)
+    assert store.last_known(DataType.TICKER, "KRW-BTC") == ticker(6)
+    store.remember([candle(1, 5)])
+    assert store.last_known(RequestKind.CANDLES, "KRW-BTC", timeframe="1m") == candle(1, 5)
+    assert store.last_known(DataType.CANDLE_1M, "KRW-BTC") == candle(1, 5)
+    assert store.last_known(RequestKind.CANDLES, "KRW-BTC") is None
+    assert store.last_known(RequestKind.MARKETS, "KRW-BTC") is None
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    store = LiveStore(10.0, max_remembered=10)
+    store.remember(ticker(1, DataSource.REST, f"KRW-C{number}") for number in range(50))
+    assert repr(store) == "<LiveStore 0 live, 10 remembered>"
+    assert store.last_known(RequestKind.TICKER, "KRW-C49") is not None
+    assert store.last_known(RequestKind.TICKER, "KRW-C0") is None
+
+
+def test_books_are_decoded_by_their_reader_and_once(store: LiveStore) -> None:
+    opened: list[LazyBook] = []
+    content = OrderbookData("KRW-BTC", (), (), Decimal(0), Decimal(0), NOON, DataSource.WEBSOCKET)
+
+    def open_book(book: LazyBook) -> None:
+        opened.append(book)
+        book.settle(content)
+
+    lazy = LazyBook(b"{}", "KRW-BTC", Decimal(0), NOON, NOON, "ws-1", open_book)
+    store.put(BOOK, lazy, pulse(), 1, 100.0)
+    assert store.current_parcel(BOOK, 101.0) is lazy
+    assert opened == []
+    assert store.current(BOOK, 101.0) is store.current(BOOK, 101.0) is content
+    assert opened == [lazy]
+
+
+def test_a_waiter_gets_what_comes_next(store: LiveStore) -> None:
+    alive = pulse()
+    store.put(BTC, ticker(1), alive, 1, 100.0)
+    got: list[object] = []
+    waiter = spawn(lambda: got.append(store.wait_newer(BTC, 100.0, Deadline.after(10))), "waiter")
+    while not store._waited_for:
+        threading.Event().wait(0.001)
+    store.put(Topic(DataType.TICKER, "KRW-ETH"), ticker(9), alive, 1, 101.0)
+    store.put(BTC, ticker(2), alive, 1, 101.0)
+    waiter.join(5)
+    assert got == [ticker(2)]
+    assert not store._waited_for
+
+
+def test_a_waiter_returns_at_its_deadline_and_at_close(store: LiveStore) -> None:
+    assert store.wait_newer(BTC, 0.0, Deadline.after(0.01)) is None
+    errors: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            store.wait_newer(BTC, 0.0, Deadline.after(30))
+        except ClosedError as error:
+            errors.append(error)
+
+    waiter = spawn(wait, "waiter")
+    store.close()
+    waiter.join(5)
+    assert len(errors) == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans(), st.integers(0, 3)), max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_whatever_comes_a_current_value_is_never_older_than_one_shown_before(
+    steps: list[tuple[int, bool, int]],
+) -> None:
+    store, alive, now, newest_shown = LiveStore(10.0), pulse(), 100.0, NOON
+    for second, reconnects, wait in steps:
+        now += wait
+        alive.heard_at = now
+        alive.epoch += reconnects
+        store.put(BTC, ticker(second), alive, alive.epoch, now)
+        shown = store.current(BTC, now)
+        if shown is not None:
+            assert shown.timestamp >= newest_shown
+            newest_shown = shown.timestamp
+
+
+def test_thirty_two_readers_never_see_a_torn_or_older_value() -> None:
+    store, alive, stop = LiveStore(10.0), pulse(), threading.Event()
+    store.put(BTC, ticker(0), alive, 1, 100.0)
+    faults: list[object] = []
+
+    def read() -> None:
+        newest = NOON
+        while not stop.is_set():
+            seen = store.current(BTC, 100.0)
+            if seen is None or seen.timestamp < newest or seen.current_price != seen.volume_24h:
+                faults.append(seen)
+                return
+            newest = seen.timestamp
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        readers = [spawn(read, f"reader-{number}") for number in range(32)]
+        for number in range(1_000):
+            store.put(BTC, ticker(number), alive, 1, 100.0)
+            store.remember([ticker(number, DataSource.REST)])
+        stop.set()
+        for reader in readers:
+            reader.join(10)
+    finally:
+        sys.setswitchinterval(before)
+    assert faults == []
