@@ -41,7 +41,7 @@ def run(options: Options) -> list[Figure]:
         costs["upbit_backbone, transport alone"] = _cost(
             lambda: transport.get(tickers([next(symbols)]), Deadline.after(5)), calls
         )
-        transport.close(Deadline.after(1))
+        transport.close()
         for words, window in (("no merging window", 1e-6), ("default merging window", None)):
             overrides = {} if window is None else {"merge_window_seconds": window}
             with MarketDataBackbone(

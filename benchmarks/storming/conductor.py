@@ -14,6 +14,8 @@ from upbit_backbone.simulator import FakeUpbit
 
 MARKETS = ("KRW-BTC", "KRW-ETH", "KRW-XRP", "KRW-SOL")
 TRADES_PER_SECOND = 20.0
+REST_LIMIT, CONNECT_LIMIT, MESSAGE_LIMIT = 10, 5, 5
+"""Upbit's limits per second: requests of one group, connects, messages of one connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,19 @@ def server(seed: int, tls: bool = False) -> AbstractContextManager[FakeUpbit]:
     return FakeUpbit(seed=seed, tls=tls, trades_per_second=TRADES_PER_SECOND, markets=list(MARKETS))
 
 
-def conduct(fake: FakeUpbit, faults: Sequence[Fault], began: float, seconds: float, stop: threading.Event) -> None:
-    """Inject each fault at its time; returns when the storm is over. `began` is a monotonic time."""
+def conduct(
+    fake: FakeUpbit, faults: Sequence[Fault], began: float, seconds: float, stop: threading.Event,
+    injected: list[float],
+) -> None:  # fmt: skip
+    """Inject each fault at its time and note when that was done; returns when the storm is over.
+
+    `began` is a monotonic time, what is `injected` counts from there.
+    """
     for fault in faults:
         if stop.wait(max(0.0, began + fault.at - time.monotonic())):
             return
         fault.kind.inject(fake, fault.kind.blocks)
+        injected.append(time.monotonic() - began)
     stop.wait(max(0.0, began + seconds - time.monotonic()))
 
 

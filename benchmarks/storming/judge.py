@@ -81,9 +81,12 @@ class Verdict:
 
 def judge(
     faults: Sequence[Fault], began: float, seconds: float, published: Sequence[Published],
-    arrivals: Sequence[Arrival], admitted: Sequence[Admitted] = (),
+    arrivals: Sequence[Arrival], admitted: Sequence[Admitted] = (), injected: Sequence[float] = (),
 ) -> Verdict:  # fmt: skip
-    """`began` is the wall clock at the start of the storm, which lasted `seconds`."""
+    """`began` is the wall clock at the start of the storm, which lasted `seconds`.
+
+    `injected` tells when each fault had really been done, in seconds from the start, where that is known.
+    """
     when = {trade.key: trade.at for trade in published}
     fresh = sorted(
         arrival.at - began
@@ -93,10 +96,11 @@ def judge(
     availability, best = _windows(faults, fresh, int(seconds))
     seen = Counter(arrival.key for arrival in arrivals)
     lost = _lost(published, seen)
+    ends = [max(fault.over, done) for fault, done in zip(faults, injected or [0.0] * len(faults), strict=True)]
     return Verdict(
         availability=availability,
         best_possible=best,
-        recoveries=[(fault, _next_after(fresh, fault.able_again) - fault.able_again) for fault in faults],
+        recoveries=[(fault, _next_after(fresh, end) - end) for fault, end in zip(faults, ends, strict=True)],
         lost=sum(map(len, lost)),
         published=len(published),
         duplicated=sum(count - 1 for count in seen.values()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from upbit_backbone.simulator import FakeUpbit
 
@@ -18,12 +18,18 @@ class Kind:
     """One kind of fault.
 
     `blocks` is for how many seconds the server can then serve nobody; `group` is the row of the recovery table.
+    `lasts` is for how long it goes on doing harm although it could serve.
     """
 
     name: str
     group: str
     blocks: float
     inject: Callable[[FakeUpbit, float], object]
+    lasts: float = 0.0
+
+    def lasting(self, seconds: float) -> Kind:
+        """The same with another time during which nobody is served."""
+        return replace(self, blocks=seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,10 @@ class Fault:
     @property
     def able_again(self) -> float:
         return self.at + self.kind.blocks
+
+    @property
+    def over(self) -> float:
+        return self.able_again + self.kind.lasts
 
 
 VISIBLE, POISON, FREEZE, STALL, OUTAGE, REST = "visible", "poison", "freeze", "silent stall", "outage end", "REST only"
@@ -63,7 +73,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("FIN", VISIBLE, 0, lambda fake, _: fake.drop_sessions("fin")),
     Kind("RST", VISIBLE, 0, lambda fake, _: fake.drop_sessions("rst")),
     Kind("reserved opcode", VISIBLE, 0, lambda fake, _: fake.send_raw(b"\x83\x02xx")),
-    Kind("flap, 5 closes in 5 s", VISIBLE, 0, lambda fake, _: fake.flap(5, 5.0)),
+    Kind("flap, 5 closes in 5 s", VISIBLE, 0, lambda fake, _: fake.flap(5, 5.0), lasts=4.0),
     Kind("garbage messages", POISON, 0, _garbage),
     Kind("freeze", FREEZE, 12, lambda fake, seconds: fake.freeze(seconds)),
     Kind("silent stall", STALL, 16, lambda fake, seconds: fake.mute(seconds=seconds)),

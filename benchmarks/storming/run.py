@@ -20,6 +20,7 @@ from benchmarks.storming.peers import PEERS, Peer
 from benchmarks.storming.plan import Fault
 from upbit_backbone.simulator import FakeUpbit
 
+US = "upbit_backbone"
 WARM_UP_SECONDS = 2.0
 CALM_SECONDS = 6.0
 """After the storm: gaps may still be filled, nothing counts for availability."""
@@ -60,9 +61,11 @@ def run(
         ours = Ours(fake, **overrides)
         time.sleep(WARM_UP_SECONDS)
         began_wall, began = time.time(), time.monotonic()
+        injected: dict[str, list[float]] = {name: [] for name in (US, *watched)}
+        fakes = {US: fake, **{name: peer_fake for name, (_, peer_fake) in watched.items()}}
         conductors = [
-            threading.Thread(target=conduct, args=(each, faults, began, seconds, stop))
-            for each in (fake, *(peer_fake for _, peer_fake in watched.values()))
+            threading.Thread(target=conduct, args=(each, faults, began, seconds, stop, injected[name]))
+            for name, each in fakes.items()
         ]
         try:
             for thread in conductors:
@@ -75,11 +78,13 @@ def run(
             trades = _settled(fake)
             close_seconds = ours.close()
         left = _left(threads_before, control)
-        verdict = judge(faults, began_wall, seconds, trades, ours.seen.arrivals, ours.seen.admitted())
+        verdict = judge(faults, began_wall, seconds, trades, ours.seen.arrivals, ours.seen.admitted(), injected[US])
         judge_answers(verdict, ours.seen.answers, trades, TIMEOUT_SECONDS, stale_seconds)
         for name, (peer, peer_fake) in watched.items():
             peer_trades = _settled(peer_fake)
-            peers[name] = judge(faults, began_wall, seconds, peer_trades, peer.arrivals(peer_trades))
+            peers[name] = judge(
+                faults, began_wall, seconds, peer_trades, peer.arrivals(peer_trades), (), injected[name]
+            )
         return Outcome(
             list(faults), seconds, verdict, pressure(fake), close_seconds, left, len(ours.seen.events),
             ours.seen.ended, _detected(faults, began_wall, ours), peers,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
+
 from benchmarks.storming.judge import Admitted, Answer, Arrival, Published, Verdict, judge, judge_answers
 from benchmarks.storming.plan import BY_NAME, KINDS, Fault, plan
 
@@ -107,7 +109,7 @@ def test_the_plan_holds_every_kind_once_and_repeats_with_its_seed() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_faults_never_overlap_and_end_with_the_storm(seed: int) -> None:
     faults = plan(seed, 285)
-    for earlier, later in zip(faults, faults[1:], strict=False):
+    for earlier, later in itertools.pairwise(faults):
         assert earlier.able_again < later.at
     assert faults[-1].able_again <= 285
 
