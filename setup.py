@@ -49,7 +49,6 @@ setup(
         "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",
         "Intended Audience :: Financial and Insurance Industry",
-        "License :: OSI Approved :: MIT License",
         "Natural Language :: English",
         "Natural Language :: Korean",
         "Operating System :: OS Independent",
