@@ -101,13 +101,13 @@ BAD_NUMBERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", BAD_NUMBERS, ids=lambda text: text[:12])
 @pytest.mark.parametrize("key", ["trade_price", "trade_volume", "prev_closing_price", "change_price", "sequential_id"])
-def test_a_number_that_is_none_names_its_field(key: str, bad: str) -> None:
-    raw = as_bytes(TRADE | {key: "HERE"}).replace(b'"HERE"', bad.encode())
-    with pytest.raises(MalformedDataError, match=key) as caught:
-        DECODER.decode(raw, NOW)
-    assert caught.value.field == key
+def test_a_number_that_is_none_names_its_field(key: str) -> None:
+    for bad in BAD_NUMBERS:
+        raw = as_bytes(TRADE | {key: "HERE"}).replace(b'"HERE"', bad.encode())
+        with pytest.raises(MalformedDataError, match=key) as caught:
+            DECODER.decode(raw, NOW)
+        assert caught.value.field == key, bad
 
 
 @pytest.mark.parametrize(
@@ -291,16 +291,16 @@ POISON_VALUES: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("raw", one_of_each_stream_message(), ids=lambda raw: raw[:40].decode("utf-8", "replace"))
-def test_both_ways_of_reading_agree_whatever_value_stands_in_whatever_field(raw: bytes) -> None:
-    message = json.loads(raw)
-    for key in message if isinstance(message, dict) else ():
-        for value in POISON_VALUES:
-            changed = as_bytes(message | {key: value})
-            fast = outcome(lambda changed=changed: DECODER.decode(changed, NOW))  # type: ignore[misc]
-            assert fast == outcome(lambda changed=changed: tolerantly(changed))  # type: ignore[misc]
-            if fast is not MalformedDataError:
-                assert repr(fast) == repr(tolerantly(changed))
+def test_both_ways_of_reading_agree_whatever_value_stands_in_whatever_field() -> None:
+    messages = [json.loads(raw) for raw in one_of_each_stream_message()]
+    for message in filter(lambda message: isinstance(message, dict), messages):
+        for key in message:
+            for value in POISON_VALUES:
+                changed = as_bytes(message | {key: value})
+                fast = outcome(lambda changed=changed: DECODER.decode(changed, NOW))  # type: ignore[misc]
+                slow = outcome(lambda changed=changed: tolerantly(changed))  # type: ignore[misc]
+                assert fast == slow, changed
+                assert repr(fast) == repr(slow)
 
 
 def test_users_of_the_unifier_are_told_that_floats_are_not_exact() -> None:
