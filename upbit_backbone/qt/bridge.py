@@ -41,6 +41,7 @@ class QtBridge(QObject):  # type: ignore[misc]  # qtpy carries no types
     def __init__(self, subscription: Subscription, parent: Any = None) -> None:
         super().__init__(parent)
         self._subscription = subscription
+        self._has_ended = False
         self._answers: queue.SimpleQueue[tuple[Future[Any], Callable[[Any], object]]] = queue.SimpleQueue()
         self._timer = QTimer(self)
         self._timer.setInterval(FRAME_MILLISECONDS)
@@ -71,18 +72,18 @@ class QtBridge(QObject):  # type: ignore[misc]  # qtpy carries no types
 
     def _drain(self) -> None:
         self._give_answers()
-        for _ in range(ITEMS_PER_FRAME):
-            try:
-                item = self._subscription.queue.get_nowait()
-            except queue.Empty:
-                return
-            except (ClosedError, UpbitBackboneError) as ended:
-                self._end(ended)
-                return
+        if self._has_ended:
+            return
+        try:
+            items = self._subscription.queue.drain(ITEMS_PER_FRAME)
+        except UpbitBackboneError as ended:
+            self._end(ended)
+            return
+        for item in items:
             self.received.emit(item)
 
     def _end(self, ended: UpbitBackboneError) -> None:
-        self._timer.stop()
+        self._has_ended = True  # the timer goes on, for answers that are still to come
         if not isinstance(ended, ClosedError):
             self.failed.emit(ended)
         self.finished.emit()
