@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import heapq
 import itertools
+import math
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,6 +25,10 @@ from .paging import Area, Page
 from .ranges import ResumePoint
 
 PARALLEL_PAGES: Final = 4  # ten requests a second stay possible up to 400 ms round trip
+# Page after page costs no request too many, and uses the rate if a page takes no longer than this.
+SECONDS_PER_TURN: Final = 0.11
+PACE_PAGES: Final = 3  # the first pages also pay for connecting
+PACE_FORGETS: Final = 1.02
 PAGE_SECONDS: Final = 10.0  # no single page may eat the whole download's time
 PAGE_ATTEMPTS: Final = 4
 FIRST_RETRY_SECONDS: Final = 0.25
@@ -38,10 +43,11 @@ class CancelToken(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A page's rows, oldest first, and the exchange's time just before it was asked for."""
+    """A page's rows, oldest first, the exchange's time just before it was asked for, and how long it took."""
 
     rows: list[CandleData]
     asked_at: datetime
+    seconds: float
 
 
 @dataclass(order=True, slots=True)
@@ -55,6 +61,28 @@ class _Retry:
 
 Fetch = Callable[[Page, Deadline], Answer]
 Keep = Callable[[datetime, datetime, Answer], None]
+
+
+class Pace:
+    """How long Upbit takes for a page, told by the fastest of late, since the others may have waited for their turn.
+
+    Shared by the downloads of one history without a lock: a value lost between two threads does no harm.
+    """
+
+    def __init__(self) -> None:
+        self._fastest = float("inf")
+        self._pages = 0
+
+    def learn(self, seconds: float) -> None:
+        self._fastest = min(seconds, self._fastest * PACE_FORGETS)
+        self._pages += 1
+
+    @property
+    def walks(self) -> int:
+        """At how many places a sparse stretch must be walked to use the rate; 1 until that is known."""
+        if self._pages < PACE_PAGES:
+            return 1
+        return min(PARALLEL_PAGES, math.ceil(self._fastest / SECONDS_PER_TURN))
 
 
 class Download:
@@ -71,6 +99,7 @@ class Download:
         fetch: Fetch,
         keep: Keep,
         pool: WorkerPool,
+        pace: Pace,
         deadline: Deadline,
         cancel: CancelToken | None = None,
         look_ahead: int = 2,
@@ -80,6 +109,7 @@ class Download:
         self._fetch = fetch
         self._keep = keep
         self._pool = pool
+        self._pace = pace
         self._deadline = deadline
         self._cancel = cancel
         self._look_ahead = look_ahead
@@ -135,7 +165,7 @@ class Download:
             self._submit(retry.area, retry.page, retry.attempt)
         for area in self._active:
             while len(self._under_way) + len(self._retries) < PARALLEL_PAGES:
-                page = area.next_page()
+                page = area.next_page(self._pace.walks)
                 if page is None:
                     break
                 area.asked(page)
@@ -162,6 +192,7 @@ class Download:
             self._retry_or_raise(area, page, attempt, error)
             return False
         answer = future.result()
+        self._pace.learn(answer.seconds)
         low, high = area.answered(page, answer.rows)
         self._keep(low, high, answer)
         return True

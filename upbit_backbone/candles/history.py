@@ -14,7 +14,7 @@ from ..models.enums import Priority
 from ..models.market import CandleData
 from ..models.timeframe import Timeframe, timeframe_of
 from .closed_store import MAX_ROWS, ClosedCandles, settled_before
-from .download import PARALLEL_PAGES, Answer, CancelToken, Download, raise_with_rest
+from .download import PARALLEL_PAGES, Answer, CancelToken, Download, Pace, raise_with_rest
 from .filling import fill_forward
 from .paging import PAGE_ROWS, Area, Page
 from .ranges import CandleRange, Fill, ResumePoint, candle_range
@@ -54,6 +54,7 @@ class CandleHistory:
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._pool = WorkerPool(PARALLEL_PAGES, "upbit-candles")
+        self._pace = Pace()
         self._is_closed = False
         self.kept = ClosedCandles(max_kept_rows)
 
@@ -262,15 +263,24 @@ class CandleHistory:
             return self._fetch(wish, page, deadline, priority)
 
         return Download(
-            areas, fetch=fetch, keep=keep, pool=self._pool, deadline=deadline, cancel=cancel, clock=self._clock
+            areas,
+            fetch=fetch,
+            keep=keep,
+            pool=self._pool,
+            pace=self._pace,
+            deadline=deadline,
+            cancel=cancel,
+            clock=self._clock,
         )
 
     def _fetch(self, wish: CandleRange, page: Page, deadline: Deadline, priority: Priority) -> Answer:
+        began = self._clock.monotonic()
         asked_at = self._exchange_now()  # before asking: what was over by then is closed in the answer
         rows = self._candles_page(
             wish.symbol, wish.timeframe.word, count=page.count, to=page.to, deadline=deadline, priority=priority
         )
-        return Answer(_in_order(rows, wish.timeframe, page, asked_at), asked_at)
+        seconds = self._clock.monotonic() - began
+        return Answer(_in_order(rows, wish.timeframe, page, asked_at), asked_at, seconds)
 
     def _deadline(self, wish: CandleRange, timeout: float | None, now: datetime) -> Deadline:
         if timeout is None:

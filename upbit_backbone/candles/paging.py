@@ -174,6 +174,12 @@ class Area:
             if part:
                 yield part
 
+    @property
+    def _is_long(self) -> bool:
+        """Whether it pays to wait for the first answer before guessing where others end."""
+        rows = self._timeframe.periods(self.low, self._brim) if self._wanted is None else self._wanted
+        return rows > SPLIT_PAGES * PAGE_ROWS
+
     # -- what to ask ------------------------------------------------------------------------------------------------
 
     def asked(self, page: Page) -> None:
@@ -195,8 +201,12 @@ class Area:
         self.add(low, page.high, rows)
         return low, page.high
 
-    def next_page(self) -> Page | None:
-        """The most useful request that is not under way yet, or None where waiting is better."""
+    def next_page(self, walks: int = 2) -> Page | None:
+        """The most useful request that is not under way yet, or None where waiting is better.
+
+        A long stretch is walked at `walks` places at once, as many as it takes to use the rate and no more, because
+        each further one wastes half a page where the two meet.
+        """
         if self.is_complete:
             return None
         gaps = list(self._gaps())
@@ -204,8 +214,8 @@ class Area:
             if gap.is_certain:
                 return self._page(gap.high, gap)
         guesses = [gap for gap in gaps if gap.low < gap.high]
-        guesses_in_the_dark = not self._has_learned and len(self._asked) > 1
-        if not guesses or guesses_in_the_dark:
+        is_too_soon = self._is_long and len(self._asked) >= (walks if self._has_learned else 1)
+        if not guesses or is_too_soon:
             return None
         if self._density >= DENSE:
             return self._page(guesses[0].high, guesses[0])
