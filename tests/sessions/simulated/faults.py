@@ -87,7 +87,7 @@ def freeze(world: World) -> None:
 
 def half_frame_then_freeze(world: World) -> None:
     if world.line is not None and not world.line.is_frozen:
-        world.feed(on.Received(b"\x82\x7e\x13\x88abc"))
+        world.arrived(world.line, b"\x82\x7e\x13\x88abc")
     freeze(world)
 
 

@@ -333,8 +333,12 @@ class World:
         if line.is_frozen and data is not None:
             line.unpictured |= line.subscribed
         elif line is self.line:
-            self._waiting.append(lambda: self._hear(line, data))
-            self._work()
+            self.arrived(line, data)
+
+    def arrived(self, line: Line, data: bytes | None) -> None:
+        """Bytes, or the end (None), lie ready for the client to read."""
+        self._waiting.append(lambda: self._hear(line, data))
+        self._work()
 
     def _hear(self, line: Line, data: bytes | None) -> None:
         if line is self.line:  # the client may have hung up meanwhile

@@ -1,0 +1,59 @@
+"""The lifecycle under seeded faults in virtual time: 200 hours on every run, thousands with `tox -e simulate`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("simulation", Path(__file__).with_name("simulation.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+simulation = _load()
+
+
+@pytest.mark.parametrize("first", range(0, 200, 20))
+def test_twenty_simulated_hours_of_faults_violate_nothing(first: int) -> None:
+    for seed in range(first, first + 20):
+        simulation.simulate(seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_quiet_market_of_24_hours_costs_one_connection_and_raises_no_alarm(seed: int) -> None:
+    judge = simulation.quiet(seed, 24.0)
+    assert judge.connects == 1
+
+
+def test_the_same_seed_lives_the_same_hour() -> None:
+    first, second = simulation.simulate(11), simulation.simulate(11)
+    assert (first.connects, first.messages, first.frames) == (second.connects, second.messages, second.frames)
+
+
+def test_a_failed_invariant_names_the_seed_that_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(seed: int) -> None:
+        raise simulation.Violated(f"seed {seed} at 12.000 s: told so")
+
+    monkeypatch.setattr(simulation, "simulate", fail)
+    assert simulation.main(["--hours", "3", "--seed", "40"]) == 1
+    assert "--seed 40 --hours 1" in capsys.readouterr().out
+
+
+def test_the_report_shows_recovery_times(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulation.main(["--hours", "3", "--seed", "1"]) == 0
+    assert "0 violations" in capsys.readouterr().out
