@@ -88,6 +88,7 @@ class Assembly:
         self.lag = LagMeter()
         self.jobs = WorkerPool(JOB_WORKERS, "upbit-job")
         self.calls = WorkerPool(CALL_WORKERS, "upbit-call")
+        self.monitor = self._make_monitor()  # early, because whoever is made after it may emit at once
         self.limiter = self._make_limiter()
         self.connect_breaker = CircuitBreaker(
             "WebSocket connect",
@@ -99,7 +100,6 @@ class Assembly:
         self._make_stores()
         self._make_stream()
         self._make_answers()
-        self._make_monitor()
 
     # ── making ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -174,6 +174,8 @@ class Assembly:
                 speed=self._speed,
                 emit=self.emit,
                 backlog=lambda: max((stats.pending for stats in self.hub.stats()), default=0),
+                is_settled=lambda: not any(map(self.repair.is_repairing, self.hub.topics)),
+                on_end=self.hub.finish,
             )
         return SessionManager(
             self.config,
@@ -251,13 +253,13 @@ class Assembly:
         )
         self._ticker_topics: dict[str, Topic] = {}
 
-    def _make_monitor(self) -> None:
-        self.monitor = HealthMonitor(
+    def _make_monitor(self) -> HealthMonitor:
+        return HealthMonitor(
             HealthSources(
-                sessions=self.sessions.stats,
-                groups=self.rest.stats,
-                subscriptions=self.hub.stats,
-                cache=self.rest.cache.stats,
+                sessions=lambda: self.sessions.stats(),
+                groups=lambda: self.rest.stats(),
+                subscriptions=lambda: self.hub.stats(),
+                cache=lambda: self.rest.cache.stats(),
                 breakers=lambda: {self.connect_breaker.name: self.connect_breaker.state},
                 ask_rest=lambda deadline: self.rest.markets(deadline=deadline),
             ),
@@ -273,7 +275,7 @@ class Assembly:
         """To the log, the listeners and the monitor. From any thread; never waits."""
         self._log_event(event)
         self.events.emit(event)
-        self.metrics.count(type(event).__name__)
+        self.monitor.observe(event)
         if isinstance(event, RateLimitEvent) and event.banned:
             seconds = max(0.0, (event.until - self.clock.wall()).total_seconds())
             self.sessions.ban(seconds, event.reason)

@@ -393,7 +393,9 @@ class MarketDataBackbone:
         thread of its own. `.close()` what is returned to stop."""
         if not callable(listener):
             raise InvalidRequestError(f"on_event={listener!r}: expected something that can be called with an event")
-        return self._open().events.listen(listener)
+        parts = self._open()
+        parts.monitor.watch()  # somebody wants to hear when the health changes
+        return parts.events.listen(listener)
 
     # ── how it is done, and how it is ────────────────────────────────────────────────────────────────────────────
 

@@ -177,6 +177,13 @@ class Hub:
         with self._lock:
             return frozenset(self._routes)
 
+    def finish(self) -> None:
+        """The source is over: every subscription ends when it has been read to its end."""
+        with self._lock:
+            subscriptions = list(self._subscriptions.values())
+        for subscription in subscriptions:
+            subscription.queue.end()
+
     def close(self, deadline: Deadline) -> list[str]:
         """End all subscriptions within one deadline; names of callback threads that would not stop."""
         with self._lock:

@@ -73,6 +73,7 @@ class Mailbox(queue.Queue[Any]):
         self._getters = 0
         self._seeds: dict[Topic, Parcel] = {}
         self._closed = False
+        self._ended = False
         self._failure: str | None = None
         self._busy_since: float | None = None
         self._slowness_reported = False
@@ -86,7 +87,7 @@ class Mailbox(queue.Queue[Any]):
     def put_many(self, deliveries: Sequence[Delivery]) -> None:
         """Enter all items of one read under one lock and one notify. Nothing happens once it is closed."""
         with self.mutex:
-            if self._closed or self._failure is not None:
+            if self._closed or self._ended or self._failure is not None:
                 return
             count = len(deliveries)
             self.received += count
@@ -207,6 +208,8 @@ class Mailbox(queue.Queue[Any]):
     def _check_open(self) -> None:
         if self._closed:
             raise MailboxClosedError("the subscription is closed")
+        if self._ended:
+            raise MailboxClosedError("the stream is over and everything was read")
         if self._failure is not None:
             raise SubscriptionError(f"the subscription ended: {self._failure}; read faster or choose another overflow=")
 
@@ -232,7 +235,7 @@ class Mailbox(queue.Queue[Any]):
         while True:
             with self.mutex:
                 while not self._buffer:
-                    if self._closed:
+                    if self._closed or self._ended:
                         return None
                     self._check_open()
                     self._wait(Deadline(None))
@@ -269,6 +272,12 @@ class Mailbox(queue.Queue[Any]):
 
     # Closing
 
+    def end(self) -> None:
+        """Nothing more comes, because the source is over: what waits can still be read, then it counts as closed."""
+        with self.mutex:
+            self._ended = True
+            self.not_empty.notify_all()
+
     def close(self) -> None:
         """Wake every getter; what still waits is dropped. Idempotent, from any thread."""
         with self.mutex:
@@ -287,7 +296,8 @@ class Mailbox(queue.Queue[Any]):
     @property
     def closed(self) -> bool:
         """Whether nothing more can come."""
-        return self._closed or (self._failure is not None and not self._buffer)
+        is_over = self._ended or self._failure is not None
+        return self._closed or (is_over and not self._buffer)
 
     @property
     def closed_by_user(self) -> bool:

@@ -25,6 +25,7 @@ log = logging.getLogger("upbit_backbone.recorder")
 HEARTBEAT_SECONDS = 0.25
 MAX_BACKLOG = 1_000
 STUCK_SECONDS = 1.0
+SETTLE_SECONDS = 3.0
 
 
 class FrameSink(Protocol):
@@ -69,8 +70,9 @@ class ReplaySource:
 
     `speed` 1.0 keeps the recorded pace, 10.0 is ten times as fast, None as fast as the consumers read: then `backlog`
     (the largest number of items that wait in any subscription) holds it back, so that nothing overflows; a consumer
-    that takes nothing for a second is not waited for. Playing begins with the first `want` (or `start()`), and `on_end`
-    is called after the last record, on the replaying thread. The order of what is fed is always the recorded one.
+    that takes nothing for a second is not waited for. Playing begins with the first `want` (or `start()`). After the
+    last record it waits a while until the pipeline `is_settled` (a hole may still be being filled) and then calls
+    `on_end` on the replaying thread. The order of what is fed is always the recorded one.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class ReplaySource:
         speed: float | None = 1.0,
         emit: Callable[[Event], None] = lambda _: None,
         backlog: Callable[[], int] = lambda: 0,
+        is_settled: Callable[[], bool] = lambda: True,
         on_end: Callable[[], None] = lambda: None,
         autostart: bool = True,
     ) -> None:
@@ -93,6 +96,7 @@ class ReplaySource:
         self._speed = speed
         self._emit = emit
         self._backlog = backlog
+        self._is_settled = is_settled
         self._on_end = on_end
         self._autostart = autostart
         self._stop = threading.Event()
@@ -176,6 +180,9 @@ class ReplaySource:
             self._end_all(f"the replay broke off: {one_line(error)}", ConnectionState.CLOSED)
         finally:
             self._over.set()
+        patience = Deadline.after(SETTLE_SECONDS)
+        while not self._is_settled() and not patience.expired and not self._stop.is_set():
+            self._stop.wait(0.01)
         self._on_end()
 
     def _pace(self, record: Record) -> bool:
