@@ -608,6 +608,14 @@ def test_one_mute_market_among_others_is_reported_and_subscribed_anew_without_re
     assert not stage.lifecycle.pulse.mute
 
 
+def test_a_rest_period_without_wishes_does_not_delay_the_next_probe() -> None:
+    stage = Stage().live(BTC)
+    stage.wish()
+    stage.pass_time(25.0)
+    stage.wish(BTC)
+    assert only(do.StartProbe, stage.pass_time(10.5))
+
+
 # The end
 
 

@@ -163,7 +163,7 @@ class Line:
     def _look_for_silence(self, now: float) -> None:
         shared = self._shared
         streamed = shared.plan.streamed & shared.plan.wanted
-        if shared.silence.must_probe(now):
+        if shared.silence.must_probe(now, anything_wanted=bool(streamed)):
             self._probe(shared.mute_topics.liveliest(streamed), whole_line=True)
         question = shared.mute_topics.question(streamed, now)
         if question is not None:

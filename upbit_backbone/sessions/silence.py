@@ -52,12 +52,13 @@ class SilenceWatch:
     def due(self) -> float:
         return min(max(self.is_silent_at, self._next_probe), self._stalled_at)
 
-    def must_probe(self, now: float) -> bool:
-        """Whether to ask REST now; the question is then taken as asked."""
+    def must_probe(self, now: float, *, anything_wanted: bool) -> bool:
+        """Whether to ask REST now; the question is then taken as asked. There is none where nothing is wanted."""
         if now < max(self.is_silent_at, self._next_probe):
             return False
         self._next_probe = now + self._after / 2
-        if self._probe_at is not None and now < self._probe_at + PROBE_PATIENCE_SECONDS:
+        is_probing = self._probe_at is not None and now < self._probe_at + PROBE_PATIENCE_SECONDS
+        if is_probing or not anything_wanted:
             return False
         self._probe_at = now
         return True

@@ -40,6 +40,7 @@ OF_SYMBOL = {symbol: [topic for topic in TOPICS if topic.symbol == symbol] for s
 EPOCH = datetime(2026, 11, 22, tzinfo=UTC)
 SETTLED_SECONDS = 1.1
 SILENCE_SECONDS = 10.0
+CONNECT_SECONDS = 3.0
 USUAL_LATENCY = (0.002, 0.03)
 NEVER = float("inf")
 
@@ -73,6 +74,7 @@ class World:
         self.gate_until = 0.0
         self.wished: set[Topic] = set()
         self.wished_at = 0.0
+        self.wished_at_all = False
         self.refused: set[Topic] = set()
         self.reported_missing: set[Topic] = set()
         self._seen: set[Topic] = set()
@@ -232,7 +234,10 @@ class World:
             return
         is_idle = not (self.wished - self.refused)
         is_closing = self.lifecycle.state is ConnectionState.CLOSED
-        is_silent = bool(line.missed) and self.now - max(self._heard_at.values(), default=0.0) >= SILENCE_SECONDS
+        is_silent = (
+            bool(line.missed or line.unpictured)
+            and self.now - max(self._heard_at.values(), default=0.0) >= SILENCE_SECONDS
+        )
         excused = line.excuses or is_idle or is_closing or not line.is_open or is_silent
         self.judge.check(bool(excused), f"line given up for no reason: {self.lifecycle.record.last_error}", self.now)
         line.is_open = False
@@ -427,6 +432,9 @@ class World:
         self.wished = topics
         if not topics:
             self.measured = None
+        elif not self.wished_at_all:
+            self.must_be_ok_at = max(self.must_be_ok_at, self.now + CONNECT_SECONDS)
+        self.wished_at_all = bool(topics)
         self.wished_at = self.now
         self.refused &= topics
         self.reported_missing &= topics
