@@ -183,8 +183,8 @@ class HostGate:
         is_first = self._queues[waiter.group][0] is waiter
         if not is_first or not self._ban.admits(now):
             return WAIT_SLICE_SECONDS
-        earliest = self._windows[waiter.group].earliest(now) - now
-        return min(max(earliest, 0.001), WAIT_SLICE_SECONDS)
+        wait = self._windows[waiter.group].next_change(now) - now
+        return min(max(wait, 0.001), WAIT_SLICE_SECONDS)
 
     def _serve(self, group: RateGroup, now: float, asking: Waiter | None = None) -> None:
         """Give free slots to those whose turn it is, and see to it that the next one watches the clock."""
@@ -204,7 +204,7 @@ class HostGate:
         with self._lock:
             now = self._clock.monotonic()
             window = self._windows[waiter.group]
-            window.give_back(slot)
+            window.finished(slot, now)
             window.pause(now + wait)
             self._ban = self._ban.withdrawn(now)
             waiter.slot = None
@@ -216,7 +216,7 @@ class HostGate:
             now = self._clock.monotonic()
             waiter.is_gone = True
             if waiter.slot is not None:
-                self._windows[waiter.group].give_back(waiter.slot)
+                self._windows[waiter.group].finished(waiter.slot, now)
                 self._ban = self._ban.withdrawn(now)
             self._serve(waiter.group, now)
 
@@ -241,22 +241,24 @@ class HostGate:
         with self._lock:
             self._refuse_if_banned(self._clock.monotonic())
 
-    def sent(self, group: RateGroup, slot: Slot, transit: float) -> None:
+    def sent(self, group: RateGroup, slot: Slot) -> None:
         with self._lock:
-            self._windows[group].sent(slot, self._clock.monotonic(), transit)
+            self._windows[group].sent(slot, self._clock.monotonic())
+
+    def arrived(self, group: RateGroup, slot: Slot, within: float) -> None:
+        with self._lock:
+            self._windows[group].arrived(slot, self._clock.monotonic() + within)
 
     def answered(self, group: RateGroup, slot: Slot) -> None:
         with self._lock:
-            now = self._clock.monotonic()
-            self._windows[group].answered(slot, now)
-            self._serve(group, now)
+            self._windows[group].answered(slot, self._clock.monotonic())
 
     def finished(self, group: RateGroup, slot: Slot) -> None:
         """The request is over. A slot that was never sent counts for nothing."""
         with self._lock:
             now = self._clock.monotonic()
+            self._windows[group].finished(slot, now)
             if slot.sent_at is None:
-                self._windows[group].give_back(slot)
                 self._ban = self._ban.withdrawn(now)
             self._serve(group, now)
 

@@ -23,7 +23,7 @@ from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
 from .host_gate import GateView, HostGate, SharedCount
 from .shared_count import FileCount
-from .window import TRANSIT_SECONDS, Slot
+from .window import Slot
 
 MAX_KNOWN_HOSTS: Final = 256
 # Between its turn and its arrival a WebSocket handshake has a name to resolve and TLS to shake hands over.
@@ -48,13 +48,17 @@ class Permit:
         """Call right before writing; raises BannedError if a ban has come meanwhile."""
         self._gate.leaving()
 
-    def sent(self, transit: float = TRANSIT_SECONDS) -> None:
-        """The request is on its way and may take `transit` seconds."""
-        self._gate.sent(self._group, self._slot, transit)
+    def sent(self) -> None:
+        """The request is on its way."""
+        self._gate.sent(self._group, self._slot)
 
     def answered(self) -> None:
-        """The request has certainly arrived."""
+        """An answer came. Without this, the request is taken to have arrived when the block was left."""
         self._gate.answered(self._group, self._slot)
+
+    def arrives(self, within: float) -> None:
+        """Nobody will report on this request: it is taken to arrive within so many seconds."""
+        self._gate.arrived(self._group, self._slot, within)
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +111,8 @@ class RateLimiter:
     def acquire(self, group: RateGroup, priority: Priority, deadline: Deadline) -> None:
         """Like `permit`, for whoever cannot say when exactly his request leaves: it counts as leaving soon."""
         permit = self.permit(group, priority, deadline)
-        permit.sent(CONNECT_TRANSIT_SECONDS)
+        permit.sent()
+        permit.arrives(within=CONNECT_TRANSIT_SECONDS)
 
     def learn(self, group: RateGroup, remaining: int, sent_at: float | None = None) -> None:
         """Upbit's own count: `remaining` calls were left after a request sent at `sent_at` (monotonic)."""

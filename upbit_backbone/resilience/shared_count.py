@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from .._concurrency import Clock
-from .window import CLOCK_MARGIN_SECONDS, SECOND, TRANSIT_SECONDS
+from .window import CLOCK_MARGIN_SECONDS, SECOND
 
 LOCK_RETRY_SECONDS: Final = 0.002
 MAX_FILE_BYTES: Final = 65_536
+TRANSIT_SECONDS: Final = 0.1  # a request that is counted is taken to have arrived by then
 SPAN_SECONDS: Final = SECOND + CLOCK_MARGIN_SECONDS + TRANSIT_SECONDS
 
 try:

@@ -1,18 +1,23 @@
 """How many requests a rate group may send now, decided purely: no lock, no clock, no thread.
 
-Upbit counts requests when they *arrive*, we when they leave. A slot therefore stays taken for the whole second after
-the latest moment at which its request can have arrived: its answer, or a little after its departure where the answer is
-slow. So bursts, slow connections and jitter never push an eleventh request into anybody's second.
+Upbit counts requests when they *arrive*, we only know when they left and when their answers came. A slot therefore
+stays taken until its request has certainly been in Upbit's count for a second: so neither bursts nor slow connections,
+jitter, nor a server that wakes up from a pause ever find an eleventh request in one second.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 SECOND: Final = 1.0
 CLOCK_MARGIN_SECONDS: Final = 0.02  # two clocks, rounding, the server's own scheduling
-TRANSIT_SECONDS: Final = 0.06  # a request that left is taken to have arrived by then
 HELD_SECONDS: Final = 30.0  # a slot that nobody settles (a dead thread) comes back after this
+# No answer is quicker than the way there and back, so part of it may be taken off. Only half of the quickest, and only
+# of enough of them, because nobody knows which of the ways is the longer.
+SAMPLES: Final = 64
+ENOUGH_SAMPLES: Final = 16
+KNOWN_PART_OF_THE_WAY: Final = 0.5
 
 # After a 429 the group is stopped, each time twice as long, and allowed half as much; both heal step by step.
 FIRST_PENALTY_SECONDS: Final = 1.0
@@ -23,11 +28,12 @@ HEALING_SECONDS: Final = 5.0
 class Slot:
     """The right to send one request. `free_at` is when it stops counting; `sent_at` is None until it left."""
 
-    __slots__ = ("free_at", "held_since", "sent_at")
+    __slots__ = ("free_at", "held_since", "is_settled", "sent_at")
 
     def __init__(self, now: float) -> None:
         self.held_since = now
         self.sent_at: float | None = None
+        self.is_settled = False
         self.free_at = now + HELD_SECONDS
 
 
@@ -39,6 +45,7 @@ class Window:
 
     def __init__(self, per_second: float) -> None:
         self._slots: list[Slot] = []
+        self._ways: deque[float] = deque(maxlen=SAMPLES)
         self._ceiling = 0
         self._paused_until = 0.0
         self._offences = 0
@@ -67,19 +74,31 @@ class Window:
         self._slots.append(slot)
         return slot
 
-    def sent(self, slot: Slot, now: float, transit: float = TRANSIT_SECONDS) -> None:
+    def sent(self, slot: Slot, now: float) -> None:
+        """The request left; it counts until its answer, and a second more."""
         slot.sent_at = now
-        slot.free_at = now + transit + self.span
+
+    def arrived(self, slot: Slot, by: float) -> None:
+        """The request was in Upbit's count at `by` at the latest."""
+        if slot.sent_at is not None:
+            slot.is_settled = True
+            slot.free_at = by + self.span
 
     def answered(self, slot: Slot, now: float) -> None:
-        """Whatever came back, the request had arrived by now."""
+        """An answer came, so the request had arrived before."""
         if slot.sent_at is not None:
-            slot.free_at = min(slot.free_at, now + self.span)
+            self._ways.append(now - slot.sent_at)
+            known = min(self._ways) * KNOWN_PART_OF_THE_WAY if len(self._ways) >= ENOUGH_SAMPLES else 0.0
+            self.arrived(slot, max(slot.sent_at, now - known))
 
-    def give_back(self, slot: Slot) -> None:
-        """Nothing was sent: as if the slot had never been taken."""
-        if slot in self._slots and slot.sent_at is None:
-            self._slots.remove(slot)
+    def finished(self, slot: Slot, now: float) -> None:
+        """The request is over, one way or the other: without an answer it may have arrived just now; not sent, it is
+        as if the slot had never been taken."""
+        if slot.sent_at is None:
+            if slot in self._slots:
+                self._slots.remove(slot)
+        elif not slot.is_settled:
+            self.arrived(slot, now)
 
     def learn(self, remaining: int, sent_at: float, now: float) -> None:
         """Upbit says `remaining` calls were left when a request sent at `sent_at` came in.
@@ -93,7 +112,9 @@ class Window:
         if is_old_news or strangers <= 0:
             return
         for _ in range(min(strangers, self.limit)):
-            self.sent(self.take(now), sent_at)
+            stranger = self.take(now)
+            stranger.sent_at = sent_at
+            self.arrived(stranger, now)
 
     def penalise(self, seconds: float | None, sent_at: float, now: float) -> float | None:
         """A 429 for a request sent at `sent_at`: until when the group stops.
@@ -121,14 +142,19 @@ class Window:
         """The earliest time at which, after `ahead` others, one more request can leave: never too late a guess."""
         free = self.available(now)
         start = max(now, self._paused_until)
-        if not self.paused_for(now) and ahead < free:
+        if start == now and ahead < free:
             return now
-        # A slot whose request has not left yet cannot be free sooner than a span from now; or it is given back.
-        ends = sorted(now if slot.sent_at is None else slot.free_at for slot in self._slots)
+        # A request under way may be answered any moment, and one that was not sent yet be given back.
+        ends = sorted(slot.free_at if slot.is_settled else now for slot in self._slots)
         spare = max(0, self._ceiling - len(ends))
-        times = [start] * spare + [max(start, end) for end in ends][len(ends) + spare - self._ceiling :]
+        times = [start] * spare + [max(start, end) for end in ends[max(0, len(ends) - self._ceiling) :]]
         rounds, place = divmod(ahead, self._ceiling)
         return times[place] + rounds * SECOND
+
+    def next_change(self, now: float) -> float:
+        """When to look again, if nothing happens before."""
+        ends = [slot.free_at for slot in self._slots if slot.free_at > now]
+        return max(now, self._paused_until) if self.paused_for(now) or not ends else min(ends)
 
     @property
     def used(self) -> int:

@@ -1,0 +1,356 @@
+"""What REST answers, what it costs, and that nobody waits for anybody else's trouble."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from upbit_backbone._concurrency import Deadline, join_all, spawn
+from upbit_backbone.errors import ClosedError, InvalidRequestError, UnknownSymbolError, UpbitBackboneError
+from upbit_backbone.models.enums import DataSource, Priority
+from upbit_backbone.simulator import FakeUpbit
+
+AllAtOnce = Callable[[int, Callable[[int], Any]], list[Any]]
+Make = Callable[..., Any]
+
+
+def soon(seconds: float = 10.0) -> Deadline:
+    return Deadline.after(seconds)
+
+
+def last_request(upbit: FakeUpbit) -> int:
+    log = upbit.wire_log(limit=1)
+    return int(log[-1]["n"]) if log else 0
+
+
+# --- the answers ---
+
+
+def test_tickers_come_in_the_order_asked_with_source_and_time_of_receipt(scene: Make) -> None:
+    made = scene()
+    before = datetime.now(UTC)
+    tickers = made.rest.tickers(["KRW-ETH", "KRW-BTC", "KRW-ETH"], deadline=soon())
+    assert list(tickers) == ["KRW-ETH", "KRW-BTC"]
+    for symbol, ticker in tickers.items():
+        assert ticker.symbol == symbol
+        assert isinstance(ticker.current_price, Decimal)
+        assert ticker.source is DataSource.REST
+        assert before <= ticker.received_at <= datetime.now(UTC)
+
+
+def test_all_tickers_of_a_quote_take_one_request_and_serve_single_questions_after_it(
+    scene: Make, upbit: FakeUpbit
+) -> None:
+    made, since = scene(), last_request(upbit)
+    tickers = made.rest.tickers_of_quote("KRW", deadline=soon())
+    assert len(tickers) == 289
+    assert {symbol.partition("-")[0] for symbol in tickers} == {"KRW"}
+    assert made.rest.tickers_of_quote("KRW", deadline=soon(), max_age=30) == tickers
+    assert made.rest.tickers(list(tickers), deadline=soon(), max_age=30) == tickers
+    assert len(upbit.requests(since=since)) == 1
+
+
+def test_books_are_trimmed_to_the_levels_asked(scene: Make, upbit: FakeUpbit) -> None:
+    made, since = scene(), last_request(upbit)
+    for levels in (7, 15, 11):
+        book = made.rest.orderbooks(["KRW-BTC"], levels=levels, deadline=soon(), max_age=30)["KRW-BTC"]
+        assert (len(book.asks), len(book.bids)) == (levels, levels)
+    assert len(upbit.requests(since=since)) == 1
+    grouped = made.rest.orderbooks(["KRW-BTC"], levels=5, level=10000, deadline=soon())["KRW-BTC"]
+    assert all(unit.price % 10000 == 0 for unit in grouped.asks)
+
+
+def test_trades_candles_and_markets_come_as_upbit_gives_them(scene: Make, upbit: FakeUpbit) -> None:
+    made = scene()
+    told = upbit.publish_trade("KRW-BTC", price=131_000_000, volume="0.01")
+    trades = made.rest.trades_page("KRW-BTC", count=5, deadline=soon())
+    assert trades[0].sequential_id == told["sequential_id"]
+    older = made.rest.trades_page("KRW-BTC", count=5, cursor=trades[0].sequential_id, deadline=soon())
+    assert trades[0].sequential_id not in {trade.sequential_id for trade in older}
+    candles = made.rest.candles_page("KRW-BTC", "1m", count=200, deadline=soon())
+    assert len(candles) == 200
+    assert candles == sorted(candles, key=lambda candle: candle.timestamp, reverse=True)
+    earlier = made.rest.candles_page("KRW-BTC", "1m", count=3, to=candles[-1].timestamp, deadline=soon())
+    assert earlier[0].timestamp < candles[-1].timestamp
+    markets = made.rest.markets(deadline=soon())
+    assert len(markets) == 855
+    assert all(market.warning is not None for market in markets)
+
+
+def test_fresh_answers_are_remembered_once_and_cached_ones_not_again(scene: Make) -> None:
+    made = scene()
+    for _ in range(3):
+        made.rest.tickers(["KRW-BTC"], deadline=soon(), max_age=30)
+        made.rest.trades_page("KRW-BTC", count=1, deadline=soon())
+    assert len([item for item in made.remembered if type(item).__name__ == "TickerData"]) == 1
+    assert len([item for item in made.remembered if type(item).__name__ == "TradeData"]) == 3
+
+
+def test_max_age_is_honoured(scene: Make, upbit: FakeUpbit) -> None:
+    made = scene()
+    old = made.rest.tickers(["KRW-XRP"], deadline=soon())["KRW-XRP"]
+    price = upbit.publish_trade("KRW-XRP")["price"]
+    assert made.rest.tickers(["KRW-XRP"], deadline=soon(), max_age=60)["KRW-XRP"] is old
+    assert made.rest.tickers(["KRW-XRP"], deadline=soon(), max_age=0)["KRW-XRP"].current_price == Decimal(price)
+    assert made.rest.tickers(["KRW-XRP"], deadline=soon(), max_age=60)["KRW-XRP"].current_price == Decimal(price)
+
+
+def test_bad_questions_are_refused_before_anything_is_sent(scene: Make, upbit: FakeUpbit) -> None:
+    made, since = scene(), last_request(upbit)
+    rest = made.rest
+    for ask in (
+        lambda: rest.tickers(["KRW-BTC", "krw-btc"], deadline=soon()),
+        lambda: rest.tickers(["KRW-BTC\n"], deadline=soon()),
+        lambda: rest.tickers_of_quote("krw", deadline=soon()),
+        lambda: rest.orderbooks(["KRW-BTC"], levels=0, deadline=soon()),
+        lambda: rest.orderbooks(["KRW-BTC"], levels=31, deadline=soon()),
+        lambda: rest.orderbooks(["KRW-BTC"], level=-1, deadline=soon()),
+        lambda: rest.orderbooks(["KRW-BTC"], level=True, deadline=soon()),
+        lambda: rest.trades_page("KRW-BTC", count=501, deadline=soon()),
+        lambda: rest.trades_page("KRW-BTC&x=1", count=1, deadline=soon()),
+        lambda: rest.candles_page("KRW-BTC", "7m", deadline=soon()),
+        lambda: rest.candles_page("KRW-BTC", "1m", count=10**9, deadline=soon()),
+    ):
+        with pytest.raises(InvalidRequestError):
+            ask()
+    assert rest.tickers([], deadline=soon()) == {}
+    assert upbit.requests(since=since) == []
+
+
+# --- merging ---
+
+
+def test_a_hundred_threads_that_ask_the_same_cost_one_request(
+    scene: Make, upbit: FakeUpbit, all_at_once: AllAtOnce
+) -> None:
+    made, since = scene(), last_request(upbit)
+    answers = all_at_once(100, lambda _: made.rest.tickers(["KRW-BTC"], deadline=soon()))
+    assert all(answer["KRW-BTC"].symbol == "KRW-BTC" for answer in answers)
+    assert len(upbit.requests(since=since)) == 1
+
+
+@pytest.mark.parametrize("kind", ["tickers", "orderbooks"])
+def test_a_hundred_threads_with_a_hundred_symbols_cost_at_most_two(
+    scene: Make, upbit: FakeUpbit, all_at_once: AllAtOnce, kind: str
+) -> None:
+    made, symbols = scene(), upbit.markets()[:100]
+    since = last_request(upbit)
+    ask = getattr(made.rest, kind)
+    answers = all_at_once(100, lambda n: ask([symbols[n]], deadline=soon()))
+    assert [list(answer) for answer in answers] == [[symbol] for symbol in symbols]
+    assert len(upbit.requests(since=since)) <= 2
+
+
+def test_equal_pages_share_one_call_and_everyone_owns_his_list(
+    scene: Make, upbit: FakeUpbit, all_at_once: AllAtOnce
+) -> None:
+    made, since = scene(), last_request(upbit)
+    upbit.rest_fault("/v1/candles*", mode="latency", latency=0.3)
+    pages = all_at_once(20, lambda _: made.rest.candles_page("KRW-BTC", "1m", count=10, deadline=soon()))
+    assert len(upbit.requests(since=since)) == 1
+    assert all(page == pages[0] for page in pages)
+    assert len({id(page) for page in pages}) == 20
+    assert made.rest.cache.stats().merged == 19
+
+
+def test_all_markets_in_one_question_are_split_and_all_there(scene: Make, upbit: FakeUpbit) -> None:
+    made, symbols = scene(), upbit.markets()
+    since = last_request(upbit)
+    assert list(made.rest.tickers(symbols, deadline=soon())) == symbols
+    requests = upbit.requests(since=since)
+    assert len(requests) == 3
+    assert max(len(request["query"]) if isinstance(request["query"], str) else 0 for request in requests) < 8192
+
+
+def test_a_list_waits_for_its_predecessor_but_not_for_ever(scene: Make, upbit: FakeUpbit) -> None:
+    made, since = scene(), last_request(upbit)
+    upbit.rest_fault("/v1/ticker", mode="hang")
+    outcomes: list[object] = []
+
+    def ask_into_the_void() -> None:
+        try:
+            made.rest.tickers(["KRW-BTC"], deadline=soon(2.0))
+        except UpbitBackboneError as error:
+            outcomes.append(error)
+
+    thread = spawn(ask_into_the_void, "test-void")
+    while not upbit.requests(since=since):
+        threading.Event().wait(0.01)
+    started = time.monotonic()
+    assert made.rest.tickers(["KRW-ETH"], deadline=soon())
+    assert time.monotonic() - started < 1.5
+    join_all([thread], soon())
+    assert len(outcomes) == 1
+
+
+def test_a_question_that_must_be_fresh_does_not_take_an_answer_that_was_under_way(
+    scene: Make, upbit: FakeUpbit
+) -> None:
+    made, since = scene(), last_request(upbit)
+    upbit.rest_fault("/v1/ticker", mode="latency", latency=0.5)
+    answers: list[Any] = []
+    thread = spawn(
+        lambda: answers.append(made.rest.tickers(["KRW-BTC"], deadline=soon())["KRW-BTC"].current_price), "test-early"
+    )
+    while not upbit.requests(since=since):
+        threading.Event().wait(0.01)
+    new = Decimal(upbit.publish_trade("KRW-BTC")["price"])
+    assert made.rest.tickers(["KRW-BTC"], deadline=soon(), max_age=0)["KRW-BTC"].current_price == new
+    join_all([thread], soon())
+    assert len(upbit.requests(since=since)) == 2
+
+
+# --- unknown markets ---
+
+
+def test_an_unknown_market_spoils_nobody_elses_answer(scene: Make, upbit: FakeUpbit) -> None:
+    made, since = scene(), last_request(upbit)
+    asked = ["KRW-BTC", "KRW-NOPE", "KRW-ETH", "KRW-NADA"]
+    assert list(made.rest.tickers(asked, deadline=soon())) == ["KRW-BTC", "KRW-ETH"]
+    assert len(upbit.requests(since=since)) == 3  # the list, the markets, the list without the unknown
+    assert list(made.rest.tickers(asked, deadline=soon())) == ["KRW-BTC", "KRW-ETH"]
+    assert made.rest.tickers(["KRW-NOPE"], deadline=soon()) == {}
+    assert len(upbit.requests(since=since)) == 3  # remembered
+    assert list(made.rest.orderbooks(asked, deadline=soon())) == ["KRW-BTC", "KRW-ETH"]
+    assert len(upbit.requests(since=since)) == 4
+
+
+def test_strangers_on_one_list_do_not_suffer_from_each_others_unknown_markets(
+    scene: Make, upbit: FakeUpbit, all_at_once: AllAtOnce
+) -> None:
+    made, symbols = scene(), upbit.markets()[:20]
+    since = last_request(upbit)
+    asked = [*symbols, "KRW-NOPE", "BTC-NOPE"]
+    answers = all_at_once(len(asked), lambda n: made.rest.tickers([asked[n]], deadline=soon()))
+    assert [list(answer) for answer in answers] == [[symbol] for symbol in symbols] + [[], []]
+    assert len(upbit.requests(since=since)) <= 6
+
+
+def test_without_a_market_list_the_culprit_is_found_by_halving(scene: Make, upbit: FakeUpbit) -> None:
+    made = scene(rest_attempts=1)
+    upbit.rest_fault("/v1/market/all", mode="status", status=500, times=None, seconds=30.0)
+    asked = ["KRW-BTC", "KRW-NOPE", "KRW-ETH"]
+    assert list(made.rest.tickers(asked, deadline=soon())) == ["KRW-BTC", "KRW-ETH"]
+    assert made.rest.tickers(["KRW-NOPE"], deadline=soon()) == {}
+
+
+def test_a_page_of_an_unknown_market_is_an_error_that_names_it(scene: Make) -> None:
+    made = scene()
+    for ask in (
+        lambda: made.rest.trades_page("KRW-NOPE", deadline=soon()),
+        lambda: made.rest.candles_page("KRW-NOPE", "1m", deadline=soon()),
+    ):
+        with pytest.raises(UnknownSymbolError, match="KRW-NOPE") as caught:
+            ask()
+        assert caught.value.symbols == ("KRW-NOPE",)
+
+
+# --- invalidation ---
+
+
+def test_an_answer_in_flight_never_survives_an_invalidation(scene: Make, upbit: FakeUpbit) -> None:
+    made, since = scene(), last_request(upbit)
+    upbit.rest_fault("/v1/ticker", mode="latency", latency=0.4)
+    first: list[Any] = []
+    thread = spawn(lambda: first.append(made.rest.tickers(["KRW-BTC"], deadline=soon())), "test-first")
+    while not upbit.requests(since=since):
+        threading.Event().wait(0.01)
+    made.rest.cache.invalidate_cache("KRW-BTC")
+    made.rest.tickers(["KRW-BTC"], deadline=soon())  # neither joins the old one nor finds it in the cache
+    join_all([thread], soon())
+    assert len(upbit.requests(since=since)) == 2
+    assert len(first) == 1
+    made.rest.tickers(["KRW-BTC"], deadline=soon(), max_age=30)
+    assert len(upbit.requests(since=since)) == 2
+
+
+# --- bulkheads and priorities ---
+
+
+def test_hanging_candles_never_delay_tickers(scene: Make, upbit: FakeUpbit) -> None:
+    made = scene()
+    upbit.rest_fault("/v1/candles*", mode="hang", times=None, seconds=30.0)
+
+    def hang(number: int) -> None:
+        with pytest.raises(UpbitBackboneError):
+            made.rest.candles_page("KRW-BTC", "1m", count=number + 1, deadline=soon(2.0))
+
+    threads = [spawn(lambda n=n: hang(n), f"test-hang-{n}") for n in range(16)]
+    slowest = 0.0
+    for _ in range(6):
+        started = time.monotonic()
+        made.rest.tickers(["KRW-BTC"], deadline=soon(), max_age=0)
+        slowest = max(slowest, time.monotonic() - started)
+    assert slowest < 0.5
+    assert join_all(threads, soon()) == []
+
+
+def test_an_urgent_question_overtakes_those_that_wait(scene: Make, upbit: FakeUpbit) -> None:
+    made = scene(rest_workers_per_group=2)
+    order: list[str] = []
+
+    def ask(name: str, count: int, priority: Priority) -> None:
+        made.rest.candles_page("KRW-BTC", "1m", count=count, deadline=soon(20), priority=priority)
+        order.append(name)
+
+    threads = [spawn(lambda n=n: ask(f"low-{n}", n + 1, Priority.LOW), f"test-low-{n}") for n in range(24)]
+    while made.rest.stats()[1].waiting < 10:
+        threading.Event().wait(0.005)
+    ask("high", 100, Priority.HIGH)
+    position = order.index("high")
+    assert join_all(threads, soon(30)) == []
+    assert position < 23
+    assert len(order) == 25
+
+
+# --- about itself ---
+
+
+def test_the_clock_offset_is_within_the_resolution_of_the_date_header(scene: Make) -> None:
+    made = scene()
+    assert made.rest.clock_offset is None
+    for _ in range(3):
+        made.rest.tickers(["KRW-BTC"], deadline=soon(), max_age=0)
+    assert abs(made.rest.clock_offset) <= 1.0
+
+
+def test_stats_tell_requests_bytes_and_limits_of_every_group(scene: Make) -> None:
+    made = scene()
+    made.rest.tickers(["KRW-BTC"], deadline=soon())
+    stats = {each.group: each for each in made.rest.stats()}
+    assert set(stats) == {"market", "candle", "trade", "ticker", "orderbook"}
+    ticker = stats["ticker"]
+    assert (ticker.requests, ticker.failures, ticker.granted, ticker.breaker) == (1, 0, 1, "closed")
+    assert ticker.bytes > 100
+    assert ticker.limit_per_second == 10.0
+
+
+def test_closing_ends_every_question_and_every_thread_at_once(scene: Make, upbit: FakeUpbit) -> None:
+    made = scene()
+    upbit.rest_fault("*", mode="hang", times=None, seconds=30.0)
+    outcomes: list[object] = []
+
+    def ask(number: int) -> None:
+        try:
+            made.rest.candles_page("KRW-BTC", "1m", count=number + 1, deadline=soon(20))
+        except UpbitBackboneError as error:
+            outcomes.append(error)
+
+    threads = [spawn(lambda n=n: ask(n), f"test-open-{n}") for n in range(30)]
+    while made.rest.stats()[1].granted < 2:
+        threading.Event().wait(0.01)
+    started = time.monotonic()
+    assert made.rest.close(soon(2.0)) == []
+    assert join_all(threads, soon(2.0)) == []
+    assert time.monotonic() - started < 1.5
+    assert len(outcomes) == 30
+    with pytest.raises(ClosedError):
+        made.rest.tickers(["KRW-BTC"], deadline=soon())
+    assert made.rest.close(soon()) == []
+    assert repr(made.rest).endswith(" closed>")
