@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final
 
 from .._concurrency import Clock, Deadline, spawn
-from ..errors import NetworkError, RateLimitError, RequestTimeoutError, UpbitBackboneError, one_line
+from ..errors import NetworkError, UpbitBackboneError, one_line
 from ..models.events import ConnectionState
 from ..models.pulse import Pulse
 from ..models.report import SessionStats
@@ -89,6 +89,10 @@ class Session:
     @property
     def pulse(self) -> Pulse:
         return self._lifecycle.pulse
+
+    @property
+    def state(self) -> ConnectionState:
+        return self._lifecycle.state
 
     def start(self) -> None:
         """Begin; NetworkError if the system has no thread to give, after which the session is closed."""
@@ -218,8 +222,8 @@ class Session:
         deadline = Deadline.after(ACQUIRE_SECONDS, self._now)
         try:
             self._with.acquire_connect(deadline)
-        except (RateLimitError, RequestTimeoutError) as error:
-            return on.OpenDeferred(error)
+        except UpbitBackboneError as error:
+            return None if self._stop.is_set() else on.OpenDeferred(error)
         if self._stop.is_set():
             return None
         deadline = Deadline.after(self._with.connect_seconds, self._now)

@@ -67,7 +67,8 @@ class SilenceWatch:
         """REST's answer: True starts the last moment of grace."""
         asked_at, self._probe_at = self._probe_at, None
         if asked_at is not None and verdict is True and self._data_at < asked_at:
-            self._stalled_at = now + GRACE_SECONDS
+            # Further answers, which may come sooner than the grace ends, must not prolong it.
+            self._stalled_at = min(self._stalled_at, now + GRACE_SECONDS)
 
     def is_stalled(self, now: float) -> bool:
         """Whether the stall is proven now."""
