@@ -32,7 +32,7 @@ from .history import CandleHistory
 log = logging.getLogger("upbit_backbone")
 
 MAX_SIZE: Final = 100_000
-VERIFY_EVERY_SECONDS: Final = 30.0  # closed candles are checked with REST at most this often, in one request
+VERIFY_EVERY_SECONDS: Final = 10.0  # closed candles are checked with REST at most this often, in one request
 VERIFY_SPREAD_SECONDS: Final = 5.0  # and not by all series in the same second
 RETRY_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 CLOSE_SECONDS: Final = 1.5

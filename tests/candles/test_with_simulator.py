@@ -1,0 +1,147 @@
+"""Candles and trades through the whole stack, over real sockets, with Upbit's limits and faults."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from upbit_backbone._concurrency import Deadline
+from upbit_backbone.backbone import MarketDataBackbone
+from upbit_backbone.candles.history import CandleHistory
+from upbit_backbone.candles.series import CandleSeries
+from upbit_backbone.candles.trades_history import TradesHistory
+from upbit_backbone.channels.rest import RestChannel
+from upbit_backbone.config import BackboneConfig
+from upbit_backbone.models.market import CandleData
+from upbit_backbone.models.timeframe import TIMEFRAMES, timeframe_of
+from upbit_backbone.resilience.rate_limiter import RateLimiter
+from upbit_backbone.simulator import FakeUpbit
+
+pytestmark = pytest.mark.slow
+PATIENCE = 40.0
+
+
+@pytest.fixture(scope="module")
+def upbit() -> Iterator[FakeUpbit]:
+    with FakeUpbit(seed=5, trades_per_second=0, markets=["KRW-BTC", "BTC-ETH"]) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def rest(upbit: FakeUpbit) -> Iterator[RestChannel]:
+    config = BackboneConfig(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url)
+    channel = RestChannel(config, limiter=RateLimiter(upbit.rest_url))
+    yield channel
+    upbit.clear_faults()
+    upbit.set_limit("candle", 10)
+    assert channel.close(Deadline.after(2.0)) == []
+
+
+def clock_of(upbit: FakeUpbit) -> Callable[[], datetime]:
+    return lambda: datetime.fromtimestamp(upbit.now_ms() / 1000, UTC)
+
+
+def one_by_one(upbit: FakeUpbit, symbol: str, timeframe: str, count: int) -> list[CandleData]:
+    """The plainest pager there is, with the limits switched off."""
+    upbit.set_limit("candle", 1_000)
+    config = BackboneConfig(rest_url=upbit.rest_url)
+    rest = RestChannel(config, limiter=RateLimiter(f"reference {upbit.rest_url}", per_second=1_000))
+    rows: list[CandleData] = []
+    to = None
+    while len(rows) < count:
+        page = rest.candles_page(symbol, timeframe, count=200, to=to, deadline=Deadline.after(20.0))
+        if not page:
+            break
+        rows.extend(page)
+        to = page[-1].timestamp
+    assert rest.close(Deadline.after(2.0)) == []
+    upbit.set_limit("candle", 10)
+    return rows[:count][::-1]
+
+
+@pytest.mark.parametrize(("symbol", "timeframe"), [("KRW-BTC", "1m"), ("BTC-ETH", "5m")])
+def test_ten_thousand_candles_with_holes_a_429_and_a_cut_are_the_reference_rows(
+    upbit: FakeUpbit, rest: RestChannel, symbol: str, timeframe: str
+) -> None:
+    history = CandleHistory(rest.candles_page, exchange_now=clock_of(upbit))
+    troubles = iter([lambda: upbit.rest_fault("/v1/candles/*", status=429), lambda: upbit.drop_connections("rst")])
+
+    def trouble(done: int, total: int | None) -> None:
+        if done in range(2_000, 2_400) or done in range(6_000, 6_400):
+            next(troubles, lambda: None)()
+
+    to = clock_of(upbit)()
+    rows = history.get(symbol, timeframe, count=10_000, to=to, progress=trouble, timeout=60.0)
+    assert next(troubles, None) is None, "both troubles happened"
+    assert len(rows) == 10_000
+    reference = one_by_one(upbit, symbol, timeframe, 10_001)
+    assert rows == [row for row in reference if row.timestamp < to][-10_000:]
+    assert history.close(Deadline.after(2.0)) == []
+
+
+@pytest.mark.parametrize("unit", TIMEFRAMES, ids=str)
+def test_every_unit_starts_where_the_table_says(upbit: FakeUpbit, rest: RestChannel, unit: Any) -> None:
+    history = CandleHistory(rest.candles_page, exchange_now=clock_of(upbit))
+    rows = history.get("KRW-BTC", unit, count=30)
+    starts = [row.timestamp for row in rows]
+    assert starts == sorted(set(starts))
+    assert [unit.floor(start) for start in starts] == starts
+    assert history.close(Deadline.after(2.0)) == []
+
+
+def test_trades_of_two_days_are_complete_and_unique(upbit: FakeUpbit, rest: RestChannel) -> None:
+    history = TradesHistory(rest.trades_page, exchange_now=clock_of(upbit))
+    count = len(history.get("KRW-BTC", days_ago=0)) + 700
+    trades = history.get("KRW-BTC", count=count, timeout=120.0)
+    assert len(trades) == count
+    assert len({trade.sequential_id for trade in trades}) == count
+    assert [trade.timestamp for trade in trades] == sorted(trade.timestamp for trade in trades)
+    assert len({trade.timestamp.date() for trade in trades}) >= 2
+
+
+def prices(row: CandleData) -> tuple[object, ...]:
+    return (row.timestamp, row.open_price, row.high_price, row.low_price, row.close_price, row.volume)
+
+
+def test_series_of_all_kinds_survive_cuts_over_midnight_and_equal_rest() -> None:
+    start = "2026-11-22T23:59:50Z"  # a Sunday: day, week and all smaller units turn over
+    with (
+        FakeUpbit(seed=6, trades_per_second=30, markets=["KRW-BTC"], start_time=start) as upbit,
+        MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url) as market,
+    ):
+        every = [market.candle_series("KRW-BTC", word, size=60) for word in ("1s", "1m", "1h", "1d", "1w", "1M")]
+        pause = threading.Event()
+        for hurt in (
+            lambda: upbit.drop_sessions("rst"),
+            lambda: upbit.close_sessions(1001),
+            lambda: upbit.refuse(4.0),
+        ):
+            pause.wait(3.0)
+            hurt()
+        pause.wait(8.0)
+        stop, deadline = upbit.now_ms(), Deadline.after(PATIENCE)
+        asker = RestChannel(BackboneConfig(rest_url=upbit.rest_url), limiter=RateLimiter(upbit.rest_url))
+        expected = [closed_before(asker, series.timeframe, stop) for series in every]
+        assert asker.close(Deadline.after(2.0)) == []
+        while wrong := [one for one, rows in zip(every, expected, strict=True) if not has_all(one, rows)]:
+            assert not deadline.expired, f"{wrong} do not equal REST"
+            pause.wait(0.5)
+        assert [series.last_error for series in every] == [None] * len(every)
+
+
+def closed_before(asker: RestChannel, word: str, moment_ms: int) -> list[tuple[object, ...]]:
+    """What REST says of the candles that were over some seconds before `moment_ms`."""
+    unit = timeframe_of(word)
+    rows = asker.candles_page("KRW-BTC", word, count=50, deadline=Deadline.after(20.0))
+    moment = datetime.fromtimestamp(moment_ms / 1000 - 1.0, UTC)
+    return [prices(row) for row in rows if unit.next_start(row.timestamp) <= moment]
+
+
+def has_all(series: CandleSeries, expected: list[tuple[object, ...]]) -> bool:
+    known = {row.timestamp: prices(row) for row in series.candles}
+    first = min(known)
+    return all(known.get(row[0]) == row for row in expected if row[0] >= first)  # type: ignore[operator]
