@@ -1,12 +1,11 @@
 """What one REST call costs: plain `requests.Session.get`, our transport alone, and a whole question to the backbone.
 
-One question after the other, a new symbol each, so that neither cache nor merging help; limits are lifted on both
-sides. CPU counts all threads of this process.
+One question after the other, about one symbol, and none may be older than its question, so that neither cache nor
+stream answers; limits are lifted on both sides. CPU counts all threads of this process.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 
@@ -14,7 +13,7 @@ import requests
 
 from benchmarks.measuring import percentile, time_calls
 from benchmarks.options import Options
-from benchmarks.servers import some_markets, upbit
+from benchmarks.servers import upbit
 from benchmarks.table import Figure
 from upbit_backbone import DataStrategy, MarketDataBackbone
 from upbit_backbone._concurrency import Deadline
@@ -22,6 +21,7 @@ from upbit_backbone.wire.endpoints import tickers
 from upbit_backbone.wire.rest_transport import RestTransport
 
 TITLE = "REST call (one ticker)"
+SYMBOL = "KRW-BTC"
 CALLS = 1000
 NO_LIMIT = 1_000_000
 SHARE = 0.6
@@ -32,14 +32,13 @@ def run(options: Options) -> list[Figure]:
     calls = options.count(CALLS)
     costs: dict[str, tuple[float, float]] = {}
     with upbit(rest_limit=NO_LIMIT) as fake:
-        symbols = itertools.cycle(some_markets(fake, 200))
         with requests.Session() as session:
             session.trust_env = False
-            url = f"{fake.rest_url}/v1/ticker?markets="
-            costs[REFERENCE] = _cost(lambda: session.get(url + next(symbols), timeout=5).json(), calls)
+            url = f"{fake.rest_url}/v1/ticker?markets={SYMBOL}"
+            costs[REFERENCE] = _cost(lambda: session.get(url, timeout=5).json(), calls)
         transport = RestTransport(fake.rest_url)
         costs["upbit_backbone, transport alone"] = _cost(
-            lambda: transport.get(tickers([next(symbols)]), Deadline.after(5)), calls
+            lambda: transport.get(tickers([SYMBOL]), Deadline.after(5)), calls
         )
         transport.close()
         for words, window in (("no merging window", 1e-6), ("default merging window", None)):
@@ -51,7 +50,7 @@ def run(options: Options) -> list[Figure]:
                 market.get_markets()
                 ask = market.get_ticker
                 costs[f"upbit_backbone, {words}"] = _cost(
-                    lambda ask=ask: ask(next(symbols), strategy=DataStrategy.REST_ONLY), calls
+                    lambda ask=ask: ask(SYMBOL, strategy=DataStrategy.REST_ONLY), calls
                 )
     figures = []
     base_wall, base_cpu = costs[REFERENCE]

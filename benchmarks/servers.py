@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,19 @@ def upbit(**switches: Any) -> Iterator[FakeUpbit]:
     unlimited = {"connect_limit": 1000, "message_limit_second": 1000, "message_limit_minute": 100_000}
     settings = {"trades_per_second": 0.0, **unlimited, **switches}
     with FakeUpbit(**settings) as fake:
+        _warm(fake)
         yield fake
+
+
+def _warm(fake: FakeUpbit) -> None:
+    """The simulator makes up a market's past when it is first asked; that must not count for anybody."""
+    host, _, port = fake.rest_url.removeprefix("http://").partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    for path in ("/v1/market/all?is_details=true", "/v1/ticker/all?quote_currencies=KRW,BTC,USDT"):
+        connection.request("GET", path)
+        connection.getresponse().read()
+    connection.close()
+    fake.inject("clear_wire_log")
 
 
 def some_markets(fake: FakeUpbit, count: int = 20) -> tuple[str, ...]:
