@@ -108,17 +108,18 @@ def stall(world: World) -> None:
     line.is_mute = True
     line.unpictured |= line.missed.keys()
     line.missed.clear()
-    world.later(0.5, _await_missed, world, line, isolated)
+    world.later(0.5, _await_missed, world, line, world.stirred if isolated else None)
 
 
-def _await_missed(world: World, line: Line, isolated: bool) -> None:
+def _await_missed(world: World, line: Line, stirred: int | None) -> None:
     if line is not world.line:
         return
     if not line.missed:
-        world.later(0.5, _await_missed, world, line, isolated)
+        world.later(0.5, _await_missed, world, line, stirred)
         return
+    stands_alone = stirred == world.stirred
     world.disturb(STALL)
-    if isolated:
+    if stands_alone:
         world.measure("stall", STALL_BOUND, min(line.missed.values()))
 
 
@@ -231,6 +232,7 @@ def slow_network(world: World) -> None:
 
     world.later(60.0, over)
     world.measured = None
+    world.stirred += 1
     world.must_be_ok_at = max(world.must_be_ok_at, world.now + 62.0)
 
 
@@ -239,6 +241,7 @@ def starve(world: World) -> None:
     seconds = world.random.uniform(0.5, 12.0)
     world.must_be_ok_at = max(world.must_be_ok_at, world.now) + seconds + 1.0
     world.measured = None
+    world.stirred += 1
     world.starve(seconds)
 
 
