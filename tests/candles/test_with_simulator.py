@@ -59,6 +59,7 @@ def one_by_one(upbit: FakeUpbit, symbol: str, timeframe: str, count: int) -> lis
         rows.extend(page)
         to = page[-1].timestamp
     assert rest.close(Deadline.after(2.0)) == []
+    threading.Event().wait(1.1)  # until Upbit's sliding second has forgotten these
     upbit.set_limit("candle", 10)
     return rows[:count][::-1]
 
