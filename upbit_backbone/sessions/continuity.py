@@ -184,7 +184,9 @@ class TradeFlow(Flow[TradeData]):
         return is_too_late
 
     def _is_last(self, item: TradeData) -> bool:
-        return self.last is not None and item.sequential_id == self.last.sequential_id
+        # Only a snapshot says "this is the latest": a realtime frame may be one the server sends twice.
+        is_the_latest = item.stream_type is not StreamType.REALTIME
+        return is_the_latest and self.last is not None and item.sequential_id == self.last.sequential_id
 
     def _is_hole_before(self, item: TradeData) -> bool:
         return True  # it happened while we were away; others may have, too

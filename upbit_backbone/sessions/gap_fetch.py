@@ -39,9 +39,9 @@ class Fetch(Generic[T]):
 class TradeFetch(Fetch[TradeData]):
     """Pages by cursor through one UTC day after the other, back to the hole's floor.
 
-    Nothing depends on what day it is, or on it staying the same: a page without a new trade ends its day, and a day is
-    looked at twice rather than not at all. `is_behind` holds as long as REST has not shown what the stream has shown:
-    then it may lack others, too.
+    Nothing depends on what day it is, or on it staying the same: an empty page ends its day, and when midnight passes
+    between two pages, a day is paged through again rather than not at all. `is_behind` holds as long as REST has not
+    shown what the stream has shown: then it may lack others, too.
     """
 
     def __init__(self, hole: Hole[TradeData], most: int) -> None:
@@ -52,6 +52,7 @@ class TradeFetch(Fetch[TradeData]):
         self._in_range = 0
         self._ids: set[int | None] = set()
         self._cursor: int | None = None
+        self._cursors: set[int | None] = set()  # used on this day
         self._days_ago = 0
         # One more than lie between, because midnight may have passed since.
         self._days = (hole.first.timestamp.date() - hole.floor.date()).days + 1
@@ -65,20 +66,22 @@ class TradeFetch(Fetch[TradeData]):
         self._in_range += sum(self.floor <= trade.timestamp <= self._ceiling for trade in fresh)
         if self.is_behind:
             self.is_behind = not any(self._is_first_or_later(trade) for trade in fresh)
-        if not fresh:
+        if not page or page[-1].sequential_id in self._cursors:
             self._go_a_day_back()
-        elif fresh[-1].timestamp < self.floor - SHUFFLE:
+        elif page[-1].timestamp < self.floor - SHUFFLE:
             self._end()
         elif self._in_range > self._most:
             self._end(f"more than {self._most} trades are missing")
         else:
-            self._cursor = fresh[-1].sequential_id
+            self._cursor = page[-1].sequential_id
+            self._cursors.add(self._cursor)
 
     def _is_first_or_later(self, trade: TradeData) -> bool:
         return trade.sequential_id == self._first.sequential_id or trade.timestamp > self._first.timestamp
 
     def _go_a_day_back(self) -> None:
         self._cursor = None
+        self._cursors.clear()
         if self._days_ago >= self._days:
             self._end()
         elif self._days_ago >= KEPT_DAYS:

@@ -1,0 +1,653 @@
+"""Breaks lose nothing that REST still has, repeat nothing, keep the order, and never go unreported."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from upbit_backbone._concurrency import Deadline
+from upbit_backbone.errors import NetworkError, UnknownSymbolError
+from upbit_backbone.models.enums import DataSource, DataType, Priority, StreamType
+from upbit_backbone.models.events import Event, GapEvent
+from upbit_backbone.models.market import CandleData, TradeData
+from upbit_backbone.models.topic import Topic
+from upbit_backbone.sessions.continuity import SHUFFLE, Line
+from upbit_backbone.sessions.gap_repair import PARKED_SECONDS, PATIENCE_SECONDS, GapRepair
+
+BTC = Topic(DataType.TRADE, "KRW-BTC")
+MINUTES = Topic(DataType.CANDLE_1M, "KRW-BTC")
+BEFORE_MIDNIGHT = datetime(2026, 3, 1, 23, 59, 50, tzinfo=UTC)
+
+
+class ManualClock:
+    """Stands still; a repair that pauses moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> datetime:
+        return BEFORE_MIDNIGHT + timedelta(seconds=self.now - 1000.0)
+
+
+def make_trade(number: int, moment: datetime, source: DataSource = DataSource.WEBSOCKET, **more: Any) -> TradeData:
+    return TradeData("KRW-BTC", Decimal(number + 1), Decimal(1), None, moment, number, source, **more)
+
+
+@dataclass
+class Exchange:
+    """Trades in the exchange's own order, and the REST list made of them."""
+
+    trades: list[TradeData] = field(default_factory=list)
+    page_size: int = 500
+    today: datetime = BEFORE_MIDNIGHT
+    calls: int = 0
+    failures: list[Exception] = field(default_factory=list)
+    during_page: Callable[[], None] = lambda: None
+
+    def trade(self, number: int, moment: datetime) -> TradeData:
+        made = make_trade(number, moment)
+        self.trades.append(made)
+        self.today = max(self.today, moment)
+        return made
+
+    def page(
+        self,
+        symbol: str,
+        *,
+        count: int,
+        cursor: int | None = None,
+        days_ago: int | None = None,
+        deadline: Deadline,
+        priority: Priority,
+    ) -> Sequence[TradeData]:
+        self.calls += 1
+        self.during_page()
+        if self.failures:
+            raise self.failures.pop(0)
+        day = (self.today - timedelta(days=days_ago or 0)).date()
+        newest_first = sorted(enumerate(self.trades), key=lambda each: (each[1].timestamp, each[0]), reverse=True)
+        of_day = [trade for _, trade in newest_first if trade.timestamp.date() == day]
+        if cursor is not None:
+            ids = [trade.sequential_id for trade in of_day]
+            of_day = of_day[ids.index(cursor) + 1 :] if cursor in ids else []
+        return [
+            make_trade(trade.sequential_id or 0, trade.timestamp, DataSource.REST)
+            for trade in of_day[: min(count, self.page_size)]
+        ]
+
+
+class Bench:
+    """A repair whose jobs are run by the test, and what it delivered."""
+
+    def __init__(self, exchange: Exchange | None = None, **options: Any) -> None:
+        self.exchange = exchange or Exchange()
+        self.clock = ManualClock()
+        self.delivered: list[Any] = []
+        self.events: list[Event] = []
+        self.jobs: list[Callable[[], None]] = []
+        self.candles: list[CandleData] = []
+        self.after_publish: Callable[[], None] = lambda: None
+        self.repair = GapRepair(
+            trades_page=self.exchange.page,
+            candles_page=self.candles_page,
+            publish=self.publish,
+            emit=self.events.append,
+            run_job=self.jobs.append,
+            clock=self.clock,
+            **options,
+        )
+        self.repair._wake.wait = self.pass_time  # type: ignore[method-assign, assignment]
+        self.line = Line("ws-1", 0)
+
+    def pass_time(self, timeout: float | None = None) -> bool:
+        self.clock.now += timeout or 0.0
+        return False
+
+    def candles_page(self, symbol: str, timeframe: str, *, count: int, to: Any = None, **_: Any) -> list[CandleData]:
+        newest_first = sorted(self.candles, key=lambda each: each.timestamp, reverse=True)
+        return [each for each in newest_first if to is None or each.timestamp < to][:count]
+
+    def publish(self, topic: Topic, items: list[Any]) -> None:
+        self.delivered.extend(items)
+        callback, self.after_publish = self.after_publish, lambda: None
+        callback()
+
+    def connect(self, topic: Topic = BTC) -> None:
+        self.line = Line("ws-1", self.line.epoch + 1)
+        self.repair.subscribed(self.line, [topic])
+
+    def lose(self, topic: Topic = BTC) -> None:
+        self.repair.interrupted(self.line, [topic])
+
+    def come(self, *items: Any, topic: Topic = BTC) -> None:
+        for item in items:
+            self.delivered.extend(self.repair.arrived(topic, item, self.line, self.clock.now))
+        self.repair.work_if_needed()
+
+    def work(self) -> None:
+        while self.jobs:
+            self.jobs.pop(0)()
+
+    @property
+    def ids(self) -> list[int | None]:
+        return [trade.sequential_id for trade in self.delivered]
+
+    @property
+    def gaps(self) -> list[GapEvent]:
+        return [event for event in self.events if isinstance(event, GapEvent)]
+
+
+def at(second: float) -> datetime:
+    return BEFORE_MIDNIGHT + timedelta(seconds=second)
+
+
+def broken_stream(outage: range = range(3, 6), **options: Any) -> Bench:
+    """Trades 0 … 9, one per second; those of `outage` happen while the line is down; 6 is the first to come after."""
+    bench = Bench(**options)
+    trades = [bench.exchange.trade(number, at(number)) for number in range(10)]
+    bench.connect()
+    bench.come(*trades[: outage.start])
+    bench.lose()
+    bench.connect()
+    bench.come(*trades[outage.stop :])
+    return bench
+
+
+def test_what_was_missed_is_delivered_before_what_came_after_with_a_receipt() -> None:
+    bench = broken_stream()
+    assert bench.ids == [0, 1, 2]  # the rest is parked
+    assert bench.repair.is_repairing(BTC)
+    bench.work()
+    assert bench.ids == list(range(10))
+    assert [trade.is_backfilled for trade in bench.delivered] == [False] * 3 + [True] * 3 + [False] * 4
+    assert [trade.source for trade in bench.delivered[3:6]] == [DataSource.REST] * 3
+    (gap,) = bench.gaps
+    assert (gap.symbol, gap.type, gap.recovered, gap.complete) == ("KRW-BTC", DataType.TRADE, 3, True)
+    assert (gap.start, gap.end) == (at(2), at(6))
+    assert not bench.repair.is_repairing(BTC)
+    bench.come(bench.exchange.trade(10, at(10)))
+    assert bench.ids == list(range(11))
+
+
+def test_over_midnight_both_days_are_asked() -> None:
+    bench = Bench(Exchange(page_size=2))
+    trades = [bench.exchange.trade(number, at(number * 2)) for number in range(12)]  # midnight lies at 10 s
+    bench.connect()
+    bench.come(*trades[:2])
+    bench.lose()
+    bench.connect()
+    bench.come(*trades[10:])
+    bench.work()
+    assert bench.ids == list(range(12))
+    assert bench.gaps[0].complete
+
+
+def test_midnight_passing_before_the_repair_begins() -> None:
+    bench = Bench()
+    trades = [bench.exchange.trade(number, at(number)) for number in range(10)]
+    bench.connect()
+    bench.come(*trades[:3])
+    bench.lose()
+    bench.connect()
+    bench.come(*trades[6:])
+    bench.exchange.today = at(11)  # the day of all these trades is yesterday now
+    bench.work()
+    assert bench.ids == list(range(10))
+    assert bench.gaps[0].complete
+
+
+def test_nothing_happened_meanwhile_nothing_is_asked() -> None:
+    bench = Bench()
+    trades = [bench.exchange.trade(number, at(number)) for number in range(3)]
+    bench.connect()
+    bench.come(*trades)
+    bench.lose()
+    bench.connect()
+    bench.come(trades[2])  # the snapshot
+    bench.come(bench.exchange.trade(3, at(3)))
+    assert (bench.ids, bench.exchange.calls, bench.jobs) == ([0, 1, 2, 3], 0, [])
+
+
+def test_only_one_trade_was_missed_and_the_snapshot_brought_it() -> None:
+    bench = broken_stream(outage=range(3, 3))
+    bench.work()
+    assert bench.ids == list(range(10))
+    assert bench.gaps == []
+
+
+def test_an_old_snapshot_replayed_does_not_hide_the_hole_behind_it() -> None:
+    bench = Bench()
+    trades = [bench.exchange.trade(number, at(number)) for number in range(10)]
+    bench.connect()
+    bench.come(*trades[:4])
+    bench.lose()
+    bench.connect()
+    bench.come(trades[1])  # seen, but not the last one seen
+    bench.come(*trades[7:])
+    bench.work()
+    assert bench.ids == list(range(10))
+
+
+def test_repeats_are_not_delivered_and_counted() -> None:
+    bench = Bench()
+    trades = [bench.exchange.trade(number, at(number)) for number in range(5)]
+    bench.connect()
+    bench.come(*trades, trades[1], trades[4])
+    assert bench.ids == list(range(5))
+    assert bench.repair.counts()["repeated"] == 2
+
+
+def test_late_ids_are_delivered_as_they_come() -> None:
+    bench = Bench()
+    moments = {3: 1.0, 1: 1.1, 2: 1.1, 0: 0.9}
+    bench.connect()
+    bench.come(*(bench.exchange.trade(number, at(second)) for number, second in moments.items()))
+    assert bench.ids == [3, 1, 2, 0]
+
+
+def test_a_second_snapshot_on_the_same_line_is_checked_too() -> None:
+    bench = Bench()
+    trades = [bench.exchange.trade(number, at(number)) for number in range(6)]
+    bench.connect()
+    bench.come(*trades[:2])
+    bench.repair.subscribed(bench.line, [BTC])  # the full set was sent again
+    bench.come(trades[2])  # still from before
+    assert bench.ids == [0, 1, 2]
+    snapshot = make_trade(5, at(5), stream_type=StreamType.SNAPSHOT)
+    bench.come(snapshot)
+    bench.work()
+    assert bench.ids == list(range(6))
+
+
+def test_a_line_that_breaks_again_during_the_repair_makes_one_longer_hole() -> None:
+    bench = Bench(Exchange(page_size=3))
+    trades = [bench.exchange.trade(number, at(number / 10)) for number in range(30)]
+    bench.connect()
+    bench.come(*trades[:3])
+    bench.lose()
+    bench.connect()
+    bench.come(*trades[8:10])
+
+    def break_again() -> None:
+        bench.exchange.during_page = lambda: None
+        bench.lose()
+        bench.connect()
+        bench.come(*trades[20:])
+
+    bench.exchange.during_page = break_again
+    bench.work()
+    assert bench.ids == list(range(30))
+    assert sum(gap.recovered for gap in bench.gaps) == 15
+    assert all(gap.complete for gap in bench.gaps)
+
+
+def test_a_line_that_breaks_while_the_repair_is_being_delivered() -> None:
+    bench = Bench()
+    trades = [bench.exchange.trade(number, at(number * 3)) for number in range(30)]
+    bench.connect()
+    bench.come(*trades[:3])
+    bench.lose()
+    bench.connect()
+    bench.come(*trades[8:10])
+
+    def break_again() -> None:
+        bench.come(trades[10])
+        bench.lose()
+        bench.connect()
+        bench.come(*trades[20:])
+
+    bench.after_publish = break_again
+    bench.work()
+    assert bench.ids == list(range(30))
+    assert len(bench.gaps) == 2
+
+
+def test_rest_that_fails_for_a_while_is_asked_again() -> None:
+    bench = broken_stream()
+    bench.exchange.failures = [NetworkError("refused")] * 7
+    bench.work()
+    assert bench.ids == list(range(10))
+    assert bench.gaps[0].complete
+
+
+def test_rest_that_stays_down_costs_the_hole_but_not_the_live_trades_nor_the_receipt() -> None:
+    bench = broken_stream()
+    bench.exchange.failures = [NetworkError("refused")] * 1000
+    began = bench.clock.now
+    bench.work()
+    assert PATIENCE_SECONDS - 5 < bench.clock.now - began < PATIENCE_SECONDS + 5
+    assert bench.ids == [0, 1, 2, 6, 7, 8, 9]
+    (gap,) = bench.gaps
+    assert (gap.start, gap.end, gap.recovered, gap.complete) == (at(2), at(6), 0, False)
+    assert "refused" in gap.reason
+
+
+def test_while_the_line_is_down_again_patience_has_no_end() -> None:
+    bench = broken_stream()
+    bench.lose()
+    bench.exchange.failures = [NetworkError("refused")] * 200
+    bench.work()
+    assert bench.clock.now - 1000.0 > 2 * PATIENCE_SECONDS
+    assert bench.ids == list(range(10))
+
+
+def test_what_can_never_be_had_is_given_up_at_once() -> None:
+    bench = broken_stream()
+    bench.exchange.failures = [UnknownSymbolError("delisted")]
+    bench.work()
+    assert bench.ids == [0, 1, 2, 6, 7, 8, 9]
+    assert not bench.gaps[0].complete
+
+
+def test_whatever_breaks_there_is_a_receipt() -> None:
+    bench = broken_stream()
+    bench.exchange.failures = [ZeroDivisionError("a bug of ours")]
+    bench.work()
+    assert bench.ids == [0, 1, 2, 6, 7, 8, 9]
+    assert "ZeroDivisionError" in bench.gaps[0].reason
+
+
+def test_a_hole_too_large_gives_its_newest_part_and_says_so() -> None:
+    bench = Bench(Exchange(page_size=10), max_trades=40)
+    trades = [bench.exchange.trade(number, at(number / 100)) for number in range(500)]
+    bench.connect()
+    bench.come(*trades[:10])
+    bench.lose()
+    bench.connect()
+    bench.come(*trades[490:])
+    bench.work()
+    (gap,) = bench.gaps
+    assert not gap.complete
+    assert "more than 40" in gap.reason
+    assert bench.ids[:10] == list(range(10))
+    assert bench.ids[10:] == list(range(490 - gap.recovered, 500))
+    assert gap.recovered >= 40 - 10
+
+
+def test_a_rest_that_lags_behind_is_waited_for() -> None:
+    bench = broken_stream()
+    everything = list(bench.exchange.trades)
+    bench.exchange.trades = everything[:5]
+
+    def catch_up() -> None:
+        if bench.clock.now > 1001:
+            bench.exchange.trades = everything
+
+    bench.exchange.during_page = catch_up
+    bench.work()
+    assert bench.ids == list(range(10))
+    assert bench.gaps[0].complete
+
+
+def test_a_rest_that_never_catches_up_is_said_to_be_incomplete() -> None:
+    bench = broken_stream()
+    bench.exchange.trades = bench.exchange.trades[:5]
+    bench.work()
+    assert bench.ids == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    assert not bench.gaps[0].complete
+
+
+def test_live_trades_are_parked_for_a_bounded_time() -> None:
+    bench = broken_stream()
+
+    def slowly() -> None:
+        bench.clock.now += PARKED_SECONDS + 1
+
+    bench.exchange.page_size = 1
+    bench.exchange.during_page = slowly
+    bench.work()
+    assert bench.exchange.calls <= 2
+    assert not bench.gaps[0].complete
+    assert bench.ids[-4:] == [6, 7, 8, 9]
+
+
+def test_nobody_listens_nothing_is_asked() -> None:
+    bench = broken_stream(wanted=lambda topic: False)
+    assert bench.jobs == []
+    assert bench.ids == [0, 1, 2, 6, 7, 8, 9]
+
+
+def test_a_topic_left_during_its_repair_gets_nothing_more() -> None:
+    bench = broken_stream()
+    bench.repair.forget(BTC)
+    bench.work()
+    assert bench.ids == [0, 1, 2]
+    assert bench.events == []
+
+
+def test_after_closing_nothing_is_delivered() -> None:
+    bench = broken_stream()
+    bench.repair.close()
+    bench.work()
+    assert bench.ids == [0, 1, 2]
+    assert repr(bench.repair) == "<GapRepair 1 topics, 0 holes waiting, 0 workers>"
+
+
+def test_a_trade_sent_twice_is_no_proof_that_nothing_was_missed() -> None:
+    bench = Bench()
+    trades = [bench.exchange.trade(number, at(number)) for number in range(10)]
+    bench.connect()
+    bench.come(*trades[:4])
+    bench.lose()
+    bench.connect()
+    bench.come(streamed(trades[3], StreamType.REALTIME), *trades[7:])
+    bench.work()
+    assert bench.ids == list(range(10))
+
+
+# Against brute force
+
+
+def streamed(trade: TradeData, stream_type: StreamType) -> TradeData:
+    return dataclasses.replace(trade, stream_type=stream_type)
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    count=st.integers(5, 120),
+    page_size=st.sampled_from([1, 2, 3, 7, 500]),
+    pace=st.sampled_from([0.0, 0.001, 0.05, 0.4]),
+    shuffled=st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_every_trade_once_and_in_order(seed: int, count: int, page_size: int, pace: float, shuffled: bool) -> None:
+    """Random histories, outages, repeats, page sizes, failures and midnights; the exchange's own list is the truth."""
+    rng = random.Random(seed)
+    exchange = Exchange(page_size=page_size)
+    bench = Bench(exchange)
+    moment = BEFORE_MIDNIGHT + timedelta(seconds=rng.uniform(-30, 12))
+    moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    ids = rng.sample(range(1, 10**6), count)
+    history = []
+    for number in ids:
+        moment += timedelta(milliseconds=int(rng.expovariate(1) * pace * 1000))
+        history.append(make_trade(number, moment))
+    published = list(history)
+    if shuffled:
+        jitter = {trade.sequential_id: rng.uniform(0, SHUFFLE.total_seconds() * 0.9) for trade in history}
+        published[1:] = sorted(
+            history[1:],
+            key=lambda trade: trade.timestamp + timedelta(seconds=jitter[trade.sequential_id]),
+        )
+    waiting = iter(published)
+    happened: list[TradeData] = []
+    known_ids: set[int | None] = set()
+    sent: list[TradeData] = []
+    is_up = False
+
+    def happen() -> TradeData | None:
+        trade = next(waiting, None)
+        if trade is not None:
+            happened.append(trade)
+            known_ids.add(trade.sequential_id)
+            exchange.trades = [each for each in history if each.sequential_id in known_ids]
+            exchange.today = max(exchange.today, trade.timestamp)
+        return trade
+
+    def connect() -> None:
+        nonlocal is_up
+        is_up = True
+        bench.connect()
+        if happened and rng.random() < 0.8:
+            come(happened[-1], StreamType.SNAPSHOT)
+
+    def come(trade: TradeData, stream_type: StreamType = StreamType.REALTIME) -> None:
+        sent.append(trade)
+        bench.come(streamed(trade, stream_type))
+
+    def live_on(steps: int) -> None:
+        nonlocal is_up
+        for _ in range(steps):
+            chance = rng.random()
+            if is_up and chance < 0.1:
+                bench.lose()
+                is_up = False
+            elif not is_up and chance < 0.4:
+                connect()
+            elif is_up and sent and chance < 0.2:
+                bench.come(streamed(rng.choice(sent[-5:]), StreamType.REALTIME))  # the server repeats itself
+            elif (trade := happen()) is not None and is_up:
+                come(trade)
+
+    def meanwhile() -> None:
+        live_on(rng.choice([0, 0, 0, 1, 3]))
+        exchange.failures = [NetworkError("reset")] if rng.random() < 0.1 else []
+
+    exchange.during_page = meanwhile
+    connect()
+    come(happen() or history[0])  # with shuffling, nothing may precede what the stream began with
+    while len(happened) < count:
+        live_on(5)
+        bench.after_publish = meanwhile if rng.random() < 0.5 else bench.after_publish
+        if rng.random() < 0.3:
+            bench.work()
+    if not is_up:
+        connect()
+    exchange.during_page = lambda: None
+    last = make_trade(10**6 + 1, history[-1].timestamp + SHUFFLE * 2)
+    exchange.trades.append(last)
+    exchange.today = max(exchange.today, last.timestamp)
+    happened.append(last)
+    come(last)  # a hole shows when the next unknown trade comes
+    bench.work()
+    bench.work()
+
+    assert sorted(bench.ids) == sorted(each.sequential_id for each in happened)
+    assert all(gap.complete for gap in bench.gaps)
+    if shuffled:
+        latest = BEFORE_MIDNIGHT - timedelta(days=1)
+        for trade in bench.delivered:
+            assert trade.timestamp >= latest - SHUFFLE * 2
+            latest = max(latest, trade.timestamp)
+    else:
+        assert bench.ids == [each.sequential_id for each in happened]
+
+
+# Candles
+
+
+def candle(minute: int, close: int, source: DataSource = DataSource.WEBSOCKET) -> CandleData:
+    start = at(minute * 60) - timedelta(seconds=50)
+    return CandleData("KRW-BTC", "1m", *[Decimal(close)] * 5, start, source)
+
+
+def test_candles_missed_and_corrected_come_before_the_live_one() -> None:
+    bench = Bench()
+    bench.candles = [candle(minute, 100 + minute, DataSource.REST) for minute in range(8)]
+    bench.connect(MINUTES)
+    bench.come(candle(0, 100), candle(1, 99), topic=MINUTES)  # 1 was still forming
+    bench.lose(MINUTES)
+    bench.connect(MINUTES)
+    bench.come(candle(5, 1), candle(5, 2), topic=MINUTES)
+    bench.work()
+    shown = [(each.timestamp, int(each.close_price)) for each in bench.delivered]
+    expected = [(0, 100), (1, 99), (1, 101), (2, 102), (3, 103), (4, 104), (5, 1), (5, 2)]
+    assert shown == [(candle(minute, 0).timestamp, close) for minute, close in expected]
+    (gap,) = bench.gaps
+    assert (gap.type, gap.recovered, gap.complete) == (DataType.CANDLE_1M, 4, True)
+
+
+def test_a_market_without_trades_has_no_candles_to_recover() -> None:
+    bench = Bench()
+    bench.candles = [candle(1, 5, DataSource.REST), candle(9, 6, DataSource.REST)]
+    bench.connect(MINUTES)
+    bench.come(candle(1, 5), topic=MINUTES)
+    bench.lose(MINUTES)
+    bench.connect(MINUTES)
+    bench.come(candle(9, 6), topic=MINUTES)
+    bench.work()
+    assert len(bench.delivered) == 2
+    assert bench.gaps == []
+
+
+def test_the_same_candle_after_a_break_needs_no_repair() -> None:
+    bench = Bench()
+    bench.connect(MINUTES)
+    bench.come(candle(1, 5), topic=MINUTES)
+    bench.lose(MINUTES)
+    bench.connect(MINUTES)
+    bench.come(candle(0, 9), topic=MINUTES)  # old state replayed
+    bench.come(candle(1, 6), candle(0, 8), topic=MINUTES)  # then a correction on the running line
+    assert [int(each.close_price) for each in bench.delivered] == [5, 6, 8]
+    assert bench.jobs == []
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_whatever_breaks_the_last_word_on_every_candle_is_rests(seed: int) -> None:
+    rng = random.Random(seed)
+    bench = Bench()
+    final: dict[datetime, CandleData] = {}
+    minute, forming = 0, candle(0, 1)
+    is_up = True
+    bench.connect(MINUTES)
+    bench.come(forming, topic=MINUTES)
+    for step in range(2, 120):
+        chance = rng.random()
+        if chance < 0.4:
+            minute += rng.choice([1, 1, 1, 4])
+        forming = candle(minute, step)
+        final[forming.timestamp] = forming
+        bench.candles = [candle_from_rest(each) for each in final.values()]
+        if chance > 0.9:
+            is_up = not is_up
+            (bench.connect if is_up else bench.lose)(MINUTES)
+        if is_up:
+            bench.come(forming, topic=MINUTES)
+        if rng.random() < 0.2:
+            bench.work()
+    if not is_up:
+        bench.connect(MINUTES)
+        bench.come(forming, topic=MINUTES)
+    bench.work()
+    last_word = {each.timestamp: each.close_price for each in bench.delivered}
+    assert last_word == {start: each.close_price for start, each in final.items()} | (
+        {} if candle(0, 1).timestamp in final else {candle(0, 1).timestamp: Decimal(1)}
+    )
+    starts = [each.timestamp for each in bench.delivered]
+    assert starts == sorted(starts)
+
+
+def candle_from_rest(each: CandleData) -> CandleData:
+    return CandleData("KRW-BTC", "1m", *[each.close_price] * 5, each.timestamp, DataSource.REST)
+
+
+@pytest.mark.parametrize("pause", [0.0, 30.0])
+def test_retry_after_is_obeyed(pause: float) -> None:
+    bench = broken_stream()
+    bench.exchange.failures = [NetworkError("slow down", retry_after=pause)]
+    bench.work()
+    assert bench.clock.now - 1000.0 >= pause
+    assert bench.ids == list(range(10))
