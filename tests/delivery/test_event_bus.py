@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from upbit_backbone._concurrency import Deadline, wait_event
 from upbit_backbone.delivery.event_bus import RECENT_EVENTS, WAITING_EVENTS, EventBus
 from upbit_backbone.delivery.sampling import Sampler

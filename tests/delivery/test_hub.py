@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+
 from upbit_backbone._concurrency import Deadline, spawn, wait_event
 from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
@@ -384,11 +385,10 @@ def test_overflow_error_ends_the_subscription_and_frees_its_topics(bench: Bench)
     subscription = bench.hub.subscribe([BTC], overflow=Overflow.ERROR, maxsize=2)
     bench.publish(1, 2, 3)
     assert [word for word, _ in bench.wishes] == ["want", "unwant"]
-    got = []
+    got: list[Any] = []
     with pytest.raises(SubscriptionError):
-        for item in subscription:
-            got.append(item.sequential_id)
-    assert got == [1, 2]
+        got.extend(item for item in subscription)
+    assert got == [trade(1), trade(2)]
     subscription.close()
     assert [word for word, _ in bench.wishes] == ["want", "unwant"]
 

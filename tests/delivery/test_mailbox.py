@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from upbit_backbone._concurrency import spawn
 from upbit_backbone.delivery.buffers import PARKING_FACTOR
 from upbit_backbone.delivery.mailbox import SLOW_CALLBACK_SECONDS, Mailbox

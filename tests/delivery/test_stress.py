@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
+
 from upbit_backbone._concurrency import Deadline, spawn
 from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.pulse import Pulse
 from upbit_backbone.models.topic import Topic
@@ -128,7 +129,7 @@ def test_the_first_value_is_taken_unless_rest_shows_newer() -> None:
     assert judge(NOON, pulse, 1, 1.0, None, NOON + 5 * SECOND) is Verdict.TAKE_UNPROVEN
 
 
-def test_a_stamp_from_the_far_future_is_not_believed_once_but_thrice() -> None:
+def test_a_stamp_from_the_far_future_is_believed_when_all_say_so() -> None:
     horizon = Horizon()
     horizon.advance(NOON)
     future = NOON + IMPLAUSIBLY_AHEAD * 2

@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from upbit_backbone._concurrency import Deadline, spawn
 from upbit_backbone.errors import ClosedError
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind

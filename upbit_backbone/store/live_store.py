@@ -96,6 +96,8 @@ class LiveStore:
         ):
             entry = Entry(topic, item, pulse, epoch, monotonic)
         else:
+            if known is not None and stamp < known.stamp and opened(known.item) is None:
+                known = None  # a broken book is no evidence that this one is old
             verdict = self._judge(topic, stamp, pulse, epoch, monotonic, known)
             if verdict is Verdict.DOUBT and known is not None:
                 known.proven = False
