@@ -68,5 +68,7 @@ Refused = Callable[[RateLimitError], None]
 # True: REST shows newer trades than the stream gave. False: the market is quiet. None: unknown. Blocks.
 Probe = Callable[[frozenset[Topic]], bool | None]
 RunJob = Callable[[Callable[[], None]], object]
+# How many messages of a session could not be understood; whoever decodes them counts.
+Malformed = Callable[[str], int]
 # Which of these topics had no frame since the given monotonic time.
 SilentTopics = Callable[[frozenset[Topic], float], frozenset[Topic]]

@@ -24,7 +24,6 @@ class Record:
         self.messages = 0
         self.bytes = 0
         self.messages_sent = 0
-        self.malformed = 0
         self._lost_at: tuple[datetime, float] | None = None
 
     def lost(self, now: float, reason: str) -> None:

@@ -25,7 +25,7 @@ from ..models.topic import Wish
 from . import effects as do
 from . import inputs as on
 from .lifecycle import Lifecycle
-from .ports import AcquireConnect, Connection, Dial, Emit, FrameSink, Probe, Refused, RunJob, SilentTopics
+from .ports import AcquireConnect, Connection, Dial, Emit, FrameSink, Malformed, Probe, Refused, RunJob, SilentTopics
 from .waker import Waker
 
 log = logging.getLogger("upbit_backbone")
@@ -50,6 +50,7 @@ class Collaborators:
     probe: Probe
     run_job: RunJob
     silent_topics: SilentTopics | None
+    malformed: Malformed
     connect_seconds: float
 
 
@@ -338,7 +339,7 @@ class Session:
             connects=record.connects,
             reconnects=max(0, record.connects - 1),
             messages_sent=record.messages_sent,
-            malformed=record.malformed,
+            malformed=self._with.malformed(self.name),
             suspect=pulse.suspect,
             last_error=record.last_error,
         )

@@ -23,7 +23,7 @@ from ..resilience.backoff import Random
 from . import inputs as on
 from .connection_pool import ConnectionPool
 from .lifecycle import Lifecycle
-from .ports import AcquireConnect, Dial, Emit, FrameSink, Probe, RunJob, SilentTopics
+from .ports import AcquireConnect, Dial, Emit, FrameSink, Malformed, Probe, RunJob, SilentTopics
 from .registry import Change, Registry
 from .session import Collaborators, Session
 
@@ -32,6 +32,10 @@ GENTLE_PART: Final = 0.5  # of close()'s time, before connections are cut under 
 
 def _tell_nobody(_: RateLimitError) -> None:
     """Refusals concern only ourselves where no limiter is shared."""
+
+
+def _nobody_counts(_: str) -> int:
+    return 0
 
 
 class SessionManager:
@@ -51,6 +55,7 @@ class SessionManager:
         run_job: RunJob,
         refused: Callable[[RateLimitError], None] = _tell_nobody,
         silent_topics: SilentTopics | None = None,
+        malformed: Malformed = _nobody_counts,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -65,6 +70,7 @@ class SessionManager:
             probe=probe,
             run_job=run_job,
             silent_topics=silent_topics,
+            malformed=malformed,
             connect_seconds=config.connect_timeout_seconds,
         )
         self._epochs = itertools.count(1)
