@@ -15,21 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard, WorkerPool, spawn, wait_event
+from ._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard, WorkerPool, join_all, spawn, wait_event
 from .candles.history import CandleHistory
 from .candles.joined import JoinedCandles
 from .candles.trades_history import TradesHistory
+from .channels.cached import CacheReader
 from .channels.live import LiveChannel
 from .channels.many import TickerBoard
 from .channels.markets import MarketDirectory
 from .channels.probe import StallProbe
+from .channels.quote_lists import QuoteLists
 from .channels.rest import RestChannel
 from .channels.rest_reader import RestReader
 from .channels.stream_wait import StreamWaitChannel
 from .config import BackboneConfig
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
-from .errors import BannedError, ChannelUnavailableError, RateLimitError
+from .errors import BannedError, ChannelUnavailableError, InvalidRequestError, RateLimitError
 from .intake import Intake
 from .models.enums import Channel, DataType, Priority, RateGroup
 from .models.events import Event, RateLimitEvent
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from .wire.websocket_transport import WebSocketConnection, WebSocketTransport
 
 HOUSEKEEPING_SECONDS = 1.0
+GATHER_SECONDS = 0.02  # a sweep promotes one symbol after the other: they go into one message
+RECORDER_SECONDS = 1.0
 JOB_WORKERS = 8
 CALL_WORKERS = 16
 # The session's own backoff paces attempts; the breaker only tells the router, and forgets quickly.
@@ -81,12 +85,16 @@ class Assembly:
         self._is_closed = threading.Event()
         self._housekeeper: threading.Thread | None = None
         self._housekeeping = threading.Lock()  # guards _housekeeper
+        self._housework = threading.Event()  # something was promoted, or the house is closed
+        self._recorder: Recorder | None = None
+        self._recording_lock = threading.Lock()  # guards _recorder
 
         self.events = EventBus()
         self._log_event = EventLog(clock=clock)
         self.metrics = Metrics(clock)
         self.lag = LagMeter()
-        self.jobs = WorkerPool(JOB_WORKERS, "upbit-job")
+        # One worker in a replay, so that holes are filled in the same order each time.
+        self.jobs = WorkerPool(JOB_WORKERS if recording is None else 1, "upbit-job")
         self.calls = WorkerPool(CALL_WORKERS, "upbit-call")
         self.monitor = self._make_monitor()  # early, because whoever is made after it may emit at once
         self.limiter = self._make_limiter()
@@ -128,7 +136,8 @@ class Assembly:
 
     def _make_transport(self) -> RestTransport | ReplayTransport:
         if self._recording is not None:
-            return ReplayTransport(self._recording)
+            self._replayed_rest = ReplayTransport(self._recording)
+            return self._replayed_rest
         config = self.config
         return RestTransport(
             config.rest_url,
@@ -171,6 +180,7 @@ class Assembly:
                 self._recording,
                 self.intake,
                 clock=clock,  # type: ignore[arg-type]  # assemble_replay passes the replaying one
+                rest=self._replayed_rest,
                 speed=self._speed,
                 emit=self.emit,
                 backlog=lambda: max((stats.pending for stats in self.hub.stats()), default=0),
@@ -195,12 +205,12 @@ class Assembly:
         config, clock = self.config, self.clock
         self.demand = Demand(config.promote_window_seconds)
         self.promotions = Promotions(
-            self._promote,
+            self.sessions.want,
             self.sessions.unwant,
             limit=config.max_promoted_topics,
             demote_after=config.demote_after_seconds,
+            wake=self._start_housework,
         )
-        reader = RestReader(self.rest, self.directory)
         self.observer = Observer(
             store=self.store,
             rest=self.rest,
@@ -210,17 +220,20 @@ class Assembly:
             connect_breaker=self.connect_breaker,
             rest_max_age=config.rest_max_age_seconds,
             markets_max_age=config.markets_max_age_seconds,
+            promote_after=config.promote_after_questions,
             clock=clock,
         )
+        lists = QuoteLists(self.rest, window_seconds=config.merge_window_seconds, clock=clock)
         self.router = RequestRouter(
             {
                 Channel.LIVE: LiveChannel(self.store, clock),
                 Channel.WEBSOCKET: StreamWaitChannel(self.store, self.sessions.want, self.sessions.unwant, clock),
-                Channel.REST: reader,
-                Channel.CACHE: reader,  # the REST channel itself gives an earlier answer while it is young enough
+                Channel.REST: RestReader(self.rest, self.directory, lists),
+                Channel.CACHE: CacheReader(self.rest.cache),
             },
             self.observer.situation,
             self.observer.last_known,
+            self.observer.refusal,
             demand=self.demand,
             promotions=self.promotions,
             metrics=self.metrics,
@@ -243,7 +256,11 @@ class Assembly:
             clock=clock,
         )
         self.candles = JoinedCandles(
-            self.history, live=self.store.current, asked=lambda topic: self.asked([topic]), clock=clock
+            self.history,
+            live=self.store.current,
+            asked=lambda topic: self.asked([topic]),
+            exchange_now=self.exchange_now,
+            clock=clock,
         )
         self.trades = TradesHistory(
             self.rest.trades_page,
@@ -316,20 +333,25 @@ class Assembly:
     def _load_markets(self, deadline: Deadline, priority: Priority) -> list[MarketInfo]:
         return self.rest.markets(deadline=deadline, priority=priority)
 
-    def _promote(self, wishes: Any) -> None:
-        self.sessions.want(wishes)
-        self._start_housekeeping()
-
     def _silent_topics(self, topics: frozenset[Topic], since: float) -> frozenset[Topic]:
         entries = ((topic, self.store.entry(topic)) for topic in topics)
         return frozenset(topic for topic, entry in entries if entry is None or entry.monotonic < since)
 
     def record(self, path: Path) -> Recorder:
-        """Attach a recorder to everything that comes in."""
-        recorder = Recorder(path, clock=self.clock, about={"rest_url": self.config.rest_url})
+        """Attach a recorder to everything that comes in; one at a time."""
+        with self._recording_lock:
+            if self._recorder is not None:
+                raise InvalidRequestError(f"{self._recorder.path} is being recorded; close that recorder first")
+            about = {"rest_url": self.config.rest_url}
+            recorder = self._recorder = Recorder(path, clock=self.clock, about=about, on_close=self._detach)
         self.transport.tap = recorder
         self.intake.attach(recorder)
         return recorder
+
+    def _detach(self, recorder: Recorder) -> None:
+        with self._recording_lock:
+            if self._recorder is recorder:
+                self._recorder = self.transport.tap = self.intake.tap = None
 
     # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -372,15 +394,21 @@ class Assembly:
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _start_housekeeping(self) -> None:
+    def _start_housework(self) -> None:
+        if not self._housework.is_set():
+            self._housework.set()
         with self._housekeeping:
-            if self._housekeeper is None and not self._is_closed.is_set():
+            if self._housekeeper is None and not self.is_closed:
                 self._housekeeper = spawn(self._keep_house, "upbit-housekeeping")
 
     def _keep_house(self) -> None:
-        while not wait_event(self._is_closed, Deadline.after(HOUSEKEEPING_SECONDS)):
-            unused = self.promotions.demote_unused(self.demand.last_asked.get, self.clock.monotonic())
-            for topic in unused:
+        """Stream what has become frequent, and no longer what nobody asks for."""
+        while not self.is_closed:
+            if wait_event(self._housework, Deadline.after(HOUSEKEEPING_SECONDS)):
+                self._housework.clear()
+                wait_event(self._is_closed, Deadline.after(GATHER_SECONDS))
+                self.promotions.flush()
+            for topic in self.promotions.demote_unused(self.demand.last_asked.get, self.clock.monotonic()):
                 self.demand.forget(topic)
 
     def abandon(self) -> None:
@@ -412,10 +440,14 @@ class Assembly:
     def _stop_parts(self, deadline: Deadline) -> list[str]:
         self.limiter.close()
         self.store.close()
-        stubborn = self.sessions.close(deadline)
+        self._housework.set()
+        stubborn = join_all([] if self._housekeeper is None else [self._housekeeper], deadline)
+        stubborn += self.sessions.close(deadline)
         self.repair.close()
         for part in (self.hub, self.rest, self.history, self.monitor, self.calls, self.jobs, self.events):
             stubborn += part.close(deadline)
+        if (recorder := self._recorder) is not None:
+            stubborn += recorder.close(deadline.remaining_or(RECORDER_SECONDS))
         return stubborn
 
     def __repr__(self) -> str:

@@ -10,13 +10,14 @@ from ..models.topic import Topic
 SWEEP_SYMBOLS = 3  # different symbols in a row, each not answered from a stream …
 SWEEP_GAP_SECONDS = 1.0  # … and never longer apart than this
 MAX_TOPICS = 10_000
+MAX_COUNTED = 64  # per topic: more often than this makes no difference to anyone
 
 
 class Demand:
     """Counts questions per topic in a sliding window. Thread-safe; every method is O(1) amortised.
 
-    `touch` is the hot path's only duty: one dict write, no lock (the newest instant is kept, whichever thread
-    writes last).
+    Writing `last_asked[topic] = now` is the hot path's only duty: one dict operation, no lock (the newest instant is
+    kept, whichever thread writes last).
     """
 
     def __init__(self, window_seconds: float) -> None:
@@ -26,9 +27,6 @@ class Demand:
         self._recent: deque[tuple[float, Topic]] = deque(maxlen=SWEEP_SYMBOLS)
         self.last_asked: dict[Topic, float] = {}
 
-    def touch(self, topic: Topic, now: float) -> None:
-        self.last_asked[topic] = now
-
     def ask(self, topic: Topic, now: float) -> tuple[int, tuple[Topic, ...]]:
         """Count one question that the stream could not answer.
 
@@ -37,7 +35,7 @@ class Demand:
         """
         self.last_asked[topic] = now
         with self._lock:
-            times = self._asked.setdefault(topic, deque())
+            times = self._asked.setdefault(topic, deque(maxlen=MAX_COUNTED))
             self._asked.move_to_end(topic)
             times.append(now)
             while times[0] < now - self._window:
@@ -66,4 +64,4 @@ class Demand:
             self._asked.pop(topic, None)
 
     def __repr__(self) -> str:
-        return f"<Demand {len(self.last_asked)} topics asked in the last {self._window:g} s or streamed>"
+        return f"<Demand {len(self.last_asked)} topics asked for>"

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
+from ..errors import UpbitBackboneError, one_line
 from ..models.topic import Topic, Wish
+
+log = logging.getLogger("upbit_backbone.routing")
 
 
 class Promotions:
-    """Turns frequent questions into subscriptions and unused ones back. `want` and `unwant` only edit a wish, so a
-    promotion never delays the question that caused it."""
+    """Turns frequent questions into subscriptions and unused ones back.
+
+    `promote` only takes note and calls `wake`, so it never delays the question that caused it; `flush`, on a thread
+    that has the time, makes one wish of what has gathered, so that a sweep over many symbols is one subscription.
+    """
 
     def __init__(
         self,
@@ -19,13 +26,16 @@ class Promotions:
         *,
         limit: int,
         demote_after: float,
+        wake: Callable[[], object] = lambda: None,
     ) -> None:
         self._want = want
         self._unwant = unwant
         self._limit = limit
         self._demote_after = demote_after
-        self._lock = threading.Lock()  # guards _since
+        self._wake = wake
+        self._lock = threading.Lock()  # guards _since and _noted
         self._since: dict[Topic, float] = {}
+        self._noted: list[Topic] = []  # promoted, but not wished for yet
 
     def has_room(self) -> bool:
         return len(self._since) < self._limit
@@ -34,21 +44,40 @@ class Promotions:
         return topic in self._since
 
     def promote(self, topics: Iterable[Topic], now: float) -> None:
-        """Stream `topics` from now on, as far as the limit allows; those already streamed stay."""
+        """Stream `topics` soon, as far as the limit allows; those already streamed stay."""
+        if all(topic in self._since for topic in topics):
+            return
         with self._lock:
             room = self._limit - len(self._since)
             fresh = [topic for topic in dict.fromkeys(topics) if topic not in self._since][: max(0, room)]
             self._since.update((topic, now) for topic in fresh)
+            self._noted += fresh
         if fresh:
+            self._wake()
+
+    def flush(self) -> Sequence[Topic]:
+        """Wish for what was promoted since the last time; returns it. For one thread only."""
+        with self._lock:
+            fresh, self._noted = self._noted, []
+        if not fresh:
+            return ()
+        try:
             self._want([Wish(topic) for topic in fresh])
+        except UpbitBackboneError as error:  # closing, or no room on the connections: REST goes on answering
+            log.warning("promotion failed", extra={"topics": len(fresh), "why": one_line(error)})
+            with self._lock:
+                for topic in fresh:
+                    del self._since[topic]
+            return ()
+        return fresh
 
     def demote_unused(self, last_asked: Callable[[Topic], float | None], now: float) -> Sequence[Topic]:
-        """Stop streaming what nobody asked for lately; returns what was dropped."""
+        """Stop streaming what nobody asked for lately; returns what was dropped. On the thread that calls `flush`."""
         with self._lock:
             unused = [
                 topic
                 for topic, since in self._since.items()
-                if now - max(since, last_asked(topic) or since) > self._demote_after
+                if now - max(since, last_asked(topic) or since) > self._demote_after and topic not in self._noted
             ]
             for topic in unused:
                 del self._since[topic]
