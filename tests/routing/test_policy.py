@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -93,7 +94,13 @@ GOLDEN: list[tuple[str, DataRequest, dict[str, Any], tuple[Channel, ...], str, b
         "rest",
         False,
     ),
+    ("stream lost", ask(), {"is_streamed": True, **STREAM_DOWN}, (REST, WS), "stream-lost", False),
+    ("frequent, stream lost", ask(), {"is_streamed": True, "asked": 3, **STREAM_DOWN}, (REST, WS), "stream-lost", True),
+    ("stream lost, cached", ask(), {"is_streamed": True, **STREAM_DOWN, **CACHED}, (REST, WS), "stream-lost", False),
+    ("asked often, as configured", ask(), {"asked": 3, "promote_after": 5}, (REST, WS), "rest", False),
     ("candles", ask("candles"), {}, (REST,), "history", False),
+    ("candles, live", ask("candles"), IS_LIVE, (REST, LIVE), "history-joined", False),
+    ("past candles, live", ask("candles", to=datetime(2026, 1, 1, tzinfo=UTC)), IS_LIVE, (REST,), "history", False),
     ("candles cached", ask("candles"), CACHED, (CACHE, REST), "history-cached", False),
     ("candles, REST down", ask("candles"), REST_DOWN, (CACHE,), "history-closed", False),
     ("trades asked often", ask("trades"), {"asked": 50}, (REST,), "history", False),
@@ -133,6 +140,11 @@ def test_the_same_situation_gets_the_same_answer_with_a_reason_without_holes() -
         assert first.reason
         assert "{" not in first.reason
         assert "None" not in first.reason
+
+
+def test_what_is_answered_instead_of_a_lost_channel_is_marked() -> None:
+    degraded = {rule.name for rule in TABLE if rule.degraded}
+    assert degraded == {"history-closed", "realtime-stream-closed", "stream-lost", "both-closed", "rest-closed"}
 
 
 def test_a_decision_reads_as_a_sentence() -> None:

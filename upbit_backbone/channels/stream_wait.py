@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from .._concurrency import Clock, Deadline
-from ..errors import RequestTimeoutError
+from ..errors import ChannelUnavailableError, RequestTimeoutError
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
-from ..models.topic import Wish
+from ..models.topic import Topic, Wish
 from ..store.live_store import LiveStore
 from .live import topic_of, trimmed
 
@@ -16,7 +16,10 @@ ChangeWishes = Callable[[Iterable[Wish]], object]
 
 
 class StreamWaitChannel:
-    """The first value that arrives after the call. A topic that nobody streams is wished for as long as it waits."""
+    """The first value that arrives after the call. A topic that nobody streams is wished for as long as it waits.
+
+    Where the caller did not ask for `realtime`, a value that is proven current after the call is as good as a new one.
+    """
 
     def __init__(self, store: LiveStore, want: ChangeWishes, unwant: ChangeWishes, clock: Clock) -> None:
         self._store = store
@@ -25,17 +28,41 @@ class StreamWaitChannel:
         self._clock = clock
 
     def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
-        """RequestTimeoutError if nothing has arrived by the deadline."""
+        """By the deadline, or RequestTimeoutError when the stream is well and said nothing (a quiet market), and
+        ChannelUnavailableError when it is not well."""
         topic, asked_at = topic_of(request), self._clock.monotonic()
+        item = None if request.realtime else self._proven(topic, request.max_age)
+        if item is None:
+            item = self._next(topic, request, asked_at, deadline)
+        return trimmed(item, request.levels)
+
+    def _proven(self, topic: Topic, max_age: float | None) -> TickerData | OrderbookData | None:
+        """The live value, if it is current, and that as lately as `max_age` wants it."""
+        now = self._clock.monotonic()
+        item, entry = self._store.current(topic, now), self._store.entry(topic)
+        is_young = max_age is None or (entry is not None and now - entry.pulse.heard_at <= max_age)
+        return item if is_young else None  # type: ignore[return-value]  # the topic says which type it is
+
+    def _next(
+        self, topic: Topic, request: DataRequest, asked_at: float, deadline: Deadline
+    ) -> TickerData | OrderbookData:
         wishes = [Wish(topic)]
         self._want(wishes)
         try:
             item = self._store.wait_newer(topic, asked_at, deadline)
+            if item is None and not request.realtime:
+                item = self._proven(topic, self._clock.monotonic() - asked_at)
+            if item is None:
+                raise self._failure(topic)  # while it is still wished for: afterwards the reason is forgotten
         finally:
             self._unwant(wishes)
-        if item is None:
-            raise RequestTimeoutError(f"{topic}: no frame arrived in time; the market may be quiet or the stream down")
-        return trimmed(item, request.levels)  # type: ignore[arg-type]  # the topic says which type it is
+        return item  # type: ignore[return-value]  # the topic says which type it is
+
+    def _failure(self, topic: Topic) -> RequestTimeoutError | ChannelUnavailableError:
+        why_not = self._store.why_not(topic, self._clock.monotonic())
+        if why_not is None:
+            return RequestTimeoutError(f"{topic}: the stream is well, but no frame arrived in time (a quiet market?)")
+        return ChannelUnavailableError(f"{topic}: no frame arrived in time: {why_not}")
 
     def __repr__(self) -> str:
         return f"<StreamWaitChannel {self._store!r}>"

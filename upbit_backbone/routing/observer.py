@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from .._concurrency import Clock
+from .._concurrency import Clock, Deadline
+from ..channels.cached import cache_key
 from ..channels.live import topic_of
 from ..channels.markets import MarketDirectory
-from ..channels.rest import DEPTHS, RestChannel
-from ..models.enums import DataType, RateGroup, RequestKind
+from ..channels.rest import RestChannel
+from ..errors import UpbitBackboneError
+from ..models.enums import RateGroup, RequestKind
 from ..models.events import ConnectionState
 from ..models.pulse import Pulse
-from ..models.report import SessionStats
 from ..models.request import DataRequest
+from ..models.timeframe import timeframe_of
 from ..models.topic import Topic
 from ..resilience.circuit_breaker import CircuitBreaker
 from ..resilience.rate_limiter import RateLimiter
@@ -33,7 +35,17 @@ class Streams(Protocol):
 
     def pulse(self, topic: Topic) -> Pulse | None: ...
 
-    def stats(self) -> list[SessionStats]: ...
+    def states(self) -> dict[str, ConnectionState]: ...
+
+
+def stream_of(request: DataRequest) -> Topic | None:
+    """The stream that tells the present state of what is asked; None for what Upbit does not stream."""
+    if can_stream(request):
+        return topic_of(request)
+    if request.kind is RequestKind.CANDLES:
+        data_type = timeframe_of(request.timeframe or "1m").data_type
+        return None if data_type is None else Topic(data_type, request.symbol)
+    return None
 
 
 class Observer:
@@ -50,6 +62,7 @@ class Observer:
         connect_breaker: CircuitBreaker,
         rest_max_age: float,
         markets_max_age: float,
+        promote_after: int,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -60,22 +73,35 @@ class Observer:
         self._connect_breaker = connect_breaker
         self._rest_max_age = rest_max_age
         self._markets_max_age = markets_max_age
+        self._promote_after = promote_after
         self._clock = clock
 
     def situation(self, request: DataRequest) -> Situation:
+        topic = stream_of(request)
+        pulse = None if topic is None else self._streams.pulse(topic)
         rest_text = self._why_rest_is_closed(GROUP_OF_KIND[request.kind])
-        stream_text = self._why_stream_is_closed()
-        facts: dict[str, Any] = {
-            "rest_is_open": rest_text is None,
-            "rest_text": rest_text or "REST is open",
-            "stream_is_open": stream_text is None,
-            "stream_text": stream_text or "the stream is open",
-            "cache_age": self._cache_age(request),
-            "cache_limit": self._markets_max_age if request.kind is RequestKind.MARKETS else self._rest_max_age,
-        }
-        if can_stream(request):
-            facts.update(self._live(topic_of(request)))
-        return Situation(**facts)
+        stream_text = self._why_stream_is_closed(pulse)
+        facts: dict[str, Any] = {} if topic is None else self._live(topic, pulse)
+        return Situation(
+            **facts,
+            is_streamed=pulse is not None,
+            rest_is_open=rest_text is None,
+            rest_text=rest_text or "REST is open",
+            stream_is_open=stream_text is None,
+            stream_text=stream_text or "the stream is open",
+            cache_age=self._cache_age(request),
+            cache_limit=self._markets_max_age if request.kind is RequestKind.MARKETS else self._rest_max_age,
+            promote_after=self._promote_after,
+        )
+
+    def refusal(self, request: DataRequest) -> UpbitBackboneError | None:
+        """The error with which REST would refuse the question at once (a ban, an open breaker), or None."""
+        group = GROUP_OF_KIND[request.kind]
+        try:
+            self._limiter.forecast(group, 0, Deadline.after(None))
+        except UpbitBackboneError as error:
+            return error
+        return self._rest.refusal(group)  # type: ignore[return-value]  # it is one of ours
 
     def last_known(self, request: DataRequest) -> tuple[Any, float] | None:
         """The newest value ever seen, with its age in seconds."""
@@ -87,9 +113,9 @@ class Observer:
         seen = item.received_at or item.timestamp
         return item, max(0.0, (self._clock.wall() - seen).total_seconds())
 
-    def _live(self, topic: Topic) -> dict[str, Any]:
+    def _live(self, topic: Topic, pulse: Pulse | None) -> dict[str, Any]:
         now = self._clock.monotonic()
-        if self._streams.pulse(topic) is None:
+        if pulse is None:
             return {"live_text": "not subscribed"}
         why_not = self._store.why_not(topic, now)
         if why_not is not None:
@@ -102,12 +128,7 @@ class Observer:
     def _cache_age(self, request: DataRequest) -> float | None:
         if request.kind is RequestKind.MARKETS:
             return self._directory.age()
-        if request.kind is RequestKind.TICKER:
-            return self._rest.cache.age_of((DataType.TICKER.value, request.symbol))
-        if request.kind is RequestKind.ORDERBOOK:
-            depth = next(each for each in DEPTHS if each >= request.levels)
-            return self._rest.cache.age_of((DataType.ORDERBOOK.value, request.symbol, depth, request.level))
-        return None
+        return self._rest.cache.age_of(cache_key(request)) if can_stream(request) else None
 
     def _why_rest_is_closed(self, group: RateGroup) -> str | None:
         banned_for = self._limiter.banned_for()
@@ -116,13 +137,16 @@ class Observer:
         refusal = self._rest.refusal(group)
         return None if refusal is None else f"the breaker of REST group {group.value} is open"
 
-    def _why_stream_is_closed(self) -> str | None:
-        states = [stats.state for stats in self._streams.stats()]
-        if any(state is ConnectionState.LIVE for state in states):
+    def _why_stream_is_closed(self, pulse: Pulse | None) -> str | None:
+        """Of the session that streams the topic in question; where none does, of any that could."""
+        states = self._streams.states()
+        if pulse is not None and pulse.session in states:
+            states = {pulse.session: states[pulse.session]}
+        if ConnectionState.LIVE in states.values():
             return None
         if self._connect_breaker.refusal() is not None:
             return "connecting failed too often lately"
-        if ConnectionState.WAITING in states:
+        if ConnectionState.WAITING in states.values():
             return "the stream waits for its next attempt to connect"
         banned_for = self._limiter.banned_for()
         return f"Upbit blocks this IP for {banned_for:.0f} s more" if banned_for else None

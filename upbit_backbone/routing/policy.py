@@ -22,6 +22,7 @@ class Situation:
     live_is_current: bool = False
     live_text: str = "not subscribed"
     live_age: float | None = None  # seconds since the stream last proved itself
+    is_streamed: bool = False  # subscribed to or promoted, whether it works or not
     cache_age: float | None = None  # seconds since a REST answer that could be given again, None: there is none
     cache_limit: float = 1.0
     rest_is_open: bool = True
@@ -62,6 +63,10 @@ def live_suffices(request: DataRequest, situation: Situation) -> bool:
 def cache_suffices(request: DataRequest, situation: Situation) -> bool:
     limit = situation.cache_limit if request.max_age is None else request.max_age
     return situation.cache_age is not None and situation.cache_age <= limit and not request.realtime
+
+
+def is_about_now(request: DataRequest) -> bool:
+    return request.to is None and request.start is None and request.end is None
 
 
 def wants(*strategies: DataStrategy) -> Callable[[DataRequest, Situation], bool]:
@@ -120,6 +125,14 @@ TABLE: tuple[Rule, ...] = (
         degraded=True,
     ),
     Rule(
+        "history-joined",
+        lambda request, situation: (
+            request.kind is RequestKind.CANDLES and is_about_now(request) and situation.live_is_current
+        ),
+        (REST, LIVE),
+        "closed candles are kept or come from REST, the forming one from the stream ({live_text})",
+    ),
+    Rule(
         "history",
         lambda request, _: not can_stream(request),
         (REST,),
@@ -152,6 +165,13 @@ TABLE: tuple[Rule, ...] = (
         (WEBSOCKET, REST),
         "the caller prefers WebSocket; {live_text}",
         promote=True,
+    ),
+    Rule(
+        "stream-lost",
+        lambda _, situation: situation.is_streamed and not situation.stream_is_open and situation.rest_is_open,
+        (REST, WEBSOCKET),
+        "{stream_text}: REST answers instead",
+        degraded=True,
     ),
     Rule(
         "cache",

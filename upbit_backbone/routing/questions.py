@@ -15,6 +15,7 @@ from ..errors import InvalidRequestError
 from ..models.enums import DataStrategy, DataType, Priority, RequestKind
 from ..models.request import DataRequest
 from ..models.symbol import normalise_symbol
+from ..models.timeframe import timeframe_of
 
 MAX_LEVELS = 30  # docs: list-orderbooks and websocket-orderbook
 
@@ -88,3 +89,46 @@ def question(
         level=price_level(level),
         **fields,
     )
+
+
+# What a caller may add to `explain` because the get_* method takes it, though it does not matter for the way.
+IRRELEVANT_OPTIONS = frozenset({"timeout", "fill", "progress", "cancel", "since", "days_ago", "newest_first"})
+RELEVANT_OPTIONS = frozenset({"realtime", "priority", "strategy", "max_age", "levels", "level"})
+HISTORY_OPTIONS = frozenset({"timeframe", "count", "to", "start", "end", "quote"})
+OTHER_WORDS = {"trade": RequestKind.TRADES, "candle": RequestKind.CANDLES, "market": RequestKind.MARKETS}
+
+
+def described(kind: object, symbol: object, options: dict[str, Any]) -> DataRequest:
+    """The request that a `get_*` method with these options would make, for explaining it."""
+    word = kind.value if isinstance(kind, Enum) else kind
+    allowed = RELEVANT_OPTIONS | HISTORY_OPTIONS | IRRELEVANT_OPTIONS
+    for name in options:
+        if name not in allowed:
+            raise InvalidRequestError(f"{name!r} is no option of a question; there are {', '.join(sorted(allowed))}")
+    given = {name: value for name, value in options.items() if name not in IRRELEVANT_OPTIONS}
+    if isinstance(word, str) and word.startswith("candle."):
+        given.setdefault("timeframe", word)
+        word = "candle"
+    wanted = OTHER_WORDS.get(word) if isinstance(word, str) else None
+    wanted = wanted or member(RequestKind, word, "kind")
+    if wanted is RequestKind.CANDLES:
+        given["timeframe"] = timeframe_of(given.get("timeframe", "1m")).word
+    return question(wanted, symbol, **given)
+
+
+def check_callable(name: str, value: object, *, required: bool = False) -> None:
+    """Raise InvalidRequestError unless `value` can be called (or is None where that is allowed)."""
+    if not callable(value) and (required or value is not None):
+        raise InvalidRequestError(f"{name}={value!r}: expected something that can be called")
+
+
+def cache_key(key: object) -> tuple[Any, ...]:
+    """A key of the cache of REST answers: a kind and what it is about."""
+    is_key = isinstance(key, tuple) and len(key) > 0 and isinstance(key[0], str)
+    try:
+        hash(key)
+    except TypeError:
+        is_key = False
+    if not is_key:
+        raise InvalidRequestError(f"key={key!r}: expected a tuple such as ('ticker', 'KRW-BTC')")
+    return key  # type: ignore[return-value]

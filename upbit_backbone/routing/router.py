@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from .._concurrency import Clock, Deadline
 from ..channels.live import topic_of
 from ..errors import (
+    BannedError,
     ChannelUnavailableError,
     ClosedError,
     InvalidRequestError,
@@ -60,6 +61,7 @@ class RequestRouter:
         readers: Mapping[Channel, ChannelReader],
         observe: Callable[[DataRequest], Situation],
         last_known: Callable[[DataRequest], tuple[Any, float] | None],
+        refusal: Callable[[DataRequest], UpbitBackboneError | None] = lambda request: None,
         *,
         demand: Demand,
         promotions: Promotions,
@@ -69,6 +71,7 @@ class RequestRouter:
         self._readers = readers
         self._observe = observe
         self._last_known = last_known
+        self._refusal = refusal
         self._demand = demand
         self._promotions = promotions
         self._metrics = metrics
@@ -90,7 +93,8 @@ class RequestRouter:
     def update_routing_strategy(self) -> bool:
         """Look at the measurements again; True while REST counts as slow or failing (see the row `rest-poor`).
 
-        Called by the router itself after every REST answer; calling it more often changes nothing.
+        Called by the router itself, after every REST answer and while REST is avoided for being poor; calling it more
+        often changes nothing.
         """
         self._rest_is_poor = is_poor(self._metrics.channel(Channel.REST), self._rest_is_poor)
         return self._rest_is_poor
@@ -122,6 +126,8 @@ class RequestRouter:
         raise self._nothing_left(request, decision, failures)
 
     def _situation(self, request: DataRequest) -> Situation:
+        if self._rest_is_poor:
+            self.update_routing_strategy()  # nobody asks REST now, so only time can clear it
         return dataclasses.replace(self._observe(request), rest_is_poor=self._rest_is_poor)
 
     def _record(self, channel: Channel, started: float, error: UpbitBackboneError | None = None) -> None:
@@ -151,27 +157,28 @@ class RequestRouter:
     def _nothing_left(
         self, request: DataRequest, decision: ChannelDecision, failures: list[UpbitBackboneError]
     ) -> UpbitBackboneError:
-        asked = f"{request.kind.value} {', '.join(request.symbols[:3]) or request.quote or ''}".strip()
+        if not failures and (refused := self._refusal(request)) is not None:
+            failures = [refused]
         is_forced = request.strategy in (DataStrategy.REST_ONLY, DataStrategy.WEBSOCKET_ONLY)
         if is_forced and failures:
             return failures[-1]
-        why = "; ".join(str(error) for error in failures) or decision.reason
-        retry_after = max((error.retry_after for error in failures if error.retry_after is not None), default=None)
+        ban = next((error for error in failures if isinstance(error, BannedError)), None)
         known = self._last_known(request)
-        cause = failures[-1] if failures else None
-        error: UpbitBackboneError
-        if known is None:
-            error = ChannelUnavailableError(f"{asked}: no channel can answer now ({why})", retry_after=retry_after)
-        else:
-            item, age = known
-            error = StaleDataError(
-                f"{asked}: only a value {age:.1f} s old is known, see .last_known ({why})",
-                last_known=item,
-                age=age,
-                retry_after=retry_after,
-            )
-        error.__cause__ = cause
+        if known is None and ban is not None:
+            return ban  # says until when, which is all there is to say
+        error = self._unanswered(request, known, "; ".join(map(str, failures)) or decision.reason)
+        error.retry_after = max((each.retry_after for each in failures if each.retry_after is not None), default=None)
+        error.__cause__ = ban or (failures[-1] if failures else None)
         return error
+
+    @staticmethod
+    def _unanswered(request: DataRequest, known: tuple[Any, float] | None, why: str) -> UpbitBackboneError:
+        asked = f"{request.kind.value} {request.symbol}"
+        if known is None:
+            return ChannelUnavailableError(f"{asked}: no channel can answer now ({why})")
+        item, age = known
+        message = f"{asked}: only a value {age:.1f} s old is known, see .last_known ({why})"
+        return StaleDataError(message, last_known=item, age=age)
 
     def __repr__(self) -> str:
         return f"<RequestRouter {self._promotions!r} {self._demand!r}>"
