@@ -6,7 +6,15 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 from .._concurrency import Clock, Deadline
-from ..errors import InvalidRequestError, UnknownSymbolError, UpbitBackboneError
+from ..errors import (
+    BannedError,
+    ChannelUnavailableError,
+    ClosedError,
+    InvalidRequestError,
+    StaleDataError,
+    UnknownSymbolError,
+    UpbitBackboneError,
+)
 from ..models.enums import DataType, Priority
 from ..models.market import TickerData
 from ..models.symbol import normalise_quote, normalise_symbols
@@ -94,30 +102,28 @@ class TickerBoard:
     ) -> dict[str, TickerData]:
         try:
             return self._by_rest(missing, priority, max_age, deadline.fraction(REST_SHARE))
-        except InvalidRequestError:
+        except (InvalidRequestError, ClosedError):
             raise
-        except UpbitBackboneError:
+        except UpbitBackboneError as error:
             found = self._by_stream(missing, deadline)
             if len(found) < len(missing):
-                raise
+                raise self._unanswered([code for code in missing if code not in found], error) from error
             return {code: dataclasses.replace(ticker, degraded=True) for code, ticker in found.items()}
 
     def _by_rest(
         self, missing: Sequence[str], priority: Priority, max_age: float | None, deadline: Deadline
     ) -> dict[str, TickerData]:
         self._directory.require(missing, deadline)
-        found: dict[str, TickerData] = {}
-        singles: list[str] = []
         by_quote: dict[str, list[str]] = {}
         for code in missing:
             by_quote.setdefault(code.partition("-")[0], []).append(code)
-        for quote, codes in by_quote.items():
-            if len(codes) < LIST_ALL_FROM:
-                singles += codes
-            else:
-                found.update(self._rest.tickers_of_quote(quote, deadline=deadline, priority=priority, max_age=max_age))
+        whole = [quote for quote, codes in by_quote.items() if len(codes) >= LIST_ALL_FROM]
+        singles = [code for quote, codes in by_quote.items() if quote not in whole for code in codes]
+        found: dict[str, TickerData] = {}
+        if whole:
+            found = self._rest.tickers_of_quotes(whole, deadline=deadline, priority=priority, max_age=max_age)
         if singles:
-            found.update(self._rest.tickers(singles, deadline=deadline, priority=priority, max_age=max_age))
+            found |= self._rest.tickers(singles, deadline=deadline, priority=priority, max_age=max_age)
         unknown = [code for code in missing if code not in found]
         if unknown:
             raise UnknownSymbolError(f"Upbit has no market {', '.join(unknown[:10])} (any more)", symbols=unknown)
@@ -131,13 +137,35 @@ class TickerBoard:
         self._want(wishes)
         try:
             for wish in wishes:
-                ticker = self._store.wait_newer(wish.topic, asked_at, deadline)
-                if not isinstance(ticker, TickerData):
-                    break
-                found[wish.topic.symbol] = ticker
+                ticker = self._store.current(wish.topic, self._clock.monotonic())
+                if ticker is None:  # it may stream already, in a quiet market: then no frame will come
+                    ticker = self._store.wait_newer(wish.topic, asked_at, deadline)
+                if isinstance(ticker, TickerData):
+                    found[wish.topic.symbol] = ticker
         finally:
             self._unwant(wishes)
         return found
+
+    def _unanswered(self, codes: Sequence[str], why: UpbitBackboneError) -> UpbitBackboneError:
+        ever_seen = ((code, self._store.last_known(DataType.TICKER, code)) for code in codes)
+        known = {code: ticker for code, ticker in ever_seen if ticker is not None}
+        names = ", ".join(codes[:5]) + (f" and {len(codes) - 5} more" if len(codes) > 5 else "")
+        if not known:
+            return (
+                why
+                if isinstance(why, BannedError)
+                else ChannelUnavailableError(
+                    f"tickers of {names}: no channel can answer now ({why})", retry_after=why.retry_after
+                )
+            )
+        now = self._clock.wall()
+        age = max((now - (ticker.received_at or ticker.timestamp)).total_seconds() for ticker in known.values())
+        return StaleDataError(
+            f"tickers of {names}: only values up to {age:.1f} s old are known, see .last_known ({why})",
+            last_known=known,
+            age=age,
+            retry_after=why.retry_after,
+        )
 
     def __repr__(self) -> str:
         return f"<TickerBoard {self._directory!r}>"

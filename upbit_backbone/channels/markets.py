@@ -17,6 +17,8 @@ log = logging.getLogger("upbit_backbone.markets")
 # A code missing from a list older than this may have been listed since: look again before refusing it.
 RELIST_SECONDS = 10.0
 SUGGESTIONS = 3
+# Checking a symbol is only the beginning of a question: it gets this part of its time, and never more than so long.
+CHECKING_SHARE, CHECKING_SECONDS = 0.4, 3.0
 
 
 class MarketDirectory:
@@ -88,7 +90,7 @@ class MarketDirectory:
         if all(symbol in self._known for symbol in symbols):
             return
         try:
-            self.markets(deadline, max_age=RELIST_SECONDS)
+            self.markets(deadline.fraction(CHECKING_SHARE).sooner(CHECKING_SECONDS), max_age=RELIST_SECONDS)
         except ClosedError:
             raise
         except UpbitBackboneError as error:

@@ -9,6 +9,7 @@ from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
 from ..models.symbol import QUOTES
 from .markets import MarketDirectory
+from .quote_lists import QuoteLists
 from .rest import RestChannel
 
 
@@ -19,9 +20,10 @@ class RestReader:
     for the next market a moment later.
     """
 
-    def __init__(self, rest: RestChannel, directory: MarketDirectory) -> None:
+    def __init__(self, rest: RestChannel, directory: MarketDirectory, lists: QuoteLists) -> None:
         self._rest = rest
         self._directory = directory
+        self._lists = lists
 
     def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
         """UnknownSymbolError for a market that does not exist; otherwise what `RestChannel` raises."""
@@ -33,7 +35,8 @@ class RestReader:
         symbol = request.symbol
         quote = symbol.partition("-")[0]
         is_first = not self._directory.knows(symbol)
-        if quote in QUOTES and (request.is_sweep or is_first):
+        may_be_shared = request.max_age != 0  # a list under way left before this call
+        if quote in QUOTES and may_be_shared and (request.is_sweep or is_first):
             found = self._all_of(quote, request, deadline)
             if symbol in found:
                 return found[symbol]
@@ -45,9 +48,7 @@ class RestReader:
 
     def _all_of(self, quote: str, request: DataRequest, deadline: Deadline) -> dict[str, TickerData]:
         try:
-            return self._rest.tickers_of_quote(
-                quote, deadline=deadline, priority=request.priority, max_age=request.max_age
-            )
+            return self._lists.tickers(quote, deadline=deadline, priority=request.priority, max_age=request.max_age)
         except (InvalidRequestError, ServerError, ProtocolError):
             return {}  # a region without this board, or only this endpoint is ill: ask for the one market
 
