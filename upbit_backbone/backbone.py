@@ -27,9 +27,10 @@ from .candles.download import CancelToken
 from .candles.history import Progress
 from .candles.live_book import LiveOrderbook
 from .candles.ranges import Fill
-from .candles.series import CandleSeries
+from .candles.series import MAX_SIZE, CandleSeries
 from .config import BackboneConfig
 from .delivery.event_bus import Listening
+from .delivery.hub import check_arguments
 from .delivery.subscription import Subscription, SubscriptionId
 from .errors import ClosedError, InvalidRequestError
 from .models.enums import DataStrategy, DataType, HealthStatus, Overflow, Priority, RequestKind
@@ -38,8 +39,20 @@ from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, Tr
 from .models.report import Alert, HealthReport, PerformanceReport
 from .models.request import ChannelDecision, DataRequest
 from .models.symbol import normalise_quote, normalise_symbol, normalise_symbols
+from .models.timeframe import timeframe_of
 from .models.topic import ZERO, Topic, Wish
-from .routing.questions import MAX_LEVELS, data_types, member, price_level, question, whole_number
+from .routing.questions import (
+    MAX_LEVELS,
+    cache_key,
+    check_callable,
+    data_types,
+    described,
+    member,
+    price_level,
+    question,
+    whole_number,
+)
+from .routing.router import RequestRouter
 
 if TYPE_CHECKING:
     from .monitoring.alerts import AlertRule
@@ -109,9 +122,12 @@ class MarketDataBackbone:
         asked often is streamed by itself. `realtime=True` wants a value newer than this call: the next frame, or REST
         at half the deadline. `max_age` is how many seconds ago the value may have been proven current at most.
         """
-        if not realtime and max_age is None and strategy is AUTO and type(symbol) is str:
+        is_plain = realtime is False and max_age is None and strategy is AUTO and type(priority) is Priority
+        if is_plain and type(symbol) is str:
             ticker = self._live_ticker(symbol, monotonic())
             if ticker is not None:
+                if timeout is not None:
+                    check_timeout(timeout)
                 return ticker
         asked = question(
             RequestKind.TICKER, symbol, realtime=realtime, priority=priority, strategy=strategy, max_age=max_age
@@ -175,18 +191,15 @@ class MarketDataBackbone:
         priority: Priority = NORMAL,
         timeout: float | None = None,
     ) -> list[TradeData]:
-        """Past trades, oldest first, each once: the newest `count` (default 100), or all since an aware datetime.
+        """Past trades, oldest first, each once: the newest `count` (default 200), or all since an aware datetime.
 
-        `days_ago` (1 to 7) picks one UTC day. Upbit keeps seven days.
+        `days_ago` (0 to 7, 0 is today) picks one UTC day. Upbit keeps seven days.
         """
-        code = self._known(symbol, timeout)
-        return self._parts.trades.get(
-            code,
-            count=count,
-            since=since,
-            days_ago=days_ago,
-            timeout=timeout,
-            priority=member(Priority, priority, "priority"),
+        code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
+        deadline = parts.trades.deadline_for(count=count, since=since, days_ago=days_ago, timeout=timeout)
+        parts.directory.require((code,), deadline)
+        return parts.trades.get(
+            code, count=count, since=since, days_ago=days_ago, timeout=deadline.remaining(), priority=urgency
         )
 
     def get_candles(
@@ -212,16 +225,17 @@ class MarketDataBackbone:
         """
         asked = question(RequestKind.CANDLES, symbol, strategy=strategy, priority=priority)
         self._history_allowed(asked)
-        code = self._known(asked.symbol, timeout)
-        return self._parts.candles.get(
-            code,
+        _check_download(progress, cancel)
+        parts = self._open()
+        bounds: dict[str, Any] = {"count": count, "to": to, "start": start, "end": end, "fill": fill}
+        deadline = parts.history.deadline_for(asked.symbol, timeframe, **bounds, timeout=timeout)
+        parts.directory.require((asked.symbol,), deadline)
+        get = parts.history.get if asked.strategy is DataStrategy.REST_ONLY else parts.candles.get
+        return get(
+            asked.symbol,
             timeframe,
-            count=count,
-            to=to,
-            start=start,
-            end=end,
-            fill=fill,
-            timeout=timeout,
+            **bounds,
+            timeout=deadline.remaining(),
             priority=asked.priority,
             progress=progress,
             cancel=cancel,
@@ -246,8 +260,9 @@ class MarketDataBackbone:
         """The candles of `get_candles` one by one, for any number of them: a range comes oldest first and holds only a
         few pages in memory; `newest_first=True` does the same for a count. `timeout` limits the whole walk (default:
         none). Wrong arguments raise here, not at the first candle."""
-        code = self._known(symbol, timeout)
-        return self._parts.history.iter(
+        code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
+        _check_download(progress, cancel)
+        walk = parts.history.iter(
             code,
             timeframe,
             count=count,
@@ -257,10 +272,12 @@ class MarketDataBackbone:
             fill=fill,
             newest_first=newest_first,
             timeout=timeout,
-            priority=member(Priority, priority, "priority"),
+            priority=urgency,
             progress=progress,
             cancel=cancel,
         )
+        parts.directory.require((code,), self._deadline(timeout))
+        return walk
 
     def get_markets(
         self, quote: str | None = None, *, max_age: float | None = None, timeout: float | None = None
@@ -293,10 +310,8 @@ class MarketDataBackbone:
         this subscription (breaks, gaps, overflow). Unknown symbols raise UnknownSymbolError; more than
         `config.max_subscribed_symbols` InvalidRequestError.
         """
-        wishes = self._wishes(symbols, data_types, level)
-        depth = None if levels is None else whole_number(levels, "levels", low=1, high=MAX_LEVELS)
-        return self._open().hub.subscribe(
-            wishes, overflow=overflow, maxsize=maxsize, queue=queue, levels=depth, on_event=on_event
+        return self._subscribe(
+            symbols, data_types, level, levels, overflow=overflow, maxsize=maxsize, queue=queue, on_event=on_event
         )
 
     def subscribe_realtime(
@@ -317,27 +332,25 @@ class MarketDataBackbone:
         A slow callback loses what `overflow` says and delays nobody else; one that raises is reported to `on_error`,
         to `on_event` and to the log, and goes on. Inside it every method may be called, `close()` included.
         """
-        if not callable(callback):
-            raise InvalidRequestError(f"callback={callback!r}: expected something that can be called with one item")
-        wishes = self._wishes(symbol, data_types, level)
-        depth = None if levels is None else whole_number(levels, "levels", low=1, high=MAX_LEVELS)
-        subscription = self._open().hub.subscribe(
-            wishes,
+        check_callable("callback", callback, required=True)
+        return self._subscribe(
+            symbol,
+            data_types,
+            level,
+            levels,
             overflow=overflow,
             maxsize=maxsize,
-            levels=depth,
             callback=callback,
             on_error=on_error,
             on_event=on_event,
-        )
-        return subscription.id
+        ).id
 
     def unsubscribe(self, subscription: SubscriptionId | Subscription | str) -> bool:
         """End a subscription; after this returns its callback is not called again. False if it had ended before."""
         if not isinstance(subscription, (str, Subscription)):
             raise InvalidRequestError(f"{subscription!r}: expected what subscribe() or subscribe_realtime() returned")
         name = subscription.id if isinstance(subscription, Subscription) else subscription
-        return self._parts.hub.unsubscribe(name)
+        return self._open().hub.unsubscribe(name)
 
     def candle_series(
         self,
@@ -349,16 +362,20 @@ class MarketDataBackbone:
         timeout: float | None = None,
     ) -> CandleSeries:
         """The newest `size` candles, kept current by the stream and repaired after every break; see CandleSeries."""
-        parts = self._open()
+        code, unit = normalise_symbol(symbol), timeframe_of(timeframe)
+        whole_number(size, "size", low=1, high=MAX_SIZE)
+        check_callable("on_update", on_update)
+        parts, deadline = self._open(), Deadline.after(timeout)
+        parts.directory.require((code,), self._deadline(timeout))
         return CandleSeries(
-            self._known(symbol, timeout),
-            timeframe,
+            code,
+            unit,
             size,
             history=parts.history,
             subscribe=lambda topic, listen: parts.hub.subscribe([Wish(topic)], on_event=listen),
             exchange_now=parts.exchange_now,
             on_update=on_update,
-            timeout=timeout,
+            timeout=deadline.remaining(),
             clock=parts.clock,
         )
 
@@ -374,8 +391,10 @@ class MarketDataBackbone:
 
         Waits up to `timeout` for the first book; after that it is returned without one.
         """
+        topic = Topic(DataType.ORDERBOOK, normalise_symbol(symbol), price_level(level))
+        whole_number(levels, "levels", low=1, high=MAX_LEVELS)
         parts, deadline = self._open(), self._deadline(timeout)
-        topic = Topic(DataType.ORDERBOOK, self._known(symbol, timeout), price_level(level))
+        parts.directory.require((topic.symbol,), deadline)
         asked_at = monotonic()
         book = LiveOrderbook(
             topic.symbol,
@@ -391,8 +410,7 @@ class MarketDataBackbone:
     def on_event(self, listener: Callable[[Any], object]) -> Listening:
         """Call `listener(event)` for everything that happens to the streams and limits (see `models/events.py`), on a
         thread of its own. `.close()` what is returned to stop."""
-        if not callable(listener):
-            raise InvalidRequestError(f"on_event={listener!r}: expected something that can be called with an event")
+        check_callable("on_event", listener, required=True)
         parts = self._open()
         parts.monitor.watch()  # somebody wants to hear when the health changes
         return parts.events.listen(listener)
@@ -404,22 +422,20 @@ class MarketDataBackbone:
 
         `options` are those of the `get_*` method (`realtime`, `strategy`, `max_age`, `levels`, …). Asks nobody.
         """
-        word = str(kind.value if isinstance(kind, DataType) else kind)
-        aliases = {"trade": RequestKind.TRADES, "candle": RequestKind.CANDLES, "market": RequestKind.MARKETS}
-        wanted = (
-            RequestKind.CANDLES
-            if word.startswith("candle.")
-            else aliases.get(word) or member(RequestKind, kind, "kind")
-        )
-        return self._open().router.analyze_request(question(wanted, symbol, **options))
+        return self._open().router.analyze_request(described(kind, symbol, options))
+
+    @property
+    def router(self) -> RequestRouter:
+        """What decides: `analyze_request`, `get_performance_metrics` and `update_routing_strategy`."""
+        return self._open().router
 
     def health(self) -> HealthReport:
         """How everything is now, with reasons; `str()` of it is made for people."""
-        return self._parts.monitor.health()
+        return self._open().monitor.health()
 
     def performance(self) -> PerformanceReport:
         """What was answered how, and how fast."""
-        return self._parts.monitor.performance()
+        return self._open().monitor.performance()
 
     get_performance_report = performance
 
@@ -430,7 +446,7 @@ class MarketDataBackbone:
 
     def check_websocket_health(self) -> HealthStatus:
         """The streams alone."""
-        return self._parts.monitor.check_websocket_health()
+        return self._open().monitor.check_websocket_health()
 
     def prometheus_collector(self) -> PrometheusCollector:
         """A collector for prometheus-client (extra `[prometheus]`): `REGISTRY.register(...)` it."""
@@ -442,8 +458,8 @@ class MarketDataBackbone:
         self, callback: Callable[[Alert], object], rules: Sequence[AlertRule] | None = None
     ) -> Callable[[], None]:
         """Call `callback(alert)` when a rule begins or ceases to hold; call what is returned to stop."""
-        self._open()
-        return self._parts.monitor.alert(callback, *(() if rules is None else (rules,)))
+        check_callable("callback", callback, required=True)
+        return self._open().monitor.alert(callback, *(() if rules is None else (rules,)))
 
     def record(self, path: str | Path) -> Recorder:
         """Record everything that comes in from now on, until `.close()`; play it again with `replay`."""
@@ -454,23 +470,25 @@ class MarketDataBackbone:
 
         For GUIs, which must not block. The Future gets its answer or error.
         """
-        if not callable(method):
-            raise InvalidRequestError(f"submit({method!r}): expected a method, such as market.get_ticker")
+        check_callable("method", method, required=True)
         return self._open().calls.submit(lambda: method(*args, **options))
 
     # ── the cache of REST answers ────────────────────────────────────────────────────────────────────────────────
 
     def get_cached_data(self, key: tuple[Any, ...], max_age: float | None = None) -> Any | None:
         """What the cache of REST answers holds under `key`, for example ("ticker", "KRW-BTC"). Never live data."""
-        return self._open().rest.cache.get_cached_data(key, _age(max_age))
+        return self._open().rest.cache.get_cached_data(cache_key(key), _age(max_age))
 
     def cache_data(self, key: tuple[Any, ...], value: Any, ttl: float | None = None) -> bool:
         """Keep `value` in the cache of REST answers for `ttl` seconds (default: its kind's lifetime)."""
-        return self._open().rest.cache.cache_data(key, value, _age(ttl))
+        return self._open().rest.cache.cache_data(cache_key(key), value, _age(ttl, "ttl"))
 
     def invalidate_cache(self, symbol: str | None = None, data_type: str | None = None) -> int:
         """Forget cached REST answers of a symbol, a kind, or all; how many. Answers under way are not kept either."""
-        return self._open().rest.cache.invalidate_cache(symbol, data_type)
+        if data_type is not None and not isinstance(data_type, str):
+            raise InvalidRequestError(f"data_type={data_type!r}: expected a kind such as 'ticker', or None for all")
+        code = None if symbol is None else normalise_symbol(symbol)
+        return self._open().rest.cache.invalidate_cache(code, data_type)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -528,29 +546,36 @@ class MarketDataBackbone:
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline.after(self.config.timeout_seconds if timeout is None else timeout)
 
-    def _known(self, symbol: object, timeout: float | None = None) -> str:
-        """A validated symbol that exists."""
-        code = normalise_symbol(symbol)
-        self._open().directory.require((code,), self._deadline(timeout))
-        return code
-
     def _history_allowed(self, asked: DataRequest) -> None:
         if asked.strategy is DataStrategy.WEBSOCKET_ONLY:
             raise InvalidRequestError("strategy=websocket_only: Upbit streams no history; leave it out, or subscribe()")
 
-    def _wishes(self, symbols: object, types: object, level: object) -> list[Wish]:
+    def _subscribe(
+        self, symbols: object, types: object, level: object, levels: int | None, **delivery: Any
+    ) -> Subscription:
+        """Every argument is checked before the market list is asked for, and that before anything is subscribed."""
         codes = normalise_symbols(symbols, limit=self.config.max_subscribed_symbols)
         kinds, grouping = data_types(types), price_level(level)
-        self._open().directory.require(codes, self._deadline(None))
-        return [
+        wishes = [
             Wish(Topic(kind, code, grouping if kind is DataType.ORDERBOOK else ZERO))
             for kind in kinds
             for code in codes
         ]
+        depth = None if levels is None else whole_number(levels, "levels", low=1, high=MAX_LEVELS)
+        check_arguments(wishes, **delivery)
+        parts = self._open()
+        parts.directory.require(codes, self._deadline(None))
+        return parts.hub.subscribe(wishes, levels=depth, **delivery)
 
 
 UnifiedMarketDataAPI = MarketDataBackbone
 
 
-def _age(max_age: float | None) -> float | None:
-    return None if max_age is None else check_timeout(max_age, "max_age")
+def _age(max_age: float | None, name: str = "max_age") -> float | None:
+    return None if max_age is None else check_timeout(max_age, name)
+
+
+def _check_download(progress: object, cancel: object) -> None:
+    check_callable("progress", progress)
+    if cancel is not None and not callable(getattr(cancel, "is_set", None)):
+        raise InvalidRequestError(f"cancel={cancel!r}: expected something with is_set(), such as a threading.Event")

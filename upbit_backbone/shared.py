@@ -27,9 +27,9 @@ def shared_backbone() -> MarketDataBackbone:
         return _backbone
 
 
-def get_ticker(symbol: str, **options: Any) -> TickerData:
+def get_ticker(symbol: str, *more: Any, **options: Any) -> TickerData:
     """See `MarketDataBackbone.get_ticker`."""
-    return shared_backbone().get_ticker(symbol, **options)
+    return shared_backbone().get_ticker(symbol, *more, **options)
 
 
 def get_tickers(symbols: Any = None, **options: Any) -> dict[str, TickerData]:
@@ -37,21 +37,21 @@ def get_tickers(symbols: Any = None, **options: Any) -> dict[str, TickerData]:
     return shared_backbone().get_tickers(symbols, **options)
 
 
-def get_orderbook(symbol: str, **options: Any) -> OrderbookData:
+def get_orderbook(symbol: str, *more: Any, **options: Any) -> OrderbookData:
     """See `MarketDataBackbone.get_orderbook`."""
-    return shared_backbone().get_orderbook(symbol, **options)
+    return shared_backbone().get_orderbook(symbol, *more, **options)
 
 
-def get_trades(symbol: str, **options: Any) -> list[TradeData]:
+def get_trades(symbol: str, *more: Any, **options: Any) -> list[TradeData]:
     """See `MarketDataBackbone.get_trades`."""
-    return shared_backbone().get_trades(symbol, **options)
+    return shared_backbone().get_trades(symbol, *more, **options)
 
 
-def get_candles(symbol: str, timeframe: str = "1m", **options: Any) -> list[CandleData]:
+def get_candles(symbol: str, timeframe: str = "1m", *more: Any, **options: Any) -> list[CandleData]:
     """See `MarketDataBackbone.get_candles`."""
-    return shared_backbone().get_candles(symbol, timeframe, **options)
+    return shared_backbone().get_candles(symbol, timeframe, *more, **options)
 
 
-def get_markets(**options: Any) -> list[MarketInfo]:
+def get_markets(quote: str | None = None, **options: Any) -> list[MarketInfo]:
     """See `MarketDataBackbone.get_markets`."""
-    return shared_backbone().get_markets(**options)
+    return shared_backbone().get_markets(quote, **options)

@@ -132,6 +132,23 @@ class CandleHistory:
         rows = self._oldest_first(wish, now, deadline, priority, progress, cancel)
         return self._filled(wish, rows, None, deadline, priority) if wish.filled else rows
 
+    def deadline_for(
+        self,
+        symbol: str,
+        timeframe: str | Timeframe,
+        *,
+        count: int | None = None,
+        to: datetime | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        fill: Fill = "none",
+        timeout: float | None = None,
+    ) -> Deadline:
+        """When `get` with these arguments would have to end; raises what it would raise for them, and asks nobody."""
+        unit, now = timeframe_of(timeframe), self._exchange_now()
+        wish = candle_range(symbol, unit, now=now, count=count, to=to, start=start, end=end, fill=fill)
+        return self._deadline(wish, timeout, now)
+
     # -- the three walks --------------------------------------------------------------------------------------------
 
     def _whole(self, wish: CandleRange, now: datetime, deadline: Deadline, *rest: Any) -> list[CandleData]:

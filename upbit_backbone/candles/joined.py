@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 from .._concurrency import Clock
@@ -11,6 +12,7 @@ from ..models.market import CandleData
 from ..models.timeframe import Timeframe, timeframe_of
 from ..models.topic import Topic
 from .history import CandleHistory
+from .ranges import DEFAULT_COUNT
 
 LiveCandle = Callable[[Topic, float], Any]
 
@@ -24,25 +26,34 @@ class JoinedCandles:
     """
 
     def __init__(
-        self, history: CandleHistory, *, live: LiveCandle, asked: Callable[[Topic], None], clock: Clock
+        self,
+        history: CandleHistory,
+        *,
+        live: LiveCandle,
+        asked: Callable[[Topic], None],
+        exchange_now: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self._history = history
         self._live = live
         self._asked = asked
+        self._exchange_now = exchange_now
         self._clock = clock
 
     def get(self, symbol: str, timeframe: str, *, count: int | None, **options: Any) -> list[CandleData]:
-        """As `CandleHistory.get`; see there for the options and errors."""
+        """As `CandleHistory.get`; see there for the options and errors. The arguments are known to be good."""
         unit = timeframe_of(timeframe)
         is_about_now = all(options.get(bound) is None for bound in ("to", "start", "end"))
-        if not is_about_now or unit.data_type is None or options.get("fill", "none") != "none":
+        is_plain = options.get("fill", "none") == "none"
+        forming = self._forming(symbol, unit) if is_about_now and is_plain else None
+        if forming is None:
             return self._history.get(symbol, unit, count=count, **options)
-        forming = self._forming(symbol, unit)
-        is_joinable = isinstance(count, int) and not isinstance(count, bool) and count > 1
-        if forming is None or not is_joinable:
-            return self._history.get(symbol, unit, count=count, **options)
-        closed = self._history.get(symbol, unit, count=count - 1, **{**options, "to": forming.timestamp})  # type: ignore[operator]
-        return [*as_closed(closed), dataclasses.replace(forming, is_closed=False)]
+        closed_count = (DEFAULT_COUNT if count is None else count) - 1
+        closed = []
+        if closed_count:
+            closed = self._history.get(symbol, unit, count=closed_count, **{**options, "to": forming.timestamp})
+        is_over = unit.next_start(forming.timestamp) <= self._exchange_now()  # nobody has traded since
+        return [*as_closed(closed), dataclasses.replace(forming, is_closed=is_over)]
 
     def _forming(self, symbol: str, unit: Timeframe) -> CandleData | None:
         """The live candle, if it is provably current; asking counts."""

@@ -77,10 +77,7 @@ class TradesHistory:
         unknown. An error carries what was fetched in `.partial`; `progress(done, total)` is called after each page.
         """
         first, count = self._bounds(count, since, days_ago)
-        if timeout is None:
-            pages = (count or 0) // PAGE_TRADES
-            timeout = OPEN_ENDED_SECONDS if count is None else self._timeout_seconds + SECONDS_PER_PAGE * pages
-        deadline = Deadline.after(timeout, self._clock.monotonic)
+        deadline = self._deadline(count, timeout)
         rows: list[TradeData] = []
         try:
             rows.extend(self._walk(symbol, count, first, days_ago, deadline, priority, progress, cancel))
@@ -89,6 +86,24 @@ class TradesHistory:
             carrying.partial = _oldest_first(rows)
             raise carrying from error
         return _oldest_first(rows)
+
+    def deadline_for(
+        self,
+        *,
+        count: int | None = None,
+        since: datetime | None = None,
+        days_ago: int | None = None,
+        timeout: float | None = None,
+    ) -> Deadline:
+        """When `get` with these arguments would have to end; raises what it would raise for them, and asks nobody."""
+        _, count = self._bounds(count, since, days_ago)
+        return self._deadline(count, timeout)
+
+    def _deadline(self, count: int | None, timeout: float | None) -> Deadline:
+        if timeout is None:
+            pages = (count or 0) // PAGE_TRADES
+            timeout = OPEN_ENDED_SECONDS if count is None else self._timeout_seconds + SECONDS_PER_PAGE * pages
+        return Deadline.after(timeout, self._clock.monotonic)
 
     def iter(
         self,

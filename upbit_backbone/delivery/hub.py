@@ -117,7 +117,15 @@ class Hub:
         `close`, and whatever `want` raises; then nothing is left behind.
         """
         wished = tuple(dict.fromkeys(wish if isinstance(wish, Wish) else Wish(wish) for wish in wishes))
-        policy = _check_arguments(wished, overflow, maxsize, queue, callback, on_error, on_event)
+        policy = check_arguments(
+            wished,
+            overflow=overflow,
+            maxsize=maxsize,
+            queue=queue,
+            callback=callback,
+            on_error=on_error,
+            on_event=on_event,
+        )
         name = SubscriptionId(f"sub-{next(self._numbers)}")
         mailbox = Mailbox(
             policy,
@@ -273,24 +281,26 @@ def concerns(event: Event, subscription: Subscription) -> bool:
     return True
 
 
-def _check_arguments(
-    wishes: tuple[Wish, ...],
-    overflow: Overflow | str | None,
-    maxsize: int | None,
-    target: object,
-    callback: object,
-    on_error: object,
-    on_event: object,
+def check_arguments(
+    wishes: Sequence[Wish],
+    *,
+    overflow: Overflow | str | None = None,
+    maxsize: int | None = None,
+    queue: object = None,
+    callback: object = None,
+    on_error: object = None,
+    on_event: object = None,
 ) -> Overflow | None:
+    """The policy meant by `overflow`; InvalidRequestError that names what `Hub.subscribe` could not work with."""
     if not wishes:
         raise InvalidRequestError("nothing to subscribe to: name at least one symbol and one data type")
     for name, value in (("callback", callback), ("on_error", on_error), ("on_event", on_event)):
         if value is not None and not callable(value):
             raise InvalidRequestError(f"{name}={value!r}: expected something that can be called")
-    if target is not None and callback is not None:
+    if queue is not None and callback is not None:
         raise InvalidRequestError("callback= and queue= exclude each other; subscribe twice to have both")
-    if target is not None:
-        _check_queue(target)
+    if queue is not None:
+        _check_queue(queue)
     is_size = isinstance(maxsize, int) and not isinstance(maxsize, bool) and maxsize >= 1
     if maxsize is not None and not is_size:
         raise InvalidRequestError(f"maxsize={maxsize!r}: expected a whole number >= 1, or None for the default")
