@@ -203,6 +203,7 @@ def test_a_tapped_transport_shows_its_answers_and_changes_nothing(make_recording
     tapped.close()
     again = ReplayTransport(Recording(tmp_path / "second.rec"))
     assert again.get(endpoints.tickers(["KRW-BTC"]), ANY) == response
+    assert response.received_at is not None
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class _Shown:
             parts.append(big_chart(self.prices.rows[first], width, room - 2))
         status = f"{self.prices.count} prices · {self.prices.rate(now):.0f}/s · source and age of each beside it"
         parts.append(Text(f"{status} · Ctrl-C ends", output.QUIET_STYLE))
-        parts.append(Text(self.news.line(), "yellow"))
+        parts.append(Text(self.news.lines(), "yellow"))
         return Group(*parts)
 
     def print_now_and_then(self) -> None:

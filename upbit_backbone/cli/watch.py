@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Annotated, Any
@@ -25,20 +27,24 @@ from .stream import follow
 from .views import view_of
 
 NEWS_SECONDS = 15.0
+NEWS_LINES = 3
 
 
 class News:
-    """The last thing that happened to the streams, for the line at the bottom."""
+    """The last few things that happened to the streams, for the lines at the bottom."""
 
     def __init__(self) -> None:
-        self._text, self._at = "", float("-inf")
+        self._texts: deque[tuple[float, str]] = deque(maxlen=NEWS_LINES)
 
     def __call__(self, event: Event) -> None:
-        _, text = describe(event)
-        self._text, self._at = output.safe(text), time.monotonic()
+        level, text = describe(event)
+        if level > logging.DEBUG:
+            self._texts.append((time.monotonic(), output.safe(text)))
 
-    def line(self) -> str:
-        return self._text if time.monotonic() - self._at < NEWS_SECONDS else ""
+    def lines(self) -> str:
+        """The recent ones, one a line; from any thread."""
+        now = time.monotonic()
+        return "\n".join(text for at, text in list(self._texts) if now - at < NEWS_SECONDS)
 
 
 class Screen:
@@ -134,5 +140,5 @@ def watch(
 def _picture(board: Board, data_type: DataType, news: News, width: int, height: int, now: float) -> RenderableType:
     status = f"{data_type.value} · {board.count} messages · {board.rate(now):.1f}/s · Ctrl-C ends"
     return Group(
-        view_of(data_type)(board, width, height, now), Text(status, output.QUIET_STYLE), Text(news.line(), "yellow")
+        view_of(data_type)(board, width, height, now), Text(status, output.QUIET_STYLE), Text(news.lines(), "yellow")
     )

@@ -6,7 +6,8 @@ sessions and replay_transport ● for REST.
 
 from .recorder import Recorder, RecorderStats
 from .recording import Recording
-from .replay import ReplayClock, ReplaySource
+from .replay import ReplaySource
+from .replay_sessions import ReplayClock
 from .replay_transport import ReplayTransport
 from .tap import Tap, TappedTransport
 

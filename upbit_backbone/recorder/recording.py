@@ -13,6 +13,9 @@ from .format import HEADER_SIZE, Record, decode_member, decode_records, encode_m
 
 log = logging.getLogger("upbit_backbone.recorder")
 
+# (offset of the member, which record of it): places are ordered as the records are
+Place = tuple[int, int]
+
 
 class RecordingWriter:
     """Appends members to a new or an existing recording.
@@ -83,15 +86,15 @@ class Recording:
         for _, record in self.located():
             yield record
 
-    def located(self) -> Iterator[tuple[int, Record]]:
-        """Every record with the offset of its member, in order, up to the first damage."""
+    def located(self) -> Iterator[tuple[Place, Record]]:
+        """Every record with its place, in order, up to the first damage."""
         with open(self.path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             end = 0
             try:
                 for member, offset, length in _hop(file, size, want_data=True):
-                    for record in decode_records(decode_member(member)):
-                        yield offset, record
+                    for position, record in enumerate(decode_records(decode_member(member))):
+                        yield (offset, position), record
                     end = offset + length
             except MalformedDataError as error:
                 self.damage = f"at byte {end}: {error}"
@@ -99,13 +102,14 @@ class Recording:
             if end < size:
                 self.damage = f"at byte {end}: the last block is not complete, {size - end} bytes are left out"
 
-    def member(self, offset: int) -> list[Record]:
-        """The records of the member at `offset`, as `located` gave it."""
+    def at(self, place: Place) -> Record:
+        """The record at a place that `located` gave."""
+        offset, position = place
         with open(self.path, "rb") as file:
             file.seek(offset)
             length = member_length(file.read(HEADER_SIZE)) or 0
             file.seek(offset)
-            return list(decode_records(decode_member(file.read(length))))
+            return list(decode_records(decode_member(file.read(length))))[position]
 
     def __repr__(self) -> str:
         return f"<Recording {one_line(self.path)}{' damaged' if self.damage else ''}>"

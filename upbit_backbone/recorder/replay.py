@@ -4,65 +4,26 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 from .._concurrency import Deadline, join_all, spawn, wait_event
 from ..errors import InvalidRequestError, one_line
-from ..models.enums import DataType
-from ..models.events import ConnectionEvent, ConnectionState, Event, SubscriptionEvent
+from ..models.events import ConnectionState, Event, SubscriptionEvent
 from ..models.pulse import Pulse
 from ..models.report import SessionStats
 from ..models.topic import Topic, Wish
 from .format import Record, RecordKind
 from .recording import Recording
+from .replay_sessions import FrameSink, PlayedSessions, ReplayClock
+from .replay_transport import ReplayTransport
 
 log = logging.getLogger("upbit_backbone.recorder")
 
 HEARTBEAT_SECONDS = 0.25
+LOOK_SECONDS = 0.001
 MAX_BACKLOG = 1_000
 STUCK_SECONDS = 1.0
 SETTLE_SECONDS = 3.0
-
-
-class FrameSink(Protocol):
-    """Where the frames go; see sessions.ports.FrameSink, which is the same."""
-
-    def frames(self, pulse: Pulse, epoch: int, frames: list[bytes], monotonic: float) -> Sequence[object]: ...
-
-    def subscribed(self, pulse: Pulse, epoch: int, topics: frozenset[Topic]) -> None: ...
-
-    def interrupted(self, pulse: Pulse, epoch: int, topics: frozenset[Topic], reason: str) -> None: ...
-
-
-class ReplayClock:
-    """The present for ages and deadlines, the recorded time for everything that is shown."""
-
-    monotonic = staticmethod(time.monotonic)
-
-    def __init__(self) -> None:
-        self.now = datetime.fromtimestamp(0, UTC)  # written by the replaying thread only
-
-    def wall(self) -> datetime:
-        return self.now
-
-    def __repr__(self) -> str:
-        return f"ReplayClock({self.now:%Y-%m-%d %H:%M:%S}Z)"
-
-
-class _Played:
-    """One recorded session as it is now."""
-
-    def __init__(self, name: str, since: datetime) -> None:
-        self.pulse = Pulse(name)
-        self.topics: frozenset[Topic] = frozenset()
-        self.since = since
-        self.state = ConnectionState.CONNECTING
-        self.messages = self.bytes = self.connects = 0
-        self.data_at: float | None = None
 
 
 class ReplaySource:
@@ -70,9 +31,11 @@ class ReplaySource:
 
     `speed` 1.0 keeps the recorded pace, 10.0 is ten times as fast, None as fast as the consumers read: then `backlog`
     (the largest number of items that wait in any subscription) holds it back, so that nothing overflows; a consumer
-    that takes nothing for a second is not waited for. Playing begins with the first `want` (or `start()`). After the
-    last record it waits a while until the pipeline `is_settled` (a hole may still be being filled) and then calls
-    `on_end` on the replaying thread. The order of what is fed is always the recorded one.
+    that takes nothing for a second is not waited for. Playing begins with the first `want` (or `start()`); `on_end` is
+    called after the last record, on the replaying thread.
+
+    What is fed, and in which order, is always the same. While a hole is being filled (not `is_settled`), playing
+    waits, and `rest` gives a recorded answer no earlier than its place in the recording.
     """
 
     def __init__(
@@ -81,6 +44,7 @@ class ReplaySource:
         sink: FrameSink,
         *,
         clock: ReplayClock,
+        rest: ReplayTransport | None = None,
         speed: float | None = 1.0,
         emit: Callable[[Event], None] = lambda _: None,
         backlog: Callable[[], int] = lambda: 0,
@@ -91,7 +55,8 @@ class ReplaySource:
         if speed is not None and not 0 < speed < float("inf"):
             raise InvalidRequestError(f"speed={speed!r}: expected a number > 0, or None for as fast as possible")
         self._recording = recording
-        self._sink = sink
+        self._rest = rest or ReplayTransport(recording)
+        self._sessions = PlayedSessions(sink, clock, emit)
         self._clock = clock
         self._speed = speed
         self._emit = emit
@@ -104,7 +69,6 @@ class ReplaySource:
         self._origin: tuple[float, float] | None = None  # (recorded, now) monotonic; the replaying thread's own
         self._lock = threading.Lock()  # guards everything below
         self._wanted: dict[Topic, int] = {}
-        self._played: dict[str, _Played] = {}
         self._thread: threading.Thread | None = None
 
     # What SessionManager offers
@@ -124,18 +88,18 @@ class ReplaySource:
                     self._wanted[wish.topic] = left
 
     def pulse(self, topic: Topic) -> Pulse | None:
-        with self._lock:
-            return next((each.pulse for each in self._played.values() if topic in each.topics), None)
+        return self._sessions.pulse(topic)
 
     def topics(self) -> frozenset[Topic]:
         """What is wanted, whether the recording has it or not."""
         with self._lock:
             return frozenset(self._wanted)
 
+    def states(self) -> dict[str, ConnectionState]:
+        return {each.session: each.state for each in self.stats()}
+
     def stats(self) -> list[SessionStats]:
-        now = self._clock.monotonic()
-        with self._lock:
-            return [_stats(each, now) for each in self._played.values()]
+        return self._sessions.stats()
 
     def reconnect(self, session: str | None = None, reason: str = "") -> None:
         """A recording cannot be asked to connect again; it goes on as it is."""
@@ -146,6 +110,7 @@ class ReplaySource:
     def close(self, deadline: Deadline) -> list[str]:
         """Stop playing; names of threads that would not. Idempotent."""
         self._stop.set()
+        self._rest.end()
         with self._lock:
             thread = self._thread
         return join_all([thread] if thread else [], deadline)
@@ -156,6 +121,7 @@ class ReplaySource:
         """Begin to play; without effect when playing already."""
         with self._lock:
             if self._thread is None and not self._stop.is_set():
+                self._rest.begin()
                 self._thread = spawn(self._run, "upbit-replay")
 
     @property
@@ -168,22 +134,41 @@ class ReplaySource:
 
     def _run(self) -> None:
         try:
-            for record in self._recording:
-                if not self._pace(record):
-                    return
-                self._clock.now = record.wall
-                self._feed(record)
-            self._end_all("the recording is over", ConnectionState.CLOSED)
+            if not self._play():
+                return
+            self._sessions.end_all("the recording is over", ConnectionState.CLOSED)
             self._tell_what_was_missing()
         except Exception as error:
             log.exception("the replay broke off")
-            self._end_all(f"the replay broke off: {one_line(error)}", ConnectionState.CLOSED)
+            self._sessions.end_all(f"the replay broke off: {one_line(error)}", ConnectionState.CLOSED)
         finally:
+            self._rest.end()
             self._over.set()
-        patience = Deadline.after(SETTLE_SECONDS)
-        while not self._is_settled() and not patience.expired and not self._stop.is_set():
-            self._stop.wait(0.01)
+        self._settle()
         self._on_end()
+
+    def _play(self) -> bool:
+        """Feed every record in its turn; False when told to stop."""
+        for place, record in self._recording.located():
+            if not self._pace(record):
+                return False
+            self._clock.now = record.wall
+            self._sessions.feed(record)
+            self._rest.reached(place)
+            if self._sessions.was_interrupted and record.kind in (RecordKind.FRAMES, RecordKind.REST):
+                # So that filling a hole happens at the same place in every replay. Holes can show long after the
+                # interruption, so this goes on, unless one proves to be never filled.
+                self._sessions.was_interrupted = self._settle()
+        return True
+
+    def _settle(self) -> bool:
+        """Wait a while until every hole is filled or its filling waits for a later answer; False if neither happens."""
+        patience = Deadline.after(SETTLE_SECONDS)
+        while not (is_settled := self._is_settled() or self._rest.is_awaited):
+            if patience.expired or self._stop.is_set():
+                break
+            self._stop.wait(LOOK_SECONDS)
+        return is_settled
 
     def _pace(self, record: Record) -> bool:
         """Wait until it is this record's turn; False when told to stop."""
@@ -195,128 +180,28 @@ class ReplaySource:
         recorded, began = self._origin
         turn = began + (record.monotonic - recorded) / self._speed
         while not self._stop.is_set() and (left := turn - self._clock.monotonic()) > 0:
-            self._beat()
+            self._sessions.beat()
             self._stop.wait(min(left, HEARTBEAT_SECONDS))
         return not self._stop.is_set()
 
     def _wait_for_consumers(self) -> bool:
         waiting = self._backlog()
         patience = Deadline.after(STUCK_SECONDS)
-        while waiting >= MAX_BACKLOG and not patience.expired and not self._stop.is_set():
-            self._stop.wait(0.001)
+        while waiting >= MAX_BACKLOG and not self._rest.is_awaited and not patience.expired and not self._stop.is_set():
+            self._stop.wait(LOOK_SECONDS)
             before, waiting = waiting, self._backlog()
             if waiting != before:
                 patience = Deadline.after(STUCK_SECONDS)
         return not self._stop.is_set()
 
-    def _beat(self) -> None:
-        """Silence on the recorded line was covered by pongs, which are not recorded."""
-        now = self._clock.monotonic()
-        with self._lock:
-            for each in self._played.values():
-                each.pulse.heard_at = now
-
-    def _feed(self, record: Record) -> None:
-        match record.kind:
-            case RecordKind.BEGIN:
-                self._end_all("the recorder was attached anew")
-            case RecordKind.FRAMES:
-                self._feed_frames(record)
-            case RecordKind.SUBSCRIBED:
-                self._feed_subscribed(record)
-            case RecordKind.INTERRUPTED:
-                self._feed_interrupted(record)
-            case RecordKind.LOST:
-                log.warning("records are missing in the recording", extra={"lost": record.details})
-            case RecordKind.REST:
-                pass  # ReplayTransport answers with these
-
-    def _feed_frames(self, record: Record) -> None:
-        played, now = self._session(record), self._clock.monotonic()
-        played.pulse.heard_at = played.data_at = now
-        played.messages += len(record.blobs)
-        played.bytes += record.size
-        self._sink.frames(played.pulse, record.epoch, list(record.blobs), now)
-
-    def _feed_subscribed(self, record: Record) -> None:
-        played, topics = self._session(record), topics_of(record)
-        is_new = played.pulse.epoch != record.epoch or not played.pulse.connected
-        played.pulse.epoch, played.pulse.connected = record.epoch, True
-        played.pulse.heard_at = self._clock.monotonic()
-        with self._lock:
-            played.topics = topics
-        if is_new:
-            played.connects += 1
-            self._tell(played, ConnectionState.LIVE, f"replayed from {one_line(self._recording.path.name)}")
-        self._sink.subscribed(played.pulse, record.epoch, topics)
-
-    def _feed_interrupted(self, record: Record) -> None:
-        reason = one_line((record.details or {}).get("reason", ""))
-        self._interrupt(self._session(record), record.epoch, topics_of(record), reason)
-
-    def _interrupt(
-        self,
-        played: _Played,
-        epoch: int,
-        topics: frozenset[Topic],
-        reason: str,
-        state: ConnectionState = ConnectionState.WAITING,
-    ) -> None:
-        played.pulse.connected = False
-        self._tell(played, state, reason)
-        self._sink.interrupted(played.pulse, epoch, topics, reason)
-
-    def _end_all(self, reason: str, state: ConnectionState = ConnectionState.WAITING) -> None:
-        for played in list(self._played.values()):
-            if played.pulse.connected:
-                self._interrupt(played, played.pulse.epoch, played.topics, reason, state)
-
-    def _tell(self, played: _Played, state: ConnectionState, reason: str) -> None:
-        played.since, played.state = self._clock.wall(), state
-        self._emit(ConnectionEvent(at=self._clock.wall(), session=played.pulse.session, state=state, reason=reason))
-
     def _tell_what_was_missing(self) -> None:
         if self._recording.damage:
             log.warning("the recording is damaged", extra={"damage": self._recording.damage})
-        with self._lock:
-            known = frozenset().union(*(each.topics for each in self._played.values()))
-            missing = sorted(str(topic) for topic in self._wanted if topic not in known)
+        missing = sorted(str(topic) for topic in self.topics() - self._sessions.topics())
         if missing:
             reason = "the recording has nothing about this"
             self._emit(SubscriptionEvent(at=self._clock.wall(), topics=tuple(missing), reason=reason))
 
-    def _session(self, record: Record) -> _Played:
-        with self._lock:
-            if record.session not in self._played:
-                self._played[record.session] = _Played(record.session, record.wall)
-            return self._played[record.session]
-
     def __repr__(self) -> str:
         state = "over" if self.is_over else "playing" if self._thread else "waiting to be wanted"
         return f"<ReplaySource {one_line(self._recording.path)} {state}>"
-
-
-def topics_of(record: Record) -> frozenset[Topic]:
-    rows = (record.details or {}).get("topics", ())
-    return frozenset(Topic(DataType(kind), str(symbol), Decimal(level)) for kind, symbol, level in rows)
-
-
-def _stats(played: _Played, now: float) -> SessionStats:
-    return SessionStats(
-        session=played.pulse.session,
-        state=played.state,
-        since=played.since,
-        topics=len(played.topics),
-        epoch=played.pulse.epoch,
-        last_data_age=None if played.data_at is None else now - played.data_at,
-        last_pong_age=None,
-        pong_seconds=None,
-        messages=played.messages,
-        bytes=played.bytes,
-        connects=played.connects,
-        reconnects=max(0, played.connects - 1),
-        messages_sent=0,
-        malformed=0,
-        suspect=False,
-        last_error=None,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
@@ -60,9 +61,11 @@ class TappedTransport:
             self._measure(call.group.value, self._clock.monotonic() - began, error, 0)
             raise
         self._measure(call.group.value, response.elapsed, error_of(response.status), response.wire_bytes)
-        if self.tap is not None:
-            self.tap.rest(call.target, response.status, response.body, self._clock.wall())
-        return response
+        if (tap := self.tap) is None:
+            return response
+        received_at = self._clock.wall()
+        tap.rest(call.target, response.status, response.body, received_at)
+        return dataclasses.replace(response, received_at=received_at)
 
     def close(self) -> None:
         self._inner.close()

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -33,13 +34,17 @@ SMALL_BYTES: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class RestResponse:
-    """What the server said: names in `headers` are looked up without regard to case; `elapsed` in seconds."""
+    """What the server said: names in `headers` are looked up without regard to case; `elapsed` in seconds.
+
+    `received_at` is given where somebody wrote it down, so that a recording and its replay agree.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     elapsed: float
     wire_bytes: int
+    received_at: datetime | None = None
 
 
 class RestTransport:
