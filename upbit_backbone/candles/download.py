@@ -163,8 +163,10 @@ class Download:
         while self._retries and self._retries[0].due <= self._clock.monotonic():
             retry = heapq.heappop(self._retries)
             self._submit(retry.area, retry.page, retry.attempt)
-        for area in self._active:
-            while len(self._under_way) + len(self._retries) < PARALLEL_PAGES:
+        for place, area in enumerate(self._active):
+            # What is to come out first goes first; looking ahead only fills turns that would be lost.
+            most = PARALLEL_PAGES if place == 0 else self._pace.walks
+            while len(self._under_way) + len(self._retries) < most:
                 page = area.next_page(self._pace.walks)
                 if page is None:
                     break
