@@ -77,7 +77,7 @@ class BackboneConfig:
 
     # Delivery
     max_subscribed_symbols: int = 5000
-    queue_size: int = 100_000
+    queue_size: int = 40_000  # 45 MB of trades at most, should nobody read them
     backfill_max_trades: int = 10_000
 
     def __post_init__(self) -> None:
