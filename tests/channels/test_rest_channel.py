@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -48,10 +53,10 @@ def test_all_tickers_of_a_quote_take_one_request_and_serve_single_questions_afte
     scene: Make, upbit: FakeUpbit
 ) -> None:
     made, since = scene(), last_request(upbit)
-    tickers = made.rest.tickers_of_quote("KRW", deadline=soon())
+    tickers = made.rest.tickers_of_quotes(["KRW"], deadline=soon())
     assert len(tickers) == 289
     assert {symbol.partition("-")[0] for symbol in tickers} == {"KRW"}
-    assert made.rest.tickers_of_quote("KRW", deadline=soon(), max_age=30) == tickers
+    assert made.rest.tickers_of_quotes(["KRW"], deadline=soon(), max_age=30) == tickers
     assert made.rest.tickers(list(tickers), deadline=soon(), max_age=30) == tickers
     assert len(upbit.requests(since=since)) == 1
 
@@ -107,7 +112,7 @@ def test_bad_questions_are_refused_before_anything_is_sent(scene: Make, upbit: F
     for ask in (
         lambda: rest.tickers(["KRW-BTC", "krw-btc"], deadline=soon()),
         lambda: rest.tickers(["KRW-BTC\n"], deadline=soon()),
-        lambda: rest.tickers_of_quote("krw", deadline=soon()),
+        lambda: rest.tickers_of_quotes(["krw"], deadline=soon()),
         lambda: rest.orderbooks(["KRW-BTC"], levels=0, deadline=soon()),
         lambda: rest.orderbooks(["KRW-BTC"], levels=31, deadline=soon()),
         lambda: rest.orderbooks(["KRW-BTC"], level=-1, deadline=soon()),
@@ -354,3 +359,93 @@ def test_closing_ends_every_question_and_every_thread_at_once(scene: Make, upbit
         made.rest.tickers(["KRW-BTC"], deadline=soon())
     assert made.rest.close(soon()) == []
     assert repr(made.rest).endswith(" closed>")
+
+
+# --- where it runs ---
+
+
+def test_it_speaks_tls_with_an_extra_authority(scene: Make) -> None:
+    with FakeUpbit(tls=True, trades_per_second=0, markets=3) as secure:
+        made = scene(url=secure.rest_url, ca_file=secure.ca_file)
+        assert made.rest.tickers(["KRW-BTC"], deadline=soon())
+        assert len(secure.requests()) == 1
+        made.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_is_told_so_and_the_parent_goes_on(upbit: FakeUpbit) -> None:
+    program = """
+        import os, sys
+        from upbit_backbone._concurrency import Deadline
+        from upbit_backbone.channels.rest import RestChannel
+        from upbit_backbone.config import BackboneConfig
+        from upbit_backbone.errors import ClosedError
+        from upbit_backbone.resilience.rate_limiter import RateLimiter
+        config = BackboneConfig(rest_url=sys.argv[1])
+        rest = RestChannel(config, limiter=RateLimiter("forked"))
+        rest.tickers(["KRW-BTC"], deadline=Deadline.after(10))
+        child = os.fork()
+        if child == 0:
+            try:
+                rest.tickers(["KRW-BTC"], deadline=Deadline.after(10), max_age=0)
+            except ClosedError:
+                again = RestChannel(config, limiter=RateLimiter("forked"))
+                again.tickers(["KRW-BTC"], deadline=Deadline.after(10))
+                os._exit(0 if rest.close(Deadline.after(1)) == [] else 1)
+            os._exit(2)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        rest.tickers(["KRW-BTC"], deadline=Deadline.after(10), max_age=0)
+        sys.exit(code)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), upbit.rest_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_forgotten_channel_with_a_hanging_call_never_keeps_the_process(upbit: FakeUpbit) -> None:
+    upbit.rest_fault("/v1/ticker", mode="hang", times=None, seconds=60.0)
+    program = """
+        import sys, threading
+        from upbit_backbone._concurrency import Deadline
+        from upbit_backbone.channels.rest import RestChannel
+        from upbit_backbone.config import BackboneConfig
+        from upbit_backbone.resilience.rate_limiter import RateLimiter
+        rest = RestChannel(BackboneConfig(rest_url=sys.argv[1]), limiter=RateLimiter("forgotten"))
+        try:
+            rest.tickers(["KRW-BTC"], deadline=Deadline.after(0.5))
+        except TimeoutError:
+            raise SystemExit(5)
+    """
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), upbit.rest_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (5, "")
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+def test_ctrl_c_ends_a_blocking_question_at_once(scene: Make, upbit: FakeUpbit) -> None:
+    made = scene()
+    upbit.rest_fault("/v1/ticker", mode="hang", times=None, seconds=60.0)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            made.rest.tickers(["KRW-BTC"], deadline=soon(20))
+        assert time.monotonic() - started < 1.5
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    upbit.clear_faults()
+    assert made.rest.candles_page("KRW-BTC", "1m", deadline=soon())

@@ -31,6 +31,16 @@ NORMAL = Priority.NORMAL
 Make = Callable[..., RateLimiter]
 
 
+class ManualClock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> datetime:
+        return datetime(2026, 11, 20, tzinfo=UTC)
+
+
 def soon(seconds: float = WAIT_SECONDS) -> Deadline:
     return Deadline.after(seconds)
 
@@ -362,30 +372,66 @@ def test_three_processes_share_ten_a_second_when_asked_to(host: str, tmp_path: P
     assert len(times) / (max(times) - min(times)) >= 7.0
 
 
+RUBBISH = [
+    b"",
+    b"\xff\xfe",
+    b"[1]",
+    b'{"ticker": 5, "banned_until": "x"}',
+    b'{"ticker": {"a": 1e300, "b": null, "c": "x"}}',
+    b"[" * 5000,
+]
+
+
 def test_a_shared_count_survives_rubbish_and_the_future(tmp_path: Path) -> None:
     count = FileCount("host:1", SYSTEM_CLOCK, tmp_path)
-    assert count.take("ticker", 2.0) == 0.0
+    assert count.take("ticker", 2.0, "a").wait == 0.0
     path = next(tmp_path.iterdir())
     assert path.stat().st_mode & 0o077 == 0
-    for rubbish in (
-        b"",
-        b"\xff\xfe",
-        b"[1]",
-        b'{"ticker": 5, "banned_until": "x"}',
-        b'{"ticker": [1e300, null, "x"]}',
-        b"[" * 5000,
-    ):
+    for rubbish in RUBBISH:
         path.write_bytes(rubbish)
-        assert count.take("ticker", 2.0) == 0.0
-    assert count.take("ticker", 2.0) == 0.0
-    assert count.take("ticker", 2.0) > 0.5
-    assert count.take("candle", 2.0) == 0.0
+        assert count.take("ticker", 2.0, "a").wait == 0.0
+    assert count.take("ticker", 2.0, "b").wait == 0.0
+    assert count.take("ticker", 2.0, "c").wait > 0.0
+    assert count.take("candle", 2.0, "c").wait == 0.0
 
 
-def test_a_ban_is_told_to_the_other_processes(tmp_path: Path) -> None:
-    mine, theirs = FileCount("host:1", SYSTEM_CLOCK, tmp_path), FileCount("host:1", SYSTEM_CLOCK, tmp_path)
-    mine.ban(30.0)
-    assert 25 < theirs.take("ticker", 10.0) <= 30
+def test_a_shared_request_counts_until_a_second_after_it_was_settled(tmp_path: Path) -> None:
+    clock = ManualClock()
+    mine, theirs = FileCount("host:1", clock, tmp_path), FileCount("host:1", clock, tmp_path)
+    assert mine.take("ticker", 1.0, "mine").wait == 0.0
+    clock.now += 3.0
+    assert theirs.take("ticker", 1.0, "theirs").wait > 0.0  # still under way
+    mine.settle("ticker", "mine", 0.0)
+    clock.now += 0.99
+    assert theirs.take("ticker", 1.0, "theirs").wait > 0.0
+    clock.now += 0.05
+    assert theirs.take("ticker", 1.0, "theirs").wait == 0.0
+    theirs.settle("ticker", "theirs", None)  # never sent
+    assert mine.take("ticker", 1.0, "mine again").wait == 0.0
+    clock.now += 11.0  # that process died
+    assert theirs.take("ticker", 1.0, "theirs").wait == 0.0
+
+
+def test_a_ban_is_told_to_the_other_processes(tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mine, theirs = RateLimiter(host, between_processes=True), FileCount(host, SYSTEM_CLOCK)
+    theirs.ban(30.0)
+    with pytest.raises(BannedError):
+        mine.permit(TICKER, NORMAL, soon())
+    assert 25 < mine.banned_for() <= 30
+    mine.close()
+    assert theirs.take("ticker", 10.0, "a").is_banned
+
+
+def test_without_a_usable_file_the_limits_of_this_process_still_hold(
+    tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    limiter = RateLimiter(host, between_processes=True)
+    times = [send(limiter) for _ in range(12)]
+    limiter.close()
+    assert busiest_second(times) <= 10
+    assert [record.getMessage() for record in caplog.records] == ["limits are not shared with other processes"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -30,17 +29,18 @@ from ..resilience.rate_limiter import RateLimiter
 from ..store.intelligent_cache import IntelligentCache, Lifetime
 from ..unify.rest import decode_candles, decode_markets, decode_orderbooks, decode_tickers, decode_trades
 from ..wire import endpoints
+from ..wire.endpoints import RestCall
 from ..wire.rest_transport import RestResponse, RestTransport
 from .clock_offset import ClockOffset
+from .rest_books import DEPTHS, BookDesks
 from .rest_calls import CallDesk
 from .rest_lane import RestLane, Transport
 from .rest_lists import ListDesk
 
+__all__ = ["DEPTHS", "RestChannel"]
+
 TICKERS_PER_CALL: Final = 400
-BOOKS_PER_CALL: Final = 200
-# Books are asked in few depths and trimmed, so that different wishes meet on one list.
-DEPTHS: Final = (1, 5, 15, 30)
-MAX_BOOK_DESKS: Final = 64
+BOOKS_PER_CALL: Final = 400
 # A market list at most this old may tell which code of a list does not exist.
 MARKET_LIST_SECONDS: Final = 10.0
 
@@ -83,11 +83,20 @@ class RestChannel:
         self._offset_lock = threading.Lock()  # guards _offset
         self._lanes = {group: self._lane(group, emit, random) for group in endpoints.REST_GROUPS}
         self._calls: dict[RateGroup, CallDesk[Any]] = {
-            group: CallDesk(group.value, lane, self.cache) for group, lane in self._lanes.items()
+            group: CallDesk(group.value, lane, self.cache, clock) for group, lane in self._lanes.items()
         }
-        self._tickers = self._ticker_desk()
-        self._books_lock = threading.Lock()  # guards _books
-        self._books: dict[tuple[int, Decimal], ListDesk[OrderbookData]] = {}
+        self._tickers: ListDesk[TickerData] = self._list_desk(
+            RateGroup.TICKER, (), endpoints.tickers, decode_tickers, TICKERS_PER_CALL
+        )
+        self._books = BookDesks(
+            lambda depth, level: self._list_desk(
+                RateGroup.ORDERBOOK,
+                (depth, level),
+                partial(endpoints.orderbooks, count=depth, level=level),
+                decode_orderbooks,
+                BOOKS_PER_CALL,
+            )
+        )
         self._is_closed = False
 
     def _lane(self, group: RateGroup, emit: Callable[[Event], object] | None, random: Callable[[], float]) -> RestLane:
@@ -124,26 +133,29 @@ class RestChannel:
         self._check()
         return self._tickers.ask(symbols, deadline, priority, max_age)
 
-    def tickers_of_quote(
+    def tickers_of_quotes(
         self,
-        quote: str,
+        quotes: Iterable[str],
         *,
         deadline: Deadline,
         priority: Priority = Priority.NORMAL,
         max_age: float | None = None,
     ) -> dict[str, TickerData]:
-        """The tickers of all markets priced in `quote` ("KRW"), by one request."""
+        """The tickers of all markets priced in `quotes` (such as ["KRW", "BTC"]), by one request."""
         self._check()
-        call = endpoints.tickers_of_quotes([quote])
-        listed = self.cache.get_cached_data(("quote", quote), 60.0, counted=False)
-        if listed is not None:
-            kept = self._tickers.from_cache(listed, max_age)
+        call = endpoints.tickers_of_quotes(quotes)
+        wanted = tuple(call.params[0][1].split(","))
+        listed = [self.cache.get_cached_data(("quote", quote), 60.0, counted=False) for quote in wanted]
+        if None not in listed:
+            kept = self._tickers.from_cache([symbol for symbols in listed for symbol in symbols or ()], max_age)
             if kept is not None:
                 return kept
         generation = self.cache.generation()
 
         def keep(items: Sequence[TickerData]) -> None:
-            self.cache.cache_data(("quote", quote), tuple(item.symbol for item in items), 60.0, generation)
+            for quote in wanted:
+                symbols = tuple(item.symbol for item in items if item.symbol.startswith(f"{quote}-"))
+                self.cache.cache_data(("quote", quote), symbols, 60.0, generation)
             self._tickers.keep(items, generation)
 
         items = self._calls[RateGroup.TICKER].ask(call, decode_tickers, deadline, priority, keep)
@@ -161,50 +173,29 @@ class RestChannel:
     ) -> dict[str, OrderbookData]:
         """Books with at most `levels` levels a side, prices grouped by `level`; unknown markets are absent."""
         self._check()
-        endpoints.check_levels(levels, level)
-        depth = next(each for each in DEPTHS if each >= levels)
-        books = self._book_desk(depth, Decimal(level)).ask(symbols, deadline, priority, max_age)
-        if depth == levels:
-            return books
-        return {
-            symbol: replace(book, asks=book.asks[:levels], bids=book.bids[:levels]) for symbol, book in books.items()
-        }
+        return self._books.ask(symbols, levels, level, deadline, priority, max_age)
 
-    def _ticker_desk(self) -> ListDesk[TickerData]:
+    def _list_desk(
+        self,
+        group: RateGroup,
+        variant: tuple[object, ...],
+        make_call: Callable[[Iterable[str]], RestCall],
+        decode: Callable[[bytes, datetime], list[Any]],
+        limit: int,
+    ) -> ListDesk[Any]:
         return ListDesk(
-            "ticker",
-            (),
-            lane=self._lanes[RateGroup.TICKER],
+            group.value,
+            variant,
+            lane=self._lanes[group],
             cache=self.cache,
             clock=self._clock,
-            make_call=endpoints.tickers,
-            decode=decode_tickers,
+            make_call=make_call,
+            decode=decode,
             remember=self._remember,
             known_markets=self._known_markets,
             window_seconds=self._config.merge_window_seconds,
-            limit=TICKERS_PER_CALL,
+            limit=limit,
         )
-
-    def _book_desk(self, depth: int, level: Decimal) -> ListDesk[OrderbookData]:
-        with self._books_lock:
-            desk = self._books.get((depth, level))
-            if desk is None:
-                if len(self._books) >= MAX_BOOK_DESKS:
-                    self._books.clear()  # whoever waits at one of them keeps it
-                desk = self._books[depth, level] = ListDesk(
-                    "orderbook",
-                    (depth, level),
-                    lane=self._lanes[RateGroup.ORDERBOOK],
-                    cache=self.cache,
-                    clock=self._clock,
-                    make_call=partial(endpoints.orderbooks, count=depth, level=level),
-                    decode=decode_orderbooks,
-                    remember=self._remember,
-                    known_markets=self._known_markets,
-                    window_seconds=self._config.merge_window_seconds,
-                    limit=BOOKS_PER_CALL,
-                )
-            return desk
 
     # --- questions about one market ---------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from .._concurrency import Deadline, wait_future
+from .._concurrency import Clock, Deadline, wait_future
 from ..errors import UpbitBackboneError
 from ..models.enums import Priority
 from ..store.intelligent_cache import IntelligentCache
@@ -60,8 +60,9 @@ class CallJob(Job[list[Model]]):
 class CallDesk(Generic[Model]):
     """Where single calls are asked. An answer under way is not shared any more once its kind was invalidated."""
 
-    def __init__(self, kind: str, lane: RestLane, cache: IntelligentCache) -> None:
+    def __init__(self, kind: str, lane: RestLane, cache: IntelligentCache, clock: Clock) -> None:
         self._kind = kind
+        self._clock = clock
         self._lane = lane
         self._cache = cache
         self._lock = threading.Lock()  # guards _under_way
@@ -80,7 +81,11 @@ class CallDesk(Generic[Model]):
         generation = self._cache.generation()
         with self._lock:
             job = self._under_way.get(call)
-            is_shared = job is not None and not self._cache.is_outdated((self._kind, symbol), job.generation)
+            is_shared = (
+                job is not None
+                and job.is_joinable(self._clock.monotonic())
+                and not self._cache.is_outdated((self._kind, symbol), job.generation)
+            )
             if job is not None and is_shared:
                 job.deadline.extend(deadline)
             else:

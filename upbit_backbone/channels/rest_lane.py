@@ -40,6 +40,7 @@ T = TypeVar("T")
 
 # A caller in a hurry does not prove that the server is slow; one that waited for this long does.
 PATIENT_SECONDS: Final = 1.0
+JOINABLE_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.1
 # These are worth another attempt by the same worker; a 429 as well, once the limiter allows it.
 _PASSING: Final = (NetworkError, ServerError, ProtocolError, RateLimitError)
@@ -65,6 +66,11 @@ class Job(Generic[T]):
         self.priority = priority
         self.deadline = LatestDeadline(deadline._instant, deadline._clock)
         self.future: Future[T] = Future()
+        self.began_at: float | None = None  # monotonic; when it was taken from the queue
+
+    def is_joinable(self, now: float) -> bool:
+        """Whether others may still wait for it: not for one that hangs, or each would keep it alive for the next."""
+        return self.began_at is None or now - self.began_at < JOINABLE_SECONDS
 
     def prepare(self) -> None:
         """Called without a turn in hand, maybe several times."""
@@ -182,6 +188,7 @@ class RestLane:
             job.future.set_result(result)
 
     def _fetch(self, job: Job[T], permit: Permit) -> T:
+        job.began_at = self._clock.monotonic()
         call = job.seal()
         for attempt in itertools.count(1):
             try:
@@ -222,7 +229,7 @@ class RestLane:
             return self._meaning(job, call, response, permit.sent_at or started, attempt)
 
     def _meaning(self, job: Job[T], call: RestCall, response: RestResponse, sent_at: float, attempt: Attempt) -> T:
-        received_at = self._clock.wall()
+        received_at = response.received_at or self._clock.wall()
         self._on_response(response, received_at)
         remaining = parse_remaining(response.headers.get("remaining-req"))
         if remaining is not None and remaining.group is not None:

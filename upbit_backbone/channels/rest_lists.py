@@ -207,7 +207,7 @@ class ListDesk(Generic[Model]):
         return list(boarded.items())
 
     def _is_joinable(self, job: ListJob[Model], symbol: str, is_fresh_wanted: bool) -> bool:
-        if self._cache.is_outdated(self.key(symbol), job.generation):
+        if self._cache.is_outdated(self.key(symbol), job.generation) or not job.is_joinable(self._clock.monotonic()):
             return False
         return not (is_fresh_wanted and job.is_sealed)
 

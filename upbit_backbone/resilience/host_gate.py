@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
-from heapq import heappop, heappush
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline, ForkGuard
 from ..errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
 from ..models.enums import Priority, RateGroup
 from .ban import Ban
+from .turns import TurnQueue, Waiter
 from .window import Slot, Window
 
 CONNECTS_PER_SECOND: Final = 5.0  # docs: rate-limits, websocket-connect
-
-
-class SharedCount(Protocol):
-    """A count kept with other processes: 0.0 when the request was counted, else seconds to wait."""
-
-    def take(self, group: str, per_second: float) -> float: ...
-
-    def ban(self, seconds: float | None) -> None: ...
 
 
 class GateView(NamedTuple):
@@ -41,23 +34,6 @@ class GateView(NamedTuple):
     paused_for: float
 
 
-class Waiter:
-    """One thread that wants to send. Handed out by priority, then by `number`."""
-
-    __slots__ = ("event", "group", "is_gone", "number", "priority", "slot")
-
-    def __init__(self, group: RateGroup, priority: Priority, number: int) -> None:
-        self.group = group
-        self.priority = priority
-        self.number = number
-        self.event = threading.Event()
-        self.slot: Slot | None = None
-        self.is_gone = False
-
-    def __lt__(self, other: Waiter) -> bool:
-        return (self.priority, self.number) < (other.priority, other.number)
-
-
 class HostGate:
     """Windows of all groups, the ban and the queues of one host."""
 
@@ -67,9 +43,10 @@ class HostGate:
         self._guard = ForkGuard(f"rate limiter of {host}")
         self._lock = threading.Lock()  # guards everything below
         self._windows: dict[RateGroup, Window] = {}
-        self._queues: dict[RateGroup, list[Waiter]] = {}
+        self._queues: dict[RateGroup, TurnQueue] = {}
         self._ban = ban or Ban()
-        self._rates: dict[object, float] = {}
+        # Weakly, so that a backbone nobody closed counts only as long as it lives.
+        self._rates: weakref.WeakKeyDictionary[object, float] = weakref.WeakKeyDictionary()
         self._numbers = itertools.count()
         self.bans = 0
         self.granted: dict[RateGroup, int] = {}
@@ -89,7 +66,11 @@ class HostGate:
             self._apply_rate()
             waiters = [waiter for queue in self._queues.values() for waiter in queue]
         for waiter in waiters:
-            waiter.event.set()
+            waiter.bell.set()
+
+    def users(self) -> list[object]:
+        with self._lock:
+            return list(self._rates)
 
     def _apply_rate(self) -> None:
         """The most careful user decides: the budget is one and the same for all of them."""
@@ -105,7 +86,7 @@ class HostGate:
             is_connect = group is RateGroup.WEBSOCKET_CONNECT
             rate = CONNECTS_PER_SECOND if is_connect else min(self._rates.values(), default=10.0)
             window = self._windows[group] = Window(rate)
-            self._queues[group] = []
+            self._queues[group] = TurnQueue()
         return window
 
     # --- waiting for a turn --------------------------------------------------------------------------------
@@ -116,7 +97,7 @@ class HostGate:
         priority: Priority,
         deadline: Deadline,
         is_called_off: Callable[[], bool],
-        shared: SharedCount | None,
+        claim: Callable[[float], float] | None,
     ) -> Slot:
         """A slot for one request; RateLimitError (surely too late), BannedError, RequestTimeoutError, ClosedError."""
         self._guard.check()
@@ -125,7 +106,8 @@ class HostGate:
         try:
             while True:
                 slot = self._wait_for_turn(waiter, deadline, is_called_off)
-                wait = 0.0 if shared is None else shared.take(group.value, self._windows[group].per_second)
+                # With other processes: 0.0 when the request was counted there, else seconds to wait.
+                wait = 0.0 if claim is None else claim(self._windows[group].per_second)
                 if not wait:
                     return slot
                 self._step_back(waiter, slot, wait)
@@ -147,9 +129,8 @@ class HostGate:
         window = self._window(group)
         waiter = Waiter(group, priority, next(self._numbers))
         queue = self._queues[group]
-        ahead = sum(1 for each in queue if not each.is_gone and each < waiter)
-        self._refuse_if_too_late(window, group, ahead, now, deadline)
-        heappush(queue, waiter)
+        self._refuse_if_too_late(window, group, queue.ahead_of(waiter), now, deadline)
+        queue.join(waiter)
         return waiter
 
     def _refuse_if_too_late(self, window: Window, group: RateGroup, ahead: int, now: float, deadline: Deadline) -> None:
@@ -167,7 +148,7 @@ class HostGate:
         while True:
             with self._lock:
                 now = self._clock.monotonic()
-                waiter.event.clear()
+                waiter.bell.clear()
                 self._serve(waiter.group, now, waiter)
                 if waiter.slot is not None:
                     return waiter.slot
@@ -177,10 +158,10 @@ class HostGate:
                 raise ClosedError(f"closed while waiting for the rate limit of {waiter.group.value}")
             if deadline.expired:
                 raise RequestTimeoutError(f"no turn within the rate limit of {waiter.group.value} before the deadline")
-            waiter.event.wait(deadline.remaining_or(wait))
+            waiter.bell.wait(deadline.remaining_or(wait))
 
     def _next_look(self, waiter: Waiter, now: float) -> float:
-        is_first = self._queues[waiter.group][0] is waiter
+        is_first = self._queues[waiter.group].first() is waiter
         if not is_first or not self._ban.admits(now):
             return WAIT_SLICE_SECONDS
         wait = self._windows[waiter.group].next_change(now) - now
@@ -189,15 +170,14 @@ class HostGate:
     def _serve(self, group: RateGroup, now: float, asking: Waiter | None = None) -> None:
         """Give free slots to those whose turn it is, and see to it that the next one watches the clock."""
         window, queue = self._windows[group], self._queues[group]
-        while queue and (queue[0].is_gone or (self._ban.admits(now) and window.available(now))):
-            waiter = heappop(queue)
-            if not waiter.is_gone:
-                self._ban = self._ban.sending(now)
-                waiter.slot = window.take(now)
-                self.granted[group] = self.granted.get(group, 0) + 1
-                waiter.event.set()
-        if queue and queue[0] is not asking:
-            queue[0].event.set()
+        while (waiter := queue.first()) is not None and self._ban.admits(now) and window.available(now):
+            queue.leave_first()
+            self._ban = self._ban.sending(now)
+            waiter.slot = window.take(now)
+            self.granted[group] = self.granted.get(group, 0) + 1
+            waiter.bell.set()
+        if waiter is not None and waiter is not asking:
+            waiter.bell.set()
 
     def _step_back(self, waiter: Waiter, slot: Slot, wait: float) -> None:
         """Another process was quicker: same place in the queue, after a while."""
@@ -208,7 +188,7 @@ class HostGate:
             window.pause(now + wait)
             self._ban = self._ban.withdrawn(now)
             waiter.slot = None
-            heappush(self._queues[waiter.group], waiter)
+            self._queues[waiter.group].join(waiter)
 
     def _give_up(self, waiter: Waiter) -> None:
         """The waiter is leaving without sending: its slot, if it just got one, goes to the next."""
@@ -293,8 +273,14 @@ class HostGate:
             self.bans += is_new
             waiters = [waiter for queue in self._queues.values() for waiter in queue]
         for waiter in waiters:
-            waiter.event.set()
+            waiter.bell.set()
         return self._ban.remaining(now) if is_new else None
+
+    def hear_of_ban(self, seconds: float) -> None:
+        """Another process was told so; BannedError here, too."""
+        self.impose_ban(seconds, None)
+        with self._lock:
+            self._refuse_if_banned(self._clock.monotonic())
 
     def banned_for(self) -> float:
         self._guard.check()
@@ -305,11 +291,10 @@ class HostGate:
         with self._lock:
             now = self._clock.monotonic()
             window = self._window(group)
-            waiting = sum(1 for each in self._queues[group] if not each.is_gone)
             return GateView(
                 window.ceiling * window.per_second / window.limit,
                 window.available(now) if self._ban.admits(now) else 0,
-                waiting,
+                len(self._queues[group]),
                 self.granted.get(group, 0),
                 window.penalties,
                 max(window.paused_for(now), self._ban.remaining(now)),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -21,7 +20,8 @@ from typing import Final, Self
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
-from .host_gate import GateView, HostGate, SharedCount
+from .host_gate import GateView, HostGate
+from .shared_claims import SharedClaims
 from .shared_count import FileCount
 from .window import Slot
 
@@ -33,12 +33,15 @@ CONNECT_TRANSIT_SECONDS: Final = 0.5
 class Permit:
     """One turn. Leaving the `with` block without `sent()` gives it back."""
 
-    __slots__ = ("_gate", "_group", "_slot")
+    __slots__ = ("_gate", "_group", "_settle", "_slot")
 
-    def __init__(self, gate: HostGate, group: RateGroup, slot: Slot) -> None:
+    def __init__(
+        self, gate: HostGate, group: RateGroup, slot: Slot, settle: Callable[[float | None], object] | None = None
+    ) -> None:
         self._gate = gate
         self._group = group
         self._slot = slot
+        self._settle = settle  # with the other processes
 
     @property
     def sent_at(self) -> float | None:
@@ -59,6 +62,8 @@ class Permit:
     def arrives(self, within: float) -> None:
         """Nobody will report on this request: it is taken to arrive within so many seconds."""
         self._gate.arrived(self._group, self._slot, within)
+        if self._settle is not None:
+            self._settle(within)
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +72,8 @@ class Permit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._gate.finished(self._group, self._slot)
+        if self._settle is not None:
+            self._settle(None if self._slot.sent_at is None else 0.0)
 
 
 class RateLimiter:
@@ -84,10 +91,9 @@ class RateLimiter:
         self._clock = clock
         self._emit = emit
         self._is_closed = False
-        self._shared: SharedCount | None = FileCount(host, clock) if between_processes else None
+        self._shared = SharedClaims(FileCount(host, clock)) if between_processes else None
         self._gate = _gate_of(host, clock)
         self._gate.enter(self, per_second)
-        _listeners.setdefault(self._gate, weakref.WeakSet()).add(self)
 
     def permit(
         self, group: RateGroup, priority: Priority, deadline: Deadline, stop: threading.Event | None = None
@@ -101,8 +107,11 @@ class RateLimiter:
         def is_called_off() -> bool:
             return self._is_closed or (stop is not None and stop.is_set())
 
-        slot = self._gate.obtain(group, priority, deadline, is_called_off, self._shared)
-        return Permit(self._gate, group, slot)
+        if self._shared is None:
+            return Permit(self._gate, group, self._gate.obtain(group, priority, deadline, is_called_off, None))
+        claim = self._shared.claim(group, on_ban=self._gate.hear_of_ban)
+        slot = self._gate.obtain(group, priority, deadline, is_called_off, claim.ask)
+        return Permit(self._gate, group, slot, claim.settle)
 
     def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
         """RateLimitError or BannedError, as `permit` would raise with `ahead` others before; waits for nothing."""
@@ -157,9 +166,9 @@ class RateLimiter:
     def _tell_all(self, group: str, seconds: float, *, banned: bool, reason: str) -> None:
         at = self._clock.wall()
         event = RateLimitEvent(at=at, group=group, until=at + timedelta(seconds=seconds), banned=banned, reason=reason)
-        for listener in list(_listeners.get(self._gate, ())):
-            if listener._emit is not None and not listener._is_closed:
-                listener._emit(event)
+        for user in self._gate.users():
+            if isinstance(user, RateLimiter) and user._emit is not None:
+                user._emit(event)
 
     def __repr__(self) -> str:
         return f"<RateLimiter of {self._gate!r}{' closed' if self._is_closed else ''}>"
@@ -167,7 +176,6 @@ class RateLimiter:
 
 _registry_lock = threading.Lock()  # guards _gates
 _gates: dict[str, HostGate] = {}
-_listeners: weakref.WeakKeyDictionary[HostGate, weakref.WeakSet[RateLimiter]] = weakref.WeakKeyDictionary()
 
 
 def _gate_of(host: str, clock: Clock) -> HostGate:

@@ -12,17 +12,20 @@ import json
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
-from .._concurrency import Clock
+from .._concurrency import Clock, Deadline
 from .window import CLOCK_MARGIN_SECONDS, SECOND
 
 LOCK_RETRY_SECONDS: Final = 0.002
-MAX_FILE_BYTES: Final = 65_536
-TRANSIT_SECONDS: Final = 0.1  # a request that is counted is taken to have arrived by then
-SPAN_SECONDS: Final = SECOND + CLOCK_MARGIN_SECONDS + TRANSIT_SECONDS
+LOCK_PATIENCE_SECONDS: Final = 0.25
+MAX_FILE_BYTES: Final = 262_144
+SPAN_SECONDS: Final = SECOND + CLOCK_MARGIN_SECONDS
+HELD_SECONDS: Final = 10.0  # a request nobody settles (its process died) counts for so long
+LOOK_AGAIN_SECONDS: Final = 0.05  # a request under way may be settled any moment
 
 try:
     import fcntl
@@ -46,8 +49,15 @@ else:
         fcntl.flock(file.fileno(), fcntl.LOCK_UN)
 
 
+class Claim(NamedTuple):
+    """0.0: the request is counted and may leave. Else seconds after which to ask again, or until the ban is over."""
+
+    wait: float
+    is_banned: bool = False
+
+
 class FileCount:
-    """Counts requests to `host` together with every other process that does."""
+    """Counts requests to `host` together with every other process that does. OSError where the file cannot be had."""
 
     def __init__(self, host: str, clock: Clock, directory: Path | None = None) -> None:
         self._clock = clock
@@ -55,41 +65,52 @@ class FileCount:
         name = f"upbit-backbone-{user}-{re.sub('[^A-Za-z0-9.-]', '_', host)}.limits"
         self._path = (directory or Path(tempfile.gettempdir())) / name
 
-    def take(self, group: str, per_second: float) -> float:
-        """Count one request: 0.0 if it may leave now, else seconds after which to ask again."""
-        now = self._clock.monotonic()
-        with self._opened() as file:
+    def take(self, group: str, per_second: float, ticket: str) -> Claim:
+        """Count one request, to be settled by the name `ticket`."""
+        with self._opened(0.0) as file:
             if file is None:
-                return LOCK_RETRY_SECONDS
+                return Claim(LOCK_RETRY_SECONDS)
+            now = self._clock.monotonic()
             state = _read(file)
             banned_until = _number(state.get("banned_until"))
             if now < banned_until <= now + 86_400:
-                return banned_until - now
-            stamps = [stamp for stamp in _numbers(state.get(group)) if now - SPAN_SECONDS < stamp <= now]
-            if len(stamps) >= max(1, int(per_second)):
-                return max(LOCK_RETRY_SECONDS, stamps[0] + SPAN_SECONDS - now)
-            state[group] = [*stamps, now]
+                return Claim(banned_until - now, is_banned=True)
+            entries = {name: end for name, end in _entries(state, group).items() if now < end <= now + HELD_SECONDS}
+            if len(entries) >= max(1, int(per_second)):
+                return Claim(min(max(LOCK_RETRY_SECONDS, min(entries.values()) - now), LOOK_AGAIN_SECONDS))
+            state[group] = {**entries, ticket: now + HELD_SECONDS}
             _write(file, state)
-            return 0.0
+            return Claim(0.0)
+
+    def settle(self, group: str, ticket: str, arrived_within: float | None) -> None:
+        """The request arrived so many seconds from now at the latest; None: it was never sent."""
+        with self._opened(LOCK_PATIENCE_SECONDS) as file:
+            if file is None:
+                return  # it counts as held then, and comes back by itself
+            state = _read(file)
+            entries = _entries(state, group)
+            entries.pop(ticket, None)
+            if arrived_within is not None:
+                entries[ticket] = self._clock.monotonic() + arrived_within + SPAN_SECONDS
+            state[group] = entries
+            _write(file, state)
 
     def ban(self, seconds: float | None) -> None:
         """Tell the other processes of a ban, where its length is known."""
         if seconds is None:
             return
-        with self._opened() as file:
+        with self._opened(LOCK_PATIENCE_SECONDS) as file:
             if file is not None:
                 state = _read(file)
                 state["banned_until"] = self._clock.monotonic() + seconds
                 _write(file, state)
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[IO[bytes] | None]:
-        """The locked file; None when someone else holds it just now."""
+    def _opened(self, patience: float) -> Iterator[IO[bytes] | None]:
+        """The locked file; None when someone else holds it for longer than `patience`."""
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         with os.fdopen(os.open(self._path, flags, 0o600), "r+b") as file:
-            try:
-                _lock(file)
-            except OSError:
+            if not _locked(file, Deadline.after(patience)):
                 yield None
                 return
             try:
@@ -117,9 +138,22 @@ def _write(file: IO[bytes], state: dict[str, Any]) -> None:
     file.write(json.dumps(state).encode())
 
 
+def _locked(file: IO[Any], deadline: Deadline) -> bool:
+    while True:
+        try:
+            _lock(file)
+        except OSError:
+            if deadline.expired:
+                return False
+            threading.Event().wait(LOCK_RETRY_SECONDS)
+        else:
+            return True
+
+
 def _number(value: object) -> float:
     return float(value) if isinstance(value, (int, float)) else 0.0
 
 
-def _numbers(values: object) -> list[float]:
-    return [_number(value) for value in values] if isinstance(values, list) else []
+def _entries(state: dict[str, Any], group: str) -> dict[str, float]:
+    entries = state.get(group)
+    return {name: _number(end) for name, end in entries.items()} if isinstance(entries, dict) else {}
