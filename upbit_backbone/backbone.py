@@ -372,7 +372,10 @@ class MarketDataBackbone:
             unit,
             size,
             history=parts.history,
-            subscribe=lambda topic, listen: parts.hub.subscribe([Wish(topic)], on_event=listen),
+            # Each state of a bar counts: the last one before the next bar begins is the bar.
+            subscribe=lambda topic, listen: parts.hub.subscribe(
+                [Wish(topic)], overflow=Overflow.DROP_OLDEST, on_event=listen
+            ),
             exchange_now=parts.exchange_now,
             on_update=on_update,
             timeout=deadline.remaining(),
