@@ -24,14 +24,19 @@ class MissingError(ChildError):
 
 
 class Child:
-    """`python -m MODULE …` that answers one JSON line to each line it is sent. Killed at the end of the `with`."""
+    """`python -m MODULE …` that answers one JSON line to each line it is sent. Killed at the end of the `with`.
 
-    def __init__(self, module: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    `quiet` keeps its complaints off the terminal.
+    """
+
+    def __init__(
+        self, module: str, *arguments: str, environment: dict[str, str] | None = None, quiet: bool = False
+    ) -> None:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1", **(environment or {})}
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=surroundings, text=True, bufsize=1, cwd=ROOT,
+            stderr=subprocess.DEVNULL if quiet else None, env=surroundings, text=True, bufsize=1, cwd=ROOT,
         )  # fmt: skip
         self.pid = self._process.pid
         try:

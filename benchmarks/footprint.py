@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -34,16 +34,13 @@ for line in open("/proc/self/status"):
         rss = int(line.split()[1]) / 1024
 print(json.dumps([took * 1000, rss]))
 """
-BARE_CODE = "time"  # a module that is there anyway: the interpreter itself
+EMPTY, EMPTY_MODULE = "the interpreter itself", "time"  # a module that is there anyway
 
 
 def run(options: Options) -> list[Figure]:
-    times = 3 if options.quick else TIMES
-    _, empty = _import(BARE_CODE, times) or (0.0, 0.0)
-    found = {}
-    for name, module in MODULES.items():
-        if name == "upbit_backbone" or options.rivals:
-            found[name] = _import(module, times)
+    modules = MODULES if options.rivals else {"upbit_backbone": MODULES["upbit_backbone"]}
+    found = _imports({EMPTY: EMPTY_MODULE, **modules}, 3 if options.quick else TIMES)
+    _, empty = found.pop(EMPTY) or (0.0, 0.0)
     figures = []
     sdk = found.get("upbit-sdk")
     for name, cost in found.items():
@@ -60,19 +57,27 @@ def run(options: Options) -> list[Figure]:
     return figures + _whole_market(options)
 
 
-def _import(module: str, times: int) -> tuple[float, float] | None:
-    """Median milliseconds and resident MiB of a fresh process; None where it is not installed."""
-    costs = []
+def _imports(modules: dict[str, str], times: int) -> dict[str, tuple[float, float] | None]:
+    """Least milliseconds and resident MiB of fresh processes, in turns; None for what is not installed."""
+    costs: dict[str, tuple[float, float] | None] = dict.fromkeys(modules, (math.inf, math.inf))
+    for _ in range(times + 1):  # the first round also fills the disk cache
+        for name, module in modules.items():
+            best = costs[name]
+            cost = _import(module) if best is not None else None
+            costs[name] = None if best is None or cost is None else (min(best[0], cost[0]), min(best[1], cost[1]))
+    return costs
+
+
+def _import(module: str) -> tuple[float, float] | None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for _ in range(times + 1):  # the first one fills the disk cache and does not count
-        done = subprocess.run(
-            [sys.executable, "-c", CODE.format(module=module)], capture_output=True, text=True, env=environment,
-            check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            return None
-        costs.append(json.loads(done.stdout.splitlines()[-1]))
-    return statistics.median(took for took, _ in costs[1:]), statistics.median(resident for _, resident in costs[1:])
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(module=module)], capture_output=True, text=True, env=environment,
+        check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        return None
+    took, resident = json.loads(done.stdout.splitlines()[-1])
+    return took, resident
 
 
 def _whole_market(options: Options) -> list[Figure]:

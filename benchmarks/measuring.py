@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,10 +36,6 @@ def time_calls(call: Callable[[], object], count: int) -> list[int]:
         if was_on:
             gc.enable()
     return spent
-
-
-def median_of(call: Callable[[], float], times: int) -> float:
-    return statistics.median(call() for _ in range(times))
 
 
 def cpu_seconds(pid: int) -> float:

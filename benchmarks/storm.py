@@ -1,6 +1,6 @@
 """The storm: 14 kinds of faults, one each 20 s, over real sockets, seeded.
 
-    python benchmarks/storm.py [--seconds 285] [--seed 7] [--tls] [--rivals]
+    python benchmarks/storm.py [--seconds 285] [--seed 7] [--tls] [--rivals] [--verbose]
 
 Ends with exit code 1 when a trade was lost or doubled, a gap unreported, a stale answer unmarked or anything left
 behind; all other figures are for the reader.
@@ -9,6 +9,7 @@ behind; all other figures are for the reader.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -25,8 +26,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=285.0)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--verbose", action="store_true", help="show our own log lines while it blows")
     parser.add_argument("--rivals", action="store_true", help="pyupbit and ccxt.pro beside us, where installed")
     args = parser.parse_args()
+    if not args.verbose:
+        logging.getLogger("upbit_backbone").setLevel(logging.ERROR)
     faults = plan(args.seed, args.seconds)
     print(machine.in_words(machine.describe()))
     print(f"seed {args.seed}, {args.seconds:.0f} s, {len(faults)} faults, {'TLS' if args.tls else 'plain'}", flush=True)

@@ -35,7 +35,7 @@ async def _consume(task: Task, seen: Seen) -> None:
             try:
                 for trade in await exchange.watch_trades_for_symbols(names):
                     seen(int(trade["id"]))
-            except ccxt.NetworkError:  # its users are told to ask again
+            except Exception:  # its users are told to ask again
                 await asyncio.sleep(RETRY_SECONDS)
     if task.kind == "ticker":
         while True:

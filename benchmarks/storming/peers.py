@@ -20,7 +20,9 @@ class Peer:
     def __init__(self, module: str, fake: FakeUpbit) -> None:
         task = Task(fake.rest_url, fake.websocket_url, ("trade",), MARKETS)
         environment = {} if fake.ca_file is None else {"SSL_CERT_FILE": fake.ca_file}
-        self._child = Child("benchmarks.clients", module, "--log", *task.arguments(), environment=environment)
+        arguments = (module, "--log", *task.arguments())
+        # What they print while they fail would bury the table.
+        self._child = Child("benchmarks.clients", *arguments, environment=environment, quiet=True)
         deadline = time.monotonic() + START_SECONDS
         while not fake.subscribed() and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -56,8 +56,8 @@ def run(
     stop = threading.Event()
     with ExitStack() as stack:
         fake = stack.enter_context(server(seed, tls))
-        control = sockets()
         watched = _start_peers(stack, seed, tls, peers) if with_peers else {}
+        sockets_before = sockets()  # those of the control ports count as there before
         ours = Ours(fake, **overrides)
         time.sleep(WARM_UP_SECONDS)
         began_wall, began = time.time(), time.monotonic()
@@ -77,7 +77,7 @@ def run(
             stop.set()
             trades = _settled(fake)
             close_seconds = ours.close()
-        left = _left(threads_before, control)
+        left = _left(threads_before, sockets_before)
         verdict = judge(faults, began_wall, seconds, trades, ours.seen.arrivals, ours.seen.admitted(), injected[US])
         judge_answers(verdict, ours.seen.answers, trades, TIMEOUT_SECONDS, stale_seconds)
         for name, (peer, peer_fake) in watched.items():
