@@ -23,6 +23,9 @@ class Depth(NamedTuple):
 
 
 class Closable(Protocol):
+    @property
+    def closed(self) -> bool: ...
+
     def close(self) -> object: ...
 
 
@@ -82,7 +85,7 @@ class LiveOrderbook:
     @property
     def book(self) -> OrderbookData:
         """The current book; StaleDataError where there is none, MalformedDataError where it cannot be true."""
-        if self._is_closed:
+        if self._is_over():
             raise ClosedError(f"the order book of {self.symbol} is closed")
         book = self._current()
         if book is None:
@@ -97,7 +100,7 @@ class LiveOrderbook:
     @property
     def is_current(self) -> bool:
         """Whether reading would succeed now."""
-        return not self._is_closed and self._current() is not None and not self.faults
+        return not self._is_over() and self._current() is not None and not self.faults
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -149,10 +152,14 @@ class LiveOrderbook:
         deadline = Deadline.after(timeout)
         with self._changed:
             seen = self._version
-            has_changed = wait_for(self._changed, lambda: self._is_closed or self._version != seen, deadline)
+            has_changed = wait_for(self._changed, lambda: self._is_over() or self._version != seen, deadline)
         return self.book if has_changed else None
 
     # -- keeping ----------------------------------------------------------------------------------------------------
+
+    def _is_over(self) -> bool:
+        """Closed by us or, through the subscription, by the backbone; nobody tells of the latter, so waits look."""
+        return self._is_closed or self._subscription.closed
 
     def _on_book(self, book: OrderbookData) -> None:
         with self._changed:
@@ -173,7 +180,7 @@ class LiveOrderbook:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else "current" if self.is_current else "not current"
+        state = "closed" if self._is_over() else "current" if self.is_current else "not current"
         return f"<LiveOrderbook {self.symbol} {self._levels} levels, {state}>"
 
 
