@@ -98,10 +98,12 @@ class RestTransport:
         what = f"{call.path} at {self._host}"
         try:
             return line.get(call.target, what, deadline, departure, Caps(MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES))
-        except BaseException:
+        except BaseException as error:
             with self._lock:
                 self._busy.discard(line)
             line.hang_up()
+            if self._stop.is_set() and isinstance(error, NetworkError):
+                raise ClosedError(f"{what}: called off because its owner was closed") from error  # we cut it ourselves
             raise
 
     def _take(self, fresh: bool = False) -> Line:
