@@ -43,6 +43,7 @@ __all__ = [
     "WorkerPool",
     "at_exit",
     "check_timeout",
+    "is_own_thread",
     "join_all",
     "spawn",
     "wait_event",
@@ -52,7 +53,7 @@ __all__ = [
 
 log = logging.getLogger("upbit_backbone")
 
-EXIT_SECONDS: Final = 1.0
+EXIT_SECONDS: Final = 0.6  # of the second within which a forgotten backbone lets the process go
 IDLE_SECONDS: Final = 10.0
 
 T = TypeVar("T")
@@ -62,8 +63,17 @@ K = TypeVar("K")
 def spawn(target: Callable[[], object], name: str) -> threading.Thread:
     """Start a named daemon thread. Daemon, so that a forgotten backbone never keeps the process alive."""
     thread = threading.Thread(target=target, name=name, daemon=True)
+    _born_here.add(thread)
     thread.start()
     return thread
+
+
+_born_here: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def is_own_thread() -> bool:
+    """Whether the calling thread was born here, so that somebody who closes may be waiting for it."""
+    return threading.current_thread() in _born_here
 
 
 def join_all(threads: Iterable[threading.Thread], deadline: Deadline) -> list[str]:
@@ -119,7 +129,7 @@ _leaving: dict[int, weakref.WeakMethod[Callable[[Deadline], object]]] = {}
 def at_exit(close: Callable[[Deadline], object]) -> None:
     """Call the bound method `close(deadline)` when the interpreter exits, if its object still lives by then.
 
-    All of them together get one second; nothing that happens there is logged, because logging is over by then.
+    All of them together get EXIT_SECONDS; nothing that happens there is logged, because nobody is left to read it.
     """
     reference = weakref.WeakMethod(close)
     with _exit_lock:
@@ -129,13 +139,14 @@ def at_exit(close: Callable[[Deadline], object]) -> None:
 
 
 def _leave() -> None:
+    log.setLevel(logging.CRITICAL + 1)
     deadline = Deadline.after(EXIT_SECONDS)
     with _exit_lock:
         closers = [reference() for reference in reversed(_leaving.values())]
         _leaving.clear()
     for close in closers:
         if close is not None:
-            with contextlib.suppress(Exception):  # nobody is left to be told
+            with contextlib.suppress(Exception, KeyboardInterrupt):  # nobody is left to be told
                 close(deadline)
 
 

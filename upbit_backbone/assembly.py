@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard, WorkerPool, join_all, spawn, wait_event
+from ._concurrency import (
+    SYSTEM_CLOCK,
+    Clock,
+    Deadline,
+    ForkGuard,
+    WorkerPool,
+    is_own_thread,
+    join_all,
+    spawn,
+    wait_event,
+)
 from .candles.history import CandleHistory
 from .candles.joined import JoinedCandles
 from .candles.trades_history import TradesHistory
@@ -413,7 +423,7 @@ class Assembly:
 
     def abandon(self) -> None:
         """Close in the background if nobody listens any more. For `__del__`, which must not wait."""
-        if not self.is_closed and not self.guard.is_foreign and not self.hub.topics:
+        if not self.is_closed and not self.guard.is_foreign and not self.hub.has_subscribers:
             self._is_closed.set()
             spawn(lambda: self.close(Deadline.after(self.config.close_timeout_seconds)), "upbit-closing")
 
@@ -430,7 +440,9 @@ class Assembly:
         if self.guard.is_foreign:
             return []
         self._is_closed.set()
-        if not self._closing.acquire(timeout=deadline.remaining_or(threading.TIMEOUT_MAX)):
+        # A callback that closes must not wait for somebody who closes and waits for that callback.
+        patience = 0.0 if is_own_thread() else deadline.remaining_or(threading.TIMEOUT_MAX)
+        if not self._closing.acquire(timeout=patience):
             return []
         try:
             return self._stop_parts(deadline)

@@ -185,6 +185,11 @@ class Hub:
         with self._lock:
             return frozenset(self._routes)
 
+    @property
+    def has_subscribers(self) -> bool:
+        """Takes no lock, for those who must not wait: finalizers run wherever garbage is collected."""
+        return bool(self._routes)
+
     def finish(self) -> None:
         """The source is over: every subscription ends when it has been read to its end."""
         with self._lock:
