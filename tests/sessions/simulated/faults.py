@@ -17,16 +17,15 @@ from upbit_backbone.errors import (
 from upbit_backbone.sessions import inputs as on
 
 from .server import OFFENSIVE, TOPICS, UNKNOWN, Line, frame, ping_frame
-from .world import USUAL_LATENCY, World
+from .world import HUNT_SECONDS, USUAL_LATENCY, World
 
 CLOSE_CODES = [1000, 1001, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 1014, 3000, 4999]
 # After a break among other breaks: the retry cap, a slow handshake, and what a slow network adds.
 SOON = 6.0
 VISIBLE_BOUND, FREEZE_BOUND, STALL_BOUND, OUTAGE_BOUND, LONG_OUTAGE_BOUND = 2.0, 11.0, 15.0, 2.5, 10.5
-FREEZE = 10.5 + SOON
-STALL = 2 * 10.0 + 4.0 + SOON
 LONG = 11.0 + SOON  # after more than a minute of trouble an attempt is made every ten seconds
-OFFENDER_HUNT = 150.0  # halving costs a reconnect each time, ten seconds apart in bad times
+FREEZE = 10.5 + LONG
+STALL = 2 * 10.0 + 4.0 + LONG
 SETTLING = 45.0  # undisturbed for so long, the retry policy has started over
 
 
@@ -315,10 +314,11 @@ def want_unknown(world: World) -> None:
 
 def want_offensive(world: World) -> None:
     """Upbit answers with an error and closes, until the offenders are found and left out."""
-    world.disturb(LONG + OFFENDER_HUNT)
-    world.hold_until = max(world.hold_until, world.now + OFFENDER_HUNT)
+    world.disturb(LONG + HUNT_SECONDS)
+    world.hunting_until = world.now + HUNT_SECONDS + 60.0
+    world.hold_until = max(world.hold_until, world.now + HUNT_SECONDS)
     world.wish(world.wished | set(world.random.sample(OFFENSIVE, world.random.randint(1, 2))))
-    world.later(OFFENDER_HUNT + 60.0, lambda: world.wish(world.wished - set(OFFENSIVE)))
+    world.later(HUNT_SECONDS + 60.0, lambda: world.wish(world.wished - set(OFFENSIVE)))
 
 
 def quiet_hour(world: World) -> None:

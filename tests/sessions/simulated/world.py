@@ -41,6 +41,7 @@ EPOCH = datetime(2026, 11, 22, tzinfo=UTC)
 SETTLED_SECONDS = 1.1
 SILENCE_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
+HUNT_SECONDS = 150.0  # halving suspects costs a reconnect each time, ten seconds apart in bad times
 USUAL_LATENCY = (0.002, 0.03)
 NEVER = float("inf")
 
@@ -96,6 +97,7 @@ class World:
         self.must_be_ok_at = 0.0
         self.last_trouble = 0.0
         self.hold_until = 0.0
+        self.hunting_until = 0.0  # Upbit complains about topics, which costs reconnects
         self.stirred = 0  # counts what may disturb a measurement
         self.measured: tuple[str, float, float, int] | None = None
         self._numbers = itertools.count()
@@ -108,7 +110,10 @@ class World:
     # Time
 
     def later(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
-        heapq.heappush(self._heap, (self.now + seconds, next(self._order), action, arguments))
+        self.at(self.now + seconds, action, *arguments)
+
+    def at(self, instant: float, action: Callable[..., None], *arguments: Any) -> None:
+        heapq.heappush(self._heap, (instant, next(self._order), action, arguments))
 
     def run(self, until: float) -> None:
         while self._heap and self._heap[0][0] <= until:
@@ -147,13 +152,13 @@ class World:
 
     def starve(self, seconds: float) -> None:
         self.busy_until = max(self.busy_until, self.now + seconds)
-        self.later(self.busy_until - self.now, self._work)
+        self.at(self.busy_until, self._work)
 
     def _plan_tick(self) -> None:
         wake = self.lifecycle.next_wake()
         if wake < self._tick_at:
             self._tick_at = max(wake, self.now)
-            self.later(self._tick_at - self.now, self._tick, self._tick_at)
+            self.at(self._tick_at, self._tick, self._tick_at)
 
     def _tick(self, planned: float) -> None:
         if planned == self._tick_at:
@@ -478,6 +483,8 @@ class World:
         """A fault begins now and lasts until then; `bound` seconds later everything is well, unless disturbed again."""
         self.stirred += 1
         self.last_trouble = max(self.now, until or 0.0)
+        if self.last_trouble < self.hunting_until:
+            bound += HUNT_SECONDS
         self.must_be_ok_at = max(self.must_be_ok_at, self.last_trouble + bound)
         self.measured = None
         self.later(self.must_be_ok_at - self.now + 0.001, self._check_ok)
