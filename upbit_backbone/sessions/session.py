@@ -8,7 +8,6 @@ No user code runs here.
 from __future__ import annotations
 
 import logging
-import selectors
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,15 +24,14 @@ from ..models.topic import Wish
 from . import effects as do
 from . import inputs as on
 from .lifecycle import Lifecycle
-from .ports import AcquireConnect, Connection, Dial, Emit, FrameSink, Malformed, Probe, Refused, RunJob, SilentTopics
-from .waker import Waker
+from .line_socket import LineSocket
+from .ports import AcquireConnect, Dial, Emit, FrameSink, Malformed, Probe, Refused, RunJob, SilentTopics
 
 log = logging.getLogger("upbit_backbone")
 
 MAX_WAIT_SECONDS: Final = 2.0  # so that waking from the machine's sleep is noticed soon
 CLOCK_JUMP_SECONDS: Final = 2.0
 ACQUIRE_SECONDS: Final = 0.5  # the wait for permission cannot be called off, so it is short
-ABNORMAL_CLOSE: Final = 1006
 MAX_READS: Final = 16
 
 
@@ -76,10 +74,7 @@ class Session:
         self._commands: deque[on.Input] = deque()  # appended by anyone, taken by the thread
         self._wishes_changed = False
         self._stop = threading.Event()
-        self._connection: Connection | None = None
-        self._waker = Waker()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._waker, selectors.EVENT_READ)
+        self._socket = LineSocket()
         self._clock_offset = self._measure_clock_offset()
         self.thread: threading.Thread | None = None
 
@@ -100,29 +95,27 @@ class Session:
         try:
             self.thread = spawn(self._run, f"upbit-{self.name}")
         except RuntimeError as theirs:
-            self._release()
+            self._socket.release()
             raise NetworkError(f"{self.name} cannot start: {one_line(theirs)}") from theirs
 
     def wake(self) -> None:
         """The wishes have changed."""
         self._wishes_changed = True
-        self._waker.wake()
+        self._socket.wake()
 
     def command(self, command: on.Input) -> None:
         """Have the session's thread deal with `command` soon; ignored once closed."""
         self._commands.append(command)
-        self._waker.wake()
+        self._socket.wake()
 
     def stop(self) -> None:
         """Ask the session to end, without waiting; a connection attempt is called off."""
         self._stop.set()
-        self._waker.wake()
+        self._socket.wake()
 
     def abort(self) -> None:
         """Last resort against a thread that is stuck in its socket: cut the connection under it."""
-        connection = self._connection
-        if connection is not None:
-            connection.abort()
+        self._socket.abort()
 
     # The thread
 
@@ -131,7 +124,7 @@ class Session:
             while self._lifecycle.state is not ConnectionState.CLOSED:
                 self._turn_safely()
         finally:
-            self._release()
+            self._socket.release()
 
     def _turn_safely(self) -> None:
         """One turn; whatever nobody foresaw costs the connection, never the thread."""
@@ -139,7 +132,7 @@ class Session:
             self._turn()
         except Exception as error:
             log.exception("session failed and starts over", extra={"session": self.name})
-            self._drop(None)
+            self._socket.drop(None)
             self._tell_crash(error)
 
     def _tell_crash(self, error: Exception) -> None:
@@ -161,13 +154,7 @@ class Session:
         self._apply(on.Tick())
 
     def _wait(self) -> None:
-        connection = self._connection
-        if connection is not None and connection.pending():
-            return
-        wait = min(self._lifecycle.next_wake() - self._now(), MAX_WAIT_SECONDS)
-        is_ready = [key.fileobj for key, _ in self._selector.select(max(0.0, wait))]
-        if self._waker in is_ready:
-            self._waker.clear()
+        self._socket.wait(min(self._lifecycle.next_wake() - self._now(), MAX_WAIT_SECONDS))
 
     def _notice_sleep(self) -> None:
         """The wall clock runs while a machine sleeps, the monotonic one (on Linux) does not."""
@@ -192,18 +179,11 @@ class Session:
 
     def _read(self) -> None:
         for _ in range(MAX_READS):
-            connection = self._connection
-            if connection is None:
+            happened = self._socket.read()
+            if happened is None:
                 return
-            try:
-                data = connection.recv()
-            except UpbitBackboneError as error:
-                self._apply(on.LineLost(one_line(error), ABNORMAL_CLOSE))
-                return
-            if data is None:
-                return
-            self._apply(on.Received(data) if data else on.LineLost("ended without a close frame", ABNORMAL_CLOSE))
-            if not connection.pending():
+            self._apply(happened)
+            if not self._socket.has_unread:
                 return
 
     # What the lifecycle wants
@@ -232,42 +212,21 @@ class Session:
             connection = self._with.dial(deadline, stop=self._stop)
         except UpbitBackboneError as error:
             return None if self._stop.is_set() else on.OpenFailed(error)
-        self._connection = connection
-        self._selector.register(connection, selectors.EVENT_READ)
+        self._socket.take(connection)
         self._take_wishes()  # what changed while we dialled goes into the first message, not into a second one
         return on.Opened()
 
-    def _send(self, send: Callable[[Connection], object]) -> on.Input | None:
-        if self._connection is None:
-            return None
-        try:
-            send(self._connection)
-        except UpbitBackboneError as error:
-            return on.LineLost(one_line(error), ABNORMAL_CLOSE)
-        return None
-
     def _send_text(self, effect: do.SendText) -> on.Input | None:
-        return self._send(lambda connection: connection.send_text(effect.text))
+        return self._socket.send(lambda connection: connection.send_text(effect.text))
 
     def _send_ping(self, effect: do.SendPing) -> on.Input | None:
-        return self._send(lambda connection: connection.send_ping(effect.payload))
+        return self._socket.send(lambda connection: connection.send_ping(effect.payload))
 
     def _send_pong(self, effect: do.SendPong) -> on.Input | None:
-        return self._send(lambda connection: connection.send_pong(effect.payload))
+        return self._socket.send(lambda connection: connection.send_pong(effect.payload))
 
-    def _drop_line(self, effect: do.Drop) -> None:
-        self._drop(effect.code)
-
-    def _drop(self, code: int | None) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        self._selector.unregister(connection)
-        try:
-            if code is not None:
-                connection.send_close(code)
-        finally:
-            connection.close()
+    def _drop(self, effect: do.Drop) -> None:
+        self._socket.drop(effect.code)
 
     def _deliver(self, effect: do.Deliver) -> on.Input:
         notices = self._with.sink.frames(self.pulse, effect.epoch, effect.frames, self._now())
@@ -311,11 +270,6 @@ class Session:
     def _become_idle(self, _: do.BecameIdle) -> on.Input | None:
         return on.CloseRequested() if self._retire(self) else None
 
-    def _release(self) -> None:
-        self._drop(None)
-        self._selector.close()
-        self._waker.close()
-
     def _now(self) -> float:
         return self._with.clock.monotonic()
 
@@ -358,7 +312,7 @@ _PERFORM: Final[dict[type, Callable[[Session, Any], on.Input | None]]] = {
     do.SendText: Session._send_text,
     do.SendPing: Session._send_ping,
     do.SendPong: Session._send_pong,
-    do.Drop: Session._drop_line,
+    do.Drop: Session._drop,
     do.Deliver: Session._deliver,
     do.TellSubscribed: Session._tell_subscribed,
     do.TellInterrupted: Session._tell_interrupted,

@@ -1,0 +1,101 @@
+"""The one connection a session has at a time, and the wait for it and for others. Owned by the session's thread."""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Callable
+from typing import Final
+
+from ..errors import NetworkError, UpbitBackboneError, one_line
+from .inputs import LineLost, Received
+from .ports import Connection
+from .waker import Waker
+
+ABNORMAL_CLOSE: Final = 1006
+
+
+class LineSocket:
+    """`wake` and `abort` may be called from any thread, everything else by the owner only."""
+
+    def __init__(self) -> None:
+        self._connection: Connection | None = None
+        try:
+            self._waker = Waker()
+        except OSError as theirs:
+            raise NetworkError(f"no sockets to be had: {one_line(theirs)}") from theirs
+        try:
+            self._selector = selectors.DefaultSelector()
+        except OSError as theirs:
+            self._waker.close()
+            raise NetworkError(f"no selector to be had: {one_line(theirs)}") from theirs
+        self._selector.register(self._waker, selectors.EVENT_READ)
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes were taken from the system that no selector knows of."""
+        return self._connection is not None and bool(self._connection.pending())
+
+    def wait(self, seconds: float) -> None:
+        """Until there is something to read, somebody wakes us, or time is up."""
+        if self.has_unread:
+            return
+        ready = [key.fileobj for key, _ in self._selector.select(max(0.0, seconds))]
+        if self._waker in ready:
+            self._waker.clear()
+
+    def take(self, connection: Connection) -> None:
+        """Use this connection from now on."""
+        self._connection = connection
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def read(self) -> Received | LineLost | None:
+        """What is there, without waiting; None where there is nothing or no connection."""
+        if self._connection is None:
+            return None
+        try:
+            data = self._connection.recv()
+        except UpbitBackboneError as error:
+            return LineLost(one_line(error), ABNORMAL_CLOSE)
+        if data is None:
+            return None
+        return Received(data) if data else LineLost("ended without a close frame", ABNORMAL_CLOSE)
+
+    def send(self, send: Callable[[Connection], object]) -> LineLost | None:
+        """Send something; a failure is the end of the line, because half a frame may be out."""
+        if self._connection is None:
+            return None
+        try:
+            send(self._connection)
+        except UpbitBackboneError as error:
+            return LineLost(one_line(error), ABNORMAL_CLOSE)
+        return None
+
+    def drop(self, code: int | None) -> None:
+        """Give the connection back; with a `code`, say goodbye first."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self._selector.unregister(connection)
+        try:
+            if code is not None:
+                connection.send_close(code)
+        finally:
+            connection.close()
+
+    def wake(self) -> None:
+        self._waker.wake()
+
+    def abort(self) -> None:
+        """Cut the connection under an owner that is stuck in it."""
+        connection = self._connection
+        if connection is not None:
+            connection.abort()
+
+    def release(self) -> None:
+        """The end: nothing stays open."""
+        self.drop(None)
+        self._selector.close()
+        self._waker.close()
+
+    def __repr__(self) -> str:
+        return f"<LineSocket {self._connection!r}>"
