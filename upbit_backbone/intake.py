@@ -298,7 +298,6 @@ class Intake:
             return
         reason = one_line(error if isinstance(error, MalformedDataError) else f"{type(error).__name__}: {error}")
         sample = one_line(raw[:SAMPLE_BYTES].decode("utf-8", "replace"))
-        log.warning("unreadable message on %s (%d so far): %s", session, count, reason)
         self._emit(MalformedEvent(at=self._clock.wall(), session=session, reason=reason, sample=sample, count=count))
 
     def __repr__(self) -> str:

@@ -35,6 +35,8 @@ def test_nothing_asked_and_nothing_subscribed_is_healthy():
         ({"last_data_age": 3600.0, "last_pong_age": 2.0}, HEALTHY, ""),  # a quiet market is no trouble
         ({"lag": 7.5}, DEGRADED, "7.5 s behind the exchange"),
         ({"state": WAITING, "topics": 0}, HEALTHY, ""),  # nobody wants anything of it
+        ({"state": ConnectionState.CONNECTING, "connects": 0}, HEALTHY, ""),  # on its way for the first time
+        ({"state": ConnectionState.CONNECTING, "connects": 0, "last_error": "refused"}, UNHEALTHY, "refused"),
     ],
 )
 def test_a_session_is_judged_by_what_it_can_deliver(make, changes, status, words):

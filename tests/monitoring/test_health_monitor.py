@@ -71,8 +71,8 @@ def test_drops_count_for_a_minute_and_only_where_they_hurt(world, make, hand_clo
     monitor = HealthMonitor(world.sources, Metrics(hand_clock), clock=hand_clock)
     monitor.health()
     world.subscriptions = [
-        make.subscription(dropped=5),
-        make.subscription(subscription="c", policy="conflate", dropped=9),
+        make.subscription(dropped=6, lost=5),
+        make.subscription(subscription="c", dropped=9),
     ]
     hand_clock.now += 1.0
     report = monitor.health()

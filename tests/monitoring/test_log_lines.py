@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.events import ConnectionEvent, ConnectionState, GapEvent, MalformedEvent, SubscriptionEvent
+from upbit_backbone.models.events import (
+    BreakerEvent,
+    ConnectionEvent,
+    ConnectionState,
+    GapEvent,
+    MalformedEvent,
+    StaleEvent,
+    SubscriptionEvent,
+)
 from upbit_backbone.monitoring.log_lines import EventLog
 
 LIVE, WAITING, CONNECTING = ConnectionState.LIVE, ConnectionState.WAITING, ConnectionState.CONNECTING
@@ -93,3 +101,14 @@ def test_one_event_is_one_line_whatever_the_server_sent(reason, sample):
         assert len(record.getMessage().splitlines()) == 1
         assert "\x1b" not in record.getMessage()
         assert all("\x1b" not in str(value) for key, value in vars(record).items() if key.startswith("upbit_"))
+
+
+def test_what_is_never_told_to_be_over_does_not_silence_the_next_outage(hand_clock, written):
+    log, records = written
+    log(BreakerEvent(at=hand_clock.wall(), breaker="connect", old="closed", new="open", reason="refused"))
+    log(StaleEvent(at=hand_clock.wall(), session="upbit-session-1", symbols=("KRW-BTC",), stale=True, reason="mute"))
+    an_outage(log, hand_clock, 50, 50)
+    hand_clock.now += 11.0
+    before = len(records)
+    an_outage(log, hand_clock, 1, 0)
+    assert ["interrupted" in records[before].getMessage(), "is over" in records[-1].getMessage()] == [True, True]

@@ -294,6 +294,11 @@ class Mailbox(queue.Queue[Any]):
         self.close()
 
     @property
+    def lost(self) -> int:
+        """Items dropped because there was no room, as opposed to replaced by newer ones."""
+        return self._lost
+
+    @property
     def closed(self) -> bool:
         """Whether nothing more can come."""
         is_over = self._ended or self._failure is not None

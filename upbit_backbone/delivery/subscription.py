@@ -116,6 +116,7 @@ class Subscription:
             lag=self._mailbox.lag,
             errors=0 if self._consumer is None else self._consumer.errors,
             closed=self.closed,
+            lost=self._mailbox.lost,
         )
 
     def _default_policy(self) -> str:

@@ -45,7 +45,8 @@ class SessionStats(Jsonable):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionStats(Jsonable):
     """One subscription. received == delivered + dropped + pending; `lag` is the age in seconds of the oldest
-    undelivered item, 0.0 when nothing waits."""
+    undelivered item, 0.0 when nothing waits. Of what was dropped, `lost` found no room; the rest was replaced by newer
+    values of the same kind, which is what conflating means."""
 
     subscription: str
     topics: int
@@ -57,6 +58,7 @@ class SubscriptionStats(Jsonable):
     lag: float
     errors: int
     closed: bool
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +161,8 @@ class PerformanceReport(Jsonable):
 class HealthReport(Jsonable):
     """One look at everything. `reasons` says in words why `status` is not HEALTHY; empty when it is.
 
-    `recent_drops` are items lost by each slow subscription within the last minute, not counting those that a
-    conflating subscription replaced by newer ones, which is its purpose. `clock_offset` is our clock minus Upbit's,
+    `recent_drops` are items lost by each slow subscription within the last minute, not counting those that were
+    replaced by newer ones. `clock_offset` is our clock minus Upbit's,
     including the quickest network way; None before the first live message.
     """
 

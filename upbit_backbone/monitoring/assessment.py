@@ -105,8 +105,10 @@ def _rest_reasons(facts: Facts, limits: Limits) -> Iterator[str]:
 
 
 def _session_reasons(facts: Facts, limits: Limits) -> Iterator[str]:
+    are_all_live = all(_delivers(session, limits) for session in facts.sessions if _is_wanted(session))
     for name, state in facts.breakers.items():
-        if state in OPEN_WORDS:
+        # A breaker learns that all is well only at the next attempt, and live sessions make none.
+        if state in OPEN_WORDS and not are_all_live:
             yield f"{name}: the circuit breaker is {state}"
     for session in facts.sessions:
         if not _is_wanted(session):
@@ -132,7 +134,13 @@ def _is_banned(groups: Sequence[GroupStats]) -> bool:
 
 
 def _is_wanted(session: SessionStats) -> bool:
-    return session.topics > 0 and session.state is not ConnectionState.CLOSED
+    return session.topics > 0 and session.state is not ConnectionState.CLOSED and not _is_starting(session)
+
+
+def _is_starting(session: SessionStats) -> bool:
+    """On its way to its first connection, and nothing went wrong yet: no trouble, nor a help."""
+    is_on_its_way = session.state in (ConnectionState.IDLE, ConnectionState.CONNECTING)
+    return is_on_its_way and not session.connects and session.last_error is None
 
 
 def _was_heard(session: SessionStats, limits: Limits) -> bool:

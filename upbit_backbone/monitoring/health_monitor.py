@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, join_all, spawn
 from ..errors import ClosedError, UpbitBackboneError
-from ..models.enums import Channel, HealthStatus, Overflow
+from ..models.enums import Channel, HealthStatus
 from ..models.events import Event, HealthEvent
 from ..models.report import (
     Alert,
@@ -33,7 +33,6 @@ POLL_SECONDS = 0.5
 RATE_SECONDS = 10.0
 DROP_SECONDS = 60.0
 STREAK_SECONDS = 30.0
-CONFLATES = Overflow.CONFLATE.value
 
 
 def _nothing() -> Sequence[object]:
@@ -154,9 +153,8 @@ class HealthMonitor:
         with self._lock:
             sessions = [self._with_rates(session, now) for session in sessions]
             drops = {
-                each.subscription: self._grown("dropped", each.subscription, now, each.dropped, DROP_SECONDS)[0]
+                each.subscription: self._grown("lost", each.subscription, now, each.lost, DROP_SECONDS)[0]
                 for each in subscriptions
-                if each.policy != CONFLATES
             }
             self._forget({s.session for s in sessions} | {s.subscription for s in subscriptions})
             closed = self._closed

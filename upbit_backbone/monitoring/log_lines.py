@@ -12,8 +12,7 @@ from dataclasses import fields
 
 from .._concurrency import SYSTEM_CLOCK, Clock
 from ..errors import one_line
-from ..models.enums import HealthStatus
-from ..models.events import BreakerEvent, ConnectionEvent, ConnectionState, Event, HealthEvent, StaleEvent
+from ..models.events import ConnectionEvent, ConnectionState, Event, StaleEvent
 from .event_words import describe
 
 LINES_PER_OUTAGE = 10
@@ -82,10 +81,12 @@ class EventLog:
 
     def _track(self, event: Event) -> None:
         subject, is_down = _condition(event)
-        if subject and is_down:
+        if is_down:
             self._down.add(subject)
         else:
             self._down.discard(subject)
+            if isinstance(event, ConnectionEvent) and subject:
+                self._down.discard(f"stale {event.session}")  # a new line has nothing to be suspected of
 
     def __repr__(self) -> str:
         return f"<EventLog {len(self._down)} down, {self._written} lines in this outage>"
@@ -99,11 +100,7 @@ def _condition(event: Event) -> tuple[str, bool]:
         case ConnectionEvent():
             return f"session {event.session}", event.state is ConnectionState.WAITING
         case StaleEvent():
-            return f"stale {event.session} {','.join(event.symbols)}", event.stale
-        case BreakerEvent():
-            return f"breaker {event.breaker}", event.new != "closed"
-        case HealthEvent():
-            return "health", event.new is not HealthStatus.HEALTHY
+            return f"stale {event.session}", event.stale
         case _:
             return "", False
 

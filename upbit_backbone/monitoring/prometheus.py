@@ -64,6 +64,7 @@ SUBSCRIPTION_COLUMNS: tuple[Column, ...] = (
     ("subscription_received", "Items received.", lambda s: s.received, True),
     ("subscription_delivered", "Items taken by the consumer.", lambda s: s.delivered, True),
     ("subscription_dropped", "Items dropped or replaced by newer ones.", lambda s: s.dropped, True),
+    ("subscription_lost", "Items dropped for want of room.", lambda s: s.lost, True),
     ("subscription_errors", "Exceptions the callback raised.", lambda s: s.errors, True),
     ("subscription_pending_items", "Items that wait for the consumer.", lambda s: s.pending, False),
     ("subscription_lag_seconds", "Age of the oldest item that waits.", lambda s: s.lag, False),

@@ -304,8 +304,7 @@ class GapRepair:
 
     def _give_receipt(self, task: _Task, recovered: int, shortfall: str | None) -> None:
         start, end = task.hole.before.timestamp, task.hole.first.timestamp
-        log.log(
-            logging.INFO if shortfall is None else logging.WARNING,
+        log.debug(  # the event is what people are told
             "gap in %s between %s and %s: %d recovered%s",
             task.topic,
             start.isoformat(),
