@@ -1,0 +1,67 @@
+"""The session's own socket: woken by anyone, read by one, closed once; and honest when the system has none left."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from upbit_backbone.errors import NetworkError
+from upbit_backbone.sessions.line_socket import LineSocket
+from upbit_backbone.sessions.waker import Waker
+
+
+def test_a_wake_up_ends_the_wait_and_counts_once() -> None:
+    line = LineSocket()
+    for _ in range(100_000):
+        line.wake()  # more than the buffer holds, and none of them blocks
+    started = time.monotonic()
+    line.wait(30.0)
+    assert time.monotonic() - started < 5.0
+    line.release()
+
+
+def test_a_wake_up_from_another_thread_ends_a_wait_under_way() -> None:
+    line = LineSocket()
+    threading.Timer(0.1, line.wake).start()
+    started = time.monotonic()
+    line.wait(30.0)
+    assert time.monotonic() - started < 5.0
+    line.release()
+
+
+def test_waking_and_cutting_after_the_end_is_harmless() -> None:
+    line = LineSocket()
+    line.release()
+    line.wake()
+    line.abort()
+
+
+def test_without_a_connection_there_is_nothing_to_read_send_or_drop() -> None:
+    line = LineSocket()
+    assert line.read() is None
+    assert line.send(lambda connection: connection.send_ping()) is None
+    line.drop(1000)
+    line.abort()
+    assert not line.has_unread
+    line.release()
+
+
+def test_a_system_without_sockets_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket, "socketpair", none_left)
+    with pytest.raises(NetworkError, match="Too many open files"):
+        LineSocket()
+
+
+def test_the_reprs_are_one_line() -> None:
+    waker, line = Waker(), LineSocket()
+    assert repr(waker) == "<Waker open>"
+    assert repr(line) == "<LineSocket None>"
+    waker.close()
+    line.release()
+    assert repr(waker) == "<Waker closed>"
