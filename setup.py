@@ -30,7 +30,7 @@ setup(
     packages=find_packages(include=["upbit_backbone", "upbit_backbone.*"]),
     package_data={"upbit_backbone": ["py.typed"]},
     install_requires=[
-        "requests>=2.32,<3",
+        "requests>=2.32.3,<3",
         "websocket-client>=1.9.2,<2",
         "dataclasses-json>=0.6.7,<0.7",
         "pybreaker>=1.2,<2",

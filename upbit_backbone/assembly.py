@@ -205,7 +205,7 @@ class Assembly:
             sink=self.intake,
             emit=self.emit,
             acquire_connect=self._acquire_connect,
-            probe=StallProbe(self.rest, self.store, self.exchange_now, clock),
+            probe=StallProbe(self.rest, self.store, clock),
             run_job=self.jobs.submit,
             refused=self._handshake_refused,
             silent_topics=self._silent_topics,
@@ -378,6 +378,7 @@ class Assembly:
             raise
         if attempt is not None:
             attempt.succeeded()
+        self.limiter.passed(self.clock.monotonic())  # after a ban: Upbit speaks to us again
         return connection
 
     def _transport(self) -> WebSocketTransport:
