@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -65,8 +66,9 @@ class Terminal:
         return bool(data)
 
     def wait_for(self, text: str, seconds: float = 20.0) -> None:
+        """Until the terminal has shown what matches the pattern `text`."""
         end = time.monotonic() + seconds
-        while text not in self.seen:
+        while not re.search(text, self.seen):
             if not self._read(end - time.monotonic()) or time.monotonic() > end:
                 raise AssertionError(f"{text!r} never came; the terminal shows: {self.seen[-3000:]}")
 

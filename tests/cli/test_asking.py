@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,12 @@ def test_whatever_is_typed_the_terminal_is_not_harmed(piped, text):
         assert done.returncode == 2
         assert "\x1b" not in done.stderr
         assert "\x07" not in done.stderr
+
+
+def test_thousands_of_odd_words_do_no_harm(environment):
+    fuzzer = str(Path(__file__).with_name("odd_words.py"))
+    done = subprocess.run([sys.executable, fuzzer], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_a_reader_that_goes_away_is_no_error(environment):

@@ -58,8 +58,7 @@ def test_a_terminal_shows_a_progress_bar_and_ctrl_c_keeps_what_came(terminal, tm
     upbit.rest_fault("/v1/candles*", mode="latency", seconds=0.3, times=None)
     try:
         screen = terminal("candles", "KRW-BTC", "1m", "--start", "2026-01-01", "--csv", str(target))
-        screen.wait_for("KRW-BTC 1m")
-        screen.wait_for("/")
+        screen.wait_for(r"[1-9]\d*/\d+")
         screen.press("\x03")
         assert screen.finish() == 130
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
@@ -10,8 +11,9 @@ from typing import Annotated
 import typer
 
 from ..config import REGION_HOSTS
+from ..errors import one_line
 from . import asking, candles, demo, doctor, record, serve, watch
-from .running import EXIT_CODES, end_on_sigterm, overrides
+from .running import EXIT_CODES, WRONG_USE, end_on_sigterm, overrides, say_error
 
 app = typer.Typer(
     name="upbit-backbone",
@@ -81,8 +83,13 @@ def settings(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for word in given:
+        if one_line(word, limit=len(word) + 1) != word:  # typer repeats what it does not understand as it came
+            say_error(f"{one_line(word)}: control characters are not allowed in arguments")
+            return WRONG_USE
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="upbit-backbone")
+        app(args=given, prog_name="upbit-backbone")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     return 0
