@@ -528,6 +528,8 @@ class MarketDataBackbone:
         raise TypeError("a MarketDataBackbone cannot be pickled: it owns threads and sockets; make one per process")
 
     def __repr__(self) -> str:
+        if self._parts.guard.is_foreign:
+            return f"<{type(self).__name__} {self.config.rest_url} of another process>"  # where its locks are
         state = "closed" if self.closed else "open"
         return f"<{type(self).__name__} {self.config.rest_url} {state}, {self._parts.sessions!r}>"
 

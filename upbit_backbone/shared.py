@@ -8,6 +8,7 @@ It is configured by the environment (UPBIT_BACKBONE_*). Each function is the met
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -16,6 +17,15 @@ from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, Tr
 
 _lock = threading.Lock()  # guards _backbone
 _backbone: MarketDataBackbone | None = None
+
+
+def _start_over_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_in_child)
 
 
 def shared_backbone() -> MarketDataBackbone:

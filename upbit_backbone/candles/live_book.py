@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple, Protocol
 
-from .._concurrency import Deadline, wait_for
+from .._concurrency import Deadline, ForkGuard, wait_for
 from ..errors import ClosedError, InvalidRequestError, MalformedDataError, StaleDataError
 from ..models.market import OrderbookData, OrderbookUnit
 
@@ -75,6 +75,7 @@ class LiveOrderbook:
         self._levels = _checked_levels(levels, MAX_LEVELS)
         self._current = current
         self._last_known = last_known
+        self._guard = ForkGuard(f"the order book of {symbol}")
         self._changed = threading.Condition()  # guards _version and _is_closed
         self._version = 0
         self._is_closed = False
@@ -85,6 +86,7 @@ class LiveOrderbook:
     @property
     def book(self) -> OrderbookData:
         """The current book; StaleDataError where there is none, MalformedDataError where it cannot be true."""
+        self._guard.check()
         if self._is_over():
             raise ClosedError(f"the order book of {self.symbol} is closed")
         book = self._current()
@@ -149,6 +151,7 @@ class LiveOrderbook:
 
     def wait_change(self, timeout: float | None = None) -> OrderbookData | None:
         """Wait for the next change and read; None on timeout. ClosedError once closed, otherwise raises as `book`."""
+        self._guard.check()
         deadline = Deadline.after(timeout)
         with self._changed:
             seen = self._version
@@ -168,6 +171,8 @@ class LiveOrderbook:
 
     def close(self) -> None:
         """End the subscription; waiting calls end with ClosedError. Safe to call again."""
+        if self._guard.is_foreign:
+            return
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

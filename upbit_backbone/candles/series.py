@@ -15,6 +15,7 @@ from .._concurrency import (
     WAIT_SLICE_SECONDS,
     Clock,
     Deadline,
+    ForkGuard,
     join_all,
     spawn,
     wait_for,
@@ -94,6 +95,7 @@ class CandleSeries:
         self._exchange_now = exchange_now
         self._clock = clock
         self._size = _checked_size(size)
+        self._guard = ForkGuard(f"the series {symbol} {self.timeframe}")
         self._changed = threading.Condition()  # guards _bars, _version, _listeners and _repair.is_wanted
         self._bars = Bars(self._unit, self._size)
         self._version = 0
@@ -118,12 +120,12 @@ class CandleSeries:
     @property
     def candles(self) -> list[CandleData]:
         """A snapshot, oldest first; the last one has `is_closed=False` while it forms."""
-        with self._changed:
+        with self._held():
             return list(self._bars.rows)
 
     @property
     def last(self) -> CandleData | None:
-        with self._changed:
+        with self._held():
             return self._bars.rows[-1] if self._bars.rows else None
 
     @property
@@ -134,10 +136,10 @@ class CandleSeries:
     def is_current(self) -> bool:
         """False while the stream is down or a repair is still to come; the rows are then what was known before."""
         in_doubt = self._is_interrupted or self._repair.is_wanted or self._repair.is_running
-        return not (in_doubt or self._closing.is_set())
+        return not (in_doubt or self._closing.is_set() or self._guard.is_foreign)
 
     def __len__(self) -> int:
-        with self._changed:
+        with self._held():
             return len(self._bars.rows)
 
     def __iter__(self) -> Iterator[CandleData]:
@@ -148,7 +150,7 @@ class CandleSeries:
     @overload
     def __getitem__(self, place: slice) -> list[CandleData]: ...
     def __getitem__(self, place: int | slice) -> CandleData | list[CandleData]:
-        with self._changed:
+        with self._held():
             return self._bars.rows[place]
 
     def to_dataframe(self, numbers: Literal["exact", "float"] = "exact", *, tz: str = "UTC") -> Any:
@@ -162,14 +164,14 @@ class CandleSeries:
 
         `closed=True` comes once when a candle ends, and again with the same start if it was corrected afterwards.
         """
-        with self._changed:
+        with self._held():
             self._listeners = [*self._listeners, callback]
         return callback
 
     def wait_update(self, timeout: float | None = None) -> CandleData | None:
         """Wait for the next change; the newest candle after it, None on timeout. ClosedError once closed."""
         deadline = Deadline.after(timeout)
-        with self._changed:
+        with self._held():
             seen = self._version
             wait_for(self._changed, lambda: self._version != seen or self._closing.is_set(), deadline)
             if self._closing.is_set():
@@ -183,13 +185,13 @@ class CandleSeries:
         if self._closing.is_set():
             raise ClosedError(f"the series {self.symbol} {self.timeframe} is closed")
         size = _checked_size(size)
-        with self._changed:
+        with self._held():
             self._size = size
             self._bars.resize(size)
             missing, first = size - len(self._bars.rows), self._bars.rows[0].timestamp if self._bars.rows else None
         if missing > 0 and first is not None:
             older = self._history.get(self.symbol, self._unit, count=missing, to=first, timeout=timeout)
-            with self._changed:
+            with self._held():
                 self._bars.prepend(older)
                 self._tell()
 
@@ -198,11 +200,18 @@ class CandleSeries:
 
         The rows stay readable; waiting calls end with ClosedError.
         """
+        if self._guard.is_foreign:
+            return []
         self._closing.set()
         self._feed.close()
         with self._changed:
             self._changed.notify_all()
         return join_all([self._thread], deadline or Deadline.after(CLOSE_SECONDS))
+
+    def _held(self) -> threading.Condition:
+        """The lock, to be entered; ClosedError in a forked child, where nobody may ever release it."""
+        self._guard.check()
+        return self._changed
 
     def __enter__(self) -> CandleSeries:
         return self

@@ -40,6 +40,8 @@ class Listening:
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """No call begins after this has returned; waits for the one under way, at most `timeout`. Idempotent."""
+        if self.mailbox.is_foreign:
+            return
         self.begin_close()
         self.finish_close(Deadline.after(timeout))
 

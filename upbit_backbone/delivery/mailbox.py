@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import sys
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .._concurrency import WAIT_SLICE_SECONDS, Deadline
+from .._concurrency import WAIT_SLICE_SECONDS, Deadline, ForkGuard
 from ..errors import ClosedError, RequestTimeoutError, SubscriptionError
 from ..models.enums import Overflow
 from ..models.lazy_book import Datum, Delivery, Parcel, opened
@@ -32,7 +33,7 @@ class NothingArrivedError(RequestTimeoutError, queue.Empty):
 
 
 # Also queue.ShutDown where Python has it (3.13 on), so that code written for either catches it.
-MailboxClosedError = type(
+MailboxClosedError: type[ClosedError] = type(
     "MailboxClosedError", _SHUT_DOWN, {"__doc__": "The subscription was closed.", "__module__": __name__}
 )
 
@@ -62,6 +63,7 @@ class Mailbox(queue.Queue[Any]):
     ) -> None:
         # `self.mutex`, made by queue.Queue, guards all that follows; `not_empty` and `all_tasks_done` share it.
         super().__init__(maxsize)
+        self._guard = ForkGuard("this subscription")
         self.overflow = overflow
         self.received = 0
         self.delivered = 0
@@ -166,6 +168,7 @@ class Mailbox(queue.Queue[Any]):
         """The next item. `queue.Empty` when nothing came in time, ClosedError once closed; Ctrl-C gets through."""
         if timeout is not None and timeout < 0:
             raise ValueError("'timeout' must be a non-negative number")
+        self._guard.check()
         deadline: Deadline | None = None
         while True:
             with self.mutex:
@@ -183,6 +186,7 @@ class Mailbox(queue.Queue[Any]):
 
     def drain(self, limit: int | None = None) -> list[Datum]:
         """Everything that waits now, at most `limit` items, in one go and without waiting. ClosedError once closed."""
+        self._guard.check()
         with self.mutex:
             if not self._buffer:
                 self._check_open()
@@ -280,6 +284,8 @@ class Mailbox(queue.Queue[Any]):
 
     def close(self) -> None:
         """Wake every getter; what still waits is dropped. Idempotent, from any thread."""
+        if self._guard.is_foreign:
+            return
         with self.mutex:
             self._closed = True
             dropped = self._buffer.clear()
@@ -299,10 +305,15 @@ class Mailbox(queue.Queue[Any]):
         return self._lost
 
     @property
+    def is_foreign(self) -> bool:
+        """In a forked child: nothing comes, and nobody will ever release the locks."""
+        return self._guard.is_foreign
+
+    @property
     def closed(self) -> bool:
         """Whether nothing more can come."""
         is_over = self._ended or self._failure is not None
-        return self._closed or (is_over and not self._buffer)
+        return self._closed or self.is_foreign or (is_over and not self._buffer)
 
     @property
     def closed_by_user(self) -> bool:
@@ -316,6 +327,7 @@ class Mailbox(queue.Queue[Any]):
 
     def join(self) -> None:
         """Until every item was marked by `task_done`, or the subscription is closed."""
+        self._guard.check()
         with self.all_tasks_done:
             while self.unfinished_tasks and not self._closed:
                 self.all_tasks_done.wait(WAIT_SLICE_SECONDS)
@@ -332,13 +344,13 @@ class Mailbox(queue.Queue[Any]):
 
     def counts(self) -> tuple[int, int, int, int]:
         """received, delivered, dropped, pending: taken at one moment, so that the sum is right."""
-        with self.mutex:
+        with contextlib.nullcontext() if self.is_foreign else self.mutex:
             return self.received, self.delivered, self.dropped, len(self._buffer)
 
     @property
     def lag(self) -> float:
         """Seconds the next item has been waiting; 0.0 when nothing waits."""
-        with self.mutex:
+        with contextlib.nullcontext() if self.is_foreign else self.mutex:
             arrival = self._buffer.oldest_arrival()
         return 0.0 if arrival is None else max(0.0, self._clock() - arrival)
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._concurrency import Deadline
-from ..errors import ClosedError, InvalidRequestError
+from ..errors import InvalidRequestError
 from ..models.enums import DataType
 from ..models.lazy_book import Datum
 from ..models.report import SubscriptionStats
 from ..models.topic import Wish
 from .consumer import Consumer
 from .event_bus import Listening
-from .mailbox import Mailbox
+from .mailbox import Mailbox, MailboxClosedError
 
 FORWARD_SLICE_SECONDS = 0.25
 
@@ -72,7 +72,8 @@ class Subscription:
     def __next__(self) -> Datum:
         try:
             return self._mailbox.get()
-        except ClosedError:
+        except MailboxClosedError:
+            # And no other ClosedError: a loop that came along into a forked child must not just end.
             raise StopIteration from None
 
     def close(self, timeout: float | None = None) -> None:
@@ -81,6 +82,8 @@ class Subscription:
         Waits for a callback under way, but not longer than `timeout` (default: the configured close timeout).
         """
         deadline = Deadline.after(self._close_seconds if timeout is None else timeout)
+        if self._mailbox.is_foreign:
+            return
         self.begin_close()
         self.finish_close(deadline)
 
