@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from .._concurrency import Clock, Deadline
 from ..errors import UpbitBackboneError, one_line
@@ -15,17 +14,18 @@ from .rest import RestChannel
 
 PROBE_SECONDS = 4.0
 MAX_SYMBOLS = 100  # a stalled stream stalls for all of them; a hundred are witness enough
-# What happened so recently may still be under way on the stream.
-TRANSIT = timedelta(seconds=2)
 
 
 class StallProbe:
-    """Asks REST when each market last traded (and books last changed) and compares with what the stream gave."""
+    """Asks REST when each market last traded (and books last changed) and compares with what the stream gave.
 
-    def __init__(self, rest: RestChannel, store: LiveStore, exchange_now: Callable[[], datetime], clock: Clock) -> None:
+    What happened just now may still be under way on the stream; the sessions, who ask, allow for that by waiting a
+    moment before they act on a True. A busy market always has traded just now.
+    """
+
+    def __init__(self, rest: RestChannel, store: LiveStore, clock: Clock) -> None:
         self._rest = rest
         self._store = store
-        self._exchange_now = exchange_now
         self._clock = clock
 
     def __call__(self, topics: frozenset[Topic]) -> bool | None:
@@ -49,11 +49,10 @@ class StallProbe:
         deadline = Deadline.after(PROBE_SECONDS, self._clock.monotonic)
         symbols = {topic.symbol for topic in wanted}
         tickers = self._rest.tickers(symbols, deadline=deadline, priority=Priority.HIGH, max_age=0.0)
-        horizon = self._exchange_now() - TRANSIT
         for topic in wanted:
             ticker = tickers.get(topic.symbol)
             traded_at = None if ticker is None else ticker.trade_timestamp
-            if traded_at is not None and traded_at < horizon and self._is_behind(topic, traded_at):
+            if traded_at is not None and self._is_behind(topic, traded_at):
                 return True
         return False
 
@@ -64,11 +63,8 @@ class StallProbe:
         deadline = Deadline.after(PROBE_SECONDS, self._clock.monotonic)
         symbols = {topic.symbol for topic in wanted}
         books = self._rest.orderbooks(symbols, levels=1, deadline=deadline, priority=Priority.HIGH, max_age=0.0)
-        horizon = self._exchange_now() - TRANSIT
         return any(
-            book.timestamp < horizon and self._is_behind(topic, book.timestamp)
-            for topic in wanted
-            if (book := books.get(topic.symbol)) is not None
+            self._is_behind(topic, book.timestamp) for topic in wanted if (book := books.get(topic.symbol)) is not None
         )
 
     def _is_behind(self, topic: Topic, moment: datetime) -> bool:
