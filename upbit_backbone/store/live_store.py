@@ -119,6 +119,8 @@ class LiveStore:
             return Verdict.REFUSE if known is not None and stamp < known.stamp else Verdict.TAKE
         remembered = self._remembered.get(topic)
         rest_stamp = None if remembered is None or not _is_rest(remembered) else remembered.timestamp
+        if rest_stamp is not None and stamp >= rest_stamp - REST_TOLERANCE and _came_before(remembered, known):
+            rest_stamp = None  # REST spoke before the value in question: that confirms nothing
         return judge(stamp, pulse, epoch, monotonic, known, rest_stamp)
 
     def forget(self, topic: Topic, pulse: Pulse | None = None) -> None:
@@ -237,6 +239,12 @@ class LiveStore:
 
 def _is_rest(item: Parcel) -> bool:
     return not isinstance(item, LazyBook) and item.source is DataSource.REST
+
+
+def _came_before(told: Parcel | None, known: Entry | None) -> bool:
+    if told is None or known is None or told.received_at is None or known.item.received_at is None:
+        return False
+    return told.received_at < known.item.received_at
 
 
 def _key(item: Parcel) -> tuple[object, ...]:
