@@ -51,7 +51,9 @@ GOLDEN: list[tuple[str, DataRequest, dict[str, Any], tuple[Channel, ...], str, b
     ("REST down", ask(), REST_DOWN, (WS,), "rest-closed", True),
     ("REST down but live", ask(), {**REST_DOWN, **IS_LIVE}, (LIVE, REST), "live", False),
     ("REST down but cached", ask(), {**REST_DOWN, **CACHED}, (CACHE, REST, WS), "cache", False),
-    ("both down", ask(), {**REST_DOWN, **STREAM_DOWN}, (), "both-closed", False),
+    ("both down", ask(), {**REST_DOWN, **STREAM_DOWN}, (WS, REST), "both-closed", True),
+    ("banned", ask(), {**REST_DOWN, **STREAM_DOWN, "is_banned": True}, (), "banned", False),
+    ("banned, stream up", ask(), {**REST_DOWN, "is_banned": True}, (WS,), "rest-closed", True),
     ("both down but cached", ask(), {**REST_DOWN, **STREAM_DOWN, **CACHED}, (CACHE, REST, WS), "cache", False),
     ("stream down", ask(), STREAM_DOWN, (REST, WS), "rest", False),
     ("REST measured poor", ask(), {"rest_is_poor": True}, (WS, REST), "rest-poor", True),
@@ -144,7 +146,14 @@ def test_the_same_situation_gets_the_same_answer_with_a_reason_without_holes() -
 
 def test_what_is_answered_instead_of_a_lost_channel_is_marked() -> None:
     degraded = {rule.name for rule in TABLE if rule.degraded}
-    assert degraded == {"history-closed", "realtime-stream-closed", "stream-lost", "both-closed", "rest-closed"}
+    assert degraded == {
+        "history-closed",
+        "realtime-stream-closed",
+        "stream-lost",
+        "both-closed",
+        "banned",
+        "rest-closed",
+    }
 
 
 def test_a_decision_reads_as_a_sentence() -> None:

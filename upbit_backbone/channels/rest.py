@@ -41,6 +41,7 @@ __all__ = ["DEPTHS", "RestChannel"]
 
 TICKERS_PER_CALL: Final = 400
 BOOKS_PER_CALL: Final = 400
+FIRST_RESET_SHARE: Final = 0.2  # a short trouble closes a group for a short time only
 # A market list at most this old may tell which code of a list does not exist.
 MARKET_LIST_SECONDS: Final = 10.0
 
@@ -109,6 +110,7 @@ class RestChannel:
                 f"REST {group.value}",
                 failures=config.breaker_failures,
                 reset_seconds=config.breaker_reset_seconds,
+                first_reset_seconds=config.breaker_reset_seconds * FIRST_RESET_SHARE,
                 clock=self._clock,
                 emit=emit,
             ),

@@ -56,8 +56,10 @@ class Attempt:
 
 
 class CircuitBreaker:
-    """Opens after `failures` in a row, tries one call after `reset_seconds`, closes after two successes.
+    """Opens after `failures` in a row, tries one call after a while, closes after two successes.
 
+    The while is `first_reset_seconds` (default: `reset_seconds`) and doubles up to `reset_seconds` with each call that
+    was tried in vain, so that a short trouble costs a short time.
     `emit` gets a BreakerEvent for each change of state, outside the lock.
     """
 
@@ -67,11 +69,13 @@ class CircuitBreaker:
         *,
         failures: int = 5,
         reset_seconds: float = 5.0,
+        first_reset_seconds: float | None = None,
         clock: Clock = SYSTEM_CLOCK,
         emit: Callable[[Event], object] | None = None,
     ) -> None:
         self.name = name
-        self._reset_seconds = reset_seconds
+        self._longest_reset = reset_seconds
+        self._first_reset = reset_seconds if first_reset_seconds is None else min(first_reset_seconds, reset_seconds)
         self._clock = clock
         self._emit = emit
         self._lock = threading.Lock()  # guards everything below
@@ -79,6 +83,7 @@ class CircuitBreaker:
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=failures, throw_new_error_on_trip=False, listeners=[_Recorder(self._changes)], name=name
         )
+        self._reset_seconds = self._first_reset
         self._round = 0  # grows with every change of state, so that a late outcome changes nothing
         self._opened_at = float("-inf")
         self._probe_since: float | None = None
@@ -130,11 +135,15 @@ class CircuitBreaker:
             if turn == self._round:
                 self._probe_since = None
                 self._last_error = one_line(error, 120)
+                was_tried = self.state == HALF_OPEN
                 try:
                     self._breaker.call(_fail)
                 except _CountedError:
                     if self._changed():
                         self._opened_at = self._clock.monotonic()
+                        self._reset_seconds = (
+                            min(self._reset_seconds * 2, self._longest_reset) if was_tried else self._first_reset
+                        )
             changes = self._take_changes()
         self._tell(changes, self._last_error)
 

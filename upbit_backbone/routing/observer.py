@@ -85,6 +85,7 @@ class Observer:
         return Situation(
             **facts,
             is_streamed=pulse is not None,
+            is_banned=self._limiter.banned_for() > 0,
             rest_is_open=rest_text is None,
             rest_text=rest_text or "REST is open",
             stream_is_open=stream_text is None,

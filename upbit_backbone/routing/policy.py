@@ -27,6 +27,7 @@ class Situation:
     cache_limit: float = 1.0
     rest_is_open: bool = True
     rest_text: str = ""
+    is_banned: bool = False  # Upbit blocks this IP: neither REST nor a new connection
     rest_is_poor: bool = False  # measured, with hysteresis: see performance.py
     stream_is_open: bool = True
     stream_text: str = ""
@@ -180,10 +181,18 @@ TABLE: tuple[Rule, ...] = (
         "a REST answer {cache_age:.1f} s old is young enough",
     ),
     Rule(
-        "both-closed",
-        lambda _, situation: not situation.rest_is_open and not situation.stream_is_open,
+        "banned",
+        lambda _, situation: situation.is_banned and not situation.stream_is_open,
         (),
         "{rest_text}, and {stream_text}",
+        degraded=True,
+    ),
+    Rule(
+        "both-closed",
+        lambda _, situation: not situation.rest_is_open and not situation.stream_is_open,
+        (WEBSOCKET, REST),
+        "{rest_text}, and {stream_text}: whichever opens first will answer",
+        promote=True,
         degraded=True,
     ),
     Rule(

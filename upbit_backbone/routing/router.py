@@ -110,7 +110,7 @@ class RequestRouter:
         is_degraded = decision.degraded
         for position, channel in enumerate(decision.channels):
             is_last = position == len(decision.channels) - 1
-            share = deadline if is_last else deadline.fraction(FIRST_CHANNEL_SHARE[channel])
+            share = deadline if is_last else self._share(channel, request, decision, deadline)
             started = self._clock.monotonic()
             try:
                 item = self._readers[channel].fetch(request, share)
@@ -124,6 +124,13 @@ class RequestRouter:
             self._record(channel, started)
             return (marked_degraded(item) if is_degraded else item), decision
         raise self._nothing_left(request, decision, failures)
+
+    def _share(self, channel: Channel, request: DataRequest, decision: ChannelDecision, deadline: Deadline) -> Deadline:
+        """How long a channel may try while another could still answer."""
+        if decision.rule == "both-closed":
+            refused = self._refusal(request)
+            return deadline.sooner((refused.retry_after or 0.0) if refused is not None else 0.0)
+        return deadline.fraction(FIRST_CHANNEL_SHARE[channel])
 
     def _situation(self, request: DataRequest) -> Situation:
         if self._rest_is_poor:
