@@ -111,7 +111,7 @@ def candles(board: Board, width: int, height: int, now: float) -> RenderableType
     table = output.new_table(
         None, ("symbol", "start (KST)", ">open", ">high", ">low", ">close", ">volume", "chart", ">age")
     )
-    chart = max(MIN_CHART, width - 105)
+    chart = max(MIN_CHART, width - 112)
     for symbol, row in board.rows.items():
         candle = row.item
         if candle is None:
