@@ -1,0 +1,148 @@
+"""Backbones to close, calls that block, and child processes whose life can be watched from outside."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+
+from upbit_backbone import MarketDataBackbone
+from upbit_backbone.simulator import FakeUpbit
+
+MARKETS = ["KRW-BTC", "KRW-ETH", "KRW-XRP", "BTC-ETH", "USDT-BTC"]
+PATIENCE_SECONDS = 20.0
+
+# What every script begins with. `soon_blocked` says READY once the main thread waits in one of ours.
+PRELUDE = """
+import os, queue, signal, sys, threading, time
+import upbit_backbone as ub
+from upbit_backbone import *
+
+market = MarketDataBackbone()
+
+def say(*words):
+    print(*words, time.monotonic(), flush=True)
+
+def soon_blocked():
+    main, waits = threading.get_ident(), {"wait", "get", "_settle_one", "_wait_for_tstate_lock", "join", "select"}
+    def is_waiting():
+        frame = sys._current_frames()[main]
+        names = [frame.f_code.co_name]
+        while frame := frame.f_back:
+            names.append(frame.f_code.co_name)
+        return names[0] in waits and "soon_blocked" not in names
+    def watch():
+        while not is_waiting():
+            time.sleep(0.005)
+        say("READY")
+    threading.Thread(target=watch, daemon=True).start()
+"""
+
+
+def backbone_of(upbit: FakeUpbit, **settings: object) -> MarketDataBackbone:
+    return MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url, **settings)
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait for a condition, or fail saying which."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}; threads: {threading.enumerate()}"
+        threading.Event().wait(0.005)
+
+
+class Blocked:
+    """A call on a thread of its own, and how it ended."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self._outcome: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="pytest-blocked", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome.put(self._call())
+        except BaseException as error:
+            self._outcome.put(error)
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def outcome(self, seconds: float = 2.0) -> object:
+        """What the call returned, or the exception it raised, if it ends within the seconds."""
+        result = self._outcome.get(timeout=seconds)
+        self._thread.join()
+        return result
+
+
+class Child:
+    """A Python program in its own process. `expect` reads its output; `finish` tells how and when it ended."""
+
+    def __init__(self, script: str, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
+            env=os.environ | environment | {"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "default"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._process.pid
+        self.seen: list[str] = []
+        self._watchdog = threading.Timer(PATIENCE_SECONDS, self._process.kill)
+        self._watchdog.daemon = True
+        self._watchdog.start()
+
+    def expect(self, word: str) -> float:
+        """The time (monotonic) at which the program said `word`."""
+        while line := self._process.stdout.readline():  # type: ignore[union-attr]
+            self.seen.append(line)
+            if line.startswith(word):
+                return float(line.split()[-1])
+        raise AssertionError(f"it ended without {word}: {self.seen} {self.finish()}")
+
+    def end_input(self) -> None:
+        """Let a program go on that waits in `sys.stdin.read()`."""
+        self._process.stdin.close()  # type: ignore[union-attr]
+
+    def interrupt(self, number: int = signal.SIGINT) -> float:
+        """Send a signal; when."""
+        self._process.send_signal(number)
+        return time.monotonic()
+
+    def finish(self) -> Ending:
+        code = self._process.wait()
+        at = time.monotonic()
+        self._watchdog.cancel()
+        self._watchdog.join()
+        output, errors = self._process.stdout.read(), self._process.stderr.read()  # type: ignore[union-attr]
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            pipe.close()  # type: ignore[union-attr]
+        return Ending(code, at, output, errors)
+
+    def kill(self) -> None:
+        """End it now, if it has not ended; nothing is left of it."""
+        if self._process.returncode is None:
+            self._process.kill()
+            self.finish()
+
+
+class Ending:
+    """The end of a program: its exit code, when, and what it had still to say."""
+
+    def __init__(self, code: int, at: float, output: str, errors: str) -> None:
+        self.code, self.at, self.output, self.errors = code, at, output, errors
+
+    def __repr__(self) -> str:
+        return f"<Ending code {self.code}, output {self.output!r}, errors {self.errors!r}>"
+
+
+Run = Callable[[str], Child]

@@ -1,0 +1,209 @@
+"""Ctrl-C ends every blocking call within half a second, with KeyboardInterrupt and nothing broken behind it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import pytest
+from lives import Run
+
+from upbit_backbone.simulator import FakeUpbit
+
+INTERRUPT_SECONDS = 0.5
+EXIT_SECONDS = 1.0
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way")
+
+# Each blocks for ever, or nearly, while REST hangs and nothing is traded.
+BLOCKING = {
+    "get_ticker": "market.get_ticker('KRW-BTC', timeout=60)",
+    "get_ticker realtime": "market.get_ticker('KRW-ETH', realtime=True, timeout=60)",
+    "get_tickers": "market.get_tickers(quote='KRW', timeout=60)",
+    "get_trades": "market.get_trades('KRW-BTC', count=1000, timeout=60)",
+    "get_candles": "market.get_candles('KRW-BTC', '1m', count=10_000, timeout=60)",
+    "iter_candles": "list(market.iter_candles('KRW-BTC', '1m', count=10_000))",
+    "for loop": "[item for item in trades]",
+    "queue.get": "[trades.queue.get() for _ in range(10**9)]",
+    "queue.join": "trades.queue.join()",
+    "get": "[trades.get(timeout=None) for _ in range(10**9)]",
+    "wait_update": "[series.wait_update() for _ in range(10**9)]",
+    "wait_change": "[book.wait_change() for _ in range(10**9)]",
+}
+ARRANGE = """
+trades = market.subscribe("KRW-BTC", "trade")
+trades.get(timeout=10)
+series = market.candle_series("KRW-BTC", "1m", size=5)
+book = market.live_orderbook("KRW-BTC")
+say("ARRANGED")
+sys.stdin.read()
+"""
+TRY = """
+soon_blocked()
+try:
+    {call}
+except KeyboardInterrupt:
+    say("INTERRUPTED")
+market.close()
+say("END")
+"""
+
+
+@pytest.mark.parametrize("name", BLOCKING)
+def test_ctrl_c_ends_it(name: str, run: Run, upbit: FakeUpbit) -> None:
+    child = run(ARRANGE + TRY.format(call=BLOCKING[name]))
+    child.expect("ARRANGED")
+    upbit.pause()
+    upbit.rest_fault("*", "hang", times=None)
+    child.end_input()
+    child.expect("READY")
+    sent = child.interrupt()
+    assert child.expect("INTERRUPTED") - sent <= INTERRUPT_SECONDS
+    closed = child.expect("END")
+    end = child.finish()
+    assert (end.code, end.errors) == (0, "")
+    assert closed - sent <= INTERRUPT_SECONDS + 2.0
+    assert end.at - closed <= EXIT_SECONDS
+
+
+def test_ctrl_c_ends_a_close_that_waits_for_a_callback(run: Run) -> None:
+    script = """
+    entered = threading.Event()
+    def stuck(item):
+        entered.set()
+        threading.Event().wait()
+    market.subscribe_realtime("KRW-BTC", "trade", callback=stuck)
+    entered.wait(10)
+    soon_blocked()
+    try:
+        market.close(timeout=30)
+    except KeyboardInterrupt:
+        say("INTERRUPTED")
+    market.close(timeout=0.1)
+    say("END")
+    """
+    child = run(script)
+    child.expect("READY")
+    sent = child.interrupt()
+    assert child.expect("INTERRUPTED") - sent <= INTERRUPT_SECONDS
+    closed = child.expect("END")
+    end = child.finish()
+    assert end.code == 0
+    assert "Traceback" not in end.errors
+    assert end.at - closed <= EXIT_SECONDS
+
+
+def test_ctrl_c_that_nobody_catches_ends_the_program_with_one_traceback(run: Run) -> None:
+    child = run("books = market.subscribe('KRW-BTC', 'orderbook'); books.get(timeout=10)\nsoon_blocked()\n"
+                "for book in books: pass")  # fmt: skip
+    child.expect("READY")
+    sent = child.interrupt()
+    end = child.finish()
+    assert end.code == -signal.SIGINT
+    assert end.errors.count("Traceback") == 1
+    assert end.errors.rstrip().endswith("KeyboardInterrupt")
+    assert end.at - sent <= EXIT_SECONDS + INTERRUPT_SECONDS
+
+
+def test_ctrl_c_twice_ends_at_once_even_if_a_callback_is_stuck(run: Run) -> None:
+    script = """
+    import atexit
+    entered = threading.Event()
+    def stuck(item):
+        entered.set()
+        threading.Event().wait()
+    market.subscribe_realtime("KRW-BTC", "trade", callback=stuck)
+    entered.wait(10)
+    say("READY")
+    try:
+        threading.Event().wait(60)
+    except KeyboardInterrupt:
+        soon_blocked_again = threading.Thread(target=say, args=("LEAVING",), daemon=True)
+        soon_blocked_again.start()
+    """
+    child = run(script)
+    child.expect("READY")
+    child.interrupt()
+    child.expect("LEAVING")
+    sent = child.interrupt()
+    end = child.finish()
+    assert "Traceback" not in end.errors
+    assert end.at - sent <= EXIT_SECONDS
+
+
+def test_terminating_it_kills_it_at_once(run: Run) -> None:
+    """SIGTERM is not ours: Python leaves it to the system, which ends the process on the spot."""
+    child = run("trades = market.subscribe('KRW-BTC', 'trade'); trades.get(timeout=10)\nsoon_blocked()\nlist(trades)")
+    child.expect("READY")
+    sent = child.interrupt(signal.SIGTERM)
+    end = child.finish()
+    assert (end.code, end.errors) == (-signal.SIGTERM, "")
+    assert end.at - sent <= EXIT_SECONDS
+
+
+def test_a_service_that_turns_sigterm_into_an_exit_leaves_in_time(run: Run) -> None:
+    script = """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(3))
+    soon_blocked()
+    with market, market.subscribe("KRW-BTC", "orderbook") as books:
+        for book in books:
+            pass
+    """
+    child = run(script)
+    child.expect("READY")
+    sent = child.interrupt(signal.SIGTERM)
+    end = child.finish()
+    assert (end.code, end.errors) == (3, "")
+    assert end.at - sent <= EXIT_SECONDS
+
+
+def test_alarms_raised_inside_waits_leave_no_lock_behind(run: Run) -> None:
+    """A handler that raises, hundreds of times, at any point of any wait: afterwards everything still works."""
+    script = """
+    class Alarm(Exception):
+        pass
+
+    def ring(number, frame):
+        raise Alarm
+
+    trades = market.subscribe("KRW-BTC", "trade")
+    trades.get(timeout=10)
+    series = market.candle_series("KRW-BTC", "1m", size=5)
+    book = market.live_orderbook("KRW-BTC")
+    signal.signal(signal.SIGALRM, ring)
+    calls = [
+        lambda: trades.get(timeout=0.05), lambda: trades.queue.get(timeout=0.05),
+        lambda: market.get_ticker("KRW-BTC", realtime=True, timeout=0.05), lambda: book.wait_change(timeout=0.05),
+        lambda: series.wait_update(timeout=0.05), lambda: market.get_orderbook("KRW-ETH", max_age=0, timeout=0.05),
+        lambda: market.get_tickers(["KRW-BTC", "KRW-XRP"], max_age=0, timeout=0.05),
+    ]
+    alarms = 0
+    end = time.monotonic() + 3
+    while time.monotonic() < end and alarms < 400:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + 0.004 * (alarms % 7) / 7)
+            calls[alarms % len(calls)]()
+        except Alarm:
+            alarms += 1
+        except (UpbitBackboneError, queue.Empty):
+            alarms += 1
+        finally:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Alarm:
+                pass
+    say("RANG", alarms)
+    trades.get(timeout=10)
+    book.wait_change(timeout=10)
+    market.get_ticker("KRW-XRP", timeout=5)
+    market.get_ticker("KRW-ETH", realtime=True, timeout=5)
+    say("WORKS")
+    market.close()
+    say("END")
+    """
+    child = run(script)
+    child.expect("RANG")
+    works = child.expect("WORKS")
+    assert child.expect("END") - works <= 2.0
+    end = child.finish()
+    assert (end.code, end.errors) == (0, "")
