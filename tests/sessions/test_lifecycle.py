@@ -439,6 +439,7 @@ def test_a_topic_without_first_frame_is_reported_once_and_remembered() -> None:
 def test_a_single_refused_topic_is_left_out_and_the_others_stay() -> None:
     stage = Stage().live(BTC)
     stage.pass_time(3.0)
+    stage.data()
     stage.wish(BTC, XRP)
     stage.pass_time(0.1)
     effects = stage.notice(StreamError("INVALID_PARAM", "no"))
@@ -446,6 +447,40 @@ def test_a_single_refused_topic_is_left_out_and_the_others_stay() -> None:
     stage.give(on.Received(closing(1000)))
     assert [codes(message) for message in only(do.SendText, stage.give(on.Opened()))] == [{"KRW-BTC"}]
     assert stage.lifecycle.held_back == {XRP}
+
+
+def test_time_alone_earns_no_trust_because_a_frozen_peer_does_not_complain_either() -> None:
+    stage = Stage().live(BTC, XRP)
+    stage.pass_time(4.0)
+    stage.give(on.LineLost("reset"), on.Opened())
+    stage.notice(StreamError("INVALID_PARAM", "no"))
+    assert len(stage.lifecycle.held_back) == 1, "both are suspects: one waits while the other stands trial"
+    assert not events(SubscriptionEvent, stage.effects)
+
+
+def test_a_complaint_about_trusted_topics_gives_everybody_a_new_trial() -> None:
+    stage = Stage().live(BTC, ETH)
+    stage.pass_time(3.0)
+    stage.data()
+    stage.wish(BTC, ETH, XRP)
+    stage.pass_time(0.6)
+    stage.notice(StreamError("INVALID_PARAM", "no"))
+    assert stage.lifecycle.held_back == {XRP}
+    stage.give(on.Received(closing(1000)), on.Opened())
+    stage.pass_time(2.1)
+    stage.data()
+    stage.notice(StreamError("INVALID_PARAM", "no"))
+    assert not stage.lifecycle.held_back
+
+
+def test_an_error_that_is_not_about_topics_takes_no_trust_away() -> None:
+    stage = Stage().live(BTC, ETH)
+    stage.pass_time(3.0)
+    stage.data()
+    stage.notice(StreamError("SERVER_BUSY", "later"))
+    stage.notice(StreamError("SERVER_BUSY", "later"))
+    assert not stage.lifecycle.held_back
+    assert not events(SubscriptionEvent, stage.effects)
 
 
 def test_the_complaint_counts_also_when_it_comes_in_one_read_with_the_close() -> None:

@@ -38,6 +38,7 @@ class Line:
         self._shared = shared
         self._reader = FrameReader()
         self._pongs = PongPacer()
+        self._is_reading = False  # by the sink: there may be a complaint among frames already delivered
         self.liveness = Liveness(now, config.ping_interval_seconds, config.pong_timeout_seconds)
         self.speaker = Speaker(shared, now)
 
@@ -65,22 +66,27 @@ class Line:
         if frames:
             shared.record.messages += len(frames)
             shared.effects.append(Deliver(shared.pulse.epoch, frames))
+            self._is_reading = True
         if len(frames) == len(events):
             return None
         return self._hear_controls([event for event in events if type(event) is not bytes], now)
 
     def _hear_controls(self, events: list[FrameEvent], now: float) -> Lost | None:
+        pong_heard = False
         for event in events:
             match event:
                 case Ping(payload):
                     self._pongs.pinged(payload)
                 case Pong(payload):
                     self.liveness.ponged(payload, now)
+                    pong_heard = True
                 case Close(code, reason):
                     return Lost(f"closed by Upbit: {code} {reason}".rstrip(), code=code, say=code)
                 case ProtocolViolation():
                     return Lost(said(event), code=event.close_code, say=event.close_code)
         self._pong(now)
+        if pong_heard and not self._is_reading:
+            self.speaker.heard(now)
         return None
 
     def noticed(self, noticed: Noticed, now: float) -> None:
@@ -88,8 +94,10 @@ class Line:
         about_us = sum(type(notice) is not FirstFrame for notice in noticed.notices)
         if noticed.frames > about_us:
             self._data_came(now)
+        self._is_reading = False
         for notice in noticed.notices:
             self._hear(notice, now)
+        self.speaker.heard(now)
 
     def _data_came(self, now: float) -> None:
         shared = self._shared

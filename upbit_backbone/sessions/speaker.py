@@ -16,6 +16,7 @@ from .shared import Shared
 MESSAGE_GROUP: Final = "websocket-message"
 AUDIT_AFTER_SECONDS: Final = 1.0
 TOO_MANY = frozenset({"too many requests", "too_many_requests"})
+ABOUT_TOPICS = frozenset({"invalid_param", "no_codes", "no_type", "wrong_format"})
 TEAPOT = frozenset({"i'm a teapot", "im_a_teapot"})
 
 
@@ -39,7 +40,7 @@ class Speaker:
 
     @property
     def due(self) -> float:
-        return min(self._pacer.due, self._shared.first_frames.due, self._shared.plan.due, self._idle_at, self._audit_at)
+        return min(self._pacer.due, self._shared.first_frames.due, self._idle_at, self._audit_at)
 
     def is_idle(self, now: float) -> bool:
         return now >= self._idle_at
@@ -56,6 +57,11 @@ class Speaker:
         elif self._idle_at == inf:
             self._idle_at = now + self._shared.config.idle_connection_seconds
 
+    def heard(self, now: float) -> None:
+        """Anything from the peer, in order after our message, shows that it was read without complaint."""
+        if self._shared.plan.heard(now):
+            self.reconsider(now)
+
     def repeat(self, now: float) -> None:
         self._shared.plan.repeat()
         self.reconsider(now)
@@ -64,7 +70,6 @@ class Speaker:
         self._pacer.hold_until(instant)
 
     def tick(self, now: float) -> None:
-        self._shared.plan.end_trial(now)
         self.reconsider(now)
         self.speak(now)
         self._report_late_topics(now)
@@ -96,7 +101,7 @@ class Speaker:
         else:
             shared = self._shared
             shared.record.last_error = reason
-            guilty = shared.plan.complaint()
+            guilty = shared.plan.complaint(is_about_topics=name in ABOUT_TOPICS)
             shared.first_frames.line_lost()
             if guilty:
                 shared.emit(shared.record.topics(guilty, f"refused by Upbit: {reason}"))

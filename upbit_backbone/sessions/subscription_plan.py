@@ -72,22 +72,23 @@ class SubscriptionPlan:
         """Wanted topics that are not asked for: refused, or suspects that wait for their turn."""
         return self.wanted - {wish.topic for wish in self.target}
 
-    @property
-    def due(self) -> float:
-        return self._trial_ends
+    def heard(self, now: float) -> bool:
+        """The peer gave a sign of life. True if that ends a trial: the next suspects may then have their turn.
 
-    def end_trial(self, now: float) -> None:
-        """Trust what was sent without complaint, and let the next suspects try."""
+        Time alone proves nothing, because a frozen peer does not complain either. But the server answers in
+        order, so whoever is heard that long after the message has read it.
+        """
         if now < self._trial_ends:
-            return
+            return False
         self._trial_ends = inf
         self._trusted |= self.streamed & self.wanted
         self._on_trial.clear()
         if self._held:
             self._held.pop()
             self._aim()
+        return True
 
-    def complaint(self) -> frozenset[Topic]:
+    def complaint(self, *, is_about_topics: bool) -> frozenset[Topic]:
         """Upbit refused the latest message; the topics that are given up for it, none while suspects remain."""
         self._trial_ends = inf
         self._must_repeat = True
@@ -95,7 +96,9 @@ class SubscriptionPlan:
         wanted = sorted(suspects & self.wanted)
         guilty: frozenset[Topic] = frozenset()
         if not suspects:
-            self._trusted.clear()  # Upbit has changed its mind about a topic it used to accept
+            if is_about_topics:  # one of those it used to accept: all stand trial again, and all had a fair one
+                self._trusted.clear()
+                self._refused.clear()
         elif len(suspects) == 1:
             guilty = frozenset(wanted)
             self._refused |= guilty

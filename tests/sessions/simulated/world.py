@@ -41,6 +41,7 @@ EPOCH = datetime(2026, 11, 22, tzinfo=UTC)
 SETTLED_SECONDS = 1.1
 SILENCE_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
+COMPLAINT_SECONDS = 20.0  # until the next attempt after a complaint has had its chance
 HUNT_SECONDS = 150.0  # halving suspects costs a reconnect each time, ten seconds apart in bad times
 USUAL_LATENCY = (0.002, 0.03)
 NEVER = float("inf")
@@ -379,6 +380,8 @@ class World:
         line.subscriptions += 1
         if topics & set(OFFENSIVE):
             line.excuses.add("error")
+            self.must_be_ok_at = max(self.must_be_ok_at, self.now + COMPLAINT_SECONDS)
+            self.later(self.must_be_ok_at - self.now + 0.001, self._check_ok)
             self.send(line, frame(b"E|INVALID_PARAM"))
             self.later(0.15, self.end_line, line, 1000)
             return
