@@ -15,7 +15,7 @@ from ..models.enums import DataType, Overflow
 from ..models.market import OrderbookData, TickerData
 from . import output
 from .board import Board, Row
-from .running import FOUND_TROUBLE, Json, Seconds, command, need, overrides
+from .running import FOUND_TROUBLE, Json, Seconds, command, overrides
 from .stream import follow
 from .views import big_chart, one_book, tickers
 from .watch import News, Screen, print_json_line
@@ -33,7 +33,6 @@ def demo(
     json: Json = False,
 ) -> int:
     """Live prices of several markets and an order book, from the bundled simulator."""
-    need("aiohttp", "simulator")
     from ..simulator import FakeUpbit
 
     shown = _Shown()

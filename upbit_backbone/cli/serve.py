@@ -39,7 +39,6 @@ def serve_metrics(
 @command
 def simulator(context: typer.Context) -> int:
     """Run a local Upbit; every option is the simulator's own (`simulator --help`)."""
-    need("aiohttp", "simulator")
     from ..simulator.__main__ import main
 
     return main(context.args)
