@@ -13,7 +13,7 @@ def work(books: "queue.Queue") -> None:
         except queue.Empty:
             print("no change for ten seconds")
             return
-        print(f"{book.symbol} bid {book.best_bid.price:,} ask {book.best_ask.price:,} spread {book.spread_percent:.4f} %")
+        print(f"{book.symbol} {book.best_bid.price:,} / {book.best_ask.price:,}, spread {book.spread_percent:.4f} %")
 
 
 with MarketDataBackbone() as market, market.subscribe("KRW-BTC", DataType.ORDERBOOK) as subscription:
