@@ -69,7 +69,6 @@ class Client:
     unpacker: Unpacker = field(default_factory=lambda: Unpacker(False))
     out: bytearray = field(default_factory=bytearray)
     pieces: list[Piece] = field(default_factory=list)
-    sent: int = 0
 
 
 class Pacer:
@@ -80,7 +79,7 @@ class Pacer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._clients: list[Client] = []
-        self._fresh: deque[tuple[Client, list[Piece]]] = deque()
+        self._fresh: deque[tuple[Client, list[Piece]]] = deque()  # filled by capturing threads
         self._deck: list[tuple[Client, Piece]] = []
         self._next = 0
         self._last_id = 0
@@ -109,14 +108,15 @@ class Pacer:
         for _ in range(count):
             client, piece = self._deck[self._next % len(self._deck)]
             self._next += 1
-            microseconds = max(time.time_ns() // 1000, self._last_id + 1)
-            self._last_id = microseconds
             if len(client.out) < MAX_UNSENT:
-                client.out += piece.stamped(b"%d" % (microseconds // 1000), microseconds)
-                client.sent += 1
+                client.out += self._stamped(piece)
                 self.sent += 1
         for client in list(self._clients):
             self._flush(client)
+
+    def _stamped(self, piece: Piece) -> bytes:
+        microseconds = self._last_id = max(time.time_ns() // 1000, self._last_id + 1)
+        return piece.stamped(b"%d" % (microseconds // 1000), microseconds)
 
     def _flush(self, client: Client) -> None:
         if not client.out:
@@ -132,6 +132,8 @@ class Pacer:
         while self._fresh:
             client, pieces = self._fresh.popleft()
             client.pieces = pieces
+            for piece in pieces:  # the first frame of each topic comes at once
+                client.out += self._stamped(piece)
             self._reshuffle()
         sockets = {client.sock: client for client in self._clients}
         waiting = [client.sock for client in self._clients if client.out]
@@ -206,8 +208,6 @@ class Pacer:
             pass  # some topics have nothing to show
         finally:
             connection.close()
-        for payload in frames.values():
-            client.out += cut(payload).stamped(b"%d" % (time.time_ns() // 1_000_000), time.time_ns() // 1000)
         self._fresh.append((client, [cut(payload) for payload in frames.values()]))
 
     def _reshuffle(self) -> None:
