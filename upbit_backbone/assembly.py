@@ -209,6 +209,7 @@ class Assembly:
             run_job=self.jobs.submit,
             refused=self._handshake_refused,
             silent_topics=self._silent_topics,
+            malformed=self.intake.malformed,
         )
 
     def _make_answers(self) -> None:
