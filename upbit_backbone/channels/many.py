@@ -74,7 +74,7 @@ class TickerBoard:
         missing = [code for code in codes if code not in found]
         if missing:
             self._asked([Topic(DataType.TICKER, code) for code in missing])
-            found.update(self._fetch(missing, priority, max_age, deadline))
+            found.update(self._fetch(missing, symbols is not None, priority, max_age, deadline))
         return {code: found[code] for code in codes if code in found}
 
     def _of_quote(self, quote: str | None, priority: Priority, deadline: Deadline) -> Sequence[str]:
@@ -98,10 +98,10 @@ class TickerBoard:
         return found
 
     def _fetch(
-        self, missing: Sequence[str], priority: Priority, max_age: float | None, deadline: Deadline
+        self, missing: Sequence[str], are_named: bool, priority: Priority, max_age: float | None, deadline: Deadline
     ) -> dict[str, TickerData]:
         try:
-            return self._by_rest(missing, priority, max_age, deadline.fraction(REST_SHARE))
+            return self._by_rest(missing, are_named, priority, max_age, deadline.fraction(REST_SHARE))
         except (InvalidRequestError, ClosedError):
             raise
         except UpbitBackboneError as error:
@@ -111,9 +111,10 @@ class TickerBoard:
             return {code: dataclasses.replace(ticker, degraded=True) for code, ticker in found.items()}
 
     def _by_rest(
-        self, missing: Sequence[str], priority: Priority, max_age: float | None, deadline: Deadline
+        self, missing: Sequence[str], are_named: bool, priority: Priority, max_age: float | None, deadline: Deadline
     ) -> dict[str, TickerData]:
-        self._directory.require(missing, deadline)
+        if are_named:
+            self._directory.require(missing, deadline)
         by_quote: dict[str, list[str]] = {}
         for code in missing:
             by_quote.setdefault(code.partition("-")[0], []).append(code)
@@ -125,9 +126,10 @@ class TickerBoard:
         if singles:
             found |= self._rest.tickers(singles, deadline=deadline, priority=priority, max_age=max_age)
         unknown = [code for code in missing if code not in found]
-        if unknown:
+        if unknown and are_named:
             raise UnknownSymbolError(f"Upbit has no market {', '.join(unknown[:10])} (any more)", symbols=unknown)
-        return {code: found[code] for code in missing}
+        # Nobody named the others: they came from our list, which is older than their delisting.
+        return {code: found[code] for code in missing if code in found}
 
     def _by_stream(self, missing: Sequence[str], deadline: Deadline) -> dict[str, TickerData]:
         """REST failed: wish for the topics and take each one's first frame."""
