@@ -40,7 +40,7 @@ class Book:
         self._beyond = [self._size() * 3 if depth == DEPTH else 0 for depth in self._depths]
         self.best_ask = self.best_bid = 0
         self._shown: dict[int, BookView | None] = {}
-        self._shown_ms = ms
+        self.shown_ms = ms
         self.trade_at(last_price, last_is_bid, ms)
 
     @property
@@ -81,7 +81,7 @@ class Book:
     def show(self, ms: int) -> None:
         """Publishes the present state under the time `ms`."""
         self._shown.clear()
-        self._shown_ms = ms
+        self.shown_ms = ms
         self.view()
 
     def view(self, level: int = 0) -> BookView | None:
@@ -101,7 +101,7 @@ class Book:
         asks, bids = self._side(0), self._side(1)
         total_ask = sum(size for _, size in asks) + self._beyond[0]
         total_bid = sum(size for _, size in bids) + self._beyond[1]
-        return BookView(self._shown_ms, 0, _full(asks), _full(bids), total_ask, total_bid)
+        return BookView(self.shown_ms, 0, _full(asks), _full(bids), total_ask, total_bid)
 
     def _side(self, side: int) -> list[tuple[int, int]]:
         price, levels = (self.best_bid, self.best_ask)[side == 0], []

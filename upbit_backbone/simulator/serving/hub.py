@@ -115,7 +115,7 @@ class Hub:
         if now // 1000 != self._evaluated_second:
             self._evaluated_second = now // 1000
             self._publish_candles()
-        for market in [one for one in self._books if self._book_slot(one, now) > self._book_slot(one, one.book.ms)]:
+        for market in [one for one in self._books if self._book_slot(one, now) > one.book.shown_ms]:
             self._show_book(market, self._book_slot(market, now))
         for session in self._context.sessions.values():
             session.flush()
