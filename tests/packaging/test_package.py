@@ -1,0 +1,165 @@
+"""What is installed: our own name and nothing else, typed, light, and silent on the network."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"requests", "urllib3", "websocket", "dataclasses_json", "marshmallow", "pandas", "numpy", "pyarrow", "rich",
+         "typer", "tqdm", "trustme", "qtpy", "prometheus_client", "asyncio"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the source distribution, built as a release would be but without the network."""
+    pytest.importorskip("build")
+    folder = tmp_path_factory.mktemp("built")
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "upbit_backbone", copy / "upbit_backbone", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests" / "packaging", copy / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(copy)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    return next(built.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel installed into a folder of its own; what it depends on comes from the environment of the tests."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-index"]
+    if subprocess.run([*pip, "--target", str(folder), str(wheel)], capture_output=True, check=False).returncode:
+        shutil.unpack_archive(wheel, folder, "zip")  # an environment without pip
+    return folder
+
+
+def python(script: str, *options: str, path: Path = ROOT, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a script in a Python of its own that finds our package under `path` first."""
+    return subprocess.run(
+        [sys.executable, *options, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(path)}, capture_output=True, text=True, check=False, cwd=cwd, timeout=60,
+    )  # fmt: skip
+
+
+def test_the_wheel_holds_our_name_only(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names}
+    version = importlib.metadata.version("upbit-backbone")
+    assert tops == {"upbit_backbone", f"upbit_backbone-{version}.dist-info"}
+    assert "upbit_backbone/py.typed" in names
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "upbit_backbone").rglob("*.py")}
+    assert {name for name in names if name.startswith("upbit_backbone/") and name.endswith(".py")} == sources
+
+
+def test_the_source_distribution_can_be_built_from_and_holds_no_stray_tests(built: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        tops = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "upbit_backbone"} <= tops
+    assert "tests" not in tops
+
+
+def test_the_installed_package_works_where_no_source_is(installed: Path, tmp_path: Path) -> None:
+    script = "import upbit_backbone as ub, pathlib; print(pathlib.Path(ub.__file__).parents[1], ub.__version__)"
+    done = python(script, path=installed, cwd=tmp_path)
+    assert done.stderr == ""
+    where, version = done.stdout.split()
+    assert Path(where) == installed
+    assert version == importlib.metadata.version("upbit-backbone")
+
+
+def test_one_version_everywhere() -> None:
+    import upbit_backbone
+
+    assert upbit_backbone.__version__ == importlib.metadata.version("upbit-backbone")
+
+
+def test_the_metadata_names_what_it_needs() -> None:
+    needed = {line.split(">")[0].split("<")[0].split(";")[0].strip()
+              for line in importlib.metadata.requires("upbit-backbone") or [] if "extra" not in line}  # fmt: skip
+    assert needed == {"requests", "websocket-client", "dataclasses-json", "pybreaker", "cachetools", "msgspec"}
+    scripts = {each.name for each in importlib.metadata.distribution("upbit-backbone").entry_points}
+    assert {"upbit-backbone", "upbit-backbone-simulator"} <= scripts
+
+
+def test_importing_touches_no_network_and_starts_no_thread() -> None:
+    script = """
+import sys, threading
+touched = []
+sys.addaudithook(lambda event, _: event.startswith("socket.") and touched.append(event))
+import upbit_backbone
+from upbit_backbone import *
+market = MarketDataBackbone()
+print(threading.active_count(), touched)
+"""
+    done = python(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 []\n", "")
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    done = python("import json, sys, upbit_backbone; print(json.dumps(sorted(sys.modules)))")
+    loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
+    assert loaded & HEAVY == set()
+
+
+def test_importing_warns_of_nothing() -> None:
+    done = python("import upbit_backbone, upbit_backbone.simulator", "-W", "error")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nothing_needs_to_be_importable_but_what_is_named_in_the_metadata() -> None:
+    """Every module of the core can be imported while the extras' packages are missing."""
+    script = """
+import importlib, pkgutil, sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"pandas", "pyarrow", "rich", "typer", "tqdm", "qtpy", "prometheus_client", "trustme"}:
+            raise ModuleNotFoundError(f"no {name} here", name=name)
+sys.meta_path.insert(0, Missing())
+import upbit_backbone
+EDGES = ("upbit_backbone.cli", "upbit_backbone.qt", "upbit_backbone.simulator", "upbit_backbone.monitoring.prometheus")
+for module in pkgutil.walk_packages(upbit_backbone.__path__, "upbit_backbone.", onerror=lambda name: None):
+    if not module.name.startswith(EDGES):
+        importlib.import_module(module.name)
+print("ok")
+"""
+    done = python(script)
+    assert done.stdout == "ok\n", done.stderr
+
+
+def test_the_public_names_are_there_and_only_names() -> None:
+    import upbit_backbone
+
+    assert sorted(set(upbit_backbone.__all__)) == sorted(upbit_backbone.__all__)
+    assert [name for name in upbit_backbone.__all__ if not hasattr(upbit_backbone, name)] == []
+
+
+@pytest.mark.slow
+def test_the_api_types_strictly_from_outside(installed: Path, tmp_path: Path) -> None:
+    """Also without our own mypy settings: what a user's type checker sees of the installed package."""
+    pytest.importorskip("mypy")
+    api = Path(__file__).with_name("typing_api.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent",
+         "--cache-dir", str(tmp_path / "cache"), str(api)],
+        env=os.environ | {"MYPYPATH": str(installed)}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,95 @@
+"""Never run: mypy --strict reads it, to prove that the public API types well from outside."""
+
+from __future__ import annotations
+
+import queue
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import upbit_backbone as ub
+from upbit_backbone import (
+    BackboneConfig,
+    BannedError,
+    CandleData,
+    ChannelDecision,
+    DataSource,
+    DataStrategy,
+    DataType,
+    GapEvent,
+    HealthStatus,
+    MarketDataBackbone,
+    MarketInfo,
+    OrderbookData,
+    Overflow,
+    Priority,
+    StaleDataError,
+    SubscriptionId,
+    TickerData,
+    TradeData,
+)
+
+
+def use(*things: object) -> None:
+    """So that nothing above is unused."""
+
+
+def questions(market: MarketDataBackbone) -> None:
+    ticker: TickerData = market.get_ticker("KRW-BTC", realtime=True, priority=Priority.HIGH, timeout=1.0)
+    price: Decimal = ticker.current_price
+    source: DataSource = ticker.source
+    when: datetime = ticker.timestamp
+    board: dict[str, TickerData] = market.get_tickers(quote="KRW", max_age=1.0)
+    book: OrderbookData = market.get_orderbook("KRW-BTC", levels=5, strategy=DataStrategy.REST_ONLY)
+    size: Decimal = book.asks[0].size
+    trades: list[TradeData] = market.get_trades("KRW-BTC", count=10)
+    candles: list[CandleData] = market.get_candles("KRW-BTC", "1m", count=10, to=datetime.now(UTC))
+    total: Decimal = sum((candle.volume for candle in market.iter_candles("KRW-BTC", "1d", count=3)), Decimal(0))
+    markets: list[MarketInfo] = market.get_markets(quote="KRW")
+    decision: ChannelDecision = market.explain("ticker", "KRW-BTC")
+    use(price, source, when, board, size, trades, candles, total, markets, decision)
+
+
+def streams(market: MarketDataBackbone) -> None:
+    def show(ticker: TickerData) -> None:
+        use(ticker)
+
+    name: SubscriptionId = market.subscribe_realtime("KRW-BTC", [DataType.TICKER], callback=show)
+    ended: bool = market.unsubscribe(name)
+    mine: queue.Queue[TradeData] = queue.Queue()
+    market.subscribe(["KRW-BTC"], DataType.TRADE, overflow=Overflow.DROP_OLDEST, maxsize=10, queue=mine)
+    with market.subscribe("KRW-BTC", "trade") as trades:
+        for trade in trades:
+            use(trade.symbol, ended)
+        use(trades.get(timeout=1.0), trades.queue.qsize(), trades.stats.dropped)
+    with market.candle_series("KRW-BTC", "1m", size=10) as series, market.live_orderbook("KRW-BTC") as book:
+        newest: CandleData | None = series.wait_update(timeout=1.0)
+        spread: Decimal | None = book.spread
+        use(newest, spread)
+
+
+def the_rest(market: MarketDataBackbone) -> None:
+    status: HealthStatus = market.health().status
+    future: Future[TickerData] = market.submit(market.get_ticker, "KRW-BTC")
+    text: str = TickerData.from_json(future.result().to_json()).symbol
+
+    def tell(event: object) -> None:
+        if isinstance(event, GapEvent):
+            use(event.recovered, event.complete)
+
+    market.on_event(tell).close()
+    use(status, text, ub.get_ticker("KRW-BTC").current_price)
+
+
+def main() -> None:
+    config = BackboneConfig(region="sg", timeout_seconds=2.0)
+    try:
+        with MarketDataBackbone(config) as market:
+            questions(market)
+            streams(market)
+            the_rest(market)
+    except StaleDataError as error:
+        use(error.last_known, error.age, error.retry_after)
+    except BannedError as error:
+        until: datetime | None = error.until
+        use(until)
