@@ -121,6 +121,9 @@ class ForkGuard:
         if self._born != _forks:
             raise ClosedError(f"{self._what} was made before fork(); make a new one in the child process")
 
+    def __repr__(self) -> str:
+        return f"<ForkGuard of {self._what}{', foreign' if self.is_foreign else ''}>"
+
 
 _exit_lock = threading.Lock()  # guards _leaving
 _leaving: dict[int, weakref.WeakMethod[Callable[[Deadline], object]]] = {}

@@ -111,7 +111,12 @@ def wait_seconds(headers: Mapping[str, str], body: bytes) -> float | None:
     stated = _retry_after(headers)
     if stated is None:
         parts = _DURATION.findall(body[:MAX_BODY_BYTES].decode("utf-8", "replace"))
-        stated = sum(int(number) * _UNIT_SECONDS[unit[0].lower()] for number, unit in parts) if parts else None
+        # The same duration may be said in two languages: each adds up for itself (1분 30초, 1 minute 30 seconds).
+        said = [
+            sum(int(number) * _UNIT_SECONDS[unit[0].lower()] for number, unit in parts if unit.isascii() is is_english)
+            for is_english in (True, False)
+        ]
+        stated = max(said) if parts else None
     return None if stated is None else min(stated, MAX_WAIT_SECONDS)
 
 
