@@ -221,6 +221,7 @@ class Assembly:
             limit=config.max_promoted_topics,
             demote_after=config.demote_after_seconds,
             wake=self._start_housework,
+            exists=self.directory.knows,
         )
         self.observer = Observer(
             store=self.store,
@@ -238,7 +239,9 @@ class Assembly:
         self.router = RequestRouter(
             {
                 Channel.LIVE: LiveChannel(self.store, clock),
-                Channel.WEBSOCKET: StreamWaitChannel(self.store, self.sessions.want, self.sessions.unwant, clock),
+                Channel.WEBSOCKET: StreamWaitChannel(
+                    self.store, self.directory, self.sessions.want, self.sessions.unwant, clock
+                ),
                 Channel.REST: RestReader(self.rest, self.directory, lists),
                 Channel.CACHE: CacheReader(self.rest.cache),
             },

@@ -128,7 +128,7 @@ class CandleHistory:
             chunks = self._newest_first(wish, now, deadline, priority, progress, cancel)
             return (row for chunk in chunks for row in reversed(chunk))
         if wish.start is None:
-            return iter(self._whole(wish, now, deadline, priority, progress, cancel))
+            return self._counted(wish, now, deadline, priority, progress, cancel)
         rows = self._oldest_first(wish, now, deadline, priority, progress, cancel)
         return self._filled(wish, rows, None, deadline, priority) if wish.filled else rows
 
@@ -160,6 +160,9 @@ class CandleHistory:
                 error.partial = list(chain.from_iterable(reversed(chunks)))
             raise
         return list(chain.from_iterable(reversed(chunks)))
+
+    def _counted(self, wish: CandleRange, now: datetime, deadline: Deadline, *rest: Any) -> Iterator[CandleData]:
+        yield from self._whole(wish, now, deadline, *rest)  # begins with the first row asked for
 
     def _newest_first(
         self,

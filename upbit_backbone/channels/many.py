@@ -105,7 +105,8 @@ class TickerBoard:
         except (InvalidRequestError, ClosedError):
             raise
         except UpbitBackboneError as error:
-            found = self._by_stream(missing, deadline)
+            # While this IP is banned nothing may be subscribed either: there is nothing to wait for.
+            found = {} if isinstance(error, BannedError) else self._by_stream(missing, deadline)
             if len(found) < len(missing):
                 raise self._unanswered([code for code in missing if code not in found], error) from error
             return {code: dataclasses.replace(ticker, degraded=True) for code, ticker in found.items()}
@@ -146,6 +147,7 @@ class TickerBoard:
                     found[wish.topic.symbol] = ticker
         finally:
             self._unwant(wishes)
+        self._directory.learn(found)
         return found
 
     def _unanswered(self, codes: Sequence[str], why: UpbitBackboneError) -> UpbitBackboneError:

@@ -11,6 +11,7 @@ from ..models.request import DataRequest
 from ..models.topic import Topic, Wish
 from ..store.live_store import LiveStore
 from .live import topic_of, trimmed
+from .markets import MarketDirectory
 
 ChangeWishes = Callable[[Iterable[Wish]], object]
 
@@ -21,19 +22,24 @@ class StreamWaitChannel:
     Where the caller did not ask for `realtime`, a value that is proven current after the call is as good as a new one.
     """
 
-    def __init__(self, store: LiveStore, want: ChangeWishes, unwant: ChangeWishes, clock: Clock) -> None:
+    def __init__(
+        self, store: LiveStore, directory: MarketDirectory, want: ChangeWishes, unwant: ChangeWishes, clock: Clock
+    ) -> None:
         self._store = store
+        self._directory = directory
         self._want = want
         self._unwant = unwant
         self._clock = clock
 
     def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
-        """By the deadline, or RequestTimeoutError when the stream is well and said nothing (a quiet market), and
-        ChannelUnavailableError when it is not well."""
+        """By the deadline, or UnknownSymbolError, or RequestTimeoutError when the stream is well and said nothing (a
+        quiet market), or ChannelUnavailableError when it is not well."""
         topic, asked_at = topic_of(request), self._clock.monotonic()
         item = None if request.realtime else self._proven(topic, request.max_age)
         if item is None:
+            self._directory.require((topic.symbol,), deadline)
             item = self._next(topic, request, asked_at, deadline)
+            self._directory.learn((topic.symbol,))
         return trimmed(item, request.levels)
 
     def _proven(self, topic: Topic, max_age: float | None) -> TickerData | OrderbookData | None:

@@ -78,6 +78,13 @@ def is_frequent(request: DataRequest, situation: Situation) -> bool:
     return situation.may_promote and situation.asked >= situation.promote_after
 
 
+def is_cut_off(request: DataRequest, situation: Situation) -> bool:
+    """Banned, without a stream that was open before, and nothing in memory will do."""
+    stream_may_come = situation.stream_is_open or not situation.is_banned
+    is_in_cache = request.strategy is not DataStrategy.WEBSOCKET_ONLY and cache_suffices(request, situation)
+    return can_stream(request) and not (stream_may_come or live_suffices(request, situation) or is_in_cache)
+
+
 TABLE: tuple[Rule, ...] = (
     Rule(
         "rest-forced",
@@ -96,6 +103,13 @@ TABLE: tuple[Rule, ...] = (
         lambda request, _: request.strategy is DataStrategy.WEBSOCKET_ONLY and not can_stream(request),
         (),
         "the caller allows WebSocket only, and Upbit does not stream this",
+    ),
+    Rule(
+        "banned",
+        is_cut_off,
+        (),
+        "{rest_text}, and {stream_text}",
+        degraded=True,
     ),
     Rule(
         "stream-forced-live",
@@ -179,13 +193,6 @@ TABLE: tuple[Rule, ...] = (
         cache_suffices,
         (CACHE, REST, WEBSOCKET),
         "a REST answer {cache_age:.1f} s old is young enough",
-    ),
-    Rule(
-        "banned",
-        lambda _, situation: situation.is_banned and not situation.stream_is_open,
-        (),
-        "{rest_text}, and {stream_text}",
-        degraded=True,
     ),
     Rule(
         "both-closed",

@@ -27,12 +27,14 @@ class Promotions:
         limit: int,
         demote_after: float,
         wake: Callable[[], object] = lambda: None,
+        exists: Callable[[str], bool] = lambda symbol: True,
     ) -> None:
         self._want = want
         self._unwant = unwant
         self._limit = limit
         self._demote_after = demote_after
         self._wake = wake
+        self._exists = exists
         self._lock = threading.Lock()  # guards _since and _noted
         self._since: dict[Topic, float] = {}
         self._noted: list[Topic] = []  # promoted, but not wished for yet
@@ -44,12 +46,13 @@ class Promotions:
         return topic in self._since
 
     def promote(self, topics: Iterable[Topic], now: float) -> None:
-        """Stream `topics` soon, as far as the limit allows; those already streamed stay."""
-        if all(topic in self._since for topic in topics):
+        """Stream `topics` soon, as far as the limit allows and the markets exist; those already streamed stay."""
+        new = [topic for topic in dict.fromkeys(topics) if topic not in self._since and self._exists(topic.symbol)]
+        if not new:
             return
         with self._lock:
             room = self._limit - len(self._since)
-            fresh = [topic for topic in dict.fromkeys(topics) if topic not in self._since][: max(0, room)]
+            fresh = [topic for topic in new if topic not in self._since][: max(0, room)]
             self._since.update((topic, now) for topic in fresh)
             self._noted += fresh
         if fresh:

@@ -21,6 +21,7 @@ from ..errors import (
 from ..models.enums import Channel, DataStrategy
 from ..models.report import PerformanceMetric
 from ..models.request import ChannelDecision, DataRequest
+from ..models.topic import Topic
 from ..monitoring.metrics import Metrics
 from .demand import Demand
 from .performance import is_poor
@@ -104,7 +105,7 @@ class RequestRouter:
 
         Raises our errors only: what the caller did wrong at once, everything else after the last channel failed.
         """
-        decision, request = self._decide(request)
+        decision, request, frequent = self._decide(request)
         self._metrics.routed(decision.rule)
         failures: list[UpbitBackboneError] = []
         is_degraded = decision.degraded
@@ -120,8 +121,12 @@ class RequestRouter:
                 self._record(channel, started, error)
                 failures.append(error)
                 is_degraded = is_degraded or not is_mere_silence(channel, error)
+                if isinstance(error, BannedError) and not self._observe(request).stream_is_open:
+                    break  # no new connection either: there is nothing to wait for
                 continue
             self._record(channel, started)
+            if frequent:
+                self._promotions.promote(frequent, self._clock.monotonic())
             return (marked_degraded(item) if is_degraded else item), decision
         raise self._nothing_left(request, decision, failures)
 
@@ -143,23 +148,26 @@ class RequestRouter:
         else:
             self._metrics.record(channel, None, self._clock.monotonic() - started, error)
 
-    def _decide(self, request: DataRequest) -> tuple[ChannelDecision, DataRequest]:
-        """The decision, and the request as the channels should see it. Counts the question."""
+    def _decide(self, request: DataRequest) -> tuple[ChannelDecision, DataRequest, tuple[Topic, ...]]:
+        """The decision, the request as the channels should see it, and what is to be streamed if they can answer.
+
+        Counts the question.
+        """
         situation = self._situation(request)
         if not can_stream(request):
-            return decide(request, situation), request
+            return decide(request, situation), request, ()
         topic, now = topic_of(request), self._clock.monotonic()
         asked, sweep = self._demand.ask(topic, now)
         situation = dataclasses.replace(
             situation, asked=asked, is_sweep=bool(sweep), may_promote=self._promotions.has_room()
         )
         decision = decide(request, situation)
-        if decision.promote:
-            self._promotions.promote({topic, *sweep}, now)
         if request.realtime:
             # Only what leaves after this call is newer than it: no cache, no joining of earlier calls.
             request = dataclasses.replace(request, max_age=0.0)
-        return decision, (dataclasses.replace(request, is_sweep=True) if sweep else request)
+        if sweep:
+            request = dataclasses.replace(request, is_sweep=True)
+        return decision, request, (topic, *sweep) if decision.promote else ()
 
     def _nothing_left(
         self, request: DataRequest, decision: ChannelDecision, failures: list[UpbitBackboneError]
