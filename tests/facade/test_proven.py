@@ -7,7 +7,6 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
