@@ -1,0 +1,263 @@
+"""Rows T5 to T12, T15 to T17, T23: lines that are open and yet no good, and lines that are merely slow."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.chaos.proxy import ChaosProxy
+from tests.chaos.watched import PAUSE, Watched, say, within, worst_second
+from upbit_backbone import DataSource, MarketDataBackbone
+from upbit_backbone.models.events import GapEvent, StaleEvent
+from upbit_backbone.simulator import FakeUpbit
+
+Watch = Callable[..., Watched]
+Proxy = Callable[..., ChaosProxy]
+
+WATCHFUL = {"ping_interval_seconds": 0.3, "pong_timeout_seconds": 0.4, "liveness_seconds": 1.0}
+FREEZE_SECONDS = 3.0  # generous: ping and pong time are 0.7 s
+SYMBOLS = ["KRW-BTC", "KRW-ETH", "KRW-XRP", "KRW-SOL"]
+
+# Their full set is longer than what the smallest buffers of both sides take.
+KINDS_ENOUGH = ("ticker", "candle.1s", "candle.1m", "candle.3m", "candle.5m", "candle.15m", "candle.30m", "candle.60m",
+                "candle.240m", "orderbook")  # fmt: skip
+
+
+def through(proxy: ChaosProxy) -> dict[str, str]:
+    host, port = proxy.address
+    return {"websocket_url": f"ws://{host}:{port}/websocket/v1"}
+
+
+def test_a_frozen_peer_is_left_and_what_it_kept_to_itself_is_fetched(watch: Watch, upbit: FakeUpbit) -> None:
+    seen = watch(upbit, **WATCHFUL)
+    took = seen.recovers(lambda: upbit.freeze(new_connections=False))
+    say(f"freeze: {took:.3f} s")
+    assert took < FREEZE_SECONDS
+    within(lambda: "pings unanswered" in seen.reasons(), seen.reasons)
+    assert seen.is_whole()
+    assert [gap.complete for gap in seen.of(GapEvent)] == [True]
+
+
+def test_half_a_frame_before_the_freeze_is_never_delivered(watch: Watch, upbit: FakeUpbit) -> None:
+    seen = watch(upbit, **WATCHFUL)
+    took = seen.recovers(lambda: upbit.send_half_frame())
+    say(f"half a frame: {took:.3f} s")
+    assert took < FREEZE_SECONDS
+    assert seen.is_whole()
+    assert seen.malformed == 0
+
+
+def test_closing_beside_half_a_frame_takes_no_time(watch: Watch, upbit: FakeUpbit) -> None:
+    seen = watch(upbit)
+    upbit.send_half_frame()
+    began = time.monotonic()
+    seen.market.close()
+    assert time.monotonic() - began < 1.0
+
+
+def test_old_connections_dead_and_new_ones_fine_costs_one_freeze(watch: Watch, upbit: FakeUpbit, proxy: Proxy) -> None:
+    line = proxy(upbit.websocket_url)
+    seen = watch(upbit, **through(line), **WATCHFUL)
+    took = seen.recovers(line.freeze)
+    say(f"old connections dead: {took:.3f} s")
+    assert took < FREEZE_SECONDS
+    assert seen.is_whole()
+    assert len(seen.breaks) == 1
+
+
+def test_a_mute_stream_is_found_out_by_rest_and_left(watch: Watch, upbit: FakeUpbit) -> None:
+    seen = watch(upbit, SYMBOLS, ["trade", "ticker"], stall_probe_seconds=0.8)
+    pongs = len(upbit.wire_log("control", seen.since))
+    began = time.monotonic()
+    upbit.mute()
+    within(lambda: any(event.stale for event in seen.of(StaleEvent)), "the alarm")
+    say(f"silent stall found after {time.monotonic() - began:.3f} s")
+    assert seen.market.get_ticker("KRW-BTC").source is DataSource.REST
+    assert "trades" in next(event for event in seen.of(StaleEvent) if event.stale).reason
+    upbit.unmute()
+    within(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
+    within(lambda: seen.reconnects >= 1, "a reconnection")
+    assert len(upbit.wire_log("control", seen.since)) >= pongs
+    assert seen.is_whole(*SYMBOLS)
+
+
+def test_one_mute_market_concerns_nobody_else(watch: Watch, upbit: FakeUpbit) -> None:
+    seen = watch(upbit, SYMBOLS, ["ticker", "trade"], stall_probe_seconds=0.4)
+    within(lambda: seen.market.explain("ticker", "KRW-ETH").rule == "live", "the ticker to be live")
+    PAUSE.wait(1.2)  # the habits of the markets are learned
+    upbit.mute(symbols=["KRW-ETH"])
+    within(lambda: any(event.stale for event in seen.of(StaleEvent)), "the alarm")
+    (alarm,) = [event for event in seen.of(StaleEvent) if event.stale][:1]
+    assert alarm.symbols == ("KRW-ETH",)
+    within(lambda: seen.market.explain("ticker", "KRW-ETH").rule != "live", "the ticker not to be believed", 6.0)
+    assert seen.market.get_ticker("KRW-ETH").source is DataSource.REST
+    assert seen.market.get_ticker("KRW-BTC").source is DataSource.WEBSOCKET
+    upbit.unmute()
+    within(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
+    assert seen.is_whole("KRW-BTC", "KRW-XRP", "KRW-SOL")
+    assert (seen.reconnects, seen.breaks) == (0, [])
+
+
+def test_a_market_in_which_nobody_trades_raises_no_alarm(watch: Watch, upbit: FakeUpbit) -> None:
+    seen = watch(upbit, SYMBOLS, ["trade", "ticker"], stall_probe_seconds=0.3, **WATCHFUL)
+    PAUSE.wait(1.0)
+    upbit.pause(["KRW-ETH"])
+    PAUSE.wait(1.0)
+    upbit.pause()
+    silent = len(seen.items)
+    PAUSE.wait(2.8)
+    assert len(seen.items) - silent < 50
+    assert len(upbit.requests(group="ticker")) >= 1, "nobody asked REST"
+    upbit.resume()
+    seen.flows()
+    assert (seen.breaks, seen.of(StaleEvent)) == ([], [])
+
+
+def test_a_peer_that_stops_reading_blocks_nobody_and_is_left(
+    own_upbit: Any, backbone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T10: its window is closed while we have much to say; half a frame went out, so the line is of no use."""
+    connect = socket.socket.connect_ex
+
+    def with_small_buffer(self: socket.socket, where: Any) -> int:
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        return connect(self, where)
+
+    monkeypatch.setattr(socket.socket, "connect_ex", with_small_buffer)
+    server = own_upbit(markets=600, receive_buffer=2048, trades_per_second=20.0)
+    settings = {"ping_interval_seconds": 30.0, "pong_timeout_seconds": 30.0, "max_topics_per_connection": 10_000}
+    market: MarketDataBackbone = backbone(server, **settings)
+    codes = [info.symbol for info in market.get_markets()]
+    seen = Watched(market, server, codes[:1])
+    server.freeze(new_connections=False)
+    began = time.monotonic()
+    handles = [market.subscribe(codes, kind) for kind in KINDS_ENOUGH]
+    assert time.monotonic() - began < 1.0, "subscribing waited for the wire"
+    assert market.get_ticker(codes[0]).source is DataSource.REST or time.monotonic() - began < 1.0
+    within(lambda: seen.reconnects == 1, seen.reasons, 6.0)
+    say(f"left and replaced after {time.monotonic() - began:.3f} s: {seen.breaks[0].reason}")
+    assert time.monotonic() - began < 5.0
+    within(lambda: len(server.subscribed()) == 1 + len(codes) * len(KINDS_ENOUGH), "the whole set")
+    assert not any(handle.closed for handle in handles)
+
+
+@pytest.mark.parametrize("instead", ["blackhole", "refuse"])
+def test_a_door_that_is_shut_is_tried_again_and_calls_are_answered_by_rest(
+    watch: Watch, upbit: FakeUpbit, instead: str
+) -> None:
+    seen = watch(upbit, connect_timeout_seconds=0.6, healthy_after_seconds=30.0)
+    upbit.refuse(2.0, instead=instead)
+    began = time.monotonic()
+    assert seen.market.get_ticker("KRW-BTC").source is DataSource.REST
+    assert time.monotonic() - began < 1.0
+    took = seen.recovers(lambda: PAUSE.wait(max(0.0, began + 2.0 - time.monotonic())))
+    say(f"{instead}: {took:.3f} s after the door was open again")
+    assert took < 2.5
+    assert seen.is_whole()
+
+
+def test_late_and_uneven_delivery_is_no_reason_to_reconnect(watch: Watch, upbit: FakeUpbit, proxy: Proxy) -> None:
+    line = proxy(upbit.websocket_url)
+    line.set(latency=0.5, jitter=0.4)
+    seen = watch(
+        upbit, SYMBOLS, ["trade", "ticker"], **through(line),
+        ping_interval_seconds=2.0, pong_timeout_seconds=2.5, stall_probe_seconds=1.0,
+    )  # fmt: skip
+    PAUSE.wait(2.5)
+    within(lambda: (seen.market.health().sessions[0].pong_seconds or 0.0) > 0.2, "the latency to be seen")
+    line.set()
+    assert seen.is_whole(*SYMBOLS)
+    assert (seen.breaks, seen.of(StaleEvent)) == ([], [])
+
+
+def test_a_narrow_line_is_no_frozen_one(watch: Watch, upbit: FakeUpbit, proxy: Proxy) -> None:
+    line = proxy(upbit.websocket_url)
+    seen = watch(upbit, SYMBOLS, ["trade", "ticker", "orderbook"], **through(line), **WATCHFUL)
+    line.set(bandwidth=20_000)
+    PAUSE.wait(2.5)
+    line.set()
+    assert seen.is_whole(*SYMBOLS)
+    assert (seen.breaks, seen.of(StaleEvent)) == ([], [])
+
+
+def test_messages_in_crumbs_are_the_same_to_the_last_digit(watch: Watch, quiet: FakeUpbit, proxy: Proxy) -> None:
+    line = proxy(quiet.websocket_url)
+    kinds = ["trade", "ticker", "candle.1m"]
+    direct, crumbs = watch(quiet, kinds=kinds), watch(quiet, kinds=kinds, **through(line))
+    line.set(slices=3)
+    for number in range(40):
+        quiet.publish_trade("KRW-BTC", price=130_000_000 + 1000 * number, volume=f"0.{number + 1:08d}")
+    for each in (direct, crumbs):
+        each.arrives(quiet.trades("KRW-BTC")[-1])
+    assert direct.trades("KRW-BTC")[-40:] == crumbs.trades("KRW-BTC")[-40:]
+    assert crumbs.is_whole()
+    assert crumbs.malformed == 0
+
+
+def test_a_name_that_moves_is_followed(
+    watch: Watch, upbit: FakeUpbit, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T21: fail-over by DNS; the name is asked anew for each connection, of either kind."""
+    ask = socket.getaddrinfo
+    where = ["127.0.0.1"]
+    monkeypatch.setattr(
+        socket, "getaddrinfo",
+        lambda host, *more, **options: ask(where[0] if host == "localhost" else host, *more, **options),
+    )  # fmt: skip
+    one, rest_one = proxy(upbit.websocket_url), proxy(upbit.rest_url)
+    ports = one.address[1], rest_one.address[1]
+    two = proxy(upbit.websocket_url, host="127.0.0.2", port=ports[0])
+    rest_two = proxy(upbit.rest_url, host="127.0.0.2", port=ports[1])
+    path = urlsplit(upbit.websocket_url).path
+    seen = watch(
+        upbit, websocket_url=f"ws://localhost:{ports[0]}{path}", rest_url=f"http://localhost:{ports[1]}",
+        reconnect_cap_seconds=0.3,
+    )  # fmt: skip
+
+    def move() -> None:
+        one.go_away()
+        rest_one.go_away()
+        where[0] = "127.0.0.2"
+
+    took = seen.recovers(move)
+    say(f"moved: {took:.3f} s")
+    assert took < 3.0
+    assert two.accepted
+    assert seen.market.get_trades("KRW-BTC", 5)
+    assert rest_two.accepted
+    assert seen.is_whole()
+
+
+def test_an_outage_costs_no_work_and_ends_well(watch: Watch, upbit: FakeUpbit, proxy: Proxy) -> None:
+    """T19 with REST gone as well: typed errors by the deadline, few attempts, hardly any work."""
+    line, rest = proxy(upbit.websocket_url), proxy(upbit.rest_url)
+    host, port = rest.address
+    settings = {"healthy_after_seconds": 30.0, "reconnect_cap_seconds": 2.0, "rest_url": f"http://{host}:{port}"}
+    seen = watch(upbit, **through(line), **settings)
+    line.go_away()
+    rest.go_away()
+    within(lambda: seen.breaks, "the break")
+    began = time.monotonic()
+    with pytest.raises(Exception) as caught:
+        seen.market.get_ticker("KRW-BTC", timeout=0.5)
+    assert time.monotonic() - began < 0.8
+    assert type(caught.value).__module__ == "upbit_backbone.errors"
+    work = time.process_time()
+    PAUSE.wait(3.0)
+    work = time.process_time() - work
+    say(f"work in three seconds of outage: {work * 1000:.0f} ms")
+    assert work < 0.3
+    waits = [event for event in seen.events if getattr(event, "retry_in", None) is not None]
+    assert len(waits) <= 12
+    line.come_back()
+    rest.come_back()
+    took = seen.recovers(lambda: None)
+    say(f"outage end: {took:.3f} s")
+    assert took < 2.5 + 0.5
+    assert seen.is_whole()
+    assert worst_second(line.accepted) <= 5
