@@ -2,7 +2,7 @@
 
 The plain client makes one REST call per question (requests.Session per thread, our own decoder). Server limits are
 lifted for the plain clients, which do not keep them; for us they stand, and the wire log counts what was refused.
-Bytes are all that the server sent, WebSocket included.
+Every REST answer takes 10 ms, as from a server in the same city. Bytes are all bodies and all that the WebSocket sent.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from upbit_backbone.unify import rest as decode
 
 TITLE = "workloads: response time, requests and bytes"
 NO_LIMIT = 1_000_000
+REST_SECONDS = 0.010
 SWEPT, CHARTS, THREADS = 250, 5, 32
 CANDLES = 200
 
@@ -197,7 +198,9 @@ def run(options: Options) -> list[Figure]:
 
 def _measure(name: str, client: Client, workload: Workload, seconds: float) -> Outcome:
     limit = 10 if name == "upbit_backbone" else NO_LIMIT
-    with upbit(rest_limit=limit, trades_per_second=20.0, connect_limit=5, message_limit_second=5) as fake:
+    with upbit(
+        rest_limit=limit, latency=REST_SECONDS, trades_per_second=20.0, connect_limit=5, message_limit_second=5
+    ) as fake:
         symbols = some_markets(fake, SWEPT)
         spent: list[float] = []
         failed: list[int] = []
@@ -227,6 +230,7 @@ def _figures(case: str, outcomes: dict[str, Outcome], shares: tuple[float, float
         note = f"{len(outcome.spent):,} questions, {outcome.refused} × 429, {outcome.failed} failed"
         rows = (
             ("time, mean", _mean(outcome.spent), _mean(base.spent), "ms", shares[0]),
+            ("time, p50", percentile(outcome.spent, 0.5), percentile(base.spent, 0.5), "ms", None),
             ("time, p99", percentile(outcome.spent, 0.99), percentile(base.spent, 0.99), "ms", None),
             ("requests", outcome.requests, base.requests, "", shares[1]),
             ("bytes", outcome.bytes / 1024, base.bytes / 1024, "KiB", shares[2]),
