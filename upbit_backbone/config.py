@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ REGION_HOSTS = {  # docs: Upbit's REST and WebSocket guides, one venue per regio
     "th": "th-api.upbit.com",
 }
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+_NETLOC = re.compile(r"[A-Za-z0-9._:\[\]-]+", re.ASCII)  # a host, perhaps a port, and nothing else
 WEBSOCKET_FORMATS = ("SIMPLE", "DEFAULT", "JSON_LIST", "SIMPLE_LIST")
 
 
@@ -35,7 +37,8 @@ class BackboneConfig:
     rest_url: str = ""  # scheme and host, without /v1; empty: the region's
     websocket_url: str = ""  # full URL; empty: the region's
     ca_file: str | None = None  # extra certificate authority; verification itself cannot be switched off
-    proxy: str | None = None  # explicit http://[user:password@]host:port; the environment's proxies are ignored
+    # Explicit http://[user:password@]host:port; the environment's are ignored. Never shown: it may hold a password.
+    proxy: str | None = field(default=None, repr=False)
 
     timeout_seconds: float = 5.0  # default for every blocking call
     connect_timeout_seconds: float = 5.0
@@ -88,7 +91,7 @@ class BackboneConfig:
         object.__setattr__(self, "websocket_url", self.websocket_url or f"wss://{host}/websocket/v1")
         _check_url("rest_url", self.rest_url, ("https", "http"))
         _check_url("websocket_url", self.websocket_url, ("wss", "ws"))
-        if urlsplit(self.rest_url).path:
+        if self.rest_url != "{0.scheme}://{0.netloc}".format(urlsplit(self.rest_url)):
             raise _bad("rest_url", self.rest_url, "scheme and host only, without /v1")
         if self.websocket_format not in WEBSOCKET_FORMATS:
             raise _bad("websocket_format", self.websocket_format, f"one of {', '.join(WEBSOCKET_FORMATS)}")
@@ -120,15 +123,15 @@ def _bad(name: str, value: object, expected: str) -> InvalidRequestError:
 
 def _check_url(name: str, url: str, schemes: tuple[str, str]) -> None:
     secure, plain = schemes
+    if "@" in url:  # before anything that repeats the URL
+        raise InvalidRequestError(f"{name}: expected no user name or password in the URL")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise _bad(name, url, "a URL") from error
-    if parts.scheme not in schemes or not host:
+    if parts.scheme not in schemes or not host or not _NETLOC.fullmatch(parts.netloc):
         raise _bad(name, url, f"a {secure}:// URL with a host")
-    if parts.username or parts.password:
-        raise InvalidRequestError(f"{name}: expected no user name or password in the URL")
     if parts.scheme == plain and host not in LOOPBACK_HOSTS:
         raise _bad(
             name,
