@@ -22,9 +22,7 @@ from ._concurrency import (
     ForkGuard,
     WorkerPool,
     is_own_thread,
-    join_all,
     spawn,
-    wait_event,
 )
 from .candles.history import CandleHistory
 from .candles.joined import JoinedCandles
@@ -43,9 +41,9 @@ from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
 from .errors import BannedError, ChannelUnavailableError, InvalidRequestError, RateLimitError
 from .intake import Intake
-from .models.enums import Channel, DataType, Priority, RateGroup
+from .models.enums import Channel, Priority, RateGroup
 from .models.events import Event, RateLimitEvent
-from .models.market import MarketInfo, TickerData
+from .models.market import MarketInfo
 from .models.topic import Topic
 from .monitoring.health_monitor import HealthMonitor, HealthSources
 from .monitoring.lag import LagMeter
@@ -55,6 +53,8 @@ from .recorder import Recorder, Recording, ReplayClock, ReplaySource, ReplayTran
 from .resilience.circuit_breaker import CircuitBreaker
 from .resilience.rate_limiter import RateLimiter
 from .routing.demand import Demand
+from .routing.hot_path import HotPath
+from .routing.housekeeper import Housekeeper
 from .routing.observer import Observer
 from .routing.promotion import Promotions
 from .routing.router import RequestRouter
@@ -66,8 +66,6 @@ from .wire.rest_transport import RestTransport
 if TYPE_CHECKING:
     from .wire.websocket_transport import WebSocketConnection, WebSocketTransport
 
-HOUSEKEEPING_SECONDS = 1.0
-GATHER_SECONDS = 0.02  # a sweep promotes one symbol after the other: they go into one message
 RECORDER_SECONDS = 1.0
 JOB_WORKERS = 8
 CALL_WORKERS = 16
@@ -93,9 +91,6 @@ class Assembly:
         self.guard = ForkGuard("this MarketDataBackbone")
         self._closing = threading.Lock()  # held by whoever closes; others wait for it or go away at their deadline
         self._is_closed = threading.Event()
-        self._housekeeper: threading.Thread | None = None
-        self._housekeeping = threading.Lock()  # guards _housekeeper
-        self._housework = threading.Event()  # something was promoted, or the house is closed
         self._recorder: Recorder | None = None
         self._recording_lock = threading.Lock()  # guards _recorder
 
@@ -215,14 +210,16 @@ class Assembly:
     def _make_answers(self) -> None:
         config, clock = self.config, self.clock
         self.demand = Demand(config.promote_window_seconds)
+        self.housekeeper = Housekeeper(self.demand, promote_after=config.promote_after_questions, clock=clock)
         self.promotions = Promotions(
             self.sessions.want,
             self.sessions.unwant,
             limit=config.max_promoted_topics,
             demote_after=config.demote_after_seconds,
-            wake=self._start_housework,
+            wake=self.housekeeper.wake,
             exists=self.directory.knows,
         )
+        self.housekeeper.look_after(self.promotions)
         self.observer = Observer(
             store=self.store,
             rest=self.rest,
@@ -257,7 +254,7 @@ class Assembly:
             store=self.store,
             rest=self.rest,
             directory=self.directory,
-            asked=self.asked,
+            asked=self.housekeeper.asked,
             want=self.sessions.want,
             unwant=self.sessions.unwant,
             clock=clock,
@@ -272,7 +269,7 @@ class Assembly:
         self.candles = JoinedCandles(
             self.history,
             live=self.store.current,
-            asked=lambda topic: self.asked([topic]),
+            asked=lambda topic: self.housekeeper.asked([topic]),
             exchange_now=self.exchange_now,
             clock=clock,
         )
@@ -282,7 +279,7 @@ class Assembly:
             timeout_seconds=config.timeout_seconds,
             clock=clock,
         )
-        self._ticker_topics: dict[str, Topic] = {}
+        self.hot = HotPath(self.store, self.demand, self.metrics, self.guard)
 
     def _make_monitor(self) -> HealthMonitor:
         return HealthMonitor(
@@ -314,28 +311,6 @@ class Assembly:
     def exchange_now(self) -> datetime:
         """Upbit's time, as far as its answers tell (aware UTC)."""
         return self.clock.wall() + timedelta(seconds=self.rest.clock_offset or 0.0)
-
-    def asked(self, topics: Sequence[Topic]) -> None:
-        """Topics that a question was about and no stream answered: those asked often are streamed from now on."""
-        now = self.clock.monotonic()
-        often = [topic for topic in topics if self.demand.ask(topic, now)[0] >= self.config.promote_after_questions]
-        if often and self.promotions.has_room():
-            self.promotions.promote(often, now)
-
-    def live_ticker(self, symbol: str, now: float) -> TickerData | None:
-        """The hot path: the current ticker of a symbol asked before, or None. Takes no lock."""
-        topic = self._ticker_topics.get(symbol)
-        if topic is None or self.guard.is_foreign:
-            return None
-        ticker = self.store.current(topic, now)
-        if ticker is not None:
-            self.demand.last_asked[topic] = now
-            self.metrics.live.hit()
-        return ticker  # type: ignore[return-value]  # a ticker topic holds tickers
-
-    def remember_topic(self, symbol: str) -> None:
-        """From now on `live_ticker` knows this (validated) symbol."""
-        self._ticker_topics[symbol] = Topic(DataType.TICKER, symbol)
 
     def _remember(self, items: Sequence[Any]) -> None:
         self.intake.remember(items)
@@ -409,23 +384,6 @@ class Assembly:
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _start_housework(self) -> None:
-        if not self._housework.is_set():
-            self._housework.set()
-        with self._housekeeping:
-            if self._housekeeper is None and not self.is_closed:
-                self._housekeeper = spawn(self._keep_house, "upbit-housekeeping")
-
-    def _keep_house(self) -> None:
-        """Stream what has become frequent, and no longer what nobody asks for."""
-        while not self.is_closed:
-            if wait_event(self._housework, Deadline.after(HOUSEKEEPING_SECONDS)):
-                self._housework.clear()
-                wait_event(self._is_closed, Deadline.after(GATHER_SECONDS))
-                self.promotions.flush()
-            for topic in self.promotions.demote_unused(self.demand.last_asked.get, self.clock.monotonic()):
-                self.demand.forget(topic)
-
     def abandon(self) -> None:
         """Close in the background if nobody listens any more. For `__del__`, which must not wait."""
         if not self.is_closed and not self.guard.is_foreign and not self.hub.has_subscribers:
@@ -457,8 +415,7 @@ class Assembly:
     def _stop_parts(self, deadline: Deadline) -> list[str]:
         self.limiter.close()
         self.store.close()
-        self._housework.set()
-        stubborn = join_all([] if self._housekeeper is None else [self._housekeeper], deadline)
+        stubborn = self.housekeeper.close(deadline)
         stubborn += self.sessions.close(deadline)
         self.repair.close()
         for part in (self.hub, self.rest, self.history, self.monitor, self.calls, self.jobs, self.events):

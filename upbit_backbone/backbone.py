@@ -6,7 +6,10 @@
 Every method is blocking and thread-safe. Every `get_*` ends by its `timeout` (seconds in all; default
 `config.timeout_seconds`) with an answer or one of our errors: InvalidRequestError at once for a question that cannot
 be asked, RequestTimeoutError / ChannelUnavailableError / StaleDataError (which carries `last_known`) when no channel
-could answer, ClosedError after `close()`.
+could answer, ClosedError after `close()`. Arguments are checked before anything goes on the wire.
+
+This module is long because it is one door: half of it is promises, and no method does more than check its arguments
+and hand over to the part that knows.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from .models.request import ChannelDecision, DataRequest
 from .models.symbol import normalise_quote, normalise_symbol, normalise_symbols
 from .models.timeframe import timeframe_of
 from .models.topic import ZERO, Topic, Wish
+from .monitoring.health_monitor import HealthMonitor
 from .routing.questions import (
     MAX_LEVELS,
     cache_key,
@@ -89,8 +93,9 @@ class MarketDataBackbone:
     def _take(self, parts: Assembly) -> None:
         self._parts = parts
         self.config = parts.config
-        # The hot path's own references: one attribute each instead of two.
-        self._live_ticker = parts.live_ticker
+        # The hot paths' own references: one attribute each instead of two.
+        self._live_ticker = parts.hot.ticker
+        self._live_book = parts.hot.book
         at_exit(parts.close)
 
     @classmethod
@@ -169,6 +174,12 @@ class MarketDataBackbone:
 
         `level` groups prices (KRW markets only; Upbit publishes which groupings a market supports).
         """
+        is_plain = realtime is False and max_age is None and strategy is AUTO and type(priority) is Priority
+        is_usual = type(symbol) is str and type(levels) is int and 1 <= levels <= MAX_LEVELS and level == 0
+        if is_plain and is_usual and type(level) is int and timeout is None:
+            book = self._live_book(symbol, levels, monotonic())
+            if book is not None:
+                return book
         asked = question(
             RequestKind.ORDERBOOK,
             symbol,
@@ -433,12 +444,12 @@ class MarketDataBackbone:
         return self._open().router
 
     def health(self) -> HealthReport:
-        """How everything is now, with reasons; `str()` of it is made for people."""
-        return self._open().monitor.health()
+        """How everything is now, with reasons; `str()` of it is made for people. Readable after `close()`, too."""
+        return self._report().health()
 
     def performance(self) -> PerformanceReport:
-        """What was answered how, and how fast."""
-        return self._open().monitor.performance()
+        """What was answered how, and how fast. Readable after `close()`, too."""
+        return self._report().performance()
 
     get_performance_report = performance
 
@@ -538,8 +549,7 @@ class MarketDataBackbone:
     def _answer(self, asked: DataRequest, timeout: float | None) -> Any:
         parts = self._open()
         item, _ = parts.router.answer(asked, self._deadline(timeout))
-        if asked.kind is RequestKind.TICKER:
-            parts.remember_topic(asked.symbol)
+        parts.hot.learn(asked)
         return item
 
     def _open(self) -> Assembly:
@@ -547,6 +557,10 @@ class MarketDataBackbone:
         if self._parts.is_closed:
             raise ClosedError("this MarketDataBackbone is closed; make a new one")
         return self._parts
+
+    def _report(self) -> HealthMonitor:
+        self._parts.guard.check()
+        return self._parts.monitor
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline.after(self.config.timeout_seconds if timeout is None else timeout)

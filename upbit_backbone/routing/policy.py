@@ -79,10 +79,11 @@ def is_frequent(request: DataRequest, situation: Situation) -> bool:
 
 
 def is_cut_off(request: DataRequest, situation: Situation) -> bool:
-    """Banned, without a stream that was open before, and nothing in memory will do."""
-    stream_may_come = situation.stream_is_open or not situation.is_banned
+    """Banned, so that nothing new can be asked or subscribed, and nothing in memory will do."""
+    stream_may_come = situation.stream_is_open and situation.is_streamed
     is_in_cache = request.strategy is not DataStrategy.WEBSOCKET_ONLY and cache_suffices(request, situation)
-    return can_stream(request) and not (stream_may_come or live_suffices(request, situation) or is_in_cache)
+    has_hope = stream_may_come or is_in_cache or live_suffices(request, situation)
+    return situation.is_banned and can_stream(request) and not has_hope
 
 
 TABLE: tuple[Rule, ...] = (

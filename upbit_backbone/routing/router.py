@@ -25,7 +25,7 @@ from ..models.topic import Topic
 from ..monitoring.metrics import Metrics
 from .demand import Demand
 from .performance import is_poor
-from .policy import Situation, can_stream, decide
+from .policy import Situation, can_stream, decide, is_cut_off
 from .promotion import Promotions
 
 log = logging.getLogger("upbit_backbone.routing")
@@ -121,8 +121,8 @@ class RequestRouter:
                 self._record(channel, started, error)
                 failures.append(error)
                 is_degraded = is_degraded or not is_mere_silence(channel, error)
-                if isinstance(error, BannedError) and not self._observe(request).stream_is_open:
-                    break  # no new connection either: there is nothing to wait for
+                if isinstance(error, BannedError) and is_cut_off(request, self._observe(request)):
+                    break  # there is nothing to wait for
                 continue
             self._record(channel, started)
             if frequent:

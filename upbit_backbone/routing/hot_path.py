@@ -1,0 +1,59 @@
+"""Live answers without a question being made: one look into a dict, no lock, about a microsecond."""
+
+from __future__ import annotations
+
+from .._concurrency import ForkGuard
+from ..channels.live import topic_of, trimmed
+from ..models.enums import DataType
+from ..models.market import OrderbookData, TickerData
+from ..models.request import DataRequest
+from ..models.topic import Topic
+from ..monitoring.metrics import Metrics
+from ..store.live_store import LiveStore
+from .demand import Demand
+
+
+class HotPath:
+    """Knows the symbols that were asked before (so they exist) and gives their live values while they are current."""
+
+    def __init__(self, store: LiveStore, demand: Demand, metrics: Metrics, guard: ForkGuard) -> None:
+        self._store = store
+        self._last_asked = demand.last_asked
+        self._metrics = metrics
+        self._guard = guard
+        self._tickers: dict[str, Topic] = {}
+        self._books: dict[str, Topic] = {}
+
+    def ticker(self, symbol: str, now: float) -> TickerData | None:
+        """The current ticker, or None: then the router decides."""
+        topic = self._tickers.get(symbol)
+        if topic is None or self._guard.is_foreign:
+            return None
+        ticker = self._store.current(topic, now)
+        if ticker is not None:
+            self._last_asked[topic] = now
+            self._metrics.live.hit()
+        return ticker  # type: ignore[return-value]  # a ticker topic holds tickers
+
+    def book(self, symbol: str, levels: int, now: float) -> OrderbookData | None:
+        """The current order book without price grouping, or None."""
+        topic = self._books.get(symbol)
+        if topic is None or self._guard.is_foreign:
+            return None
+        book = self._store.current(topic, now)
+        if book is None:
+            return None
+        self._last_asked[topic] = now
+        self._metrics.live.hit()
+        return trimmed(book, levels)  # type: ignore[arg-type, return-value]  # a book topic holds books
+
+    def learn(self, answered: DataRequest) -> None:
+        """From now on its symbol is known here."""
+        topic = topic_of(answered)
+        if topic.data_type is DataType.TICKER:
+            self._tickers[topic.symbol] = topic
+        elif not topic.level:
+            self._books[topic.symbol] = topic
+
+    def __repr__(self) -> str:
+        return f"<HotPath {len(self._tickers)} tickers, {len(self._books)} books>"
