@@ -209,8 +209,6 @@ def test_after_close_every_method_says_so_at_once(
         lambda: market.get_tickers(),
         lambda: market.unsubscribe("sub-1"),
         lambda: market.on_event(print),
-        lambda: market.health(),
-        lambda: market.performance(),
         lambda: market.check_rest_api_health(),
         lambda: market.check_websocket_health(),
         lambda: market.alert(print),

@@ -23,7 +23,7 @@ from upbit_backbone.simulator import FakeUpbit
 
 Ask = Callable[..., Any]
 Backbone = Callable[..., MarketDataBackbone]
-SLACK_SECONDS = 1.0
+SLACK_SECONDS = 2.0
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_an_open_breaker_sends_questions_to_the_stream_at_once_and_closes_again(
     seconds, ticker = stopwatch(lambda: market.get_ticker("KRW-XRP"))
     assert ticker.source is DataSource.WEBSOCKET
     assert ticker.degraded
-    assert seconds < 1.0
+    assert seconds < SLACK_SECONDS
     assert market.get_orderbook("KRW-BTC").source is DataSource.REST  # its group has a breaker of its own
     upbit.clear_faults()
     until(lambda: market.explain("ticker", "KRW-SOL").rule != "rest-closed", "the breaker lets a question through")
@@ -159,7 +159,7 @@ def test_a_ban_stops_every_part_of_every_backbone_until_its_end(
     assert isinstance(error, BannedError)
     assert error.until is not None
     assert 0 < error.retry_after <= 60
-    assert seconds < 1.0
+    assert seconds < SLACK_SECONDS
     log = upbit.wire_log(limit=1_000_000)
     since, banned_at = log[-1]["n"], time.monotonic()
     questions: list[Callable[[], Any]] = [
@@ -176,7 +176,7 @@ def test_a_ban_stops_every_part_of_every_backbone_until_its_end(
             seconds, outcome = stopwatch(ask)
             assert isinstance(outcome, BannedError | StaleDataError), outcome
             assert "block" in str(outcome)
-            assert seconds < 1.0
+            assert seconds < SLACK_SECONDS
     entries = upbit.wire_log(since=since, limit=1_000_000)
     assert [entry for entry in entries if entry["kind"] in ("request", "handshake")] == []
     assert any(isinstance(event, RateLimitEvent) and event.banned for event in events)

@@ -25,16 +25,16 @@ def test_the_first_answer_takes_one_round_trip(
     seconds, ticker = stopwatch(lambda: market.get_ticker("KRW-BTC"))
     assert ticker.source is DataSource.REST
     assert len(wire.requests) == 1
-    assert SLOW <= seconds < 2 * SLOW
+    assert SLOW <= seconds < SLOW + 1.0
 
 
 def test_promotion_delays_no_answer(market: MarketDataBackbone, upbit: FakeUpbit, stopwatch: Ask) -> None:
-    upbit.handshake_fault("delay", times=None, seconds=2.0)  # a stream that is slow to come
+    upbit.handshake_fault("delay", times=None, seconds=5.0)  # a stream that is slow to come
     market.get_ticker("KRW-BTC")
     for _ in range(5):
         seconds, ticker = stopwatch(lambda: market.get_ticker("KRW-BTC"))
         assert ticker.symbol == "KRW-BTC"
-        assert seconds < 0.5
+        assert seconds < 2.0
     assert "1 of at most" in repr(market.router)
 
 
@@ -94,10 +94,10 @@ def test_a_quiet_market_is_answered_by_rest_at_half_the_deadline_and_is_not_degr
 ) -> None:
     market = streaming("KRW-BTC")
     wire.start_over()
-    seconds, ticker = stopwatch(lambda: market.get_ticker("KRW-BTC", realtime=True, timeout=1.0))
+    seconds, ticker = stopwatch(lambda: market.get_ticker("KRW-BTC", realtime=True, timeout=3.0))
     assert ticker.source is DataSource.REST
     assert not ticker.degraded
-    assert 0.5 <= seconds < 1.0
+    assert 1.5 <= seconds < 3.0
     assert wire.paths == ["/v1/ticker"]
 
 
