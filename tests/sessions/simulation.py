@@ -25,6 +25,7 @@ from upbit_backbone.models.events import ConnectionState
 from upbit_backbone.sessions import inputs as on
 
 HOUR = 3600.0
+PROGRESS_HOURS = 500
 CALM_SECONDS = 200.0  # at the end of each hour, so that everything must be well
 
 
@@ -88,6 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
         connects, messages = connects + judge.connects, messages + judge.messages
         for kind, times in judge.recoveries.items():
             recoveries[kind].extend(times)
+        done = seed - options.seed + 1
+        if done % PROGRESS_HOURS == 0:
+            took = time.perf_counter() - started
+            print(f"{done} of {options.hours} simulated hours in {took:.0f} s", file=sys.stderr)  # noqa: T201
     _report(recoveries, options.hours, connects, messages, time.perf_counter() - started)
     return 0
 
