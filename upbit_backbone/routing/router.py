@@ -183,7 +183,9 @@ class RequestRouter:
             return ban  # says until when, which is all there is to say
         error = self._unanswered(request, known, "; ".join(map(str, failures)) or decision.reason)
         error.retry_after = max((each.retry_after for each in failures if each.retry_after is not None), default=None)
-        error.__cause__ = ban or (failures[-1] if failures else None)
+        # What will not go away by itself explains more than what might.
+        lasting = next((failure for failure in failures if not failure.retryable), None)
+        error.__cause__ = ban or lasting or (failures[-1] if failures else None)
         return error
 
     @staticmethod
