@@ -13,7 +13,8 @@ EXTRAS = {
     "pandas": ["pandas>=2.1"],
     "parquet": ["pandas>=2.1", "pyarrow>=14"],
     "prometheus": ["prometheus-client>=0.20"],
-    "qt": ["qtpy>=2.4", "PySide6-Essentials>=6.6"],
+    # 6.12.0 loses a reference to True or False with each signal and aborts the process after some hundred of them.
+    "qt": ["qtpy>=2.4", "PySide6-Essentials>=6.6,!=6.12.0"],
     # Only for TLS: the simulator itself needs nothing but the standard library.
     "simulator": ["trustme>=1.1"],
 }

@@ -30,6 +30,8 @@ from .promotion import Promotions
 
 log = logging.getLogger("upbit_backbone.routing")
 
+JUDGE_EVERY_SECONDS = 0.5
+
 # While a second channel could still answer, the first one may use this much of the time that is left.
 FIRST_CHANNEL_SHARE = {Channel.REST: 0.6, Channel.WEBSOCKET: 0.5, Channel.LIVE: 1.0, Channel.CACHE: 1.0}
 
@@ -78,6 +80,7 @@ class RequestRouter:
         self._metrics = metrics
         self._clock = clock
         self._rest_is_poor = False
+        self._judged_at = float("-inf")
 
     def analyze_request(self, request: DataRequest) -> ChannelDecision:
         """What `answer` would do now, and why. Counts nothing, changes nothing, touches no network."""
@@ -94,11 +97,17 @@ class RequestRouter:
     def update_routing_strategy(self) -> bool:
         """Look at the measurements again; True while REST counts as slow or failing (see the row `rest-poor`).
 
-        Called by the router itself, after every REST answer and while REST is avoided for being poor; calling it more
-        often changes nothing.
+        Called by the router itself now and then, after REST answers and while REST is avoided for being poor; calling
+        it more often changes nothing.
         """
         self._rest_is_poor = is_poor(self._metrics.channel(Channel.REST), self._rest_is_poor)
         return self._rest_is_poor
+
+    def _judge_rest(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._judged_at >= JUDGE_EVERY_SECONDS:  # a verdict sorts a thousand samples
+            self._judged_at = now
+            self.update_routing_strategy()
 
     def answer(self, request: DataRequest, deadline: Deadline) -> tuple[Any, ChannelDecision]:
         """The answer by the first channel that has one, and the decision behind it.
@@ -139,12 +148,12 @@ class RequestRouter:
 
     def _situation(self, request: DataRequest) -> Situation:
         if self._rest_is_poor:
-            self.update_routing_strategy()  # nobody asks REST now, so only time can clear it
+            self._judge_rest()  # nobody asks REST now, so only time can clear it
         return dataclasses.replace(self._observe(request), rest_is_poor=self._rest_is_poor)
 
     def _record(self, channel: Channel, started: float, error: UpbitBackboneError | None = None) -> None:
         if channel is Channel.REST:
-            self.update_routing_strategy()  # the requests behind the answer were measured where they left
+            self._judge_rest()  # the requests behind the answer were measured where they left
         else:
             self._metrics.record(channel, None, self._clock.monotonic() - started, error)
 
