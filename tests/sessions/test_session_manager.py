@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -81,13 +82,13 @@ def in_any_second(times: list[float]) -> list[int]:
     return [sum(start <= other < start + 1.0 for other in times) for start in times] or [0]
 
 
-def test_a_hundred_subscribe_and_unsubscribe_calls_in_a_second_cost_at_most_three_messages(
+def test_a_hundred_subscribe_and_unsubscribe_calls_cost_at_most_five_messages_a_second(
     rig: MakeRig, wide: FakeUpbit
 ) -> None:
     manager = rig(wide).live(BTC).manager
     threading.Event().wait(1.3)  # so that the first message of the connection is not counted with them
     codes, pause = wide.markets()[:100], threading.Event()
-    since = mark(wide)
+    since, began = mark(wide), time.monotonic()
     for number, code in enumerate(codes):
         manager.want([Wish(Topic(DataType.TRADE, code))])
         if number % 2:
@@ -95,7 +96,8 @@ def test_a_hundred_subscribe_and_unsubscribe_calls_in_a_second_cost_at_most_thre
         pause.wait(0.008)
     expected = {("trade", code) for code in codes[::2]} | {("ticker", "KRW-BTC")}
     wait_until(lambda: wide.subscribed() == expected, 2.0)
-    assert len(messages(wide, since)) <= 4
+    seconds = math.ceil(time.monotonic() - began)  # one, unless the machine is busy
+    assert len(messages(wide, since)) <= 5 * seconds
 
 
 def test_the_deepest_wish_goes_on_the_wire(rig: MakeRig, upbit: FakeUpbit) -> None:
