@@ -102,7 +102,7 @@ class CallDesk(Generic[Model]):
         job.future.add_done_callback(lambda _: self._landed(job))
         try:
             self._lane.submit(job)
-        except BaseException as error:
+        except Exception as error:
             job.future.set_exception(error)
             raise
 

@@ -66,6 +66,7 @@ class Job(Generic[T]):
         self.priority = priority
         self.deadline = LatestDeadline(deadline._instant, deadline._clock)
         self.future: Future[T] = Future()
+        self.is_queued = False
         self.began_at: float | None = None  # monotonic; when it was taken from the queue
 
     def is_joinable(self, now: float) -> bool:
@@ -129,7 +130,18 @@ class RestLane:
     def submit(self, job: Job[Any]) -> None:
         """Queue `job`; its future will be completed. Raises at once where it is certain that it cannot be served:
         ClosedError, ChannelUnavailableError (breaker open), BannedError, RateLimitError (surely after its deadline).
+        Ctrl-C in the middle of it is the asker's alone: whoever shares the job is told to ask again.
         """
+        try:
+            self._enter(job)
+        except Exception:
+            raise
+        except BaseException:
+            if self._remove(job) or not job.is_queued:
+                job.future.set_exception(NetworkError("the call was interrupted before it was sent; ask again"))
+            raise
+
+    def _enter(self, job: Job[Any]) -> None:
         if self._stop.is_set():
             raise ClosedError("the REST channel is closed")
         refusal = self.breaker.refusal()
@@ -140,6 +152,7 @@ class RestLane:
         self._limiter.forecast(self.group, ahead, job.deadline)
         with self._lock:
             heappush(self._queue, (job.priority, next(self._numbers), job))
+            job.is_queued = True
         try:
             self._pool.submit(self._turn)
         except (ClosedError, RuntimeError):
