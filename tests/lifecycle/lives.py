@@ -29,20 +29,26 @@ market = MarketDataBackbone()
 def say(*words):
     print(*words, time.monotonic(), flush=True)
 
-def soon_blocked():
+def soon_blocked(within=""):
     main, waits = threading.get_ident(), {"wait", "get", "_settle_one", "_wait_for_tstate_lock", "join", "select"}
     def is_waiting():
         frame = sys._current_frames()[main]
         names = [frame.f_code.co_name]
         while frame := frame.f_back:
             names.append(frame.f_code.co_name)
-        return names[0] in waits and "soon_blocked" not in names
+        return names[0] in waits and "soon_blocked" not in names and (not within or within in names)
     def watch():
         while not is_waiting():
             time.sleep(0.005)
         say("READY")
     threading.Thread(target=watch, daemon=True).start()
 """
+
+
+def within(seconds: float) -> float:
+    """What is promised, stretched where more programs want to run than there are processors."""
+    load = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
+    return seconds * max(1.0, load)
 
 
 def backbone_of(upbit: FakeUpbit, **settings: object) -> MarketDataBackbone:

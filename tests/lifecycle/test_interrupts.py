@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 
 import pytest
-from lives import Run
+from lives import Blocked, Run, until, within
 
+from upbit_backbone import DataStrategy, MarketDataBackbone, NetworkError
+from upbit_backbone._concurrency import Deadline, WorkerPool
 from upbit_backbone.simulator import FakeUpbit
 
 INTERRUPT_SECONDS = 0.5
@@ -58,12 +61,12 @@ def test_ctrl_c_ends_it(name: str, run: Run, upbit: FakeUpbit) -> None:
     child.end_input()
     child.expect("READY")
     sent = child.interrupt()
-    assert child.expect("INTERRUPTED") - sent <= INTERRUPT_SECONDS
+    assert child.expect("INTERRUPTED") - sent <= within(INTERRUPT_SECONDS)
     closed = child.expect("END")
     end = child.finish()
     assert (end.code, end.errors) == (0, "")
-    assert closed - sent <= INTERRUPT_SECONDS + 2.0
-    assert end.at - closed <= EXIT_SECONDS
+    assert closed - sent <= within(INTERRUPT_SECONDS + 2.0)
+    assert end.at - closed <= within(EXIT_SECONDS)
 
 
 def test_ctrl_c_ends_a_close_that_waits_for_a_callback(run: Run) -> None:
@@ -85,12 +88,12 @@ def test_ctrl_c_ends_a_close_that_waits_for_a_callback(run: Run) -> None:
     child = run(script)
     child.expect("READY")
     sent = child.interrupt()
-    assert child.expect("INTERRUPTED") - sent <= INTERRUPT_SECONDS
+    assert child.expect("INTERRUPTED") - sent <= within(INTERRUPT_SECONDS)
     closed = child.expect("END")
     end = child.finish()
     assert end.code == 0
     assert "Traceback" not in end.errors
-    assert end.at - closed <= EXIT_SECONDS
+    assert end.at - closed <= within(EXIT_SECONDS)
 
 
 def test_ctrl_c_that_nobody_catches_ends_the_program_with_one_traceback(run: Run) -> None:
@@ -102,7 +105,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_program_with_one_traceback(run: Run
     assert end.code == -signal.SIGINT
     assert end.errors.count("Traceback") == 1
     assert end.errors.rstrip().endswith("KeyboardInterrupt")
-    assert end.at - sent <= EXIT_SECONDS + INTERRUPT_SECONDS
+    assert end.at - sent <= within(EXIT_SECONDS + INTERRUPT_SECONDS)
 
 
 def test_ctrl_c_twice_ends_at_once_even_if_a_callback_is_stuck(run: Run) -> None:
@@ -118,17 +121,16 @@ def test_ctrl_c_twice_ends_at_once_even_if_a_callback_is_stuck(run: Run) -> None
     try:
         threading.Event().wait(60)
     except KeyboardInterrupt:
-        soon_blocked_again = threading.Thread(target=say, args=("LEAVING",), daemon=True)
-        soon_blocked_again.start()
+        soon_blocked("_leave")
     """
     child = run(script)
     child.expect("READY")
     child.interrupt()
-    child.expect("LEAVING")
+    child.expect("READY")
     sent = child.interrupt()
     end = child.finish()
     assert "Traceback" not in end.errors
-    assert end.at - sent <= EXIT_SECONDS
+    assert end.at - sent <= within(EXIT_SECONDS)
 
 
 def test_terminating_it_kills_it_at_once(run: Run) -> None:
@@ -138,7 +140,7 @@ def test_terminating_it_kills_it_at_once(run: Run) -> None:
     sent = child.interrupt(signal.SIGTERM)
     end = child.finish()
     assert (end.code, end.errors) == (-signal.SIGTERM, "")
-    assert end.at - sent <= EXIT_SECONDS
+    assert end.at - sent <= within(EXIT_SECONDS)
 
 
 def test_a_service_that_turns_sigterm_into_an_exit_leaves_in_time(run: Run) -> None:
@@ -154,7 +156,7 @@ def test_a_service_that_turns_sigterm_into_an_exit_leaves_in_time(run: Run) -> N
     sent = child.interrupt(signal.SIGTERM)
     end = child.finish()
     assert (end.code, end.errors) == (3, "")
-    assert end.at - sent <= EXIT_SECONDS
+    assert end.at - sent <= within(EXIT_SECONDS)
 
 
 def test_alarms_raised_inside_waits_leave_no_lock_behind(run: Run) -> None:
@@ -204,6 +206,56 @@ def test_alarms_raised_inside_waits_leave_no_lock_behind(run: Run) -> None:
     child = run(script)
     child.expect("RANG")
     works = child.expect("WORKS")
-    assert child.expect("END") - works <= 2.0
+    assert child.expect("END") - works <= within(2.0)
     end = child.finish()
-    assert (end.code, end.errors) == (0, "")
+    assert end.code == 0
+    assert "upbit_backbone" not in end.errors  # CPython's own Thread.start() may complain of a signal inside it
+
+
+def test_ctrl_c_while_a_question_is_being_sent_is_nobody_elses(
+    market: MarketDataBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes when the worker has been hired: the job may be served, shared or neither, and all of that ends well."""
+    hire, hired = WorkerPool._hire, []
+
+    def interrupted(pool: WorkerPool) -> None:
+        hire(pool)
+        if not hired and "upbit-rest" in repr(pool):
+            hired.append(pool)
+            raise KeyboardInterrupt
+
+    market.get_markets()
+    monkeypatch.setattr(WorkerPool, "_hire", interrupted)
+    for ask in (
+        lambda: market.get_orderbook("KRW-BTC", strategy=DataStrategy.REST_ONLY, max_age=0),
+        lambda: market.get_trades("KRW-BTC", count=1),
+        lambda: market.get_candles("KRW-BTC", "1d", count=1),
+    ):
+        hired.clear()
+        with pytest.raises(KeyboardInterrupt):
+            ask()
+        assert hired
+        assert ask()
+
+
+def test_whoever_shares_a_call_does_not_share_its_interruption(
+    market: MarketDataBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    hire = WorkerPool._hire
+
+    def interrupted(pool: WorkerPool) -> None:
+        entered.set()
+        go_on.wait(10)
+        raise KeyboardInterrupt
+
+    market.get_markets()
+    monkeypatch.setattr(WorkerPool, "_hire", interrupted)
+    first = Blocked(lambda: market._parts.rest.trades_page("KRW-BTC", count=1, deadline=Deadline.after(5)))
+    assert entered.wait(10)
+    second = Blocked(lambda: market._parts.rest.trades_page("KRW-BTC", count=1, deadline=Deadline.after(5)))
+    until(lambda: market._parts.rest.cache.stats().merged > 0, "the second to join")
+    monkeypatch.setattr(WorkerPool, "_hire", hire)
+    go_on.set()
+    assert isinstance(first.outcome(), KeyboardInterrupt)
+    assert isinstance(second.outcome(), NetworkError)
