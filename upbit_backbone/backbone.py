@@ -416,6 +416,7 @@ class MarketDataBackbone:
             current=lambda: parts.store.current(topic, monotonic()),  # type: ignore[arg-type, return-value]
             last_known=lambda: parts.store.last_known(DataType.ORDERBOOK, topic.symbol),  # type: ignore[arg-type, return-value]
             subscribe=lambda callback: parts.hub.subscribe([Wish(topic)], callback=callback),
+            is_closing=lambda: parts.is_closed,
         )
         if not book.is_current:
             parts.store.wait_newer(topic, asked_at, deadline)

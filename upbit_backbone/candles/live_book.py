@@ -59,7 +59,8 @@ class LiveOrderbook:
     a crossed or unsorted book raises MalformedDataError. Readable from any thread.
 
     Collaborators: `current()` gives the book only while it is current, `last_known()` whatever there is, and
-    `subscribe(callback)` calls back with each new book until the subscription it returns is closed.
+    `subscribe(callback)` calls back with each new book until the subscription it returns is closed. `is_closing()` tells
+    that the stream is being ended on purpose: then a book is not stale but closed.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class LiveOrderbook:
         last_known: Callable[[], OrderbookData | None],
         subscribe: Callable[[OnBook], Closable],
         levels: int = MAX_LEVELS,
+        is_closing: Callable[[], bool] = lambda: False,
     ) -> None:
         self.symbol = symbol
         self._levels = _checked_levels(levels, MAX_LEVELS)
         self._current = current
         self._last_known = last_known
         self._guard = ForkGuard(f"the order book of {symbol}")
+        self._is_closing = is_closing
         self._changed = threading.Condition()  # guards _version and _is_closed
         self._version = 0
         self._is_closed = False
@@ -162,7 +165,7 @@ class LiveOrderbook:
 
     def _is_over(self) -> bool:
         """Closed by us or, through the subscription, by the backbone; nobody tells of the latter, so waits look."""
-        return self._is_closed or self._subscription.closed
+        return self._is_closed or self._is_closing() or self._subscription.closed
 
     def _on_book(self, book: OrderbookData) -> None:
         with self._changed:
