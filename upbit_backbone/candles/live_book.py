@@ -59,8 +59,8 @@ class LiveOrderbook:
     a crossed or unsorted book raises MalformedDataError. Readable from any thread.
 
     Collaborators: `current()` gives the book only while it is current, `last_known()` whatever there is, and
-    `subscribe(callback)` calls back with each new book until the subscription it returns is closed. `is_closing()` tells
-    that the stream is being ended on purpose: then a book is not stale but closed.
+    `subscribe(callback)` calls back with each new book until the subscription it returns is closed. `is_closing()`
+    tells that the stream is being ended on purpose: then a book is not stale but closed.
     """
 
     def __init__(
