@@ -12,11 +12,8 @@ from upbit_backbone.simulator import FakeUpbit
 EXIT_SECONDS = 1.0
 
 SITUATIONS = {
-    "never used": "",
-    "after a question": "market.get_ticker('KRW-BTC')",
     "promoted": "[market.get_ticker('KRW-BTC') for _ in range(10)]",
     "module-level functions": "ub.get_ticker('KRW-BTC')",
-    "unread subscription": "trades = market.subscribe('KRW-BTC', 'trade'); trades.get(timeout=10)",
     "busy callback": "market.subscribe_realtime('KRW-BTC', 'trade', callback=lambda item: None); wait_live()",
     "printing callback": "market.subscribe_realtime('KRW-BTC', 'trade', callback=print); wait_live()",
     "listener and series": (
@@ -26,7 +23,6 @@ SITUATIONS = {
     "several of them": "others = [MarketDataBackbone() for _ in range(5)]; [o.get_markets() for o in others]",
     "at exit by hand": "import atexit; atexit.register(market.close); market.get_ticker('KRW-BTC')",
     "held by a finalizer": "Holder.market = market; holder = Holder(); holder.me = holder",
-    "in a subscription block": "market.subscribe('KRW-BTC').__enter__()",
 }
 
 HELPERS = """

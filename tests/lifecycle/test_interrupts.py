@@ -22,8 +22,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sen
 BLOCKING = {
     "get_ticker": "market.get_ticker('KRW-BTC', timeout=60)",
     "get_ticker realtime": "market.get_ticker('KRW-ETH', realtime=True, timeout=60)",
-    "get_tickers": "market.get_tickers(quote='KRW', timeout=60)",
-    "get_trades": "market.get_trades('KRW-BTC', count=1000, timeout=60)",
     "get_candles": "market.get_candles('KRW-BTC', '1m', count=10_000, timeout=60)",
     "iter_candles": "list(market.iter_candles('KRW-BTC', '1m', count=10_000))",
     "for loop": "[item for item in trades]",

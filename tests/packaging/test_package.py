@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -15,16 +16,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+VERSION = importlib.metadata.version("upbit-backbone")
 HEAVY = {"requests", "urllib3", "websocket", "dataclasses_json", "marshmallow", "pandas", "numpy", "pyarrow", "rich",
          "typer", "tqdm", "trustme", "qtpy", "prometheus_client", "asyncio"}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(folder: Path, copy: Path) -> Path:
     """A folder with the wheel and the source distribution, built as a release would be but without the network."""
-    pytest.importorskip("build")
-    folder = tmp_path_factory.mktemp("built")
-    copy = tmp_path_factory.mktemp("source")
+    copy.mkdir()
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "upbit_backbone", copy / "upbit_backbone", ignore=shutil.ignore_patterns("__pycache__"))
@@ -36,15 +35,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def wheel(built: Path) -> Path:
-    return next(built.glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(wheel: Path, folder: Path) -> Path:
     """The wheel installed into a folder of its own; what it depends on comes from the environment of the tests."""
-    folder = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-index"]
     if subprocess.run([*pip, "--target", str(folder), str(wheel)], capture_output=True, check=False).returncode:
         shutil.unpack_archive(wheel, folder, "zip")  # an environment without pip
@@ -59,37 +51,62 @@ def python(script: str, *options: str, path: Path = ROOT, cwd: Path | None = Non
     )  # fmt: skip
 
 
-def test_the_wheel_holds_our_name_only(wheel: Path) -> None:
+@pytest.mark.slow
+def test_a_release_holds_our_name_only_and_works_where_no_source_is(tmp_path: Path) -> None:
+    """One test, because building takes longer than everything after it."""
+    pytest.importorskip("build")
+    release = built(tmp_path / "built", tmp_path / "source")
+    wheel = next(release.glob("*.whl"))
+    holds_our_name_only(wheel)
+    can_be_built_from(next(release.glob("*.tar.gz")))
+    folder = installed(wheel, tmp_path / "installed")
+    imports_from(folder, tmp_path)
+    types_strictly(folder, tmp_path)
+
+
+def holds_our_name_only(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
-    version = importlib.metadata.version("upbit-backbone")
-    assert tops == {"upbit_backbone", f"upbit_backbone-{version}.dist-info"}
+    assert tops == {"upbit_backbone", f"upbit_backbone-{VERSION}.dist-info"}
     assert "upbit_backbone/py.typed" in names
-    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "upbit_backbone").rglob("*.py")}
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "upbit_backbone").rglob("*.py")}
     assert {name for name in names if name.startswith("upbit_backbone/") and name.endswith(".py")} == sources
 
 
-def test_the_source_distribution_can_be_built_from_and_holds_no_stray_tests(built: Path) -> None:
-    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+def can_be_built_from(source: Path) -> None:
+    with tarfile.open(source) as archive:
         tops = {name.split("/")[1] for name in archive.getnames() if "/" in name}
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "upbit_backbone"} <= tops
-    assert "tests" not in tops
+    assert "tests" not in tops  # a part of them would be of no use
 
 
-def test_the_installed_package_works_where_no_source_is(installed: Path, tmp_path: Path) -> None:
+def imports_from(folder: Path, elsewhere: Path) -> None:
     script = "import upbit_backbone as ub, pathlib; print(pathlib.Path(ub.__file__).parents[1], ub.__version__)"
-    done = python(script, path=installed, cwd=tmp_path)
+    done = python(script, path=folder, cwd=elsewhere)
     assert done.stderr == ""
     where, version = done.stdout.split()
-    assert Path(where) == installed
-    assert version == importlib.metadata.version("upbit-backbone")
+    assert Path(where) == folder
+    assert version == VERSION
+
+
+def types_strictly(folder: Path, elsewhere: Path) -> None:
+    """Without our own mypy settings: what a user's type checker sees of the installed package."""
+    if importlib.util.find_spec("mypy") is None:
+        return  # only the environments that lint have it
+    api = Path(__file__).with_name("typing_api.py")
+    options = ["--strict", "--config-file=", "--follow-imports=silent", "--cache-dir", str(elsewhere / "cache")]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, str(api)],
+        env=os.environ | {"MYPYPATH": str(folder)}, cwd=elsewhere, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_one_version_everywhere() -> None:
     import upbit_backbone
 
-    assert upbit_backbone.__version__ == importlib.metadata.version("upbit-backbone")
+    assert upbit_backbone.__version__ == VERSION
 
 
 def test_the_metadata_names_what_it_needs() -> None:
@@ -150,16 +167,3 @@ def test_the_public_names_are_there_and_only_names() -> None:
 
     assert sorted(set(upbit_backbone.__all__)) == sorted(upbit_backbone.__all__)
     assert [name for name in upbit_backbone.__all__ if not hasattr(upbit_backbone, name)] == []
-
-
-@pytest.mark.slow
-def test_the_api_types_strictly_from_outside(installed: Path, tmp_path: Path) -> None:
-    """Also without our own mypy settings: what a user's type checker sees of the installed package."""
-    pytest.importorskip("mypy")
-    api = Path(__file__).with_name("typing_api.py")
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent",
-         "--cache-dir", str(tmp_path / "cache"), str(api)],
-        env=os.environ | {"MYPYPATH": str(installed)}, cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
