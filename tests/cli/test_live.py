@@ -40,7 +40,7 @@ def test_ctrl_c_ends_a_watch_cleanly(terminal):
 
 def test_an_outage_is_seen_and_survived(terminal, upbit):
     screen = terminal("watch", "KRW-BTC")
-    screen.wait_for("messages")
+    screen.wait_for("websocket")  # a price has come, so there is a line to cut
     upbit.close_sessions(1001)
     screen.wait_for("interrupted")
     screen.wait_for("recovered")
