@@ -115,8 +115,8 @@ def test_ctrl_c_twice_ends_at_once_even_if_a_callback_is_stuck(run: Run) -> None
         threading.Event().wait()
     market.subscribe_realtime("KRW-BTC", "trade", callback=stuck)
     entered.wait(10)
-    say("READY")
     try:
+        say("READY")
         threading.Event().wait(60)
     except KeyboardInterrupt:
         soon_blocked("_leave")

@@ -39,7 +39,7 @@ def test_a_backbone_says_why_it_cannot_be_pickled(market: MarketDataBackbone) ->
     ids=["Subscription", "queue", "CandleSeries", "LiveOrderbook", "Listening"],
 )
 def test_nor_can_what_it_hands_out(make: Callable[[MarketDataBackbone], object], market: MarketDataBackbone) -> None:
-    with pytest.raises((TypeError, AttributeError, pickle.PicklingError), match="pickle"):
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):  # as Python puts it, on the spot
         pickle.dumps(make(market))
 
 
