@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Whoever runs the tests in the background passes this on, and no program started here would know Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PATIENCE_SECONDS = 3.0  # a closed peer's file descriptor may take a moment to disappear
 

@@ -96,15 +96,16 @@ class Mailbox(queue.Queue[Any]):
             if self._seeds:
                 deliveries = self._news(deliveries)
             buffer = self._buffer
-            waiting = len(buffer)
+            before = len(buffer)
             lost = buffer.put(deliveries)
-            gain = len(buffer) - waiting
+            waiting = len(buffer)
+            gain = waiting - before
             self.dropped += count - gain
             self.unfinished_tasks += gain
             if self._getters and gain > 0:
                 self.not_empty.notify(gain)
             news = None
-            if lost or self._busy_since is not None or len(buffer) > buffer.bound:
+            if lost or self._busy_since is not None or waiting > buffer.bound:
                 news = self._trouble(lost, deliveries[-1][2] if deliveries else self._clock())
         if news is not None and self._report is not None:
             self._report(*news)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..errors import UpbitBackboneError
 from ..models.notice import Notice
 from ..models.topic import Topic, Wish
+from ..wire.frames import FrameEvent
 from .mute_topics import Question
 
 
@@ -62,6 +63,13 @@ class Received:
     """Bytes from the wire."""
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What `Lifecycle.cut` made of bytes from the wire."""
+
+    events: Sequence[FrameEvent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,7 @@ Input = (
     | OpenFailed
     | OpenDeferred
     | Received
+    | Heard
     | LineLost
     | Noticed
     | SilentFound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,17 +55,20 @@ class Line:
             shared.recovery.due,
         )
 
-    def received(self, data: bytes, now: float) -> Lost | None:
-        shared = self._shared
+    def cut(self, data: bytes, now: float) -> list[FrameEvent]:
+        """What these bytes complete, in wire order; they are a sign of life in any case."""
         self.liveness.heard(now)
-        shared.record.bytes += len(data)
+        self._shared.record.bytes += len(data)
         events = self._reader.feed(data)
-        if not events:
-            return None
-        shared.pulse.heard_at = now
+        if events:
+            self._shared.pulse.heard_at = now
+            self._shared.record.messages += list(map(type, events)).count(bytes)
+        return events
+
+    def hear(self, events: Sequence[FrameEvent], now: float) -> Lost | None:
         frames = [event for event in events if type(event) is bytes]
         if frames:
-            shared.record.messages += len(frames)
+            shared = self._shared
             shared.effects.append(Deliver(shared.pulse.epoch, frames))
             self._is_reading = True
         if len(frames) == len(events):
@@ -99,12 +103,20 @@ class Line:
             self._hear(notice, now)
         self.speaker.heard(now)
 
-    def _data_came(self, now: float) -> None:
+    def delivered(self, now: float) -> bool:
+        """The short way of `hear` and `noticed`: what was cut last is with the sink, and all of it was data.
+
+        Whether something may be due earlier than before; nearly always False.
+        """
+        is_proof_nearer = self._data_came(now)
+        return self.speaker.heard(now) or is_proof_nearer
+
+    def _data_came(self, now: float) -> bool:
         shared = self._shared
         shared.record.last_data_at = now
-        shared.recovery.data_came(now)
         if shared.silence.heard(now):
             shared.emit(shared.record.stale(shared.plan.wanted, stale=False, reason="data flows again"))
+        return shared.recovery.data_came(now)
 
     def _hear(self, notice: Notice, now: float) -> None:
         shared = self._shared

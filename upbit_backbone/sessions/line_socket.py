@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..errors import NetworkError, UpbitBackboneError, one_line
-from .inputs import LineLost, Received
+from .inputs import LineLost
 from .ports import Connection
 from .waker import Waker
 
@@ -48,7 +48,7 @@ class LineSocket:
         self._connection = connection
         self._selector.register(connection, selectors.EVENT_READ)
 
-    def read(self) -> Received | LineLost | None:
+    def read(self) -> bytes | LineLost | None:
         """What is there, without waiting; None where there is nothing or no connection."""
         if self._connection is None:
             return None
@@ -56,9 +56,7 @@ class LineSocket:
             data = self._connection.recv()
         except UpbitBackboneError as error:
             return LineLost(one_line(error), ABNORMAL_CLOSE)
-        if data is None:
-            return None
-        return Received(data) if data else LineLost("ended without a close frame", ABNORMAL_CLOSE)
+        return LineLost("ended without a close frame", ABNORMAL_CLOSE) if data == b"" else data
 
     def send(self, send: Callable[[Connection], object]) -> LineLost | None:
         """Send something; a failure is the end of the line, because half a frame may be out."""

@@ -46,7 +46,7 @@ class Dial(Protocol):
 class FrameSink(Protocol):
     """Takes what sessions receive. Called on the session's thread: never blocks, never raises."""
 
-    def frames(self, pulse: Pulse, epoch: int, frames: list[bytes], monotonic: float) -> Sequence[Notice]:
+    def frames(self, pulse: Pulse, epoch: int, frames: Sequence[bytes], monotonic: float) -> Sequence[Notice]:
         """Data of this epoch, in wire order. Returns what concerns the session itself."""
 
     def subscribed(self, pulse: Pulse, epoch: int, topics: frozenset[Topic]) -> None:

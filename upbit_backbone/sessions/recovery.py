@@ -50,9 +50,14 @@ class Recovery:
     def opened(self, now: float) -> None:
         self._healthy_at = now + self._healthy_after
 
-    def data_came(self, now: float) -> None:
-        self._healthy_at = min(self._healthy_at, now + DATA_PROVES_SECONDS)
+    def data_came(self, now: float) -> bool:
+        """Whether this brings the proof of health nearer."""
         self._troubled_since = None
+        proven_at = now + DATA_PROVES_SECONDS
+        if self._healthy_at == inf or proven_at >= self._healthy_at:
+            return False
+        self._healthy_at = proven_at
+        return True
 
     @property
     def due(self) -> float:

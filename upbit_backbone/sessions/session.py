@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -18,7 +18,6 @@ from typing import Any, Final
 from .._concurrency import Clock, Deadline, spawn
 from ..errors import NetworkError, UpbitBackboneError, one_line
 from ..models.events import ConnectionState
-from ..models.pulse import Pulse
 from ..models.report import SessionStats
 from ..models.topic import Wish
 from . import effects as do
@@ -26,13 +25,13 @@ from . import inputs as on
 from .lifecycle import Lifecycle
 from .line_socket import LineSocket
 from .ports import AcquireConnect, Dial, Emit, FrameSink, Malformed, Probe, Refused, RunJob, SilentTopics
+from .short_way import take_in
 
 log = logging.getLogger("upbit_backbone")
 
 MAX_WAIT_SECONDS: Final = 2.0  # so that waking from the machine's sleep is noticed soon
 CLOCK_JUMP_SECONDS: Final = 2.0
 ACQUIRE_SECONDS: Final = 0.5  # the wait for permission cannot be called off, so it is short
-MAX_READS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,10 @@ class Session:
         wishes: Callable[[Session], frozenset[Wish]],
         retire: Callable[[Session], bool],
     ) -> None:
+        self.pulse: Final = lifecycle.pulse
         self._lifecycle = lifecycle
         self._with = with_
+        self._now: Final = with_.clock.monotonic
         self._wishes = wishes
         self._retire = retire
         self._commands: deque[on.Input] = deque()  # appended by anyone, taken by the thread
@@ -80,11 +81,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        return self._lifecycle.pulse.session
-
-    @property
-    def pulse(self) -> Pulse:
-        return self._lifecycle.pulse
+        return self.pulse.session
 
     @property
     def state(self) -> ConnectionState:
@@ -150,8 +147,10 @@ class Session:
             return
         self._notice_sleep()
         self._read()
-        self._take_commands()
-        self._apply(on.Tick())
+        if self._commands or self._wishes_changed:
+            self._take_commands()
+        if self._lifecycle.is_due(self._now()):
+            self._apply(on.Tick())
 
     def _wait(self) -> None:
         self._socket.wait(min(self._lifecycle.next_wake() - self._now(), MAX_WAIT_SECONDS))
@@ -178,20 +177,20 @@ class Session:
             self._apply(on.WishesChanged(self._wishes(self)))
 
     def _read(self) -> None:
-        for _ in range(MAX_READS):
-            happened = self._socket.read()
-            if happened is None:
-                return
+        happened = self._socket.read()
+        if isinstance(happened, bytes):
+            self._perform(take_in(self._lifecycle, self._with.sink, happened, self._now()))
+        elif happened is not None:
             self._apply(happened)
-            if not self._socket.has_unread:
-                return
 
     # What the lifecycle wants
 
     def _apply(self, happened: on.Input) -> None:
         self._perform(self._lifecycle.handle(happened, self._now()))
 
-    def _perform(self, effects: list[do.Effect]) -> None:
+    def _perform(self, effects: Sequence[do.Effect]) -> None:
+        if not effects:
+            return
         queue = deque(effects)
         while queue:
             effect = queue.popleft()
@@ -269,9 +268,6 @@ class Session:
 
     def _become_idle(self, _: do.BecameIdle) -> on.Input | None:
         return on.CloseRequested() if self._retire(self) else None
-
-    def _now(self) -> float:
-        return self._with.clock.monotonic()
 
     # What others may know
 

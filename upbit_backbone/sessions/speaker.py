@@ -57,10 +57,15 @@ class Speaker:
         elif self._idle_at == inf:
             self._idle_at = now + self._shared.config.idle_connection_seconds
 
-    def heard(self, now: float) -> None:
-        """Anything from the peer, in order after our message, shows that it was read without complaint."""
-        if self._shared.plan.heard(now):
+    def heard(self, now: float) -> bool:
+        """Anything from the peer, in order after our message, shows that it was read without complaint.
+
+        Whether that ended the time of trial, so that there may be more to say.
+        """
+        has_passed = self._shared.plan.heard(now)
+        if has_passed:
             self.reconsider(now)
+        return has_passed
 
     def repeat(self, now: float) -> None:
         self._shared.plan.repeat()

@@ -16,8 +16,9 @@ send. After a violation or a Close the reader ignores all further input.
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 from ..errors import MessageTooBigError, ProtocolError, one_line
 
@@ -74,6 +75,14 @@ class Close:
 
 
 FrameEvent = bytes | Ping | Pong | Close | ProtocolViolation
+
+
+_MESSAGE: Final = frozenset((bytes,))
+
+
+def only_messages(events: Sequence[FrameEvent]) -> TypeGuard[Sequence[bytes]]:
+    """Whether there are messages among these events and nothing else, as nearly always."""
+    return _MESSAGE.issuperset(map(type, events))
 
 
 class _Header(NamedTuple):

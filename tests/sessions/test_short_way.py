@@ -1,0 +1,159 @@
+"""The short way from the socket to the sink leads exactly where the long one does."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upbit_backbone.config import BackboneConfig
+from upbit_backbone.models.enums import DataType
+from upbit_backbone.models.notice import FirstFrame, Notice, StreamError, UpStatus
+from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.sessions import effects as do
+from upbit_backbone.sessions import inputs as on
+from upbit_backbone.sessions.lifecycle import Lifecycle
+from upbit_backbone.sessions.short_way import take_in
+
+TOPIC = Topic(DataType.TICKER, "KRW-BTC")
+TOPICS = frozenset({TOPIC, Topic(DataType.TRADE, "KRW-ETH")})
+MEANINGS: dict[bytes, list[Notice]] = {
+    b"first": [FirstFrame(TOPIC)],
+    b"error": [StreamError("WRONG_FORMAT", "no")],
+    b"up": [UpStatus()],
+    b"data": [],
+}
+
+
+class Sink:
+    """Knows what the messages of these tests mean and remembers them."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, list[bytes], float]] = []
+
+    def frames(self, pulse: Pulse, epoch: int, frames: Sequence[bytes], monotonic: float) -> list[Notice]:
+        self.seen.append((epoch, list(frames), monotonic))
+        return [notice for frame in frames for notice in MEANINGS[frame]]
+
+    def subscribed(self, pulse: Pulse, epoch: int, topics: frozenset[Topic]) -> None: ...
+
+    def interrupted(self, pulse: Pulse, epoch: int, topics: frozenset[Topic], reason: str) -> None: ...
+
+
+class Stage:
+    """A live session without a thread, that reads by one of the two ways."""
+
+    def __init__(self, *, by_short_way: bool) -> None:
+        self._by_short_way = by_short_way
+        self.sink = Sink()
+        self.effects: list[do.Effect] = []
+        self.lifecycle = Lifecycle(
+            "session-1",
+            BackboneConfig(stall_probe_seconds=5.0),
+            random=lambda: 0.5,
+            wall=lambda: datetime(2026, 11, 22, tzinfo=UTC),
+            next_epoch=itertools.count(1).__next__,
+        )
+        self.handle(on.WishesChanged(frozenset(map(Wish, TOPICS))), 100.0)
+        self.handle(on.Opened(), 100.0)
+
+    def handle(self, happened: on.Input, now: float) -> None:
+        self._perform(self.lifecycle.handle(happened, now), now)
+
+    def read(self, data: bytes, now: float) -> None:
+        if self._by_short_way:
+            self._perform(take_in(self.lifecycle, self.sink, data, now), now)
+        else:
+            self.handle(on.Received(data), now)
+
+    def _perform(self, effects: Sequence[do.Effect], now: float) -> None:
+        for effect in effects:
+            if isinstance(effect, do.Deliver):
+                notices = self.sink.frames(self.lifecycle.pulse, effect.epoch, effect.frames, now)
+                self.handle(on.Noticed(effect.epoch, len(effect.frames), notices), now)
+            else:
+                self.effects.append(effect)
+
+    def __repr__(self) -> str:
+        lifecycle, record, pulse = self.lifecycle, self.lifecycle.record, self.lifecycle.pulse
+        numbers = record.messages, record.bytes, record.last_data_at, record.last_error, record.messages_sent
+        signs = pulse.epoch, pulse.connected, pulse.heard_at, pulse.suspect, pulse.mute
+        return f"{record.state} {numbers} {signs} due {lifecycle.next_wake()} {self.sink.seen} {self.effects}"
+
+
+def whole(opcode: int, payload: bytes) -> bytes:
+    return bytes((0x80 | opcode, len(payload))) + payload
+
+
+messages = st.sampled_from(sorted(MEANINGS)).map(lambda payload: whole(2, payload))
+fragmented = st.sampled_from(sorted(MEANINGS)).map(
+    lambda payload: bytes((0x02, 2)) + payload[:2] + whole(0, payload[2:])
+)
+controls = st.sampled_from([whole(9, b"ping"), whole(0xA, b"1"), whole(8, (1000).to_bytes(2, "big")), b"\xff\xff"])
+wires = st.lists(st.one_of(messages, messages, messages, fragmented, controls), max_size=12).map(b"".join)
+steps = st.tuples(st.floats(0.0, 20.0), st.booleans())
+
+
+def cut_up(wire: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(wire) + 1) for place in places), len(wire)]
+    return [wire[start:end] for start, end in itertools.pairwise(edges) if end > start]
+
+
+def test_suspects_that_were_left_out_get_their_turn_as_soon_as_the_others_have_passed() -> None:
+    stage = Stage(by_short_way=True)
+    stage.read(whole(2, b"error") + whole(8, (1000).to_bytes(2, "big")), 100.1)
+    stage.handle(on.Tick(), stage.lifecycle.next_wake())
+    stage.handle(on.Opened(), 101.0)
+    assert stage.lifecycle.held_back
+
+    stage.lifecycle.next_wake()
+    stage.read(whole(2, b"data"), 104.0)
+
+    assert stage.lifecycle.next_wake() < 105.0
+    stage.handle(on.Tick(), stage.lifecycle.next_wake())
+    assert not stage.lifecycle.held_back
+
+
+@given(wires, st.lists(st.integers(0, 200), max_size=6), st.data())
+def test_whatever_is_read_and_however_it_is_cut_both_ways_lead_to_the_same(
+    wire: bytes, places: list[int], data: Any
+) -> None:
+    short, long = Stage(by_short_way=True), Stage(by_short_way=False)
+    now = 100.0
+    for piece in cut_up(wire, places):
+        seconds, is_proven_silent = data.draw(steps)
+        now += seconds
+        for stage in (short, long):
+            if is_proven_silent:
+                stage.handle(on.ProbeAnswered(stage.lifecycle.pulse.epoch, frozenset({TOPIC}), True, True), now)
+            if stage.lifecycle.is_due(now):
+                stage.handle(on.Tick(), now)
+            stage.read(piece, now)
+        assert repr(short) == repr(long)
+
+
+def test_a_read_of_nothing_but_data_asks_nothing_of_the_session() -> None:
+    stage = Stage(by_short_way=True)
+    stage.read(whole(2, b"first"), 100.5)
+    before = len(stage.effects)
+
+    stage.read(whole(2, b"data") * 3, 101.0)
+
+    assert stage.sink.seen[-1] == (1, [b"data"] * 3, 101.0)
+    assert len(stage.effects) == before
+    assert stage.lifecycle.record.last_data_at == 101.0
+
+
+def test_data_that_brings_the_proof_of_health_nearer_moves_the_next_wake_up() -> None:
+    stage = Stage(by_short_way=True)
+    before = stage.lifecycle.next_wake()
+
+    stage.read(whole(2, b"data"), 100.5)
+    stage.handle(on.Tick(), before)
+
+    assert stage.lifecycle.next_wake() <= 100.5 + 10.0
