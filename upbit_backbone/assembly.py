@@ -120,6 +120,7 @@ class Assembly:
         return RateLimiter(
             urlsplit(self.config.rest_url).netloc,
             self.config.rest_requests_per_second,
+            connects_per_second=self.config.connects_per_second,
             clock=self.clock,
             emit=self.emit,
             between_processes=self.config.share_limits_between_processes,

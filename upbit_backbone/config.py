@@ -59,6 +59,7 @@ class BackboneConfig:
     markets_max_age_seconds: float = 300.0
 
     # Sessions
+    connects_per_second: float = 5.0  # WebSocket handshakes of this IP (docs: rate-limits)
     websocket_format: str = "SIMPLE"
     ping_interval_seconds: float = 5.0  # Upbit drops idle sockets after 60 s (measured) to 120 s (documented)
     pong_timeout_seconds: float = 5.0

@@ -1,4 +1,4 @@
-"""Opening, closing and reconnecting, many times: threads, descriptors and memory come back to where they were."""
+"""Opening and closing, many times: threads, descriptors and memory come back to where they were."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from lives import Run
 
 from upbit_backbone.simulator import FakeUpbit
 
+WARMING_UP = 40
 CYCLES = 200
-RECONNECTS = 15  # five a second are allowed; a thousand of them pass in simulated time elsewhere
 GROWTH_KIB = 2 * 1024
 
 MEASURE = """
@@ -43,56 +43,26 @@ def ask(child_says: str, run: Run, script: str) -> list[int]:
 
 @pytest.mark.slow
 def test_two_hundred_lives_leave_nothing_behind(run: Run, upbit: FakeUpbit) -> None:
-    """One ticker each, one in twenty with a stream."""
-    upbit.set_options(rest_limit=100_000)
+    """A question, and a stream that is connected and has spoken, in each of them."""
+    upbit.set_options(rest_limit=100_000, connect_limit=100_000)
+    before = upbit.counters().get("handshake", 0)
     script = f"""
     market.close()
-    def live(number):
-        with MarketDataBackbone(rest_requests_per_second=1000) as market:
+    def live():
+        with MarketDataBackbone(rest_requests_per_second=1000, connects_per_second=1000) as market:
             market.get_ticker("KRW-BTC", strategy=DataStrategy.REST_ONLY)
-            if number % 20 == 0:
-                market.subscribe("KRW-BTC", "trade").get(timeout=10)
-    for number in range(40):
-        live(number)
+            market.subscribe("KRW-BTC", "ticker").get(timeout=10)
+    for _ in range({WARMING_UP}):
+        live()
     threads, descriptors, before = measure()
-    for number in range({CYCLES}):
-        live(number)
+    for _ in range({CYCLES}):
+        live()
     after = settled(threads, descriptors)
     say("MEASURED", after[0] - threads, after[1] - descriptors, after[2] - before)
     """
     threads, descriptors, kib = ask("MEASURED", run, script)
-    upbit.set_options(rest_limit=10)
-    assert threads <= 0, "an idle worker may have gone home"
-    assert descriptors <= 0
-    assert kib <= GROWTH_KIB
-
-
-@pytest.mark.slow
-def test_many_reconnects_leave_nothing_behind(run: Run) -> None:
-    script = f"""
-    import logging
-    logging.getLogger("upbit_backbone").setLevel(logging.ERROR)  # it would tell of each break
-    market = MarketDataBackbone(reconnect_cap_seconds=0.01)
-    trades = market.subscribe("KRW-BTC", "ticker")
-    parts = market._parts
-    def epoch():
-        return max(session.epoch for session in market.health().sessions)
-    def reconnect():
-        before = epoch()
-        parts.sessions.reconnect()
-        while epoch() == before:
-            time.sleep(0.002)
-        trades.get(timeout=10)
-    trades.get(timeout=10)
-    for _ in range(5):
-        reconnect()
-    threads, descriptors, before = measure()
-    for _ in range({RECONNECTS}):
-        reconnect()
-    after = settled(threads, descriptors)
-    say("MEASURED", after[0] - threads, after[1] - descriptors, after[2] - before)
-    """
-    threads, descriptors, kib = ask("MEASURED", run, script)
+    assert upbit.counters().get("handshake", 0) - before == WARMING_UP + CYCLES
+    upbit.set_options(rest_limit=10, connect_limit=5)
     assert threads <= 0, "an idle worker may have gone home"
     assert descriptors <= 0
     assert kib <= GROWTH_KIB

@@ -242,6 +242,16 @@ def test_closing_calls_off_its_own_waiters_only(make: Make) -> None:
     assert isinstance(outcomes["theirs"], float)
 
 
+def test_connects_have_a_rate_of_their_own_and_the_most_careful_decides_there_too(make: Make) -> None:
+    connect = RateGroup.WEBSOCKET_CONNECT
+    brisk = make(10.0, connects_per_second=50.0)
+    assert (brisk.look(connect).available, brisk.look(TICKER).available) == (50, 10)
+    usual = make(10.0)
+    assert brisk.look(connect).available == 5
+    usual.close()
+    assert (brisk.look(connect).available, brisk.look(TICKER).available) == (50, 10)
+
+
 def test_the_most_careful_backbone_sets_the_rate_as_long_as_it_lives(make: Make) -> None:
     brisk, careful = make(10.0), make(2.0)
     assert brisk.look(TICKER).per_second == 2.0

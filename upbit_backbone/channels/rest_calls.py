@@ -99,14 +99,18 @@ class CallDesk(Generic[Model]):
         return list(items)  # one for each, so that nobody's sorting is another's surprise
 
     def _start(self, job: CallJob[Model]) -> None:
-        job.future.add_done_callback(lambda _: self._landed(job))
+        # By its call, not by itself: a future that held its own job would keep the answer until the next full
+        # garbage collection.
+        call = job.call
+        job.future.add_done_callback(lambda done: self._landed(call, done))
         try:
             self._lane.submit(job)
         except Exception as error:
             job.future.set_exception(error)
             raise
 
-    def _landed(self, job: CallJob[Model]) -> None:
+    def _landed(self, call: RestCall, future: Future[list[Model]]) -> None:
         with self._lock:
-            if self._under_way.get(job.call) is job:
-                del self._under_way[job.call]
+            job = self._under_way.get(call)
+            if job is not None and job.future is future:
+                del self._under_way[call]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -212,7 +213,9 @@ class ListDesk(Generic[Model]):
         return not (is_fresh_wanted and job.is_sealed)
 
     def _start(self, job: ListJob[Model]) -> None:
-        job.future.add_done_callback(lambda _: self._landed(job))
+        # A future that held its own job would keep the answer until the next full garbage collection.
+        known = weakref.ref(job)
+        job.future.add_done_callback(lambda _: self._landed(known()))
         try:
             self._lane.submit(job)
         except UpbitBackboneError as error:
@@ -246,7 +249,9 @@ class ListDesk(Generic[Model]):
         if self._open is job:
             self._open = None
 
-    def _landed(self, job: ListJob[Model]) -> None:
+    def _landed(self, job: ListJob[Model] | None) -> None:
+        if job is None:
+            return  # nobody waits for it, and no table holds it
         with self._lists:
             self._close(job)
             self._away.discard(job)

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import itertools
 import threading
-import weakref
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline, ForkGuard
 from ..errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
 from ..models.enums import Priority, RateGroup
 from .ban import Ban
+from .rates import Rates, Users
 from .turns import TurnQueue, Waiter
 from .window import Slot, Window
-
-CONNECTS_PER_SECOND: Final = 5.0  # docs: rate-limits, websocket-connect
 
 
 class GateView(NamedTuple):
@@ -45,47 +43,44 @@ class HostGate:
         self._windows: dict[RateGroup, Window] = {}
         self._queues: dict[RateGroup, TurnQueue] = {}
         self._ban = ban or Ban()
-        # Weakly, so that a backbone nobody closed counts only as long as it lives.
-        self._rates: weakref.WeakKeyDictionary[object, float] = weakref.WeakKeyDictionary()
+        self._users = Users()
         self._numbers = itertools.count()
         self.bans = 0
         self.granted: dict[RateGroup, int] = {}
 
     # --- who uses the gate ---------------------------------------------------------------------------------
 
-    def enter(self, user: object, per_second: float) -> None:
+    def enter(self, user: object, rates: Rates) -> None:
         with self._lock:
-            self._rates[user] = per_second
-            self._apply_rate()
+            self._users.enter(user, rates)
+            self._apply_rates()
 
     def leave(self, user: object) -> None:
         if self._guard.is_foreign:
             return
         with self._lock:
-            self._rates.pop(user, None)
-            self._apply_rate()
+            self._users.leave(user)
+            self._apply_rates()
             waiters = [waiter for queue in self._queues.values() for waiter in queue]
         for waiter in waiters:
             waiter.bell.set()
 
     def users(self) -> list[object]:
         with self._lock:
-            return list(self._rates)
+            return self._users.all()
 
-    def _apply_rate(self) -> None:
-        """The most careful user decides: the budget is one and the same for all of them."""
-        if self._rates:
-            rate = min(self._rates.values())
-            for group, window in self._windows.items():
-                if group is not RateGroup.WEBSOCKET_CONNECT and window.per_second != rate:
-                    window.set_rate(rate)
+    def _apply_rates(self) -> None:
+        if not self._users:
+            return  # as they were, until somebody comes
+        for group, window in self._windows.items():
+            rate = self._users.rate(group)
+            if window.per_second != rate:
+                window.set_rate(rate)
 
     def _window(self, group: RateGroup) -> Window:
         window = self._windows.get(group)
         if window is None:
-            is_connect = group is RateGroup.WEBSOCKET_CONNECT
-            rate = CONNECTS_PER_SECOND if is_connect else min(self._rates.values(), default=10.0)
-            window = self._windows[group] = Window(rate)
+            window = self._windows[group] = Window(self._users.rate(group))
             self._queues[group] = TurnQueue()
         return window
 
@@ -305,7 +300,7 @@ class HostGate:
         """Nobody uses it, and forgetting it would forget nothing."""
         with self._lock:
             now = self._clock.monotonic()
-            is_used = self._rates or any(window.available(now) < window.limit for window in self._windows.values())
+            is_used = self._users or any(window.available(now) < window.limit for window in self._windows.values())
             return not is_used and self._ban.is_proven_over
 
     def for_child(self) -> HostGate:

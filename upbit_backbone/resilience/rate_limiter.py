@@ -21,6 +21,7 @@ from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
 from .host_gate import GateView, HostGate
+from .rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND, Rates
 from .shared_claims import SharedClaims
 from .shared_count import FileCount
 from .window import Slot
@@ -82,8 +83,9 @@ class RateLimiter:
     def __init__(
         self,
         host: str,
-        per_second: float = 10.0,
+        per_second: float = REQUESTS_PER_SECOND,
         *,
+        connects_per_second: float = CONNECTS_PER_SECOND,
         clock: Clock = SYSTEM_CLOCK,
         emit: Callable[[Event], object] | None = None,
         between_processes: bool = False,
@@ -93,7 +95,7 @@ class RateLimiter:
         self._is_closed = False
         self._shared = SharedClaims(FileCount(host, clock)) if between_processes else None
         self._gate = _gate_of(host, clock)
-        self._gate.enter(self, per_second)
+        self._gate.enter(self, Rates(per_second, connects_per_second))
 
     def permit(
         self, group: RateGroup, priority: Priority, deadline: Deadline, stop: threading.Event | None = None

@@ -92,6 +92,10 @@ class WebSocketTransport:
             if guarded.failure is not None:
                 raise guarded.failure from guarded.failure.__cause__
             raise ProtocolError(f"{patience.what}: handshake answer not acceptable: {one_line(theirs)}") from theirs
+        finally:
+            # The client and its buffer hold each other, and with them our socket and its TLS state, for as long as
+            # the garbage collector takes.
+            del client.frame_buffer
         return WebSocketConnection(sock, self._host, guarded.headers, guarded.early)
 
     def __repr__(self) -> str:
