@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import sin
+from random import Random
 
 import pytest
 from hypothesis import settings
@@ -19,8 +22,15 @@ def busiest_second(arrivals: list[float]) -> int:
     return max((bisect_left(arrivals, at + 1.0) - index for index, at in enumerate(arrivals)), default=0)
 
 
-def send_whenever_allowed(window: Window, seconds: float, latency: float, now: float = 1000.0) -> list[float]:
-    """One greedy client without any delay of its own; arrival half-way, answer after `latency`."""
+Ways = Callable[[float], tuple[float, float]]
+
+
+def symmetrical(latency: float) -> Ways:
+    return lambda now: (latency / 2, latency / 2)
+
+
+def send_whenever_allowed(window: Window, seconds: float, ways: Ways, now: float = 1000.0) -> list[float]:
+    """One greedy client without any delay of its own; `ways(now)` is how long a request is under way there and back."""
     arrivals: list[float] = []
     answers: list[tuple[float, Slot]] = []
     end = now + seconds
@@ -31,17 +41,44 @@ def send_whenever_allowed(window: Window, seconds: float, latency: float, now: f
         while window.available(now):
             slot = window.take(now)
             window.sent(slot, now)
-            arrivals.append(now + latency / 2)
-            answers.append((now + latency, slot))
+            there, back = ways(now)
+            arrivals.append(now + there)
+            answers.append((now + there + back, slot))
         now = min([at for at, _ in answers] + [max(window.next_change(now), now + 0.001)])
     return arrivals
 
 
-@pytest.mark.parametrize(("latency", "least"), [(0.0, 9.7), (0.005, 9.7), (0.05, 9.4), (0.15, 9.0), (1.5, 5.0)])
+@pytest.mark.parametrize(("latency", "least"), [(0.0, 9.7), (0.005, 9.7), (0.05, 9.5), (0.15, 9.2), (1.5, 6.0)])
 def test_a_greedy_client_gets_nine_a_second_and_never_eleven(latency: float, least: float) -> None:
-    arrivals = send_whenever_allowed(Window(10.0), 60.0, latency)
+    arrivals = send_whenever_allowed(Window(10.0), 60.0, symmetrical(latency))
     assert busiest_second(arrivals) <= 10
     assert len(arrivals) / 60.0 >= least
+
+
+@pytest.mark.parametrize(
+    ("ways", "least"),
+    [
+        (lambda now: (0.1, 0.0), 9.4),
+        (lambda now: (0.0, 0.1), 9.4),
+        (lambda now: (0.15, 0.15) if now % 20 < 10 else (0.05, 0.05), 8.8),
+        (lambda now: (0.1 + 0.05 * sin(now / 3), 0.1 - 0.05 * sin(now / 3)), 9.0),
+    ],
+    ids=["all of it there", "all of it back", "suddenly a third", "swinging"],
+)
+def test_wherever_and_however_long_the_way_no_second_is_overfull(ways: Ways, least: float) -> None:
+    arrivals = send_whenever_allowed(Window(10.0), 120.0, ways)
+    assert busiest_second(arrivals) <= 10
+    assert len(arrivals) / 120.0 >= least
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("spread", [0.01, 0.1, 0.4])
+def test_jitter_costs_turns_but_fills_no_second_beyond_ten(seed: int, spread: float) -> None:
+    chance = Random(seed)
+    arrivals = send_whenever_allowed(
+        Window(10.0), 60.0, lambda now: (0.05 + chance.random() * spread, 0.05 + chance.random() * spread)
+    )
+    assert busiest_second(arrivals) <= 10
 
 
 def use_up(window: Window, now: float) -> list[Slot]:
@@ -76,7 +113,7 @@ def test_a_server_that_pauses_does_not_wake_up_to_a_crowd() -> None:
     ("rate", "seconds", "most"), [(0.5, 10.0, 5), (1.0, 10.0, 10), (3.0, 10.0, 30), (9.5, 10.0, 95)]
 )
 def test_other_rates_hold_as_well(rate: float, seconds: float, most: int) -> None:
-    arrivals = send_whenever_allowed(Window(rate), seconds, 0.01)
+    arrivals = send_whenever_allowed(Window(rate), seconds, symmetrical(0.01))
     assert most * 0.85 <= len(arrivals) <= most + max(1, int(rate))
     assert busiest_second(arrivals) <= max(1, round(rate + 0.5))
 

@@ -13,11 +13,12 @@ from typing import Final
 SECOND: Final = 1.0
 CLOCK_MARGIN_SECONDS: Final = 0.02  # two clocks, rounding, the server's own scheduling
 HELD_SECONDS: Final = 30.0  # a slot that nobody settles (a dead thread) comes back after this
-# No answer is quicker than the way there and back, so part of it may be taken off. Only half of the quickest, and only
-# of enough of them, because nobody knows which of the ways is the longer.
+# What leaves now has a way to go as well, and no answer is quicker than the way there and back, wherever the longer
+# part of it lies: so the quickest of enough of them may be taken off. Only two thirds of it, because the way may become
+# shorter than any before (by two thirds at once) just when a full second of requests is under way.
 SAMPLES: Final = 64
 ENOUGH_SAMPLES: Final = 16
-KNOWN_PART_OF_THE_WAY: Final = 0.5
+KNOWN_PART_OF_THE_WAY: Final = 2 / 3
 
 # After a 429 the group is stopped, each time twice as long, and allowed half as much; both heal step by step.
 FIRST_PENALTY_SECONDS: Final = 1.0
@@ -28,11 +29,12 @@ HEALING_SECONDS: Final = 5.0
 class Slot:
     """The right to send one request. `free_at` is when it stops counting; `sent_at` is None until it left."""
 
-    __slots__ = ("free_at", "held_since", "is_settled", "sent_at")
+    __slots__ = ("answered_at", "free_at", "held_since", "is_settled", "sent_at")
 
     def __init__(self, now: float) -> None:
         self.held_since = now
         self.sent_at: float | None = None
+        self.answered_at: float | None = None
         self.is_settled = False
         self.free_at = now + HELD_SECONDS
 
@@ -85,11 +87,19 @@ class Window:
             slot.free_at = by + self.span
 
     def answered(self, slot: Slot, now: float) -> None:
-        """An answer came, so the request had arrived before."""
-        if slot.sent_at is not None:
-            self._ways.append(now - slot.sent_at)
-            known = min(self._ways) * KNOWN_PART_OF_THE_WAY if len(self._ways) >= ENOUGH_SAMPLES else 0.0
-            self.arrived(slot, max(slot.sent_at, now - known))
+        """An answer came, so the request had arrived before. What it teaches about the way holds for all."""
+        if slot.sent_at is None:
+            return
+        slot.answered_at = now
+        self._ways.append(now - slot.sent_at)
+        known = self._known_way()
+        for each in self._slots:
+            if each.sent_at is not None and each.answered_at is not None:
+                self.arrived(each, max(each.sent_at, each.answered_at - known))
+
+    def _known_way(self) -> float:
+        """Seconds that the ways of any two requests have in common."""
+        return min(self._ways) * KNOWN_PART_OF_THE_WAY if len(self._ways) >= ENOUGH_SAMPLES else 0.0
 
     def finished(self, slot: Slot, now: float) -> None:
         """The request is over, one way or the other: without an answer it may have arrived just now; not sent, it is
