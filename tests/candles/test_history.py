@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from upbit_backbone._concurrency import Deadline
+from upbit_backbone.candles.download import Pace
 from upbit_backbone.candles.history import CandleHistory
 from upbit_backbone.errors import (
     ClosedError,
@@ -93,15 +95,52 @@ def test_without_bounds_one_page_comes(dense: Bench) -> None:
 def test_ten_thousand_come_exactly_in_as_many_requests_as_needed(dense: Bench) -> None:
     rows = dense.get(SYMBOL, "1m", count=10_000)
     assert rows == dense.exchange.candles(MINUTE)[-10_000:]
-    assert dense.requests <= 51
+    assert dense.requests == 50
 
 
 @pytest.mark.parametrize("keep", [9, 7, 5, 2, 1])
-def test_holes_cost_few_requests_more_and_no_row(keep: int) -> None:
+def test_holes_cost_neither_request_nor_row_where_answers_are_quick(keep: int) -> None:
     with bench(holes(10_000 * 11 // keep, keep)) as sparse:
         rows = sparse.get(SYMBOL, "1m", count=10_000)
         assert rows == sparse.exchange.candles(MINUTE)[-10_000:]
-        assert sparse.requests <= 56
+        assert sparse.requests == 50
+
+
+@pytest.mark.parametrize(("keep", "most"), [(10, 20), (9, 24), (2, 24)])
+def test_where_answers_are_slow_pages_are_under_way_together_for_few_requests_more(keep: int, most: int) -> None:
+    with bench(minutes(4_400) if keep == 10 else holes(4_000 * 11 // keep, keep)) as slow:
+        slow.exchange.latency = 0.2
+        began = time.monotonic()
+        rows = slow.get(SYMBOL, "1m", count=4_000)
+        took = time.monotonic() - began
+        assert rows == slow.exchange.candles(MINUTE)[-4_000:]
+        assert slow.requests <= most
+        assert took < 0.8 * slow.requests * slow.exchange.latency
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pages", "sparse", "dense"),
+    [
+        (0.01, 50, 1, 1),
+        (0.09, 50, 1, 1),
+        (0.105, 50, 1, 2),  # one request too many would cost more than waiting for each page
+        (0.105, 500, 2, 2),
+        (0.2, 50, 2, 2),
+        (0.3, 50, 3, 3),
+        (0.2, 3, 1, 2),
+        (5.0, 50, 4, 4),
+        (0.2, 0, 1, 1),
+    ],
+)
+def test_as_many_pages_go_together_as_use_the_rate_and_no_more(
+    seconds: float, pages: int, sparse: int, dense: int
+) -> None:
+    pace = Pace()
+    assert pace.walks(pages, is_dense=False) == 1  # nothing is known yet
+    for _ in range(5):
+        pace.learn(seconds)
+    assert pace.walks(pages, is_dense=False) == sparse
+    assert pace.walks(pages, is_dense=True) == dense
 
 
 def test_the_same_chart_again_costs_one_request_at_most(dense: Bench) -> None:

@@ -25,10 +25,12 @@ from .paging import Area, Page
 from .ranges import ResumePoint
 
 PARALLEL_PAGES: Final = 4  # ten requests a second stay possible up to 400 ms round trip
-# Page after page costs no request too many, and uses the rate if a page takes no longer than this.
-SECONDS_PER_TURN: Final = 0.11
+SECONDS_PER_TURN: Final = 0.1  # Upbit's rate: ten a second
+# Page after page is the only way that costs no request too many, and one too many may cost a whole second: after a
+# burst of ten the next turn is that far away. So a sparse stretch is split only to save more than this.
+SPLIT_SECONDS: Final = 0.5
 PACE_PAGES: Final = 3  # the first pages also pay for connecting
-PACE_FORGETS: Final = 1.02
+PACE_FORGETS: Final = 1.002  # slowly, because what is measured includes waiting for a turn
 PAGE_SECONDS: Final = 10.0  # no single page may eat the whole download's time
 PAGE_ATTEMPTS: Final = 4
 FIRST_RETRY_SECONDS: Final = 0.25
@@ -77,12 +79,12 @@ class Pace:
         self._fastest = min(seconds, self._fastest * PACE_FORGETS)
         self._pages += 1
 
-    @property
-    def walks(self) -> int:
-        """At how many places a sparse stretch must be walked to use the rate; 1 until that is known."""
-        if self._pages < PACE_PAGES:
+    def walks(self, pages: float, *, is_dense: bool) -> int:
+        """How many of so many `pages` must be under way at once to use the rate; 1 until that is known."""
+        if self._pages < PACE_PAGES or pages <= 0:
             return 1
-        return min(PARALLEL_PAGES, math.ceil(self._fastest / SECONDS_PER_TURN))
+        seconds = pages * SECONDS_PER_TURN + (0.0 if is_dense else SPLIT_SECONDS)
+        return min(PARALLEL_PAGES, math.ceil(pages * self._fastest / seconds))
 
 
 class Download:
@@ -164,10 +166,11 @@ class Download:
             retry = heapq.heappop(self._retries)
             self._submit(retry.area, retry.page, retry.attempt)
         for place, area in enumerate(self._active):
+            walks = self._pace.walks(area.pages_left, is_dense=area.is_dense)
             # What is to come out first goes first; looking ahead only fills turns that would be lost.
-            most = PARALLEL_PAGES if place == 0 else self._pace.walks
+            most = PARALLEL_PAGES if place == 0 else walks
             while len(self._under_way) + len(self._retries) < most:
-                page = area.next_page(self._pace.walks)
+                page = area.next_page(walks)
                 if page is None:
                     break
                 area.asked(page)

@@ -175,6 +175,18 @@ class Area:
                 yield part
 
     @property
+    def is_dense(self) -> bool:
+        """Whether the pages' ends can be told in advance, as far as known."""
+        return self._density >= DENSE
+
+    @property
+    def pages_left(self) -> float:
+        """About how many pages what is not certain yet will take."""
+        if self._wanted is not None:
+            return (self._wanted - self.rows) / PAGE_ROWS
+        return self._timeframe.periods(self.low, min(self.certain_from, self._brim)) * self._density / PAGE_ROWS
+
+    @property
     def _is_long(self) -> bool:
         """Whether it pays to wait for the first answer before guessing where others end."""
         rows = self._timeframe.periods(self.low, self._brim) if self._wanted is None else self._wanted
@@ -204,8 +216,8 @@ class Area:
     def next_page(self, walks: int = 2) -> Page | None:
         """The most useful request that is not under way yet, or None where waiting is better.
 
-        A long stretch is walked at `walks` places at once, as many as it takes to use the rate and no more, because
-        each further one wastes half a page where the two meet.
+        A long stretch is asked for at `walks` places at once, as many as it takes to use the rate and no more: where it
+        is sparse, each further one wastes half a page where two meet; where it is dense, each hole wastes a row.
         """
         if self.is_complete:
             return None
@@ -217,7 +229,7 @@ class Area:
         is_too_soon = self._is_long and len(self._asked) >= (walks if self._has_learned else 1)
         if not guesses or is_too_soon:
             return None
-        if self._density >= DENSE:
+        if self.is_dense:
             return self._page(guesses[0].high, guesses[0])
         return self._split(guesses)
 
@@ -265,7 +277,7 @@ class Area:
         return max(self.low, self._back(high, page.count))
 
     def _back(self, moment: datetime, rows: float) -> datetime:
-        periods = rows if self._density >= DENSE else rows / self._density
+        periods = rows if self.is_dense else rows / self._density
         return self._timeframe.shift(moment, -max(1, int(periods)))
 
     def __repr__(self) -> str:
