@@ -97,6 +97,9 @@ class HostGate:
         """A slot for one request; RateLimitError (surely too late), BannedError, RequestTimeoutError, ClosedError."""
         self._guard.check()
         with self._lock:
+            slot = None if claim is not None else self._free_slot(group)
+            if slot is not None:
+                return slot
             waiter = self._enqueue(group, priority, deadline)
         try:
             while True:
@@ -117,6 +120,19 @@ class HostGate:
             now = self._clock.monotonic()
             self._refuse_if_banned(now)
             self._refuse_if_too_late(self._window(group), group, ahead, now, deadline)
+
+    def _free_slot(self, group: RateGroup) -> Slot | None:
+        """The usual case, without a waiter: nobody waits and there is room."""
+        now = self._clock.monotonic()
+        window = self._window(group)
+        if self._queues[group].first() is not None or not (self._ban.admits(now) and window.available(now)):
+            return None
+        return self._take(group, window, now)
+
+    def _take(self, group: RateGroup, window: Window, now: float) -> Slot:
+        self._ban = self._ban.sending(now)
+        self.granted[group] = self.granted.get(group, 0) + 1
+        return window.take(now)
 
     def _enqueue(self, group: RateGroup, priority: Priority, deadline: Deadline) -> Waiter:
         now = self._clock.monotonic()
@@ -167,9 +183,7 @@ class HostGate:
         window, queue = self._windows[group], self._queues[group]
         while (waiter := queue.first()) is not None and self._ban.admits(now) and window.available(now):
             queue.leave_first()
-            self._ban = self._ban.sending(now)
-            waiter.slot = window.take(now)
-            self.granted[group] = self.granted.get(group, 0) + 1
+            waiter.slot = self._take(group, window, now)
             waiter.bell.set()
         if waiter is not None and waiter is not asking:
             waiter.bell.set()

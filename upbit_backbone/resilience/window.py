@@ -47,6 +47,7 @@ class Window:
 
     def __init__(self, per_second: float) -> None:
         self._slots: list[Slot] = []
+        self._first_end = float("inf")  # no slot ends before
         self._ways: deque[float] = deque(maxlen=SAMPLES)
         self._ceiling = 0
         self._paused_until = 0.0
@@ -74,6 +75,7 @@ class Window:
         """A slot; the caller has looked at `available`."""
         slot = Slot(now)
         self._slots.append(slot)
+        self._first_end = min(self._first_end, slot.free_at)
         return slot
 
     def sent(self, slot: Slot, now: float) -> None:
@@ -85,6 +87,7 @@ class Window:
         if slot.sent_at is not None:
             slot.is_settled = True
             slot.free_at = by + self.span
+            self._first_end = min(self._first_end, slot.free_at)
 
     def answered(self, slot: Slot, now: float) -> None:
         """An answer came, so the request had arrived before. What it teaches about the way holds for all."""
@@ -175,8 +178,9 @@ class Window:
         return self._ceiling
 
     def _forget(self, now: float) -> None:
-        if self._slots and min(slot.free_at for slot in self._slots) <= now:
+        if self._first_end <= now:
             self._slots = [slot for slot in self._slots if slot.free_at > now]
+            self._first_end = min((slot.free_at for slot in self._slots), default=float("inf"))
 
     def _heal(self, now: float) -> None:
         """One step back to normal for each quiet stretch, longer the more often there was trouble."""

@@ -76,16 +76,18 @@ class Observer:
         self._promote_after = promote_after
         self._clock = clock
 
-    def situation(self, request: DataRequest) -> Situation:
+    def situation(self, request: DataRequest, **known: Any) -> Situation:
+        """The facts about `request`, besides those that are `known` already (fields of Situation)."""
         topic = stream_of(request)
         pulse = None if topic is None else self._streams.pulse(topic)
-        rest_text = self._why_rest_is_closed(GROUP_OF_KIND[request.kind])
-        stream_text = self._why_stream_is_closed(pulse)
+        banned_for = self._limiter.banned_for()
+        rest_text = self._why_rest_is_closed(GROUP_OF_KIND[request.kind], banned_for)
+        stream_text = self._why_stream_is_closed(pulse, banned_for)
         facts: dict[str, Any] = {} if topic is None else self._live(topic, pulse)
         return Situation(
             **facts,
             is_streamed=pulse is not None,
-            is_banned=self._limiter.banned_for() > 0,
+            is_banned=banned_for > 0,
             rest_is_open=rest_text is None,
             rest_text=rest_text or "REST is open",
             stream_is_open=stream_text is None,
@@ -93,6 +95,7 @@ class Observer:
             cache_age=self._cache_age(request),
             cache_limit=self._markets_max_age if request.kind is RequestKind.MARKETS else self._rest_max_age,
             promote_after=self._promote_after,
+            **known,
         )
 
     def refusal(self, request: DataRequest) -> UpbitBackboneError | None:
@@ -131,14 +134,13 @@ class Observer:
             return self._directory.age()
         return self._rest.cache.age_of(cache_key(request)) if can_stream(request) else None
 
-    def _why_rest_is_closed(self, group: RateGroup) -> str | None:
-        banned_for = self._limiter.banned_for()
+    def _why_rest_is_closed(self, group: RateGroup, banned_for: float) -> str | None:
         if banned_for:
             return f"Upbit blocks this IP for {banned_for:.0f} s more"
         refusal = self._rest.refusal(group)
         return None if refusal is None else f"the breaker of REST group {group.value} is open"
 
-    def _why_stream_is_closed(self, pulse: Pulse | None) -> str | None:
+    def _why_stream_is_closed(self, pulse: Pulse | None, banned_for: float) -> str | None:
         """Of the session that streams the topic in question; where none does, of any that could."""
         states = self._streams.states()
         if pulse is not None and pulse.session in states:
@@ -149,7 +151,6 @@ class Observer:
             return "connecting failed too often lately"
         if ConnectionState.WAITING in states.values():
             return "the stream waits for its next attempt to connect"
-        banned_for = self._limiter.banned_for()
         return f"Upbit blocks this IP for {banned_for:.0f} s more" if banned_for else None
 
     def __repr__(self) -> str:

@@ -24,13 +24,14 @@ from ..models.request import ChannelDecision, DataRequest
 from ..models.topic import Topic
 from ..monitoring.metrics import Metrics
 from .demand import Demand
-from .performance import is_poor
+from .performance import GOOD_P95_SECONDS, is_poor
 from .policy import Situation, can_stream, decide, is_cut_off
 from .promotion import Promotions
 
 log = logging.getLogger("upbit_backbone.routing")
 
-JUDGE_EVERY_SECONDS = 0.5
+# A verdict sorts a thousand samples: often while there is a sign of trouble, else now and then.
+JUDGE_EVERY_SECONDS, JUDGE_CALMLY_SECONDS = 0.5, 5.0
 
 # While a second channel could still answer, the first one may use this much of the time that is left.
 FIRST_CHANNEL_SHARE = {Channel.REST: 0.6, Channel.WEBSOCKET: 0.5, Channel.LIVE: 1.0, Channel.CACHE: 1.0}
@@ -56,13 +57,19 @@ def is_mere_silence(channel: Channel, error: UpbitBackboneError) -> bool:
     )
 
 
+class Observe(Protocol):
+    """States the facts about a request; `known` are fields of the Situation that the router knows itself."""
+
+    def __call__(self, request: DataRequest, **known: Any) -> Situation: ...
+
+
 class RequestRouter:
     """Decides with `policy`, acts through the channel readers, and learns what to promote. Thread-safe."""
 
     def __init__(
         self,
         readers: Mapping[Channel, ChannelReader],
-        observe: Callable[[DataRequest], Situation],
+        observe: Observe,
         last_known: Callable[[DataRequest], tuple[Any, float] | None],
         refusal: Callable[[DataRequest], UpbitBackboneError | None] = lambda request: None,
         *,
@@ -84,11 +91,11 @@ class RequestRouter:
 
     def analyze_request(self, request: DataRequest) -> ChannelDecision:
         """What `answer` would do now, and why. Counts nothing, changes nothing, touches no network."""
-        situation = self._situation(request)
+        known: dict[str, Any] = {}
         if can_stream(request):
             asked = self._demand.peek(topic_of(request), self._clock.monotonic()) + 1
-            situation = dataclasses.replace(situation, asked=asked, may_promote=self._promotions.has_room())
-        return decide(request, situation)
+            known = {"asked": asked, "may_promote": self._promotions.has_room()}
+        return decide(request, self._situation(request, **known))
 
     def get_performance_metrics(self) -> dict[Channel, PerformanceMetric]:
         """Measured latency and success per channel."""
@@ -103,9 +110,10 @@ class RequestRouter:
         self._rest_is_poor = is_poor(self._metrics.channel(Channel.REST), self._rest_is_poor)
         return self._rest_is_poor
 
-    def _judge_rest(self) -> None:
+    def _judge_rest(self, *, looks_well: bool = False) -> None:
         now = self._clock.monotonic()
-        if now - self._judged_at >= JUDGE_EVERY_SECONDS:  # a verdict sorts a thousand samples
+        is_calm = looks_well and not self._rest_is_poor
+        if now - self._judged_at >= (JUDGE_CALMLY_SECONDS if is_calm else JUDGE_EVERY_SECONDS):
             self._judged_at = now
             self.update_routing_strategy()
 
@@ -146,31 +154,29 @@ class RequestRouter:
             return deadline.sooner((refused.retry_after or 0.0) if refused is not None else 0.0)
         return deadline.fraction(FIRST_CHANNEL_SHARE[channel])
 
-    def _situation(self, request: DataRequest) -> Situation:
+    def _situation(self, request: DataRequest, **known: Any) -> Situation:
         if self._rest_is_poor:
             self._judge_rest()  # nobody asks REST now, so only time can clear it
-        return dataclasses.replace(self._observe(request), rest_is_poor=self._rest_is_poor)
+        return self._observe(request, rest_is_poor=self._rest_is_poor, **known)
 
     def _record(self, channel: Channel, started: float, error: UpbitBackboneError | None = None) -> None:
-        if channel is Channel.REST:
-            self._judge_rest()  # the requests behind the answer were measured where they left
+        seconds = self._clock.monotonic() - started
+        if channel is Channel.REST:  # the requests behind the answer were measured where they left
+            self._judge_rest(looks_well=error is None and seconds <= GOOD_P95_SECONDS)
         else:
-            self._metrics.record(channel, None, self._clock.monotonic() - started, error)
+            self._metrics.record(channel, None, seconds, error)
 
     def _decide(self, request: DataRequest) -> tuple[ChannelDecision, DataRequest, tuple[Topic, ...]]:
         """The decision, the request as the channels should see it, and what is to be streamed if they can answer.
 
         Counts the question.
         """
-        situation = self._situation(request)
         if not can_stream(request):
-            return decide(request, situation), request, ()
-        topic, now = topic_of(request), self._clock.monotonic()
-        asked, sweep = self._demand.ask(topic, now)
-        situation = dataclasses.replace(
-            situation, asked=asked, is_sweep=bool(sweep), may_promote=self._promotions.has_room()
-        )
-        decision = decide(request, situation)
+            return decide(request, self._situation(request)), request, ()
+        topic = topic_of(request)
+        asked, sweep = self._demand.ask(topic, self._clock.monotonic())
+        room = self._promotions.has_room()
+        decision = decide(request, self._situation(request, asked=asked, is_sweep=bool(sweep), may_promote=room))
         if request.realtime:
             # Only what leaves after this call is newer than it: no cache, no joining of earlier calls.
             request = dataclasses.replace(request, max_age=0.0)
