@@ -123,6 +123,8 @@ def wait_event(event: threading.Event, deadline: Deadline) -> bool:
 
 def wait_future(future: Future[T], deadline: Deadline, what: str) -> T:
     """The future's result, or its error; RequestTimeoutError naming `what` when the deadline comes first."""
+    if future.done():
+        return future.result()
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
     if not wait_event(done, deadline):

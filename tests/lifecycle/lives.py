@@ -30,7 +30,8 @@ def say(*words):  # in one piece, whoever else is printing
     os.write(1, ("\\n" + " ".join(map(str, (*words, time.monotonic()))) + "\\n").encode())
 
 def soon_blocked(within=""):
-    main, waits = threading.get_ident(), {"wait", "get", "_settle_one", "_wait_for_tstate_lock", "join", "select"}
+    main = threading.get_ident()
+    waits = {"wait", "get", "_settle_one", "_wait_for_tstate_lock", "join", "select", "recv_into"}
     def is_waiting():
         frame = sys._current_frames()[main]
         names = [frame.f_code.co_name]

@@ -10,7 +10,7 @@ import threading
 import pytest
 from lives import Blocked, Run, until, within
 
-from upbit_backbone import DataStrategy, MarketDataBackbone, NetworkError
+from upbit_backbone import DataStrategy, MarketDataBackbone
 from upbit_backbone._concurrency import Deadline, WorkerPool
 from upbit_backbone.simulator import FakeUpbit
 
@@ -227,9 +227,10 @@ def test_ctrl_c_while_a_question_is_being_sent_is_nobody_elses(
     market.get_markets()
     monkeypatch.setattr(WorkerPool, "_hire", interrupted)
     for ask in (
-        lambda: market.get_orderbook("KRW-BTC", strategy=DataStrategy.REST_ONLY, max_age=0),
-        lambda: market.get_trades("KRW-BTC", count=1),
-        lambda: market.get_candles("KRW-BTC", "1d", count=1),
+        # In too much of a hurry to be asked on the thread that asks.
+        lambda: market.get_orderbook("KRW-BTC", strategy=DataStrategy.REST_ONLY, max_age=0, timeout=1.9),
+        lambda: market.get_trades("KRW-BTC", count=1, timeout=1.9),
+        lambda: market.get_candles("KRW-BTC", "1d", count=1, timeout=1.9),
     ):
         hired.clear()
         with pytest.raises(KeyboardInterrupt):
@@ -251,11 +252,11 @@ def test_whoever_shares_a_call_does_not_share_its_interruption(
 
     market.get_markets()
     monkeypatch.setattr(WorkerPool, "_hire", interrupted)
-    first = Blocked(lambda: market._parts.rest.trades_page("KRW-BTC", count=1, deadline=Deadline.after(5)))
+    first = Blocked(lambda: market._parts.rest.trades_page("KRW-BTC", count=1, deadline=Deadline.after(1.9)))
     assert entered.wait(10)
     second = Blocked(lambda: market._parts.rest.trades_page("KRW-BTC", count=1, deadline=Deadline.after(5)))
     until(lambda: market._parts.rest.cache.stats().merged > 0, "the second to join")
     monkeypatch.setattr(WorkerPool, "_hire", hire)
     go_on.set()
     assert isinstance(first.outcome(), KeyboardInterrupt)
-    assert isinstance(second.outcome(), NetworkError)
+    assert isinstance(second.outcome(), list)  # by asking again

@@ -1,4 +1,8 @@
-"""Lists of all tickers of a quote currency: what is asked at about the same time leaves as one request."""
+"""Lists of all tickers of a quote currency: what is asked at about the same time leaves as one request.
+
+A question that meets no other leaves at once; behind one that is under way, and for a moment after two have met, the
+next waits for company.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,7 @@ from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline
 from ..models.enums import Priority
 from ..models.market import TickerData
 from .rest import RestChannel
-
-# How long a slow predecessor may hold back the next list.
-PREDECESSOR_SECONDS = 0.1
+from .rest_boarding import CROWD_SECONDS, PREDECESSOR_SECONDS
 
 
 class _Departure:
@@ -30,9 +32,10 @@ class QuoteLists:
         self._rest = rest
         self._window = window_seconds
         self._clock = clock
-        self._changed = threading.Condition()  # guards the two below, and the departures' own state
+        self._changed = threading.Condition()  # guards the three below, and the departures' own state
         self._open: _Departure | None = None
         self._away: list[_Departure] = []
+        self._crowded_until = float("-inf")
 
     def tickers(
         self, quote: str, *, deadline: Deadline, priority: Priority, max_age: float | None
@@ -48,6 +51,8 @@ class QuoteLists:
 
     def _board(self, quote: str, deadline: Deadline) -> _Departure:
         with self._changed:
+            if self._away or self._open is not None:
+                self._crowded_until = self._clock.monotonic() + CROWD_SECONDS
             departure = next((each for each in self._away if quote in each.quotes), self._open)
             if departure is None:
                 departure = self._open = _Departure(self._clock.monotonic())
@@ -60,9 +65,10 @@ class QuoteLists:
 
     def _wait_for_company(self, departure: _Departure, deadline: Deadline) -> None:
         while not departure.is_sealed and not deadline.expired:
+            now = self._clock.monotonic()
             patience = PREDECESSOR_SECONDS if self._away else self._window
-            left = departure.opened_at + patience - self._clock.monotonic()
-            if left <= 0:
+            left = departure.opened_at + patience - now
+            if left <= 0 or now >= self._crowded_until:
                 return
             self._changed.wait(deadline.remaining_or(min(left, WAIT_SLICE_SECONDS)))
 

@@ -33,8 +33,9 @@ from ..wire.endpoints import RestCall
 from ..wire.rest_transport import RestResponse, RestTransport
 from .clock_offset import ClockOffset
 from .rest_books import DEPTHS, BookDesks
+from .rest_caller import RestCaller, Transport
 from .rest_calls import CallDesk
-from .rest_lane import RestLane, Transport
+from .rest_lane import RestLane
 from .rest_lists import ListDesk
 
 __all__ = ["DEPTHS", "RestChannel"]
@@ -52,7 +53,8 @@ class RestChannel:
     Every method ends by its deadline with an answer or with one of our errors: InvalidRequestError before anything is
     sent; RateLimitError, BannedError and ChannelUnavailableError (breaker open) at once, with `retry_after`;
     RequestTimeoutError, NetworkError, ServerError, MalformedDataError after what attempts the deadline allowed;
-    ClosedError after `close`. `remember` is told of every fresh answer, on a worker's thread.
+    ClosedError after `close`. `remember` is told of every fresh answer, on the thread that
+    fetched it: the asker's own or a worker's.
     """
 
     def __init__(
@@ -102,24 +104,25 @@ class RestChannel:
 
     def _lane(self, group: RateGroup, emit: Callable[[Event], object] | None, random: Callable[[], float]) -> RestLane:
         config = self._config
-        return RestLane(
+        breaker = CircuitBreaker(
+            f"REST {group.value}",
+            failures=config.breaker_failures,
+            reset_seconds=config.breaker_reset_seconds,
+            first_reset_seconds=config.breaker_reset_seconds * FIRST_RESET_SHARE,
+            clock=self._clock,
+            emit=emit,
+        )
+        caller = RestCaller(
             group,
             transport=self._transport,
             limiter=self._limiter,
-            breaker=CircuitBreaker(
-                f"REST {group.value}",
-                failures=config.breaker_failures,
-                reset_seconds=config.breaker_reset_seconds,
-                first_reset_seconds=config.breaker_reset_seconds * FIRST_RESET_SHARE,
-                clock=self._clock,
-                emit=emit,
-            ),
-            workers=config.rest_workers_per_group,
+            breaker=breaker,
             attempts=config.rest_attempts,
             clock=self._clock,
             random=random,
             on_response=self._learn_offset,
         )
+        return RestLane(caller, workers=config.rest_workers_per_group)
 
     # --- questions about many markets -----------------------------------------------------------------------
 
@@ -266,27 +269,10 @@ class RestChannel:
 
     def refusal(self, group: RateGroup) -> Exception | None:
         """Why a question to `group` would fail at once (breaker open), or None. Bans are the limiter's to tell."""
-        return self._lanes[group].breaker.refusal()
+        return self._lanes[group].refusal()
 
     def stats(self) -> list[GroupStats]:
-        return [self._group_stats(lane) for lane in self._lanes.values()]
-
-    def _group_stats(self, lane: RestLane) -> GroupStats:
-        view = self._limiter.look(lane.group)
-        return GroupStats(
-            group=lane.group.value,
-            limit_per_second=view.per_second,
-            available=float(view.available),
-            waiting=view.waiting + lane.waiting,
-            granted=view.granted,
-            limited_429=view.penalties,
-            banned_418=self._limiter.bans,
-            paused_for=view.paused_for,
-            breaker=lane.breaker.state,
-            requests=lane.requests,
-            failures=lane.failures,
-            bytes=lane.bytes,
-        )
+        return [lane.stats() for lane in self._lanes.values()]
 
     def _learn_offset(self, response: RestResponse, received_at: datetime) -> None:
         with self._offset_lock:

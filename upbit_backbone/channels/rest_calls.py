@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from .._concurrency import Clock, Deadline, wait_future
+from .._concurrency import Clock, Deadline
 from ..errors import UpbitBackboneError
 from ..models.enums import Priority
 from ..store.intelligent_cache import IntelligentCache
 from ..wire.endpoints import RestCall
-from .rest_lane import Job, RestLane
+from .rest_job import Job
+from .rest_lane import RestLane
 
 Model = TypeVar("Model")
-T = TypeVar("T")
-
-
-def shared_result(future: Future[T], deadline: Deadline, what: str) -> T:
-    """The result that several threads wait for; an error is raised as a copy, so that no two share a traceback."""
-    try:
-        return wait_future(future, deadline, what)
-    except UpbitBackboneError as error:
-        if not future.done():
-            raise  # our own timeout, nobody else's
-        raise copy.copy(error) from error
 
 
 class CallJob(Job[list[Model]]):
@@ -78,36 +67,49 @@ class CallDesk(Generic[Model]):
         symbol: str | None = None,
     ) -> list[Model]:
         """The decoded answer by `deadline`, or the error. A fresh answer is told to `remember` once."""
-        generation = self._cache.generation()
-        with self._lock:
-            job = self._under_way.get(call)
-            is_shared = (
-                job is not None
-                and job.is_joinable(self._clock.monotonic())
-                and not self._cache.is_outdated((self._kind, symbol), job.generation)
-            )
-            if job is not None and is_shared:
-                job.deadline.extend(deadline)
+        while True:
+            job = self._share(call, decode, deadline, priority, remember, symbol)
+            try:
+                items = job.result(deadline, str(call))
+            except UpbitBackboneError as error:
+                if not job.is_to_be_asked_again(error, deadline):
+                    raise
             else:
-                job = CallJob(call, decode, remember, generation, priority, deadline)
-                self._under_way[call] = job
-        if is_shared:
-            self._cache.count_merged()
-        else:
-            self._start(job)
-        items = shared_result(job.future, deadline, str(call))
-        return list(items)  # one for each, so that nobody's sorting is another's surprise
+                return list(items)  # one for each, so that nobody's sorting is another's surprise
 
-    def _start(self, job: CallJob[Model]) -> None:
-        # By its call, not by itself: a future that held its own job would keep the answer until the next full
-        # garbage collection.
-        call = job.call
-        job.future.add_done_callback(lambda done: self._landed(call, done))
+    def _share(
+        self,
+        call: RestCall,
+        decode: Callable[[bytes, datetime], list[Model]],
+        deadline: Deadline,
+        priority: Priority,
+        remember: Callable[[Sequence[Model]], object],
+        symbol: str | None,
+    ) -> CallJob[Model]:
+        """The equal call that is under way, or a new one."""
+        new = CallJob(call, decode, remember, self._cache.generation(), priority, deadline)
+        # By its call, not by itself: a future that held its own job would keep the answer until the next full garbage
+        # collection.
+        new.future.add_done_callback(lambda done: self._landed(call, done))
         try:
-            self._lane.submit(job)
-        except Exception as error:
-            job.future.set_exception(error)
+            with self._lock:
+                job = self._under_way.get(call)
+                if job is not None and self._is_joinable(job, symbol):
+                    job.join(deadline)
+                else:
+                    job = self._under_way[call] = new
+            if job is new:
+                self._lane.carry_out(job)
+            else:
+                self._cache.count_merged()
+        except BaseException:
+            new.desert()
             raise
+        return job
+
+    def _is_joinable(self, job: CallJob[Model], symbol: str | None) -> bool:
+        is_outdated = self._cache.is_outdated((self._kind, symbol), job.generation)
+        return not is_outdated and job.is_joinable(self._clock.monotonic())
 
     def _landed(self, call: RestCall, future: Future[list[Model]]) -> None:
         with self._lock:

@@ -49,6 +49,7 @@ class Window:
         self._slots: list[Slot] = []
         self._first_end = float("inf")  # no slot ends before
         self._ways: deque[float] = deque(maxlen=SAMPLES)
+        self._known = 0.0
         self._ceiling = 0
         self._paused_until = 0.0
         self._offences = 0
@@ -96,7 +97,8 @@ class Window:
         slot.answered_at = now
         self._ways.append(now - slot.sent_at)
         known = self._known_way()
-        for each in self._slots:
+        is_news, self._known = known != self._known, known
+        for each in self._slots if is_news else (slot,):
             if each.sent_at is not None and each.answered_at is not None:
                 self.arrived(each, max(each.sent_at, each.answered_at - known))
 
