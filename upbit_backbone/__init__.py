@@ -5,80 +5,182 @@
     with MarketDataBackbone() as market:
         print(market.get_ticker("KRW-BTC").current_price)
 
-The public names, and only names. The functions are for scripts: they use one shared backbone.
+The public names, and only names. The functions are for scripts: they use one shared backbone. A name loads what it
+needs when it is first used, so importing the package costs next to nothing.
 """
 
-from .backbone import MarketDataBackbone, UnifiedMarketDataAPI
-from .candles.history import CandleHistory
-from .candles.live_book import LiveOrderbook
-from .candles.series import CandleSeries
-from .config import BackboneConfig
-from .delivery.subscription import Subscription, SubscriptionId
-from .errors import (
-    AuthenticationError,
-    BannedError,
-    ChannelUnavailableError,
-    ClosedError,
-    InvalidRequestError,
-    MaintenanceError,
-    MalformedDataError,
-    MessageTooBigError,
-    NetworkError,
-    ProtocolError,
-    RateLimitError,
-    RequestTimeoutError,
-    ServerError,
-    StaleDataError,
-    SubscriptionError,
-    TlsError,
-    UnknownSymbolError,
-    UnknownTimeframeError,
-    UpbitBackboneError,
-)
-from .models.enums import (
-    Change,
-    Channel,
-    DataSource,
-    DataStrategy,
-    DataType,
-    HealthStatus,
-    Overflow,
-    Priority,
-    RequestKind,
-    Side,
-    StreamType,
-)
-from .models.events import (
-    BreakerEvent,
-    CallbackErrorEvent,
-    ConnectionEvent,
-    ConnectionState,
-    Event,
-    GapEvent,
-    HealthEvent,
-    MalformedEvent,
-    OverflowEvent,
-    RateLimitEvent,
-    StaleEvent,
-    SubscriptionEvent,
-)
-from .models.market import CandleData, MarketInfo, OrderbookData, OrderbookUnit, TickerData, TradeData
-from .models.report import Alert, HealthReport, PerformanceMetric, PerformanceReport
-from .models.request import ChannelDecision, DataRequest
-from .monitoring.health_monitor import HealthMonitor
-from .resilience.circuit_breaker import CircuitBreaker
-from .routing.router import RequestRouter, SmartChannelRouter
-from .sessions.connection_pool import ConnectionPool
-from .sessions.session_manager import SessionManager
-from .shared import get_candles, get_markets, get_orderbook, get_ticker, get_tickers, get_trades, shared_backbone
-from .store.intelligent_cache import IntelligentCache
-from .unify.fields import FIELD_MAPPING
-from .unify.unifier import DataUnifier
+from typing import TYPE_CHECKING
 
-UnifiedTickerData = TickerData
-UnifiedCandleData = CandleData
-UnifiedOrderbookData = OrderbookData
-UnifiedTradeData = TradeData
+from . import _lazy
+
+if TYPE_CHECKING:  # the same names as below, for type checkers and editors
+    from .backbone import MarketDataBackbone, UnifiedMarketDataAPI
+    from .candles.history import CandleHistory
+    from .candles.live_book import LiveOrderbook
+    from .candles.series import CandleSeries
+    from .config import BackboneConfig
+    from .delivery.subscription import Subscription, SubscriptionId
+    from .errors import (
+        AuthenticationError,
+        BannedError,
+        ChannelUnavailableError,
+        ClosedError,
+        InvalidRequestError,
+        MaintenanceError,
+        MalformedDataError,
+        MessageTooBigError,
+        NetworkError,
+        ProtocolError,
+        RateLimitError,
+        RequestTimeoutError,
+        ServerError,
+        StaleDataError,
+        SubscriptionError,
+        TlsError,
+        UnknownSymbolError,
+        UnknownTimeframeError,
+        UpbitBackboneError,
+    )
+    from .models.enums import (
+        Change,
+        Channel,
+        DataSource,
+        DataStrategy,
+        DataType,
+        HealthStatus,
+        Overflow,
+        Priority,
+        RequestKind,
+        Side,
+        StreamType,
+    )
+    from .models.events import (
+        BreakerEvent,
+        CallbackErrorEvent,
+        ConnectionEvent,
+        ConnectionState,
+        Event,
+        GapEvent,
+        HealthEvent,
+        MalformedEvent,
+        OverflowEvent,
+        RateLimitEvent,
+        StaleEvent,
+        SubscriptionEvent,
+    )
+    from .models.market import (
+        CandleData,
+        MarketInfo,
+        OrderbookData,
+        OrderbookUnit,
+        TickerData,
+        TradeData,
+        UnifiedCandleData,
+        UnifiedOrderbookData,
+        UnifiedTickerData,
+        UnifiedTradeData,
+    )
+    from .models.report import Alert, HealthReport, PerformanceMetric, PerformanceReport
+    from .models.request import ChannelDecision, DataRequest
+    from .monitoring.health_monitor import HealthMonitor
+    from .resilience.circuit_breaker import CircuitBreaker
+    from .routing.router import RequestRouter, SmartChannelRouter
+    from .sessions.connection_pool import ConnectionPool
+    from .sessions.session_manager import SessionManager
+    from .shared import get_candles, get_markets, get_orderbook, get_ticker, get_tickers, get_trades, shared_backbone
+    from .store.intelligent_cache import IntelligentCache
+    from .unify.fields import FIELD_MAPPING
+    from .unify.unifier import DataUnifier
+
+_NAMES_OF = {
+    "backbone": ("MarketDataBackbone", "UnifiedMarketDataAPI"),
+    "candles.history": ("CandleHistory",),
+    "candles.live_book": ("LiveOrderbook",),
+    "candles.series": ("CandleSeries",),
+    "config": ("BackboneConfig",),
+    "delivery.subscription": ("Subscription", "SubscriptionId"),
+    "errors": (
+        "AuthenticationError",
+        "BannedError",
+        "ChannelUnavailableError",
+        "ClosedError",
+        "InvalidRequestError",
+        "MaintenanceError",
+        "MalformedDataError",
+        "MessageTooBigError",
+        "NetworkError",
+        "ProtocolError",
+        "RateLimitError",
+        "RequestTimeoutError",
+        "ServerError",
+        "StaleDataError",
+        "SubscriptionError",
+        "TlsError",
+        "UnknownSymbolError",
+        "UnknownTimeframeError",
+        "UpbitBackboneError",
+    ),
+    "models.enums": (
+        "Change",
+        "Channel",
+        "DataSource",
+        "DataStrategy",
+        "DataType",
+        "HealthStatus",
+        "Overflow",
+        "Priority",
+        "RequestKind",
+        "Side",
+        "StreamType",
+    ),
+    "models.events": (
+        "BreakerEvent",
+        "CallbackErrorEvent",
+        "ConnectionEvent",
+        "ConnectionState",
+        "Event",
+        "GapEvent",
+        "HealthEvent",
+        "MalformedEvent",
+        "OverflowEvent",
+        "RateLimitEvent",
+        "StaleEvent",
+        "SubscriptionEvent",
+    ),
+    "models.market": (
+        "CandleData",
+        "MarketInfo",
+        "OrderbookData",
+        "OrderbookUnit",
+        "TickerData",
+        "TradeData",
+        "UnifiedCandleData",
+        "UnifiedOrderbookData",
+        "UnifiedTickerData",
+        "UnifiedTradeData",
+    ),
+    "models.report": ("Alert", "HealthReport", "PerformanceMetric", "PerformanceReport"),
+    "models.request": ("ChannelDecision", "DataRequest"),
+    "monitoring.health_monitor": ("HealthMonitor",),
+    "resilience.circuit_breaker": ("CircuitBreaker",),
+    "routing.router": ("RequestRouter", "SmartChannelRouter"),
+    "sessions.connection_pool": ("ConnectionPool",),
+    "sessions.session_manager": ("SessionManager",),
+    "shared": (
+        "get_candles",
+        "get_markets",
+        "get_orderbook",
+        "get_ticker",
+        "get_tickers",
+        "get_trades",
+        "shared_backbone",
+    ),
+    "store.intelligent_cache": ("IntelligentCache",),
+    "unify.fields": ("FIELD_MAPPING",),
+    "unify.unifier": ("DataUnifier",),
+}
+if not TYPE_CHECKING:  # which would otherwise take any name for a good one
+    __getattr__, __dir__ = _lazy.attributes(__name__, _NAMES_OF)
 
 __version__ = "0.1.0"
 

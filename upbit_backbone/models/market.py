@@ -220,3 +220,9 @@ class MarketInfo(Jsonable):
     @property
     def base(self) -> str:
         return self.symbol.partition("-")[2]
+
+
+UnifiedTickerData = TickerData
+UnifiedCandleData = CandleData
+UnifiedOrderbookData = OrderbookData
+UnifiedTradeData = TradeData

@@ -4,12 +4,29 @@ format ○ lays out the bytes, recording ● keeps the file, recorder ● writes
 sessions and replay_transport ● for REST.
 """
 
-from .recorder import Recorder, RecorderStats
-from .recording import Recording
-from .replay import ReplaySource
-from .replay_sessions import ReplayClock
-from .replay_transport import ReplayTransport
-from .tap import Tap, TappedTransport
+from typing import TYPE_CHECKING
+
+from .. import _lazy
+
+if TYPE_CHECKING:
+    from .recorder import Recorder, RecorderStats
+    from .recording import Recording
+    from .replay import ReplaySource
+    from .replay_sessions import ReplayClock
+    from .replay_transport import ReplayTransport
+    from .tap import Tap, TappedTransport
+else:  # every backbone has a tap; few record or play
+    __getattr__, __dir__ = _lazy.attributes(
+        __name__,
+        {
+            "recorder": ("Recorder", "RecorderStats"),
+            "recording": ("Recording",),
+            "replay": ("ReplaySource",),
+            "replay_sessions": ("ReplayClock",),
+            "replay_transport": ("ReplayTransport",),
+            "tap": ("Tap", "TappedTransport"),
+        },
+    )
 
 __all__ = [
     "Recorder",

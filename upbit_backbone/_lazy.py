@@ -1,0 +1,36 @@
+"""Public names that cost nothing until they are used (PEP 562): a package names them, their modules load later."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def attributes(
+    package: str, names_of: Mapping[str, tuple[str, ...]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` for `package`, whose submodules (keys) define its public names (values).
+
+    A name is looked up once and then an ordinary attribute. So are the submodules themselves, where they lie directly
+    in the package. An ImportError of theirs comes out as it is; for a name that nobody defines it is AttributeError.
+    Safe from any thread: the import system lets one load a module while the others wait for it.
+    """
+    module_of = {name: module for module, names in names_of.items() for name in names}
+    submodules = {module.partition(".")[0] for module in names_of}
+
+    def get(name: str) -> Any:
+        if name in module_of:
+            value = getattr(import_module(f"{package}.{module_of[name]}"), name)
+        elif name in submodules:
+            value = import_module(f"{package}.{name}")
+        else:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *module_of, *submodules})
+
+    return get, names
