@@ -3,6 +3,9 @@
 questions   router ─▶ live store | stream wait | REST lanes ─▶ transport
 stream      sessions ─▶ intake ─▶ live store, hub ─▶ mailboxes
 at the side event bus, health monitor, promotions
+
+What every question needs is made at once; the past, the monitor and the player of recordings are made, and their
+modules loaded, when somebody first asks for them.
 """
 
 from __future__ import annotations
@@ -24,9 +27,7 @@ from ._concurrency import (
     is_own_thread,
     spawn,
 )
-from .candles.history import CandleHistory
-from .candles.joined import JoinedCandles
-from .candles.trades_history import TradesHistory
+from ._once import Once
 from .channels.cached import CacheReader
 from .channels.live import LiveChannel
 from .channels.many import TickerBoard
@@ -39,17 +40,16 @@ from .channels.stream_wait import StreamWaitChannel
 from .config import BackboneConfig
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
-from .errors import BannedError, ChannelUnavailableError, InvalidRequestError, RateLimitError
+from .errors import BannedError, ChannelUnavailableError, ClosedError, InvalidRequestError, RateLimitError
 from .intake import Intake
 from .models.enums import Channel, Priority, RateGroup
 from .models.events import Event, RateLimitEvent
 from .models.market import MarketInfo
 from .models.topic import Topic
-from .monitoring.health_monitor import HealthMonitor, HealthSources
 from .monitoring.lag import LagMeter
 from .monitoring.log_lines import EventLog
 from .monitoring.metrics import Metrics
-from .recorder import Recorder, Recording, ReplayClock, ReplaySource, ReplayTransport, TappedTransport
+from .recorder.tap import TappedTransport
 from .resilience.circuit_breaker import CircuitBreaker
 from .resilience.rate_limiter import RateLimiter
 from .routing.demand import Demand
@@ -64,6 +64,9 @@ from .store.live_store import LiveStore
 from .wire.rest_transport import RestTransport
 
 if TYPE_CHECKING:
+    from .candles.past import Past
+    from .monitoring.health_monitor import HealthMonitor
+    from .recorder import Recorder, Recording, ReplaySource, ReplayTransport
     from .wire.websocket_transport import WebSocketConnection, WebSocketTransport
 
 RECORDER_SECONDS = 1.0
@@ -101,7 +104,8 @@ class Assembly:
         # One worker in a replay, so that holes are filled in the same order each time.
         self.jobs = WorkerPool(JOB_WORKERS if recording is None else 1, "upbit-job")
         self.calls = WorkerPool(CALL_WORKERS, "upbit-call")
-        self.monitor = self._make_monitor()  # early, because whoever is made after it may emit at once
+        self._monitor = Once(self._make_monitor)
+        self._past = Once(self._make_past)
         self.limiter = self._make_limiter()
         self.connect_breaker = CircuitBreaker(
             "WebSocket connect",
@@ -142,6 +146,8 @@ class Assembly:
 
     def _make_transport(self) -> RestTransport | ReplayTransport:
         if self._recording is not None:
+            from .recorder import ReplayTransport
+
             self._replayed_rest = ReplayTransport(self._recording)
             return self._replayed_rest
         config = self.config
@@ -182,6 +188,8 @@ class Assembly:
     def _make_sessions(self) -> SessionManager | ReplaySource:
         clock = self.clock
         if self._recording is not None:
+            from .recorder import ReplaySource
+
             return ReplaySource(
                 self._recording,
                 self.intake,
@@ -261,29 +269,44 @@ class Assembly:
             clock=clock,
             max_symbols=config.max_subscribed_symbols,
         )
-        self.history = CandleHistory(
-            self.rest.candles_page,
-            exchange_now=self.exchange_now,
-            timeout_seconds=config.timeout_seconds,
-            clock=clock,
-        )
-        self.candles = JoinedCandles(
-            self.history,
-            live=self.store.current,
-            asked=lambda topic: self.housekeeper.asked([topic]),
-            exchange_now=self.exchange_now,
-            clock=clock,
-        )
-        self.trades = TradesHistory(
-            self.rest.trades_page,
-            exchange_now=self.exchange_now,
-            timeout_seconds=config.timeout_seconds,
-            clock=clock,
-        )
         self.hot = HotPath(self.store, self.demand, self.metrics, self.guard)
 
+    # ── made when they are first asked for ───────────────────────────────────────────────────────────────────────
+
+    @property
+    def past(self) -> Past:
+        """History of candles and trades. ClosedError after `close`, if nobody has asked for it before."""
+        return self._past.get()
+
+    @property
+    def monitor(self) -> HealthMonitor:
+        return self._monitor.get()
+
+    def _make_past(self) -> Past:
+        from .candles.history import CandleHistory
+        from .candles.joined import JoinedCandles
+        from .candles.past import Past
+        from .candles.trades_history import TradesHistory
+
+        config, clock, exchange_now = self.config, self.clock, self.exchange_now
+        seconds = config.timeout_seconds
+        history = CandleHistory(self.rest.candles_page, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock)
+        candles = JoinedCandles(
+            history,
+            live=self.store.current,
+            asked=lambda topic: self.housekeeper.asked([topic]),
+            exchange_now=exchange_now,
+            clock=clock,
+        )
+        trades = TradesHistory(self.rest.trades_page, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock)
+        if self.is_closed:  # meanwhile
+            raise ClosedError("this MarketDataBackbone is closed; make a new one")
+        return Past(history, candles, trades)
+
     def _make_monitor(self) -> HealthMonitor:
-        return HealthMonitor(
+        from .monitoring.health_monitor import HealthMonitor, HealthSources
+
+        monitor = HealthMonitor(
             HealthSources(
                 sessions=lambda: self.sessions.stats(),
                 groups=lambda: self.rest.stats(),
@@ -297,6 +320,9 @@ class Assembly:
             clock=self.clock,
             emit=self.emit,
         )
+        if self.is_closed:  # reports are readable after `close`, too
+            monitor.close(Deadline.after(0.0))
+        return monitor
 
     # ── what parts tell each other ───────────────────────────────────────────────────────────────────────────────
 
@@ -304,7 +330,10 @@ class Assembly:
         """To the log, the listeners and the monitor. From any thread; never waits."""
         self._log_event(event)
         self.events.emit(event)
-        self.monitor.observe(event)
+        if (monitor := self._monitor.made) is None:
+            self.metrics.count_event(event)
+        else:
+            monitor.observe(event)
         if isinstance(event, RateLimitEvent) and event.banned:
             seconds = max(0.0, (event.until - self.clock.wall()).total_seconds())
             self.sessions.ban(seconds, event.reason)
@@ -332,6 +361,8 @@ class Assembly:
         with self._recording_lock:
             if self._recorder is not None:
                 raise InvalidRequestError(f"{self._recorder.path} is being recorded; close that recorder first")
+            from .recorder import Recorder
+
             about = {"rest_url": self.config.rest_url}
             recorder = self._recorder = Recorder(path, clock=self.clock, about=about, on_close=self._detach)
         self.transport.tap = recorder
@@ -419,7 +450,9 @@ class Assembly:
         stubborn = self.housekeeper.close(deadline)
         stubborn += self.sessions.close(deadline)
         self.repair.close()
-        for part in (self.hub, self.rest, self.history, self.monitor, self.calls, self.jobs, self.events):
+        past, monitor = self._past.settled(), self._monitor.settled()
+        made = [part for part in (past and past.history, monitor) if part is not None]
+        for part in (self.hub, self.rest, *made, self.calls, self.jobs, self.events):
             stubborn += part.close(deadline)
         if (recorder := self._recorder) is not None:
             stubborn += recorder.close(deadline.remaining_or(RECORDER_SECONDS))
@@ -436,4 +469,6 @@ def assemble(config: BackboneConfig) -> Assembly:
 
 def assemble_replay(config: BackboneConfig, path: Path, speed: float | None) -> Assembly:
     """The same parts, fed from a recording."""
+    from .recorder import Recording, ReplayClock
+
     return Assembly(config, clock=ReplayClock(), recording=Recording(path), speed=speed)

@@ -26,25 +26,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ._concurrency import Deadline, at_exit, check_timeout
 from .assembly import Assembly, assemble, assemble_replay
-from .candles.download import CancelToken
-from .candles.history import Progress
-from .candles.live_book import LiveOrderbook
-from .candles.ranges import Fill
-from .candles.series import MAX_SIZE, CandleSeries
 from .config import BackboneConfig
-from .delivery.event_bus import Listening
 from .delivery.hub import check_arguments
 from .delivery.subscription import Subscription, SubscriptionId
 from .errors import ClosedError, InvalidRequestError
 from .models.enums import DataStrategy, DataType, HealthStatus, Overflow, Priority, RequestKind
-from .models.events import Event
-from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
-from .models.report import Alert, HealthReport, PerformanceReport
-from .models.request import ChannelDecision, DataRequest
 from .models.symbol import normalise_quote, normalise_symbol, normalise_symbols
 from .models.timeframe import timeframe_of
 from .models.topic import ZERO, Topic, Wish
-from .monitoring.health_monitor import HealthMonitor
 from .routing.questions import (
     MAX_LEVELS,
     cache_key,
@@ -56,12 +45,23 @@ from .routing.questions import (
     question,
     whole_number,
 )
-from .routing.router import RequestRouter
 
 if TYPE_CHECKING:
+    from .candles.download import CancelToken
+    from .candles.history import Progress
+    from .candles.live_book import LiveOrderbook
+    from .candles.ranges import Fill
+    from .candles.series import CandleSeries
+    from .delivery.event_bus import Listening
+    from .models.events import Event
+    from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
+    from .models.report import Alert, HealthReport, PerformanceReport
+    from .models.request import ChannelDecision, DataRequest
     from .monitoring.alerts import AlertRule
+    from .monitoring.health_monitor import HealthMonitor
     from .monitoring.prometheus import PrometheusCollector
     from .recorder import Recorder
+    from .routing.router import RequestRouter
 
 T = TypeVar("T")
 AUTO, NORMAL = DataStrategy.AUTO, Priority.NORMAL
@@ -207,9 +207,10 @@ class MarketDataBackbone:
         `days_ago` (0 to 7, 0 is today) picks one UTC day. Upbit keeps seven days.
         """
         code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
-        deadline = parts.trades.deadline_for(count=count, since=since, days_ago=days_ago, timeout=timeout)
+        trades = parts.past.trades
+        deadline = trades.deadline_for(count=count, since=since, days_ago=days_ago, timeout=timeout)
         parts.directory.require((code,), deadline)
-        return parts.trades.get(
+        return trades.get(
             code, count=count, since=since, days_ago=days_ago, timeout=deadline.remaining(), priority=urgency
         )
 
@@ -238,10 +239,11 @@ class MarketDataBackbone:
         self._history_allowed(asked)
         _check_download(progress, cancel)
         parts = self._open()
+        past = parts.past
         bounds: dict[str, Any] = {"count": count, "to": to, "start": start, "end": end, "fill": fill}
-        deadline = parts.history.deadline_for(asked.symbol, timeframe, **bounds, timeout=timeout)
+        deadline = past.history.deadline_for(asked.symbol, timeframe, **bounds, timeout=timeout)
         parts.directory.require((asked.symbol,), deadline)
-        get = parts.history.get if asked.strategy is DataStrategy.REST_ONLY else parts.candles.get
+        get = past.history.get if asked.strategy is DataStrategy.REST_ONLY else past.candles.get
         return get(
             asked.symbol,
             timeframe,
@@ -273,7 +275,7 @@ class MarketDataBackbone:
         none). Wrong arguments raise here, not at the first candle."""
         code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
         _check_download(progress, cancel)
-        walk = parts.history.iter(
+        walk = parts.past.history.iter(
             code,
             timeframe,
             count=count,
@@ -373,6 +375,8 @@ class MarketDataBackbone:
         timeout: float | None = None,
     ) -> CandleSeries:
         """The newest `size` candles, kept current by the stream and repaired after every break; see CandleSeries."""
+        from .candles.series import MAX_SIZE, CandleSeries
+
         code, unit = normalise_symbol(symbol), timeframe_of(timeframe)
         whole_number(size, "size", low=1, high=MAX_SIZE)
         check_callable("on_update", on_update)
@@ -382,7 +386,7 @@ class MarketDataBackbone:
             code,
             unit,
             size,
-            history=parts.history,
+            history=parts.past.history,
             # Each state of a bar counts: the last one before the next bar begins is the bar.
             subscribe=lambda topic, listen: parts.hub.subscribe(
                 [Wish(topic)], overflow=Overflow.DROP_OLDEST, on_event=listen
@@ -405,6 +409,8 @@ class MarketDataBackbone:
 
         Waits up to `timeout` for the first book; after that it is returned without one.
         """
+        from .candles.live_book import LiveOrderbook
+
         topic = Topic(DataType.ORDERBOOK, normalise_symbol(symbol), price_level(level))
         whole_number(levels, "levels", low=1, high=MAX_LEVELS)
         parts, deadline = self._open(), self._deadline(timeout)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -17,8 +16,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = importlib.metadata.version("upbit-backbone")
-HEAVY = {"requests", "urllib3", "websocket", "dataclasses_json", "marshmallow", "pandas", "numpy", "pyarrow", "rich",
-         "typer", "tqdm", "trustme", "qtpy", "prometheus_client", "asyncio"}  # fmt: skip
 
 
 def built(folder: Path, copy: Path) -> Path:
@@ -129,12 +126,6 @@ print(threading.active_count(), touched)
 """
     done = python(script)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 []\n", "")
-
-
-def test_importing_loads_nothing_heavy() -> None:
-    done = python("import json, sys, upbit_backbone; print(json.dumps(sorted(sys.modules)))")
-    loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
-    assert loaded & HEAVY == set()
 
 
 def test_importing_warns_of_nothing() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from statistics import median
 from typing import Final
 
 SAMPLES: Final = 32
@@ -38,6 +37,8 @@ class ClockOffset:
         low, high = max(low for low, _ in bounds), min(high for _, high in bounds)
         if low <= high:
             return (low + high) / 2
+        from statistics import median  # as rare as it is dear to load
+
         return median((low + high) / 2 for low, high in bounds)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -106,9 +105,9 @@ class MarketDirectory:
         return order if quote is None else tuple(each for each in order if each.startswith(f"{quote}-"))
 
     def _unknown(self, unknown: Sequence[str]) -> UnknownSymbolError:
-        near = [
-            match for symbol in unknown[:SUGGESTIONS] for match in difflib.get_close_matches(symbol, self._known, n=2)
-        ]
+        from difflib import get_close_matches
+
+        near = [match for symbol in unknown[:SUGGESTIONS] for match in get_close_matches(symbol, self._known, n=2)]
         hint = f"; did you mean {', '.join(dict.fromkeys(near))}?" if near else "; see get_markets()"
         names = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
         return UnknownSymbolError(f"Upbit has no market {names}{hint}", symbols=unknown, suggestions=near)

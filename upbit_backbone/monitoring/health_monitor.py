@@ -200,7 +200,7 @@ class HealthMonitor:
 
     def observe(self, event: Event) -> None:
         """Count an event and look again at once. Called from any thread; never blocks."""
-        self._metrics.count(f"event.{type(event).__name__.removesuffix('Event').lower()}")
+        self._metrics.count_event(event)
         if not isinstance(event, HealthEvent):
             self._wake.set()
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from .._concurrency import SYSTEM_CLOCK, Clock
 from ..models.enums import Channel
+from ..models.events import Event
 from ..models.report import CacheStats, PerformanceMetric, PerformanceReport
 from .window import WINDOW_SECONDS, AnswerWindow, Sample
 
@@ -89,6 +90,9 @@ class Metrics:
     def count(self, name: str, n: int = 1) -> None:
         with self._lock:
             self._counters[name] += n
+
+    def count_event(self, event: Event) -> None:
+        self.count(f"event.{type(event).__name__.removesuffix('Event').lower()}")
 
     def channel(self, channel: Channel) -> PerformanceMetric:
         """Figures of one channel, for the router."""

@@ -15,16 +15,17 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
 from .host_gate import GateView, HostGate
 from .rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND, Rates
-from .shared_claims import SharedClaims
-from .shared_count import FileCount
 from .window import Slot
+
+if TYPE_CHECKING:
+    from .shared_claims import SharedClaims
 
 MAX_KNOWN_HOSTS: Final = 256
 # Between its turn and its arrival a WebSocket handshake has a name to resolve and TLS to shake hands over.
@@ -93,7 +94,7 @@ class RateLimiter:
         self._clock = clock
         self._emit = emit
         self._is_closed = False
-        self._shared = SharedClaims(FileCount(host, clock)) if between_processes else None
+        self._shared = _shared_claims(host, clock) if between_processes else None
         self._gate = _gate_of(host, clock)
         self._gate.enter(self, Rates(per_second, connects_per_second))
 
@@ -174,6 +175,13 @@ class RateLimiter:
 
     def __repr__(self) -> str:
         return f"<RateLimiter of {self._gate!r}{' closed' if self._is_closed else ''}>"
+
+
+def _shared_claims(host: str, clock: Clock) -> SharedClaims:
+    from .shared_claims import SharedClaims
+    from .shared_count import FileCount
+
+    return SharedClaims(FileCount(host, clock))
 
 
 _registry_lock = threading.Lock()  # guards _gates

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from .._concurrency import Deadline
+from .._concurrency import Clock, Deadline
 from ..errors import RateLimitError
 from ..models.events import Event
 from ..models.notice import Notice
@@ -72,3 +73,20 @@ RunJob = Callable[[Callable[[], None]], object]
 Malformed = Callable[[str], int]
 # Which of these topics had no frame since the given monotonic time.
 SilentTopics = Callable[[frozenset[Topic], float], frozenset[Topic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """Whom sessions work with; the same for all sessions of a manager."""
+
+    clock: Clock
+    dial: Dial
+    sink: FrameSink
+    emit: Emit
+    acquire_connect: AcquireConnect
+    refused: Refused
+    probe: Probe
+    run_job: RunJob
+    silent_topics: SilentTopics | None
+    malformed: Malformed
+    connect_seconds: float

@@ -11,11 +11,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from .._concurrency import Clock, Deadline, spawn
+from .._concurrency import Deadline, spawn
 from ..errors import NetworkError, UpbitBackboneError, one_line
 from ..models.events import ConnectionState
 from ..models.report import SessionStats
@@ -24,7 +23,7 @@ from . import effects as do
 from . import inputs as on
 from .lifecycle import Lifecycle
 from .line_socket import LineSocket
-from .ports import AcquireConnect, Dial, Emit, FrameSink, Malformed, Probe, Refused, RunJob, SilentTopics
+from .ports import Collaborators
 from .short_way import take_in
 
 log = logging.getLogger("upbit_backbone")
@@ -32,23 +31,6 @@ log = logging.getLogger("upbit_backbone")
 MAX_WAIT_SECONDS: Final = 2.0  # so that waking from the machine's sleep is noticed soon
 CLOCK_JUMP_SECONDS: Final = 2.0
 ACQUIRE_SECONDS: Final = 0.5  # the wait for permission cannot be called off, so it is short
-
-
-@dataclass(frozen=True, slots=True)
-class Collaborators:
-    """Whom sessions work with; the same for all sessions of a manager."""
-
-    clock: Clock
-    dial: Dial
-    sink: FrameSink
-    emit: Emit
-    acquire_connect: AcquireConnect
-    refused: Refused
-    probe: Probe
-    run_job: RunJob
-    silent_topics: SilentTopics | None
-    malformed: Malformed
-    connect_seconds: float
 
 
 class Session:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .._concurrency import Clock, Deadline, join_all
 from ..config import BackboneConfig
@@ -20,12 +20,12 @@ from ..models.pulse import Pulse
 from ..models.report import SessionStats
 from ..models.topic import Topic, Wish
 from ..resilience.backoff import Random
-from . import inputs as on
 from .connection_pool import ConnectionPool
-from .lifecycle import Lifecycle
-from .ports import AcquireConnect, Dial, Emit, FrameSink, Malformed, Probe, RunJob, SilentTopics
+from .ports import AcquireConnect, Collaborators, Dial, Emit, FrameSink, Malformed, Probe, RunJob, SilentTopics
 from .registry import Change, Registry
-from .session import Collaborators, Session
+
+if TYPE_CHECKING:
+    from .session import Session
 
 GENTLE_PART: Final = 0.5  # of close()'s time, before connections are cut under threads that do not stop
 
@@ -94,6 +94,9 @@ class SessionManager:
         Returns at once. SubscriptionError if they do not fit on the connections allowed, ClosedError after
         close(); nothing has changed then.
         """
+        # Loaded by who streams, and not by who only asks; before the lock is taken, which others wait for.
+        from . import lifecycle, session  # noqa: F401
+
         wished = list(wishes)
         with self._lock:
             self._check_open()
@@ -134,6 +137,9 @@ class SessionManager:
         return session
 
     def _add_session(self) -> None:
+        from .lifecycle import Lifecycle
+        from .session import Session
+
         lifecycle = Lifecycle(
             f"session-{next(self._names)}",
             self._config,
@@ -184,12 +190,16 @@ class SessionManager:
 
     def reconnect(self, session: str | None = None, reason: str = "asked to reconnect") -> None:
         """Have one session, or all, drop its line and connect anew; paced by the retry policy like any break."""
+        from . import inputs as on
+
         for each in self._sessions():
             if session is None or each.name == session:
                 each.command(on.ReconnectRequested(reason))
 
     def ban(self, seconds: float, reason: str) -> None:
         """Upbit blocks this IP for so long: no session connects or sends a message before that."""
+        from . import inputs as on
+
         for each in self._sessions():
             each.command(on.BanImposed(seconds, reason))
 

@@ -1,0 +1,186 @@
+"""What importing the package gives, and what it leaves alone until somebody uses it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import upbit_backbone
+from upbit_backbone.simulator import FakeUpbit
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What other people wrote, and is of no use to somebody who only imports us.
+HEAVY = {"requests", "urllib3", "websocket", "dataclasses_json", "marshmallow", "pandas", "numpy", "pyarrow", "rich",
+         "typer", "tqdm", "trustme", "qtpy", "PySide6", "prometheus_client", "pytest",
+         "asyncio", "multiprocessing", "http.client", "difflib", "statistics", "tempfile", "shutil"}  # fmt: skip
+
+# What a program that asks REST now and then never comes to: streams, the past, recordings, reports on ourselves.
+LATER = {"candles", "cli", "frames", "qt", "simulator", "writers", "shared",
+         "sessions.session", "sessions.lifecycle", "sessions.line", "sessions.inputs", "sessions.effects",
+         "wire.websocket_transport", "wire.handshake", "wire.frames", "wire.protocol",
+         "recorder.recorder", "recorder.recording", "recorder.format", "recorder.replay", "recorder.replay_transport",
+         "monitoring.health_monitor", "monitoring.alerts", "monitoring.assessment", "monitoring.prometheus",
+         "resilience.shared_count", "resilience.shared_claims"}  # fmt: skip
+
+
+def printed_by(script: str) -> str:
+    """What `script` prints in an interpreter of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def modules_after(script: str) -> set[str]:
+    """What is loaded by the end of `script`; ours without the name of the package."""
+    loaded = printed_by(f"{script}\nimport json, sys; print(json.dumps(sorted(sys.modules)))")
+    return {name.removeprefix("upbit_backbone.") for name in json.loads(loaded)}
+
+
+@pytest.fixture
+def upbit():
+    with FakeUpbit(seed=3, markets=["KRW-BTC", "KRW-ETH"]) as upbit:
+        yield upbit
+
+
+def making(upbit: FakeUpbit) -> str:
+    return (
+        "from upbit_backbone import MarketDataBackbone\n"
+        f"market = MarketDataBackbone(rest_url={upbit.rest_url!r}, websocket_url={upbit.websocket_url!r})\n"
+    )
+
+
+def test_the_bare_import_loads_nothing_of_ours_but_the_table_of_names() -> None:
+    before, after = modules_after(""), modules_after("import upbit_backbone")
+    ours = {name for name in after - before if (ROOT / "upbit_backbone" / f"{name.replace('.', '/')}.py").exists()}
+    assert ours == {"_lazy"}
+    assert after & HEAVY == before & HEAVY
+
+
+def test_importing_the_facade_loads_neither_other_peoples_weight_nor_what_few_programs_use() -> None:
+    bare, loaded = modules_after(""), modules_after("from upbit_backbone import MarketDataBackbone")
+    assert "backbone" in loaded
+    assert (loaded - bare) & (HEAVY | LATER) == set()
+
+
+def test_making_a_backbone_and_asking_rest_does_not_load_them_either(upbit) -> None:
+    loaded = modules_after(making(upbit) + 'market.get_ticker("KRW-BTC")\nmarket.close()')
+    assert loaded & LATER == set()
+
+
+@pytest.mark.parametrize(
+    ("use", "needed"),
+    [
+        ('market.get_candles("KRW-BTC", count=1)', "candles.history"),
+        ('market.get_trades("KRW-BTC", count=1)', "candles.trades_history"),
+        ("market.health()", "monitoring.health_monitor"),
+        ('market.subscribe("KRW-BTC").get(timeout=10)', "sessions.session"),
+        ('market.live_orderbook("KRW-BTC")', "candles.live_book"),
+    ],
+)
+def test_what_was_left_out_comes_with_its_first_use(upbit, use: str, needed: str) -> None:
+    assert needed in modules_after(making(upbit) + f"{use}\nmarket.close()")
+
+
+def test_all_that_is_said_to_come_later_exists() -> None:
+    package = ROOT / "upbit_backbone"
+    paths = [package / name.replace(".", "/") for name in LATER]
+    assert [path for path in paths if not (path.is_dir() or path.with_suffix(".py").exists())] == []
+
+
+def test_type_checkers_are_told_of_the_very_names_that_are_there() -> None:
+    tree = ast.parse((ROOT / "upbit_backbone" / "__init__.py").read_text(encoding="utf-8"))
+    block = next(each for each in tree.body if isinstance(each, ast.If))
+    told = {statement.module: tuple(sorted(name.name for name in statement.names))
+            for statement in block.body if isinstance(statement, ast.ImportFrom)}  # fmt: skip
+    table = {module: tuple(sorted(names)) for module, names in upbit_backbone._NAMES_OF.items()}
+    assert told == table
+    named = {name for names in table.values() for name in names} | {"__version__"}
+    assert named == set(upbit_backbone.__all__)
+
+
+def test_every_public_name_can_be_imported_listed_and_starred() -> None:
+    script = """
+import upbit_backbone
+missing = set(upbit_backbone.__all__) - set(dir(upbit_backbone))
+from upbit_backbone import *
+absent = [name for name in upbit_backbone.__all__ if globals().get(name) is not getattr(upbit_backbone, name)]
+print(missing, absent)
+"""
+    assert printed_by(script) == "set() []\n"
+
+
+def test_a_module_directly_in_the_package_is_an_attribute_without_an_import_of_its_own() -> None:
+    assert "errors" in modules_after("import upbit_backbone as ub; ub.errors.NetworkError; ub.models")
+
+
+def test_an_unknown_name_is_refused_as_python_refuses_it() -> None:
+    with pytest.raises(AttributeError, match="module 'upbit_backbone' has no attribute 'get_tickr'"):
+        upbit_backbone.get_tickr  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'MarketDataBakbone' from 'upbit_backbone'"):
+        from upbit_backbone import MarketDataBakbone  # noqa: F401
+
+
+def test_a_missing_dependency_is_named_by_its_own_import_error() -> None:
+    script = """
+import sys
+sys.modules["cachetools"] = None
+import upbit_backbone
+try:
+    upbit_backbone.IntelligentCache
+except ModuleNotFoundError as error:
+    print(error.name, hasattr(upbit_backbone, "DataType"))
+"""
+    assert printed_by(script) == "cachetools True\n"
+
+
+def test_threads_that_use_the_package_first_at_the_same_time_get_the_same_things() -> None:
+    script = """
+import threading
+import upbit_backbone
+start, seen = threading.Barrier(16), []
+def use(number):
+    start.wait()
+    for name in upbit_backbone.__all__[number:] + upbit_backbone.__all__[:number]:
+        seen.append((name, id(getattr(upbit_backbone, name))))
+threads = [threading.Thread(target=use, args=(number * 4,)) for number in range(16)]
+[thread.start() for thread in threads]
+[thread.join(60) for thread in threads]
+print(len(seen) == 16 * len(upbit_backbone.__all__), len(set(seen)) == len(upbit_backbone.__all__))
+"""
+    assert printed_by(script) == "True True\n"
+
+
+def test_threads_that_ask_for_the_past_first_at_the_same_time_share_one(upbit) -> None:
+    start, pasts = threading.Barrier(16), []
+    with upbit_backbone.MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url) as market:
+
+        def ask() -> None:
+            start.wait(10)
+            pasts.append(market._parts.past)
+
+        threads = [threading.Thread(target=ask) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert len(pasts) == 16
+    assert len({id(past) for past in pasts}) == 1
+
+
+def test_after_closing_the_first_report_can_still_be_read_and_the_past_is_not_opened_any_more(upbit) -> None:
+    market = upbit_backbone.MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url)
+    market.close()
+    assert "closed" in str(market.health())
+    with pytest.raises(upbit_backbone.ClosedError):
+        market._parts.past  # noqa: B018 - who got past the door just before it closed
