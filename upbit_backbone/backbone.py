@@ -420,7 +420,7 @@ class MarketDataBackbone:
             topic.symbol,
             levels=levels,
             current=lambda: parts.store.current(topic, monotonic()),  # type: ignore[arg-type, return-value]
-            last_known=lambda: parts.store.last_known(DataType.ORDERBOOK, topic.symbol),  # type: ignore[arg-type, return-value]
+            last_known=lambda: parts.store.last_known(topic.data_type, topic.symbol, level=topic.level),  # type: ignore[arg-type, return-value]
             subscribe=lambda callback: parts.hub.subscribe([Wish(topic)], callback=callback),
             is_closing=lambda: parts.is_closed,
         )

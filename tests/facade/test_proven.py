@@ -7,6 +7,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -133,6 +134,26 @@ def test_with_both_channels_down_the_last_known_value_comes_in_the_error(
         assert error.last_known is None
     finally:
         upbit.refuse(0, target="all")
+
+
+def test_a_grouped_book_has_a_grouped_one_as_its_last_known(
+    backbone: Callable[..., MarketDataBackbone], upbit: FakeUpbit, until: Ask, stopwatch: Ask
+) -> None:
+    market, level = backbone(**BRISK), Decimal(100_000)
+    with market.live_orderbook("KRW-BTC") as whole, market.live_orderbook("KRW-BTC", level=level) as grouped:
+        until(lambda: whole.is_current and grouped.is_current, "both books")
+        assert whole.book.level == 0
+        upbit.refuse(30, target="all")
+        try:
+            until(lambda: not grouped.is_current, "the line is lost")
+            with pytest.raises(StaleDataError) as caught:
+                _ = grouped.book
+            _, error = stopwatch(lambda: market.get_orderbook("KRW-BTC", level=level, timeout=0.5))
+            for last_known in (caught.value.last_known, error.last_known):
+                assert last_known.level == level
+                assert all(unit.price % level == 0 for unit in (*last_known.asks, *last_known.bids))
+        finally:
+            upbit.refuse(0, target="all")
 
 
 def test_no_unproven_value_is_given_as_current_in_a_storm(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -17,7 +18,7 @@ from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.lazy_book import LazyBook
 from upbit_backbone.models.market import CandleData, MarketInfo, OrderbookData, TickerData
 from upbit_backbone.models.pulse import Pulse
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.topic import ZERO, Topic
 from upbit_backbone.store.live_store import LiveStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -136,6 +137,16 @@ def test_last_known_is_the_newest_of_any_channel(store: LiveStore) -> None:
     assert store.last_known(DataType.CANDLE_1M, "KRW-BTC") == candle(1, 5)
     assert store.last_known(RequestKind.CANDLES, "KRW-BTC") is None
     assert store.last_known(RequestKind.MARKETS, "KRW-BTC") is None
+
+
+def test_a_grouped_book_and_the_whole_one_are_not_each_others_last_known(store: LiveStore) -> None:
+    whole = OrderbookData("KRW-BTC", (), (), ZERO, ZERO, NOON, DataSource.WEBSOCKET)
+    grouped = replace(whole, level=Decimal(1000))
+    store.put(BOOK, whole, pulse(), 1, 100.0)
+    assert store.last_known(DataType.ORDERBOOK, "KRW-BTC", level=Decimal(1000)) is None
+    store.remember([grouped])
+    assert store.last_known(DataType.ORDERBOOK, "KRW-BTC", level=Decimal(1000)) == grouped
+    assert store.last_known(RequestKind.ORDERBOOK, "KRW-BTC") == whole
 
 
 def test_what_is_remembered_is_bounded() -> None:

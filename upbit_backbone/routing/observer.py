@@ -111,7 +111,7 @@ class Observer:
         """The newest value ever seen, with its age in seconds."""
         if not request.symbols:
             return None
-        item = self._store.last_known(request.kind, request.symbol, timeframe=request.timeframe)
+        item = self._store.last_known(request.kind, request.symbol, timeframe=request.timeframe, level=request.level)
         if item is None:
             return None
         seen = item.received_at or item.timestamp

@@ -176,12 +176,15 @@ class LiveStore:
         """The newest value with its evidence, current or not."""
         return self._entries.get(topic)
 
-    def last_known(self, kind: RequestKind | DataType, symbol: str, *, timeframe: str | None = None) -> Datum | None:
+    def last_known(
+        self, kind: RequestKind | DataType, symbol: str, *, timeframe: str | None = None, level: Decimal = ZERO
+    ) -> Datum | None:
         """The newest value ever seen on any channel, however old: ticker, book, latest trade or latest candle.
 
-        For `RequestKind.CANDLES` name the timeframe. Market lists are not kept here.
+        For `RequestKind.CANDLES` name the timeframe; of books only those grouped by `level` count. Market lists are
+        not kept here.
         """
-        live, key = _where(kind, symbol, timeframe)
+        live, key = _where(kind, symbol, timeframe, level)
         entry = None if live is None else self._entries.get(live)
         streamed = None if entry is None else opened(entry.item)
         remembered = None if key is None else self._remembered.get(key)
@@ -259,7 +262,7 @@ def _key(item: Parcel) -> tuple[object, ...]:
 
 
 def _where(
-    kind: RequestKind | DataType, symbol: str, timeframe: str | None, level: Decimal = ZERO
+    kind: RequestKind | DataType, symbol: str, timeframe: str | None, level: Decimal
 ) -> tuple[Topic | None, tuple[object, ...] | None]:
     data_type = kind if isinstance(kind, DataType) else _DATA_TYPE_OF_KIND.get(kind)
     if data_type is not None and not data_type.is_candle:
