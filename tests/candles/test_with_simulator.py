@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -69,16 +69,25 @@ def test_ten_thousand_candles_with_holes_a_429_and_a_cut_are_the_reference_rows(
     upbit: FakeUpbit, rest: RestChannel, symbol: str, timeframe: str
 ) -> None:
     history = CandleHistory(rest.candles_page, exchange_now=clock_of(upbit))
-    troubles = iter([lambda: upbit.rest_fault("/v1/candles/*", status=429), lambda: upbit.drop_connections("rst")])
+    upbit.inject("clear_wire_log")
+    connections_cut: list[int] = []
+    troubles = {
+        2_000: lambda: upbit.rest_fault("/v1/candles/*", status=429),
+        6_000: lambda: connections_cut.append(upbit.drop_connections("rst")),
+    }
 
     def trouble(done: int, total: int | None) -> None:
-        if done in range(2_000, 2_400) or done in range(6_000, 6_400):
-            next(troubles, lambda: None)()
+        for due in [rows for rows in troubles if rows <= done]:
+            troubles.pop(due)()
 
     to = clock_of(upbit)()
     rows = history.get(symbol, timeframe, count=10_000, to=to, progress=trouble, timeout=60.0)
-    assert next(troubles, None) is None, "both troubles happened"
-    assert len(rows) == 10_000
+    statuses = [request["status"] for request in upbit.requests(group="candle")]
+    assert statuses.count(429) == 1
+    assert connections_cut[0] >= 1
+    assert upbit.busiest(group="candle") <= 10
+    unit = timeframe_of(timeframe)
+    assert unit.periods(rows[0].timestamp, to) > 10_000, "there are holes"
     reference = one_by_one(upbit, symbol, timeframe, 10_001)
     assert rows == [row for row in reference if row.timestamp < to][-10_000:]
     assert history.close(Deadline.after(2.0)) == []
@@ -108,41 +117,52 @@ def prices(row: CandleData) -> tuple[object, ...]:
     return (row.timestamp, row.open_price, row.high_price, row.low_price, row.close_price, row.volume)
 
 
-def test_series_of_all_kinds_survive_cuts_over_midnight_and_equal_rest() -> None:
+STORM: tuple[Callable[[FakeUpbit], object], ...] = (
+    lambda upbit: upbit.drop_sessions("rst"),
+    lambda upbit: upbit.mute(seconds=2.5),  # too short to be noticed: the seconds are missing all the same
+    lambda upbit: upbit.rest_fault("/v1/candles/*", status=429),
+    lambda upbit: upbit.close_sessions(1001),
+    lambda upbit: upbit.rest_fault("/v1/candles/*", mode="reset", times=3),
+    lambda upbit: upbit.refuse(4.0),
+    lambda upbit: upbit.flap(times=3, seconds=2.0),
+)
+
+
+def test_series_of_all_kinds_survive_a_storm_over_midnight_and_equal_rest() -> None:
     start = "2026-11-22T23:59:50Z"  # a Sunday: day, week and all smaller units turn over
     with (
         FakeUpbit(seed=6, trades_per_second=30, markets=["KRW-BTC"], start_time=start) as upbit,
         MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url) as market,
     ):
-        every = [market.candle_series("KRW-BTC", word, size=60) for word in ("1s", "1m", "1h", "1d", "1w", "1M")]
+        every = [market.candle_series("KRW-BTC", word, size=300) for word in ("1s", "1m", "1h", "1d", "1w", "1M")]
         pause = threading.Event()
-        for hurt in (
-            lambda: upbit.drop_sessions("rst"),
-            lambda: upbit.close_sessions(1001),
-            lambda: upbit.refuse(4.0),
-        ):
-            pause.wait(3.0)
-            hurt()
-        pause.wait(8.0)
-        stop, deadline = upbit.now_ms(), Deadline.after(PATIENCE)
+        for hurt in STORM:
+            pause.wait(2.0)
+            hurt(upbit)
+        pause.wait(6.0)
+        moment, deadline = clock_of(upbit)() - timedelta(seconds=1), Deadline.after(PATIENCE)
         asker = RestChannel(BackboneConfig(rest_url=upbit.rest_url), limiter=RateLimiter(upbit.rest_url))
-        expected = [closed_before(asker, series.timeframe, stop) for series in every]
+        expected = [closed_at(moment, one, told(asker, one)) for one in every]
         assert asker.close(Deadline.after(2.0)) == []
-        while wrong := [one for one, rows in zip(every, expected, strict=True) if not has_all(one, rows)]:
+        while wrong := [one for one, rows in zip(every, expected, strict=True) if not equals(one, rows, moment)]:
             assert not deadline.expired, f"{wrong} do not equal REST"
             pause.wait(0.5)
+        assert min(len(rows) for rows in expected) >= 20
         assert [series.last_error for series in every] == [None] * len(every)
+        assert upbit.busiest(group="candle") <= 10
 
 
-def closed_before(asker: RestChannel, word: str, moment_ms: int) -> list[tuple[object, ...]]:
-    """What REST says of the candles that were over some seconds before `moment_ms`."""
-    unit = timeframe_of(word)
-    rows = asker.candles_page("KRW-BTC", word, count=50, deadline=Deadline.after(20.0))
-    moment = datetime.fromtimestamp(moment_ms / 1000 - 1.0, UTC)
+def told(asker: RestChannel, series: CandleSeries) -> list[CandleData]:
+    """The newest candles by REST, oldest first."""
+    return asker.candles_page("KRW-BTC", series.timeframe, count=60, deadline=Deadline.after(20.0))[::-1]
+
+
+def closed_at(moment: datetime, series: CandleSeries, rows: Iterable[CandleData]) -> list[tuple[object, ...]]:
+    """Those of `rows` that were over at `moment`."""
+    unit = timeframe_of(series.timeframe)
     return [prices(row) for row in rows if unit.next_start(row.timestamp) <= moment]
 
 
-def has_all(series: CandleSeries, expected: list[tuple[object, ...]]) -> bool:
-    known = {row.timestamp: prices(row) for row in series.candles}
-    first = min(known)
-    return all(known.get(row[0]) == row for row in expected if row[0] >= first)  # type: ignore[operator]
+def equals(series: CandleSeries, expected: list[tuple[object, ...]], moment: datetime) -> bool:
+    """Whether the series says the same as REST: no candle less, none more, none twice, none out of order."""
+    return closed_at(moment, series, series.candles)[-len(expected) :] == expected
