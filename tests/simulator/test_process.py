@@ -63,6 +63,13 @@ def test_a_killed_parent_takes_the_simulator_with_it() -> None:
     wait_until(lambda: not is_alive(child))
 
 
+def test_nothing_of_its_certificates_is_left_behind() -> None:
+    with FakeUpbit(tls=True) as upbit:
+        folder = Path(upbit.ca_file or "").parent
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_prints_its_addresses_and_ends_cleanly_by_signal(number: signal.Signals) -> None:

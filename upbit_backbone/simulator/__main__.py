@@ -13,9 +13,13 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from upbit_backbone.simulator.options import Options, parse_setting
+
+if TYPE_CHECKING:
+    from upbit_backbone.simulator.serving.server import Server
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,8 +84,8 @@ async def _serve(options: Options, chosen: argparse.Namespace) -> int:
             loop.add_signal_handler(number, server.stop)
     await server.start()
     if chosen.parent is not None:
-        threading.Thread(target=_watch_parent, args=(chosen.parent,), name="watch-parent", daemon=True).start()
-        threading.Thread(target=_watch_stdin, name="watch-stdin", daemon=True).start()
+        for watch in (partial(_watch_parent, chosen.parent, server), partial(_watch_stdin, server)):
+            threading.Thread(target=watch, name="watch-parent", daemon=True).start()
     if chosen.ready_json:
         print(json.dumps(server.urls()), flush=True)
     elif not chosen.quiet:
@@ -98,17 +102,23 @@ def _print_urls(urls: dict[str, Any]) -> None:
     print(f"  control: {urls['control_url']}", flush=True)
 
 
-def _watch_parent(parent: int) -> None:
+def _watch_parent(parent: int, server: Server) -> None:
     """Whoever inherited our standard input can keep it open after the parent's death, so look at the parent too."""
     while os.name == "nt" or os.getppid() == parent:
         time.sleep(0.5)
-    os._exit(0)
+    _end(server)
 
 
-def _watch_stdin() -> None:
+def _watch_stdin(server: Server) -> None:
     """The end of standard input is the parent's way to say stop, also when it was killed."""
     while sys.stdin.buffer.read(1024):
         pass
+    _end(server)
+
+
+def _end(server: Server) -> None:
+    """At once, whatever the loop is doing; nobody listens any more."""
+    server.clean_up()
     os._exit(0)
 
 

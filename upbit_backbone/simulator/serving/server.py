@@ -84,6 +84,10 @@ class Server:
             connection.reset()
         for filler in self._fillers:
             filler.close()
+        self.clean_up()
+
+    def clean_up(self) -> None:
+        """Take the certificates out of the temporary folder; from any thread."""
         if self._folder is not None:
             self._folder.cleanup()
 
