@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from ._concurrency import Deadline, at_exit, check_timeout
 from .assembly import Assembly, assemble, assemble_replay
 from .config import BackboneConfig
-from .delivery.hub import check_arguments
+from .delivery.arguments import check_arguments
 from .delivery.subscription import Subscription, SubscriptionId
 from .errors import ClosedError, InvalidRequestError
 from .models.enums import DataStrategy, DataType, HealthStatus, Overflow, Priority, RequestKind

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .._concurrency import Deadline
-from ..errors import ClosedError, InvalidRequestError
+from ..errors import ClosedError
 from ..models.enums import Overflow
 from ..models.events import CallbackErrorEvent, Event, GapEvent, OverflowEvent, StaleEvent, SubscriptionEvent, now
 from ..models.lazy_book import Delivery, Parcel
 from ..models.report import SubscriptionStats
 from ..models.topic import Topic, Wish
+from .arguments import check_arguments
 from .consumer import Consumer, OnError
 from .event_bus import EventBus, Listener
 from .mailbox import Mailbox
@@ -144,17 +144,7 @@ class Hub:
             release=self._release,
             close_seconds=self._close_seconds,
         )
-        self._enter(subscription)
-        try:
-            self._seed(subscription)
-            if on_event is not None:
-                subscription.listening = self._events.listen(on_event, wants=lambda each: concerns(each, subscription))
-            self._want_for(subscription)
-            if consumer is not None:
-                consumer.start()
-        except BaseException:
-            subscription.close()
-            raise
+        self._open(subscription, consumer, on_event)
         return subscription
 
     def unsubscribe(self, subscription_id: str) -> bool:
@@ -215,6 +205,20 @@ class Hub:
             self._events.emit(CallbackErrorEvent(at=now(), subscription=name, error=error, in_a_row=in_a_row))
 
         return Consumer(mailbox, callback, f"upbit-{name}", on_error=on_error, on_failure=on_failure)
+
+    def _open(self, subscription: Subscription, consumer: Consumer | None, on_event: Listener | None) -> None:
+        """All or nothing: in the routes first, so that no item is missed, then current values, wishes and thread."""
+        self._enter(subscription)
+        try:
+            self._seed(subscription)
+            if on_event is not None:
+                subscription.listening = self._events.listen(on_event, wants=lambda each: concerns(each, subscription))
+            self._want_for(subscription)
+            if consumer is not None:
+                consumer.start()
+        except BaseException:
+            subscription.close()
+            raise
 
     def _enter(self, subscription: Subscription) -> None:
         with self._lock:
@@ -284,47 +288,3 @@ def concerns(event: Event, subscription: Subscription) -> bool:
     if isinstance(event, SubscriptionEvent):
         return not {str(topic) for topic in subscription.topics}.isdisjoint(event.topics)
     return True
-
-
-def check_arguments(
-    wishes: Sequence[Wish],
-    *,
-    overflow: Overflow | str | None = None,
-    maxsize: int | None = None,
-    queue: object = None,
-    callback: object = None,
-    on_error: object = None,
-    on_event: object = None,
-) -> Overflow | None:
-    """The policy meant by `overflow`; InvalidRequestError that names what `Hub.subscribe` could not work with."""
-    if not wishes:
-        raise InvalidRequestError("nothing to subscribe to: name at least one symbol and one data type")
-    for name, value in (("callback", callback), ("on_error", on_error), ("on_event", on_event)):
-        if value is not None and not callable(value):
-            raise InvalidRequestError(f"{name}={value!r}: expected something that can be called")
-    if queue is not None and callback is not None:
-        raise InvalidRequestError("callback= and queue= exclude each other; subscribe twice to have both")
-    if queue is not None:
-        _check_queue(queue)
-    is_size = isinstance(maxsize, int) and not isinstance(maxsize, bool) and maxsize >= 1
-    if maxsize is not None and not is_size:
-        raise InvalidRequestError(f"maxsize={maxsize!r}: expected a whole number >= 1, or None for the default")
-    return _check_overflow(overflow)
-
-
-def _check_overflow(overflow: Overflow | str | None) -> Overflow | None:
-    if overflow is None:
-        return None
-    try:
-        return Overflow(overflow)
-    except ValueError:
-        words = ", ".join(f"Overflow.{each.name}" for each in Overflow)
-        raise InvalidRequestError(f"overflow={overflow!r}: expected one of {words}") from None
-
-
-def _check_queue(target: object) -> None:
-    is_queue = isinstance(target, queue.Queue | queue.SimpleQueue)
-    if not is_queue or isinstance(target, queue.PriorityQueue | Mailbox):
-        raise InvalidRequestError(
-            f"queue={type(target).__name__}: expected a queue.Queue, queue.LifoQueue or queue.SimpleQueue"
-        )
