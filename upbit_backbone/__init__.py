@@ -70,6 +70,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
         SubscriptionEvent,
     )
     from .models.market import (
+        KST,
         CandleData,
         MarketInfo,
         OrderbookData,
@@ -150,6 +151,7 @@ _NAMES_OF = {
         "SubscriptionEvent",
     ),
     "models.market": (
+        "KST",
         "CandleData",
         "MarketInfo",
         "OrderbookData",
@@ -188,6 +190,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FIELD_MAPPING",
+    "KST",
     "Alert",
     "AuthenticationError",
     "BackboneConfig",

@@ -13,6 +13,7 @@ from candle_reference import SYMBOL, ReferenceExchange, brute_force, trade, utc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import upbit_backbone
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.candles.download import Pace
 from upbit_backbone.candles.history import CandleHistory
@@ -245,6 +246,13 @@ def test_wrong_questions_say_what_is_allowed_and_ask_nothing(
     with pytest.raises(InvalidRequestError, match=says):
         dense.get(SYMBOL, "1m", **arguments)
     assert dense.requests == 0
+
+
+def test_the_zone_that_a_naive_time_is_told_to_name_is_there_to_be_named(dense: Bench) -> None:
+    with pytest.raises(InvalidRequestError, match=r"upbit_backbone\.KST"):
+        dense.get(SYMBOL, "1m", count=2, to=datetime(2026, 3, 1, 9, 0))
+    rows = dense.get(SYMBOL, "1m", count=2, to=datetime(2026, 3, 1, 9, 0, tzinfo=upbit_backbone.KST))
+    assert [f"{row.timestamp:%H:%M}" for row in rows] == ["23:58", "23:59"]
 
 
 def test_an_unknown_unit_is_named_with_those_that_exist(dense: Bench) -> None:
