@@ -48,10 +48,10 @@ from .routing.questions import (
 
 if TYPE_CHECKING:
     from .candles.download import CancelToken
-    from .candles.history import Progress
     from .candles.live_book import LiveOrderbook
     from .candles.ranges import Fill
     from .candles.series import CandleSeries
+    from .candles.walk import Progress
     from .delivery.event_bus import Listening
     from .models.events import Event
     from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict
 
 from ..errors import InvalidRequestError
 from ..models.timeframe import FIRST_MOMENT, LAST_MOMENT, Timeframe
@@ -20,6 +20,16 @@ CLOCK_SLACK: Final = timedelta(seconds=60)  # a range is "in the future" only be
 ALLOWED: Final = "allowed are count= with optional to=, or start= with optional end="
 
 Fill = Literal["none", "forward"]
+
+
+class Bounds(TypedDict, total=False):
+    """Which candles: the keyword arguments of everything that asks for some; see `candle_range`."""
+
+    count: int | None
+    to: datetime | None
+    start: datetime | None
+    end: datetime | None
+    fill: Fill
 
 
 @dataclass(frozen=True, slots=True)
