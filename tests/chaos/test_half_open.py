@@ -103,6 +103,33 @@ def test_one_mute_market_concerns_nobody_else(watch: Watch, upbit: FakeUpbit) ->
     assert (seen.reconnects, seen.breaks) == (0, [])
 
 
+@pytest.mark.parametrize("kind", ["ticker", "orderbook"])
+def test_a_quiet_market_that_goes_mute_alone_is_found_out(watch: Watch, quiet: FakeUpbit, kind: str) -> None:
+    """Nobody knows its habits, because it has none: its turn to be put to REST comes all the same."""
+    quiet.publish_trade("KRW-ETH")
+    seen = watch(quiet, SYMBOLS, [kind], stall_probe_seconds=0.3, **WATCHFUL)
+    within(lambda: seen.market.explain(kind, "KRW-ETH").rule == "live", "the market to be live")
+    PAUSE.wait(1.5)
+    assert seen.of(StaleEvent) == []
+    quiet.mute(symbols=["KRW-ETH"])
+    made = quiet.publish_trade("KRW-ETH", price=987_654_000)
+
+    def alarm() -> bool:
+        quiet.publish_trade("KRW-BTC")  # others flow
+        return any(event.stale for event in seen.of(StaleEvent))
+
+    within(alarm, "the alarm")
+    assert {event.symbols for event in seen.of(StaleEvent) if event.stale} == {("KRW-ETH",)}
+    assert seen.market.explain(kind, "KRW-ETH").rule != "live"
+    if kind == "ticker":
+        assert str(seen.market.get_ticker("KRW-ETH").current_price) == made["price"]
+    assert seen.market.explain(kind, "KRW-BTC").rule == "live"
+    quiet.unmute()
+    quiet.publish_trade("KRW-ETH")
+    within(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
+    assert (seen.reconnects, seen.breaks) == (0, [])
+
+
 def test_a_market_in_which_nobody_trades_raises_no_alarm(watch: Watch, upbit: FakeUpbit) -> None:
     seen = watch(upbit, SYMBOLS, ["trade", "ticker"], stall_probe_seconds=0.3, **WATCHFUL)
     PAUSE.wait(1.0)

@@ -92,7 +92,7 @@ class Rig:
         self.config = BackboneConfig(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url, **settings)
         self.sink = Sink()
         self.events: list[Event] = []
-        self.verdict: bool | None = None
+        self.verdict: bool | None = None  # of REST, about whatever it is asked
         self.limiter = RateLimiter(upbit.rest_url, emit=self.events.append)
         self.clock = SleepyClock()
         self._dial: Dial = WebSocketTransport(upbit.websocket_url, ca_file=upbit.ca_file).open
@@ -104,13 +104,16 @@ class Rig:
             sink=self.sink,
             emit=self.events.append,
             acquire_connect=self._acquire,
-            probe=lambda topics: self.verdict,
+            probe=self._probe,
             run_job=lambda job: spawn(job, "test-probe"),
             refused=self._refused,
         )
 
     def _acquire(self, deadline: Deadline) -> None:
         self.limiter.acquire(RateGroup.WEBSOCKET_CONNECT, Priority.NORMAL, deadline)
+
+    def _probe(self, topics: frozenset[Topic]) -> frozenset[Topic] | None:
+        return None if self.verdict is None else topics if self.verdict else frozenset()
 
     def _refused(self, error: RateLimitError) -> None:
         if isinstance(error, BannedError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -562,7 +562,7 @@ def test_silence_while_rest_shows_trades_ends_in_reconnection_within_fifteen_sec
     probes = only(do.StartProbe, stage.pass_time(10.1))
     assert [(probe.topics, probe.whole_line) for probe in probes] == [({BTC}, True)]
     stage.now += 1.0
-    stage.give(on.ProbeAnswered(1, frozenset({BTC}), True, True))
+    stage.give(on.ProbeAnswered(1, frozenset({BTC}), True, frozenset({BTC})))
     assert stage.state is LIVE, "the trades may just be on their way"
     effects = stage.pass_time(2.1)
     assert events(StaleEvent, effects)[0].stale
@@ -574,19 +574,19 @@ def test_silence_while_rest_shows_trades_ends_in_reconnection_within_fifteen_sec
 def test_data_during_the_grace_ends_the_suspicion() -> None:
     stage = Stage().live(BTC)
     stage.pass_time(10.1)
-    stage.give(on.ProbeAnswered(1, frozenset({BTC}), True, True))
+    stage.give(on.ProbeAnswered(1, frozenset({BTC}), True, frozenset({BTC})))
     stage.pass_time(1.0)
     stage.data()
     assert not events(StaleEvent, stage.pass_time(5.0))
     assert stage.state is LIVE
 
 
-@pytest.mark.parametrize("verdict", [False, None])
-def test_a_quiet_market_stays_as_it_is(verdict: bool | None) -> None:
+@pytest.mark.parametrize("behind", [frozenset(), None])
+def test_a_quiet_market_stays_as_it_is(behind: frozenset[Topic] | None) -> None:
     stage = Stage().live(BTC)
     for _ in range(100):
         for probe in only(do.StartProbe, stage.pass_time(5.0)):
-            stage.give(on.ProbeAnswered(probe.epoch, probe.topics, probe.whole_line, verdict))
+            stage.give(on.ProbeAnswered(probe.epoch, probe.topics, probe.whole_line, behind))
     assert stage.state is LIVE
     assert stage.lifecycle.pulse.epoch == 1
     assert not events(StaleEvent, stage.effects)
@@ -605,7 +605,7 @@ def test_an_answer_of_an_earlier_epoch_changes_nothing() -> None:
     stage = Stage().live(BTC)
     stage.pass_time(10.1)
     stage.give(on.LineLost("reset"), on.Opened())
-    stage.give(on.ProbeAnswered(1, frozenset({BTC}), True, True))
+    stage.give(on.ProbeAnswered(1, frozenset({BTC}), True, frozenset({BTC})))
     assert not events(StaleEvent, stage.pass_time(4.0))
 
 
@@ -628,7 +628,7 @@ def test_one_mute_market_among_others_is_reported_and_subscribed_anew_without_re
         effects += answer_questions(stage, effects, silent)
         for probe in only(do.StartProbe, effects):
             assert probe.topics == {ETH}
-            stage.give(on.ProbeAnswered(probe.epoch, probe.topics, probe.whole_line, True))
+            stage.give(on.ProbeAnswered(probe.epoch, probe.topics, probe.whole_line, probe.topics))
         log += effects
     assert [(event.symbols, event.stale) for event in events(StaleEvent, log)] == [(("KRW-ETH",), True)]
     assert stage.lifecycle.pulse.mute == {ETH}
@@ -640,6 +640,49 @@ def test_one_mute_market_among_others_is_reported_and_subscribed_anew_without_re
         effects = stage.pass_time(1.0)
         log += answer_questions(stage, effects, set())
     assert [event.stale for event in events(StaleEvent, log)] == [True, False]
+    assert not stage.lifecycle.pulse.mute
+
+
+def quiet_seconds(
+    stage: Stage, seconds: int, silent: set[Topic], behind: Callable[[frozenset[Topic]], frozenset[Topic] | None]
+) -> list[do.Effect]:
+    """BTC flows, the silent ones say nothing, and REST answers each question."""
+    log: list[do.Effect] = []
+    for _ in range(seconds):
+        stage.data()
+        effects = stage.pass_time(1.0)
+        effects += answer_questions(stage, effects, silent)
+        for probe in only(do.StartProbe, effects):
+            answer = on.ProbeAnswered(probe.epoch, probe.topics, probe.whole_line, behind(probe.topics))
+            effects += stage.give(answer)
+        log += effects
+    return log
+
+
+def test_a_market_that_was_always_quiet_and_goes_mute_alone_is_found_out_within_45_seconds() -> None:
+    stage = Stage().live(BTC, ETH)
+    log = quiet_seconds(stage, 600, {ETH}, lambda topics: frozenset())
+    assert not events(StaleEvent, log)
+    log = quiet_seconds(stage, 45, {ETH}, lambda topics: topics & {ETH})
+    assert [(event.symbols, event.stale) for event in events(StaleEvent, log)] == [(("KRW-ETH",), True)]
+    assert stage.lifecycle.pulse.mute == {ETH}
+    assert len(only(do.SendText, log)) == 1, "subscribed anew"
+    assert not only(do.Drop, log)
+
+
+def test_quiet_markets_cost_two_questions_to_rest_a_minute_however_many_they_are() -> None:
+    quiet = {Topic(DataType.TICKER, f"KRW-Q{number}") for number in range(250)}
+    stage = Stage().live(BTC, *quiet)
+    log = quiet_seconds(stage, 600, quiet, lambda topics: frozenset())
+    asked = [probe.topics for probe in only(do.StartProbe, log)]
+    assert 15 <= len(asked) <= 20
+    assert max(map(len, asked)) <= 100
+    assert frozenset().union(*asked[:3]) == quiet, "each has its turn"
+
+
+def test_a_quiet_market_that_rest_says_nothing_about_is_asked_about_again() -> None:
+    stage = Stage().live(BTC, ETH)
+    assert len(only(do.StartProbe, quiet_seconds(stage, 120, {ETH}, lambda topics: None))) >= 3
     assert not stage.lifecycle.pulse.mute
 
 

@@ -83,7 +83,7 @@ class Stage:
         lifecycle, record, pulse = self.lifecycle, self.lifecycle.record, self.lifecycle.pulse
         numbers = record.messages, record.bytes, record.last_data_at, record.last_error, record.messages_sent
         signs = pulse.epoch, pulse.connected, pulse.heard_at, pulse.suspect, pulse.mute
-        return f"{record.state} {numbers} {signs} due {lifecycle.next_wake()} {self.sink.seen} {self.effects}"
+        return f"{record.state} {numbers} {signs} {self.sink.seen} {self.effects}"
 
 
 def whole(opcode: int, payload: bytes) -> bytes:
@@ -130,11 +130,13 @@ def test_whatever_is_read_and_however_it_is_cut_both_ways_lead_to_the_same(
         now += seconds
         for stage in (short, long):
             if is_proven_silent:
-                stage.handle(on.ProbeAnswered(stage.lifecycle.pulse.epoch, frozenset({TOPIC}), True, True), now)
+                stage.handle(on.ProbeAnswered(stage.lifecycle.pulse.epoch, frozenset({TOPIC}), True, frozenset({TOPIC})), now)
             if stage.lifecycle.is_due(now):
                 stage.handle(on.Tick(), now)
             stage.read(piece, now)
         assert repr(short) == repr(long)
+        # What data puts off is looked up only when it would have been due: that wakes early, and never late.
+        assert short.lifecycle.next_wake() <= long.lifecycle.next_wake()
 
 
 def test_a_read_of_nothing_but_data_asks_nothing_of_the_session() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import threading
 from dataclasses import replace
@@ -103,6 +104,42 @@ def test_a_doubt_about_the_right_value_ends_when_rest_confirms_it(store: LiveSto
     assert store.current(BTC, 105.0) is None
     store.remember([ticker(50, DataSource.REST)])
     assert store.current(BTC, 105.0) == ticker(50)
+
+
+def test_what_rest_shows_of_a_later_trade_puts_the_live_value_in_doubt_until_the_stream_speaks(
+    store: LiveStore,
+) -> None:
+    alive = pulse()
+    store.put(BTC, ticker(50), alive, 1, 100.0)
+    store.remember([ticker(50.9, DataSource.REST)])
+    assert store.current(BTC, 100.0) == ticker(50), "what is on its way on the stream is no contradiction"
+    store.remember([ticker(55, DataSource.REST)])
+    assert store.current(BTC, 100.0) is None
+    assert "REST" in (store.why_not(BTC, 100.0) or "")
+    store.put(BTC, ticker(51), alive, 1, 100.1)
+    assert store.current(BTC, 100.1) is None, "still older than what REST has shown"
+    store.put(BTC, ticker(55), alive, 1, 100.2)
+    assert store.current(BTC, 100.2) == ticker(55)
+
+
+def test_the_same_trade_told_again_by_rest_is_no_reason_for_doubt(store: LiveStore) -> None:
+    alive = pulse()
+    traded_at = NOON + timedelta(seconds=50)
+    store.put(BTC, dataclasses.replace(ticker(50), trade_timestamp=traded_at), alive, 1, 100.0)
+    store.remember([dataclasses.replace(ticker(90, DataSource.REST), trade_timestamp=traded_at)])
+    assert store.current(BTC, 100.0) is not None
+
+
+def test_a_doubt_raised_by_an_absurd_answer_ends_with_the_next_answer(store: LiveStore) -> None:
+    alive = pulse()
+    store.put(BTC, ticker(50), alive, 1, 100.0)
+    store.remember([ticker(5000, DataSource.REST)])
+    assert store.current(BTC, 100.0) is None
+    store.put(BTC, ticker(51), alive, 1, 101.0)
+    store.remember([ticker(51, DataSource.REST)])
+    assert store.current(BTC, 101.0) == ticker(51)
+    store.put(BTC, ticker(52), alive, 1, 102.0)
+    assert store.current(BTC, 102.0) == ticker(52)
 
 
 def test_the_forming_candle_is_replaced_and_an_earlier_one_does_not_come_back(store: LiveStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from .._concurrency import Clock, Deadline
@@ -28,44 +29,41 @@ class StallProbe:
         self._store = store
         self._clock = clock
 
-    def __call__(self, topics: frozenset[Topic]) -> bool | None:
-        """True: REST shows something that the stream should have given. False: quiet. None: REST does not say.
+    def __call__(self, topics: frozenset[Topic]) -> frozenset[Topic] | None:
+        """Those of which REST shows something that the stream should have given; None where REST does not say.
 
         Blocks for at most a few seconds; for a worker's thread.
         """
         chosen = sorted(topics)[:MAX_SYMBOLS]
         try:
-            verdicts = [self._missed_trades(chosen), self._missed_books(chosen)]
+            answers = [self._missed_trades(chosen), self._missed_books(chosen)]
         except UpbitBackboneError:
             return None
-        if True in verdicts:
-            return True
-        return None if all(verdict is None for verdict in verdicts) else False
+        told = [behind for behind in answers if behind is not None]
+        return frozenset().union(*told) if told else None
 
-    def _missed_trades(self, topics: list[Topic]) -> bool | None:
+    def _missed_trades(self, topics: list[Topic]) -> set[Topic] | None:
         wanted = [topic for topic in topics if topic.data_type is not DataType.ORDERBOOK]
         if not wanted:
             return None
         deadline = Deadline.after(PROBE_SECONDS, self._clock.monotonic)
         symbols = {topic.symbol for topic in wanted}
         tickers = self._rest.tickers(symbols, deadline=deadline, priority=Priority.HIGH, max_age=0.0)
-        for topic in wanted:
-            ticker = tickers.get(topic.symbol)
-            traded_at = None if ticker is None else ticker.trade_timestamp
-            if traded_at is not None and self._is_behind(topic, traded_at):
-                return True
-        return False
+        traded = {symbol: ticker.trade_timestamp for symbol, ticker in tickers.items()}
+        return self._behind(wanted, traded)
 
-    def _missed_books(self, topics: list[Topic]) -> bool | None:
+    def _missed_books(self, topics: list[Topic]) -> set[Topic] | None:
         wanted = [topic for topic in topics if topic.data_type is DataType.ORDERBOOK and not topic.level]
         if not wanted:
             return None
         deadline = Deadline.after(PROBE_SECONDS, self._clock.monotonic)
         symbols = {topic.symbol for topic in wanted}
         books = self._rest.orderbooks(symbols, levels=1, deadline=deadline, priority=Priority.HIGH, max_age=0.0)
-        return any(
-            self._is_behind(topic, book.timestamp) for topic in wanted if (book := books.get(topic.symbol)) is not None
-        )
+        return self._behind(wanted, {symbol: book.timestamp for symbol, book in books.items()})
+
+    def _behind(self, topics: list[Topic], moments: Mapping[str, datetime | None]) -> set[Topic]:
+        known = ((topic, moments.get(topic.symbol)) for topic in topics)
+        return {topic for topic, moment in known if moment is not None and self._is_behind(topic, moment)}
 
     def _is_behind(self, topic: Topic, moment: datetime) -> bool:
         entry = self._store.entry(topic)

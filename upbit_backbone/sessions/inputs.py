@@ -100,12 +100,12 @@ class SilentFound:
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswered:
-    """Answer to StartProbe."""
+    """Answer to StartProbe: of `behind` REST shows newer trades than the stream gave. None: REST does not say."""
 
     epoch: int
     topics: frozenset[Topic]
     whole_line: bool
-    verdict: bool | None
+    behind: frozenset[Topic] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,9 +148,9 @@ class Line:
 
     def probe_answered(self, answer: ProbeAnswered, now: float) -> None:
         if answer.whole_line:
-            self._shared.silence.answered(answer.verdict, now)
+            self._shared.silence.answered(None if answer.behind is None else bool(answer.behind), now)
         else:
-            self._shared.mute_topics.answered(answer.topics, answer.verdict, now)
+            self._shared.mute_topics.answered(answer.topics, answer.behind, now)
 
     def tick(self, now: float, own_lag: float) -> Lost | None:
         if self.liveness.is_frozen(now, own_lag):

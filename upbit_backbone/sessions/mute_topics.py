@@ -1,8 +1,9 @@
 """Has one topic gone mute while others flow? Pure.
 
-From time to time somebody is asked which topics have been silent lately. Among those that are usually lively one
-is put to REST; if there were trades, and the topic is still silent a moment later, it is mute: reported, no longer
-taken for current, and subscribed anew at a gentle pace, which costs the other topics nothing.
+From time to time somebody is asked which topics have been silent lately. If one of them is usually lively, or every
+third time anyhow, some are put to REST: the liveliest, and those whose turn it is, so that nobody is left out. Where
+there were trades, and the topic is still silent a moment later, it is mute: reported, no longer taken for current,
+and subscribed anew at a gentle pace, which costs the other topics nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from ..models.topic import Topic
 from .silence import GRACE_SECONDS, PROBE_PATIENCE_SECONDS
 
 SENTINELS: Final = 50  # how many topics a question about the whole line names; one REST request answers them all
+PATROL: Final = 100  # how many silent topics one question to REST names; quiet ones are asked about in turn
+PATROL_EVERY: Final = 3  # in rounds; a lively one that falls silent is asked about at once
 SCORE_DECAY: Final = 0.9
 LIVELY_SCORE: Final = 1.0
 RESEND_SECONDS: Final = 60.0  # a mute topic costs at most one repeated subscription per this time
@@ -36,8 +39,10 @@ class MuteTopics:
         self._every = every
         self._next_question = inf
         self._scores: dict[Topic, float] = {}
-        self._probed: Topic | None = None
+        self._probed: frozenset[Topic] = frozenset()
         self._probe_at = -inf
+        self._patrol_at = inf
+        self._asked_at: dict[Topic, float] = {}
         self._confirm_at = inf
         self._resent_at: dict[Topic, float] = {}
         self.mute: frozenset[Topic] = frozenset()
@@ -45,7 +50,8 @@ class MuteTopics:
     def start(self, now: float) -> None:
         """A new connection streams anew: nothing is suspected."""
         self._next_question = now + self._every
-        self._probed = None
+        self._patrol_at = now + PATROL_EVERY * self._every
+        self._probed = frozenset()
         self._confirm_at = inf
         self.mute = frozenset()
 
@@ -56,6 +62,7 @@ class MuteTopics:
         """Only `topics` are still wanted."""
         self.mute &= topics
         self._scores = {topic: score for topic, score in self._scores.items() if topic in topics}
+        self._asked_at = {topic: at for topic, at in self._asked_at.items() if topic in topics}
         self._resent_at = {topic: at for topic, at in self._resent_at.items() if topic in topics}
 
     @property
@@ -65,8 +72,8 @@ class MuteTopics:
     def question(self, topics: frozenset[Topic], now: float) -> Question | None:
         """What to ask now, if anything."""
         if now >= self._confirm_at:
-            probed, self._probed, self._confirm_at = self._probed, None, inf
-            return None if probed is None else Question(frozenset({probed}), self._probe_at, confirms=True)
+            probed, self._probed, self._confirm_at = self._probed & topics, frozenset(), inf
+            return Question(probed, self._probe_at, confirms=True) if probed else None
         if now >= self._next_question:
             self._next_question = now + self._every
             return Question(topics, now - self._every, confirms=False)
@@ -78,44 +85,50 @@ class MuteTopics:
             self.mute |= silent
             return frozenset()
         for topic in question.topics:
-            score = self._scores.get(topic, 0.0) * SCORE_DECAY
+            score = self._score(topic) * SCORE_DECAY
             self._scores[topic] = score if topic in silent else score + 1.0
         awake = (self.mute & question.topics) - silent
         self.mute -= awake
         return awake
 
     def to_probe(self, silent: frozenset[Topic], now: float) -> frozenset[Topic]:
-        """The liveliest of the silent topics to put to REST, if one is worth it."""
-        is_probing = self._probed is not None and now < self._probe_at + PROBE_PATIENCE_SECONDS
-        lively = [topic for topic in silent if self._is_worth_a_probe(topic, now)]
-        if is_probing or not lively:
+        """The silent topics to put to REST, if that is worth it now."""
+        is_probing = bool(self._probed) and now < self._probe_at + PROBE_PATIENCE_SECONDS
+        candidates = [topic for topic in silent - self.mute if not self._was_resent_lately(topic, now)]
+        liveliest = max(candidates, key=lambda topic: (self._score(topic), topic), default=None)
+        is_lively = liveliest is not None and self._score(liveliest) >= LIVELY_SCORE
+        if is_probing or liveliest is None or not (is_lively or now >= self._patrol_at):
             return frozenset()
-        self._probed = max(lively, key=lambda topic: (self._scores[topic], topic))
+        in_turn = sorted(candidates, key=lambda topic: (self._asked_at.get(topic, -inf), topic))
+        self._patrol_at = now + PATROL_EVERY * self._every
+        self._probed = frozenset([liveliest, *in_turn[: PATROL - 1]])
         self._probe_at = now
-        return frozenset({self._probed})
+        self._asked_at.update(dict.fromkeys(self._probed, now))
+        return self._probed
 
-    def _is_worth_a_probe(self, topic: Topic, now: float) -> bool:
-        was_resent_lately = now < self._resent_at.get(topic, -inf) + RESEND_SECONDS
-        return self._scores.get(topic, 0.0) >= LIVELY_SCORE and not was_resent_lately
+    def _score(self, topic: Topic) -> float:
+        return self._scores.get(topic, 0.0)
 
-    def answered(self, topics: frozenset[Topic], verdict: bool | None, now: float) -> None:
-        if topics != {self._probed} or self._confirm_at < inf:
+    def _was_resent_lately(self, topic: Topic, now: float) -> bool:
+        return now < self._resent_at.get(topic, -inf) + RESEND_SECONDS
+
+    def answered(self, topics: frozenset[Topic], behind: frozenset[Topic] | None, now: float) -> None:
+        """REST's answer about the topics put to it; those it knows more of get a last moment of grace."""
+        if topics != self._probed or self._confirm_at < inf:
             return
-        if verdict is True:
+        self._probed = (behind or frozenset()) & topics
+        if self._probed:
             self._confirm_at = now + GRACE_SECONDS
-        else:
-            # Merely quiet: others get their turn first.
-            for topic in topics:
-                self._scores[topic] = self._scores.get(topic, 0.0) / 2
-            self._probed = None
+        for topic in topics - self._probed:
+            self._scores[topic] = self._score(topic) / 2  # merely quiet: others get their turn first
 
     def may_resend(self, topics: frozenset[Topic], now: float) -> bool:
         """Whether subscribing anew for these mute topics is within reason; if so, it is taken as done."""
-        if any(now < self._resent_at.get(topic, -inf) + RESEND_SECONDS for topic in topics):
+        if any(self._was_resent_lately(topic, now) for topic in topics):
             return False
         self._resent_at.update(dict.fromkeys(topics, now))
         return True
 
     def liveliest(self, topics: frozenset[Topic]) -> frozenset[Topic]:
         """The topics that are best asked about when the whole line is silent."""
-        return frozenset(sorted(topics, key=lambda topic: (-self._scores.get(topic, 0.0), topic))[:SENTINELS])
+        return frozenset(sorted(topics, key=lambda topic: (-self._score(topic), topic))[:SENTINELS])

@@ -66,8 +66,8 @@ Emit = Callable[[Event], None]
 AcquireConnect = Callable[[Deadline], None]
 # Told of every 429 and 418 at the handshake, so that the whole process can keep them.
 Refused = Callable[[RateLimitError], None]
-# True: REST shows newer trades than the stream gave. False: the market is quiet. None: unknown. Blocks.
-Probe = Callable[[frozenset[Topic]], bool | None]
+# Of which topics REST shows something newer than the stream gave; none, if all are quiet. None: unknown. Blocks.
+Probe = Callable[[frozenset[Topic]], frozenset[Topic] | None]
 RunJob = Callable[[Callable[[], None]], object]
 # How many messages of a session could not be understood; whoever decodes them counts.
 Malformed = Callable[[str], int]

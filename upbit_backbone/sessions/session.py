@@ -237,13 +237,13 @@ class Session:
 
     def _probe(self, effect: do.StartProbe) -> None:
         """Runs on a worker; whatever goes wrong there, the answer is: unknown."""
-        verdict = None
+        behind = None
         try:
-            verdict = self._with.probe(effect.topics)
+            behind = self._with.probe(effect.topics)
         except UpbitBackboneError as error:
             log.debug("probe failed", extra={"session": self.name, "reason": one_line(error)})
         finally:
-            self.command(on.ProbeAnswered(effect.epoch, effect.topics, effect.whole_line, verdict))
+            self.command(on.ProbeAnswered(effect.epoch, effect.topics, effect.whole_line, behind))
 
     def _report_refusal(self, effect: do.ReportRefusal) -> None:
         self._with.refused(effect.error)

@@ -146,12 +146,17 @@ class LiveStore:
         if len(self._remembered) > self._max_remembered:
             del self._remembered[next(iter(self._remembered))]
         if _is_rest(item) and isinstance(key, Topic):
-            self._clear_doubt(key, item.timestamp)
+            self._compare(key, item)
 
-    def _clear_doubt(self, topic: Topic, rest_stamp: datetime) -> None:
+    def _compare(self, topic: Topic, told: Parcel) -> None:
+        """REST's word on the live value: it clears a doubt, or raises one until the stream has spoken again."""
         entry = self._entries.get(topic)
-        if entry is not None and not entry.proven and abs(entry.stamp - rest_stamp) <= REST_TOLERANCE:
-            entry.proven = True
+        if entry is None:
+            return
+        if not entry.proven:
+            entry.proven = abs(entry.stamp - told.timestamp) <= REST_TOLERANCE
+        elif topic.data_type in STATE_TYPES and _moved_at(told) > _moved_at(entry.item) + REST_TOLERANCE:
+            entry.proven = False
 
     # Reading
 
@@ -242,6 +247,12 @@ class LiveStore:
 
 def _is_rest(item: Parcel) -> bool:
     return not isinstance(item, LazyBook) and item.source is DataSource.REST
+
+
+def _moved_at(item: Parcel) -> datetime:
+    """When the market last moved, which both channels stamp alike."""
+    traded_at = item.trade_timestamp if isinstance(item, TickerData) else None
+    return traded_at or item.timestamp
 
 
 def _came_before(told: Parcel | None, known: Entry | None) -> bool:

@@ -27,6 +27,7 @@ class Judge:
         self.connects = 0
         self.messages = 0
         self.frames = 0
+        self.found_out = 0  # topics that were mute alone
         self.recoveries: dict[str, list[float]] = defaultdict(list)
 
     def check(self, holds: bool, what: str, now: float) -> None:

@@ -43,6 +43,8 @@ SILENCE_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
 COMPLAINT_SECONDS = 20.0  # until the next attempt after a complaint has had its chance
 HUNT_SECONDS = 150.0  # halving suspects costs a reconnect each time, ten seconds apart in bad times
+# A quiet topic's turn comes every thirty seconds, but for a minute after it was subscribed anew.
+MUTE_BOUND_SECONDS = 60.0 + 30.0 + 2 * SILENCE_SECONDS + 5.0
 USUAL_LATENCY = (0.002, 0.03)
 NEVER = float("inf")
 
@@ -91,7 +93,6 @@ class World:
         self.server_mute_until = 0.0
         self.latency = USUAL_LATENCY
         self._traded_at: dict[str, float] = {}
-        self._told_trade_at: dict[str, float] = {}
         self.trade_rate = rng.choice((0.02, 0.2, 0.5, 1.0)) if trade_rate is None else trade_rate
         self._rest_fails = (0.3 if rng.random() < 0.1 else 0.0) if rest_fails is None else rest_fails
         # the judge's notes
@@ -270,7 +271,6 @@ class World:
         self._last_number = serial
         topic = ALL[number]
         self._heard_at[topic] = self.now
-        self._told_trade_at[topic.symbol] = self.now
         if self.measured is not None:
             self._measure()
         if topic in self._seen:
@@ -298,7 +298,9 @@ class World:
             assert self.line is not None
             missed = {topic.symbol for topic in self.line.missed.keys() | self.line.unpictured}
             # A stall of the whole line is told for all that is wanted by now.
-            is_true = missed & set(event.symbols) if "other topics" in event.reason else missed
+            is_alone = "other topics" in event.reason
+            is_true = missed & set(event.symbols) if is_alone else missed
+            self.judge.found_out += is_alone
             self.judge.check(bool(is_true), f"false alarm: {event.reason}", self.now)
         elif isinstance(event, SubscriptionEvent) and event.error is not None:
             topics = {NAMES[name] for name in event.topics}
@@ -317,13 +319,14 @@ class World:
         self.later(self.random.uniform(0.03, 1.0), self._answer_probe, effect)
 
     def _answer_probe(self, effect: do.StartProbe) -> None:
-        verdict: bool | None = any(
-            self._traded_at.get(topic.symbol, -1.0) > self._told_trade_at.get(topic.symbol, -1.0)
+        behind: frozenset[Topic] | None = frozenset(
+            topic
             for topic in effect.topics
+            if self._traded_at.get(topic.symbol, -1.0) > self._heard_at.get(topic, -1.0)
         )
         if self.random.random() < self._rest_fails:
-            verdict = None
-        self.feed(on.ProbeAnswered(effect.epoch, effect.topics, effect.whole_line, verdict))
+            behind = None
+        self.feed(on.ProbeAnswered(effect.epoch, effect.topics, effect.whole_line, behind))
 
     def _refused(self, effect: do.ReportRefusal) -> None:
         if isinstance(effect.error, BannedError):
@@ -420,9 +423,17 @@ class World:
         for topic in topics:
             if topic in line.mute_topics:
                 self._missed(line, topic)
+                self.later(MUTE_BOUND_SECONDS, self._check_found_out, line, topic, line.subscriptions)
         told = [topic for topic in topics if topic not in line.mute_topics]
         if told:
             self.send(line, b"".join(map(self._data, told)))
+
+    def _check_found_out(self, line: Line, topic: Topic, subscriptions: int) -> None:
+        """A topic that was mute alone since then, on an undisturbed line, was subscribed anew, or waits for that."""
+        is_as_it_was = line is self.line and line.is_open and not line.is_frozen and not self._is_mute(line)
+        if is_as_it_was and topic in self.wished and not self._rest_fails:
+            is_known = line.subscriptions > subscriptions or topic in self.lifecycle.pulse.mute
+            self.judge.check(is_known, f"{topic} is mute, and nobody noticed", self.now)
 
     def _missed(self, line: Line, topic: Topic) -> None:
         line.missed.setdefault(topic, self.now)
