@@ -80,7 +80,7 @@ class Stage:
                 self.effects.append(effect)
 
     def __repr__(self) -> str:
-        lifecycle, record, pulse = self.lifecycle, self.lifecycle.record, self.lifecycle.pulse
+        record, pulse = self.lifecycle.record, self.lifecycle.pulse
         numbers = record.messages, record.bytes, record.last_data_at, record.last_error, record.messages_sent
         signs = pulse.epoch, pulse.connected, pulse.heard_at, pulse.suspect, pulse.mute
         return f"{record.state} {numbers} {signs} {self.sink.seen} {self.effects}"
@@ -130,7 +130,8 @@ def test_whatever_is_read_and_however_it_is_cut_both_ways_lead_to_the_same(
         now += seconds
         for stage in (short, long):
             if is_proven_silent:
-                stage.handle(on.ProbeAnswered(stage.lifecycle.pulse.epoch, frozenset({TOPIC}), True, frozenset({TOPIC})), now)
+                epoch, behind = stage.lifecycle.pulse.epoch, frozenset({TOPIC})
+                stage.handle(on.ProbeAnswered(epoch, behind, True, behind), now)
             if stage.lifecycle.is_due(now):
                 stage.handle(on.Tick(), now)
             stage.read(piece, now)
