@@ -18,9 +18,7 @@ from ..models.lazy_book import Datum, Delivery, Parcel, opened
 from ..models.market import OrderbookData
 from ..models.topic import Topic
 from .buffers import Buffer
-from .sampling import Sampler
-
-SLOW_CALLBACK_SECONDS = 5.0
+from .grievances import Grievances
 
 if sys.version_info >= (3, 13):
     _SHUT_DOWN: tuple[type[Exception], ...] = (ClosedError, queue.ShutDown)
@@ -77,11 +75,7 @@ class Mailbox(queue.Queue[Any]):
         self._closed = False
         self._ended = False
         self._failure: str | None = None
-        self._busy_since: float | None = None
-        self._slowness_reported = False
-        self._losses = Sampler()
-        self._lost = 0
-        self._was_parking = False
+        self._grievances = Grievances()
         self._idle = threading.Condition(self.mutex)
 
     # The stream's side: never waits
@@ -105,30 +99,21 @@ class Mailbox(queue.Queue[Any]):
             if self._getters and gain > 0:
                 self.not_empty.notify(gain)
             news = None
-            if lost or self._busy_since is not None or waiting > buffer.bound:
+            if lost or self._grievances.busy_since is not None or waiting > buffer.bound:
                 news = self._trouble(lost, deliveries[-1][2] if deliveries else self._clock())
         if news is not None and self._report is not None:
             self._report(*news)
 
     def _trouble(self, lost: int, now: float) -> tuple[str, int] | None:
         """What to report about a consumer that does not keep up, if it is time to."""
-        self._lost += lost
+        buffer, grievances = self._buffer, self._grievances
         if lost and self.overflow is Overflow.ERROR:
+            grievances.lost += lost
             self._failure = f"more than {self.maxsize} items waited (overflow=ERROR)"
             self.not_empty.notify_all()
-            return self._failure, self._lost
-        if lost and self._losses.is_due(self._lost, now):
-            return f"more than {self._buffer.capacity} items waited", self._lost
-        is_parking = len(self._buffer) > self._buffer.bound
-        if is_parking and not self._was_parking:
-            self._was_parking = True
-            return f"more than {self.maxsize} items wait; parking up to {self._buffer.capacity}", self._lost
-        if self._busy_since is not None and not self._slowness_reported:
-            busy = now - self._busy_since
-            if busy > SLOW_CALLBACK_SECONDS:
-                self._slowness_reported = True
-                return f"the callback has been busy for {busy:.1f} s and {len(self._buffer)} items wait", self._lost
-        return None
+            return self._failure, grievances.lost
+        reason = grievances.about(lost, len(buffer), buffer.bound, buffer.capacity, now)
+        return None if reason is None else (reason, grievances.lost)
 
     def seed(self, deliveries: Iterable[Delivery]) -> None:
         """The current values for a subscription that has just been entered in the hub, before what came since.
@@ -198,7 +183,8 @@ class Mailbox(queue.Queue[Any]):
 
     def _take(self) -> Delivery:
         self.delivered += 1
-        self._was_parking = self._was_parking and len(self._buffer) > self._buffer.bound // 2
+        if self._grievances.is_parking:
+            self._grievances.parked(len(self._buffer), self._buffer.bound)
         return self._buffer.pop()
 
     def _wait(self, deadline: Deadline) -> None:
@@ -245,7 +231,7 @@ class Mailbox(queue.Queue[Any]):
                     self._check_open()
                     self._wait(Deadline(None))
                 delivery = self._take()
-                self._busy_since = self._clock()
+                self._grievances.begin_turn(self._clock())
             item = self._present(delivery[1])
             if item is not None:
                 return item
@@ -253,14 +239,13 @@ class Mailbox(queue.Queue[Any]):
 
     def end_turn(self) -> None:
         with self.mutex:
-            self._busy_since = None
-            self._slowness_reported = False
+            self._grievances.end_turn()
             self._idle.notify_all()
 
     def wait_idle(self, deadline: Deadline) -> bool:
         """Wait until no turn is under way; False at the deadline."""
         with self.mutex:
-            while self._busy_since is not None:
+            while self._grievances.busy_since is not None:
                 if deadline.expired:
                     return False
                 self._idle.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
@@ -269,7 +254,7 @@ class Mailbox(queue.Queue[Any]):
     def wait_empty(self, deadline: Deadline) -> bool:
         """Wait until everything was handed to the callback and it is done; False at the deadline."""
         with self.mutex:
-            while self._buffer or self._busy_since is not None:
+            while self._buffer or self._grievances.busy_since is not None:
                 if deadline.expired:
                     return False
                 self._idle.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
@@ -303,7 +288,7 @@ class Mailbox(queue.Queue[Any]):
     @property
     def lost(self) -> int:
         """Items dropped because there was no room, as opposed to replaced by newer ones."""
-        return self._lost
+        return self._grievances.lost
 
     @property
     def is_foreign(self) -> bool:
