@@ -21,18 +21,16 @@ from ._concurrency import SYSTEM_CLOCK, Clock
 from .delivery.hub import Hub
 from .delivery.sampling import Sampler
 from .errors import MalformedDataError, one_line
-from .models.enums import DataType
 from .models.events import Event, MalformedEvent
 from .models.lazy_book import Datum, Delivery, LazyBook, Parcel
 from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
 from .models.notice import FirstFrame, Notice
 from .models.pulse import Pulse
-from .models.timeframe import timeframe_of
 from .models.topic import Topic
+from .reading import Expectation, Read
 from .sessions.continuity import Line
 from .sessions.gap_repair import GapRepair
 from .store.live_store import STATE_TYPES, LiveStore
-from .store.plausibility import Horizon
 from .unify.glance import glance_at_book
 from .unify.stream import StreamDecoder
 
@@ -43,8 +41,6 @@ SAMPLE_BYTES = 200
 
 # How often a session's lag behind the exchange is taken.
 TIMED_EVERY_SECONDS = 0.1
-
-Place = tuple[object, ...]
 
 # (session, exchange time, received at, monotonic) of a datum that was news when it came
 OnLive = Callable[[str, datetime, datetime, float], object]
@@ -60,48 +56,6 @@ class Tap(Protocol):
     def subscribed(self, session: str, epoch: int, topics: frozenset[Topic]) -> None: ...
 
     def interrupted(self, session: str, epoch: int, topics: frozenset[Topic], reason: str) -> None: ...
-
-
-class _Expectation:
-    """What is expected on one session. Touched by that session's thread only."""
-
-    def __init__(self) -> None:
-        self.epoch = -1
-        self.topics: frozenset[Topic] = frozenset()
-        self.awaited: set[Topic] = set()
-        self.by_place: dict[Place, Topic] = {}
-        self.unwanted = 0
-        self.outdated = 0
-        self.horizon = Horizon()
-        self.timed_at = float("-inf")
-
-    def expect(self, epoch: int, topics: frozenset[Topic]) -> None:
-        known = self.topics if epoch == self.epoch else frozenset()
-        self.awaited = (self.awaited | (topics - known)) & topics if epoch == self.epoch else set(topics)
-        self.epoch = epoch
-        self.topics = topics
-        self.by_place = {_place_of_topic(topic): topic for topic in topics}
-
-    def fall_silent(self) -> None:
-        self.awaited = set()
-        self.by_place = {}
-        self.epoch = -1
-
-
-class _Read:
-    """One read off a socket on its way through."""
-
-    __slots__ = ("arrived", "connection", "epoch", "line", "monotonic", "notices", "pulse", "received_at")
-
-    def __init__(self, line: _Expectation, pulse: Pulse, epoch: int, monotonic: float, received_at: datetime) -> None:
-        self.line = line
-        self.pulse = pulse
-        self.epoch = epoch
-        self.connection = Line(pulse.session, epoch)
-        self.monotonic = monotonic
-        self.received_at = received_at
-        self.notices: list[Notice] = []
-        self.arrived: list[Delivery] = []
 
 
 class Intake:
@@ -128,7 +82,7 @@ class Intake:
         self._clock = clock
         self._decoder = StreamDecoder()
         self._decode = self._decoder.decode
-        self._lines: dict[str, _Expectation] = {}
+        self._lines: dict[str, Expectation] = {}
         self._opening = threading.Lock()  # guards the decoding of lazy books, so that each is decoded once
         self._counting = threading.Lock()  # guards _malformed and _samplers
         self._malformed: dict[str, int] = {}
@@ -142,7 +96,7 @@ class Intake:
         received_at = self._clock.wall()
         if self.tap is not None:
             self.tap.frames(pulse.session, epoch, frames, monotonic, received_at)
-        read = _Read(self._line(pulse.session), pulse, epoch, monotonic, received_at)
+        read = Read(self._line(pulse.session), pulse, epoch, monotonic, received_at)
         read.line.horizon.advance(received_at)
         for raw in frames:
             try:
@@ -217,13 +171,13 @@ class Intake:
 
     # Within
 
-    def _line(self, session: str) -> _Expectation:
+    def _line(self, session: str) -> Expectation:
         line = self._lines.get(session)
         if line is None:
-            line = self._lines[session] = _Expectation()
+            line = self._lines[session] = Expectation()
         return line
 
-    def _decoded(self, raw: bytes, read: _Read) -> Sequence[Any]:
+    def _decoded(self, raw: bytes, read: Read) -> Sequence[Any]:
         if raw.startswith(BOOK_HEADS):
             seen = glance_at_book(raw)
             if seen is not None:
@@ -232,7 +186,7 @@ class Intake:
                 return (LazyBook(raw, symbol, level, timestamp, read.received_at, session, self._open_book),)
         return self._decode(raw, read.received_at)
 
-    def _take(self, item: Any, read: _Read) -> None:
+    def _take(self, item: Any, read: Read) -> None:
         line = read.line
         kind = type(item)
         if kind is LazyBook or kind is OrderbookData:
@@ -254,7 +208,7 @@ class Intake:
             read.notices.append(FirstFrame(topic))
         self._keep(topic, item, read)
 
-    def _keep(self, topic: Topic, item: Parcel, read: _Read) -> None:
+    def _keep(self, topic: Topic, item: Parcel, read: Read) -> None:
         is_newest = self._store.put(topic, item, read.pulse, read.epoch, read.monotonic)
         if self._repair is not None and topic.data_type not in STATE_TYPES:
             due = self._repair.arrived(topic, item, read.connection, read.monotonic)
@@ -280,7 +234,7 @@ class Intake:
                 lazy.settle(None)
         self._poisoned(lazy.session, raw, error)
 
-    def _time(self, read: _Read, on_live: OnLive) -> None:
+    def _time(self, read: Read, on_live: OnLive) -> None:
         """Tell when Upbit said and when we heard the newest datum, if it was news: no snapshot, nothing repaired."""
         topic, item, _ = read.arrived[-1]
         is_old = topic.data_type.is_candle or getattr(item, "is_backfilled", False)  # a candle's time is its start
@@ -303,13 +257,3 @@ class Intake:
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {word}" for word, count in self.counts().items())
         return f"<Intake {len(self._lines)} sessions: {counts}>"
-
-
-def _place_of_topic(topic: Topic) -> Place:
-    if topic.data_type is DataType.TICKER:
-        return TickerData, topic.symbol
-    if topic.data_type is DataType.TRADE:
-        return TradeData, topic.symbol
-    if topic.data_type is DataType.ORDERBOOK:
-        return OrderbookData, topic.symbol, topic.level
-    return CandleData, topic.symbol, timeframe_of(topic.data_type.value).word

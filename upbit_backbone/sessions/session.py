@@ -25,6 +25,7 @@ from .lifecycle import Lifecycle
 from .line_socket import LineSocket
 from .ports import Collaborators
 from .short_way import take_in
+from .stats import session_stats
 
 log = logging.getLogger("upbit_backbone")
 
@@ -254,35 +255,11 @@ class Session:
     # What others may know
 
     def stats(self) -> SessionStats:
-        record, pulse, line = self._lifecycle.record, self.pulse, self._lifecycle.line
-        now = self._now()
-        pong_at = None if line is None else line.liveness.pong_at
-        return SessionStats(
-            session=self.name,
-            state=record.state,
-            since=record.since,
-            topics=len(self._wishes(self)),
-            epoch=pulse.epoch,
-            last_data_age=_age(record.last_data_at, now),
-            last_pong_age=_age(pong_at, now),
-            pong_seconds=None if line is None else line.liveness.pong_seconds,
-            messages=record.messages,
-            bytes=record.bytes,
-            connects=record.connects,
-            reconnects=max(0, record.connects - 1),
-            messages_sent=record.messages_sent,
-            malformed=self._with.malformed(self.name),
-            suspect=pulse.suspect,
-            last_error=record.last_error,
-        )
+        return session_stats(self._lifecycle, len(self._wishes(self)), self._with.malformed(self.name), self._now())
 
     def __repr__(self) -> str:
         record = self._lifecycle.record
         return f"<Session {self.name} {record.state} epoch {self.pulse.epoch} {record.connects} connects>"
-
-
-def _age(at: float | None, now: float) -> float | None:
-    return None if at is None else max(0.0, now - at)
 
 
 _PERFORM: Final[dict[type, Callable[[Session, Any], on.Input | None]]] = {
