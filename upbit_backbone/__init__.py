@@ -82,7 +82,8 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
         UnifiedTickerData,
         UnifiedTradeData,
     )
-    from .models.report import Alert, HealthReport, PerformanceMetric, PerformanceReport
+    from .models.metric import PerformanceMetric
+    from .models.report import Alert, HealthReport, PerformanceReport
     from .models.request import ChannelDecision, DataRequest
     from .monitoring.health_monitor import HealthMonitor
     from .resilience.circuit_breaker import CircuitBreaker
@@ -163,7 +164,8 @@ _NAMES_OF = {
         "UnifiedTickerData",
         "UnifiedTradeData",
     ),
-    "models.report": ("Alert", "HealthReport", "PerformanceMetric", "PerformanceReport"),
+    "models.metric": ("PerformanceMetric",),
+    "models.report": ("Alert", "HealthReport", "PerformanceReport"),
     "models.request": ("ChannelDecision", "DataRequest"),
     "monitoring.health_monitor": ("HealthMonitor",),
     "resilience.circuit_breaker": ("CircuitBreaker",),

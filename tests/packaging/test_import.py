@@ -26,7 +26,8 @@ HEAVY = {"requests", "urllib3", "websocket", "dataclasses_json", "marshmallow", 
 LATER = {"candles", "cli", "frames", "qt", "simulator", "writers", "shared",
          "sessions.session", "sessions.lifecycle", "sessions.line", "sessions.inputs", "sessions.effects",
          "wire.websocket_transport", "wire.handshake", "wire.frames", "wire.protocol",
-         "recorder.recorder", "recorder.recording", "recorder.format", "recorder.replay", "recorder.replay_transport",
+         "models.report", "recorder.recorder", "recorder.recording", "recorder.format", "recorder.replay",
+         "recorder.replay_transport",
          "monitoring.health_monitor", "monitoring.alerts", "monitoring.assessment", "monitoring.prometheus",
          "resilience.shared_count", "resilience.shared_claims"}  # fmt: skip
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard
 from ..config import BackboneConfig
@@ -21,7 +21,6 @@ from ..errors import ClosedError
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event
 from ..models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
-from ..models.report import GroupStats
 from ..models.timeframe import timeframe_of
 from ..models.topic import ZERO
 from ..resilience.circuit_breaker import CircuitBreaker
@@ -37,6 +36,9 @@ from .rest_caller import RestCaller, Transport
 from .rest_calls import CallDesk
 from .rest_lane import RestLane
 from .rest_lists import ListDesk
+
+if TYPE_CHECKING:
+    from ..models.report import GroupStats
 
 __all__ = ["DEPTHS", "RestChannel"]
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from .._concurrency import Clock, Deadline, wait_event
 from ..errors import (
@@ -23,13 +23,15 @@ from ..errors import (
     UpbitBackboneError,
 )
 from ..models.enums import RateGroup
-from ..models.report import GroupStats
 from ..resilience.circuit_breaker import Attempt, CircuitBreaker
 from ..resilience.rate_limiter import Permit, RateLimiter
 from ..wire.endpoints import RestCall, parse_remaining
 from ..wire.rest_transport import RestResponse
 from .rest_job import Job
 from .rest_verdict import judge
+
+if TYPE_CHECKING:
+    from ..models.report import GroupStats
 
 T = TypeVar("T")
 
@@ -159,6 +161,8 @@ class RestCaller:
 
     def stats(self, waiting: int) -> GroupStats:
         """How the group stands, with so many `waiting` for a worker."""
+        from ..models.report import GroupStats
+
         view = self.limiter.look(self.group)
         return GroupStats(
             group=self.group.value,

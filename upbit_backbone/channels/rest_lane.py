@@ -10,15 +10,17 @@ from __future__ import annotations
 import itertools
 import threading
 from heapq import heapify, heappop, heappush
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._concurrency import Deadline, WorkerPool
 from ..errors import ClosedError, NetworkError, UpbitBackboneError, one_line
 from ..models.enums import Priority
-from ..models.report import GroupStats
 from ..resilience.rate_limiter import Permit
 from .rest_caller import RestCaller
 from .rest_job import Job
+
+if TYPE_CHECKING:
+    from ..models.report import GroupStats
 
 # Who has less time than this leaves his question to a worker, so that whoever joins it is not left behind soon.
 LEADING_SECONDS: Final = 2.0

@@ -7,20 +7,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._concurrency import Deadline
 from ..errors import ClosedError
 from ..models.enums import Overflow
 from ..models.events import CallbackErrorEvent, Event, GapEvent, OverflowEvent, StaleEvent, SubscriptionEvent, now
 from ..models.lazy_book import Delivery, Parcel
-from ..models.report import SubscriptionStats
 from ..models.topic import Topic, Wish
 from .arguments import check_arguments
 from .consumer import Consumer, OnError
 from .event_bus import EventBus, Listener
 from .mailbox import Mailbox
 from .subscription import AnyQueue, Subscription, SubscriptionId, forwarding_to
+
+if TYPE_CHECKING:
+    from ..models.report import SubscriptionStats
 
 log = logging.getLogger("upbit_backbone.delivery")
 

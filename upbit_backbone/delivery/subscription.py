@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._concurrency import Deadline
 from ..errors import InvalidRequestError
 from ..models.enums import DataType
 from ..models.lazy_book import Datum
-from ..models.report import SubscriptionStats
 from ..models.topic import Wish
 from .consumer import Consumer
 from .event_bus import Listening
 from .mailbox import Mailbox, MailboxClosedError
+
+if TYPE_CHECKING:
+    from ..models.report import SubscriptionStats
 
 FORWARD_SLICE_SECONDS = 0.25
 
@@ -106,6 +108,8 @@ class Subscription:
     @property
     def stats(self) -> SubscriptionStats:
         """Counters at one moment: received == delivered + dropped + pending."""
+        from ..models.report import SubscriptionStats
+
         received, delivered, dropped, pending = self._mailbox.counts()
         overflow = self._mailbox.overflow
         return SubscriptionStats(

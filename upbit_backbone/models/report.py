@@ -11,6 +11,7 @@ from datetime import datetime
 from .enums import HealthStatus
 from .events import ConnectionState
 from .jsonable import Jsonable
+from .metric import PerformanceMetric, duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,36 +90,6 @@ class GroupStats(Jsonable):
     requests: int
     failures: int
     bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PerformanceMetric(Jsonable):
-    """How quickly and how well one channel or one REST group answers.
-
-    `requests`, `failures`, `errors` (by class) and `bytes` count since the start. The percentiles and `success_rate`
-    look at the last `samples` answers of the last `window_seconds`, and are None without any. Mistakes of the caller
-    (an unknown symbol) are listed in `errors` but do not count as failures.
-    """
-
-    name: str
-    window_seconds: float
-    samples: int
-    requests: int
-    failures: int
-    success_rate: float | None
-    p50: float | None
-    p95: float | None
-    p99: float | None
-    slowest: float | None
-    errors: dict[str, int]
-    bytes: int
-
-    def __str__(self) -> str:
-        if self.p50 is None or self.p95 is None or self.p99 is None:
-            return f"{self.name}: {self.requests} answers, none lately"
-        rate = "-" if self.success_rate is None else f"{self.success_rate:.1%}"
-        times = " / ".join(_duration(each) for each in (self.p50, self.p95, self.p99))
-        return f"{self.name}: {self.requests} answers, {rate} good, p50/p95/p99 {times}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,16 +175,10 @@ class Alert(Jsonable):
         return f"{'ALERT' if self.active else 'over'}: {self.message}"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} µs"
-    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
 def _session_line(stats: SessionStats) -> str:
     heard = "nothing heard yet" if stats.last_data_age is None else f"data {stats.last_data_age:.1f} s ago"
     rate = "" if stats.messages_per_second is None else f", {stats.messages_per_second:.0f} messages/s"
-    lag = "" if stats.lag is None else f", lag {_duration(stats.lag)}"
+    lag = "" if stats.lag is None else f", lag {duration(stats.lag)}"
     return f"session {stats.session}: {stats.state.value}, {stats.topics} topics, {heard}{rate}{lag}"
 
 
@@ -228,5 +193,5 @@ def _group_line(stats: GroupStats) -> str:
 def _subscription_line(stats: SubscriptionStats) -> str:
     return (
         f"subscription {stats.subscription} ({stats.policy}): {stats.received} received, {stats.delivered} delivered, "
-        f"{stats.dropped} dropped, {stats.pending} waiting, lag {_duration(stats.lag)}"
+        f"{stats.dropped} dropped, {stats.pending} waiting, lag {duration(stats.lag)}"
     )

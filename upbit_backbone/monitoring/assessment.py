@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from ..models.enums import HealthStatus
 from ..models.events import ConnectionState
-from ..models.report import GroupStats, PerformanceMetric, SessionStats
+from ..models.metric import PerformanceMetric
+from ..models.report import GroupStats, SessionStats
 
 OPEN_WORDS = ("open", "half-open", "half_open")
 WORSE = {HealthStatus.HEALTHY: 0, HealthStatus.DEGRADED: 1, HealthStatus.UNHEALTHY: 2}

@@ -10,13 +10,16 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .._concurrency import SYSTEM_CLOCK, Clock
 from ..models.enums import Channel
 from ..models.events import Event
-from ..models.report import CacheStats, PerformanceMetric, PerformanceReport
+from ..models.metric import PerformanceMetric
 from .window import WINDOW_SECONDS, AnswerWindow, Sample
+
+if TYPE_CHECKING:
+    from ..models.report import CacheStats, PerformanceReport
 
 K = TypeVar("K")
 
@@ -108,6 +111,8 @@ class Metrics:
             return window.recent(now, seconds) if window else []
 
     def report(self, cache: CacheStats | None = None) -> PerformanceReport:
+        from ..models.report import PerformanceReport
+
         now = self._clock.monotonic()
         with self._lock:
             channels = tuple(window.metric(now) for _, window in sorted(self._channels.items()))

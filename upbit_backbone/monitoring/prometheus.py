@@ -19,7 +19,8 @@ from .._concurrency import Deadline, join_all, spawn
 from ..errors import InvalidRequestError
 from ..models.enums import HealthStatus
 from ..models.events import ConnectionState
-from ..models.report import GroupStats, HealthReport, PerformanceMetric, SessionStats, SubscriptionStats
+from ..models.metric import PerformanceMetric
+from ..models.report import GroupStats, HealthReport, SessionStats, SubscriptionStats
 from .assessment import WORSE
 
 PREFIX = "upbit_backbone_"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import ClosedError, InvalidRequestError
-from ..models.report import PerformanceMetric
+from ..models.metric import PerformanceMetric
 
 WINDOW_SAMPLES = 1024
 WINDOW_SECONDS = 300.0

@@ -5,7 +5,7 @@ Two thresholds with room between them, so that a channel on the edge does not fl
 
 from __future__ import annotations
 
-from ..models.report import PerformanceMetric
+from ..models.metric import PerformanceMetric
 
 MIN_SAMPLES = 10
 POOR_SUCCESS_RATE, GOOD_SUCCESS_RATE = 0.7, 0.9

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..models.enums import Channel, DataStrategy, RequestKind
 from ..models.request import ChannelDecision, DataRequest
@@ -37,8 +38,7 @@ class Situation:
     may_promote: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One row: when it applies, which channels it names in order, and why, with `{}` fields from the situation."""
 
     name: str

@@ -19,7 +19,7 @@ from ..errors import (
     UpbitBackboneError,
 )
 from ..models.enums import Channel, DataStrategy
-from ..models.report import PerformanceMetric
+from ..models.metric import PerformanceMetric
 from ..models.request import ChannelDecision, DataRequest
 from ..models.topic import Topic
 from ..monitoring.metrics import Metrics

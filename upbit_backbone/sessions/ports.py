@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .._concurrency import Clock, Deadline
 from ..errors import RateLimitError
@@ -75,8 +74,7 @@ Malformed = Callable[[str], int]
 SilentTopics = Callable[[frozenset[Topic], float], frozenset[Topic]]
 
 
-@dataclass(frozen=True, slots=True)
-class Collaborators:
+class Collaborators(NamedTuple):
     """Whom sessions work with; the same for all sessions of a manager."""
 
     clock: Clock

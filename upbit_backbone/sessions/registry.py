@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import InvalidRequestError
 from ..models.topic import Topic, Wish
@@ -13,8 +12,7 @@ from ..models.topic import Topic, Wish
 FULL_DEPTH: Final = 30  # what a wish without a depth means
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What a call changed in the union of all wishes."""
 
     added: frozenset[Topic]

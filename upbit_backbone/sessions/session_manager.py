@@ -17,7 +17,6 @@ from ..config import BackboneConfig
 from ..errors import ClosedError, NetworkError, RateLimitError
 from ..models.events import ConnectionState
 from ..models.pulse import Pulse
-from ..models.report import SessionStats
 from ..models.topic import Topic, Wish
 from ..resilience.backoff import Random
 from .connection_pool import ConnectionPool
@@ -25,6 +24,7 @@ from .ports import AcquireConnect, Collaborators, Dial, Emit, FrameSink, Malform
 from .registry import Change, Registry
 
 if TYPE_CHECKING:
+    from ..models.report import SessionStats
     from .session import Session
 
 GENTLE_PART: Final = 0.5  # of close()'s time, before connections are cut under threads that do not stop

@@ -11,12 +11,14 @@ import threading
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cachetools import TLRUCache
 
 from .._concurrency import SYSTEM_CLOCK, Clock
-from ..models.report import CacheStats
+
+if TYPE_CHECKING:
+    from ..models.report import CacheStats
 
 MAX_ENTRIES: Final = 20_000
 MAX_SCOPES: Final = 10_000
@@ -26,8 +28,7 @@ SLEEP_SECONDS: Final = 2.0
 Key = tuple[Hashable, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Lifetime:
+class Lifetime(NamedTuple):
     """An entry answers for `fresh` seconds by default and is kept for `kept`, for those who allow more."""
 
     fresh: float
@@ -137,6 +138,8 @@ class IntelligentCache:
             self._merged += calls
 
     def stats(self) -> CacheStats:
+        from ..models.report import CacheStats
+
         with self._lock:
             return CacheStats(
                 hits=self._hits,

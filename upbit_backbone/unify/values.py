@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Rounded
 from functools import lru_cache, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..models.enums import Change, Side, StreamType
 
@@ -188,8 +187,7 @@ def to_signed(difference: Decimal | None, direction: Change | None) -> Decimal |
     return difference.copy_negate() if direction is Change.FALL and difference else difference
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(NamedTuple):
     """How a field is read: `tolerant` takes any JSON value; `typed` is what the fast decoders ask msgspec for."""
 
     name: str

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from ..errors import InvalidRequestError, one_line
@@ -166,8 +166,7 @@ def check_levels(levels: int, level: Decimal | int = 0) -> None:
     _level(level)
 
 
-@dataclass(frozen=True, slots=True)
-class Remaining:
+class Remaining(NamedTuple):
     """What `Remaining-Req` says: calls left in the present second, for a group (None: one we do not know)."""
 
     group: RateGroup | None
