@@ -1,13 +1,22 @@
-"""Import time and memory, beside the peers' imports, and with the whole market live."""
+"""Import time and memory, beside the peers' imports, and with the whole market live.
+
+We are measured as `pip install` leaves us, with bytecode beside the source, because so are the peers; and once more
+from source, as a checkout is imported where Python may not write bytecode (PYTHONDONTWRITEBYTECODE).
+"""
 
 from __future__ import annotations
 
+import compileall
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.children import ROOT, Child
 from benchmarks.clients.task import Task
@@ -17,67 +26,115 @@ from benchmarks.servers import paced
 from benchmarks.table import Figure, absent
 
 TITLE = "import time and memory"
-MODULES = {"upbit_backbone": "upbit_backbone", "upbit-sdk": "upbit", "pyupbit": "pyupbit", "ccxt": "ccxt",
-           "ccxt.pro": "ccxt.pro", "cryptofeed": "cryptofeed", "requests": "requests"}  # fmt: skip
+FACADE = "from upbit_backbone import MarketDataBackbone"
+OURS = {
+    "import of the facade": FACADE,
+    "import of the bare package": "import upbit_backbone",
+    "import, and one made": f"{FACADE}; market = MarketDataBackbone()",
+}
+PEERS = {"upbit-sdk": "upbit", "pyupbit": "pyupbit", "ccxt": "ccxt", "ccxt.pro": "ccxt.pro",
+         "cryptofeed": "cryptofeed", "requests": "requests"}  # fmt: skip
 TIMES = 7
 SHARE_OF_SDK = 0.45
 RESIDENT_MIB = 60.0
 START_SECONDS = 40.0
 CODE = """
-import json, time
+import json, os, sys, time
 began = time.perf_counter()
-import {module}
+{statement}
 took = time.perf_counter() - began
 rss = 0
 for line in open("/proc/self/status"):
     if line.startswith("VmRSS"):
         rss = int(line.split()[1]) / 1024
-print(json.dumps([took * 1000, rss]))
+cached = [getattr(module, "__cached__", None) for module in sys.modules.values()]
+print(json.dumps([took * 1000, rss, sum(path is not None and not os.path.exists(path) for path in cached)]))
 """
-EMPTY, EMPTY_MODULE = "the interpreter itself", "time"  # a module that is there anyway
+EMPTY = "pass"
+
+
+class Cost(NamedTuple):
+    """The least of several fresh processes."""
+
+    milliseconds: float
+    resident_mib: float
+    compiled_anew: int  # modules that had no bytecode
+
+
+class Import(NamedTuple):
+    case: str
+    who: str
+    statement: str
+    place: Path  # where our package is found
 
 
 def run(options: Options) -> list[Figure]:
-    modules = MODULES if options.rivals else {"upbit_backbone": MODULES["upbit_backbone"]}
-    found = _imports({EMPTY: EMPTY_MODULE, **modules}, 3 if options.quick else TIMES)
-    _, empty = found.pop(EMPTY) or (0.0, 0.0)
+    times = 3 if options.quick else TIMES
+    with tempfile.TemporaryDirectory() as folder:
+        installed, source = Path(folder, "installed"), Path(folder, "source")
+        for place in (installed, source):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / "upbit_backbone", place / "upbit_backbone", ignore=ignored)
+        compileall.compile_dir(installed, quiet=1)
+        imports = [Import("nothing", "the interpreter itself", EMPTY, installed)]
+        imports += [Import(case, "upbit_backbone", statement, installed) for case, statement in OURS.items()]
+        imports.append(Import("the facade, from source", "upbit_backbone", FACADE, source))
+        if options.rivals:
+            imports += [Import("import", name, f"import {module}", installed) for name, module in PEERS.items()]
+        costs = _in_turns(imports, times)
+    return _figures(costs) + _whole_market(options)
+
+
+def _figures(costs: dict[Import, Cost | None]) -> list[Figure]:
+    empty = next(cost.resident_mib for each, cost in costs.items() if each.statement == EMPTY and cost)
+    sdk = next((cost for each, cost in costs.items() if each.who == "upbit-sdk"), None)
     figures = []
-    sdk = found.get("upbit-sdk")
-    for name, cost in found.items():
-        if cost is None:
-            figures.append(absent("import", name, "ms"))
+    for each, cost in costs.items():
+        if each.statement == EMPTY:
             continue
-        took, resident = cost
-        is_ours_beside_sdk = name == "upbit_backbone" and sdk is not None
+        if cost is None:
+            figures.append(absent(each.case, each.who, "ms"))
+            continue
+        note = f"{cost.compiled_anew} modules compiled anew" if cost.compiled_anew else "from bytecode"
+        is_compared = each.who == "upbit_backbone" and sdk is not None
+        ratio = cost.milliseconds / sdk.milliseconds if is_compared and sdk else None
+        target = SHARE_OF_SDK if is_compared and each.statement == FACADE else None
         figures.append(
-            Figure("import", name, took, "ms", took / sdk[0] if is_ours_beside_sdk and sdk else None,
-                   "upbit-sdk" if is_ours_beside_sdk else "", ratio_target=SHARE_OF_SDK if is_ours_beside_sdk else None)
+            Figure(each.case, each.who, cost.milliseconds, "ms", ratio, "upbit-sdk" if is_compared else "",
+                   ratio_target=target, note=note)
         )  # fmt: skip
-        figures.append(Figure("resident after import", name, resident, "MiB", note=f"interpreter alone {empty:.0f}"))
-    return figures + _whole_market(options)
+        memory = f"resident after {each.case}"
+        figures.append(Figure(memory, each.who, cost.resident_mib, "MiB", note=f"interpreter alone {empty:.0f}"))
+    return figures
 
 
-def _imports(modules: dict[str, str], times: int) -> dict[str, tuple[float, float] | None]:
-    """Least milliseconds and resident MiB of fresh processes, in turns; None for what is not installed."""
-    costs: dict[str, tuple[float, float] | None] = dict.fromkeys(modules, (math.inf, math.inf))
+def _in_turns(imports: list[Import], times: int) -> dict[Import, Cost | None]:
+    """What each costs, in fresh processes that take turns; None for what is not installed."""
+    costs: dict[Import, Cost | None] = dict.fromkeys(imports, Cost(math.inf, math.inf, 0))
     for _ in range(times + 1):  # the first round also fills the disk cache
-        for name, module in modules.items():
-            best = costs[name]
-            cost = _import(module) if best is not None else None
-            costs[name] = None if best is None or cost is None else (min(best[0], cost[0]), min(best[1], cost[1]))
+        for each in imports:
+            best = costs[each]
+            cost = _cost(each) if best is not None else None
+            costs[each] = None if best is None or cost is None else _least(best, cost)
     return costs
 
 
-def _import(module: str) -> tuple[float, float] | None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def _least(best: Cost, cost: Cost) -> Cost:
+    return Cost(
+        min(best.milliseconds, cost.milliseconds), min(best.resident_mib, cost.resident_mib), cost.compiled_anew
+    )
+
+
+def _cost(each: Import) -> Cost | None:
+    # Nothing may write bytecode: what is to have some has it, and what is measured from source must not get any.
+    environment = {**os.environ, "PYTHONPATH": str(each.place), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", CODE.format(module=module)], capture_output=True, text=True, env=environment,
-        check=False,
+        [sys.executable, "-c", CODE.format(statement=each.statement)], capture_output=True, text=True,
+        env=environment, check=False, cwd=each.place,
     )  # fmt: skip
     if done.returncode != 0:
         return None
-    took, resident = json.loads(done.stdout.splitlines()[-1])
-    return took, resident
+    return Cost(*json.loads(done.stdout.splitlines()[-1]))
 
 
 def _whole_market(options: Options) -> list[Figure]:
