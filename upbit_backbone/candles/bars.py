@@ -44,12 +44,12 @@ class Bars:
 
     def __init__(self, timeframe: Timeframe, size: int) -> None:
         self._timeframe = timeframe
-        self._size = size
+        self.size = size
         self.rows: list[CandleData] = []
         self.certain_until = FIRST_MOMENT
 
     def resize(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._trim()
 
     def prepend(self, rows: Sequence[CandleData]) -> None:
@@ -133,8 +133,8 @@ class Bars:
         return updates
 
     def _trim(self) -> None:
-        if len(self.rows) > self._size:
-            self.rows = self.rows[-self._size :]
+        if len(self.rows) > self.size:
+            self.rows = self.rows[-self.size :]
 
 
 def _decide(known: CandleData | None, told: CandleData | None, *, is_final: bool) -> CandleData | None:

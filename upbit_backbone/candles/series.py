@@ -5,37 +5,25 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol, overload
 
-from .._concurrency import (
-    SYSTEM_CLOCK,
-    WAIT_SLICE_SECONDS,
-    Clock,
-    Deadline,
-    ForkGuard,
-    join_all,
-    spawn,
-    wait_for,
-)
+from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline, ForkGuard, join_all, spawn, wait_for
 from ..errors import ClosedError, InvalidRequestError, UpbitBackboneError
 from ..models.enums import DataType, Priority
-from ..models.events import ConnectionEvent, Event, GapEvent, OverflowEvent, StaleEvent
+from ..models.events import ConnectionEvent, Event
 from ..models.market import CandleData, TickerData
-from ..models.timeframe import FIRST_MOMENT, Timeframe, timeframe_of
+from ..models.timeframe import Timeframe, timeframe_of
 from ..models.topic import Topic
-from .aggregate import ONE_DAY, FormingPeriod
+from .aggregate import FormingPeriod
 from .bars import Bars, BarUpdate
 from .history import CandleHistory
+from .repair import Repair, leaves_doubt
 
 log = logging.getLogger("upbit_backbone")
 
 MAX_SIZE: Final = 100_000
-VERIFY_EVERY_SECONDS: Final = 10.0  # closed candles are checked with REST at most this often, in one request
-VERIFY_SPREAD_SECONDS: Final = 5.0  # and not by all series in the same second
-RETRY_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 CLOSE_SECONDS: Final = 1.5
 
 OnUpdate = Callable[[CandleData, bool], object]
@@ -50,17 +38,6 @@ class Feed(Protocol):
 
 
 Subscribe = Callable[[Topic, Callable[[Event], None]], Feed]
-
-
-@dataclass(slots=True)
-class _Repair:
-    """When REST is to be asked next, and why."""
-
-    is_wanted: bool = False
-    is_running: bool = False
-    failures: int = 0
-    not_before: float = float("-inf")
-    proved_at: float = float("-inf")
 
 
 class CandleSeries:
@@ -93,23 +70,32 @@ class CandleSeries:
         self.topic = Topic(self._unit.data_type or DataType.TICKER, symbol)
         self._history = history
         self._exchange_now = exchange_now
-        self._clock = clock
-        self._size = _checked_size(size)
         self._guard = ForkGuard(f"the series {symbol} {self.timeframe}")
-        self._changed = threading.Condition()  # guards _bars, _version, _listeners and _repair.is_wanted
-        self._bars = Bars(self._unit, self._size)
+        self._changed = threading.Condition()  # guards _bars, _version, _listeners and what _repair says it does
+        self._bars = Bars(self._unit, _checked_size(size))
         self._version = 0
         self._listeners: list[OnUpdate] = [] if on_update is None else [on_update]
-        self._repair = _Repair()
         self._forming = None if self._unit.data_type else FormingPeriod(self._unit)
         self._is_interrupted = False
         self._closing = threading.Event()
+        self._repair = Repair(
+            symbol,
+            self._unit,
+            self._bars,
+            self._forming,
+            history=history,
+            lock=self._changed,
+            on_change=self._tell,
+            cancel=self._closing,
+            exchange_now=exchange_now,
+            clock=clock,
+        )
         self.corrections = 0
         self.callback_errors = 0
         self.last_error: UpbitBackboneError | None = None
         self._feed = subscribe(self.topic, self._on_event)  # before the seed, so that nothing falls between
         try:
-            self._ask(timeout, Priority.NORMAL)
+            self._repair.ask(timeout, Priority.NORMAL)
         except BaseException:
             self._feed.close()
             raise
@@ -130,12 +116,12 @@ class CandleSeries:
 
     @property
     def size(self) -> int:
-        return self._size
+        return self._bars.size
 
     @property
     def is_current(self) -> bool:
         """False while the stream is down or a repair is still to come; the rows are then what was known before."""
-        in_doubt = self._is_interrupted or self._repair.is_wanted or self._repair.is_running
+        in_doubt = self._is_interrupted or self._repair.is_pending
         return not (in_doubt or self._closing.is_set() or self._guard.is_foreign)
 
     def __len__(self) -> int:
@@ -186,7 +172,6 @@ class CandleSeries:
             raise ClosedError(f"the series {self.symbol} {self.timeframe} is closed")
         size = _checked_size(size)
         with self._held():
-            self._size = size
             self._bars.resize(size)
             missing, first = size - len(self._bars.rows), self._bars.rows[0].timestamp if self._bars.rows else None
         if missing > 0 and first is not None:
@@ -221,28 +206,21 @@ class CandleSeries:
 
     def __repr__(self) -> str:
         state = "closed" if self._closing.is_set() else "current" if self.is_current else "being repaired"
-        return f"<CandleSeries {self.symbol} {self.timeframe} {len(self)}/{self._size} candles, {state}>"
+        return f"<CandleSeries {self.symbol} {self.timeframe} {len(self)}/{self.size} candles, {state}>"
 
     # -- on other threads -------------------------------------------------------------------------------------------
 
     def _on_event(self, event: Event) -> None:
         """From whichever thread reports events: only remembers that something may be missing."""
-        is_recovery = isinstance(event, ConnectionEvent) and event.is_recovery
-        is_ours = is_recovery or isinstance(event, OverflowEvent)
-        if isinstance(event, GapEvent):
-            is_ours = event.symbol == self.symbol and event.type is self.topic.data_type
-        elif isinstance(event, StaleEvent):
-            is_ours = self.symbol in event.symbols and not event.stale
-        if is_ours:
+        if leaves_doubt(event, self.topic):
             self.repair()
         if isinstance(event, ConnectionEvent):  # after repair(), so that it never looks current in between
-            self._is_interrupted = event.is_interruption or (self._is_interrupted and not is_recovery)
+            self._is_interrupted = event.is_interruption or (self._is_interrupted and not event.is_recovery)
 
     def repair(self) -> None:
         """Ask REST again from the last certain candle on, soon and on the series' own thread."""
         with self._changed:
-            self._repair.is_wanted = True
-            self._repair.not_before = float("-inf")
+            self._repair.want()
 
     # -- on the series' own thread ----------------------------------------------------------------------------------
 
@@ -285,75 +263,16 @@ class CandleSeries:
         return self._forming.apply(item) if isinstance(item, TickerData) else None
 
     def _repair_if_due(self) -> None:
-        clock_now = self._clock.monotonic()
-        with self._changed:
-            spread = VERIFY_EVERY_SECONDS + hash((self.symbol, self.timeframe)) % 1000 / 1000 * VERIFY_SPREAD_SECONDS
-            now = self._exchange_now()
-            wants_proof = self._bars.wants_proof(now) and clock_now >= self._repair.proved_at + spread
-            wants_days = self._forming is not None and self._forming.wants_days(now)
-            is_wanted = self._repair.is_wanted or wants_days
-            is_due = (is_wanted or wants_proof) and clock_now >= self._repair.not_before
-            if not is_due:
-                return
-            # What is reported from now on needs another repair.
-            self._repair.is_wanted, self._repair.is_running = False, is_wanted
         try:
-            updates = self._ask(None, Priority.NORMAL if is_wanted else Priority.LOW)
+            updates = self._repair.ask_if_due()
         except UpbitBackboneError as error:
-            self._repair_failed(error, was_wanted=is_wanted)
-        else:
-            self._repair.is_running = False
+            if not self._closing.is_set():
+                self.last_error = error
+                log.warning("candle series could not ask REST", extra={"symbol": self.symbol, "error": str(error)})
+            return
+        if updates is not None:
             self.last_error = None
             self._publish(updates)
-
-    def _repair_failed(self, error: UpbitBackboneError, *, was_wanted: bool) -> None:
-        if self._closing.is_set():
-            return
-        self.last_error = error
-        pause = error.retry_after or RETRY_SECONDS[min(self._repair.failures, len(RETRY_SECONDS) - 1)]
-        log.warning("candle series could not ask REST", extra={"symbol": self.symbol, "error": str(error)})
-        with self._changed:
-            self._repair.is_wanted = self._repair.is_wanted or was_wanted
-            self._repair.is_running = False
-            self._repair.failures += 1
-            self._repair.not_before = self._clock.monotonic() + pause
-
-    def _ask(self, timeout: float | None, priority: Priority) -> list[BarUpdate]:
-        """Fetch everything that is not certain from REST and take it over. Raises what the history raises."""
-        asked_at = self._exchange_now()
-        rows, since = self._fetch(asked_at, timeout, priority)
-        days = self._fetch_days(asked_at, timeout, priority)
-        with self._changed:
-            if self._forming is not None:
-                self._forming.seed(days, asked_at)
-            updates = self._bars.take_over(rows, since, asked_at)
-            self._repair.failures, self._repair.proved_at = 0, self._clock.monotonic()
-            if updates:
-                self._tell()
-        return updates
-
-    def _fetch(
-        self, asked_at: datetime, timeout: float | None, priority: Priority
-    ) -> tuple[Sequence[CandleData], datetime]:
-        with self._changed:
-            since, size = self._bars.certain_until, self._size
-        is_seed = since == FIRST_MOMENT
-        if not is_seed:
-            self._history.kept.doubt(self.symbol, self._unit, since)  # a correction must not be hidden by what we kept
-        is_far_behind = self._unit.periods(since, asked_at) >= size
-        bounds: dict[str, Any] = {"count": size} if is_far_behind else {"start": since}
-        rows = self._history.get(
-            self.symbol, self._unit, **bounds, timeout=timeout, priority=priority, cancel=self._closing
-        )
-        return rows, since
-
-    def _fetch_days(self, asked_at: datetime, timeout: float | None, priority: Priority) -> list[CandleData]:
-        if self._forming is None or not self._forming.needs_days:
-            return []
-        start = self._unit.floor(asked_at)
-        return self._history.get(
-            self.symbol, ONE_DAY, start=start, timeout=timeout, priority=priority, cancel=self._closing
-        )
 
     def _tell(self) -> None:
         self._version += 1
