@@ -296,6 +296,8 @@ class Assembly:
             live=self.store.current,
             asked=lambda topic: self.housekeeper.asked([topic]),
             exchange_now=exchange_now,
+            cache=self.rest.cache,
+            max_age=config.rest_max_age_seconds,
             clock=clock,
         )
         trades = TradesHistory(self.rest.trades_page, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock)

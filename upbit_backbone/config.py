@@ -55,7 +55,7 @@ class BackboneConfig:
 
     # What we are willing to call current
     liveness_seconds: float = 10.0  # a session unheard for longer proves nothing
-    rest_max_age_seconds: float = 1.0  # how old a REST ticker or book may be to answer a second question
+    rest_max_age_seconds: float = 1.0  # how old a REST ticker, book or chart may be to answer a second question
     markets_max_age_seconds: float = 300.0
 
     # Sessions
@@ -74,7 +74,7 @@ class BackboneConfig:
     audit_subscriptions: bool = False  # check with LIST_SUBSCRIPTIONS after each change
 
     # Routing
-    promote_after_questions: int = 3
+    promote_after_questions: int = 3  # within the window; for charts, which share no requests, one less
     promote_window_seconds: float = 10.0
     demote_after_seconds: float = 60.0
     max_promoted_topics: int = 1000

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from .._concurrency import Clock, Deadline, join_all, spawn, wait_event
+from ..models.enums import DataType
 from ..models.topic import Topic
 from .demand import Demand
 from .promotion import Promotions
@@ -33,9 +34,14 @@ class Housekeeper:
     def asked(self, topics: Sequence[Topic]) -> None:
         """Topics that a question was about and no stream answered: those asked often are streamed from now on."""
         now = self._clock.monotonic()
-        often = [topic for topic in topics if self._demand.ask(topic, now)[0] >= self._promote_after]
+        often = [topic for topic in topics if self._demand.ask(topic, now)[0] >= self._enough(topic)]
         if often and self._promotions is not None and self._promotions.has_room():
             self._promotions.promote(often, now)
+
+    def _enough(self, topic: Topic) -> int:
+        """Tickers and books share their requests; a chart costs one of its own each time until its candle streams."""
+        is_shared = topic.data_type in (DataType.TICKER, DataType.ORDERBOOK)
+        return self._promote_after if is_shared else max(1, self._promote_after - 1)
 
     def wake(self) -> None:
         if not self._work.is_set():
