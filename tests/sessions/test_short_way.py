@@ -40,10 +40,6 @@ class Sink:
         self.seen.append((epoch, list(frames), monotonic))
         return [notice for frame in frames for notice in MEANINGS[frame]]
 
-    def subscribed(self, pulse: Pulse, epoch: int, topics: frozenset[Topic]) -> None: ...
-
-    def interrupted(self, pulse: Pulse, epoch: int, topics: frozenset[Topic], reason: str) -> None: ...
-
 
 class Stage:
     """A live session without a thread, that reads by one of the two ways."""
@@ -67,7 +63,7 @@ class Stage:
 
     def read(self, data: bytes, now: float) -> None:
         if self._by_short_way:
-            self._perform(take_in(self.lifecycle, self.sink, data, now), now)
+            self._perform(take_in(self.lifecycle, self.sink.frames, data, now), now)
         else:
             self.handle(on.Received(data), now)
 

@@ -60,6 +60,8 @@ class FrameSink(Protocol):
         """The line was lost, and with it the streams of `topics`, which are still wanted."""
 
 
+# `FrameSink.frames` alone.
+TakeFrames = Callable[[Pulse, int, Sequence[bytes], float], Sequence[Notice]]
 Emit = Callable[[Event], None]
 # Blocks until a connect is allowed or the deadline is near; raises RateLimitError, BannedError or a timeout.
 AcquireConnect = Callable[[Deadline], None]

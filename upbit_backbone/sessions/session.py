@@ -162,7 +162,7 @@ class Session:
     def _read(self) -> None:
         happened = self._socket.read()
         if isinstance(happened, bytes):
-            self._perform(take_in(self._lifecycle, self._with.sink, happened, self._now()))
+            self._perform(take_in(self._lifecycle, self._with.sink.frames, happened, self._now()))
         elif happened is not None:
             self._apply(happened)
 
