@@ -31,9 +31,9 @@ class Seen:
 
     def admitted(self) -> list[Admitted]:
         return [
-            Admitted(event.symbol, event.start.timestamp(), event.end.timestamp())
+            Admitted(event.symbol, event.missing_start.timestamp(), event.missing_end.timestamp())
             for _, event in self.events
-            if isinstance(event, GapEvent) and not event.complete
+            if isinstance(event, GapEvent) and event.missing_start is not None and event.missing_end is not None
         ]
 
 

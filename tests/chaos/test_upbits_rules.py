@@ -19,6 +19,7 @@ from upbit_backbone.delivery.subscription import Subscription
 from upbit_backbone.errors import UnknownSymbolError
 from upbit_backbone.models.events import GapEvent, SubscriptionEvent
 from upbit_backbone.models.market import TradeData
+from upbit_backbone.sessions import gap_repair
 from upbit_backbone.simulator import FakeUpbit
 
 Watch = Callable[..., Watched]
@@ -121,19 +122,44 @@ def test_a_gap_that_rest_cannot_fill_is_told_with_its_bounds(own_upbit: MakeUpbi
     seen = Watched(backbone(server), server, ["KRW-BTC"])
     server.rest_fault("/v1/trades/*", status=404, times=None, body="{}", seconds=60)
     server.refuse(1.0)
+    assert_told_what_is_missing(seen, server)
+
+
+def test_rest_that_fails_until_patience_ends_costs_the_gap_and_not_the_stream(
+    own_upbit: MakeUpbit, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """U5: patience is a minute, here two seconds; REST is asked again and again until then."""
+    monkeypatch.setattr(gap_repair, "PATIENCE_SECONDS", 2.0)
+    server = own_upbit(seed=43, trades_per_second=40.0)
+    seen = Watched(backbone(server), server, ["KRW-BTC"])
+    server.rest_fault("/v1/trades/*", status=503, times=None, seconds=60)
+    server.refuse(0.5)
+    within(lambda: seen.reconnects, "the line")
+    back_at = time.monotonic()
+    gap = assert_told_what_is_missing(seen, server)
+    assert time.monotonic() - back_at > 1.0, "given up at once"
+    assert "503" in gap.reason or "failed again and again" in gap.reason
+    assert len(server.requests(path="/v1/trades/ticks")) >= 2
+
+
+def assert_told_what_is_missing(seen: Watched, server: FakeUpbit) -> GapEvent:
+    """The receipt's bounds hold all that is missing, and the stream goes on."""
     within(lambda: seen.of(GapEvent), "the receipt")
     (gap,) = seen.of(GapEvent)
     seen.flows()
     assert not gap.complete
     assert gap.reason
+    assert gap.missing_start is not None
+    assert gap.missing_end is not None
     ours = seen.trades("KRW-BTC")
     got = {trade.sequential_id for trade in ours}
     first, newest = (moment(trade) for trade in (ours[0], max(ours, key=moment)))
     made = [row for row in server.trades("KRW-BTC") if first < row["trade_timestamp"] < newest - 1]
     missing = [row for row in made if row["sequential_id"] not in got]
     assert missing, "nothing was missing"
-    low, high = gap.start.timestamp() * 1000 - 1, gap.end.timestamp() * 1000 + 1
+    low, high = gap.missing_start.timestamp() * 1000 - 1, gap.missing_end.timestamp() * 1000 + 1
     assert all(low <= row["trade_timestamp"] <= high for row in missing)
+    return gap
 
 
 def test_doubled_replayed_and_shuffled_trades_come_once_each(watch: Watch, upbit: FakeUpbit) -> None:

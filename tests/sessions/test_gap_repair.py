@@ -175,6 +175,7 @@ def test_what_was_missed_is_delivered_before_what_came_after_with_a_receipt() ->
     assert [trade.source for trade in bench.delivered[3:6]] == [DataSource.REST] * 3
     (gap,) = bench.gaps
     assert (gap.symbol, gap.type, gap.recovered, gap.complete) == ("KRW-BTC", DataType.TRADE, 3, True)
+    assert (gap.missing_start, gap.missing_end) == (None, None)
     assert (gap.start, gap.end) == (at(2), at(6))
     assert not bench.repair.is_repairing(BTC)
     bench.come(bench.exchange.trade(10, at(10)))
@@ -331,6 +332,7 @@ def test_rest_that_stays_down_costs_the_hole_but_not_the_live_trades_nor_the_rec
     assert bench.ids == [0, 1, 2, 6, 7, 8, 9]
     (gap,) = bench.gaps
     assert (gap.start, gap.end, gap.recovered, gap.complete) == (at(2), at(6), 0, False)
+    assert (gap.missing_start, gap.missing_end) == (at(2), at(6))
     assert "refused" in gap.reason
 
 
@@ -361,7 +363,7 @@ def test_whatever_breaks_there_is_a_receipt() -> None:
 
 def test_a_hole_too_large_gives_its_newest_part_and_says_so() -> None:
     bench = Bench(Exchange(page_size=10), max_trades=40)
-    trades = [bench.exchange.trade(number, at(number / 100)) for number in range(500)]
+    trades = [bench.exchange.trade(number, at(number)) for number in range(500)]
     bench.connect()
     bench.come(*trades[:10])
     bench.lose()
@@ -370,6 +372,9 @@ def test_a_hole_too_large_gives_its_newest_part_and_says_so() -> None:
     bench.work()
     (gap,) = bench.gaps
     assert not gap.complete
+    assert (gap.start, gap.end) == (at(9), at(490))
+    oldest_recovered = trades[490 - gap.recovered].timestamp
+    assert (gap.missing_start, gap.missing_end) == (at(9), oldest_recovered + SHUFFLE)
     assert "more than 40" in gap.reason
     assert bench.ids[:10] == list(range(10))
     assert bench.ids[10:] == list(range(490 - gap.recovered, 500))
@@ -396,7 +401,30 @@ def test_a_rest_that_never_catches_up_is_said_to_be_incomplete() -> None:
     bench.exchange.trades = bench.exchange.trades[:5]
     bench.work()
     assert bench.ids == [0, 1, 2, 3, 4, 6, 7, 8, 9]
-    assert not bench.gaps[0].complete
+    (gap,) = bench.gaps
+    assert not gap.complete
+    assert (gap.missing_start, gap.missing_end) == (at(4) - SHUFFLE, at(6))
+
+
+def test_a_rest_that_fails_in_the_middle_leaves_the_older_part_missing() -> None:
+    bench = Bench(Exchange(page_size=10))
+    trades = [bench.exchange.trade(number, at(number)) for number in range(100)]
+    bench.connect()
+    bench.come(*trades[:10])
+    bench.lose()
+    bench.connect()
+    bench.come(*trades[90:])
+
+    def fail_after_three_pages() -> None:
+        if bench.exchange.calls > 3:
+            bench.exchange.failures = [UnknownSymbolError("delisted")]
+
+    bench.exchange.during_page = fail_after_three_pages
+    bench.work()
+    assert bench.ids == [*range(10), *range(70, 100)]
+    (gap,) = bench.gaps
+    assert (gap.start, gap.end, gap.recovered, gap.complete) == (at(9), at(90), 20, False)
+    assert (gap.missing_start, gap.missing_end) == (at(9), at(70) + SHUFFLE)
 
 
 def test_live_trades_are_parked_for_a_bounded_time() -> None:
@@ -555,6 +583,47 @@ def test_every_trade_once_and_in_order(seed: int, count: int, page_size: int, pa
         assert bench.ids == [each.sequential_id for each in happened]
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_missing_in_the_end_lies_within_the_bounds_told(seed: int) -> None:
+    """REST breaks off at some page, or lags, or there is more than it may be asked for."""
+    rng = random.Random(seed)
+    trouble = rng.choice(["breaks off", "lags", "too much", "nothing"])
+    bench = Bench(
+        Exchange(page_size=rng.randint(3, 30)), max_trades=rng.randint(20, 60) if trouble == "too much" else 500
+    )
+    moment, trades = 0.0, []
+    for number in range(200):
+        moment += rng.choice((0.0, 0.1, 1.0, 30.0))
+        trades.append(bench.exchange.trade(number, at(moment)))
+    lost = range(rng.randint(1, 60), rng.randint(100, 199))
+    bench.connect()
+    bench.come(*trades[: lost.start])
+    bench.lose()
+    bench.connect()
+    bench.come(*trades[lost.stop :])
+    if trouble == "lags":
+        bench.exchange.trades = trades[: rng.randint(lost.start, lost.stop)]
+    pages = rng.randint(0, 8)
+
+    def break_off() -> None:
+        if trouble == "breaks off" and bench.exchange.calls > pages:
+            bench.exchange.failures = [UnknownSymbolError("delisted")]
+
+    bench.exchange.during_page = break_off
+    bench.work()
+
+    missing = [trade for trade in trades if trade.sequential_id not in set(bench.ids)]
+    assert len(bench.ids) == len(set(bench.ids))
+    (gap,) = bench.gaps
+    assert gap.recovered == len(lost) - len(missing)
+    assert not (missing and gap.complete)
+    if gap.missing_start is None or gap.missing_end is None:
+        assert gap.complete
+        return
+    assert all(gap.missing_start <= trade.timestamp <= gap.missing_end for trade in missing)
+    assert gap.start <= gap.missing_start <= gap.missing_end <= gap.end
+
+
 # Candles
 
 
@@ -577,6 +646,20 @@ def test_candles_missed_and_corrected_come_before_the_live_one() -> None:
     assert shown == [(candle(minute, 0).timestamp, close) for minute, close in expected]
     (gap,) = bench.gaps
     assert (gap.type, gap.recovered, gap.complete) == (DataType.CANDLE_1M, 4, True)
+
+
+def test_more_candles_than_may_be_asked_for_leave_the_older_ones_missing() -> None:
+    bench = Bench(max_trades=300)
+    bench.candles = [candle(minute, 100 + minute, DataSource.REST) for minute in range(1000)]
+    bench.connect(MINUTES)
+    bench.come(candle(0, 100), topic=MINUTES)
+    bench.lose(MINUTES)
+    bench.connect(MINUTES)
+    bench.come(candle(999, 100), topic=MINUTES)
+    bench.work()
+    (gap,) = bench.gaps
+    assert (gap.recovered, gap.complete) == (400, False)
+    assert (gap.missing_start, gap.missing_end) == (bench.candles[0].timestamp, bench.candles[599].timestamp)
 
 
 def test_a_market_without_trades_has_no_candles_to_recover() -> None:

@@ -63,7 +63,8 @@ class GapEvent(Event):
     """Receipt for a hole in a stream.
 
     The hole lies strictly between exchange times `start` and `end`. `recovered` items were fetched and delivered in
-    order before the live ones; `complete=False` says that Upbit could not give all of them.
+    order before the live ones; `complete=False` says that Upbit could not give all of them. Whatever is missing even
+    so lies from `missing_start` to `missing_end`, both inclusive; they are None where the hole is closed.
     """
 
     symbol: str
@@ -73,6 +74,8 @@ class GapEvent(Event):
     recovered: int
     complete: bool
     reason: str = ""
+    missing_start: datetime | None = None
+    missing_end: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

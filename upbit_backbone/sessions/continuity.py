@@ -9,13 +9,15 @@ time; its owner sees to that.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..models.enums import StreamType
 from ..models.market import CandleData, TradeData
+from .weaving import weave
 
 # Trades of one market overtake each other by this much at most, on the stream and in REST lists alike.
 SHUFFLE = timedelta(seconds=2)
@@ -60,7 +62,7 @@ class Hole(Generic[T]):
         return parked
 
 
-class Flow(Generic[T]):
+class Flow(ABC, Generic[T]):
     """One topic's stream across connections."""
 
     def __init__(self) -> None:
@@ -140,26 +142,33 @@ class Flow(Generic[T]):
             parked = [] if hole is None else hole.take_parked()
             self.hole = Hole(last, item, self._floor(last), self._ceiling(item), now, now, parked)
 
+    @abstractmethod
     def _is_repeat(self, item: T, is_new_line: bool) -> bool:
-        raise NotImplementedError
+        """Whether `item` was delivered before, or is too old to tell."""
 
+    @abstractmethod
     def _is_last(self, item: T) -> bool:
-        raise NotImplementedError
+        """Whether this repeat shows that nothing came after the last item of the old line."""
 
+    @abstractmethod
     def _is_hole_before(self, item: T) -> bool:
-        raise NotImplementedError
+        """Whether something may be missing between the last item of the old line and this first one of the new."""
 
+    @abstractmethod
     def _remember(self, item: T) -> None:
-        raise NotImplementedError
+        """`item` is delivered or parked."""
 
+    @abstractmethod
     def _floor(self, last: T) -> datetime:
-        raise NotImplementedError
+        """Nothing older can be missing after `last`."""
 
+    @abstractmethod
     def _ceiling(self, item: T) -> datetime:
-        raise NotImplementedError
+        """Nothing later can be missing before `item`."""
 
+    @abstractmethod
     def _woven(self, fetched: Sequence[T], hole: Hole[T]) -> tuple[list[T], int]:
-        raise NotImplementedError
+        """What is missing of `fetched` and what is parked, in order; how many were missing."""
 
 
 class TradeFlow(Flow[TradeData]):
@@ -234,7 +243,7 @@ class TradeFlow(Flow[TradeData]):
         in_order = sorted(missing.values(), key=order)
         self._seen.update((trade.sequential_id, trade.timestamp) for trade in in_order if trade.sequential_id)
         marked = [(order(trade), dataclasses.replace(trade, is_backfilled=True)) for trade in in_order]
-        return _weave(marked, [(order(trade), trade) for trade in hole.take_parked()]), len(marked)
+        return weave(marked, [(order(trade), trade) for trade in hole.take_parked()]), len(marked)
 
     def _is_missing(self, trade: TradeData, hole: Hole[TradeData]) -> bool:
         is_in_range = hole.floor <= trade.timestamp <= hole.ceiling
@@ -273,24 +282,8 @@ class CandleFlow(Flow[CandleData]):
         # REST's word comes after what the stream said of the same period.
         in_order = [((start, 1), missing[start]) for start in sorted(missing)]
         parked = [((candle.timestamp, 0), candle) for candle in hole.take_parked()]
-        return _weave(in_order, parked), len(in_order)
+        return weave(in_order, parked), len(in_order)
 
 
 def _figures(candle: CandleData) -> tuple[Any, ...]:
     return candle.open_price, candle.high_price, candle.low_price, candle.close_price, candle.volume
-
-
-Placed = tuple[tuple[datetime, int], T]
-
-
-def _weave(missing: Sequence[Placed[T]], parked: Iterable[Placed[T]]) -> list[T]:
-    """Each missing item before the first parked one that is later; the parked ones keep the order they came in."""
-    woven: list[T] = []
-    position = 0
-    for order, item in parked:
-        while position < len(missing) and missing[position][0] < order:
-            woven.append(missing[position][1])
-            position += 1
-        woven.append(item)
-    woven.extend(item for _, item in missing[position:])
-    return woven

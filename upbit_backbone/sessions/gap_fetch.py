@@ -31,6 +31,16 @@ class Fetch(Generic[T]):
         self.shortfall: str | None = None  # why not everything could be had
         self._most = most
 
+    def missing(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
+        """Bounds, both inclusive, of what this fetch did not bring of a hole from `start` to `end`."""
+        if not self.items or (self.is_done and self.shortfall is None):
+            return start, end
+        return start, max(start, min(end, self._reached(self.items[-1])))
+
+    def _reached(self, oldest: T) -> datetime:
+        """Everything later than this was fetched, where `oldest` came last."""
+        return oldest.timestamp
+
     def _end(self, shortfall: str | None = None) -> None:
         self.is_done = True
         self.shortfall = shortfall
@@ -75,6 +85,18 @@ class TradeFetch(Fetch[TradeData]):
         else:
             self._cursor = page[-1].sequential_id
             self._cursors.add(self._cursor)
+
+    def missing(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
+        """As for any fetch; and where REST lags behind the stream, the newest ones are among the missing."""
+        low, high = super().missing(start, end)
+        if not self.is_behind or not self.items:
+            return low, high
+        if self.is_done and self.shortfall is None:
+            low = max(start, min(end, max(trade.timestamp for trade in self.items) - SHUFFLE))
+        return low, end
+
+    def _reached(self, oldest: TradeData) -> datetime:
+        return oldest.timestamp + SHUFFLE  # whoever overtook it may be later and stand behind it in the list
 
     def _is_first_or_later(self, trade: TradeData) -> bool:
         return trade.sequential_id == self._first.sequential_id or trade.timestamp > self._first.timestamp

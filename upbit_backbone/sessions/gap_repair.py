@@ -11,50 +11,27 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline
+from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock
 from ..errors import UpbitBackboneError, one_line
-from ..models.enums import DataType, Priority
+from ..models.enums import DataType
 from ..models.events import Event, GapEvent
 from ..models.market import CandleData, TradeData
 from ..models.topic import Topic
 from .continuity import CandleFlow, Flow, Hole, Line, TradeFlow
-from .gap_fetch import CandleFetch, Fetch, TradeFetch
+from .gap_fetch import Fetch, TradeFetch
+from .gap_pages import CandlesPage, Pages, TradesPage
 
 log = logging.getLogger("upbit_backbone.gap_repair")
 
 WORKERS = 2  # of 10 pages per second one thread gets through most; two hide each other's latency
-PAGE_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0  # for a REST that fails, measured from the end of the outage
 BEHIND_SECONDS = 5.0  # for a REST that does not yet show the newest trades
 PARKED_SECONDS = 120.0  # for a REST that answers but has many holes to fill
 PARKED_ITEMS = 50_000
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 2.0
-
-
-class TradesPage(Protocol):
-    """A page of trades, newest first."""
-
-    def __call__(
-        self,
-        symbol: str,
-        *,
-        count: int,
-        cursor: int | None = None,
-        days_ago: int | None = None,
-        deadline: Deadline,
-        priority: Priority,
-    ) -> Sequence[TradeData]: ...
-
-
-class CandlesPage(Protocol):
-    """A page of candles, newest first; `to` is exclusive."""
-
-    def __call__(
-        self, symbol: str, timeframe: str, *, count: int, to: Any = None, deadline: Deadline, priority: Priority
-    ) -> Sequence[CandleData]: ...
 
 
 class _Task:
@@ -89,13 +66,11 @@ class GapRepair:
         max_trades: int = 10_000,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._trades_page = trades_page
-        self._candles_page = candles_page
+        self._pages = Pages(trades_page, candles_page, most=max_trades, clock=clock)
         self._publish = publish
         self._emit = emit
         self._run_job = run_job
         self._wanted = wanted
-        self._max_trades = max_trades
         self._clock = clock
         # Guards all that follows, the flows included. Held for moments: nothing is fetched or published under it.
         self._lock = threading.Lock()
@@ -211,9 +186,9 @@ class GapRepair:
         """Fetch one page; finish when that was the last, or when there is no time left."""
         if task.fetch is None or task.revision != task.hole.revision:
             task.revision = task.hole.revision
-            task.fetch = self._fetch_for(task)
+            task.fetch = self._pages.begin(task.topic, task.hole)
         try:
-            self._step(task.topic, task.fetch, task.hole)
+            self._pages.step(task.topic, task.hole, task.fetch)
         except UpbitBackboneError as error:
             self._failed(task, error)
             return
@@ -232,35 +207,6 @@ class GapRepair:
                 self._finish(task, "REST does not show the newest trades")
         else:
             self._finish(task, task.fetch.shortfall)
-
-    def _fetch_for(self, task: _Task) -> Fetch[Any]:
-        is_trade = task.topic.data_type is DataType.TRADE
-        return (TradeFetch if is_trade else CandleFetch)(task.hole, self._max_trades)
-
-    def _step(self, topic: Topic, fetch: Fetch[Any], hole: Hole[Any]) -> None:
-        deadline = Deadline.after(PAGE_SECONDS, self._clock.monotonic)
-        if isinstance(fetch, TradeFetch):
-            fetch.step(
-                lambda count, cursor, days_ago: self._trades_page(
-                    topic.symbol,
-                    count=count,
-                    cursor=cursor,
-                    days_ago=days_ago,
-                    deadline=deadline,
-                    priority=Priority.HIGH,
-                )
-            )
-        elif isinstance(fetch, CandleFetch):
-            fetch.step(
-                lambda count, to: self._candles_page(
-                    topic.symbol,
-                    hole.first.timeframe,
-                    count=count,
-                    to=to,
-                    deadline=deadline,
-                    priority=Priority.HIGH,
-                )
-            )
 
     def _failed(self, task: _Task, error: UpbitBackboneError) -> None:
         now = self._clock.monotonic()
@@ -303,7 +249,10 @@ class GapRepair:
             self._publish(task.topic, items)
 
     def _give_receipt(self, task: _Task, recovered: int, shortfall: str | None) -> None:
-        start, end = task.hole.before.timestamp, task.hole.first.timestamp
+        start, end = sorted((task.hole.before.timestamp, task.hole.first.timestamp))
+        missing = (None, None) if shortfall is None else (start, end)
+        if shortfall is not None and task.fetch is not None:
+            missing = task.fetch.missing(start, end)
         log.debug(  # the event is what people are told
             "gap in %s between %s and %s: %d recovered%s",
             task.topic,
@@ -317,10 +266,12 @@ class GapRepair:
                 at=self._clock.wall(),
                 symbol=task.topic.symbol,
                 type=task.topic.data_type,
-                start=min(start, end),
-                end=max(start, end),
+                start=start,
+                end=end,
                 recovered=recovered,
                 complete=shortfall is None,
+                missing_start=missing[0],
+                missing_end=missing[1],
                 reason=shortfall or "filled from REST",
             )
         )
