@@ -106,6 +106,7 @@ class Assembly:
         self.calls = WorkerPool(CALL_WORKERS, "upbit-call")
         self._monitor = Once(self._make_monitor)
         self._past = Once(self._make_past)
+        self._door = Once(self._make_door)
         self.limiter = self._make_limiter()
         self.connect_breaker = CircuitBreaker(
             "WebSocket connect",
@@ -217,6 +218,23 @@ class Assembly:
         )
 
     def _make_answers(self) -> None:
+        """Whoever answers questions: by what is asked often, where it can be answered from, and the ways to do it."""
+        self._make_demand()
+        self.observer = self._make_observer()
+        self.router = self._make_router()
+        self.board = TickerBoard(
+            store=self.store,
+            rest=self.rest,
+            directory=self.directory,
+            asked=self.housekeeper.asked,
+            want=self.sessions.want,
+            unwant=self.sessions.unwant,
+            clock=self.clock,
+            max_symbols=self.config.max_subscribed_symbols,
+        )
+        self.hot = HotPath(self.store, self.demand, self.metrics, self.guard)
+
+    def _make_demand(self) -> None:
         config, clock = self.config, self.clock
         self.demand = Demand(config.promote_window_seconds)
         self.housekeeper = Housekeeper(self.demand, promote_after=config.promote_after_questions, clock=clock)
@@ -229,7 +247,10 @@ class Assembly:
             exists=self.directory.knows,
         )
         self.housekeeper.look_after(self.promotions)
-        self.observer = Observer(
+
+    def _make_observer(self) -> Observer:
+        config = self.config
+        return Observer(
             store=self.store,
             rest=self.rest,
             directory=self.directory,
@@ -239,10 +260,13 @@ class Assembly:
             rest_max_age=config.rest_max_age_seconds,
             markets_max_age=config.markets_max_age_seconds,
             promote_after=config.promote_after_questions,
-            clock=clock,
+            clock=self.clock,
         )
-        lists = QuoteLists(self.rest, window_seconds=config.merge_window_seconds, clock=clock)
-        self.router = RequestRouter(
+
+    def _make_router(self) -> RequestRouter:
+        clock = self.clock
+        lists = QuoteLists(self.rest, window_seconds=self.config.merge_window_seconds, clock=clock)
+        return RequestRouter(
             {
                 Channel.LIVE: LiveChannel(self.store, clock),
                 Channel.WEBSOCKET: StreamWaitChannel(
@@ -259,17 +283,6 @@ class Assembly:
             metrics=self.metrics,
             clock=clock,
         )
-        self.board = TickerBoard(
-            store=self.store,
-            rest=self.rest,
-            directory=self.directory,
-            asked=self.housekeeper.asked,
-            want=self.sessions.want,
-            unwant=self.sessions.unwant,
-            clock=clock,
-            max_symbols=config.max_subscribed_symbols,
-        )
-        self.hot = HotPath(self.store, self.demand, self.metrics, self.guard)
 
     # ── made when they are first asked for ───────────────────────────────────────────────────────────────────────
 
@@ -384,7 +397,7 @@ class Assembly:
         except ChannelUnavailableError:
             attempt = None  # when to try is the session's to decide: see CONNECT_BREAKER_RESET_SECONDS
         try:
-            connection = self._transport().open(deadline, stop=stop)
+            connection = self._door.get().open(deadline, stop=stop)
         except Exception as error:
             if attempt is not None:
                 attempt.failed(error)
@@ -394,8 +407,9 @@ class Assembly:
         self.limiter.passed(self.clock.monotonic())  # after a ban: Upbit speaks to us again
         return connection
 
-    def _transport(self) -> WebSocketTransport:
-        # Imported on first use: who only asks REST need not load websocket-client.
+    def _make_door(self) -> WebSocketTransport:
+        # Made on first use: who only asks REST need not load websocket-client. Once: reading all certificate
+        # authorities of a system takes as long as a reconnect should.
         from .wire.websocket_transport import WebSocketTransport
 
         config = self.config
