@@ -40,7 +40,7 @@ from .channels.stream_wait import StreamWaitChannel
 from .config import BackboneConfig
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
-from .errors import BannedError, ChannelUnavailableError, ClosedError, InvalidRequestError, RateLimitError
+from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError
 from .intake import Intake
 from .models.enums import Channel, Priority, RateGroup
 from .models.events import Event, RateLimitEvent
@@ -112,6 +112,7 @@ class Assembly:
             "WebSocket connect",
             failures=config.breaker_failures,
             reset_seconds=CONNECT_BREAKER_RESET_SECONDS,
+            probes=1,  # a live session makes no second attempt
             clock=clock,
             emit=self.emit,
         )
@@ -392,17 +393,15 @@ class Assembly:
     # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _dial(self, deadline: Deadline, *, stop: threading.Event) -> WebSocketConnection:
-        try:
-            attempt = self.connect_breaker.admit()
-        except ChannelUnavailableError:
-            attempt = None  # when to try is the session's to decide: see CONNECT_BREAKER_RESET_SECONDS
-        try:
-            connection = self._door.get().open(deadline, stop=stop)
-        except Exception as error:
-            if attempt is not None:
+        # When to try is the session's to decide: see CONNECT_BREAKER_RESET_SECONDS.
+        with self.connect_breaker.admit_anyway() as attempt:
+            try:
+                connection = self._door.get().open(deadline, stop=stop)
+            except (ClosedError, RateLimitError):
+                raise  # neither says that it cannot be reached
+            except Exception as error:
                 attempt.failed(error)
-            raise
-        if attempt is not None:
+                raise
             attempt.succeeded()
         self.limiter.passed(self.clock.monotonic())  # after a ban: Upbit speaks to us again
         return connection

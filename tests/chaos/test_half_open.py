@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +13,8 @@ import pytest
 
 from tests.chaos.proxy import ChaosProxy
 from tests.chaos.watched import PAUSE, Watched, say, within, worst_second
-from upbit_backbone import DataSource, MarketDataBackbone
-from upbit_backbone.models.events import GapEvent, StaleEvent
+from upbit_backbone import ChannelUnavailableError, DataSource, MarketDataBackbone
+from upbit_backbone.models.events import BreakerEvent, GapEvent, StaleEvent
 from upbit_backbone.simulator import FakeUpbit
 
 Watch = Callable[..., Watched]
@@ -259,6 +260,52 @@ def test_a_name_that_moves_is_followed(
     assert two.accepted
     assert seen.market.get_trades("KRW-BTC", 5)
     assert rest_two.accepted
+    assert seen.is_whole()
+
+
+def no_such_name(host: str) -> str:
+    return "x" * 64  # longer than a label may be, so that the real resolver refuses it without asking anybody
+
+
+def no_answer(host: str) -> str:
+    raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+@pytest.mark.parametrize("fail", [no_such_name, no_answer])
+def test_names_that_cannot_be_resolved_are_an_outage_like_any_other(
+    watch: Watch, upbit: FakeUpbit, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], str]
+) -> None:
+    """T19: the network is gone, and DNS with it; then both are back."""
+    ask = socket.getaddrinfo
+    is_gone = threading.Event()
+
+    def look_up(host: str, *more: Any, **options: Any) -> Any:
+        return ask(fail(host) if host == "localhost" and is_gone.is_set() else host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    line, rest = proxy(upbit.websocket_url), proxy(upbit.rest_url)
+    path = urlsplit(upbit.websocket_url).path
+    seen = watch(
+        upbit, websocket_url=f"ws://localhost:{line.address[1]}{path}", rest_url=f"http://localhost:{rest.address[1]}",
+        reconnect_cap_seconds=0.3, healthy_after_seconds=30.0,
+    )  # fmt: skip
+    is_gone.set()
+    line.go_away()
+    rest.go_away()
+    opened = within(lambda: [e for e in seen.of(BreakerEvent) if e.breaker == "WebSocket connect"], "the breaker")
+    assert opened[0].new == "open"
+    assert "cannot resolve localhost" in seen.reasons()
+    began = time.monotonic()
+    with pytest.raises(ChannelUnavailableError):
+        seen.market.get_ticker("KRW-ETH", timeout=0.5)
+    assert time.monotonic() - began < 0.8
+    line.come_back()
+    rest.come_back()
+    is_gone.clear()
+    took = seen.recovers(lambda: None)
+    say(f"names are known again: {took:.3f} s")
+    assert took < 2.5
+    assert seen.market._parts.connect_breaker.state == "closed", "one line that lives is proof enough"
     assert seen.is_whole()
 
 

@@ -101,6 +101,35 @@ def test_one_probe_at_a_time_and_two_good_ones_close_it(
     assert changes(events) == [("closed", "open"), ("open", "half-open"), ("half-open", "closed")]
 
 
+def test_a_call_that_goes_anyway_closes_it_when_it_works_and_changes_nothing_else(
+    clock: ManualClock, events: list[Event]
+) -> None:
+    breaker = CircuitBreaker("connect", failures=5, reset_seconds=5.0, probes=1, clock=clock, emit=events.append)
+    open_up(breaker)
+    with breaker.admit_anyway() as attempt:
+        attempt.failed(OSError("still no route"))
+    assert breaker.state == "open"
+    assert "still no route" in str(breaker.refusal())
+    with breaker.admit_anyway():
+        pass  # neither good nor bad
+    assert breaker.state == "open"
+    clock.now += 1.0
+    with breaker.admit_anyway() as attempt:
+        attempt.succeeded()
+    assert breaker.state == "closed"
+    assert changes(events) == [("closed", "open"), ("open", "closed")]
+    fail(breaker, 4)
+    assert breaker.state == "closed", "it counts anew"
+
+
+def test_where_one_good_probe_is_enough_it_closes_at_once(clock: ManualClock) -> None:
+    breaker = CircuitBreaker("connect", failures=5, reset_seconds=5.0, probes=1, clock=clock)
+    open_up(breaker)
+    clock.now += 5.0
+    succeed(breaker)
+    assert breaker.state == "closed"
+
+
 def test_a_failed_probe_opens_it_for_another_while(breaker: CircuitBreaker, clock: ManualClock) -> None:
     open_up(breaker)
     clock.now += 5.0

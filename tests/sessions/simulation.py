@@ -18,9 +18,10 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.sessions.simulated.faults import FAULTS, change_wish
+from tests.sessions.simulated.faults import FAULTS, change_wish, refuse_for
 from tests.sessions.simulated.judge import Judge, Violated, percentile
 from tests.sessions.simulated.world import World
+from upbit_backbone.errors import NetworkError
 from upbit_backbone.models.events import ConnectionState
 from upbit_backbone.sessions import inputs as on
 
@@ -72,6 +73,21 @@ def quiet(seed: int, hours: float) -> Judge:
     world.run(hours * HOUR)
     world.judge.check(world.judge.connects == 1, f"{world.judge.connects} connects in quiet hours", world.now)
     return world.judge
+
+
+def outage(seed: int, seconds: float) -> tuple[Judge, int]:
+    """Upbit cannot be reached for so long; the judge, and how often it was tried after the first two minutes."""
+    world = World(seed, trade_rate=1.0, rest_fails=0.0)
+    change_wish(world)
+    world.run(100.0)
+    refuse_for(world, seconds, lambda: NetworkError("cannot resolve api.upbit.com"), "outage")
+    world.run(100.0 + 120.0)
+    before = world.judge.connects
+    world.run(100.0 + seconds)
+    tried = world.judge.connects - before
+    world.run(world.now + CALM_SECONDS)
+    world.judge.check(world.is_ok(), f"not well after an outage of {seconds:g} s", world.now)
+    return world.judge, tried
 
 
 def main(arguments: list[str] | None = None) -> int:

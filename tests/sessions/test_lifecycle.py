@@ -203,8 +203,8 @@ def test_a_429_is_obeyed_to_the_second_and_reported_to_the_process() -> None:
     stage = Stage()
     stage.wish(BTC)
     effects = stage.give(on.OpenFailed(RateLimitError("429", retry_after=5.0)))
-    assert len(only(do.ReportRefusal, effects)) == 1
-    assert not events(RateLimitEvent, effects)[0].banned
+    assert [refusal.error.retry_after for refusal in only(do.ReportRefusal, effects)] == [5.0]
+    assert not events(RateLimitEvent, effects), "the limiter tells everybody"
     stage.give(on.ReconnectRequested("impatience"), on.ClockJumped(60.0))
     assert not only(do.Dial, stage.pass_time(4.9))
     assert only(do.Dial, stage.pass_time(0.2))
@@ -214,7 +214,7 @@ def test_a_418_bans_connecting_until_its_end_even_for_new_wishes() -> None:
     stage = Stage()
     stage.wish(BTC)
     effects = stage.give(on.OpenFailed(BannedError("418", retry_after=120.0)))
-    assert events(RateLimitEvent, effects)[0].banned
+    assert isinstance(only(do.ReportRefusal, effects)[0].error, BannedError)
     stage.wish()
     assert stage.state is IDLE
     stage.wish(ETH)
@@ -353,6 +353,30 @@ def test_pings_go_out_every_five_seconds_and_pongs_are_timed() -> None:
     line = stage.lifecycle.line
     assert line is not None
     assert line.liveness.pong_seconds == 0.0
+
+
+def test_a_way_longer_than_the_interval_of_pings_is_timed_all_the_same() -> None:
+    stage = Stage().live()
+    under_way: list[tuple[float, bytes]] = []
+    for _ in range(40):
+        stage.data()  # on a slow line the pong comes behind it
+        sent = only(do.SendPing, stage.pass_time(1.0, answering_pings=False))
+        under_way += [(stage.now + 7.0, ping.payload) for ping in sent]
+        while under_way and under_way[0][0] <= stage.now:
+            _, payload = under_way.pop(0)
+            stage.give(on.Received(b"\x8a" + bytes((len(payload),)) + payload))
+    line = stage.lifecycle.line
+    assert line is not None
+    assert line.liveness.pong_seconds == pytest.approx(7.0, abs=1.0)
+
+
+def test_first_frames_that_come_late_in_one_read_are_told_in_one_event() -> None:
+    topics = [Topic(DataType.TICKER, f"KRW-A{number}") for number in range(100)]
+    stage = Stage().live(*topics)
+    stage.pass_time(6.0)
+    effects = stage.notice(*map(FirstFrame, topics[:60]), frames=60)
+    assert [len(event.topics) for event in events(SubscriptionEvent, effects)] == [60]
+    assert not events(SubscriptionEvent, stage.notice(*map(FirstFrame, topics[:60]), frames=60))
 
 
 def test_a_ping_flood_gets_the_newest_answer_ten_times_a_second() -> None:

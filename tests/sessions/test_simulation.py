@@ -38,6 +38,14 @@ def test_a_quiet_market_of_24_hours_costs_one_connection_and_raises_no_alarm(see
     assert judge.connects == 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_an_outage_of_ten_minutes_costs_an_attempt_in_ten_seconds_and_ends_within_eleven(seed: int) -> None:
+    judge, tried = simulation.outage(seed, 600.0)
+    assert 40 <= tried <= 48
+    (recovery,) = judge.recoveries["long outage"]
+    assert recovery <= 10.5
+
+
 def test_the_same_seed_lives_the_same_hour() -> None:
     first, second = simulation.simulate(11), simulation.simulate(11)
     assert (first.connects, first.messages, first.frames) == (second.connects, second.messages, second.frames)

@@ -56,7 +56,7 @@ class Attempt:
 
 
 class CircuitBreaker:
-    """Opens after `failures` in a row, tries one call after a while, closes after two successes.
+    """Opens after `failures` in a row, tries one call after a while, closes after `probes` successes.
 
     The while is `first_reset_seconds` (default: `reset_seconds`) and doubles up to `reset_seconds` with each call that
     was tried in vain, so that a short trouble costs a short time.
@@ -70,12 +70,14 @@ class CircuitBreaker:
         failures: int = 5,
         reset_seconds: float = 5.0,
         first_reset_seconds: float | None = None,
+        probes: int = PROBES_TO_CLOSE,
         clock: Clock = SYSTEM_CLOCK,
         emit: Callable[[Event], object] | None = None,
     ) -> None:
         self.name = name
         self._longest_reset = reset_seconds
         self._first_reset = reset_seconds if first_reset_seconds is None else min(first_reset_seconds, reset_seconds)
+        self._probes = probes
         self._clock = clock
         self._emit = emit
         self._lock = threading.Lock()  # guards everything below
@@ -118,13 +120,23 @@ class CircuitBreaker:
             raise self._error(left)
         return Attempt(self, turn)
 
+    def admit_anyway(self) -> Attempt:
+        """For a call that goes whatever we say, because somebody else decides when: its outcome counts all the same."""
+        try:
+            return self.admit()
+        except ChannelUnavailableError:
+            with self._lock:
+                return Attempt(self, self._round)
+
     def record_success(self, turn: int) -> None:
         with self._lock:
             if turn == self._round:
                 self._probe_since = None
                 if self.state == HALF_OPEN:
                     self._good_probes += 1
-                if self.state == CLOSED or self._good_probes >= PROBES_TO_CLOSE:
+                if self.state == OPEN:
+                    self._breaker.close()  # it went without permission, and it works
+                elif self.state == CLOSED or self._good_probes >= self._probes:
                     self._breaker.call(bool)
                 self._changed()
             changes = self._take_changes()
@@ -135,17 +147,20 @@ class CircuitBreaker:
             if turn == self._round:
                 self._probe_since = None
                 self._last_error = one_line(error, 120)
-                was_tried = self.state == HALF_OPEN
-                try:
-                    self._breaker.call(_fail)
-                except _CountedError:
-                    if self._changed():
-                        self._opened_at = self._clock.monotonic()
-                        self._reset_seconds = (
-                            min(self._reset_seconds * 2, self._longest_reset) if was_tried else self._first_reset
-                        )
+                if self.state != OPEN:
+                    self._count_failure()
             changes = self._take_changes()
         self._tell(changes, self._last_error)
+
+    def _count_failure(self) -> None:
+        was_tried = self.state == HALF_OPEN
+        try:
+            self._breaker.call(_fail)
+        except _CountedError:
+            if self._changed():
+                self._opened_at = self._clock.monotonic()
+                longer = min(self._reset_seconds * 2, self._longest_reset)
+                self._reset_seconds = longer if was_tried else self._first_reset
 
     def record_nothing(self, turn: int) -> None:
         with self._lock:

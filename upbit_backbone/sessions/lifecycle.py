@@ -17,7 +17,7 @@ from math import inf
 from typing import Any, Final
 
 from ..config import BackboneConfig
-from ..errors import BannedError, RateLimitError
+from ..errors import RateLimitError
 from ..models.events import ConnectionState
 from ..models.notice import StreamError
 from ..models.pulse import Pulse
@@ -39,7 +39,6 @@ IDLE, CONNECTING, LIVE = ConnectionState.IDLE, ConnectionState.CONNECTING, Conne
 WAITING, CLOSED = ConnectionState.WAITING, ConnectionState.CLOSED
 
 NOTHING: Final[tuple[do.Effect, ...]] = ()
-CONNECT_GROUP: Final = "websocket-connect"
 
 
 class Lifecycle:
@@ -162,9 +161,7 @@ class Lifecycle:
         error = failed.error
         self._recovery.open_failed(error, now)
         if isinstance(error, RateLimitError):
-            seconds, banned = self._recovery.retry_at - now, isinstance(error, BannedError)
-            self._effects.append(do.ReportRefusal(error))
-            self._shared.emit(self.record.limited(CONNECT_GROUP, seconds, said(error), banned=banned))
+            self._effects.append(do.ReportRefusal(error))  # to the limiter, which tells everybody
         self._wait(said(error), now)
 
     def _open_deferred(self, deferred: on.OpenDeferred, now: float) -> None:

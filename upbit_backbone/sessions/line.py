@@ -99,6 +99,7 @@ class Line:
         if noticed.frames > about_us:
             self._data_came(now)
         self._is_reading = False
+        self._first_frames_came([notice.topic for notice in noticed.notices if isinstance(notice, FirstFrame)])
         for notice in noticed.notices:
             self._hear(notice, now)
         self.speaker.heard(now)
@@ -118,13 +119,14 @@ class Line:
             shared.emit(shared.record.stale(shared.plan.wanted, stale=False, reason="data flows again"))
         return shared.recovery.data_came(now)
 
-    def _hear(self, notice: Notice, now: float) -> None:
+    def _first_frames_came(self, topics: list[Topic]) -> None:
         shared = self._shared
+        belated = frozenset(topic for topic in topics if shared.first_frames.arrived(topic))
+        if belated:
+            shared.emit(shared.record.topics(belated, "the first frame came after all", is_error=False))
+
+    def _hear(self, notice: Notice, now: float) -> None:
         match notice:
-            case FirstFrame(topic):
-                if shared.first_frames.arrived(topic):
-                    reason = "the first frame came after all"
-                    shared.emit(shared.record.topics(frozenset({topic}), reason, is_error=False))
             case StreamError():
                 self.speaker.complained(notice, now)
             case SubscriptionList():

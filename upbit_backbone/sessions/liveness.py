@@ -7,6 +7,7 @@ from typing import Final
 
 # Less than this is how late any thread may run on a busy machine; more means that we ourselves were starved.
 OWN_LAG_SECONDS: Final = 0.5
+MAX_UNANSWERED: Final = 16  # pings whose pongs are still recognised, on lines slower than the interval
 
 
 class Liveness:
@@ -23,7 +24,7 @@ class Liveness:
         self._asked_at: float | None = None  # since when nothing at all was heard after a ping
         self._grace = 0.0
         self._count = 0
-        self._ping_sent_at = -inf
+        self._sent_at: dict[bytes, float] = {}  # of pings not yet answered, oldest first
         self.heard_at = now
         self.pong_at: float | None = None
         self.pong_seconds: float | None = None
@@ -34,20 +35,26 @@ class Liveness:
         self._grace = 0.0
 
     def ponged(self, payload: bytes, now: float) -> None:
-        if payload == self._payload():
+        sent_at = self._sent_at.pop(payload, None)
+        if sent_at is not None:
             self.pong_at = now
-            self.pong_seconds = now - self._ping_sent_at
+            self.pong_seconds = now - sent_at
+            # Those before it will not be answered any more (RFC 6455: the latest is enough).
+            self._sent_at = {each: at for each, at in self._sent_at.items() if at > sent_at}
 
     def ping(self, now: float) -> bytes | None:
         """The ping to send now, if one is due."""
         if now < self._next_ping:
             return None
         self._count += 1
-        self._ping_sent_at = now
+        payload = b"%d" % self._count
+        self._sent_at[payload] = now
+        if len(self._sent_at) > MAX_UNANSWERED:
+            del self._sent_at[next(iter(self._sent_at))]
         self._next_ping = now + self._interval
         if self._asked_at is None:
             self._asked_at = now
-        return self._payload()
+        return payload
 
     def is_frozen(self, now: float, own_lag: float) -> bool:
         """Whether nothing came for the whole time an answer may take."""
@@ -66,6 +73,3 @@ class Liveness:
     @property
     def _deadline(self) -> float:
         return inf if self._asked_at is None else self._asked_at + self._timeout + self._grace
-
-    def _payload(self) -> bytes:
-        return b"%d" % self._count

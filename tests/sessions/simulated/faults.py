@@ -134,7 +134,7 @@ def mute_topic(world: World) -> None:
         world.line.mute_topics.add(world.random.choice(sorted(world.line.subscribed)))
 
 
-def _outage(world: World, seconds: float, error: Callable[[], UpbitBackboneError], kind: str) -> None:
+def refuse_for(world: World, seconds: float, error: Callable[[], UpbitBackboneError], kind: str) -> None:
     until = world.now + seconds
     slow = 5.0 if isinstance(error(), RequestTimeoutError) else 0.0
     alone = _begin(world, LONG + slow, until)
@@ -147,19 +147,19 @@ def _outage(world: World, seconds: float, error: Callable[[], UpbitBackboneError
 
 
 def refuse(world: World) -> None:
-    _outage(world, world.random.uniform(1.0, 50.0), lambda: NetworkError("refused"), "refusal")
+    refuse_for(world, world.random.uniform(1.0, 50.0), lambda: NetworkError("refused"), "refusal")
 
 
 def long_outage(world: World) -> None:
-    _outage(world, world.random.uniform(60.0, 600.0), lambda: NetworkError("unreachable"), "refusal")
+    refuse_for(world, world.random.uniform(60.0, 600.0), lambda: NetworkError("unreachable"), "refusal")
 
 
 def hang(world: World) -> None:
-    _outage(world, world.random.uniform(1.0, 40.0), lambda: RequestTimeoutError("no answer"), "hanging handshake")
+    refuse_for(world, world.random.uniform(1.0, 40.0), lambda: RequestTimeoutError("no answer"), "hanging handshake")
 
 
 def maintenance(world: World) -> None:
-    _outage(world, world.random.uniform(1.0, 50.0), lambda: MaintenanceError("503", status=503), "maintenance")
+    refuse_for(world, world.random.uniform(1.0, 50.0), lambda: MaintenanceError("503", status=503), "maintenance")
 
 
 def permanent(world: World) -> None:
