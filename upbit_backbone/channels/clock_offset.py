@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 SAMPLES: Final = 32
@@ -42,6 +43,7 @@ class ClockOffset:
         return median((low + high) / 2 for low, high in bounds)
 
 
+@lru_cache(maxsize=8)  # answers of one second share their date
 def _moment(date: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(date or "")

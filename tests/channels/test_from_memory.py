@@ -1,0 +1,189 @@
+"""What answers without REST: the live value, and the next frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
+from upbit_backbone.channels.live import LiveChannel, topic_of
+from upbit_backbone.channels.markets import MarketDirectory
+from upbit_backbone.channels.stream_wait import StreamWaitChannel
+from upbit_backbone.errors import (
+    ChannelUnavailableError,
+    NetworkError,
+    RequestTimeoutError,
+    StaleDataError,
+    UnknownSymbolError,
+)
+from upbit_backbone.models.enums import DataSource, DataType, RequestKind
+from upbit_backbone.models.market import MarketInfo, OrderbookData, OrderbookUnit, TickerData
+from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.request import DataRequest
+from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.store.live_store import LiveStore
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+ASK = DataRequest(RequestKind.TICKER, ("KRW-BTC",))
+
+
+def ticker(price: int) -> TickerData:
+    at = NOON + timedelta(seconds=price)
+    return TickerData("KRW-BTC", Decimal(price), *[Decimal(price)] * 6, at, DataSource.WEBSOCKET)
+
+
+def book(levels: int) -> OrderbookData:
+    units = tuple(OrderbookUnit(Decimal(100 + level), Decimal(1)) for level in range(levels))
+    return OrderbookData("KRW-BTC", units, units, Decimal(levels), Decimal(levels), NOON, DataSource.WEBSOCKET)
+
+
+class Stream:
+    """A store with one session that is well, and who wished for what on it."""
+
+    def __init__(self) -> None:
+        self.store = LiveStore(10.0)
+        self.pulse = Pulse("session-1")
+        self.pulse.epoch, self.pulse.connected = 1, True
+        self.pulse.heard_at = time.monotonic()
+        self.wished: list[Topic] = []
+        self.unwished: list[Topic] = []
+        self.directory = MarketDirectory(
+            lambda deadline, priority: [MarketInfo("KRW-BTC", "비트코인", "Bitcoin", DataSource.REST)],
+            max_age=60.0,
+            clock=SYSTEM_CLOCK,
+        )
+        self.channel = StreamWaitChannel(self.store, self.directory, self.want, self.unwant, SYSTEM_CLOCK)
+
+    def say(self, item: TickerData | OrderbookData) -> None:
+        kind = DataType.TICKER if isinstance(item, TickerData) else DataType.ORDERBOOK
+        self.pulse.heard_at = time.monotonic()
+        assert self.store.put(Topic(kind, item.symbol), item, self.pulse, 1, self.pulse.heard_at)
+
+    def want(self, wishes: Iterable[Wish]) -> None:
+        self.wished += [wish.topic for wish in wishes]
+
+    def unwant(self, wishes: Iterable[Wish]) -> None:
+        self.unwished += [wish.topic for wish in wishes]
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream()
+
+
+# --- the live value ---
+
+
+def test_a_live_value_is_given_and_a_book_cut_to_the_levels_asked(stream: Stream) -> None:
+    live = LiveChannel(stream.store, SYSTEM_CLOCK)
+    stream.say(ticker(7))
+    stream.say(book(30))
+    assert live.fetch(ASK, Deadline.after(0)) == ticker(7)
+    cut = live.fetch(DataRequest(RequestKind.ORDERBOOK, ("KRW-BTC",), levels=5), Deadline.after(0))
+    assert isinstance(cut, OrderbookData)
+    assert (len(cut.asks), len(cut.bids)) == (5, 5)
+
+
+def test_where_nothing_is_live_the_error_says_why(stream: Stream) -> None:
+    live = LiveChannel(stream.store, SYSTEM_CLOCK)
+    with pytest.raises(StaleDataError, match="KRW-BTC"):
+        live.fetch(ASK, Deadline.after(0))
+    stream.say(ticker(7))
+    stream.pulse.connected = False
+    with pytest.raises(StaleDataError, match="KRW-BTC"):
+        live.fetch(ASK, Deadline.after(0))
+
+
+def test_a_grouped_book_is_another_stream_than_a_plain_one() -> None:
+    grouped = DataRequest(RequestKind.ORDERBOOK, ("KRW-BTC",), level=Decimal(10000))
+    assert topic_of(grouped) != topic_of(DataRequest(RequestKind.ORDERBOOK, ("KRW-BTC",)))
+    assert topic_of(ASK) == Topic(DataType.TICKER, "KRW-BTC")
+
+
+# --- the next frame ---
+
+
+def test_what_is_proven_current_answers_at_once_and_is_not_wished_for(stream: Stream) -> None:
+    stream.say(ticker(7))
+    assert stream.channel.fetch(ASK, Deadline.after(5)) == ticker(7)
+    assert stream.wished == []
+
+
+def test_realtime_takes_the_first_frame_after_the_call_and_wishes_only_as_long(stream: Stream) -> None:
+    stream.say(ticker(7))
+    asked = DataRequest(RequestKind.TICKER, ("KRW-BTC",), realtime=True)
+    answers: list[object] = []
+    thread = spawn(lambda: answers.append(stream.channel.fetch(asked, Deadline.after(10))), "test-next")
+    deadline = Deadline.after(10)
+    while not stream.wished:
+        assert not deadline.expired
+        time.sleep(0.005)
+    stream.say(ticker(8))
+    assert join_all([thread], Deadline.after(10)) == []
+    assert answers == [ticker(8)]
+    assert stream.wished == stream.unwished == [Topic(DataType.TICKER, "KRW-BTC")]
+
+
+def test_a_quiet_market_is_a_timeout_and_a_lost_line_is_not(stream: Stream) -> None:
+    asked = DataRequest(RequestKind.TICKER, ("KRW-BTC",), realtime=True)
+    stream.say(ticker(7))
+    with pytest.raises(RequestTimeoutError, match="quiet market"):
+        stream.channel.fetch(asked, Deadline.after(0.05))
+    stream.pulse.connected = False
+    with pytest.raises(ChannelUnavailableError):
+        stream.channel.fetch(asked, Deadline.after(0.05))
+    assert stream.wished == stream.unwished
+
+
+def test_an_unknown_market_is_never_wished_for(stream: Stream) -> None:
+    with pytest.raises(UnknownSymbolError, match="did you mean KRW-BTC"):
+        stream.channel.fetch(DataRequest(RequestKind.TICKER, ("KRW-BTCC",)), Deadline.after(5))
+    assert stream.wished == []
+
+
+# --- which markets exist ---
+
+
+def directory(*lists: list[str] | Exception, max_age: float = 0.0) -> tuple[MarketDirectory, list[int]]:
+    """A directory that is given one list after the other, and how many it has asked for."""
+    waiting, loads = list(lists), [0]
+
+    def load(deadline: Deadline, priority: object) -> list[MarketInfo]:
+        loads[0] += 1
+        given = waiting.pop(0)
+        if isinstance(given, Exception):
+            raise given
+        return [MarketInfo(code, code, code, DataSource.REST) for code in given]
+
+    return MarketDirectory(load, max_age=max_age, clock=SYSTEM_CLOCK), loads
+
+
+def test_a_failed_refresh_keeps_the_last_good_list() -> None:
+    known, loads = directory(["KRW-BTC", "BTC-ETH"], NetworkError("gone"))
+    assert known.age() is None
+    first = known.markets(Deadline.after(5))
+    assert known.markets(Deadline.after(5)) == first
+    assert loads == [2]
+    assert known.listed("BTC") == ("BTC-ETH",)
+
+
+def test_without_any_list_nothing_is_refused() -> None:
+    known, loads = directory(NetworkError("gone"), NetworkError("gone"))
+    known.require(("KRW-ANY",), Deadline.after(5))
+    assert loads == [1]
+    with pytest.raises(NetworkError):
+        known.markets(Deadline.after(5))
+
+
+def test_what_was_in_an_answer_exists_until_a_list_says_otherwise() -> None:
+    known, loads = directory(["KRW-ETH"])
+    known.learn(["KRW-BTC"])
+    known.require(("KRW-BTC",), Deadline.after(5))
+    assert loads == [0]
+    known.markets(Deadline.after(5))
+    with pytest.raises(UnknownSymbolError):
+        known.require(("KRW-BTC",), Deadline.after(5))

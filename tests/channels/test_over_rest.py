@@ -1,0 +1,180 @@
+"""Parts in front of the REST channel: the reader, the board of tickers, and the probe for silent stalls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
+from upbit_backbone.channels.many import TickerBoard
+from upbit_backbone.channels.markets import MarketDirectory
+from upbit_backbone.channels.probe import StallProbe
+from upbit_backbone.channels.quote_lists import QuoteLists
+from upbit_backbone.channels.rest_reader import RestReader
+from upbit_backbone.errors import (
+    ChannelUnavailableError,
+    InvalidRequestError,
+    StaleDataError,
+    UnknownSymbolError,
+)
+from upbit_backbone.models.enums import DataSource, DataType, Priority, RequestKind
+from upbit_backbone.models.market import TickerData, TradeData
+from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.request import DataRequest
+from upbit_backbone.models.topic import Topic
+from upbit_backbone.simulator import FakeUpbit
+from upbit_backbone.store.live_store import LiveStore
+
+Make = Callable[..., Any]
+
+
+class Desk:
+    """A channel with its directory, reader, board and probe."""
+
+    def __init__(self, made: Any, upbit: FakeUpbit) -> None:
+        self.rest, self._upbit, self._remembered = made.rest, upbit, made.remembered
+        self._since = self._last()
+        self.store = LiveStore(10.0)
+        self.directory = MarketDirectory(
+            lambda deadline, priority: made.rest.markets(deadline=deadline), max_age=300.0, clock=SYSTEM_CLOCK
+        )
+        lists = QuoteLists(made.rest, window_seconds=0.003, clock=SYSTEM_CLOCK)
+        self.reader = RestReader(made.rest, self.directory, lists)
+        self.asked: list[Topic] = []
+        self.board = TickerBoard(
+            store=self.store, rest=made.rest, directory=self.directory, asked=self.asked.extend,
+            want=lambda wishes: None, unwant=lambda wishes: None, clock=SYSTEM_CLOCK, max_symbols=1000,
+        )  # fmt: skip
+        self.probe = StallProbe(made.rest, self.store, SYSTEM_CLOCK)
+
+    def _last(self) -> int:
+        log = self._upbit.wire_log(limit=1)
+        return int(log[-1]["n"]) if log else 0
+
+    @property
+    def paths(self) -> list[str]:
+        return [request["path"] for request in self._upbit.requests(since=self._since)]
+
+    def ask(self, symbol: str, **options: Any) -> Any:
+        request = DataRequest(options.pop("kind", RequestKind.TICKER), (symbol,), **options)
+        item = self.reader.fetch(request, Deadline.after(10))
+        self.directory.learn(each.symbol for each in self._remembered)
+        return item
+
+    def tickers(self, symbols: list[str] | None = None, quote: str | None = None, seconds: float = 10.0) -> Any:
+        return self.board.tickers(symbols, quote, Priority.NORMAL, None, Deadline.after(seconds))
+
+    def stream(self, item: TickerData | TradeData) -> Topic:
+        pulse = Pulse("session-1")
+        pulse.epoch, pulse.connected, pulse.heard_at = 1, True, time.monotonic()
+        topic = Topic(DataType.TICKER if isinstance(item, TickerData) else DataType.TRADE, item.symbol)
+        assert self.store.put(topic, item, pulse, 1, pulse.heard_at)
+        return topic
+
+
+@pytest.fixture
+def desk(scene: Make, upbit: FakeUpbit) -> Desk:
+    return Desk(scene(), upbit)
+
+
+# --- one market ---
+
+
+def test_the_first_question_about_a_quote_is_its_list_which_answers_the_next_ones_too(desk: Desk) -> None:
+    assert desk.ask("KRW-BTC").symbol == "KRW-BTC"
+    assert desk.ask("KRW-ETH").symbol == "KRW-ETH"
+    assert desk.paths == ["/v1/ticker/all"]
+
+
+def test_a_question_that_must_be_fresh_asks_for_its_market_alone(desk: Desk) -> None:
+    assert desk.ask("KRW-BTC", max_age=0.0).symbol == "KRW-BTC"
+    assert desk.paths == ["/v1/market/all", "/v1/ticker"]
+
+
+def test_where_there_is_no_list_of_a_quote_the_one_market_is_asked_for(desk: Desk, upbit: FakeUpbit) -> None:
+    upbit.rest_fault("/v1/ticker/all", mode="status", status=404, body="", times=None, seconds=30.0)
+    assert desk.ask("KRW-BTC").symbol == "KRW-BTC"
+    assert desk.paths[-1] == "/v1/ticker"
+
+
+def test_a_sweep_over_books_is_one_list_and_a_single_book_is_not(desk: Desk) -> None:
+    desk.ask("KRW-BTC", kind=RequestKind.ORDERBOOK, is_sweep=True)
+    desk.ask("KRW-ETH", kind=RequestKind.ORDERBOOK)
+    assert desk.paths == ["/v1/market/all", "/v1/orderbook"]
+
+
+def test_unknown_markets_and_groupings_are_told_apart(desk: Desk) -> None:
+    with pytest.raises(UnknownSymbolError, match="KRW-NOPE"):
+        desk.ask("KRW-NOPE")
+    with pytest.raises(UnknownSymbolError, match="KRW-NOPE"):
+        desk.ask("KRW-NOPE", kind=RequestKind.ORDERBOOK)
+
+
+# --- many tickers ---
+
+
+def test_what_streams_is_not_asked_for_and_the_rest_is_one_list(desk: Desk) -> None:
+    live = desk.rest.tickers(["KRW-XRP"], deadline=Deadline.after(10))["KRW-XRP"]
+    desk.stream(live)
+    found = desk.tickers(["KRW-ETH", "KRW-XRP", "BTC-ETH"])
+    assert list(found) == ["KRW-ETH", "KRW-XRP", "BTC-ETH"]
+    assert found["KRW-XRP"] is live
+    assert desk.paths == ["/v1/ticker", "/v1/market/all", "/v1/ticker"]
+    assert {topic.symbol for topic in desk.asked} == {"KRW-ETH", "BTC-ETH"}
+
+
+def test_from_twenty_markets_of_a_quote_on_its_whole_list_is_asked(desk: Desk, upbit: FakeUpbit) -> None:
+    won = [code for code in upbit.markets() if code.startswith("KRW-")][:20]
+    assert list(desk.tickers(won)) == won
+    assert desk.paths == ["/v1/market/all", "/v1/ticker/all"]
+
+
+def test_symbols_and_quote_together_or_an_unknown_quote_are_refused(desk: Desk) -> None:
+    with pytest.raises(InvalidRequestError, match="not both"):
+        desk.tickers(["KRW-BTC"], "KRW")
+    with pytest.raises(InvalidRequestError, match="USDT"):
+        desk.tickers(quote="EUR")
+
+
+def test_when_neither_channel_answers_the_last_known_values_are_in_the_error(desk: Desk, upbit: FakeUpbit) -> None:
+    known = desk.tickers(["KRW-BTC"])
+    upbit.rest_fault("/v1/ticker", mode="status", status=500, times=None, seconds=30.0)
+    with pytest.raises(ChannelUnavailableError, match="KRW-ETH"):
+        desk.tickers(["KRW-ETH"], seconds=0.6)
+    desk.store.remember(known.values())
+    desk.rest.cache.invalidate_cache()
+    with pytest.raises(StaleDataError) as caught:
+        desk.tickers(["KRW-BTC"], seconds=0.6)
+    assert caught.value.last_known == known
+    assert caught.value.age >= 0
+
+
+# --- the probe ---
+
+
+def test_a_stream_that_missed_a_trade_is_convicted_and_a_quiet_one_is_not(desk: Desk, upbit: FakeUpbit) -> None:
+    upbit.publish_trade("KRW-BTC")
+    told = desk.rest.trades_page("KRW-BTC", deadline=Deadline.after(10))[0]
+    topic = desk.stream(told)
+    assert desk.probe(frozenset({topic})) == frozenset()
+    upbit.publish_trade("KRW-BTC")
+    assert desk.probe(frozenset({topic})) == {topic}
+
+
+def test_a_book_behind_rests_convicts_its_stream_and_no_answer_convicts_nobody(desk: Desk, upbit: FakeUpbit) -> None:
+    book = Topic(DataType.ORDERBOOK, "KRW-BTC")
+    assert desk.probe(frozenset({book})) == {book}  # not a single book was streamed
+    upbit.rest_fault("/v1/orderbook", mode="status", status=400, body="", times=None, seconds=30.0)
+    assert desk.probe(frozenset({book})) is None
+    assert desk.probe(frozenset()) is None
+
+
+def test_a_value_from_the_future_is_never_behind(desk: Desk) -> None:
+    told = desk.rest.tickers(["KRW-ETH"], deadline=Deadline.after(10))["KRW-ETH"]
+    later = datetime.now(UTC) + timedelta(hours=1)
+    ahead = TradeData(told.symbol, told.current_price, told.current_price, None, later, 1, DataSource.WEBSOCKET)
+    assert desk.probe(frozenset({desk.stream(ahead)})) == frozenset()

@@ -1,0 +1,156 @@
+"""What was asked before is answered quickly, what is asked often is streamed, and what nobody asks for no longer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, ForkGuard
+from upbit_backbone.models.enums import DataSource, DataType, RequestKind
+from upbit_backbone.models.market import TickerData
+from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.request import DataRequest
+from upbit_backbone.models.topic import Topic
+from upbit_backbone.monitoring.metrics import Metrics
+from upbit_backbone.routing.demand import Demand
+from upbit_backbone.routing.hot_path import HotPath
+from upbit_backbone.routing.housekeeper import Housekeeper
+from upbit_backbone.routing.promotion import Promotions
+from upbit_backbone.store.live_store import LiveStore
+
+BTC = Topic(DataType.TICKER, "KRW-BTC")
+CHART = Topic(DataType.CANDLE_1M, "KRW-BTC")
+ASK = DataRequest(RequestKind.TICKER, ("KRW-BTC",))
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = Deadline.after(10)
+    while not condition():
+        assert not deadline.expired
+        threading.Event().wait(0.005)
+
+
+# --- the hot path ---
+
+
+@pytest.fixture
+def hot() -> SimpleNamespace:
+    made = SimpleNamespace(store=LiveStore(10.0), demand=Demand(10.0), metrics=Metrics(), pulse=Pulse("session-1"))
+    made.pulse.epoch, made.pulse.connected, made.pulse.heard_at = 1, True, 100.0
+    made.ticker = TickerData("KRW-BTC", *[Decimal(1)] * 7, datetime(2026, 11, 22, tzinfo=UTC), DataSource.WEBSOCKET)
+    assert made.store.put(BTC, made.ticker, made.pulse, 1, 100.0)
+    made.path = HotPath(made.store, made.demand, made.metrics, ForkGuard("test"))
+    return made
+
+
+def test_only_symbols_that_were_answered_before_are_known(hot: SimpleNamespace) -> None:
+    assert hot.path.ticker("KRW-BTC", 101.0) is None
+    hot.path.learn(ASK)
+    assert hot.path.ticker("KRW-BTC", 101.0) is hot.ticker
+    assert hot.path.book("KRW-BTC", 30, 101.0) is None
+
+
+def test_each_hot_answer_counts_as_asked_for(hot: SimpleNamespace) -> None:
+    hot.path.learn(ASK)
+    hot.path.ticker("KRW-BTC", 101.0)
+    assert hot.demand.last_asked[BTC] == 101.0
+    assert hot.metrics.live.value == 1
+
+
+def test_what_is_not_current_any_more_is_left_to_the_router(hot: SimpleNamespace) -> None:
+    hot.path.learn(ASK)
+    assert hot.path.ticker("KRW-BTC", 100.0 + 11.0) is None
+    hot.pulse.connected = False
+    assert hot.path.ticker("KRW-BTC", 101.0) is None
+    assert hot.metrics.live.value == 0
+
+
+def test_a_grouped_book_does_not_teach_the_way_to_the_plain_one(hot: SimpleNamespace) -> None:
+    hot.path.learn(DataRequest(RequestKind.ORDERBOOK, ("KRW-BTC",), level=Decimal(1000)))
+    assert "0 books" in repr(hot.path)
+
+
+# --- housekeeping ---
+
+
+@pytest.fixture
+def house() -> Iterator[SimpleNamespace]:
+    """A housekeeper; `wanted` and `unwanted` are what its promotions wished for."""
+    made = SimpleNamespace(wanted=[], unwanted=[], demand=Demand(10.0))
+    made.keeper = Housekeeper(made.demand, promote_after=3, clock=SYSTEM_CLOCK)
+
+    def promotions(demote_after: float, limit: int = 10) -> Promotions:
+        kept = Promotions(
+            lambda wishes: made.wanted.append([wish.topic for wish in wishes]),
+            lambda wishes: made.unwanted.extend(wish.topic for wish in wishes),
+            limit=limit,
+            demote_after=demote_after,
+            wake=made.keeper.wake,
+        )
+        made.keeper.look_after(kept)
+        return kept
+
+    made.promotions = promotions
+    yield made
+    assert made.keeper.close(Deadline.after(5)) == []
+
+
+def test_the_third_question_streams_a_ticker_and_the_second_a_chart(house: SimpleNamespace) -> None:
+    promoted = house.promotions(demote_after=60.0)
+    house.keeper.asked([BTC, CHART])
+    assert len(promoted) == 0
+    house.keeper.asked([BTC, CHART])
+    assert CHART in promoted
+    assert BTC not in promoted
+    house.keeper.asked([BTC])
+    assert BTC in promoted
+    until(lambda: {topic for wish in house.wanted for topic in wish} == {BTC, CHART})
+
+
+def test_no_thread_starts_before_something_is_promoted(house: SimpleNamespace) -> None:
+    house.promotions(demote_after=60.0)
+    house.keeper.asked([BTC])
+    assert "idle" in repr(house.keeper)
+    house.keeper.wake()
+    assert "at work" in repr(house.keeper)
+
+
+def test_what_is_promoted_at_about_the_same_time_is_one_wish(house: SimpleNamespace) -> None:
+    promoted = house.promotions(demote_after=60.0)
+    symbols = [Topic(DataType.TICKER, f"KRW-{number}") for number in range(8)]
+    promoted.promote(symbols, time.monotonic())
+    until(lambda: house.wanted)
+    assert house.wanted == [symbols]
+
+
+def test_what_nobody_asks_for_is_streamed_no_longer_and_counts_from_nought(house: SimpleNamespace) -> None:
+    promoted = house.promotions(demote_after=0.2)
+    for _ in range(3):
+        house.keeper.asked([BTC])
+    until(lambda: house.unwanted == [BTC])
+    until(lambda: BTC not in house.demand.last_asked)
+    assert len(promoted) == 0
+
+
+def test_a_full_house_promotes_nothing_more(house: SimpleNamespace) -> None:
+    promoted = house.promotions(demote_after=60.0, limit=1)
+    for _ in range(3):
+        house.keeper.asked([BTC])
+    for _ in range(3):
+        house.keeper.asked([CHART])
+    assert BTC in promoted
+    assert CHART not in promoted
+
+
+def test_after_closing_nothing_starts(house: SimpleNamespace) -> None:
+    house.promotions(demote_after=60.0)
+    assert house.keeper.close(Deadline.after(5)) == []
+    house.keeper.wake()
+    assert "idle" in repr(house.keeper)
