@@ -1,57 +1,43 @@
 """What one REST call costs: plain `requests.Session.get`, our transport alone, and a whole question to the backbone.
 
 One question after the other, about one symbol, and none may be older than its question, so that neither cache nor
-stream answers; limits are lifted on both sides. CPU counts all threads of this process.
+stream answers. Limits are lifted on both sides. All take turns, twenty calls each and then a pause: so they meet the
+same machine, and our limiter, which remembers the requests of the last second, has no thousand of them to remember.
+CPU counts all threads of this process; both are the medians of the turns.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import requests
 
-from benchmarks.measuring import percentile, time_calls
+from benchmarks.measuring import percentile
 from benchmarks.options import Options
 from benchmarks.servers import upbit
 from benchmarks.table import Figure
 from upbit_backbone import DataStrategy, MarketDataBackbone
 from upbit_backbone._concurrency import Deadline
+from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.wire.endpoints import tickers
 from upbit_backbone.wire.rest_transport import RestTransport
 
 TITLE = "REST call (one ticker)"
 SYMBOL = "KRW-BTC"
-CALLS = 1000
+CALLS = 800
+TURN, PAUSE_SECONDS = 20, 0.25
 NO_LIMIT = 1_000_000
 SHARE = 0.6
 REFERENCE = "requests.Session.get"
 
+Call = Callable[[], object]
+
 
 def run(options: Options) -> list[Figure]:
-    calls = options.count(CALLS)
-    costs: dict[str, tuple[float, float]] = {}
-    with upbit(rest_limit=NO_LIMIT) as fake:
-        with requests.Session() as session:
-            session.trust_env = False
-            url = f"{fake.rest_url}/v1/ticker?markets={SYMBOL}"
-            costs[REFERENCE] = _cost(lambda: session.get(url, timeout=5).json(), calls)
-        transport = RestTransport(fake.rest_url)
-        costs["upbit_backbone, transport alone"] = _cost(
-            lambda: transport.get(tickers([SYMBOL]), Deadline.after(5)), calls
-        )
-        transport.close()
-        for words, window in (("no merging window", 1e-6), ("default merging window", None)):
-            overrides = {} if window is None else {"merge_window_seconds": window}
-            with MarketDataBackbone(
-                rest_url=fake.rest_url, websocket_url=fake.websocket_url, rest_requests_per_second=NO_LIMIT,
-                rest_max_age_seconds=1e-6, max_promoted_topics=1, **overrides,
-            ) as market:  # fmt: skip
-                market.get_markets()
-                ask = market.get_ticker
-                costs[f"upbit_backbone, {words}"] = _cost(
-                    lambda ask=ask: ask(SYMBOL, strategy=DataStrategy.REST_ONLY), calls
-                )
+    with upbit(rest_limit=NO_LIMIT) as fake, _callers(fake) as callers:
+        costs = _costs(callers, max(1, options.count(CALLS) // TURN))
     figures = []
     base_wall, base_cpu = costs[REFERENCE]
     for name, (wall, cpu) in costs.items():
@@ -63,11 +49,40 @@ def run(options: Options) -> list[Figure]:
     return figures
 
 
-def _cost(call: Callable[[], object], calls: int) -> tuple[float, float]:
-    """Median wall and mean CPU microseconds of a call."""
-    for _ in range(20):
+@contextmanager
+def _callers(fake: FakeUpbit) -> Iterator[Mapping[str, Call]]:
+    with ExitStack() as stack:
+        session = stack.enter_context(requests.Session())
+        session.trust_env = False
+        url = f"{fake.rest_url}/v1/ticker?markets={SYMBOL}"
+        transport = RestTransport(fake.rest_url)
+        stack.callback(transport.close)
+        market = stack.enter_context(
+            MarketDataBackbone(
+                rest_url=fake.rest_url, websocket_url=fake.websocket_url, rest_requests_per_second=NO_LIMIT,
+                rest_max_age_seconds=1e-6, max_promoted_topics=1,
+            )
+        )  # fmt: skip
+        market.get_markets()
+        yield {
+            REFERENCE: lambda: session.get(url, timeout=5).json(),
+            "upbit_backbone, transport alone": lambda: transport.get(tickers([SYMBOL]), Deadline.after(5)),
+            "upbit_backbone": lambda: market.get_ticker(SYMBOL, strategy=DataStrategy.REST_ONLY),
+        }
+
+
+def _costs(callers: Mapping[str, Call], turns: int) -> dict[str, tuple[float, float]]:
+    """Wall and CPU microseconds of a call, each the median of its turns."""
+    walls: dict[str, list[float]] = {name: [] for name in callers}
+    cpus: dict[str, list[float]] = {name: [] for name in callers}
+    for call in callers.values():
         call()
-    used = time.process_time()
-    spent = time_calls(call, calls)
-    used = time.process_time() - used
-    return percentile(spent, 0.5) / 1000, used / calls * 1e6
+    for _ in range(turns):
+        time.sleep(PAUSE_SECONDS)
+        for name, call in callers.items():
+            used, began = time.process_time(), time.perf_counter()
+            for _ in range(TURN):
+                call()
+            walls[name].append((time.perf_counter() - began) / TURN * 1e6)
+            cpus[name].append((time.process_time() - used) / TURN * 1e6)
+    return {name: (percentile(walls[name], 0.5), percentile(cpus[name], 0.5)) for name in callers}
