@@ -68,7 +68,7 @@ class BackboneConfig:
     max_connections: int = 5
     max_topics_per_connection: int = 1000
     idle_connection_seconds: float = 30.0
-    reconnect_cap_seconds: float = 1.0
+    reconnect_cap_seconds: float = 1.5  # on average less than one attempt a second
     offline_reconnect_cap_seconds: float = 10.0
     healthy_after_seconds: float = 30.0  # only after this long does the retry policy start over
     audit_subscriptions: bool = False  # check with LIST_SUBSCRIPTIONS after each change
