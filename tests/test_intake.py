@@ -162,6 +162,17 @@ def test_after_an_interruption_nothing_of_that_line_is_taken(bench: Bench) -> No
     assert bench.store.last_known(DataType.TICKER, "KRW-BTC").current_price == 1
 
 
+def test_sessions_that_were_closed_as_idle_leave_their_counts_and_nothing_else(bench: Bench) -> None:
+    for number in range(50):
+        bench.pulse = Pulse(f"session-{number}")
+        bench.streams(TICKER)
+        bench.read(ticker(1, "KRW-ETH"))
+        bench.streams()
+
+    assert bench.intake.counts()["unwanted"] == 50
+    assert repr(bench.intake).startswith("<Intake 1 sessions")
+
+
 def test_errors_of_the_stream_are_for_the_session(bench: Bench) -> None:
     assert bench.read(b'{"error":{"name":"WRONG_FORMAT","message":"no"}}') == [StreamError("WRONG_FORMAT", "no")]
 

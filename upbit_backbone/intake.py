@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
@@ -83,8 +84,9 @@ class Intake:
         self._decoder = StreamDecoder()
         self._decode = self._decoder.decode
         self._lines: dict[str, Expectation] = {}
+        self._past = Counter[str]()  # counts of sessions that are gone
         self._opening = threading.Lock()  # guards the decoding of lazy books, so that each is decoded once
-        self._counting = threading.Lock()  # guards _malformed and _samplers
+        self._counting = threading.Lock()  # guards _malformed, _samplers and _past
         self._malformed: dict[str, int] = {}
         self._samplers: dict[str, Sampler] = {}
         self.tap: Tap | None = None  # a recorder, while there is one
@@ -161,11 +163,14 @@ class Intake:
 
     def counts(self) -> dict[str, int]:
         """Messages not delivered, by reason."""
-        lines = list(self._lines.values())
+        with self._counting:
+            lines = list(self._lines.values())
+            unwanted = self._past["unwanted"] + sum(line.unwanted for line in lines)
+            outdated = self._past["outdated"] + sum(line.outdated for line in lines)
         return {
             "malformed": self.malformed(),
-            "unwanted": sum(line.unwanted for line in lines),
-            "outdated": sum(line.outdated for line in lines),
+            "unwanted": unwanted,
+            "outdated": outdated,
             **({} if self._repair is None else self._repair.counts()),
         }
 
@@ -174,8 +179,17 @@ class Intake:
     def _line(self, session: str) -> Expectation:
         line = self._lines.get(session)
         if line is None:
+            self._forget_idle()
             line = self._lines[session] = Expectation()
         return line
+
+    def _forget_idle(self) -> None:
+        """A session that nobody wanted anything of is not heard of again: new wishes make a new one."""
+        with self._counting:
+            for name, line in list(self._lines.items()):
+                if not line.topics and line.epoch >= 0:
+                    del self._lines[name]
+                    self._past.update(unwanted=line.unwanted, outdated=line.outdated)
 
     def _decoded(self, raw: bytes, read: Read) -> Sequence[Any]:
         if raw.startswith(BOOK_HEADS):

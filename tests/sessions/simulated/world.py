@@ -469,7 +469,7 @@ class World:
     def wish(self, topics: set[Topic]) -> None:
         self.wished = topics
         self.stirred += 1
-        if not topics:
+        if not topics or self._is_stall_of_no_interest(topics):
             self.measured = None
         elif not self.wished_at_all:
             self.must_be_ok_at = max(self.must_be_ok_at, self.now + CONNECT_SECONDS)
@@ -479,6 +479,11 @@ class World:
         self.reported_missing &= topics
         self.feed(on.WishesChanged(frozenset(map(Wish, topics))))
         self.later(SETTLED_SECONDS + 2 * self.latency[1], self.check_settled)
+
+    def _is_stall_of_no_interest(self, topics: set[Topic]) -> bool:
+        """Nothing of what is wanted from now on has been kept from the client so far, so there is nothing to notice."""
+        is_stall = self.measured is not None and self.measured[0] == "stall"
+        return is_stall and self.line is not None and topics.isdisjoint(self.line.missed)
 
     def check_settled(self) -> None:
         """The server's set is the wished set, 1.1 s after the last change on a quiet line."""
