@@ -291,9 +291,11 @@ def test_what_a_connection_was_sent_is_known_after_its_end(upbit: FakeUpbit, con
     stream.ask({"type": "ticker", "codes": ["KRW-BTC", "KRW-ETH"]})
     stream.read()
     port = stream.socket.sock.getsockname()[1]
+    # The system may have given the same port to a connection of an earlier test.
+    before = len(upbit.wire_log("disconnect", where={"port": port}))
     stream.close()
-    wait_for(lambda: bool(upbit.wire_log("disconnect", where={"port": port})))
-    assert upbit.wire_log("disconnect", where={"port": port})[0]["sent"]["ticker"] == 2
+    wait_for(lambda: len(upbit.wire_log("disconnect", where={"port": port})) > before)
+    assert upbit.wire_log("disconnect", where={"port": port})[-1]["sent"]["ticker"] == 2
 
 
 def test_other_countries_have_no_korean_time(connect: Connect, get: Get) -> None:
@@ -358,10 +360,12 @@ def test_tls_with_good_and_bad_certificates(certificate: str) -> None:
 def slow_handshake(url: str, seconds: float) -> None:
     """A handshake with a deadline for all of it, which the WebSocket library lacks."""
     raw = socket.create_connection((urlsplit(url).hostname or "", urlsplit(url).port or 0), timeout=seconds)
+    # The library closes the socket at its own timeout, which must not come first.
+    patience = 10 * seconds
     timer = threading.Timer(seconds, lambda: raw.shutdown(socket.SHUT_RDWR))
     timer.start()
     try:
-        websocket.create_connection(url, socket=raw, suppress_origin=True, timeout=seconds)
+        websocket.create_connection(url, socket=raw, suppress_origin=True, timeout=patience)
     finally:
         timer.cancel()
         timer.join()
