@@ -360,12 +360,11 @@ def test_tls_with_good_and_bad_certificates(certificate: str) -> None:
 def slow_handshake(url: str, seconds: float) -> None:
     """A handshake with a deadline for all of it, which the WebSocket library lacks."""
     raw = socket.create_connection((urlsplit(url).hostname or "", urlsplit(url).port or 0), timeout=seconds)
-    # The library closes the socket at its own timeout, which must not come first.
-    patience = 10 * seconds
+    raw.settimeout(10 * seconds)  # at its own timeout the library closes the socket, and that must not come first
     timer = threading.Timer(seconds, lambda: raw.shutdown(socket.SHUT_RDWR))
     timer.start()
     try:
-        websocket.create_connection(url, socket=raw, suppress_origin=True, timeout=patience)
+        websocket.create_connection(url, socket=raw, suppress_origin=True)
     finally:
         timer.cancel()
         timer.join()
