@@ -66,3 +66,45 @@ def test_two_hundred_lives_leave_nothing_behind(run: Run, upbit: FakeUpbit) -> N
     assert threads <= 0, "an idle worker may have gone home"
     assert descriptors <= 0
     assert kib <= GROWTH_KIB
+
+
+def test_a_program_that_has_run_out_of_descriptors_is_told_so_and_recovers(run: Run, upbit: FakeUpbit) -> None:
+    script = """
+    import resource
+    stream = market.subscribe("KRW-BTC", "trade")
+    stream.get(timeout=10)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+    hoard = []
+    try:
+        while True:
+            hoard.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    say("POOR")
+    sys.stdin.readline()
+    refused = ""
+    try:
+        market.get_orderbook("KRW-ETH", strategy=DataStrategy.REST_ONLY, timeout=2.0)
+    except UpbitBackboneError as error:
+        refused = type(error).__name__
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for each in hoard:
+        os.close(each)
+    while not stream.queue.empty():
+        stream.queue.get()
+    stream.get(timeout=10)
+    book = market.get_orderbook("KRW-ETH", strategy=DataStrategy.REST_ONLY)
+    say("RICH", refused or "answered", book.symbol)
+    """
+    child = run(dedent(script))
+    child.expect("POOR")
+    upbit.drop_sessions("rst")
+    child.end_input()
+    child.expect("RICH")
+    end = child.finish()
+    assert end.code == 0, end
+    assert "Too many open files" in end.errors
+    assert "Traceback" not in end.errors
+    assert child.seen[-1].split()[1:3] == ["NetworkError", "KRW-ETH"]

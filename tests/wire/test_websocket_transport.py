@@ -675,6 +675,21 @@ def test_a_few_reads_take_many_tls_records_and_the_end_comes_after_them(authorit
     assert len(chunks) < 10
 
 
+def test_session_tickets_are_no_data(authority: trustme.CA, ca_file: str) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.read_frame()
+        peer.sock.sendall(b"data")
+        peer.stay()
+
+    context = server_context(authority.issue_cert("127.0.0.1"))
+    context.num_tickets = 30
+    with Server(script, context) as server, opened(server, ca_file=ca_file) as connection:
+        assert connection.recv() is None
+        connection.send_ping()
+        assert read(connection, 4) == b"data"
+
+
 def test_what_the_tls_layer_holds_back_counts_as_pending(authority: trustme.CA, ca_file: str) -> None:
     def script(peer: Peer) -> None:
         peer.accept()
