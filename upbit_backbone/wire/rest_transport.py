@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -138,9 +139,15 @@ class RestTransport:
             self._context,
             self._proxy,
             self._connect_seconds,
-            user_agent=f"upbit-backbone/{_version()}",
+            user_agent=f"upbit-backbone/{self._version()}",
         )
         return Line(destination, self._stop)
+
+    def _version(self) -> str:
+        try:
+            return _own_version()
+        except OSError as theirs:
+            raise NetworkError(f"no connection to {self._host} can be prepared: {one_line(theirs)}") from theirs
 
     def _give_back(self, line: Line) -> None:
         line.used_at = time.monotonic()
@@ -207,7 +214,8 @@ def _gunzipped(data: bytes, call: RestCall, is_error: bool) -> bytes:
     return b"".join(pieces)
 
 
-def _version() -> str:
+@cache
+def _own_version() -> str:
     from importlib.metadata import PackageNotFoundError, version  # slow to import, and not needed before
 
     try:
