@@ -79,6 +79,13 @@ def test_making_a_backbone_and_asking_rest_does_not_load_them_either(upbit) -> N
     assert loaded & LATER == set()
 
 
+def test_a_question_loads_nothing_that_making_the_backbone_has_not_loaded(upbit) -> None:
+    """Beside a thread that computes all the time, each of an import's hundreds of file reads waits for its turn."""
+    made, asked = modules_after(making(upbit)), modules_after(making(upbit) + 'market.get_ticker("KRW-BTC")')
+    assert "requests" in made
+    assert asked - made <= {"encodings.idna", "stringprep", "unicodedata"}  # what looking a name up takes
+
+
 @pytest.mark.parametrize(
     ("use", "needed"),
     [

@@ -7,9 +7,6 @@ import gzip
 import os
 import socket
 import ssl
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 import zlib
@@ -605,18 +602,6 @@ def test_two_hundred_openings_leave_no_socket_behind(serve: Serve) -> None:
         while len(os.listdir(folder)) > before + 2 and not deadline.expired:
             server.stop.wait(0.01)
         assert len(os.listdir(folder)) <= before + 2
-
-
-def test_requests_is_loaded_with_the_first_call_and_not_before() -> None:
-    program = """
-        import sys
-        from upbit_backbone.channels.rest import RestChannel
-        assert not {"requests", "urllib3"} & set(sys.modules), sorted(sys.modules)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_it_costs_clearly_less_than_a_session(serve: Serve, dial: Dial) -> None:

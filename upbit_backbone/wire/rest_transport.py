@@ -59,14 +59,24 @@ class RestTransport:
         proxy: str | None = None,
         connect_seconds: float = 5.0,
     ) -> None:
+        # Loaded by who makes a transport and not by who imports us, because requests costs more to import than all
+        # of ours; and not at the first question, because beside a thread that computes all the time every file read
+        # waits for its turn.
+        from .rest_line import Caps, Destination
+
         parts = urlsplit(base_url)
         is_secure = parts.scheme == "https"
-        self._base_url = base_url
         self._host = parts.hostname or ""
-        self._port = parts.port or (443 if is_secure else 80)
-        self._context = tls_context(ca_file) if is_secure else None
-        self._proxy = None if proxy is None else Proxy.parse(proxy)
-        self._connect_seconds = connect_seconds
+        self._destination = Destination(
+            base_url,
+            self._host,
+            parts.port or (443 if is_secure else 80),
+            tls_context(ca_file) if is_secure else None,
+            None if proxy is None else Proxy.parse(proxy),
+            connect_seconds,
+            user_agent=f"upbit-backbone/{_own_version()}",
+        )
+        self._caps = Caps(MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES)
         self._guard = ForkGuard("REST transport")
         self._stop = threading.Event()
         self._lock = threading.Lock()  # guards _free and _busy
@@ -94,11 +104,9 @@ class RestTransport:
         return RestResponse(exchange.status, exchange.headers, body, time.monotonic() - started, len(exchange.body))
 
     def _exchange(self, line: Line, call: RestCall, deadline: Deadline, departure: Departure | None) -> Exchange:
-        from .rest_line import Caps
-
         what = f"{call.path} at {self._host}"
         try:
-            return line.get(call.target, what, deadline, departure, Caps(MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES))
+            return line.get(call.target, what, deadline, departure, self._caps)
         except BaseException as error:
             with self._lock:
                 self._busy.discard(line)
@@ -127,27 +135,9 @@ class RestTransport:
         return (self._free.pop() if self._free and not fresh else None), outdated
 
     def _new_line(self) -> Line:
-        from .rest_line import (
-            Destination,
-            Line,
-        )  # here, because requests costs more to import than everything else of ours
+        from .rest_line import Line
 
-        destination = Destination(
-            self._base_url,
-            self._host,
-            self._port,
-            self._context,
-            self._proxy,
-            self._connect_seconds,
-            user_agent=f"upbit-backbone/{self._version()}",
-        )
-        return Line(destination, self._stop)
-
-    def _version(self) -> str:
-        try:
-            return _own_version()
-        except OSError as theirs:
-            raise NetworkError(f"no connection to {self._host} can be prepared: {one_line(theirs)}") from theirs
+        return Line(self._destination, self._stop)
 
     def _give_back(self, line: Line) -> None:
         line.used_at = time.monotonic()
@@ -174,7 +164,7 @@ class RestTransport:
 
     def __repr__(self) -> str:
         state = "closed" if self._stop.is_set() else f"{len(self._free)} idle, {len(self._busy)} busy"
-        return f"<RestTransport {self._host}:{self._port} {state}>"
+        return f"<RestTransport {self._host}:{self._destination.port} {state}>"
 
 
 def _decoded(exchange: Exchange, call: RestCall) -> bytes:
@@ -222,3 +212,5 @@ def _own_version() -> str:
         return version("upbit-backbone")
     except PackageNotFoundError:
         return "0"
+    except OSError as theirs:
+        raise NetworkError(f"no REST transport can be made: {one_line(theirs)}") from theirs
