@@ -1,12 +1,16 @@
-"""Rows H1 to H12: whatever answers the door, waiting has an end, limits are obeyed, and nothing is sent in a ban."""
+"""Rows H1 to H13: whatever answers the door, waiting has an end, limits are obeyed, and nothing is sent in a ban."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
+from tests.chaos.rekeying import RekeyingFront
 from tests.chaos.watched import PAUSE, Watched, say, within, worst_second
 from upbit_backbone import DataSource, DataStrategy, MarketDataBackbone
 from upbit_backbone.errors import BannedError, TlsError, UpbitBackboneError
@@ -169,3 +173,27 @@ def test_tls_stands_talking_both_ways_at_once(own_upbit: MakeUpbit, backbone: Ba
     assert pings > 100
     assert received > 2_000
     assert seen.malformed == 0
+
+
+def test_new_keys_in_the_middle_of_the_stream_cost_nothing(watch: Watch, upbit: FakeUpbit, tmp_path: Path) -> None:
+    """H13: TLS 1.3 lets the server change its keys whenever it likes, and ask us to change ours."""
+    authority = trustme.CA()
+    ca_file = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    parts = urlsplit(upbit.websocket_url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    with RekeyingFront((parts.hostname, parts.port), authority) as front:
+        seen = watch(upbit, websocket_url=front.url, ca_file=str(ca_file), ping_interval_seconds=0.1)
+        for number in range(20):
+            both_ways = number % 2 == 0
+            server, client = front.secrets()
+            front.rekey(both_ways=both_ways)
+            assert front.secrets()[0] != server
+            within(lambda: (front.secrets()[1] != client) == both_ways, "our own new key")  # noqa: B023
+            seen.flows()  # what the server says with its new key is understood
+            with seen.market.subscribe("KRW-ETH", "trade") as other:
+                other.get(timeout=10.0)  # and so is, over there, what we say with ours
+        assert seen.is_whole()
+        assert (seen.breaks, seen.malformed) == ([], 0)
+        seen.market.close()

@@ -299,6 +299,24 @@ def test_only_proven_health_makes_the_next_break_a_first_one() -> None:
     assert only(do.Dial, stage.give(on.LineLost("reset"))), "first data and ten seconds prove health"
 
 
+def test_a_line_that_brings_data_and_breaks_again_is_back_within_half_a_second_but_only_ten_times_in_a_row() -> None:
+    stage = Stage().live()
+    pauses = []
+    for _ in range(20):
+        stage.data()
+        stage.pass_time(1.0)
+        broken_at = stage.now
+        stage.give(on.LineLost("reset"))
+        if stage.state is WAITING:
+            stage.now = stage.lifecycle.next_wake()
+            stage.give(on.Tick())
+        pauses.append(stage.now - broken_at)
+        stage.give(on.Opened())
+    assert pauses[0] == 0
+    assert max(pauses[:10]) < 0.5
+    assert 0.5 < max(pauses[10:]) <= BackboneConfig().reconnect_cap_seconds
+
+
 def test_thirty_seconds_without_data_prove_health_as_well() -> None:
     stage = Stage().live()
     stage.give(on.LineLost("reset"), on.Opened())
