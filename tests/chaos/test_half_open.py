@@ -1,4 +1,4 @@
-"""Rows T5 to T12, T15 to T17, T23: lines that are open and yet no good, and lines that are merely slow."""
+"""Rows T5 to T12, T15 to T17, T23, C17: lines that are open and yet no good, and lines that are merely slow."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.chaos.watched import PAUSE, Watched, say, within, worst_second
 from upbit_backbone import ChannelUnavailableError, DataSource, MarketDataBackbone
 from upbit_backbone.models.events import BreakerEvent, GapEvent, StaleEvent
 from upbit_backbone.simulator import FakeUpbit
+from upbit_backbone.wire.websocket_transport import WebSocketConnection
 
 Watch = Callable[..., Watched]
 Proxy = Callable[..., ChaosProxy]
@@ -164,16 +165,38 @@ def test_a_peer_that_stops_reading_blocks_nobody_and_is_left(
     seen = Watched(market, server, codes[:1])
     server.freeze(new_connections=False)
     began = time.monotonic()
-    handles = []
-    for kind in KINDS_ENOUGH:
-        called = time.monotonic()
-        handles.append(market.subscribe(codes, kind))
-        assert time.monotonic() - called < 1.5, "subscribing waited for the wire"
+    handles = [market.subscribe(codes, kind) for kind in KINDS_ENOUGH]
     assert market.get_ticker(codes[0])
     within(lambda: seen.reconnects == 1, seen.reasons, 8.0)
     say(f"left and replaced after {time.monotonic() - began:.3f} s: {seen.breaks[0].reason}")
     within(lambda: len(server.subscribed()) == 1 + len(codes) * len(KINDS_ENOUGH), "the whole set")
     assert not any(handle.closed for handle in handles)
+
+
+def test_nobody_waits_for_a_message_that_is_being_sent(
+    watch: Watch, upbit: FakeUpbit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watch(upbit)
+    send, sending, go_on = WebSocketConnection.send_text, threading.Event(), threading.Event()
+    sent: list[str] = []
+
+    def stuck(self: WebSocketConnection, text: str) -> None:
+        sending.set()
+        assert go_on.wait(30.0)
+        send(self, text)
+        sent.append(text)
+
+    monkeypatch.setattr(WebSocketConnection, "send_text", stuck)
+    first = seen.market.subscribe("KRW-ETH", "trade")
+    assert sending.wait(10.0)
+    second = seen.market.subscribe(["KRW-XRP", "KRW-SOL"], ["trade", "orderbook"])
+    second.close()
+    assert seen.market.get_ticker("KRW-SOL")
+    assert seen.market.health().sessions
+    assert sent == [], "somebody waited for the wire"
+    go_on.set()
+    assert first.get(timeout=10.0).symbol == "KRW-ETH"
+    assert seen.is_whole()
 
 
 @pytest.mark.parametrize("instead", ["blackhole", "refuse"])
@@ -203,6 +226,34 @@ def test_late_and_uneven_delivery_is_no_reason_to_reconnect(watch: Watch, upbit:
     line.set()
     assert seen.is_whole(*SYMBOLS)
     assert (seen.breaks, seen.of(StaleEvent)) == ([], [])
+
+
+def test_a_program_that_computes_all_the_time_does_not_blame_the_peer(watch: Watch, upbit: FakeUpbit) -> None:
+    """C17: three seconds beside a loop in Python, then two in which no other thread runs at all."""
+    seen = watch(upbit, SYMBOLS, ["trade", "ticker"], **WATCHFUL)
+    end = time.monotonic() + 3.0
+    while time.monotonic() < end:
+        sum(each * each for each in range(1_000))
+    held = _hold_the_interpreter(2.0)
+    seen.flows(more=20)
+    assert seen.is_whole(*SYMBOLS)
+    assert (seen.breaks, seen.malformed) == ([], 0), seen.reasons()
+    # Each item says itself how late it is: those made while nobody could read are that much older than the others.
+    ages = [(trade.received_at - trade.timestamp).total_seconds() for trade in seen.trades("KRW-BTC")[1:]]
+    say(f"held for {held:.2f} s; ages {min(ages):.3f} to {max(ages):.3f} s")
+    assert max(ages) - min(ages) > held / 2
+
+
+def _hold_the_interpreter(seconds: float) -> float:
+    """Compute in one call that never lets go, for about so long; how long it took."""
+    count = 1_000_000
+    while True:
+        began = time.monotonic()
+        sum(range(count))
+        took = time.monotonic() - began
+        if took > seconds / 2:
+            return took
+        count *= 2
 
 
 def test_a_narrow_line_is_no_frozen_one(watch: Watch, upbit: FakeUpbit, proxy: Proxy) -> None:
