@@ -20,19 +20,23 @@ from concurrent.futures import Future
 from typing import Any, Final, Generic, TypeVar
 
 from ._deadline import (
+    SLEEP_SECONDS,
     SYSTEM_CLOCK,
     WAIT_SLICE_SECONDS,
     Clock,
     Deadline,
     SystemClock,
     check_timeout,
+    clock_offset,
     wait_event,
     wait_for,
     wait_future,
+    wall_seconds,
 )
 from .errors import ClosedError
 
 __all__ = [
+    "SLEEP_SECONDS",
     "SYSTEM_CLOCK",
     "WAIT_SLICE_SECONDS",
     "Clock",
@@ -43,12 +47,14 @@ __all__ = [
     "WorkerPool",
     "at_exit",
     "check_timeout",
+    "clock_offset",
     "is_own_thread",
     "join_all",
     "spawn",
     "wait_event",
     "wait_for",
     "wait_future",
+    "wall_seconds",
 ]
 
 log = logging.getLogger("upbit_backbone")

@@ -134,7 +134,7 @@ class Assembly:
 
     def _make_stores(self) -> None:
         config, clock = self.config, self.clock
-        self.store = LiveStore(config.liveness_seconds)
+        self.store = LiveStore(config.liveness_seconds, clock=clock)
         self.transport = TappedTransport(self._make_transport(), clock, self._measure)
         self.rest = RestChannel(
             config,

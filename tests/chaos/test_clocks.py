@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
 from tests.chaos.watched import PAUSE, Watched, within
 from upbit_backbone import DataSource, MarketDataBackbone
+from upbit_backbone._concurrency import SystemClock
 from upbit_backbone.models.events import StaleEvent
 from upbit_backbone.simulator import FakeUpbit
 
@@ -61,3 +63,30 @@ def test_old_times_after_a_reconnection_are_never_called_live(own_upbit: MakeUpb
         PAUSE.wait(0.01)
     server.stale_timestamps(0)
     within(lambda: seen.market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be believed again")
+
+
+def test_a_laptop_that_slept_for_an_hour_serves_nothing_from_before(
+    own_upbit: MakeUpbit, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T22: the monotonic clock (on Linux) stands still meanwhile, so that every age looks young."""
+    asleep = timedelta()
+    wall = SystemClock.wall
+    monkeypatch.setattr(SystemClock, "wall", staticmethod(lambda: wall() + asleep))
+    monkeypatch.setattr(SystemClock, "wall_seconds", staticmethod(lambda: (wall() + asleep).timestamp()))
+    server = own_upbit(seed=54, trades_per_second=40.0)
+    seen = Watched(backbone(server), server, ["KRW-BTC"], ["trade", "ticker"])
+    within(lambda: seen.market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live")
+    seen.market.get_orderbook("KRW-ETH")
+    server.freeze(new_connections=False)  # what was alive before the sleep is dead after it
+    asked = len(server.requests())
+    asleep = timedelta(hours=1)
+    server.advance_clock(HOUR)
+    woke = server.now_ms() / 1000
+    ticker, book = seen.market.get_ticker("KRW-BTC"), seen.market.get_orderbook("KRW-ETH", max_age=60.0)
+    assert ticker.timestamp.timestamp() > woke - 3.0, "a price from before the sleep"
+    assert book.received_at >= seen.market.get_orderbook("KRW-ETH", max_age=0).received_at - timedelta(seconds=30)
+    assert len(server.requests()) > asked + 1
+    within(lambda: "the machine slept" in seen.reasons(), seen.reasons)
+    within(lambda: seen.reconnects == 1, seen.reasons)
+    within(lambda: seen.market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live again")
+    assert seen.is_whole()

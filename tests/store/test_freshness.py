@@ -22,6 +22,7 @@ from upbit_backbone.store.plausibility import CONVINCING_OUTLIERS, IMPLAUSIBLY_A
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BTC = Topic(DataType.TICKER, "KRW-BTC")
 LIVENESS = 10.0
+OFFSET = 1_790_000_000.0  # the wall clock minus the monotonic one
 
 
 class Known:
@@ -41,6 +42,7 @@ def live_pulse() -> Pulse:
     pulse.connected = True
     pulse.epoch = 1
     pulse.heard_at = 100.0
+    pulse.clock_offset = OFFSET
     return pulse
 
 
@@ -48,8 +50,8 @@ def test_a_quiet_market_is_current_however_old_its_last_trade() -> None:
     pulse = live_pulse()
     known = Known(pulse, stamp=NOON - timedelta(hours=3))
     pulse.heard_at = 5000.0
-    assert is_current(known, 5001.0, LIVENESS)
-    assert why_not_current(known, 5001.0, LIVENESS) is None
+    assert is_current(known, 5001.0, OFFSET, LIVENESS)
+    assert why_not_current(known, 5001.0, OFFSET, LIVENESS) is None
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,8 @@ def test_a_quiet_market_is_current_however_old_its_last_trade() -> None:
         (lambda pulse, known: setattr(pulse, "connected", False), "not connected"),
         (lambda pulse, known: setattr(pulse, "epoch", 2), "snapshot after the reconnection"),
         (lambda pulse, known: setattr(pulse, "heard_at", 89.9), "not been heard for 11.1 s"),
+        (lambda pulse, known: setattr(pulse, "clock_offset", OFFSET - 3600.0), "the machine slept"),
+        (lambda pulse, known: setattr(pulse, "clock_offset", OFFSET + 2.5), "its clock was set"),
         (lambda pulse, known: setattr(pulse, "suspect", True), "silently stalled"),
         (lambda pulse, known: setattr(pulse, "mute", frozenset({BTC})), "mute"),
         (lambda pulse, known: setattr(known, "proven", False), "contradicts"),
@@ -66,20 +70,24 @@ def test_a_quiet_market_is_current_however_old_its_last_trade() -> None:
 def test_each_doubt_has_a_name(change: object, reason: str) -> None:
     pulse = live_pulse()
     known = Known(pulse)
-    assert is_current(known, 101.0, LIVENESS)
+    assert is_current(known, 101.0, OFFSET, LIVENESS)
     change(pulse, known)  # type: ignore[operator]
-    assert not is_current(known, 101.0, LIVENESS)
-    assert reason in (why_not_current(known, 101.0, LIVENESS) or "")
+    assert not is_current(known, 101.0, OFFSET, LIVENESS)
+    assert reason in (why_not_current(known, 101.0, OFFSET, LIVENESS) or "")
 
 
 def test_nothing_received_is_not_current() -> None:
-    assert why_not_current(None, 0.0, LIVENESS) == "nothing has been received on the stream"
+    assert why_not_current(None, 0.0, OFFSET, LIVENESS) == "nothing has been received on the stream"
 
 
 def test_another_mute_topic_is_no_doubt() -> None:
     pulse = live_pulse()
     pulse.mute = frozenset({Topic(DataType.TICKER, "KRW-ETH")})
-    assert is_current(Known(pulse), 101.0, LIVENESS)
+    assert is_current(Known(pulse), 101.0, OFFSET, LIVENESS)
+
+
+def test_a_clock_that_is_merely_adjusted_is_no_doubt() -> None:
+    assert is_current(Known(live_pulse()), 101.0, OFFSET + 1.5, LIVENESS)
 
 
 SECOND = timedelta(seconds=1)

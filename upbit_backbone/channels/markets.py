@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from .._concurrency import Clock, Deadline
+from .._concurrency import Clock, Deadline, clock_offset
 from ..errors import ClosedError, UnknownSymbolError, UpbitBackboneError, one_line
 from ..models.enums import Priority
 from ..models.market import MarketInfo
@@ -36,9 +36,10 @@ class MarketDirectory:
         self._load = load
         self._max_age = max_age
         self._clock = clock
-        self._lock = threading.Lock()  # guards the three attributes below; never held while loading
+        self._lock = threading.Lock()  # guards the four attributes below; never held while loading
         self._markets: tuple[MarketInfo, ...] = ()
         self._loaded_at = float("-inf")
+        self._clock_offset = 0.0  # at that time
         self._known: frozenset[str] = frozenset()
 
     def knows(self, symbol: str) -> bool:
@@ -47,7 +48,10 @@ class MarketDirectory:
 
     def age(self) -> float | None:
         """Seconds since the list was loaded, None before the first time."""
-        return None if self._loaded_at == float("-inf") else self._clock.monotonic() - self._loaded_at
+        if self._loaded_at == float("-inf"):
+            return None
+        asleep = max(0.0, clock_offset(self._clock) - self._clock_offset)  # the monotonic clock stood still meanwhile
+        return self._clock.monotonic() - self._loaded_at + asleep
 
     def learn(self, symbols: Iterable[str]) -> None:
         """These symbols exist: they were in an answer."""
@@ -76,6 +80,7 @@ class MarketDirectory:
         with self._lock:
             self._markets = markets
             self._loaded_at = self._clock.monotonic()
+            self._clock_offset = clock_offset(self._clock)
             # A delisted market leaves the list and with it what we know.
             self._known = frozenset(market.symbol for market in markets)
         return markets

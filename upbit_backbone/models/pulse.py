@@ -11,16 +11,18 @@ class Pulse:
     `epoch` grows with every connection, so that data from before a break can never pass for data after it.
     `heard_at` is the monotonic time of the last sign of life (data, pong or UP). `suspect` holds while a silent
     stall is suspected; `mute` are single topics proven mute while the others flow. `connected` is False from the
-    moment the line is known to be lost.
+    moment the line is known to be lost. `clock_offset` is the wall clock minus the monotonic one when the session last
+    looked: whoever finds another one later knows before the session does that the machine slept.
     """
 
-    __slots__ = ("connected", "epoch", "heard_at", "mute", "session", "suspect")
+    __slots__ = ("clock_offset", "connected", "epoch", "heard_at", "mute", "session", "suspect")
 
     def __init__(self, session: str) -> None:
         self.session = session
         self.epoch = 0
         self.connected = False
         self.heard_at = float("-inf")
+        self.clock_offset: float | None = None
         self.suspect = False
         self.mute: frozenset[Topic] = frozenset()
 

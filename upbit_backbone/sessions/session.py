@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from .._concurrency import Deadline, spawn
+from .._concurrency import SLEEP_SECONDS, Deadline, clock_offset, spawn
 from ..errors import NetworkError, UpbitBackboneError, one_line
 from ..models.events import ConnectionState
 from ..models.report import SessionStats
@@ -30,7 +30,6 @@ from .stats import session_stats
 log = logging.getLogger("upbit_backbone")
 
 MAX_WAIT_SECONDS: Final = 2.0  # so that waking from the machine's sleep is noticed soon
-CLOCK_JUMP_SECONDS: Final = 2.0
 ACQUIRE_SECONDS: Final = 0.5  # the wait for permission cannot be called off, so it is short
 
 
@@ -59,7 +58,7 @@ class Session:
         self._wishes_changed = False
         self._stop = threading.Event()
         self._socket = LineSocket()
-        self._clock_offset = self._measure_clock_offset()
+        self.pulse.clock_offset = self._clock_offset = clock_offset(with_.clock)
         self.thread: threading.Thread | None = None
 
     @property
@@ -140,13 +139,11 @@ class Session:
 
     def _notice_sleep(self) -> None:
         """The wall clock runs while a machine sleeps, the monotonic one (on Linux) does not."""
-        before, self._clock_offset = self._clock_offset, self._measure_clock_offset()
+        before, self._clock_offset = self._clock_offset, clock_offset(self._with.clock)
         jump = self._clock_offset - before
-        if jump > CLOCK_JUMP_SECONDS:
+        if jump > SLEEP_SECONDS:
             self._apply(on.ClockJumped(jump))
-
-    def _measure_clock_offset(self) -> float:
-        return self._with.clock.wall().timestamp() - self._now()
+        self.pulse.clock_offset = self._clock_offset  # last: what came before the sleep is not live any more
 
     def _take_commands(self) -> None:
         while self._commands:

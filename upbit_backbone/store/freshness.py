@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Protocol
 
+from .._deadline import SLEEP_SECONDS
 from ..models.pulse import Pulse
 from ..models.topic import Topic
 
@@ -44,16 +45,21 @@ class Verdict(Enum):
     DOUBT = auto()  # older, and so late that what we have may be the wrong one: refuse it and trust neither
 
 
-def is_current(evidence: Evidence, now: float, liveness_seconds: float) -> bool:
-    """Whether the value is provably what the exchange shows now; `now` is monotonic."""
+def is_current(evidence: Evidence, now: float, clock_offset: float, liveness_seconds: float) -> bool:
+    """Whether the value is provably what the exchange shows now; `now` is monotonic, `clock_offset` the present one."""
     pulse = evidence.pulse
-    line_is_up = pulse.connected and now - pulse.heard_at <= liveness_seconds
+    line_is_up = pulse.connected and now - pulse.heard_at <= liveness_seconds and not _has_slept(pulse, clock_offset)
     snapshot_has_come = evidence.epoch == pulse.epoch
     is_suspect = pulse.suspect or (pulse.mute and evidence.topic in pulse.mute)
     return line_is_up and snapshot_has_come and evidence.proven and not is_suspect
 
 
-def why_not_current(evidence: Evidence | None, now: float, liveness_seconds: float) -> str | None:
+def _has_slept(pulse: Pulse, clock_offset: float) -> bool:
+    """Whether the machine slept since the session last looked, so that what it heard is older than it seems."""
+    return pulse.clock_offset is not None and abs(clock_offset - pulse.clock_offset) > SLEEP_SECONDS
+
+
+def why_not_current(evidence: Evidence | None, now: float, clock_offset: float, liveness_seconds: float) -> str | None:
     """The first reason in words why the value is not current; None if it is."""
     if evidence is None:
         return "nothing has been received on the stream"
@@ -65,6 +71,8 @@ def why_not_current(evidence: Evidence | None, now: float, liveness_seconds: flo
     unheard = now - pulse.heard_at
     if unheard > liveness_seconds:
         return f"session {pulse.session} has not been heard for {unheard:.1f} s (bound {liveness_seconds:g} s)"
+    if _has_slept(pulse, clock_offset):
+        return f"the machine slept since session {pulse.session} was heard, or its clock was set"
     if pulse.suspect:
         return f"session {pulse.session} is suspected to be silently stalled"
     if evidence.topic in pulse.mute:

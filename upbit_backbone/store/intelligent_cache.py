@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cachetools import TLRUCache
 
-from .._concurrency import SYSTEM_CLOCK, Clock
+from .._concurrency import SLEEP_SECONDS, SYSTEM_CLOCK, Clock, clock_offset
 
 if TYPE_CHECKING:
     from ..models.report import CacheStats
 
 MAX_ENTRIES: Final = 20_000
 MAX_SCOPES: Final = 10_000
-# Wall and monotonic clock part by more than this when the machine slept, and then every age is a lie.
-SLEEP_SECONDS: Final = 2.0
 
 Key = tuple[Hashable, ...]
 
@@ -73,7 +71,7 @@ class IntelligentCache:
         )
         self._generation = 0
         self._invalidated: dict[tuple[str | None, str | None], int] = {}
-        self._wall_minus_monotonic = self._clock_difference()
+        self._clock_offset = clock_offset(clock)
         self._hits = self._misses = self._merged = self._stored = self._dropped = 0
 
     def get_cached_data(self, key: Key, max_age: float | None = None, *, counted: bool = True) -> Any | None:
@@ -171,14 +169,9 @@ class IntelligentCache:
         scopes = ((None, None), (symbol, None), (None, kind), (symbol, kind))
         return any(self._invalidated.get(scope, 0) > generation for scope in scopes)
 
-    def _clock_difference(self) -> float:
-        return self._clock.wall().timestamp() - self._clock.monotonic()
-
     def _notice_sleep(self) -> None:
-        difference = self._clock_difference()
-        jumped = abs(difference - self._wall_minus_monotonic) > SLEEP_SECONDS
-        self._wall_minus_monotonic = difference
-        if jumped:
+        before, self._clock_offset = self._clock_offset, clock_offset(self._clock)
+        if abs(self._clock_offset - before) > SLEEP_SECONDS:
             self._invalidate(None, None)
 
     def __len__(self) -> int:

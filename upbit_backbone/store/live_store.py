@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 
-from .._concurrency import WAIT_SLICE_SECONDS, Deadline
+from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline, wall_seconds
 from ..errors import ClosedError
 from ..models.enums import DataSource, DataType, RequestKind
 from ..models.lazy_book import Datum, LazyBook, Parcel, opened
@@ -70,8 +70,11 @@ class LiveStore:
     `put` and `forget` belong to the session's thread; everything else may be called from anywhere.
     """
 
-    def __init__(self, liveness_seconds: float, *, max_remembered: int = MAX_REMEMBERED) -> None:
+    def __init__(
+        self, liveness_seconds: float, *, clock: Clock = SYSTEM_CLOCK, max_remembered: int = MAX_REMEMBERED
+    ) -> None:
         self._liveness = liveness_seconds
+        self._wall_seconds = wall_seconds(clock)
         self._entries: dict[Topic, Entry] = {}
         self._max_remembered = max_remembered
         self._lock = threading.Lock()  # guards _remembered
@@ -163,7 +166,7 @@ class LiveStore:
     def current(self, topic: Topic, now: float) -> Datum | None:
         """The live value if it is provably current at monotonic `now`, else None."""
         entry = self._entries.get(topic)
-        if entry is None or not is_current(entry, now, self._liveness):
+        if entry is None or not is_current(entry, now, self._wall_seconds() - now, self._liveness):
             return None
         item = entry.item
         return item.read() if type(item) is LazyBook else item  # type: ignore[return-value]
@@ -171,11 +174,13 @@ class LiveStore:
     def current_parcel(self, topic: Topic, now: float) -> Parcel | None:
         """As `current`, but a book stays undecoded."""
         entry = self._entries.get(topic)
-        return entry.item if entry is not None and is_current(entry, now, self._liveness) else None
+        if entry is None or not is_current(entry, now, self._wall_seconds() - now, self._liveness):
+            return None
+        return entry.item
 
     def why_not(self, topic: Topic, now: float) -> str | None:
         """In words why `current` gives nothing; None if it gives something."""
-        return why_not_current(self._entries.get(topic), now, self._liveness)
+        return why_not_current(self._entries.get(topic), now, self._wall_seconds() - now, self._liveness)
 
     def entry(self, topic: Topic) -> Entry | None:
         """The newest value with its evidence, current or not."""
