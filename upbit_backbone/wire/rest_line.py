@@ -88,17 +88,23 @@ class Line:
         prepared.method, prepared.headers = "GET", self._headers
         prepared.url = self._destination.base_url + target
         try:
-            raw = self._adapter.send(prepared, stream=True).raw
-            if self._sock is not None and self._sock.has_ended:
-                # http.client takes the end of the stream for the end of the headers.
-                raise NetworkError(f"{what}: the answer was cut off in its headers")
-            return _read(raw, caps)
+            return self._answer(self._adapter.send(prepared, stream=True).raw, what, caps)
         except UpbitBackboneError:
             raise
         except Exception as theirs:
             if watch.failure is not None:
                 raise watch.failure from watch.failure.__cause__
             raise _ours(theirs, what) from theirs
+
+    def _answer(self, raw: urllib3.HTTPResponse, what: str, caps: Caps) -> Exchange:
+        try:
+            if self._sock is not None and self._sock.has_ended:
+                # http.client takes the end of the stream for the end of the headers.
+                raise NetworkError(f"{what}: the answer was cut off in its headers")
+            return _read(raw, caps)
+        except BaseException:
+            raw.close()  # now: files that are left to the garbage collector are closed in any order, and complain of it
+            raise
 
     @property
     def is_stale(self) -> bool:
