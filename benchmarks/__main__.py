@@ -16,8 +16,8 @@ from benchmarks.options import Options
 from benchmarks.table import Figure, render, save
 
 NAMES = (
-    "hot_ticker", "ingest", "latency", "full_market", "slow_consumer", "backfill", "rest_call", "footprint",
-    "busy_main", "workloads",
+    "hot_ticker", "ingest", "latency", "full_market", "slow_consumer", "stuck_consumer", "backfill", "rest_call",
+    "footprint", "busy_main", "workloads",
 )  # fmt: skip
 RESULTS = ROOT / "benchmarks" / "results"
 MARK = "figures: "

@@ -14,6 +14,7 @@ from .models.topic import Topic
 from .sessions.continuity import Line
 from .store.plausibility import Horizon
 
+# Where a decoded item belongs, read off the item itself: its type, symbol and what else tells topics apart.
 Place = tuple[object, ...]
 
 
@@ -21,16 +22,17 @@ class Expectation:
     """What is expected on one session. Touched by that session's thread only."""
 
     def __init__(self) -> None:
-        self.epoch = -1
+        self.epoch = -1  # of the connection whose frames are taken; none are while it is -1
         self.topics: frozenset[Topic] = frozenset()
-        self.awaited: set[Topic] = set()
+        self.awaited: set[Topic] = set()  # those whose first frame has not come yet
         self.by_place: dict[Place, Topic] = {}
-        self.unwanted = 0
-        self.outdated = 0
+        self.unwanted = 0  # items of no topic expected
+        self.outdated = 0  # items older than what was known
         self.horizon = Horizon()
-        self.timed_at = float("-inf")
+        self.timed_at = float("-inf")  # when its lag behind the exchange was last taken
 
     def expect(self, epoch: int, topics: frozenset[Topic]) -> None:
+        """From now on the connection `epoch` streams exactly `topics`; the new ones begin with a first frame."""
         known = self.topics if epoch == self.epoch else frozenset()
         self.awaited = (self.awaited | (topics - known)) & topics if epoch == self.epoch else set(topics)
         self.epoch = epoch
@@ -38,6 +40,7 @@ class Expectation:
         self.by_place = {_place_of(topic): topic for topic in topics}
 
     def fall_silent(self) -> None:
+        """The line was lost: nothing is expected until the next `expect`."""
         self.awaited = set()
         self.by_place = {}
         self.epoch = -1

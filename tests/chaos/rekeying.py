@@ -28,7 +28,7 @@ READ_BYTES = 65_536
 class _Line(TLSConnection):  # type: ignore[misc]
     """A connection whose both directions may change their keys at the same time."""
 
-    def __init__(self, sock: socket.socket, lock: threading.Lock) -> None:
+    def __init__(self, sock: socket.socket, lock: threading.RLock) -> None:
         super().__init__(sock)
         self.closeSocket = False
         self._change = lock
@@ -36,6 +36,10 @@ class _Line(TLSConnection):  # type: ignore[misc]
     def _handle_keyupdate_request(self, request: object) -> Iterator[object]:
         with self._change:  # both secrets are written at once, from what they both were
             yield from super()._handle_keyupdate_request(request)
+
+    def _shutdown(self, resumable: bool) -> None:
+        with self._change:  # and nothing is taken away from under who is writing
+            super()._shutdown(resumable)
 
 
 class RekeyingFront:
@@ -47,7 +51,7 @@ class RekeyingFront:
         self._chain = X509CertChain()
         self._chain.parsePemList("".join(pem.bytes().decode() for pem in certificate.cert_chain_pems))
         self._key = parsePEMKey(certificate.private_key_pem.bytes().decode(), private=True)
-        self._lock = threading.Lock()  # guards what is written to the client, and the two lists
+        self._lock = threading.RLock()  # guards what is written to the client, and the two lists
         self._open: list[_Line] = []
         self._socks: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))

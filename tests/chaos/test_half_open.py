@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sysconfig
 import threading
 import time
 from collections.abc import Callable
@@ -228,6 +229,7 @@ def test_late_and_uneven_delivery_is_no_reason_to_reconnect(watch: Watch, upbit:
     assert (seen.breaks, seen.of(StaleEvent)) == ([], [])
 
 
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="without a GIL nobody can hold it")
 def test_a_program_that_computes_all_the_time_does_not_blame_the_peer(watch: Watch, upbit: FakeUpbit) -> None:
     """C17: three seconds beside a loop in Python, then two in which no other thread runs at all."""
     seen = watch(upbit, SYMBOLS, ["trade", "ticker"], **WATCHFUL)

@@ -73,6 +73,8 @@ def test_a_program_that_has_run_out_of_descriptors_is_told_so_and_recovers(run: 
     import resource
     stream = market.subscribe("KRW-BTC", "trade")
     stream.get(timeout=10)
+    told = threading.Event()
+    market.on_event(lambda event: "Too many open files" in str(getattr(event, "reason", "")) and told.set())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # those that are open stay, no new one can be had
     say("POOR")
@@ -82,6 +84,7 @@ def test_a_program_that_has_run_out_of_descriptors_is_told_so_and_recovers(run: 
         market.get_orderbook("KRW-ETH", strategy=DataStrategy.REST_ONLY, timeout=2.0)
     except UpbitBackboneError as error:
         refused = type(error).__name__
+    told.wait(10)  # the stream, too, has tried to come back and could not
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     while not stream.queue.empty():
         stream.queue.get()
