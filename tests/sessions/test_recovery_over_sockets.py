@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -108,7 +109,11 @@ def test_a_crash_loop_after_the_handshake_is_slowed_down(rig: MakeRig, upbit: Fa
     upbit.handshake_fault("close_after_101", times=None, seconds=4.0)
     live = rig().want(BTC)
     live.until(lambda: live.sink.frames_seen, "data after the crash loop")
-    assert len(upbit.wire_log("handshake", since)) <= 9
+    arrived = [entry["t"] for entry in upbit.wire_log("handshake", since)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(arrived)]
+    assert all(pause > 0.2 for pause in pauses[1:]), "only the first retry is immediate, whatever the handshakes say"
+    attempts = [event.attempt for event in live.waits()]
+    assert attempts == list(range(1, len(attempts) + 1)), "a handshake proves no health"
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])

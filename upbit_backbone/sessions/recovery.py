@@ -33,6 +33,7 @@ class Recovery:
         self._random = random
         self._backoff = self._fresh
         self._quick = _QUICK
+        self.attempt = 0  # how many there were since health was last proven, the next one included
         self._has_brought_data = False
         self._troubled_since: float | None = None
         self._attempt_at = -inf
@@ -40,10 +41,6 @@ class Recovery:
         self._limited_until = -inf  # by a 429, which unlike a ban concerns connecting only
         self._healthy_at = inf
         self.retry_at = -inf
-
-    @property
-    def attempt(self) -> int:
-        return self._backoff.attempt + self._quick.attempt
 
     @property
     def banned_until(self) -> float:
@@ -80,6 +77,7 @@ class Recovery:
     def start_over(self) -> None:
         self._backoff = self._fresh
         self._quick = _QUICK
+        self.attempt = 0
         self._troubled_since = None
         self._healthy_at = inf
 
@@ -122,6 +120,8 @@ class Recovery:
         self.retry_at = max(now, self._forbidden_until)
 
     def _delay(self, now: float) -> float:
+        if self._quick.attempt and not self._backoff.attempt:
+            _, self._backoff = self._backoff.retry(self._random)  # its immediate retry: there was one already
         is_outage = self._troubled_since is not None and now - self._troubled_since > OFFLINE_AFTER_SECONDS
         if is_outage:
             delay, self._backoff = self._backoff.retry_slowly(self._offline_cap, self._random)
@@ -130,6 +130,7 @@ class Recovery:
         return delay
 
     def _retry_after(self, delay: float, now: float, *, counted_from: float) -> None:
+        self.attempt += 1
         # An attempt that took long has done part of the waiting, but never all of it.
         pause = now + min(delay, MIN_PAUSE_SECONDS)
         self.retry_at = max(pause, counted_from + delay, self._forbidden_until)
