@@ -32,7 +32,7 @@ def test_the_contents_of_a_recording_are_told(piped, tmp_path):
 
 def test_a_terminal_shows_how_much_was_recorded_until_ctrl_c(terminal, tmp_path):
     screen = terminal("record", str(tmp_path / "day.rec"), "KRW-BTC")
-    screen.wait_for("records")
+    screen.wait_for(r"[1-9][\d,]* bytes received")
     screen.press("\x03")
     assert screen.finish() == 0
     assert "bytes received" in screen.seen
