@@ -169,7 +169,8 @@ def test_a_peer_that_stops_reading_blocks_nobody_and_is_left(
     handles = [market.subscribe(codes, kind) for kind in KINDS_ENOUGH]
     assert market.get_ticker(codes[0])
     within(lambda: seen.reconnects == 1, seen.reasons, 8.0)
-    say(f"left and replaced after {time.monotonic() - began:.3f} s: {seen.breaks[0].reason}")
+    left = within(lambda: seen.breaks, "the break to be told")[0]  # events come on a thread of their own
+    say(f"left and replaced after {time.monotonic() - began:.3f} s: {left.reason}")
     within(lambda: len(server.subscribed()) == 1 + len(codes) * len(KINDS_ENOUGH), "the whole set")
     assert not any(handle.closed for handle in handles)
 
