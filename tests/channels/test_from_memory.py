@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
+from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, SystemClock, join_all, spawn
 from upbit_backbone.channels.live import LiveChannel, topic_of
 from upbit_backbone.channels.markets import MarketDirectory
 from upbit_backbone.channels.stream_wait import StreamWaitChannel
@@ -169,6 +169,15 @@ def test_a_failed_refresh_keeps_the_last_good_list() -> None:
     assert known.markets(Deadline.after(5)) == first
     assert loads == [2]
     assert known.listed("BTC") == ("BTC-ETH",)
+
+
+def test_a_list_from_before_the_machines_sleep_is_asked_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, loads = directory(["KRW-BTC"], ["KRW-BTC", "KRW-ETH"], max_age=300.0)
+    assert known.markets(Deadline.after(5)) == known.markets(Deadline.after(5))
+    assert loads == [1]
+    monkeypatch.setattr(SystemClock, "wall_seconds", staticmethod(lambda: time.time() + 3600.0))
+    known.markets(Deadline.after(5))
+    assert loads == [2]
 
 
 def test_without_any_list_nothing_is_refused() -> None:
