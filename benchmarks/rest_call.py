@@ -20,8 +20,8 @@ from benchmarks.servers import upbit
 from benchmarks.table import Figure
 from upbit_backbone import DataStrategy, MarketDataBackbone
 from upbit_backbone._concurrency import Deadline
+from upbit_backbone.exchange.endpoints import tickers
 from upbit_backbone.simulator import FakeUpbit
-from upbit_backbone.wire.endpoints import tickers
 from upbit_backbone.wire.rest_transport import RestTransport
 
 TITLE = "REST call (one ticker)"

@@ -11,14 +11,14 @@ import time
 from benchmarks.measuring import resident_mib
 from benchmarks.options import Options
 from benchmarks.table import Figure
+from upbit_backbone.backfill.gap_repair import GapRepair
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.intake import Intake
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.session import Pulse
 from upbit_backbone.models.topic import Topic, Wish
-from upbit_backbone.sessions.gap_repair import GapRepair
 from upbit_backbone.store.live_store import LiveStore
 
 TITLE = "a consumer that never reads"

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from upbit_backbone.errors import InvalidRequestError
-from upbit_backbone.frames import COLUMNS, to_dataframe
+from upbit_backbone.export.dataframe import COLUMNS, to_dataframe
 from upbit_backbone.models.enums import DataSource, Side
 from upbit_backbone.models.market import CandleData, OrderbookData, TickerData, TradeData
 

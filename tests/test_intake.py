@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upbit_backbone._concurrency import Deadline
+from upbit_backbone.backfill.gap_repair import GapRepair
 from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.intake import Intake
@@ -20,10 +21,8 @@ from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.events import MalformedEvent
 from upbit_backbone.models.lazy_book import LazyBook
 from upbit_backbone.models.market import OrderbookData, TickerData
-from upbit_backbone.models.notice import FirstFrame, StreamError, UpStatus
-from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.session import FirstFrame, Pulse, StreamError, UpStatus
 from upbit_backbone.models.topic import Topic
-from upbit_backbone.sessions.gap_repair import GapRepair
 from upbit_backbone.store.live_store import LiveStore
 
 NOW_MS = 1_772_366_400_000

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from upbit_backbone._once import Once
+from upbit_backbone._concurrency import Once
 
 
 def test_many_threads_at_once_get_the_one_that_was_made() -> None:

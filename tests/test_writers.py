@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.export.files import CsvFile, write_csv, write_parquet
 from upbit_backbone.models.enums import DataSource
 from upbit_backbone.models.market import CandleData, OrderbookUnit
-from upbit_backbone.writers import CsvFile, write_csv, write_parquet
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

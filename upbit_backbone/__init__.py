@@ -15,10 +15,16 @@ from . import _lazy
 
 if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from .backbone import MarketDataBackbone, UnifiedMarketDataAPI
-    from .candles.history import CandleHistory
-    from .candles.live_book import LiveOrderbook
-    from .candles.series import CandleSeries
     from .config import BackboneConfig
+    from .default_backbone import (
+        get_candles,
+        get_markets,
+        get_orderbook,
+        get_ticker,
+        get_tickers,
+        get_trades,
+        shared_backbone,
+    )
     from .delivery.subscription import Subscription, SubscriptionId
     from .errors import (
         AuthenticationError,
@@ -42,6 +48,10 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
         UnknownTimeframeError,
         UpbitBackboneError,
     )
+    from .exchange.fields import FIELD_MAPPING
+    from .history.candles import CandleHistory
+    from .live.candle_series import CandleSeries
+    from .live.orderbook import LiveOrderbook
     from .models.enums import (
         Change,
         Channel,
@@ -90,16 +100,14 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from .routing.router import RequestRouter, SmartChannelRouter
     from .sessions.connection_pool import ConnectionPool
     from .sessions.session_manager import SessionManager
-    from .shared import get_candles, get_markets, get_orderbook, get_ticker, get_tickers, get_trades, shared_backbone
     from .store.intelligent_cache import IntelligentCache
-    from .unify.fields import FIELD_MAPPING
     from .unify.unifier import DataUnifier
 
 _NAMES_OF = {
     "backbone": ("MarketDataBackbone", "UnifiedMarketDataAPI"),
-    "candles.history": ("CandleHistory",),
-    "candles.live_book": ("LiveOrderbook",),
-    "candles.series": ("CandleSeries",),
+    "history.candles": ("CandleHistory",),
+    "live.orderbook": ("LiveOrderbook",),
+    "live.candle_series": ("CandleSeries",),
     "config": ("BackboneConfig",),
     "delivery.subscription": ("Subscription", "SubscriptionId"),
     "errors": (
@@ -172,7 +180,7 @@ _NAMES_OF = {
     "routing.router": ("RequestRouter", "SmartChannelRouter"),
     "sessions.connection_pool": ("ConnectionPool",),
     "sessions.session_manager": ("SessionManager",),
-    "shared": (
+    "default_backbone": (
         "get_candles",
         "get_markets",
         "get_orderbook",
@@ -182,7 +190,7 @@ _NAMES_OF = {
         "shared_backbone",
     ),
     "store.intelligent_cache": ("IntelligentCache",),
-    "unify.fields": ("FIELD_MAPPING",),
+    "exchange.fields": ("FIELD_MAPPING",),
     "unify.unifier": ("DataUnifier",),
 }
 if not TYPE_CHECKING:  # which would otherwise take any name for a good one

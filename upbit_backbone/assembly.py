@@ -15,33 +15,26 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from ._concurrency import (
-    SYSTEM_CLOCK,
-    Clock,
-    Deadline,
-    ForkGuard,
-    WorkerPool,
-    is_own_thread,
-    spawn,
-)
-from ._once import Once
-from .channels.cached import CacheReader
-from .channels.live import LiveChannel
-from .channels.many import TickerBoard
+from ._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard, Once, WorkerPool, is_own_thread, spawn
+from .backfill.gap_repair import GapRepair
 from .channels.markets import MarketDirectory
-from .channels.probe import StallProbe
-from .channels.quote_lists import QuoteLists
-from .channels.rest import RestChannel
-from .channels.rest_reader import RestReader
+from .channels.memory import CacheReader, LiveChannel
+from .channels.rest import RestReader
+from .channels.stall_probe import StallProbe
 from .channels.stream_wait import StreamWaitChannel
+from .channels.tickers import TickerBoard
 from .config import BackboneConfig
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
 from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError
+from .history.candles import CandleHistory
+from .history.trades import TradesHistory
+from .history.with_live import JoinedCandles
 from .intake import Intake
+from .limits.rate_limiter import RateLimiter
 from .models.enums import Channel, Priority, RateGroup
 from .models.events import Event, RateLimitEvent
 from .models.market import MarketInfo
@@ -51,23 +44,30 @@ from .monitoring.log_lines import EventLog
 from .monitoring.metrics import Metrics
 from .recorder.tap import TappedTransport
 from .resilience.circuit_breaker import CircuitBreaker
-from .resilience.rate_limiter import RateLimiter
-from .routing.demand import Demand
+from .rest.client import RestChannel
+from .rest.quote_lists import QuoteLists
+from .routing.context import Observer
 from .routing.hot_path import HotPath
-from .routing.housekeeper import Housekeeper
-from .routing.observer import Observer
-from .routing.promotion import Promotions
+from .routing.promotion import Housekeeper, Promotions
+from .routing.request_frequency import Demand
 from .routing.router import RequestRouter
-from .sessions.gap_repair import GapRepair
 from .sessions.session_manager import SessionManager
 from .store.live_store import LiveStore
 from .wire.rest_transport import RestTransport
 
 if TYPE_CHECKING:
-    from .candles.past import Past
     from .monitoring.health_monitor import HealthMonitor
     from .recorder import Recorder, Recording, ReplaySource, ReplayTransport
     from .wire.websocket_transport import WebSocketConnection, WebSocketTransport
+
+# All that answers questions about the past, made together: `Past`.
+
+
+class Past(NamedTuple):
+    history: CandleHistory
+    candles: JoinedCandles  # the same with the live candle at its end
+    trades: TradesHistory
+
 
 RECORDER_SECONDS = 1.0
 JOB_WORKERS = 8
@@ -297,10 +297,9 @@ class Assembly:
         return self._monitor.get()
 
     def _make_past(self) -> Past:
-        from .candles.history import CandleHistory
-        from .candles.joined import JoinedCandles
-        from .candles.past import Past
-        from .candles.trades_history import TradesHistory
+        from .history.candles import CandleHistory
+        from .history.trades import TradesHistory
+        from .history.with_live import JoinedCandles
 
         config, clock, exchange_now = self.config, self.clock, self.exchange_now
         seconds = config.timeout_seconds

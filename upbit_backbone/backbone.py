@@ -27,14 +27,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from ._concurrency import Deadline, at_exit, check_timeout
 from .assembly import Assembly, assemble, assemble_replay
 from .config import BackboneConfig
-from .delivery.arguments import check_arguments
-from .delivery.subscription import Subscription, SubscriptionId
+from .delivery.subscription import Subscription, SubscriptionId, check_arguments
 from .errors import ClosedError, InvalidRequestError
+from .exchange.timeframes import timeframe_of
 from .models.enums import DataStrategy, DataType, HealthStatus, Overflow, Priority, RequestKind
 from .models.symbol import normalise_quote, normalise_symbol, normalise_symbols
-from .models.timeframe import timeframe_of
 from .models.topic import ZERO, Topic, Wish
-from .routing.questions import (
+from .routing.requests import (
     MAX_LEVELS,
     cache_key,
     check_callable,
@@ -47,12 +46,12 @@ from .routing.questions import (
 )
 
 if TYPE_CHECKING:
-    from .candles.download import CancelToken
-    from .candles.live_book import LiveOrderbook
-    from .candles.ranges import Fill
-    from .candles.series import CandleSeries
-    from .candles.walk import Progress
     from .delivery.event_bus import Listening
+    from .history.download import CancelToken
+    from .history.pages import Progress
+    from .history.ranges import Fill
+    from .live.candle_series import CandleSeries
+    from .live.orderbook import LiveOrderbook
     from .models.events import Event
     from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
     from .models.report import Alert, HealthReport, PerformanceReport
@@ -375,7 +374,7 @@ class MarketDataBackbone:
         timeout: float | None = None,
     ) -> CandleSeries:
         """The newest `size` candles, kept current by the stream and repaired after every break; see CandleSeries."""
-        from .candles.series import MAX_SIZE, CandleSeries
+        from .live.candle_series import MAX_SIZE, CandleSeries
 
         code, unit = normalise_symbol(symbol), timeframe_of(timeframe)
         whole_number(size, "size", low=1, high=MAX_SIZE)
@@ -409,7 +408,7 @@ class MarketDataBackbone:
 
         Waits up to `timeout` for the first book; after that it is returned without one.
         """
-        from .candles.live_book import LiveOrderbook
+        from .live.orderbook import LiveOrderbook
 
         topic = Topic(DataType.ORDERBOOK, normalise_symbol(symbol), price_level(level))
         whole_number(levels, "levels", low=1, high=MAX_LEVELS)

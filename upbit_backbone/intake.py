@@ -15,25 +15,127 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from ._concurrency import SYSTEM_CLOCK, Clock
+from .backfill.gap_repair import GapRepair
+from .backfill.sequence import Line
 from .delivery.hub import Hub
-from .delivery.sampling import Sampler
+from .delivery.reporting import Sampler
 from .errors import MalformedDataError, one_line
+from .exchange.timeframes import timeframe_of
+from .models.enums import DataType
 from .models.events import Event, MalformedEvent
 from .models.lazy_book import Datum, Delivery, LazyBook, Parcel
 from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
-from .models.notice import FirstFrame, Notice
-from .models.pulse import Pulse
+from .models.session import FirstFrame, Notice, Pulse
 from .models.topic import Topic
-from .reading import Expectation, Read
-from .sessions.continuity import Line
-from .sessions.gap_repair import GapRepair
 from .store.live_store import STATE_TYPES, LiveStore
-from .unify.glance import glance_at_book
-from .unify.stream import StreamDecoder
+from .unify.stream import StreamDecoder, glance_at_book
+
+# Whether an exchange time can be believed. Pure.
+
+# A stamp so far ahead of all others and of our clock is garbage; believed, it would make all that follows "older".
+IMPLAUSIBLY_AHEAD = timedelta(days=1)
+# But so many in a row are right, and our own clock is wrong.
+CONVINCING_OUTLIERS = 20
+
+
+class Horizon:
+    """The latest exchange time one session may reasonably show. Touched by its thread only.
+
+    Our own clock may be wrong by any amount, so the first stamp is believed as it is.
+    """
+
+    __slots__ = ("_newest", "_outliers", "_wall")
+
+    def __init__(self) -> None:
+        self._wall: datetime | None = None
+        self._newest: datetime | None = None  # what was last convincing, and later
+        self._outliers = 0
+
+    def advance(self, wall: datetime) -> None:
+        """Our clock shows `wall`."""
+        self._wall = wall
+
+    def allows(self, stamp: datetime) -> bool:
+        """Whether to believe `stamp`; to be asked once for each message, in order."""
+        newest = self._newest
+        if newest is None or stamp > newest:
+            if newest is not None and self._is_outlier(stamp, newest):
+                self._outliers += 1
+                if self._outliers < CONVINCING_OUTLIERS:
+                    return False
+            self._newest = stamp
+        if self._outliers:
+            self._outliers = 0
+        return True
+
+    def _is_outlier(self, stamp: datetime, newest: datetime) -> bool:
+        reference = newest if self._wall is None else max(newest, self._wall)
+        return stamp > reference + IMPLAUSIBLY_AHEAD
+
+
+# What the intake keeps in mind about a session between two reads, and about one read while it goes through.
+
+# Where a decoded item belongs, read off the item itself: its type, symbol and what else tells topics apart.
+Place = tuple[object, ...]
+
+
+class Expectation:
+    """What is expected on one session. Touched by that session's thread only."""
+
+    def __init__(self) -> None:
+        self.epoch = -1  # of the connection whose frames are taken; none are while it is -1
+        self.topics: frozenset[Topic] = frozenset()
+        self.awaited: set[Topic] = set()  # those whose first frame has not come yet
+        self.by_place: dict[Place, Topic] = {}
+        self.unwanted = 0  # items of no topic expected
+        self.outdated = 0  # items older than what was known
+        self.horizon = Horizon()
+        self.timed_at = float("-inf")  # when its lag behind the exchange was last taken
+
+    def expect(self, epoch: int, topics: frozenset[Topic]) -> None:
+        """From now on the connection `epoch` streams exactly `topics`; the new ones begin with a first frame."""
+        known = self.topics if epoch == self.epoch else frozenset()
+        self.awaited = (self.awaited | (topics - known)) & topics if epoch == self.epoch else set(topics)
+        self.epoch = epoch
+        self.topics = topics
+        self.by_place = {_place_of(topic): topic for topic in topics}
+
+    def fall_silent(self) -> None:
+        """The line was lost: nothing is expected until the next `expect`."""
+        self.awaited = set()
+        self.by_place = {}
+        self.epoch = -1
+
+
+class Read:
+    """One read off a socket on its way through."""
+
+    __slots__ = ("arrived", "connection", "epoch", "line", "monotonic", "notices", "pulse", "received_at")
+
+    def __init__(self, line: Expectation, pulse: Pulse, epoch: int, monotonic: float, received_at: datetime) -> None:
+        self.line = line
+        self.pulse = pulse
+        self.epoch = epoch
+        self.connection = Line(pulse.session, epoch)
+        self.monotonic = monotonic
+        self.received_at = received_at
+        self.notices: list[Notice] = []
+        self.arrived: list[Delivery] = []
+
+
+def _place_of(topic: Topic) -> Place:
+    if topic.data_type is DataType.TICKER:
+        return TickerData, topic.symbol
+    if topic.data_type is DataType.TRADE:
+        return TradeData, topic.symbol
+    if topic.data_type is DataType.ORDERBOOK:
+        return OrderbookData, topic.symbol, topic.level
+    return CandleData, topic.symbol, timeframe_of(topic.data_type.value).word
+
 
 log = logging.getLogger("upbit_backbone.intake")
 

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from upbit_backbone._concurrency import Deadline
+from upbit_backbone.exchange.timeframes import Timeframe, timeframe_of
 from upbit_backbone.models.enums import DataSource, Priority, Side
 from upbit_backbone.models.market import CandleData, TradeData
-from upbit_backbone.models.timeframe import Timeframe, timeframe_of
 
 SYMBOL = "KRW-BTC"
 

@@ -10,10 +10,10 @@ from candle_reference import SYMBOL, brute_force, trade, utc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upbit_backbone.candles.aggregate import FormingPeriod, candles_from_trades, day_of_ticker, resample
+from upbit_backbone.exchange.timeframes import TIMEFRAMES, timeframe_of
+from upbit_backbone.history.aggregate import FormingPeriod, candles_from_trades, day_of_ticker, resample
 from upbit_backbone.models.enums import DataSource
 from upbit_backbone.models.market import CandleData, TickerData, TradeData
-from upbit_backbone.models.timeframe import TIMEFRAMES, timeframe_of
 
 DAY = timeframe_of("1d")
 LONG = [timeframe_of(word) for word in ("1d", "1w", "1M", "1y")]

@@ -10,10 +10,10 @@ from candle_reference import brute_force, candle, trade, utc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upbit_backbone.candles.bars import Bars, BarUpdate
+from upbit_backbone.exchange.timeframes import Timeframe, timeframe_of
+from upbit_backbone.live.bars import Bars, BarUpdate
 from upbit_backbone.models.enums import DataSource
 from upbit_backbone.models.market import CandleData, TradeData
-from upbit_backbone.models.timeframe import Timeframe, timeframe_of
 
 MINUTE = timeframe_of("1m")
 START = utc(2026, 2, 28, 23, 50)

@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 
 import upbit_backbone
 from upbit_backbone._concurrency import Deadline
-from upbit_backbone.candles.download import Pace
-from upbit_backbone.candles.history import CandleHistory
 from upbit_backbone.errors import (
     ClosedError,
     DownloadCancelledError,
@@ -28,9 +26,11 @@ from upbit_backbone.errors import (
     UnknownSymbolError,
     UnknownTimeframeError,
 )
+from upbit_backbone.exchange.timeframes import TIMEFRAMES, Timeframe, timeframe_of
+from upbit_backbone.history.candles import CandleHistory
+from upbit_backbone.history.download import Pace
 from upbit_backbone.models.enums import DataSource
 from upbit_backbone.models.market import CandleData
-from upbit_backbone.models.timeframe import TIMEFRAMES, Timeframe, timeframe_of
 
 NOW = utc(2026, 3, 1, 0, 10, 30)
 MINUTE = timeframe_of("1m")

@@ -11,9 +11,9 @@ import pytest
 from candle_reference import SYMBOL, ReferenceExchange, candle, utc
 
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
-from upbit_backbone.candles.history import CandleHistory
-from upbit_backbone.candles.joined import JoinedCandles
-from upbit_backbone.models.timeframe import timeframe_of
+from upbit_backbone.exchange.timeframes import timeframe_of
+from upbit_backbone.history.candles import CandleHistory
+from upbit_backbone.history.with_live import JoinedCandles
 from upbit_backbone.store.intelligent_cache import IntelligentCache
 
 MINUTE = timeframe_of("1m")

@@ -9,8 +9,8 @@ from decimal import Decimal
 import pytest
 from candle_reference import SYMBOL, utc
 
-from upbit_backbone.candles.live_book import LiveOrderbook, book_faults
 from upbit_backbone.errors import ClosedError, InvalidRequestError, MalformedDataError, StaleDataError
+from upbit_backbone.live.orderbook import LiveOrderbook, book_faults
 from upbit_backbone.models.enums import DataSource
 from upbit_backbone.models.market import OrderbookData, OrderbookUnit
 

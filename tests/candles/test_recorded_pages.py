@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from upbit_backbone.candles.paging import Area, Page
-from upbit_backbone.models.timeframe import TIMEFRAMES, Timeframe, timeframe_of
+from upbit_backbone.exchange.timeframes import TIMEFRAMES, Timeframe, timeframe_of
+from upbit_backbone.history.paging import Area, Page
 from upbit_backbone.unify.rest import decode_candles
 
 OWN = Path(__file__).parent.parent / "payloads"

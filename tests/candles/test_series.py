@@ -14,13 +14,13 @@ import pytest
 from candle_reference import SYMBOL, ReferenceExchange, brute_force, trade, utc
 
 from upbit_backbone._concurrency import Deadline
-from upbit_backbone.candles.history import CandleHistory
-from upbit_backbone.candles.series import CandleSeries
 from upbit_backbone.errors import ClosedError, InvalidRequestError, NetworkError, SubscriptionError, UnknownSymbolError
+from upbit_backbone.exchange.timeframes import timeframe_of
+from upbit_backbone.history.candles import CandleHistory
+from upbit_backbone.live.candle_series import CandleSeries
 from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event, GapEvent
 from upbit_backbone.models.market import CandleData, TickerData
-from upbit_backbone.models.timeframe import timeframe_of
 from upbit_backbone.models.topic import Topic
 
 MINUTE = timeframe_of("1m")

@@ -10,8 +10,8 @@ from candle_reference import SYMBOL, ReferenceExchange, trade, utc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upbit_backbone.candles.trades_history import TradesHistory
 from upbit_backbone.errors import DownloadCancelledError, InvalidRequestError, NetworkError, RequestTimeoutError
+from upbit_backbone.history.trades import TradesHistory
 from upbit_backbone.models.market import TradeData
 
 NOW = utc(2026, 3, 2, 0, 20)

@@ -11,14 +11,14 @@ import pytest
 
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.backbone import MarketDataBackbone
-from upbit_backbone.candles.history import CandleHistory
-from upbit_backbone.candles.series import CandleSeries
-from upbit_backbone.candles.trades_history import TradesHistory
-from upbit_backbone.channels.rest import RestChannel
 from upbit_backbone.config import BackboneConfig
+from upbit_backbone.exchange.timeframes import TIMEFRAMES, timeframe_of
+from upbit_backbone.history.candles import CandleHistory
+from upbit_backbone.history.trades import TradesHistory
+from upbit_backbone.limits.rate_limiter import RateLimiter
+from upbit_backbone.live.candle_series import CandleSeries
 from upbit_backbone.models.market import CandleData
-from upbit_backbone.models.timeframe import TIMEFRAMES, timeframe_of
-from upbit_backbone.resilience.rate_limiter import RateLimiter
+from upbit_backbone.rest.client import RestChannel
 from upbit_backbone.simulator import FakeUpbit
 
 pytestmark = pytest.mark.slow

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from upbit_backbone._concurrency import Deadline, join_all, spawn
-from upbit_backbone.channels.rest import RestChannel
 from upbit_backbone.config import BackboneConfig
+from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.events import Event
-from upbit_backbone.resilience.rate_limiter import RateLimiter
+from upbit_backbone.rest.client import RestChannel
 from upbit_backbone.simulator import FakeUpbit
 
 WAIT_SECONDS = 20.0

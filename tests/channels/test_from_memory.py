@@ -10,8 +10,8 @@ from decimal import Decimal
 import pytest
 
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, SystemClock, join_all, spawn
-from upbit_backbone.channels.live import LiveChannel, topic_of
 from upbit_backbone.channels.markets import MarketDirectory
+from upbit_backbone.channels.memory import LiveChannel, topic_of
 from upbit_backbone.channels.stream_wait import StreamWaitChannel
 from upbit_backbone.errors import (
     ChannelUnavailableError,
@@ -22,8 +22,8 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.market import MarketInfo, OrderbookData, OrderbookUnit, TickerData
-from upbit_backbone.models.pulse import Pulse
 from upbit_backbone.models.request import DataRequest
+from upbit_backbone.models.session import Pulse
 from upbit_backbone.models.topic import Topic, Wish
 from upbit_backbone.store.live_store import LiveStore
 

@@ -10,22 +10,17 @@ from typing import Any
 import pytest
 
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
-from upbit_backbone.channels.many import TickerBoard
 from upbit_backbone.channels.markets import MarketDirectory
-from upbit_backbone.channels.probe import StallProbe
-from upbit_backbone.channels.quote_lists import QuoteLists
-from upbit_backbone.channels.rest_reader import RestReader
-from upbit_backbone.errors import (
-    ChannelUnavailableError,
-    InvalidRequestError,
-    StaleDataError,
-    UnknownSymbolError,
-)
+from upbit_backbone.channels.rest import RestReader
+from upbit_backbone.channels.stall_probe import StallProbe
+from upbit_backbone.channels.tickers import TickerBoard
+from upbit_backbone.errors import ChannelUnavailableError, InvalidRequestError, StaleDataError, UnknownSymbolError
 from upbit_backbone.models.enums import DataSource, DataType, Priority, RequestKind
 from upbit_backbone.models.market import TickerData, TradeData
-from upbit_backbone.models.pulse import Pulse
 from upbit_backbone.models.request import DataRequest
+from upbit_backbone.models.session import Pulse
 from upbit_backbone.models.topic import Topic
+from upbit_backbone.rest.quote_lists import QuoteLists
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.store.live_store import LiveStore
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from upbit_backbone._concurrency import Deadline, join_all, spawn
-from upbit_backbone.channels.rest_verdict import RefusedRequestError, UnexpectedAnswerError
 from upbit_backbone.errors import (
     AuthenticationError,
     ChannelUnavailableError,
@@ -25,6 +24,7 @@ from upbit_backbone.errors import (
     UpbitBackboneError,
 )
 from upbit_backbone.models.events import BreakerEvent
+from upbit_backbone.rest.status import RefusedRequestError, UnexpectedAnswerError
 from upbit_backbone.simulator import FakeUpbit
 
 AllAtOnce = Callable[[int, Callable[[int], Any]], list[Any]]

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from upbit_backbone._concurrency import Deadline, join_all, spawn
-from upbit_backbone.channels.rest import RestChannel
 from upbit_backbone.errors import BannedError, RateLimitError, UpbitBackboneError
+from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.events import RateLimitEvent
-from upbit_backbone.resilience.rate_limiter import RateLimiter
+from upbit_backbone.rest.client import RestChannel
 from upbit_backbone.simulator import FakeUpbit
 
 Make = Callable[..., Any]

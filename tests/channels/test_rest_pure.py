@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upbit_backbone.channels.clock_offset import ClockOffset
-from upbit_backbone.channels.rest_verdict import RefusedRequestError, UnexpectedAnswerError, judge, symbols_of
 from upbit_backbone.errors import (
     AuthenticationError,
     BannedError,
@@ -21,7 +19,9 @@ from upbit_backbone.errors import (
     UnknownSymbolError,
     UpbitBackboneError,
 )
-from upbit_backbone.wire import endpoints
+from upbit_backbone.exchange import endpoints
+from upbit_backbone.rest.clock_offset import ClockOffset
+from upbit_backbone.rest.status import RefusedRequestError, UnexpectedAnswerError, judge, symbols_of
 from upbit_backbone.wire.rest_transport import RestResponse
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)

@@ -14,8 +14,8 @@ from upbit_backbone.config import BackboneConfig
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionState
 from upbit_backbone.models.topic import Topic, Wish
-from upbit_backbone.sessions import effects as do
-from upbit_backbone.sessions import inputs as on
+from upbit_backbone.sessions import messages as do
+from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
 from upbit_backbone.simulator import FakeUpbit
 

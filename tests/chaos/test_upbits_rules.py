@@ -15,11 +15,11 @@ import pytest
 from tests.chaos.watched import PAUSE, Watched, say, within
 from upbit_backbone import DataSource, MarketDataBackbone
 from upbit_backbone._concurrency import Deadline, join_all, spawn
+from upbit_backbone.backfill import gap_repair
 from upbit_backbone.delivery.subscription import Subscription
 from upbit_backbone.errors import UnknownSymbolError
 from upbit_backbone.models.events import GapEvent, SubscriptionEvent
 from upbit_backbone.models.market import TradeData
-from upbit_backbone.sessions import gap_repair
 from upbit_backbone.simulator import FakeUpbit
 
 Watch = Callable[..., Watched]

@@ -5,7 +5,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upbit_backbone.cli.chart import BLOCKS, area_chart, bar, sparkline, squeeze
+from upbit_backbone.cli.output import BLOCKS, area_chart, bar, sparkline, squeeze
 
 numbers = st.lists(st.floats(-1e9, 1e9), max_size=300)
 

@@ -10,7 +10,7 @@ import pytest
 
 from upbit_backbone._concurrency import Deadline, wait_event
 from upbit_backbone.delivery.event_bus import RECENT_EVENTS, WAITING_EVENTS, EventBus
-from upbit_backbone.delivery.sampling import Sampler
+from upbit_backbone.delivery.reporting import Sampler
 from upbit_backbone.errors import ClosedError
 from upbit_backbone.models.events import Event, SubscriptionEvent, now
 

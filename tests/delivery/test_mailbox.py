@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from upbit_backbone._concurrency import spawn
 from upbit_backbone.delivery.buffers import PARKING_FACTOR
-from upbit_backbone.delivery.grievances import SLOW_CALLBACK_SECONDS
 from upbit_backbone.delivery.mailbox import Mailbox
+from upbit_backbone.delivery.reporting import SLOW_CALLBACK_SECONDS
 from upbit_backbone.errors import ClosedError, RequestTimeoutError, SubscriptionError, UpbitBackboneError
 from upbit_backbone.models.enums import DataSource, DataType, Overflow
 from upbit_backbone.models.lazy_book import LazyBook

@@ -126,7 +126,7 @@ FORKS = {
     "every lock held": """
         import gc
         from collections import deque
-        import upbit_backbone.shared
+        import upbit_backbone.default_backbone
         followed = (dict, list, tuple, set, deque)
         kinds = (type(threading.Lock()), type(threading.RLock()))
         waiting, seen, locks = [market, trades, series, book, listening], set(), []
@@ -141,7 +141,7 @@ FORKS = {
                 waiting += vars(each).values()
             elif isinstance(each, followed) or type(each).__module__.startswith("upbit_backbone"):
                 waiting += gc.get_referents(each)
-        locks.append(upbit_backbone.shared._lock)
+        locks.append(upbit_backbone.default_backbone._lock)
         taken = [lock for lock in locks if lock.acquire(timeout=0.05)]
         print("LOCKS", len(taken), len(locks), flush=True)
         pid = os.fork()

@@ -9,8 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from upbit_backbone.errors import InvalidRequestError, UnknownTimeframeError
-from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.timeframe import (
+from upbit_backbone.exchange.timeframes import (
     FIRST_MOMENT,
     LAST_MOMENT,
     TIMEFRAMES,
@@ -19,6 +18,7 @@ from upbit_backbone.models.timeframe import (
     timeframe_of,
     timeframe_of_stream,
 )
+from upbit_backbone.models.enums import DataType
 
 KST = timezone(timedelta(hours=9))
 units = st.sampled_from(TIMEFRAMES)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from upbit_backbone.errors import NetworkError, UnknownSymbolError
 from upbit_backbone.models.enums import Channel
-from upbit_backbone.monitoring.metrics import Metrics, Tally
-from upbit_backbone.monitoring.window import WINDOW_SAMPLES, percentile
+from upbit_backbone.monitoring.metrics import WINDOW_SAMPLES, Metrics, Tally, percentile
 
 
 def test_percentiles_are_those_of_the_nearest_rank(hand_clock):

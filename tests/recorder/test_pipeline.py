@@ -12,7 +12,7 @@ from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.intake import Intake
 from upbit_backbone.models.enums import DataType, Overflow
-from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.session import Pulse
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.monitoring.lag import LagMeter
 from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource

@@ -8,11 +8,11 @@ import pytest
 
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import ChannelUnavailableError, InvalidRequestError
+from upbit_backbone.exchange import endpoints
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionEvent, SubscriptionEvent
 from upbit_backbone.models.topic import Topic, Wish
 from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource, ReplayTransport, TappedTransport
-from upbit_backbone.wire import endpoints
 
 BITCOIN = Topic(DataType.TRADE, "KRW-BTC")
 ANY = Deadline.after(5.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upbit_backbone.resilience.ban import FIRST_BAN_SECONDS, LONGEST_BAN_SECONDS, PROBE_SECONDS, Ban
+from upbit_backbone.limits.ban import FIRST_BAN_SECONDS, LONGEST_BAN_SECONDS, PROBE_SECONDS, Ban
 
 
 def test_a_good_standing_admits_everything() -> None:

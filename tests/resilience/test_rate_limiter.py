@@ -20,10 +20,10 @@ import pytest
 
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
 from upbit_backbone.errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
+from upbit_backbone.limits.between_processes import FileCount
+from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.enums import Priority, RateGroup
 from upbit_backbone.models.events import Event, RateLimitEvent
-from upbit_backbone.resilience.rate_limiter import RateLimiter
-from upbit_backbone.resilience.shared_count import FileCount
 
 WAIT_SECONDS = 20.0
 TICKER, CANDLE = RateGroup.TICKER, RateGroup.CANDLE
@@ -354,7 +354,7 @@ PROCESS = """
     import sys, time
     from upbit_backbone._concurrency import Deadline
     from upbit_backbone.models.enums import Priority, RateGroup
-    from upbit_backbone.resilience.rate_limiter import RateLimiter
+    from upbit_backbone.limits.rate_limiter import RateLimiter
     limiter = RateLimiter(sys.argv[1], between_processes=True)
     end = time.monotonic() + 3.0
     while time.monotonic() < end:
@@ -451,7 +451,7 @@ def test_a_forked_child_gets_a_clear_error_and_still_respects_the_ban() -> None:
         from upbit_backbone._concurrency import Deadline
         from upbit_backbone.errors import BannedError, ClosedError
         from upbit_backbone.models.enums import Priority, RateGroup
-        from upbit_backbone.resilience.rate_limiter import RateLimiter
+        from upbit_backbone.limits.rate_limiter import RateLimiter
         limiter = RateLimiter("forked")
         limiter.ban(seconds=60.0)
         with limiter._gate._lock:

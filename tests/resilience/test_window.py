@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from upbit_backbone.resilience.window import HEALING_SECONDS, Slot, Window
+from upbit_backbone.limits.window import HEALING_SECONDS, Slot, Window
 
 
 def busiest_second(arrivals: list[float]) -> int:

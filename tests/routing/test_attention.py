@@ -15,14 +15,13 @@ import pytest
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, ForkGuard
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.market import TickerData
-from upbit_backbone.models.pulse import Pulse
 from upbit_backbone.models.request import DataRequest
+from upbit_backbone.models.session import Pulse
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.monitoring.metrics import Metrics
-from upbit_backbone.routing.demand import Demand
 from upbit_backbone.routing.hot_path import HotPath
-from upbit_backbone.routing.housekeeper import Housekeeper
-from upbit_backbone.routing.promotion import Promotions
+from upbit_backbone.routing.promotion import Housekeeper, Promotions
+from upbit_backbone.routing.request_frequency import Demand
 from upbit_backbone.store.live_store import LiveStore
 
 BTC = Topic(DataType.TICKER, "KRW-BTC")

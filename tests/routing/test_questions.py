@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.enums import DataStrategy, DataType, Priority, RequestKind
 from upbit_backbone.models.symbol import CODE, normalise_symbol, normalise_symbols
-from upbit_backbone.routing.questions import data_types, question, whole_number
+from upbit_backbone.routing.requests import data_types, question, whole_number
 
 
 @pytest.mark.parametrize(

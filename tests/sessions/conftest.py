@@ -15,12 +15,11 @@ import pytest
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, spawn
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import BannedError, RateLimitError
+from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.enums import DataType, Priority, RateGroup
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event
-from upbit_backbone.models.notice import FirstFrame, Notice, StreamError, SubscriptionList
-from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.session import FirstFrame, Notice, Pulse, StreamError, SubscriptionList
 from upbit_backbone.models.topic import Topic, Wish
-from upbit_backbone.resilience.rate_limiter import RateLimiter
 from upbit_backbone.sessions.ports import Dial
 from upbit_backbone.sessions.session_manager import SessionManager
 from upbit_backbone.simulator import FakeUpbit

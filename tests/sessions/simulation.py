@@ -23,7 +23,7 @@ from tests.sessions.simulated.judge import Judge, Violated, percentile
 from tests.sessions.simulated.world import World
 from upbit_backbone.errors import NetworkError
 from upbit_backbone.models.events import ConnectionState
-from upbit_backbone.sessions import inputs as on
+from upbit_backbone.sessions import messages as on
 
 HOUR = 3600.0
 PROGRESS_HOURS = 500

@@ -5,15 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from upbit_backbone.backfill.sequence import MEMORY, MEMORY_TRADES_AT_LEAST, MEMORY_TRADES_AT_MOST, Line, TradeFlow
 from upbit_backbone.models.enums import DataSource, StreamType
 from upbit_backbone.models.market import TradeData
-from upbit_backbone.sessions.continuity import (
-    MEMORY,
-    MEMORY_TRADES_AT_LEAST,
-    MEMORY_TRADES_AT_MOST,
-    Line,
-    TradeFlow,
-)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FIRST, SECOND = Line("ws-1", 1), Line("ws-1", 2)

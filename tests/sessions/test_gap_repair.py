@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upbit_backbone._concurrency import Deadline
+from upbit_backbone.backfill.gap_repair import PARKED_SECONDS, PATIENCE_SECONDS, GapRepair
+from upbit_backbone.backfill.sequence import SHUFFLE, Line
 from upbit_backbone.errors import NetworkError, UnknownSymbolError
 from upbit_backbone.models.enums import DataSource, DataType, Priority, StreamType
 from upbit_backbone.models.events import Event, GapEvent
 from upbit_backbone.models.market import CandleData, TradeData
 from upbit_backbone.models.topic import Topic
-from upbit_backbone.sessions.continuity import SHUFFLE, Line
-from upbit_backbone.sessions.gap_repair import PARKED_SECONDS, PATIENCE_SECONDS, GapRepair
 
 BTC = Topic(DataType.TRADE, "KRW-BTC")
 MINUTES = Topic(DataType.CANDLE_1M, "KRW-BTC")

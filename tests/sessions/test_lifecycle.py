@@ -29,10 +29,10 @@ from upbit_backbone.models.events import (
     StaleEvent,
     SubscriptionEvent,
 )
-from upbit_backbone.models.notice import FirstFrame, Notice, StreamError, SubscriptionList, UpStatus
+from upbit_backbone.models.session import FirstFrame, Notice, StreamError, SubscriptionList, UpStatus
 from upbit_backbone.models.topic import Topic, Wish
-from upbit_backbone.sessions import effects as do
-from upbit_backbone.sessions import inputs as on
+from upbit_backbone.sessions import messages as do
+from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import TABLE, Lifecycle
 
 IDLE, CONNECTING, LIVE = ConnectionState.IDLE, ConnectionState.CONNECTING, ConnectionState.LIVE

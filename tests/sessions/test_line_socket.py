@@ -9,8 +9,7 @@ import time
 import pytest
 
 from upbit_backbone.errors import NetworkError
-from upbit_backbone.sessions.line_socket import LineSocket
-from upbit_backbone.sessions.waker import Waker
+from upbit_backbone.sessions.session_io import LineSocket, Waker
 
 
 def test_a_wake_up_ends_the_wait_and_counts_once() -> None:

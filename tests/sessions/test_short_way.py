@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.notice import FirstFrame, Notice, StreamError, UpStatus
-from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.session import FirstFrame, Notice, Pulse, StreamError, UpStatus
 from upbit_backbone.models.topic import Topic, Wish
-from upbit_backbone.sessions import effects as do
-from upbit_backbone.sessions import inputs as on
+from upbit_backbone.sessions import messages as do
+from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
-from upbit_backbone.sessions.short_way import take_in
+from upbit_backbone.sessions.session import take_in
 
 TOPIC = Topic(DataType.TICKER, "KRW-BTC")
 TOPICS = frozenset({TOPIC, Topic(DataType.TRADE, "KRW-ETH")})

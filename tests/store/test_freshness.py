@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from upbit_backbone.intake import CONVINCING_OUTLIERS, IMPLAUSIBLY_AHEAD, Horizon
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.session import Pulse
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.store.freshness import (
     OUTVOTED_SECONDS,
@@ -17,7 +18,6 @@ from upbit_backbone.store.freshness import (
     judge,
     why_not_current,
 )
-from upbit_backbone.store.plausibility import CONVINCING_OUTLIERS, IMPLAUSIBLY_AHEAD, Horizon
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BTC = Topic(DataType.TICKER, "KRW-BTC")

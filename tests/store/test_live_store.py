@@ -18,7 +18,7 @@ from upbit_backbone.errors import ClosedError
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.lazy_book import LazyBook
 from upbit_backbone.models.market import CandleData, MarketInfo, OrderbookData, TickerData
-from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.session import Pulse
 from upbit_backbone.models.topic import ZERO, Topic
 from upbit_backbone.store.live_store import LiveStore
 

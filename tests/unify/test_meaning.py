@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from upbit_backbone.errors import MalformedDataError, UnknownTimeframeError
+from upbit_backbone.exchange.fields import FIELD_MAPPING, Spelling, Use
 from upbit_backbone.models.enums import Change, DataSource, DataType, Side, StreamType
 from upbit_backbone.models.market import CandleData, MarketInfo, OrderbookData, OrderbookUnit, TickerData, TradeData
 from upbit_backbone.unify import rest
-from upbit_backbone.unify.fields import FIELD_MAPPING, Spelling, Use
 from upbit_backbone.unify.stream import StreamDecoder, peek
 from upbit_backbone.unify.unifier import DataUnifier
 

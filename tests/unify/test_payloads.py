@@ -23,7 +23,7 @@ import pytest
 from upbit_backbone.errors import MalformedDataError
 from upbit_backbone.models.enums import DataSource
 from upbit_backbone.models.market import CandleData, OrderbookData, TickerData, TradeData
-from upbit_backbone.models.notice import StreamError, SubscriptionList, UpStatus
+from upbit_backbone.models.session import StreamError, SubscriptionList, UpStatus
 from upbit_backbone.unify import rest
 from upbit_backbone.unify.stream import StreamDecoder, peek
 from upbit_backbone.unify.unifier import DataUnifier

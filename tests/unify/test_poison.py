@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from upbit_backbone.errors import MalformedDataError
+from upbit_backbone.exchange.fields import FIELD_MAPPING, Spelling, Use
 from upbit_backbone.models.enums import DataSource
 from upbit_backbone.models.market import OrderbookData, TickerData, TradeData
-from upbit_backbone.models.notice import StreamError, SubscriptionList, UnknownMessage, UpStatus
+from upbit_backbone.models.session import StreamError, SubscriptionList, UnknownMessage, UpStatus
 from upbit_backbone.unify import rest
-from upbit_backbone.unify.fields import FIELD_MAPPING, Spelling, Use
 from upbit_backbone.unify.stream import StreamDecoder, peek
 from upbit_backbone.unify.unifier import DataUnifier
 

@@ -10,13 +10,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from upbit_backbone.exchange.fields import FIELD_MAPPING, UNITS_KEY, Field, Spelling, Use
+from upbit_backbone.exchange.values import to_moment
 from upbit_backbone.models.enums import Change, DataSource, Side, StreamType
 from upbit_backbone.models.market import OrderbookData
 from upbit_backbone.unify import rest
-from upbit_backbone.unify.fields import FIELD_MAPPING, UNITS_KEY, Field, Spelling, Use
 from upbit_backbone.unify.stream import StreamDecoder
 from upbit_backbone.unify.unifier import DataUnifier
-from upbit_backbone.unify.values import to_moment
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 UNIFIER = DataUnifier()

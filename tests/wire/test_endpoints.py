@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upbit_backbone.errors import InvalidRequestError, UnknownTimeframeError
+from upbit_backbone.exchange import endpoints
+from upbit_backbone.exchange.endpoints import PATHS, Remaining, parse_remaining
+from upbit_backbone.exchange.timeframes import WORDS
 from upbit_backbone.models.enums import RateGroup
-from upbit_backbone.models.timeframe import WORDS
-from upbit_backbone.wire import endpoints
-from upbit_backbone.wire.endpoints import PATHS, Remaining, parse_remaining
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.exchange.stream import list_message, listed_topics, rounded_depth, subscription_message
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.notice import SubscriptionList
+from upbit_backbone.models.session import SubscriptionList
 from upbit_backbone.models.topic import Topic, Wish
-from upbit_backbone.wire.protocol import list_message, listed_topics, rounded_depth, subscription_message
 
 BTC_TICKER = Wish(Topic(DataType.TICKER, "KRW-BTC"))
 

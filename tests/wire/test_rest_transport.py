@@ -29,7 +29,7 @@ from upbit_backbone.errors import (
     TlsError,
     UpbitBackboneError,
 )
-from upbit_backbone.wire import endpoints
+from upbit_backbone.exchange import endpoints
 from upbit_backbone.wire.rest_transport import MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES, RestTransport
 
 WAIT_SECONDS = 10.0

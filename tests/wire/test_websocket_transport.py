@@ -39,12 +39,7 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.wire.frames import FrameReader, Ping
 from upbit_backbone.wire.http_head import HandshakeRefusedError
-from upbit_backbone.wire.websocket_transport import (
-    BINARY,
-    SEND_SECONDS,
-    WebSocketConnection,
-    WebSocketTransport,
-)
+from upbit_backbone.wire.websocket_transport import BINARY, SEND_SECONDS, WebSocketConnection, WebSocketTransport
 
 WAIT_SECONDS = 10.0  # for what must happen; never waited out in a passing test
 SLACK_SECONDS = 0.6  # for a loaded machine

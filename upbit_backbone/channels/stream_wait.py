@@ -10,8 +10,8 @@ from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
 from ..models.topic import Topic, Wish
 from ..store.live_store import LiveStore
-from .live import topic_of, trimmed
 from .markets import MarketDirectory
+from .memory import topic_of, trimmed
 
 ChangeWishes = Callable[[Iterable[Wish]], object]
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
 from . import output
-from .chart import bar
+from .output import bar
 from .running import FOUND_TROUBLE, Json, Symbol, Symbols, command, open_market
 
 

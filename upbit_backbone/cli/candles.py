@@ -16,11 +16,11 @@ from rich.text import Text
 
 from ..backbone import MarketDataBackbone
 from ..errors import InvalidRequestError
+from ..exchange.timeframes import WORDS, timeframe_of
+from ..export.files import CsvFile, write_csv, write_parquet
 from ..models.market import CandleData
-from ..models.timeframe import WORDS, timeframe_of
-from ..writers import CsvFile, write_csv, write_parquet
 from . import output
-from .chart import area_chart
+from .output import area_chart
 from .running import FOUND_TROUBLE, Json, Symbol, command, need, open_market, say_error
 
 SHOWN_ROWS = 20

@@ -15,8 +15,7 @@ from ..models.enums import DataType, Overflow
 from ..models.market import OrderbookData, TickerData
 from . import output
 from .board import Board, Row
-from .running import FOUND_TROUBLE, Json, Seconds, command, overrides
-from .stream import follow
+from .running import FOUND_TROUBLE, Json, Seconds, command, follow, overrides
 from .views import big_chart, one_book, tickers
 from .watch import News, Screen, print_json_line
 

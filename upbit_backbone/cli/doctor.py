@@ -2,12 +2,231 @@
 
 from __future__ import annotations
 
+import platform
+import queue
+import ssl
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from urllib.parse import urlsplit
+
 from rich.text import Text
 
-from ..config import BackboneConfig
+from .._concurrency import Deadline
+from ..backbone import MarketDataBackbone
+from ..config import ENVIRONMENT_PREFIX, BackboneConfig
+from ..errors import RateLimitError, UpbitBackboneError
+from ..exchange import endpoints
+from ..models.enums import DataType
+from ..wire.dialing import connect, resolve, start_tls, tls_context
+from ..wire.io_deadline import Patience
+from ..wire.rest_transport import RestResponse, RestTransport
+from ..wire.websocket_transport import WebSocketTransport
 from . import output
-from .doctor_checks import Finding, Verdict, examine
 from .running import FOUND_TROUBLE, Json, command, overrides
+
+# What `doctor` looks at. Each check gives findings; none raises.
+
+CHECK_SECONDS = 5.0
+CLOCK_WARNING_SECONDS = 2.0
+PACKAGES = ("requests", "websocket-client", "msgspec", "cachetools", "pybreaker", "dataclasses-json")
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    NOTE = "note"  # worth knowing, nothing to do
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; `advice` says what to do when it is bad."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+    advice: str = ""
+
+
+def examine(config: BackboneConfig) -> Iterator[Finding]:
+    """All findings, in the order in which one depends on the other; nearly all take well under a second."""
+    yield from _versions(config)
+    is_reachable = True
+    for finding in _hosts(config):
+        is_reachable = is_reachable and finding.verdict is not Verdict.BAD
+        yield finding
+    if not is_reachable:
+        yield Finding("REST, WebSocket", Verdict.NOTE, "not tried, because the host cannot be reached")
+        return
+    yield from _guarded("REST", lambda: _rest(config), "Upbit or something on the way refuses; try again later")
+    yield from _guarded("WebSocket", lambda: _websocket(config), _WEBSOCKET_ADVICE)
+    yield from _guarded("stream", lambda: _stream(config), _WEBSOCKET_ADVICE)
+
+
+_WEBSOCKET_ADVICE = "a proxy or firewall may block WebSocket; set UPBIT_BACKBONE_PROXY or ask for an exception"
+_ORIGIN_ADVICE = "something on the way adds an Origin header, which Upbit limits to 1 request per 10 s: take it off"
+
+
+def _guarded(check: str, look: Callable[[], Iterator[Finding]], advice: str) -> Iterator[Finding]:
+    try:
+        yield from look()
+    except RateLimitError as error:
+        yield Finding(check, Verdict.BAD, str(error), "wait; every program behind this IP address shares the limits")
+    except (UpbitBackboneError, OSError, queue.Empty) as error:
+        yield Finding(check, Verdict.BAD, str(error) or "nothing came", advice)
+
+
+def _versions(config: BackboneConfig) -> Iterator[Finding]:
+    system = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {ssl.OPENSSL_VERSION}"
+    is_new_enough = sys.version_info >= (3, 11)
+    yield Finding("system", Verdict.OK if is_new_enough else Verdict.BAD, system, "install Python 3.11 or newer")
+    yield Finding("packages", Verdict.OK, ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
+    default = BackboneConfig()
+    is_upbit = config.rest_url == default.rest_url and config.websocket_url == default.websocket_url
+    where = f"{config.rest_url}, {config.websocket_url}"
+    note = "" if is_upbit else f" (not Upbit Korea: --region, --rest-url or {ENVIRONMENT_PREFIX}… is set)"
+    yield Finding("settings", Verdict.OK if is_upbit else Verdict.NOTE, where + note)
+    if config.proxy:
+        yield Finding("proxy", Verdict.NOTE, "an explicit proxy is set")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _hosts(config: BackboneConfig) -> Iterator[Finding]:
+    for url in dict.fromkeys((_door(config.rest_url), _door(config.websocket_url))):
+        host, port, is_secure = url
+        yield from _host(config, host, port, is_secure)
+
+
+def _door(url: str) -> tuple[str, int, bool]:
+    parts = urlsplit(url)
+    is_secure = parts.scheme in ("https", "wss")
+    return parts.hostname or "", parts.port or (443 if is_secure else 80), is_secure
+
+
+def _host(config: BackboneConfig, host: str, port: int, is_secure: bool) -> Iterator[Finding]:
+    patience = Patience(f"checking {host}", Deadline.after(CHECK_SECONDS))
+    try:
+        began = time.monotonic()
+        addresses = sorted({str(address[3][0]) for address in resolve(host, port, patience)})
+        yield Finding("DNS", Verdict.OK, f"{host} is {', '.join(addresses[:4])} ({_since(began)})")
+    except UpbitBackboneError as error:
+        yield Finding("DNS", Verdict.BAD, str(error), "check the network connection and the DNS server")
+        return
+    if config.proxy:
+        return  # the direct way may well be closed
+    try:
+        began = time.monotonic()
+        sock = connect(host, port, patience)
+        with sock:
+            yield Finding("TCP", Verdict.OK, f"connected to {host}:{port} ({_since(began)})")
+            if not is_secure:
+                yield Finding("TLS", Verdict.NOTE, "plain text, to this machine only")
+                return
+            began = time.monotonic()
+            with start_tls(sock, tls_context(config.ca_file), host, patience) as tls:
+                yield _certificate(tls, began)
+    except (UpbitBackboneError, OSError) as error:
+        yield Finding("TCP, TLS", Verdict.BAD, str(error), _reach_advice(error))
+
+
+def _reach_advice(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError) or "certificate" in str(error):
+        return f"the clock may be wrong, or a company's proxy re-encrypts: {ENVIRONMENT_PREFIX}CA_FILE=its certificate"
+    return f"a firewall may be in the way; a proxy is set with {ENVIRONMENT_PREFIX}PROXY=http://host:port"
+
+
+def _certificate(tls: ssl.SSLSocket, began: float) -> Finding:
+    certificate = tls.getpeercert() or {}
+    ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
+    days = (ends - datetime.now(UTC)).days
+    return Finding("TLS", Verdict.OK, f"{tls.version()}, certificate valid for {days} more days ({_since(began)})")
+
+
+def _rest(config: BackboneConfig) -> Iterator[Finding]:
+    transport = RestTransport(config.rest_url, ca_file=config.ca_file, proxy=config.proxy)
+    try:
+        began, before = time.monotonic(), datetime.now(UTC)
+        response = transport.get(endpoints.markets(details=False), Deadline.after(CHECK_SECONDS))
+        detail = f"{response.status}, {len(response.body):,} bytes ({_since(began)})"
+        is_good = response.status == 200
+        advice = "wait until Upbit lifts the limit" if response.status in (418, 429) else "Upbit may be in maintenance"
+        yield Finding("REST", Verdict.OK if is_good else Verdict.BAD, detail, advice)
+        yield _origin(response.headers.get("remaining-req"))
+        yield from _clock(response, before)
+    finally:
+        transport.close()
+
+
+def _origin(header: str | None) -> Finding:
+    remaining = endpoints.parse_remaining(header)
+    if remaining is None:
+        return Finding("limits", Verdict.NOTE, "no Remaining-Req header; the documented limits are kept")
+    if remaining.name == "origin":
+        return Finding("Origin", Verdict.BAD, "Upbit saw an Origin header", _ORIGIN_ADVICE)
+    return Finding(
+        "Origin", Verdict.OK, f"not sent; {remaining.per_second} more requests this second ({remaining.name})"
+    )
+
+
+def _clock(response: RestResponse, before: datetime) -> Iterator[Finding]:
+    text = response.headers.get("date")
+    if not text:
+        return
+    try:
+        theirs = parsedate_to_datetime(text).astimezone(UTC)
+    except ValueError:
+        return
+    # The header has whole seconds: on average it is half a second behind.
+    middle = before + (datetime.now(UTC) - before) / 2
+    offset = (middle - theirs).total_seconds() - 0.5
+    is_good = abs(offset) <= CLOCK_WARNING_SECONDS
+    detail = f"this machine's clock is {offset:+.1f} s off (± 0.5 s)"
+    yield Finding("clock", Verdict.OK if is_good else Verdict.BAD, detail, "switch on time synchronisation (NTP)")
+
+
+def _websocket(config: BackboneConfig) -> Iterator[Finding]:
+    began = time.monotonic()
+    transport = WebSocketTransport(config.websocket_url, ca_file=config.ca_file, proxy=config.proxy)
+    connection = transport.open(Deadline.after(CHECK_SECONDS))
+    try:
+        yield Finding("WebSocket", Verdict.OK, f"connected ({_since(began)})")
+        remaining = endpoints.parse_remaining(connection.response_headers.get("remaining-req"))
+        if remaining is not None and remaining.name == "origin":
+            yield Finding("Origin", Verdict.BAD, "Upbit saw an Origin header at the handshake", _ORIGIN_ADVICE)
+    finally:
+        connection.send_close()
+        connection.close()
+
+
+def _stream(config: BackboneConfig) -> Iterator[Finding]:
+    with MarketDataBackbone(config) as market:
+        symbol = market.get_markets()[0].symbol
+        began = time.monotonic()
+        with market.subscribe(symbol, DataType.TICKER) as stream:
+            ticker = stream.queue.get(timeout=CHECK_SECONDS)
+            yield Finding("stream", Verdict.OK, f"first {ticker.symbol} ticker after {_since(began)}")
+        groups = [group for group in market.health().groups if group.requests]
+        free = ", ".join(f"{group.group} {group.available:.0f}/{group.limit_per_second:g}" for group in groups)
+        refused = sum(group.limited_429 + group.banned_418 for group in groups)
+        verdict = Verdict.BAD if refused else Verdict.OK
+        advice = "another program behind this IP address uses Upbit as well: they share the limits"
+        yield Finding("limits", verdict, f"free requests: {free}; refused: {refused}", advice)
+
+
+def _since(began: float) -> str:
+    return f"{(time.monotonic() - began) * 1000:.0f} ms"
+
 
 MARKS = {Verdict.OK: ("✔", "green"), Verdict.NOTE: ("•", "yellow"), Verdict.BAD: ("✘", "bold red")}
 

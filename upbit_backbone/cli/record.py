@@ -18,8 +18,7 @@ from ..models.enums import DataType, Overflow
 from ..recorder import Recorder, Recording
 from ..recorder.format import RecordKind
 from . import output
-from .running import FAILED, FOUND_TROUBLE, Json, Seconds, command, open_market, overrides, say_error
-from .stream import follow
+from .running import FAILED, FOUND_TROUBLE, Json, Seconds, command, follow, open_market, overrides, say_error
 from .watch import print_json_line, print_line
 
 Types = Annotated[

@@ -4,17 +4,57 @@ from __future__ import annotations
 
 import functools
 import os
+import queue
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn, ParamSpec
+from typing import Annotated, Any, NoReturn, ParamSpec, Protocol
 
 import typer
 
+from .._concurrency import Deadline
 from ..backbone import MarketDataBackbone
-from ..errors import InvalidRequestError, RateLimitError, UpbitBackboneError, one_line
+from ..errors import ClosedError, InvalidRequestError, RateLimitError, UpbitBackboneError, one_line
 from ..models.events import Event
+
+# Following a subscription in the main thread: take what comes, draw now and then, end in time.
+
+DRAW_SECONDS = 0.125
+
+
+class Readable(Protocol):
+    @property
+    def queue(self) -> queue.Queue[Any]: ...
+
+
+def follow(
+    subscription: Readable,
+    end: Deadline,
+    take: Callable[[Any], object],
+    draw: Callable[[], object] = lambda: None,
+    is_over: Callable[[], bool] = lambda: False,
+) -> None:
+    """Give every item to `take` and call `draw` about eight times a second, until `end`, or until the stream is over.
+
+    `take` may return True to end it.
+    """
+    items = subscription.queue
+    next_drawing = Deadline.after(0.0)
+    while not end.expired:
+        try:
+            if take(items.get(timeout=end.sooner(next_drawing.remaining_or(DRAW_SECONDS)).remaining_or(DRAW_SECONDS))):
+                break
+        except queue.Empty:
+            if is_over() and items.empty():
+                break
+        except ClosedError:
+            break
+        if next_drawing.expired:
+            draw()
+            next_drawing = Deadline.after(DRAW_SECONDS)
+    draw()
+
 
 FOUND_TROUBLE, WRONG_USE, MISSING_EXTRA, FAILED, LIMITED, INTERRUPTED = 1, 2, 3, 4, 5, 130
 

@@ -13,7 +13,7 @@ from ..models.market import OrderbookData
 from . import output
 from .asking import book_rows
 from .board import Board, Row
-from .chart import area_chart, bar, sparkline, squeeze
+from .output import area_chart, bar, sparkline, squeeze
 
 FLASH_SECONDS = 0.4
 MIN_CHART = 8

@@ -22,8 +22,7 @@ from ..models.symbol import normalise_symbol
 from ..monitoring.event_words import describe
 from . import output
 from .board import Board
-from .running import FOUND_TROUBLE, Json, Seconds, Symbols, command, open_market
-from .stream import follow
+from .running import FOUND_TROUBLE, Json, Seconds, Symbols, command, follow, open_market
 from .views import view_of
 
 NEWS_SECONDS = 15.0

@@ -10,7 +10,7 @@ from typing import Any
 from .._concurrency import Deadline, join_all, spawn
 from ..errors import UpbitBackboneError
 from .mailbox import Mailbox
-from .sampling import Sampler
+from .reporting import Sampler
 
 log = logging.getLogger("upbit_backbone.delivery")
 

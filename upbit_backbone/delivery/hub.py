@@ -15,11 +15,10 @@ from ..models.enums import Overflow
 from ..models.events import CallbackErrorEvent, Event, GapEvent, OverflowEvent, StaleEvent, SubscriptionEvent, now
 from ..models.lazy_book import Delivery, Parcel
 from ..models.topic import Topic, Wish
-from .arguments import check_arguments
 from .consumer import Consumer, OnError
 from .event_bus import EventBus, Listener
 from .mailbox import Mailbox
-from .subscription import AnyQueue, Subscription, SubscriptionId, forwarding_to
+from .subscription import AnyQueue, Subscription, SubscriptionId, check_arguments, forwarding_to
 
 if TYPE_CHECKING:
     from ..models.report import SubscriptionStats

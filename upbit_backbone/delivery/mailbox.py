@@ -18,7 +18,7 @@ from ..models.lazy_book import Datum, Delivery, Parcel, opened
 from ..models.market import OrderbookData
 from ..models.topic import Topic
 from .buffers import Buffer
-from .grievances import Grievances
+from .reporting import Grievances
 
 if sys.version_info >= (3, 13):
     _SHUT_DOWN: tuple[type[Exception], ...] = (ClosedError, queue.ShutDown)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from .._concurrency import Deadline, join_all, spawn, wait_event
 from ..errors import InvalidRequestError, one_line
 from ..models.events import ConnectionState, Event, SubscriptionEvent
-from ..models.pulse import Pulse
 from ..models.report import SessionStats
+from ..models.session import Pulse
 from ..models.topic import Topic, Wish
 from .format import Record, RecordKind
 from .recording import Recording

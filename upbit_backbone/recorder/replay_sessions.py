@@ -13,8 +13,8 @@ from typing import Protocol
 from ..errors import one_line
 from ..models.enums import DataType
 from ..models.events import ConnectionEvent, ConnectionState, Event
-from ..models.pulse import Pulse
 from ..models.report import SessionStats
+from ..models.session import Pulse
 from ..models.topic import Topic
 from .format import Record, RecordKind
 

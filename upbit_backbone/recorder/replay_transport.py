@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from .._concurrency import Deadline, wait_for
 from ..errors import ChannelUnavailableError, RequestTimeoutError, one_line
-from ..wire.endpoints import MARKETS, RestCall
+from ..exchange.endpoints import MARKETS, RestCall
 from ..wire.rest_transport import RestResponse
 from .format import RecordKind
 from .recording import Place, Recording
 
 if TYPE_CHECKING:
-    from ..wire.rest_socket import Departure
+    from ..wire.deadline_socket import Departure
 
 
 class ReplayTransport:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from .._concurrency import Clock, Deadline
 from ..errors import BannedError, InvalidRequestError, RateLimitError, ServerError, UpbitBackboneError
+from ..exchange.endpoints import RestCall
 from ..models.topic import Topic
-from ..wire.endpoints import RestCall
 from ..wire.rest_transport import RestResponse
 
 if TYPE_CHECKING:
-    from ..wire.rest_socket import Departure
+    from ..wire.deadline_socket import Departure
 
 
 class Tap(Protocol):

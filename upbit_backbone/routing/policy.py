@@ -1,7 +1,6 @@
-"""The routing table: pure, deterministic, first match wins, every decision with a reason in words.
+"""When REST counts as slow or failing: measured, with hysteresis, pure.
 
-A `Situation` holds every fact a row may look at, so that the same situation always gets the same answer and
-`explain()` can show it. Measured performance enters only as the fact `rest_is_poor`, in the rows that name it.
+Two thresholds with room between them, so that a channel on the edge does not flap between two decisions.
 """
 
 from __future__ import annotations
@@ -11,7 +10,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..models.enums import Channel, DataStrategy, RequestKind
+from ..models.metric import PerformanceMetric
 from ..models.request import ChannelDecision, DataRequest
+
+# The routing table: pure, deterministic, first match wins, every decision with a reason in words.
+#
+# A `Situation` holds every fact a row may look at, so that the same situation always gets the same answer and
+# `explain()` can show it. Measured performance enters only as the fact `rest_is_poor`, in the rows that name it.
 
 LIVE, WEBSOCKET, REST, CACHE = Channel.LIVE, Channel.WEBSOCKET, Channel.REST, Channel.CACHE
 
@@ -257,3 +262,17 @@ def decide(request: DataRequest, situation: Situation) -> ChannelDecision:
         promote=(rule.promote or is_worth_streaming) and situation.may_promote and can_stream(request),
         facts=facts,
     )
+
+
+MIN_SAMPLES = 10
+POOR_SUCCESS_RATE, GOOD_SUCCESS_RATE = 0.7, 0.9
+POOR_P95_SECONDS, GOOD_P95_SECONDS = 2.0, 1.0
+
+
+def is_poor(metric: PerformanceMetric, was_poor: bool) -> bool:
+    """Whether a channel counts as poor now, given whether it did before. Few samples change nothing."""
+    if metric.samples < MIN_SAMPLES or metric.success_rate is None or metric.p95 is None:
+        return was_poor and metric.samples > 0
+    success_needed = GOOD_SUCCESS_RATE if was_poor else POOR_SUCCESS_RATE
+    p95_allowed = GOOD_P95_SECONDS if was_poor else POOR_P95_SECONDS
+    return metric.success_rate < success_needed or metric.p95 > p95_allowed

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from .._concurrency import Clock, Deadline
-from ..channels.live import topic_of
+from ..channels.memory import topic_of
 from ..errors import (
     BannedError,
     ChannelUnavailableError,
@@ -23,10 +23,9 @@ from ..models.metric import PerformanceMetric
 from ..models.request import ChannelDecision, DataRequest
 from ..models.topic import Topic
 from ..monitoring.metrics import Metrics
-from .demand import Demand
-from .performance import GOOD_P95_SECONDS, is_poor
-from .policy import Situation, can_stream, decide, is_cut_off
+from .policy import GOOD_P95_SECONDS, Situation, can_stream, decide, is_cut_off, is_poor
 from .promotion import Promotions
+from .request_frequency import Demand
 
 log = logging.getLogger("upbit_backbone.routing")
 

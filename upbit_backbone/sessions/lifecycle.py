@@ -19,21 +19,17 @@ from typing import Any, Final
 from ..config import BackboneConfig
 from ..errors import RateLimitError
 from ..models.events import ConnectionState
-from ..models.notice import StreamError
-from ..models.pulse import Pulse
+from ..models.session import Pulse, StreamError
 from ..models.topic import Topic
 from ..resilience.backoff import Random
 from ..wire.frames import FrameEvent
-from . import effects as do
-from . import inputs as on
-from .first_frames import FirstFrames
-from .line import NORMAL_CLOSE, Line, Lost
-from .mute_topics import MuteTopics
-from .record import Record, said
-from .recovery import Recovery
-from .shared import Shared
-from .silence import SilenceWatch
-from .subscription_plan import SubscriptionPlan
+from . import messages as do
+from . import messages as on
+from .open_connection import NORMAL_CLOSE, Line, Lost
+from .reconnect_policy import Recovery
+from .session_state import Record, Shared, said
+from .stall_detectors import MuteTopics, SilenceWatch
+from .subscription_plan import FirstFrames, SubscriptionPlan
 
 IDLE, CONNECTING, LIVE = ConnectionState.IDLE, ConnectionState.CONNECTING, ConnectionState.LIVE
 WAITING, CLOSED = ConnectionState.WAITING, ConnectionState.CLOSED

@@ -9,8 +9,7 @@ from typing import NamedTuple, Protocol
 from .._concurrency import Clock, Deadline
 from ..errors import RateLimitError
 from ..models.events import Event
-from ..models.notice import Notice
-from ..models.pulse import Pulse
+from ..models.session import Notice, Pulse
 from ..models.topic import Topic
 
 

@@ -16,7 +16,7 @@ from .._concurrency import Clock, Deadline, join_all
 from ..config import BackboneConfig
 from ..errors import ClosedError, NetworkError, RateLimitError
 from ..models.events import ConnectionState
-from ..models.pulse import Pulse
+from ..models.session import Pulse
 from ..models.topic import Topic, Wish
 from ..resilience.backoff import Random
 from .connection_pool import ConnectionPool
@@ -190,7 +190,7 @@ class SessionManager:
 
     def reconnect(self, session: str | None = None, reason: str = "asked to reconnect") -> None:
         """Have one session, or all, drop its line and connect anew; paced by the retry policy like any break."""
-        from . import inputs as on
+        from . import messages as on
 
         for each in self._sessions():
             if session is None or each.name == session:
@@ -198,7 +198,7 @@ class SessionManager:
 
     def ban(self, seconds: float, reason: str) -> None:
         """Upbit blocks this IP for so long: no session connects or sends a message before that."""
-        from . import inputs as on
+        from . import messages as on
 
         for each in self._sessions():
             each.command(on.BanImposed(seconds, reason))

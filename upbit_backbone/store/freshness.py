@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from .._deadline import SLEEP_SECONDS
-from ..models.pulse import Pulse
+from ..models.session import Pulse
 from ..models.topic import Topic
 
 # Frames of one market overtake each other by this much at most; whatever is later than that is no straggler.

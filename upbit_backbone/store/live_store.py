@@ -15,11 +15,11 @@ from decimal import Decimal
 
 from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline, wall_seconds
 from ..errors import ClosedError
+from ..exchange.timeframes import timeframe_of
 from ..models.enums import DataSource, DataType, RequestKind
 from ..models.lazy_book import Datum, LazyBook, Parcel, opened
 from ..models.market import MarketInfo, OrderbookData, TickerData, TradeData
-from ..models.pulse import Pulse
-from ..models.timeframe import timeframe_of
+from ..models.session import Pulse
 from ..models.topic import ZERO, Topic
 from .freshness import REST_TOLERANCE, Verdict, is_current, judge, why_not_current
 

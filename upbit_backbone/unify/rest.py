@@ -7,12 +7,11 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from ..errors import MalformedDataError, one_line
+from ..exchange.timeframes import timeframe_of
 from ..models.enums import DataSource
 from ..models.market import CandleData, MarketInfo, OrderbookData, OrderbookInstrument, TickerData, TradeData
-from ..models.timeframe import timeframe_of
 from .builders import Build
-from .loosely import read_json
-from .reader import shown
+from .reader import read_json, shown
 from .typed import REFUSALS, rest_builder, rest_candle_builder, rest_decoder
 from .unifier import DataUnifier
 

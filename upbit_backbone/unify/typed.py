@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
+from ..exchange.fields import FIELD_MAPPING, UNITS_KEY, Spelling, Use
+from ..exchange.timeframes import TIMEFRAMES
 from ..models.enums import DataType
-from ..models.timeframe import TIMEFRAMES
 from .builders import Build, candle_builder, orderbook_builder, ticker_builder, trade_builder
-from .fields import FIELD_MAPPING, UNITS_KEY, Spelling, Use
 
 # What decoders and builders raise for anything unusual: msgspec's own errors and UnicodeDecodeError are ValueErrors,
 # those of decimal ArithmeticErrors.

@@ -11,6 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any, overload
 
 from ..errors import MalformedDataError, UnknownTimeframeError
+from ..exchange.fields import UNITS_KEY, Spelling
+from ..exchange.timeframes import timeframe_of
+from ..exchange.values import ZERO, day_and_time, to_signed, whole
 from ..models.enums import DataSource
 from ..models.market import (
     CandleData,
@@ -21,13 +24,7 @@ from ..models.market import (
     TickerData,
     TradeData,
 )
-from ..models.timeframe import timeframe_of
-from .fields import (
-    UNITS_KEY,
-    Spelling,
-)
 from .reader import Reader, shown, spelling_of
-from .values import ZERO, day_and_time, to_signed, whole
 
 
 class DataUnifier:

@@ -28,7 +28,7 @@ from ..errors import (
     one_line,
 )
 from .http_head import parse_head
-from .patience import WRITE, Patience, patiently, read_head, send_all
+from .io_deadline import WRITE, Patience, patiently, read_head, send_all
 
 _CONNECTING = frozenset((0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)))
 

@@ -16,7 +16,7 @@ from typing import Final
 from .._concurrency import Clock
 from ..errors import NetworkError, ProtocolError, UpbitBackboneError
 from .http_head import MAX_BODY_BYTES, SWITCHING_PROTOCOLS, Head, body_length, parse_head, refusal
-from .patience import Patience, patiently, read_head, send_all
+from .io_deadline import Patience, patiently, read_head, send_all
 
 ERROR_BODY_SECONDS: Final = 0.5
 

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 from .._concurrency import Deadline, ForkGuard
 from ..errors import ClosedError, MessageTooBigError, NetworkError, ProtocolError, one_line
+from ..exchange.endpoints import RestCall
 from .dialing import Proxy, tls_context
-from .endpoints import RestCall
 
 if TYPE_CHECKING:
-    from .rest_line import Exchange, Line
-    from .rest_socket import Departure
+    from .deadline_socket import Departure
+    from .http_connection import Exchange, Line
 
 IDLE_SECONDS: Final = 30.0
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
@@ -62,7 +62,7 @@ class RestTransport:
         # Loaded by who makes a transport and not by who imports us, because requests costs more to import than all
         # of ours; and not at the first question, because beside a thread that computes all the time every file read
         # waits for its turn.
-        from .rest_line import Caps, Destination
+        from .http_connection import Caps, Destination
 
         parts = urlsplit(base_url)
         is_secure = parts.scheme == "https"
@@ -135,7 +135,7 @@ class RestTransport:
         return (self._free.pop() if self._free and not fresh else None), outdated
 
     def _new_line(self) -> Line:
-        from .rest_line import Line
+        from .http_connection import Line
 
         return Line(self._destination, self._stop)
 

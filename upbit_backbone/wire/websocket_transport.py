@@ -24,7 +24,7 @@ from ..errors import InvalidRequestError, NetworkError, ProtocolError, one_line
 from .dialing import Proxy, dial, tls_context
 from .frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT
 from .handshake import HandshakeSocket
-from .patience import Patience, send_all, translated
+from .io_deadline import Patience, send_all, translated
 
 CONNECT_SECONDS: Final = 5.0
 SEND_SECONDS: Final = 2.0

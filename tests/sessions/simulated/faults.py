@@ -14,7 +14,7 @@ from upbit_backbone.errors import (
     TlsError,
     UpbitBackboneError,
 )
-from upbit_backbone.sessions import inputs as on
+from upbit_backbone.sessions import messages as on
 
 from .server import OFFENSIVE, TOPICS, UNKNOWN, Line, frame, ping_frame
 from .world import HUNT_SECONDS, USUAL_LATENCY, World

@@ -13,13 +13,12 @@ from typing import Any
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import BannedError, RateLimitError, RequestTimeoutError, UpbitBackboneError
 from upbit_backbone.models.events import ConnectionState, StaleEvent, SubscriptionEvent
-from upbit_backbone.models.notice import FirstFrame, Notice, StreamError, SubscriptionList
-from upbit_backbone.models.pulse import Pulse
+from upbit_backbone.models.session import FirstFrame, Notice, Pulse, StreamError, SubscriptionList
 from upbit_backbone.models.topic import Topic, Wish
-from upbit_backbone.sessions import effects as do
-from upbit_backbone.sessions import inputs as on
+from upbit_backbone.sessions import messages as do
+from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
-from upbit_backbone.sessions.short_way import take_in
+from upbit_backbone.sessions.session import take_in
 
 from .judge import CONNECTS_PER_SECOND, Judge, names
 from .server import (

@@ -1,0 +1,200 @@
+"""Pages of history from REST until a gap is covered: which to ask for next (pure), and who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from .._concurrency import Clock, Deadline
+from ..models.enums import DataType, Priority
+from ..models.market import CandleData, TradeData
+from ..models.topic import Topic
+from .sequence import SHUFFLE, Hole
+
+# Which page of history to ask for next, until a hole is covered. Pure: the pages are handed in.
+
+TRADES_PER_PAGE = 500
+CANDLES_PER_PAGE = 200
+KEPT_DAYS = 7  # docs: recent-trades-history, days_ago 1-7
+
+T = TypeVar("T", TradeData, CandleData)
+
+# count, cursor, days_ago
+TradePage = Callable[[int, int | None, int | None], Sequence[TradeData]]
+# count, to (exclusive)
+CandlePage = Callable[[int, datetime], Sequence[CandleData]]
+
+
+class Fetch(Generic[T]):
+    """What has been fetched for one hole, newest first. A step that raises changes nothing and may be repeated."""
+
+    def __init__(self, hole: Hole[T], most: int) -> None:
+        self.floor = hole.floor
+        self.items: list[T] = []
+        self.is_done = False
+        self.shortfall: str | None = None  # why not everything could be had
+        self._most = most
+
+    def missing(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
+        """Bounds, both inclusive, of what this fetch did not bring of a hole from `start` to `end`."""
+        if not self.items or (self.is_done and self.shortfall is None):
+            return start, end
+        return start, max(start, min(end, self._reached(self.items[-1])))
+
+    def _reached(self, oldest: T) -> datetime:
+        """Everything later than this was fetched, where `oldest` came last."""
+        return oldest.timestamp
+
+    def _end(self, shortfall: str | None = None) -> None:
+        self.is_done = True
+        self.shortfall = shortfall
+
+
+class TradeFetch(Fetch[TradeData]):
+    """Pages by cursor through one UTC day after the other, back to the hole's floor.
+
+    Nothing depends on what day it is, or on it staying the same: an empty page ends its day, and when midnight passes
+    between two pages, a day is paged through again rather than not at all. `is_behind` holds as long as REST has not
+    shown what the stream has shown: then it may lack others, too.
+    """
+
+    def __init__(self, hole: Hole[TradeData], most: int) -> None:
+        super().__init__(hole, most)
+        self.is_behind = True
+        self._ceiling = hole.ceiling
+        self._first = hole.first
+        self._in_range = 0
+        self._ids: set[int | None] = set()
+        self._cursor: int | None = None
+        self._cursors: set[int | None] = set()  # used on this day
+        self._days_ago = 0
+        # One more than lie between, because midnight may have passed since.
+        self._days = (hole.first.timestamp.date() - hole.floor.date()).days + 1
+
+    def step(self, page_of: TradePage) -> None:
+        """Ask for one page and take it in."""
+        page = page_of(TRADES_PER_PAGE, self._cursor, self._days_ago or None)
+        fresh = [trade for trade in page if trade.sequential_id not in self._ids]
+        self.items += fresh
+        self._ids.update(trade.sequential_id for trade in fresh)
+        self._in_range += sum(self.floor <= trade.timestamp <= self._ceiling for trade in fresh)
+        if self.is_behind:
+            self.is_behind = not any(self._is_first_or_later(trade) for trade in fresh)
+        if not page or page[-1].sequential_id in self._cursors:
+            self._go_a_day_back()
+        elif page[-1].timestamp < self.floor - SHUFFLE:
+            self._end()
+        elif self._in_range > self._most:
+            self._end(f"more than {self._most} trades are missing")
+        else:
+            self._cursor = page[-1].sequential_id
+            self._cursors.add(self._cursor)
+
+    def missing(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
+        """As for any fetch; and where REST lags behind the stream, the newest ones are among the missing."""
+        low, high = super().missing(start, end)
+        if not self.is_behind or not self.items:
+            return low, high
+        if self.is_done and self.shortfall is None:
+            low = max(start, min(end, max(trade.timestamp for trade in self.items) - SHUFFLE))
+        return low, end
+
+    def _reached(self, oldest: TradeData) -> datetime:
+        return oldest.timestamp + SHUFFLE  # whoever overtook it may be later and stand behind it in the list
+
+    def _is_first_or_later(self, trade: TradeData) -> bool:
+        return trade.sequential_id == self._first.sequential_id or trade.timestamp > self._first.timestamp
+
+    def _go_a_day_back(self) -> None:
+        self._cursor = None
+        self._cursors.clear()
+        if self._days_ago >= self._days:
+            self._end()
+        elif self._days_ago >= KEPT_DAYS:
+            self._end(f"Upbit keeps trades for {KEPT_DAYS} days")
+        else:
+            self._days_ago += 1
+
+
+class CandleFetch(Fetch[CandleData]):
+    """Pages by exclusive `to` back to the hole's floor."""
+
+    def __init__(self, hole: Hole[CandleData], most: int) -> None:
+        super().__init__(hole, most)
+        self._to = hole.ceiling
+
+    def step(self, page_of: CandlePage) -> None:
+        """Ask for one page and take it in."""
+        page = page_of(CANDLES_PER_PAGE, self._to)
+        fresh = [candle for candle in page if candle.timestamp < self._to]
+        self.items += fresh
+        if not fresh or fresh[-1].timestamp <= self.floor:
+            self._end()
+        elif len(self.items) > self._most:
+            self._end(f"more than {self._most} candles")
+        else:
+            self._to = fresh[-1].timestamp
+
+
+# Where repairs get their pages from: REST, by two callables, one for trades and one for candles.
+
+PAGE_SECONDS: Final = 5.0
+
+
+class TradesPage(Protocol):
+    """A page of trades, newest first."""
+
+    def __call__(
+        self,
+        symbol: str,
+        *,
+        count: int,
+        cursor: int | None = None,
+        days_ago: int | None = None,
+        deadline: Deadline,
+        priority: Priority,
+    ) -> Sequence[TradeData]: ...
+
+
+class CandlesPage(Protocol):
+    """A page of candles, newest first; `to` is exclusive."""
+
+    def __call__(
+        self, symbol: str, timeframe: str, *, count: int, to: Any = None, deadline: Deadline, priority: Priority
+    ) -> Sequence[CandleData]: ...
+
+
+class Pages:
+    """Fetches one page at a time, at most `most` items for a hole. For workers' threads: it blocks."""
+
+    def __init__(self, trades_page: TradesPage, candles_page: CandlesPage, *, most: int, clock: Clock) -> None:
+        self._trades_page = trades_page
+        self._candles_page = candles_page
+        self._most = most
+        self._clock = clock
+
+    def begin(self, topic: Topic, hole: Hole[Any]) -> Fetch[Any]:
+        is_trade = topic.data_type is DataType.TRADE
+        return (TradeFetch if is_trade else CandleFetch)(hole, self._most)
+
+    def step(self, topic: Topic, hole: Hole[Any], fetch: Fetch[Any]) -> None:
+        """Add the next page to `fetch`. An error of ours changes nothing, and the same page may be asked again."""
+        deadline = Deadline.after(PAGE_SECONDS, self._clock.monotonic)
+        symbol, urgent = topic.symbol, Priority.HIGH
+        if isinstance(fetch, TradeFetch):
+            fetch.step(
+                lambda count, cursor, days_ago: self._trades_page(
+                    symbol, count=count, cursor=cursor, days_ago=days_ago, deadline=deadline, priority=urgent
+                )
+            )
+        elif isinstance(fetch, CandleFetch):
+            unit = hole.first.timeframe
+            fetch.step(
+                lambda count, to: self._candles_page(
+                    symbol, unit, count=count, to=to, deadline=deadline, priority=urgent
+                )
+            )
+
+    def __repr__(self) -> str:
+        return f"<Pages of at most {self._most} items>"

@@ -1,0 +1,308 @@
+"""Each trade once, no hole unseen: what a topic's stream has shown so far, and what is missing when it returns. Pure.
+
+When a topic appears on a new line, its first frames tell whether something may be missing: if the very last item of
+the old line comes, nothing is; if an item comes that was never seen, there may be a hole before it. From then on live
+items are parked, until what REST gave is woven in and all is delivered in order. A flow is used by one thread at a
+time; its owner sees to that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from ..models.enums import StreamType
+from ..models.market import CandleData, TradeData
+
+# Puts what REST gave among what the stream gave, in order. Pure.
+
+Item = TypeVar("Item")
+
+Placed = tuple[tuple[datetime, int], Item]
+
+
+def weave(missing: Sequence[Placed[Item]], parked: Iterable[Placed[Item]]) -> list[Item]:
+    """Each missing item before the first parked one that is later; the parked ones keep the order they came in."""
+    woven: list[Item] = []
+    position = 0
+    for order, item in parked:
+        while position < len(missing) and missing[position][0] < order:
+            woven.append(missing[position][1])
+            position += 1
+        woven.append(item)
+    woven.extend(item for _, item in missing[position:])
+    return woven
+
+
+# Trades of one market overtake each other by this much at most, on the stream and in REST lists alike.
+SHUFFLE = timedelta(seconds=2)
+# Ids are remembered for so long by exchange time, or so many of them: repeats come within seconds, fills overlap by
+# SHUFFLE, and a snapshot repeats the very last trade, which is always among them.
+MEMORY = timedelta(seconds=120)
+MEMORY_TRADES_AT_LEAST = 64
+MEMORY_TRADES_AT_MOST = 20_000
+
+T = TypeVar("T", TradeData, CandleData)
+
+
+class Line(NamedTuple):
+    """One connection of one session."""
+
+    session: str
+    epoch: int
+
+
+@dataclass(eq=False)
+class Hole(Generic[T]):
+    """What may be missing of one topic, and what came meanwhile.
+
+    `before` is the last item in front of the hole, `first` the first one behind it; everything missing lies from
+    `floor` to `ceiling`. `revision` grows when the line breaks again before the hole is filled: what was fetched until
+    then does not reach far enough. `opened_at` is when the line last returned, `parked_since` when it did first.
+    `is_filled` holds while the parked items are on their way out.
+    """
+
+    before: T
+    first: T
+    floor: datetime
+    ceiling: datetime
+    opened_at: float
+    parked_since: float
+    parked: list[T] = field(default_factory=list)
+    revision: int = 0
+    is_filled: bool = False
+
+    def take_parked(self) -> list[T]:
+        parked, self.parked = self.parked, []
+        return parked
+
+
+class Flow(ABC, Generic[T]):
+    """One topic's stream across connections."""
+
+    def __init__(self) -> None:
+        self.hole: Hole[T] | None = None
+        self.last: T | None = None
+        self.duplicates = 0
+        self._line: Line | None = None  # whose items follow each other without a hole
+        self._expected: Line | None = None  # the line on which the topic was last subscribed
+        self._is_resubscribed = False  # on the same line, so that a second snapshot is on its way
+        self.is_down = False
+
+    def subscribed(self, line: Line, now: float) -> None:
+        """The topic was (again) subscribed on `line`."""
+        self._is_resubscribed = line in (self._line, self._expected)
+        self._expected = line
+        if self.is_down and self.hole is not None:
+            self.hole.opened_at = now
+        self.is_down = False
+
+    def interrupted(self, line: Line) -> None:
+        """`line` was lost."""
+        self.is_down = self.is_down or line == self._expected
+
+    def arrived(self, item: T, line: Line, now: float, *, may_open: bool = True) -> Sequence[T]:
+        """What to deliver now that `item` has come. With `may_open=False` holes are passed over: nobody listens."""
+        if self._expected is None:
+            self._expected = line
+        is_new_line = line == self._expected != self._line
+        is_second_snapshot = self._is_resubscribed and line == self._line and item.stream_type is StreamType.SNAPSHOT
+        if is_second_snapshot:
+            self._is_resubscribed = False
+        if self._is_repeat(item, is_new_line):
+            self.duplicates += 1
+            if is_new_line and self._is_last(item):
+                self._line = line
+            return ()
+        is_after_break = self.last is not None and (is_new_line or is_second_snapshot)
+        if is_after_break and may_open and self._is_hole_before(item):
+            self._open(item, now)
+        if is_new_line:
+            self._line = line
+        self._remember(item)
+        if self.hole is None:
+            return (item,)
+        self.hole.parked.append(item)
+        return ()
+
+    def fill(self, fetched: Sequence[T]) -> tuple[list[T], int]:
+        """What to deliver, in order, when `fetched` (newest first) is all that REST gave; how many were missing.
+
+        Items stay parked until `resume` finds none any more.
+        """
+        hole = self.hole
+        if hole is None:
+            return [], 0
+        hole.is_filled = True
+        return self._woven(fetched, hole)
+
+    def resume(self, hole: Hole[T]) -> list[T]:
+        """What was parked while the filling was delivered; when that is nothing, items flow directly again."""
+        if self.hole is not hole:
+            return []
+        parked = hole.take_parked()
+        if not parked:
+            self.hole = None
+        return parked
+
+    def _open(self, item: T, now: float) -> None:
+        hole = self.hole
+        last = self.last
+        if hole is not None and not hole.is_filled:
+            hole.first = item
+            hole.ceiling = max(hole.ceiling, self._ceiling(item))
+            hole.opened_at = now
+            hole.revision += 1
+        elif last is not None:
+            parked = [] if hole is None else hole.take_parked()
+            self.hole = Hole(last, item, self._floor(last), self._ceiling(item), now, now, parked)
+
+    @abstractmethod
+    def _is_repeat(self, item: T, is_new_line: bool) -> bool:
+        """Whether `item` was delivered before, or is too old to tell."""
+
+    @abstractmethod
+    def _is_last(self, item: T) -> bool:
+        """Whether this repeat shows that nothing came after the last item of the old line."""
+
+    @abstractmethod
+    def _is_hole_before(self, item: T) -> bool:
+        """Whether something may be missing between the last item of the old line and this first one of the new."""
+
+    @abstractmethod
+    def _remember(self, item: T) -> None:
+        """`item` is delivered or parked."""
+
+    @abstractmethod
+    def _floor(self, last: T) -> datetime:
+        """Nothing older can be missing after `last`."""
+
+    @abstractmethod
+    def _ceiling(self, item: T) -> datetime:
+        """Nothing later can be missing before `item`."""
+
+    @abstractmethod
+    def _woven(self, fetched: Sequence[T], hole: Hole[T]) -> tuple[list[T], int]:
+        """What is missing of `fetched` and what is parked, in order; how many were missing."""
+
+
+class TradeFlow(Flow[TradeData]):
+    """Trades, told apart by id: unique in a market, but no order. Late ids are delivered as they come.
+
+    A trade with an unknown id that is older than all we remember cannot be told from a repeat: it is not delivered, and
+    counted in `too_late`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.too_late = 0
+        self._seen: dict[int, datetime] = {}
+        self._began: TradeData | None = None
+        self._forgotten_until: datetime | None = None
+
+    def _is_repeat(self, item: TradeData, is_new_line: bool) -> bool:
+        if item.sequential_id in self._seen:
+            return True
+        is_too_late = self._forgotten_until is not None and item.timestamp <= self._forgotten_until
+        self.too_late += is_too_late
+        return is_too_late
+
+    def _is_last(self, item: TradeData) -> bool:
+        # Only a snapshot says "this is the latest": a realtime frame may be one the server sends twice.
+        is_the_latest = item.stream_type is not StreamType.REALTIME
+        return is_the_latest and self.last is not None and item.sequential_id == self.last.sequential_id
+
+    def _is_hole_before(self, item: TradeData) -> bool:
+        return True  # it happened while we were away; others may have, too
+
+    def _remember(self, item: TradeData) -> None:
+        self.last = item
+        self._began = self._began or item
+        if item.sequential_id is not None:
+            self._seen[item.sequential_id] = item.timestamp
+        if self.hole is None and len(self._seen) > MEMORY_TRADES_AT_LEAST:
+            self._forget(item.timestamp - MEMORY)
+
+    def _forget(self, limit: datetime) -> None:
+        """Let go of ids in order of arrival, as far as `limit` allows. Never while a hole needs them."""
+        seen = self._seen
+        while len(seen) > MEMORY_TRADES_AT_LEAST:
+            oldest = next(iter(seen))
+            stamp = seen[oldest]
+            if stamp > limit and len(seen) <= MEMORY_TRADES_AT_MOST:
+                return
+            del seen[oldest]
+            if self._forgotten_until is None or stamp > self._forgotten_until:
+                self._forgotten_until = stamp
+
+    def _floor(self, last: TradeData) -> datetime:
+        floor = last.timestamp - SHUFFLE
+        return floor if self._began is None else max(floor, self._began.timestamp)
+
+    def _ceiling(self, item: TradeData) -> datetime:
+        return item.timestamp + SHUFFLE
+
+    def _woven(self, fetched: Sequence[TradeData], hole: Hole[TradeData]) -> tuple[list[TradeData], int]:
+        # Upbit's own order decides between trades of the same millisecond: the further back in the list, the earlier.
+        ranks: dict[int | None, int] = {}
+        for place, trade in enumerate(fetched):
+            ranks.setdefault(trade.sequential_id, -place)
+
+        def order(trade: TradeData) -> tuple[datetime, int]:
+            return trade.timestamp, ranks.get(trade.sequential_id, 1)  # what REST had not yet is later
+
+        missing = {trade.sequential_id: trade for trade in fetched if self._is_missing(trade, hole)}
+        if self._began is not None and self._began.sequential_id in ranks:
+            beginning = order(self._began)
+            missing = {key: trade for key, trade in missing.items() if order(trade) > beginning}
+        in_order = sorted(missing.values(), key=order)
+        self._seen.update((trade.sequential_id, trade.timestamp) for trade in in_order if trade.sequential_id)
+        marked = [(order(trade), dataclasses.replace(trade, is_backfilled=True)) for trade in in_order]
+        return weave(marked, [(order(trade), trade) for trade in hole.take_parked()]), len(marked)
+
+    def _is_missing(self, trade: TradeData, hole: Hole[TradeData]) -> bool:
+        is_in_range = hole.floor <= trade.timestamp <= hole.ceiling
+        is_forgotten = self._forgotten_until is not None and trade.timestamp <= self._forgotten_until
+        return is_in_range and not is_forgotten and trade.sequential_id not in self._seen
+
+
+class CandleFlow(Flow[CandleData]):
+    """Candles, told apart by the start of their period: a later frame of the same period corrects the earlier one."""
+
+    def _is_repeat(self, item: CandleData, is_new_line: bool) -> bool:
+        # On a running line an older period is a correction; at the start of a new one it is old state replayed.
+        return is_new_line and self.last is not None and item.timestamp < self.last.timestamp
+
+    def _is_last(self, item: CandleData) -> bool:
+        return False
+
+    def _is_hole_before(self, item: CandleData) -> bool:
+        return self.last is not None and item.timestamp > self.last.timestamp
+
+    def _remember(self, item: CandleData) -> None:
+        if self.last is None or item.timestamp >= self.last.timestamp:
+            self.last = item
+
+    def _floor(self, last: CandleData) -> datetime:
+        return last.timestamp  # its last corrections may be missing, too
+
+    def _ceiling(self, item: CandleData) -> datetime:
+        return item.timestamp
+
+    def _woven(self, fetched: Sequence[CandleData], hole: Hole[CandleData]) -> tuple[list[CandleData], int]:
+        missing = {candle.timestamp: candle for candle in fetched if hole.floor <= candle.timestamp < hole.ceiling}
+        corrected = missing.get(hole.before.timestamp)
+        if corrected is not None and _figures(corrected) == _figures(hole.before):
+            del missing[corrected.timestamp]
+        # REST's word comes after what the stream said of the same period.
+        in_order = [((start, 1), missing[start]) for start in sorted(missing)]
+        parked = [((candle.timestamp, 0), candle) for candle in hole.take_parked()]
+        return weave(in_order, parked), len(in_order)
+
+
+def _figures(candle: CandleData) -> tuple[Any, ...]:
+    return candle.open_price, candle.high_price, candle.low_price, candle.close_price, candle.volume

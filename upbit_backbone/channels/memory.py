@@ -1,0 +1,76 @@
+"""Answers straight from memory: a live value that a running stream proves current, or REST's of a moment ago."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .._concurrency import Clock, Deadline
+from ..errors import StaleDataError
+from ..models.enums import DataType, RequestKind
+from ..models.market import OrderbookData, TickerData
+from ..models.request import DataRequest
+from ..models.topic import Topic
+from ..rest.batching import DEPTHS
+from ..store.intelligent_cache import IntelligentCache, Key
+from ..store.live_store import LiveStore
+
+# Answers straight from memory, where a running stream proves them current.
+
+
+def topic_of(request: DataRequest) -> Topic:
+    """The stream that could answer a ticker or order book question."""
+    data_type = DataType.ORDERBOOK if request.kind is RequestKind.ORDERBOOK else DataType.TICKER
+    return Topic(data_type, request.symbol, request.level)
+
+
+def trimmed(item: TickerData | OrderbookData, levels: int) -> TickerData | OrderbookData:
+    """A book with at most `levels` levels a side; anything else as it is."""
+    if not isinstance(item, OrderbookData) or max(len(item.asks), len(item.bids)) <= levels:
+        return item
+    return dataclasses.replace(item, asks=item.asks[:levels], bids=item.bids[:levels])
+
+
+class LiveChannel:
+    """Never waits: the current value, or StaleDataError that says why there is none."""
+
+    def __init__(self, store: LiveStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
+        topic, now = topic_of(request), self._clock.monotonic()
+        item = self._store.current(topic, now)
+        if item is None:
+            raise StaleDataError(f"{topic}: {self._store.why_not(topic, now) or 'the frame is unreadable'}")
+        return trimmed(item, request.levels)  # type: ignore[arg-type]  # the topic says which type it is
+
+    def __repr__(self) -> str:
+        return f"<LiveChannel {self._store!r}>"
+
+
+# Answers that REST gave a moment ago, while they are young enough for the question.
+
+
+def cache_key(request: DataRequest) -> Key:
+    """Under which key the REST channel keeps its answer to a ticker or order book question."""
+    if request.kind is RequestKind.ORDERBOOK:
+        depth = next(each for each in DEPTHS if each >= request.levels)
+        return (DataType.ORDERBOOK.value, request.symbol, depth, request.level)
+    return (DataType.TICKER.value, request.symbol)
+
+
+class CacheReader:
+    """Never waits: an answer at most `max_age` seconds old (default: its kind's own measure), or StaleDataError."""
+
+    def __init__(self, cache: IntelligentCache) -> None:
+        self._cache = cache
+
+    def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
+        item = self._cache.get_cached_data(cache_key(request), request.max_age)
+        wanted = OrderbookData if request.kind is RequestKind.ORDERBOOK else TickerData
+        if not isinstance(item, wanted):
+            raise StaleDataError(f"{request.kind.value} {request.symbol}: no cached answer is young enough")
+        return trimmed(item, request.levels)
+
+    def __repr__(self) -> str:
+        return f"<CacheReader of {self._cache!r}>"

@@ -1,0 +1,175 @@
+"""Many tickers at once: what streams currently from memory, the rest by as few requests as possible."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+from .._concurrency import Clock, Deadline
+from ..errors import (
+    BannedError,
+    ChannelUnavailableError,
+    ClosedError,
+    InvalidRequestError,
+    StaleDataError,
+    UnknownSymbolError,
+    UpbitBackboneError,
+)
+from ..models.enums import DataType, Priority
+from ..models.market import TickerData
+from ..models.symbol import normalise_quote, normalise_symbols
+from ..models.topic import Topic, Wish
+from ..rest.client import RestChannel
+from ..store.live_store import LiveStore
+from .markets import MarketDirectory
+
+# From so many missing markets of one quote on, the list of all of them is the smaller question.
+LIST_ALL_FROM = 20
+REST_SHARE = 0.6
+
+Asked = Callable[[Sequence[Topic]], None]
+ChangeWishes = Callable[[Iterable[Wish]], object]
+
+
+class TickerBoard:
+    """Thread-safe. `asked` is told which topics were not answered by a stream, so that they can be promoted."""
+
+    def __init__(
+        self,
+        *,
+        store: LiveStore,
+        rest: RestChannel,
+        directory: MarketDirectory,
+        asked: Asked,
+        want: ChangeWishes,
+        unwant: ChangeWishes,
+        clock: Clock,
+        max_symbols: int,
+    ) -> None:
+        self._store = store
+        self._rest = rest
+        self._directory = directory
+        self._asked = asked
+        self._want = want
+        self._unwant = unwant
+        self._clock = clock
+        self._max_symbols = max_symbols
+
+    def tickers(
+        self,
+        symbols: Iterable[str] | None,
+        quote: str | None,
+        priority: Priority,
+        max_age: float | None,
+        deadline: Deadline,
+    ) -> dict[str, TickerData]:
+        """By symbol, in the order given (of one quote: Upbit's): every wanted market, or an error."""
+        if symbols is not None and quote is not None:
+            raise InvalidRequestError("give either symbols or quote=, not both")
+        if symbols is not None:
+            codes: Sequence[str] = normalise_symbols(symbols, limit=self._max_symbols)
+        else:
+            codes = self._of_quote(None if quote is None else normalise_quote(quote), priority, deadline)
+        found = self._live(codes, max_age)
+        missing = [code for code in codes if code not in found]
+        if missing:
+            self._asked([Topic(DataType.TICKER, code) for code in missing])
+            found.update(self._fetch(missing, symbols is not None, priority, max_age, deadline))
+        return {code: found[code] for code in codes if code in found}
+
+    def _of_quote(self, quote: str | None, priority: Priority, deadline: Deadline) -> Sequence[str]:
+        markets = self._directory.markets(deadline, priority)
+        codes = [market.symbol for market in markets if quote is None or market.quote == quote]
+        if not codes:
+            known = ", ".join(sorted({market.quote for market in markets}))
+            raise InvalidRequestError(f"quote={quote!r}: no market is priced in it; there are {known}")
+        return codes
+
+    def _live(self, codes: Iterable[str], max_age: float | None) -> dict[str, TickerData]:
+        now = self._clock.monotonic()
+        found: dict[str, TickerData] = {}
+        for code in codes:
+            topic = Topic(DataType.TICKER, code)
+            ticker = self._store.current(topic, now)
+            entry = self._store.entry(topic)
+            is_young = max_age is None or (entry is not None and now - entry.pulse.heard_at <= max_age)
+            if isinstance(ticker, TickerData) and is_young:
+                found[code] = ticker
+        return found
+
+    def _fetch(
+        self, missing: Sequence[str], are_named: bool, priority: Priority, max_age: float | None, deadline: Deadline
+    ) -> dict[str, TickerData]:
+        try:
+            return self._by_rest(missing, are_named, priority, max_age, deadline.fraction(REST_SHARE))
+        except (InvalidRequestError, ClosedError):
+            raise
+        except UpbitBackboneError as error:
+            # While this IP is banned nothing may be subscribed either: there is nothing to wait for.
+            found = {} if isinstance(error, BannedError) else self._by_stream(missing, deadline)
+            if len(found) < len(missing):
+                raise self._unanswered([code for code in missing if code not in found], error) from error
+            return {code: dataclasses.replace(ticker, degraded=True) for code, ticker in found.items()}
+
+    def _by_rest(
+        self, missing: Sequence[str], are_named: bool, priority: Priority, max_age: float | None, deadline: Deadline
+    ) -> dict[str, TickerData]:
+        if are_named:
+            self._directory.require(missing, deadline)
+        by_quote: dict[str, list[str]] = {}
+        for code in missing:
+            by_quote.setdefault(code.partition("-")[0], []).append(code)
+        whole = [quote for quote, codes in by_quote.items() if len(codes) >= LIST_ALL_FROM]
+        singles = [code for quote, codes in by_quote.items() if quote not in whole for code in codes]
+        found: dict[str, TickerData] = {}
+        if whole:
+            found = self._rest.tickers_of_quotes(whole, deadline=deadline, priority=priority, max_age=max_age)
+        if singles:
+            found |= self._rest.tickers(singles, deadline=deadline, priority=priority, max_age=max_age)
+        unknown = [code for code in missing if code not in found]
+        if unknown and are_named:
+            raise UnknownSymbolError(f"Upbit has no market {', '.join(unknown[:10])} (any more)", symbols=unknown)
+        # Nobody named the others: they came from our list, which is older than their delisting.
+        return {code: found[code] for code in missing if code in found}
+
+    def _by_stream(self, missing: Sequence[str], deadline: Deadline) -> dict[str, TickerData]:
+        """REST failed: wish for the topics and take each one's first frame."""
+        asked_at = self._clock.monotonic()
+        wishes = [Wish(Topic(DataType.TICKER, code)) for code in missing]
+        found: dict[str, TickerData] = {}
+        self._want(wishes)
+        try:
+            for wish in wishes:
+                ticker = self._store.current(wish.topic, self._clock.monotonic())
+                if ticker is None:  # it may stream already, in a quiet market: then no frame will come
+                    ticker = self._store.wait_newer(wish.topic, asked_at, deadline)
+                if isinstance(ticker, TickerData):
+                    found[wish.topic.symbol] = ticker
+        finally:
+            self._unwant(wishes)
+        self._directory.learn(found)
+        return found
+
+    def _unanswered(self, codes: Sequence[str], why: UpbitBackboneError) -> UpbitBackboneError:
+        ever_seen = ((code, self._store.last_known(DataType.TICKER, code)) for code in codes)
+        known = {code: ticker for code, ticker in ever_seen if ticker is not None}
+        names = ", ".join(codes[:5]) + (f" and {len(codes) - 5} more" if len(codes) > 5 else "")
+        if not known:
+            return (
+                why
+                if isinstance(why, BannedError)
+                else ChannelUnavailableError(
+                    f"tickers of {names}: no channel can answer now ({why})", retry_after=why.retry_after
+                )
+            )
+        now = self._clock.wall()
+        age = max((now - (ticker.received_at or ticker.timestamp)).total_seconds() for ticker in known.values())
+        return StaleDataError(
+            f"tickers of {names}: only values up to {age:.1f} s old are known, see .last_known ({why})",
+            last_known=known,
+            age=age,
+            retry_after=why.retry_after,
+        )
+
+    def __repr__(self) -> str:
+        return f"<TickerBoard {self._directory!r}>"

@@ -1,0 +1,1 @@
+"""Upbit's facts and nowhere else: endpoints, rate groups, field spellings, timeframes, stream vocabulary."""

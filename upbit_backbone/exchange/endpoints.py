@@ -1,0 +1,226 @@
+"""Upbit's public REST endpoints as one table, and the calls that can be made to them. Pure.
+
+A `RestCall` is made by the functions below and by nothing else: codes, units and counts are checked before they get
+into it, values are percent-encoded, paths come from the table. So whatever a user passes, the path on the wire is one
+of `PATHS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from ..errors import InvalidRequestError, one_line
+from ..models.enums import RateGroup
+from ..models.symbol import CODE, normalise_quote
+from .timeframes import TIMEFRAMES, timeframe_of
+
+MAX_TRADES: Final = 500
+MAX_CANDLES: Final = 200
+MAX_LEVELS: Final = 30
+MAX_DAYS_AGO: Final = 7
+
+# What Upbit calls the groups in `Remaining-Req`, which is not always what the docs call them.
+GROUPS_ON_THE_WIRE: Final[Mapping[str, RateGroup]] = MappingProxyType(
+    {
+        "market": RateGroup.MARKET,
+        "candle": RateGroup.CANDLE,
+        "candles": RateGroup.CANDLE,
+        "trade": RateGroup.TRADE,
+        "crix-trades": RateGroup.TRADE,
+        "ticker": RateGroup.TICKER,
+        "orderbook": RateGroup.ORDERBOOK,
+        "websocket": RateGroup.WEBSOCKET_CONNECT,
+        "websocket-connect": RateGroup.WEBSOCKET_CONNECT,
+    }
+)
+REST_GROUPS: Final = (
+    RateGroup.MARKET,
+    RateGroup.CANDLE,
+    RateGroup.TRADE,
+    RateGroup.TICKER,
+    RateGroup.ORDERBOOK,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One row of the table: where, in whose budget, and how many rows at most."""
+
+    path: str
+    group: RateGroup
+    max_count: int | None = None
+
+
+MARKETS: Final = Endpoint("/v1/market/all", RateGroup.MARKET)
+TICKERS: Final = Endpoint("/v1/ticker", RateGroup.TICKER)
+TICKERS_OF_QUOTES: Final = Endpoint("/v1/ticker/all", RateGroup.TICKER)
+ORDERBOOKS: Final = Endpoint("/v1/orderbook", RateGroup.ORDERBOOK, MAX_LEVELS)
+INSTRUMENTS: Final = Endpoint("/v1/orderbook/instruments", RateGroup.ORDERBOOK)
+TRADES: Final = Endpoint("/v1/trades/ticks", RateGroup.TRADE, MAX_TRADES)
+CANDLES: Final[Mapping[str, Endpoint]] = MappingProxyType(
+    {each.word: Endpoint(f"/v1/candles/{each.rest_path}", RateGroup.CANDLE, MAX_CANDLES) for each in TIMEFRAMES}
+)
+PATHS: Final = frozenset(
+    each.path for each in (MARKETS, TICKERS, TICKERS_OF_QUOTES, ORDERBOOKS, INSTRUMENTS, TRADES, *CANDLES.values())
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RestCall:
+    """One GET, ready to be sent; equal calls are equal values."""
+
+    endpoint: Endpoint
+    params: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def group(self) -> RateGroup:
+        return self.endpoint.group
+
+    @property
+    def path(self) -> str:
+        return self.endpoint.path
+
+    @property
+    def target(self) -> str:
+        """Path and query as they go on the wire."""
+        if not self.params:
+            return self.endpoint.path
+        query = "&".join(f"{name}={quote(value, safe='')}" for name, value in self.params)
+        return f"{self.endpoint.path}?{query}"
+
+    def __str__(self) -> str:
+        return one_line(f"GET {self.endpoint.path} {' '.join(f'{name}={value}' for name, value in self.params)}", 120)
+
+
+def markets(*, details: bool = True) -> RestCall:
+    return RestCall(MARKETS, (("is_details", "true" if details else "false"),))
+
+
+def tickers(symbols: Iterable[str]) -> RestCall:
+    return RestCall(TICKERS, (("markets", _codes(symbols)),))
+
+
+def tickers_of_quotes(quotes: Iterable[str]) -> RestCall:
+    names = [normalise_quote(each) for each in quotes]
+    if not names:
+        raise InvalidRequestError("quotes: expected at least one quote currency, got none")
+    return RestCall(TICKERS_OF_QUOTES, (("quote_currencies", ",".join(names)),))
+
+
+def orderbooks(symbols: Iterable[str], count: int = MAX_LEVELS, level: Decimal | int = 0) -> RestCall:
+    """Books with `count` levels a side, prices grouped by `level` (0: not at all; KRW markets only)."""
+    params = [("markets", _codes(symbols)), ("count", _count(count, ORDERBOOKS))]
+    if level:
+        params.append(("level", _level(level)))
+    return RestCall(ORDERBOOKS, tuple(params))
+
+
+def instruments(symbols: Iterable[str]) -> RestCall:
+    return RestCall(INSTRUMENTS, (("markets", _codes(symbols)),))
+
+
+def trades(
+    symbol: str,
+    count: int,
+    *,
+    to: datetime | None = None,
+    cursor: int | None = None,
+    days_ago: int | None = None,
+) -> RestCall:
+    """Trades of one UTC day, newest first: before the time of day `to`, or before the trade with id `cursor`.
+
+    `days_ago` (1 to 7) chooses the day; None and 0 are today.
+    """
+    params = [("market", _code(symbol)), ("count", _count(count, TRADES))]
+    if to is not None:
+        params.append(("to", _aware(to).strftime("%H:%M:%S")))
+    if cursor is not None:
+        params.append(("cursor", str(_whole("cursor", cursor, 0, 10**19))))
+    if days_ago:
+        params.append(("days_ago", str(_whole("days_ago", days_ago, 1, MAX_DAYS_AGO))))
+    return RestCall(TRADES, tuple(params))
+
+
+def candles(timeframe: str, symbol: str, count: int, *, to: datetime | None = None) -> RestCall:
+    """Candles that start before `to` (aware; default: now), newest first."""
+    endpoint = CANDLES[timeframe_of(timeframe).word]
+    params = [("market", _code(symbol)), ("count", _count(count, endpoint))]
+    if to is not None:
+        # Periods start on whole seconds, so "before 05:14:00.3" is "before 05:14:01".
+        whole = _aware(to)
+        whole = whole.replace(microsecond=0) + timedelta(seconds=bool(whole.microsecond))
+        params.append(("to", whole.strftime("%Y-%m-%dT%H:%M:%SZ")))
+    return RestCall(endpoint, tuple(params))
+
+
+def check_levels(levels: int, level: Decimal | int = 0) -> None:
+    """InvalidRequestError for a depth or a price step that `orderbooks` would refuse."""
+    _count(levels, ORDERBOOKS)
+    _level(level)
+
+
+class Remaining(NamedTuple):
+    """What `Remaining-Req` says: calls left in the present second, for a group (None: one we do not know)."""
+
+    group: RateGroup | None
+    name: str
+    per_second: int
+
+
+_REMAINING = re.compile(r"\s*([a-z_]{1,10})\s*=\s*([a-z0-9_-]{1,40})\s*", re.ASCII | re.IGNORECASE)
+
+
+def parse_remaining(header: str | None) -> Remaining | None:
+    """`group=candles; min=600; sec=9`, in any order; None for anything else. Never raises."""
+    if not header or len(header) > 200:
+        return None
+    parts = {match[1].lower(): match[2].lower() for each in header.split(";") if (match := _REMAINING.fullmatch(each))}
+    name, seconds = parts.get("group"), parts.get("sec", "")
+    if name is None or not re.fullmatch(r"\d{1,6}", seconds, re.ASCII):
+        return None
+    return Remaining(GROUPS_ON_THE_WIRE.get(name), name, int(seconds))
+
+
+def _code(symbol: str) -> str:
+    if not isinstance(symbol, str) or not CODE.fullmatch(symbol):
+        raise InvalidRequestError(f"symbol {one_line(repr(symbol), 60)}: expected a market code such as 'KRW-BTC'")
+    return symbol
+
+
+def _codes(symbols: Iterable[str]) -> str:
+    codes = [_code(symbol) for symbol in symbols]
+    if not codes:
+        raise InvalidRequestError("symbols: expected at least one market code, got none")
+    return ",".join(codes)
+
+
+def _whole(name: str, value: int, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidRequestError(f"{name}={one_line(repr(value), 40)}: expected a whole number from {low} to {high}")
+    return value
+
+
+def _count(count: int, endpoint: Endpoint) -> str:
+    return str(_whole("count", count, 1, endpoint.max_count or 1))
+
+
+def _level(level: Decimal | int) -> str:
+    number = level if isinstance(level, Decimal) else Decimal(_whole("level", level, 0, 10**12))
+    if not number.is_finite() or not 0 <= number <= 10**12:
+        raise InvalidRequestError(f"level={number}: expected a price step such as 0, 1000 or Decimal('0.1')")
+    return f"{number.normalize():f}"
+
+
+def _aware(moment: datetime) -> datetime:
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise InvalidRequestError(
+            f"to={one_line(repr(moment), 60)}: expected an aware datetime; add tzinfo=datetime.UTC"
+        )
+    return moment.astimezone(UTC)

@@ -1,0 +1,1 @@
+"""Candles, trades and books for other tools: data frames and files."""

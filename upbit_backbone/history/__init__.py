@@ -1,0 +1,1 @@
+"""The past: candles and trades, paged from REST exactly as asked."""

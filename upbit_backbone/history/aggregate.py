@@ -1,0 +1,159 @@
+"""Candles made from trades, from smaller candles, or from tickers, for units that Upbit does not stream. Pure.
+
+Days, weeks, months and years exist in REST only. Their forming candle is kept current from tickers, because a ticker
+carries the whole UTC day so far (open, high, low, close, volume): a lost frame costs nothing, nothing can be counted
+twice, and the frame after a break is right by itself. Longer periods add the finished days before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from itertools import groupby
+from operator import attrgetter
+from typing import Final
+
+from ..exchange.timeframes import Timeframe, timeframe_of
+from ..models.enums import DataSource
+from ..models.market import CandleData, TickerData, TradeData
+from .closed_candles import SETTLE
+
+ONE_DAY: Final = timeframe_of("1d")
+
+
+def candles_from_trades(trades: Iterable[TradeData], timeframe: str | Timeframe) -> list[CandleData]:
+    """The candles that `trades` of one market (any order) make, oldest first; an id that repeats counts once.
+
+    All are marked closed: whether the last period is over is for the caller to know.
+    """
+    unit = timeframe_of(timeframe)
+    unique: dict[object, TradeData] = {}
+    for each in trades:
+        unique.setdefault(object() if each.sequential_id is None else each.sequential_id, each)
+    ordered = sorted(unique.values(), key=attrgetter("timestamp"))
+    groups = groupby(ordered, lambda one: unit.floor(one.timestamp))
+    return [_from_trades(list(group), unit, start) for start, group in groups]
+
+
+def _from_trades(trades: list[TradeData], unit: Timeframe, start: datetime) -> CandleData:
+    prices = [each.price for each in trades]
+    return CandleData(
+        symbol=trades[0].symbol,
+        timeframe=unit.word,
+        open_price=prices[0],
+        high_price=max(prices),
+        low_price=min(prices),
+        close_price=prices[-1],
+        volume=sum((each.volume for each in trades), Decimal(0)),
+        traded_value=sum((each.price * each.volume for each in trades), Decimal(0)),
+        timestamp=start,
+        last_trade_at=trades[-1].timestamp,
+        source=DataSource.DERIVED,
+    )
+
+
+def resample(candles: Iterable[CandleData], timeframe: str | Timeframe) -> list[CandleData]:
+    """Candles of a larger unit from smaller ones of one market (oldest first).
+
+    A period is closed if every candle in it is; holes stay holes.
+    """
+    unit = timeframe_of(timeframe)
+    groups = groupby(candles, lambda one: unit.floor(one.timestamp))
+    return [merged(list(group), unit, start) for start, group in groups]
+
+
+def merged(parts: Sequence[CandleData], unit: Timeframe, start: datetime) -> CandleData:
+    """One candle of `unit` from its parts, oldest first."""
+    values = [each.traded_value for each in parts]
+    known_values = [value for value in values if value is not None]
+    return CandleData(
+        symbol=parts[0].symbol,
+        timeframe=unit.word,
+        open_price=parts[0].open_price,
+        high_price=max(each.high_price for each in parts),
+        low_price=min(each.low_price for each in parts),
+        close_price=parts[-1].close_price,
+        volume=sum((each.volume for each in parts), Decimal(0)),
+        traded_value=sum(known_values, Decimal(0)) if len(known_values) == len(values) else None,
+        timestamp=start,
+        last_trade_at=parts[-1].last_trade_at,
+        source=DataSource.DERIVED,
+        is_closed=all(each.is_closed for each in parts),
+        is_filled=all(each.is_filled for each in parts),
+    )
+
+
+def day_of_ticker(ticker: TickerData) -> CandleData | None:
+    """The UTC day's candle so far, or None where the ticker does not tell it.
+
+    It does not while nobody has traded since midnight: then its prices are yesterday's.
+    """
+    traded_at = ticker.trade_timestamp or ticker.timestamp
+    start = ONE_DAY.floor(traded_at)
+    is_of_today = start == ONE_DAY.floor(ticker.timestamp)
+    first, high, low = ticker.opening_price, ticker.high_24h, ticker.low_24h
+    if not is_of_today or not ticker.volume_today or first is None or high is None or low is None:
+        return None
+    return CandleData(
+        symbol=ticker.symbol,
+        timeframe=ONE_DAY.word,
+        open_price=first,
+        high_price=high,
+        low_price=low,
+        close_price=ticker.current_price,
+        volume=ticker.volume_today,
+        traded_value=ticker.traded_value_today,
+        timestamp=start,
+        last_trade_at=traded_at,
+        source=DataSource.DERIVED,
+        is_closed=False,
+        received_at=ticker.received_at,
+    )
+
+
+class FormingPeriod:
+    """The forming candle of a day or longer: the finished days of its period from REST, today from tickers.
+
+    After each midnight the finished days must be fetched again, because the last ticker of a day may have missed its
+    last trades; until then the candle is as right as the tickers were.
+    """
+
+    def __init__(self, timeframe: Timeframe) -> None:
+        self._timeframe = timeframe
+        self._days: dict[datetime, CandleData] = {}
+        self._seeded_at: datetime | None = None
+
+    @property
+    def needs_days(self) -> bool:
+        """Whether the period consists of more than today."""
+        return self._timeframe != ONE_DAY
+
+    def wants_days(self, now: datetime) -> bool:
+        """Whether REST could tell the finished days better than they are known."""
+        if not self.needs_days:
+            return False
+        if self._seeded_at is None:
+            return True
+        today = max(self._days, default=self._seeded_at)
+        return self._seeded_at < today + SETTLE <= now
+
+    def seed(self, days: Iterable[CandleData], asked_at: datetime) -> None:
+        """Day candles from REST, from the start of the period up to today; the last may be forming."""
+        for day in days:
+            known = self._days.get(day.timestamp)
+            if known is None or day.is_closed or day.volume >= known.volume:
+                self._days[day.timestamp] = day
+        self._seeded_at = asked_at
+
+    def apply(self, ticker: TickerData) -> CandleData | None:
+        """The period's candle after `ticker`; None where it tells nothing new, or the finished days are unknown."""
+        today = day_of_ticker(ticker)
+        if today is None or today.timestamp < max(self._days, default=today.timestamp):
+            return None
+        start = self._timeframe.floor(today.timestamp)
+        self._days[today.timestamp] = today
+        self._days = {day: candle for day, candle in sorted(self._days.items()) if day >= start}
+        if self.needs_days and self._seeded_at is None:
+            return None
+        return merged(list(self._days.values()), self._timeframe, start)

@@ -1,0 +1,259 @@
+"""One question for candles on its way: pages fetched, put together and handed out in the order that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from itertools import chain
+from typing import Final, Protocol
+
+from .._concurrency import Clock, Deadline, WorkerPool
+from ..errors import MalformedDataError, UpbitBackboneError
+from ..exchange.timeframes import Timeframe
+from ..models.enums import DataSource, Priority
+from ..models.market import CandleData
+from .closed_candles import ClosedCandles, settled_before
+from .download import Answer, CancelToken, Download, Pace, raise_with_rest
+from .paging import PAGE_ROWS, Area, Page
+from .ranges import CandleRange, ResumePoint
+
+# Candles made up for periods in which nobody traded, only where asked for. Pure.
+
+NOTHING: Final = Decimal(0)
+
+
+def filled_candle(previous: CandleData, timeframe: Timeframe, start: datetime, now: datetime) -> CandleData:
+    """A period without trades: every price is the close before it, nothing was traded."""
+    price = previous.close_price
+    return CandleData(
+        symbol=previous.symbol,
+        timeframe=timeframe.word,
+        open_price=price,
+        high_price=price,
+        low_price=price,
+        close_price=price,
+        volume=NOTHING,
+        traded_value=NOTHING,
+        timestamp=start,
+        source=DataSource.DERIVED,
+        is_closed=timeframe.next_start(start) <= now,
+        is_filled=True,
+    )
+
+
+def fill_forward(
+    rows: Iterable[CandleData],
+    timeframe: Timeframe,
+    start: datetime,
+    end: datetime,
+    *,
+    previous: CandleData | None,
+    now: datetime,
+) -> Iterator[CandleData]:
+    """`rows` (oldest first) with every missing period of [start, end) made up from the close before it.
+
+    Periods before the first trade of all (`previous` None and no row yet) stay empty: there is no price to carry.
+    """
+    expected = start
+    for row in rows:
+        if previous is not None:
+            for missing in timeframe.starts(expected, row.timestamp):
+                yield filled_candle(previous, timeframe, missing, now)
+        yield row
+        previous, expected = row, timeframe.next_start(row.timestamp)
+    if previous is not None:
+        for missing in timeframe.starts(expected, end):
+            yield filled_candle(previous, timeframe, missing, now)
+
+
+BLOCK_PAGES: Final = 24  # how much of a range is fetched at a time where the oldest candle comes first
+
+Progress = Callable[[int, int | None], object]
+
+
+class CandlesPage(Protocol):
+    """One page as Upbit gives it: at most 200 rows that start before `to`, newest first."""
+
+    def __call__(
+        self, symbol: str, timeframe: str, *, count: int, to: datetime | None, deadline: Deadline, priority: Priority
+    ) -> list[CandleData]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the walks of one history get their candles from."""
+
+    candles_page: CandlesPage
+    exchange_now: Callable[[], datetime]
+    pool: WorkerPool
+    pace: Pace
+    kept: ClosedCandles
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What is wanted, as of when, until when, and who hears of it. Runs on the thread that consumes it.
+
+    Errors carry the question for the rest, and from `whole` also what came before them.
+    """
+
+    source: Source
+    wish: CandleRange
+    now: datetime
+    deadline: Deadline
+    priority: Priority
+    progress: Progress | None = None
+    cancel: CancelToken | None = None
+
+    # -- the orders -------------------------------------------------------------------------------------------------
+
+    def whole(self) -> list[CandleData]:
+        """All rows, oldest first."""
+        chunks: list[list[CandleData]] = []
+        try:
+            chunks.extend(self.newest_first())
+        except UpbitBackboneError as error:
+            if error.resume is not None:
+                error.partial = list(chain.from_iterable(reversed(chunks)))
+            raise
+        return list(chain.from_iterable(reversed(chunks)))
+
+    def newest_first(self) -> Iterator[list[CandleData]]:
+        """Certain rows as they become certain: chunks newest first, each chunk oldest first."""
+        wish = self.wish
+        if wish.is_empty:
+            return
+        area = self._area(wish.start, wish.end)
+        total = wish.count or wish.timeframe.periods(area.low, min(wish.end or self.now, self.now))
+        try:
+            for _ in self._download(iter([area])).run():
+                self._tell(area.rows if wish.count else area.settled_periods, total)
+                yield from area.take()
+        except UpbitBackboneError as error:
+            yield from area.take()  # nothing that is certain may be lost
+            raise_with_rest(error, [], _rest_of(wish, area))
+
+    def oldest_first(self) -> Iterator[CandleData]:
+        """A range block by block, each block complete before its first row comes out; a count at its end."""
+        if self.wish.start is None:
+            yield from self.whole()  # begins with the first row asked for
+        elif not self.wish.is_empty:
+            yield from self._block_by_block(self.wish.start)
+
+    def _block_by_block(self, start: datetime) -> Iterator[CandleData]:
+        wish = self.wish
+        total = wish.timeframe.periods(start, min(wish.end or self.now, self.now))
+        done, resume_at = 0, start
+        try:
+            for area, is_done in self._download(self._blocks(start)).run():
+                if not is_done:
+                    continue
+                chunks = list(area.take())
+                for row in chain.from_iterable(reversed(chunks)):
+                    resume_at = wish.timeframe.next_start(row.timestamp)
+                    yield row
+                done += area.settled_periods
+                self._tell(done, total)
+        except UpbitBackboneError as error:
+            raise_with_rest(error, [], ResumePoint(wish.symbol, wish.timeframe.word, start=resume_at, end=wish.end))
+
+    def _blocks(self, start: datetime) -> Iterator[Area]:
+        low: datetime | None = start
+        area: Area | None = None
+        while low is not None:
+            density = area.density if area is not None else None
+            high = self.wish.timeframe.shift(low, int(BLOCK_PAGES * PAGE_ROWS / (density or 1.0)))
+            is_last = high >= (self.wish.end or self.now)
+            area = self._area(low, self.wish.end if is_last else high, density)
+            yield area
+            low = None if is_last else high
+
+    def filled(self, rows: Iterator[CandleData]) -> Iterator[CandleData]:
+        """`rows` of the range, oldest first, with its holes filled.
+
+        The close before it is looked up where the range begins with a hole.
+        """
+        wish, source = self.wish, self.source
+        if wish.start is None or wish.is_empty:
+            return
+        first = next(rows, None)
+        previous = None
+        if first is None or first.timestamp > wish.start:
+            before = replace(wish, start=None, end=wish.start, count=1, filled=False)
+            found = replace(self, wish=before, now=source.exchange_now(), progress=None, cancel=None).whole()
+            previous = found[0] if found else None
+        now = source.exchange_now()
+        end = wish.timeframe.next_start(wish.timeframe.floor(now))
+        end = end if wish.end is None else min(end, wish.end)
+        real = rows if first is None else chain([first], rows)
+        yield from fill_forward(real, wish.timeframe, wish.start, end, previous=previous, now=now)
+
+    def _tell(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(min(done, total), total)
+
+    # -- the pages --------------------------------------------------------------------------------------------------
+
+    def _area(self, low: datetime | None, high: datetime | None, density: float | None = None) -> Area:
+        wish = self.wish
+        area = Area(wish.timeframe, low, high, now=self.now, wanted=wish.count, density=density)
+        final = settled_before(wish.timeframe, self.now)
+        for stretch in self.source.kept.known(wish.symbol, wish.timeframe, area.low, min(high or final, final)):
+            area.add(*stretch)
+        return area
+
+    def _download(self, areas: Iterator[Area]) -> Download:
+        return Download(
+            areas,
+            fetch=self._fetch,
+            keep=self._keep,
+            pool=self.source.pool,
+            pace=self.source.pace,
+            deadline=self.deadline,
+            cancel=self.cancel,
+            clock=self.source.clock,
+        )
+
+    def _keep(self, low: datetime, high: datetime, answer: Answer) -> None:
+        final = settled_before(self.wish.timeframe, answer.asked_at)
+        self.source.kept.put(self.wish.symbol, self.wish.timeframe, low, min(high, final), answer.rows)
+
+    def _fetch(self, page: Page, deadline: Deadline) -> Answer:
+        source, unit = self.source, self.wish.timeframe
+        began = source.clock.monotonic()
+        asked_at = source.exchange_now()  # before asking: what was over by then is closed in the answer
+        rows = source.candles_page(
+            self.wish.symbol, unit.word, count=page.count, to=page.to, deadline=deadline, priority=self.priority
+        )
+        return Answer(_in_order(rows, unit, page, asked_at), asked_at, source.clock.monotonic() - began)
+
+
+def _in_order(rows: list[CandleData], timeframe: Timeframe, page: Page, asked_at: datetime) -> list[CandleData]:
+    """Oldest first, unique, with the forming candle marked; MalformedDataError for rows that were not asked for."""
+    by_start = {row.timestamp: row for row in reversed(rows)}
+    ordered = [by_start[start] for start in sorted(by_start)]
+    if ordered and ordered[-1].timestamp >= page.high:
+        raise MalformedDataError(
+            f"{ordered[-1].symbol} {timeframe}: a candle that starts at {ordered[-1].timestamp} came for to={page.to}",
+            field="candle_date_time_utc",
+        )
+    for index in range(len(ordered) - 1, -1, -1):
+        row = ordered[index]
+        has_successor = index < len(ordered) - 1
+        is_closed = has_successor or timeframe.next_start(row.timestamp) <= asked_at
+        if is_closed == row.is_closed:
+            if is_closed:
+                break
+        else:
+            ordered[index] = replace(row, is_closed=is_closed)
+    return ordered
+
+
+def _rest_of(wish: CandleRange, area: Area) -> ResumePoint:
+    end = area.certain_from if area.knows_its_end else wish.end
+    if wish.count is not None:
+        return ResumePoint(wish.symbol, wish.timeframe.word, count=wish.count - area.rows, to=end)
+    return ResumePoint(wish.symbol, wish.timeframe.word, start=wish.start, end=end)

@@ -1,0 +1,285 @@
+"""Which page to ask for next, and what is known so far. Pure.
+
+Upbit answers the newest `count` rows that start before `to`. So a full page proves everything from its oldest row up
+to its `to`, however many holes lie in between, and a short page proves that nothing older exists. An `Area` collects
+such proofs for one stretch of time. Because proofs may arrive in any order and overlap, several pages can be asked
+for at once: where candles are dense the next `to` is computed (200 periods back), where they are sparse the stretch
+is split and each part is walked on its own. Guessing wrong costs a request, never a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from ..exchange.timeframes import FIRST_MOMENT, LAST_MOMENT, Timeframe
+from ..models.market import CandleData
+
+PAGE_ROWS: Final = 200  # Upbit cuts larger counts silently (docs: list-candles-minutes)
+DENSE: Final = 0.96  # above this share of periods with a candle, 200 periods are as good as 200 rows
+SPLIT_PAGES: Final = 8  # a sparse stretch shorter than this is not worth splitting: each split wastes half a page
+REACH_PAGES: Final = 48  # how far from the oldest certain row we look for parts to split off; bounds the memory
+CLOCK_ROWS: Final = 2  # candles that may have begun while we were counting
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One request: at most `count` rows that start before `to` (None: the newest there are)."""
+
+    to: datetime | None
+    count: int
+
+    @property
+    def high(self) -> datetime:
+        return self.to or LAST_MOMENT
+
+    def proves_from(self, rows: Sequence[CandleData]) -> datetime:
+        """Down to which moment the answer `rows` (oldest first) tells everything."""
+        return rows[0].timestamp if len(rows) >= self.count else FIRST_MOMENT
+
+
+@dataclass(slots=True)
+class Segment:
+    """Everything that starts in [low, high): `chunks` newest first, rows within a chunk oldest first."""
+
+    low: datetime
+    high: datetime
+    chunks: list[list[CandleData]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.chunks))
+
+    def cut_above(self, moment: datetime) -> None:
+        """Forget what starts at or after `moment`."""
+        self.high = min(self.high, moment)
+        while self.chunks:
+            newest = self.chunks[0]
+            while newest and newest[-1].timestamp >= moment:
+                newest.pop()
+            if newest:
+                return
+            self.chunks.pop(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """Unknown periods [low, high). `is_certain`: `high` is proven, not guessed from a page still under way."""
+
+    low: datetime
+    high: datetime
+    is_certain: bool
+    rows_above: float
+
+
+class Area:
+    """What is known and asked about [low, high) of one market and unit.
+
+    `wanted` limits it to the newest rows (`low` None: as far back as they reach). Not thread-safe: one download,
+    one thread.
+    """
+
+    def __init__(
+        self,
+        timeframe: Timeframe,
+        low: datetime | None,
+        high: datetime | None,
+        *,
+        now: datetime,
+        wanted: int | None = None,
+        density: float | None = None,
+    ) -> None:
+        self._timeframe = timeframe
+        self.low = low or FIRST_MOMENT
+        self.is_open = high is None or high > now
+        self._clip = high or LAST_MOMENT
+        # An open end is asked without `to`; where its first page ends can then only be estimated.
+        self._high = LAST_MOMENT if self.is_open else self._clip
+        self._brim = min(self._clip, timeframe.next_start(timeframe.floor(now))) if self.is_open else self._clip
+        self._wanted = wanted
+        self._taken = 0
+        self._density = density or 1.0
+        self._has_learned = density is not None
+        self._segments: list[Segment] = []  # newest first, never touching
+        self._asked: list[Page] = []
+
+    @property
+    def density(self) -> float | None:
+        """The share of periods that have a candle, as far as known."""
+        return self._density if self._has_learned else None
+
+    # -- what is known ----------------------------------------------------------------------------------------------
+
+    @property
+    def certain_from(self) -> datetime:
+        """Everything from here up to the end is known."""
+        top = self._top()
+        return top.low if top is not None else self._high
+
+    @property
+    def knows_its_end(self) -> bool:
+        return self._top() is not None
+
+    def _top(self) -> Segment | None:
+        first = self._segments[0] if self._segments else None
+        return first if first is not None and first.high >= self._high else None
+
+    @property
+    def is_complete(self) -> bool:
+        top = self._top()
+        if top is None:
+            return self.low >= self._brim
+        return top.low <= self.low or (self._wanted is not None and self._taken + len(top) >= self._wanted)
+
+    @property
+    def rows(self) -> int:
+        """Rows that are certainly part of the answer so far."""
+        top = self._top()
+        have = self._taken + (len(top) if top is not None else 0)
+        return have if self._wanted is None else min(have, self._wanted)
+
+    @property
+    def settled_periods(self) -> int:
+        """Periods of the range about which everything is known, from the newest down."""
+        return self._timeframe.periods(max(self.certain_from, self.low), self._brim)
+
+    def add(self, low: datetime, high: datetime, rows: Sequence[CandleData]) -> None:
+        """Everything that starts in [low, high) is `rows`, oldest first."""
+        low, high = max(low, self.low), min(high, self._high)
+        if low >= high:
+            return
+        inside = [row for row in rows if low <= row.timestamp < min(high, self._clip)]
+        new = Segment(low, high, [inside] if inside else [])
+        merged: list[Segment] = []
+        for each in sorted([*self._segments, new], key=lambda one: (one.high, one.low), reverse=True):
+            above = merged[-1] if merged else None
+            if above is None or each.high < above.low:
+                merged.append(each)
+            elif each.low < above.low:
+                each.cut_above(above.low)
+                above.low, above.chunks = each.low, above.chunks + each.chunks
+        self._segments = merged
+
+    def take(self) -> Iterator[list[CandleData]]:
+        """Hand out certain rows not handed out before: chunks newest first, each oldest first within."""
+        top = self._top()
+        if top is None:
+            return
+        chunks, top.chunks = top.chunks, []
+        for chunk in chunks:
+            room = len(chunk) if self._wanted is None else self._wanted - self._taken
+            part = chunk[-room:] if room > 0 else []
+            self._taken += len(part)
+            if part:
+                yield part
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the pages' ends can be told in advance, as far as known."""
+        return self._density >= DENSE
+
+    @property
+    def pages_left(self) -> float:
+        """About how many pages what is not certain yet will take."""
+        if self._wanted is not None:
+            return (self._wanted - self.rows) / PAGE_ROWS
+        return self._timeframe.periods(self.low, min(self.certain_from, self._brim)) * self._density / PAGE_ROWS
+
+    @property
+    def _is_long(self) -> bool:
+        """Whether it pays to wait for the first answer before guessing where others end."""
+        rows = self._timeframe.periods(self.low, self._brim) if self._wanted is None else self._wanted
+        return rows > SPLIT_PAGES * PAGE_ROWS
+
+    # -- what to ask ------------------------------------------------------------------------------------------------
+
+    def asked(self, page: Page) -> None:
+        self._asked.append(page)
+
+    def failed(self, page: Page) -> None:
+        """The page is not under way any more; its stretch is unknown again."""
+        self._asked.remove(page)
+
+    def answered(self, page: Page, rows: Sequence[CandleData]) -> tuple[datetime, datetime]:
+        """Take in the answer to `page`, oldest first; the bounds of what it proves."""
+        self._asked.remove(page)
+        low = page.proves_from(rows)
+        if len(rows) > 1:
+            spanned = self._timeframe.periods(rows[0].timestamp, min(page.high, self._brim))
+            seen = len(rows) / max(len(rows), spanned)
+            self._density = (self._density + seen) / 2 if self._has_learned else seen
+            self._has_learned = True
+        self.add(low, page.high, rows)
+        return low, page.high
+
+    def next_page(self, walks: int = 2) -> Page | None:
+        """The most useful request that is not under way yet, or None where waiting is better.
+
+        A long stretch is asked for at `walks` places at once, as many as it takes to use the rate and no more: where it
+        is sparse, each further one wastes half a page where two meet; where it is dense, each hole wastes a row.
+        """
+        if self.is_complete:
+            return None
+        gaps = list(self._gaps())
+        for gap in gaps:
+            if gap.is_certain:
+                return self._page(gap.high, gap)
+        guesses = [gap for gap in gaps if gap.low < gap.high]
+        is_too_soon = self._is_long and len(self._asked) >= (walks if self._has_learned else 1)
+        if not guesses or is_too_soon:
+            return None
+        if self.is_dense:
+            return self._page(guesses[0].high, guesses[0])
+        return self._split(guesses)
+
+    def _split(self, gaps: list[_Gap]) -> Page | None:
+        """Walk the longest sparse stretch from its middle as well."""
+        reach = self._back(min(self.certain_from, self._brim), REACH_PAGES * PAGE_ROWS)
+        near = [_Gap(max(gap.low, reach), gap.high, gap.is_certain, gap.rows_above) for gap in gaps if gap.high > reach]
+        if not near:
+            return None
+        longest = max(near, key=lambda gap: self._timeframe.periods(gap.low, gap.high))
+        rows = self._timeframe.periods(longest.low, longest.high) * self._density
+        if self._wanted is not None:
+            rows = min(rows, self._wanted - longest.rows_above)
+        if rows < SPLIT_PAGES * PAGE_ROWS:
+            return None
+        return self._page(self._back(longest.high, rows / 2), longest)
+
+    def _page(self, high: datetime, gap: _Gap) -> Page:
+        is_open = high >= self._brim and self.is_open
+        count = self._timeframe.periods(gap.low, min(high, self._brim)) + (CLOCK_ROWS if is_open else 0)
+        if self._wanted is not None:
+            count = min(count, self._wanted)
+        return Page(None if is_open else high, max(1, min(PAGE_ROWS, count)))
+
+    def _gaps(self) -> Iterator[_Gap]:
+        """Unknown stretches from the newest down, as far as the wanted rows are expected to reach."""
+        cursor, is_certain, rows_above = self._high, True, float(self._taken)
+        holds = [(each.high, each.low, float(len(each)), True) for each in self._segments]
+        holds += [(page.high, self._expected_low(page), float(page.count), False) for page in self._asked]
+        for high, low, rows, is_proven in sorted(holds, key=lambda hold: hold[0], reverse=True):
+            if high < cursor:
+                gap = _Gap(high, cursor, is_certain, rows_above)
+                yield gap
+                rows_above += self._timeframe.periods(gap.low, min(gap.high, self._brim)) * self._density
+            rows_above += rows
+            if low < cursor:
+                cursor, is_certain = low, is_proven
+            if self._wanted is not None and rows_above >= self._wanted:
+                return
+        if cursor > self.low:
+            yield _Gap(self.low, cursor, is_certain, rows_above)
+
+    def _expected_low(self, page: Page) -> datetime:
+        high = min(page.high, self._brim)
+        return max(self.low, self._back(high, page.count))
+
+    def _back(self, moment: datetime, rows: float) -> datetime:
+        periods = rows if self.is_dense else rows / self._density
+        return self._timeframe.shift(moment, -max(1, int(periods)))
+
+    def __repr__(self) -> str:
+        state = "complete" if self.is_complete else f"{len(self._asked)} pages under way"
+        return f"<Area {self._timeframe} [{self.low:%F %T}, {self._brim:%F %T}) {self.rows} rows, {state}>"

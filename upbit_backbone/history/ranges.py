@@ -1,0 +1,156 @@
+"""What is asked: the caller's words made into one half-open range on the period grid. Pure.
+
+Two ways to ask exist and cannot be mixed: `count` candles before `to`, or all candles of [`start`, `end`).
+Bounds are period starts: a candle belongs to the answer if its period *starts* at or after `start` and before `to`
+or `end`. Naive datetimes are refused, because nobody can know which clock they were read from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, TypedDict
+
+from ..errors import InvalidRequestError
+from ..exchange.timeframes import FIRST_MOMENT, LAST_MOMENT, Timeframe
+
+DEFAULT_COUNT: Final = 200
+MAX_CANDLES: Final = 1_000_000  # about 1 GB of rows and 500 s of Upbit's rate; more only by iter_candles over a range
+CLOCK_SLACK: Final = timedelta(seconds=60)  # a range is "in the future" only beyond what a bad clock explains
+ALLOWED: Final = "allowed are count= with optional to=, or start= with optional end="
+
+Fill = Literal["none", "forward"]
+
+
+class Bounds(TypedDict, total=False):
+    """Which candles: the keyword arguments of everything that asks for some; see `candle_range`."""
+
+    count: int | None
+    to: datetime | None
+    start: datetime | None
+    end: datetime | None
+    fill: Fill
+
+
+@dataclass(frozen=True, slots=True)
+class CandleRange:
+    """Candles of one market and unit whose periods start in [start, end).
+
+    `start` None: as far back as `count` reaches. `end` None: up to now, the forming candle included. Both lie on the
+    period grid. `filled`: periods without trades are to be made up from the close before them.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    start: datetime | None
+    end: datetime | None
+    count: int | None
+    filled: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return self.start is not None and self.end is not None and self.start >= self.end
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """The question that fetches what an interrupted download did not: `get(**point.arguments())`.
+
+    Its rows and the error's `partial` do not overlap, and together they are the whole answer.
+    """
+
+    symbol: str
+    timeframe: str
+    count: int | None = None
+    to: datetime | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """As keyword arguments for get_candles or iter_candles."""
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def candle_range(
+    symbol: str,
+    timeframe: Timeframe,
+    *,
+    now: datetime,
+    count: int | None = None,
+    to: datetime | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    fill: Fill = "none",
+    max_candles: int | None = MAX_CANDLES,
+) -> CandleRange:
+    """The validated range, or InvalidRequestError that lists what is allowed. `now` is the exchange's time.
+
+    With `fill="forward"` a count counts periods, so it becomes a range. Ranges in the future come back empty.
+    """
+    _refuse_mixtures(count, to, start, end)
+    if fill not in ("none", "forward"):
+        raise InvalidRequestError(f"fill={fill!r}: expected 'none' or 'forward'")
+    stop = None if to is None and end is None else aware(to or end, "to" if to else "end")
+    first = None if start is None else aware(start, "start")
+    if first is not None and stop is not None and first >= stop:
+        raise InvalidRequestError(f"start={first} is not before end={stop}; ranges are half-open: [start, end)")
+    is_filled, stop = fill == "forward", None if stop is None else timeframe.ceil(stop)
+    next_period = timeframe.next_start(timeframe.floor(now))
+    if first is None:
+        count = checked_count(count, max_candles or MAX_CANDLES)
+        if not is_filled:
+            return CandleRange(symbol, timeframe, None, stop, count)
+        first = timeframe.shift(min(stop or next_period, next_period), -count)
+    elif first > now + CLOCK_SLACK:
+        return CandleRange(symbol, timeframe, next_period, next_period, None, is_filled)
+    first = timeframe.ceil(first)
+    if max_candles is not None:
+        _check_length(timeframe.periods(first, min(stop or next_period, next_period)), max_candles)
+    return CandleRange(symbol, timeframe, first, stop, None, is_filled)
+
+
+def _refuse_mixtures(count: object, to: object, start: object, end: object) -> None:
+    given = [
+        name for name, value in (("count", count), ("to", to), ("start", start), ("end", end)) if value is not None
+    ]
+    mixes_ways = start is not None and (count is not None or to is not None)
+    end_without_start = end is not None and start is None
+    if mixes_ways or end_without_start:
+        raise InvalidRequestError(f"{' and '.join(f'{name}=' for name in given)} do not go together; {ALLOWED}")
+
+
+def aware(moment: object, name: str) -> datetime:
+    """`moment` in UTC; InvalidRequestError unless it is a datetime that knows its zone."""
+    if not isinstance(moment, datetime):
+        raise InvalidRequestError(
+            f"{name}={moment!r}: expected a datetime with a time zone, such as datetime(2026, 1, 1, tzinfo=UTC)"
+        )
+    if moment.utcoffset() is None:
+        raise InvalidRequestError(
+            f"{name}={moment.isoformat()}: this datetime has no time zone; say which clock it was read from, "
+            f"for example {name}.replace(tzinfo=datetime.UTC), or tzinfo=upbit_backbone.KST for Korean time"
+        )
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return LAST_MOMENT if moment.year > 2000 else FIRST_MOMENT
+
+
+def checked_count(count: int | None, cap: int) -> int:
+    """`count`, or the default of one page; InvalidRequestError unless it is a whole number from 1 to `cap`."""
+    if count is None:
+        return DEFAULT_COUNT
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= cap:
+        raise InvalidRequestError(
+            f"count={count!r}: expected a whole number from 1 to {cap:,}; for more, walk a range with iter_candles"
+        )
+    return count
+
+
+def _check_length(periods: int, cap: int) -> None:
+    if periods > cap:
+        raise InvalidRequestError(
+            f"the range holds {periods:,} periods, more than the {cap:,} that one list may hold; "
+            "use iter_candles(start=, end=), which keeps only a few pages in memory, or a larger timeframe"
+        )

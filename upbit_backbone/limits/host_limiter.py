@@ -1,0 +1,372 @@
+"""The gate to one host: who may send next. Shared by every backbone of the process.
+
+`HostGate` decides under its one lock and acts outside it. Waiting threads are served by priority, then in order of
+arrival; the first of each group watches the clock, the others are woken when their turn comes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline, ForkGuard
+from ..errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
+from ..models.enums import Priority, RateGroup
+from .ban import Ban
+from .rates import Rates, Users
+from .window import Slot, Window
+
+# Who waits for a rate group, and in which order: the urgent first, equals as they came.
+
+
+class Waiter:
+    """One thread that wants to send. `bell` wakes it; `slot` is its turn, once it has come."""
+
+    __slots__ = ("bell", "group", "is_gone", "number", "priority", "slot")
+
+    def __init__(self, group: RateGroup, priority: Priority, number: int) -> None:
+        self.group = group
+        self.priority = priority
+        self.number = number
+        self.bell = threading.Event()
+        self.slot: Slot | None = None
+        self.is_gone = False
+
+    def __lt__(self, other: Waiter) -> bool:
+        return (self.priority, self.number) < (other.priority, other.number)
+
+
+class TurnQueue:
+    """The waiters of one group. Those who give up are marked, and left out when they come up."""
+
+    def __init__(self) -> None:
+        self._heap: list[Waiter] = []
+
+    def join(self, waiter: Waiter) -> None:
+        heappush(self._heap, waiter)
+
+    def first(self) -> Waiter | None:
+        while self._heap and self._heap[0].is_gone:
+            heappop(self._heap)
+        return self._heap[0] if self._heap else None
+
+    def leave_first(self) -> None:
+        heappop(self._heap)
+
+    def ahead_of(self, waiter: Waiter) -> int:
+        return sum(1 for each in self if each < waiter)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return (each for each in self._heap if not each.is_gone)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class GateView(NamedTuple):
+    """How one group stands at the moment."""
+
+    per_second: float
+    available: int
+    waiting: int
+    granted: int
+    penalties: int
+    paused_for: float
+
+
+class HostGate:
+    """Windows of all groups, the ban and the queues of one host."""
+
+    def __init__(self, host: str, clock: Clock, ban: Ban | None = None) -> None:
+        self.host = host
+        self._clock = clock
+        self._guard = ForkGuard(f"rate limiter of {host}")
+        self._lock = threading.Lock()  # guards everything below
+        self._windows: dict[RateGroup, Window] = {}
+        self._queues: dict[RateGroup, TurnQueue] = {}
+        self._ban = ban or Ban()
+        self._users = Users()
+        self._numbers = itertools.count()
+        self.bans = 0
+        self.granted: dict[RateGroup, int] = {}
+
+    # --- who uses the gate ---------------------------------------------------------------------------------
+
+    def enter(self, user: object, rates: Rates) -> None:
+        with self._lock:
+            self._users.enter(user, rates)
+            self._apply_rates()
+
+    def leave(self, user: object) -> None:
+        if self._guard.is_foreign:
+            return
+        with self._lock:
+            self._users.leave(user)
+            self._apply_rates()
+            waiters = [waiter for queue in self._queues.values() for waiter in queue]
+        for waiter in waiters:
+            waiter.bell.set()
+
+    def users(self) -> list[object]:
+        with self._lock:
+            return self._users.all()
+
+    def _apply_rates(self) -> None:
+        if not self._users:
+            return  # as they were, until somebody comes
+        for group, window in self._windows.items():
+            rate = self._users.rate(group)
+            if window.per_second != rate:
+                window.set_rate(rate)
+
+    def _window(self, group: RateGroup) -> Window:
+        window = self._windows.get(group)
+        if window is None:
+            window = self._windows[group] = Window(self._users.rate(group))
+            self._queues[group] = TurnQueue()
+        return window
+
+    # --- waiting for a turn --------------------------------------------------------------------------------
+
+    def obtain(
+        self,
+        group: RateGroup,
+        priority: Priority,
+        deadline: Deadline,
+        is_called_off: Callable[[], bool],
+        claim: Callable[[float], float] | None,
+    ) -> Slot:
+        """A slot for one request; RateLimitError (surely too late), BannedError, RequestTimeoutError, ClosedError."""
+        self._guard.check()
+        with self._lock:
+            slot = None if claim is not None else self._free_slot(group)
+            if slot is not None:
+                return slot
+            waiter = self._enqueue(group, priority, deadline)
+        try:
+            while True:
+                slot = self._wait_for_turn(waiter, deadline, is_called_off)
+                # With other processes: 0.0 when the request was counted there, else seconds to wait.
+                wait = 0.0 if claim is None else claim(self._windows[group].per_second)
+                if not wait:
+                    return slot
+                self._step_back(waiter, slot, wait)
+        except BaseException:
+            self._give_up(waiter)
+            raise
+
+    def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
+        """Raise what `obtain` would raise at once, with `ahead` others before."""
+        self._guard.check()
+        with self._lock:
+            now = self._clock.monotonic()
+            self._refuse_if_banned(now)
+            self._refuse_if_too_late(self._window(group), group, ahead, now, deadline)
+
+    def _free_slot(self, group: RateGroup) -> Slot | None:
+        """The usual case, without a waiter: nobody waits and there is room."""
+        now = self._clock.monotonic()
+        window = self._window(group)
+        if self._queues[group].first() is not None or not (self._ban.admits(now) and window.available(now)):
+            return None
+        return self._take(group, window, now)
+
+    def _take(self, group: RateGroup, window: Window, now: float) -> Slot:
+        self._ban = self._ban.sending(now)
+        self.granted[group] = self.granted.get(group, 0) + 1
+        return window.take(now)
+
+    def _enqueue(self, group: RateGroup, priority: Priority, deadline: Deadline) -> Waiter:
+        now = self._clock.monotonic()
+        self._refuse_if_banned(now)
+        window = self._window(group)
+        waiter = Waiter(group, priority, next(self._numbers))
+        queue = self._queues[group]
+        self._refuse_if_too_late(window, group, queue.ahead_of(waiter), now, deadline)
+        queue.join(waiter)
+        return waiter
+
+    def _refuse_if_too_late(self, window: Window, group: RateGroup, ahead: int, now: float, deadline: Deadline) -> None:
+        wait = window.earliest(now, ahead) - now
+        left = deadline.remaining()
+        if left is not None and wait > left:
+            raise RateLimitError(
+                f"{self.host} allows {window.limit} requests a second for {group.value}; your turn is {wait:.2f} s "
+                f"away, your deadline {left:.2f} s: give a larger timeout= or ask less often",
+                retry_after=wait,
+                group=group.value,
+            )
+
+    def _wait_for_turn(self, waiter: Waiter, deadline: Deadline, is_called_off: Callable[[], bool]) -> Slot:
+        while True:
+            with self._lock:
+                now = self._clock.monotonic()
+                waiter.bell.clear()
+                self._serve(waiter.group, now, waiter)
+                if waiter.slot is not None:
+                    return waiter.slot
+                self._refuse_if_banned(now)
+                wait = self._next_look(waiter, now)
+            if is_called_off():
+                raise ClosedError(f"closed while waiting for the rate limit of {waiter.group.value}")
+            if deadline.expired:
+                raise RequestTimeoutError(f"no turn within the rate limit of {waiter.group.value} before the deadline")
+            waiter.bell.wait(deadline.remaining_or(wait))
+
+    def _next_look(self, waiter: Waiter, now: float) -> float:
+        is_first = self._queues[waiter.group].first() is waiter
+        if not is_first or not self._ban.admits(now):
+            return WAIT_SLICE_SECONDS
+        wait = self._windows[waiter.group].next_change(now) - now
+        return min(max(wait, 0.001), WAIT_SLICE_SECONDS)
+
+    def _serve(self, group: RateGroup, now: float, asking: Waiter | None = None) -> None:
+        """Give free slots to those whose turn it is, and see to it that the next one watches the clock."""
+        window, queue = self._windows[group], self._queues[group]
+        while (waiter := queue.first()) is not None and self._ban.admits(now) and window.available(now):
+            queue.leave_first()
+            waiter.slot = self._take(group, window, now)
+            waiter.bell.set()
+        if waiter is not None and waiter is not asking:
+            waiter.bell.set()
+
+    def _step_back(self, waiter: Waiter, slot: Slot, wait: float) -> None:
+        """Another process was quicker: same place in the queue, after a while."""
+        with self._lock:
+            now = self._clock.monotonic()
+            window = self._windows[waiter.group]
+            window.finished(slot, now)
+            window.pause(now + wait)
+            self._ban = self._ban.withdrawn(now)
+            waiter.slot = None
+            self._queues[waiter.group].join(waiter)
+
+    def _give_up(self, waiter: Waiter) -> None:
+        """The waiter is leaving without sending: its slot, if it just got one, goes to the next."""
+        with self._lock:
+            now = self._clock.monotonic()
+            waiter.is_gone = True
+            if waiter.slot is not None:
+                self._windows[waiter.group].finished(waiter.slot, now)
+                self._ban = self._ban.withdrawn(now)
+            self._serve(waiter.group, now)
+
+    def _refuse_if_banned(self, now: float) -> None:
+        left = self._ban.remaining(now)
+        if left:
+            raise self.ban_error(left)
+
+    def ban_error(self, left: float) -> BannedError:
+        until = self._clock.wall() + timedelta(seconds=left)
+        return BannedError(
+            f"{self.host} blocks this IP for another {left:.0f} s (HTTP 418); "
+            f"nothing is sent before {until:%H:%M:%S} UTC",
+            until=until,
+            retry_after=left,
+        )
+
+    # --- what became of a request --------------------------------------------------------------------------
+
+    def leaving(self) -> None:
+        """The last look before a request is written: BannedError if a ban has come since its turn did."""
+        with self._lock:
+            self._refuse_if_banned(self._clock.monotonic())
+
+    def sent(self, group: RateGroup, slot: Slot) -> None:
+        with self._lock:
+            self._windows[group].sent(slot, self._clock.monotonic())
+
+    def arrived(self, group: RateGroup, slot: Slot, within: float) -> None:
+        with self._lock:
+            self._windows[group].arrived(slot, self._clock.monotonic() + within)
+
+    def answered(self, group: RateGroup, slot: Slot) -> None:
+        with self._lock:
+            self._windows[group].answered(slot, self._clock.monotonic())
+
+    def finished(self, group: RateGroup, slot: Slot) -> None:
+        """The request is over. A slot that was never sent counts for nothing."""
+        with self._lock:
+            now = self._clock.monotonic()
+            self._windows[group].finished(slot, now)
+            if slot.sent_at is None:
+                self._ban = self._ban.withdrawn(now)
+            self._serve(group, now)
+
+    def passed(self, sent_at: float) -> None:
+        """Upbit answered, and not with a 418."""
+        with self._lock:
+            now = self._clock.monotonic()
+            was_closed = not self._ban.is_proven_over
+            self._ban = self._ban.passed(sent_at)
+            if was_closed:
+                for group in self._windows:
+                    self._serve(group, now)
+
+    def learn(self, group: RateGroup, remaining: int, sent_at: float) -> None:
+        with self._lock:
+            self._window(group).learn(remaining, sent_at, self._clock.monotonic())
+
+    def penalise(self, group: RateGroup, seconds: float | None, sent_at: float | None) -> float | None:
+        """Seconds for which the group is now stopped; None when it already was."""
+        with self._lock:
+            now = self._clock.monotonic()
+            until = self._window(group).penalise(seconds, now if sent_at is None else sent_at, now)
+            return None if until is None else until - now
+
+    def impose_ban(self, seconds: float | None, sent_at: float | None) -> float | None:
+        """Seconds for which everything is now stopped; None when it already was."""
+        with self._lock:
+            now = self._clock.monotonic()
+            before = self._ban
+            self._ban = before.imposed(seconds, now if sent_at is None else sent_at, now)
+            is_new = self._ban.since != before.since
+            self.bans += is_new
+            waiters = [waiter for queue in self._queues.values() for waiter in queue]
+        for waiter in waiters:
+            waiter.bell.set()
+        return self._ban.remaining(now) if is_new else None
+
+    def hear_of_ban(self, seconds: float) -> None:
+        """Another process was told so; BannedError here, too."""
+        self.impose_ban(seconds, None)
+        with self._lock:
+            self._refuse_if_banned(self._clock.monotonic())
+
+    def banned_for(self) -> float:
+        self._guard.check()
+        with self._lock:
+            return self._ban.remaining(self._clock.monotonic())
+
+    def look(self, group: RateGroup) -> GateView:
+        with self._lock:
+            now = self._clock.monotonic()
+            window = self._window(group)
+            return GateView(
+                window.ceiling * window.per_second / window.limit,
+                window.available(now) if self._ban.admits(now) else 0,
+                len(self._queues[group]),
+                self.granted.get(group, 0),
+                window.penalties,
+                max(window.paused_for(now), self._ban.remaining(now)),
+            )
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody uses it, and forgetting it would forget nothing."""
+        with self._lock:
+            now = self._clock.monotonic()
+            is_used = self._users or any(window.available(now) < window.limit for window in self._windows.values())
+            return not is_used and self._ban.is_proven_over
+
+    def for_child(self) -> HostGate:
+        """Its like for a forked child: the same ban, nobody's locks. Takes no lock itself."""
+        return HostGate(self.host, self._clock, self._ban)
+
+    def __repr__(self) -> str:
+        left = self._ban.remaining(self._clock.monotonic())
+        return f"<HostGate {self.host} {'banned for ' + format(left, '.0f') + ' s' if left else 'open'}>"

@@ -1,0 +1,206 @@
+"""Upbit's rate limits, kept by construction: over all threads and all backbones of the process.
+
+    with limiter.permit(RateGroup.TICKER, Priority.NORMAL, deadline) as permit:
+        permit.leaving(); ...write the request...; permit.sent()
+        ...read the answer...; permit.answered()
+
+A `RateLimiter` belongs to one backbone; behind it stands the `HostGate` of the host, which all of them share and which
+outlives them, so that making a new backbone does not shake off a ban.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
+from ..models.enums import Priority, RateGroup
+from ..models.events import Event, RateLimitEvent
+from .host_limiter import GateView, HostGate
+from .rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND, Rates
+from .window import Slot
+
+if TYPE_CHECKING:
+    from .between_processes import SharedClaims
+
+MAX_KNOWN_HOSTS: Final = 256
+# Between its turn and its arrival a WebSocket handshake has a name to resolve and TLS to shake hands over.
+CONNECT_TRANSIT_SECONDS: Final = 0.5
+
+
+class Permit:
+    """One turn. Leaving the `with` block without `sent()` gives it back."""
+
+    __slots__ = ("_gate", "_group", "_settle", "_slot")
+
+    def __init__(
+        self, gate: HostGate, group: RateGroup, slot: Slot, settle: Callable[[float | None], object] | None = None
+    ) -> None:
+        self._gate = gate
+        self._group = group
+        self._slot = slot
+        self._settle = settle  # with the other processes
+
+    @property
+    def sent_at(self) -> float | None:
+        return self._slot.sent_at
+
+    def leaving(self) -> None:
+        """Call right before writing; raises BannedError if a ban has come meanwhile."""
+        self._gate.leaving()
+
+    def sent(self) -> None:
+        """The request is on its way."""
+        self._gate.sent(self._group, self._slot)
+
+    def answered(self) -> None:
+        """An answer came. Without this, the request is taken to have arrived when the block was left."""
+        self._gate.answered(self._group, self._slot)
+
+    def arrives(self, within: float) -> None:
+        """Nobody will report on this request: it is taken to arrive within so many seconds."""
+        self._gate.arrived(self._group, self._slot, within)
+        if self._settle is not None:
+            self._settle(within)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._gate.finished(self._group, self._slot)
+        if self._settle is not None:
+            self._settle(None if self._slot.sent_at is None else 0.0)
+
+
+class RateLimiter:
+    """One backbone's way to the limits of `host`, for REST and for WebSocket connects alike."""
+
+    def __init__(
+        self,
+        host: str,
+        per_second: float = REQUESTS_PER_SECOND,
+        *,
+        connects_per_second: float = CONNECTS_PER_SECOND,
+        clock: Clock = SYSTEM_CLOCK,
+        emit: Callable[[Event], object] | None = None,
+        between_processes: bool = False,
+    ) -> None:
+        self._clock = clock
+        self._emit = emit
+        self._is_closed = False
+        self._shared = _shared_claims(host, clock) if between_processes else None
+        self._gate = _gate_of(host, clock)
+        self._gate.enter(self, Rates(per_second, connects_per_second))
+
+    def permit(
+        self, group: RateGroup, priority: Priority, deadline: Deadline, stop: threading.Event | None = None
+    ) -> Permit:
+        """Wait for a turn, at most until `stop` is set. Raises
+
+        - RateLimitError(retry_after) at once when the turn would surely come after the deadline,
+        - BannedError(until) while Upbit blocks this IP, RequestTimeoutError, ClosedError.
+        """
+
+        def is_called_off() -> bool:
+            return self._is_closed or (stop is not None and stop.is_set())
+
+        if self._shared is None:
+            return Permit(self._gate, group, self._gate.obtain(group, priority, deadline, is_called_off, None))
+        claim = self._shared.claim(group, on_ban=self._gate.hear_of_ban)
+        slot = self._gate.obtain(group, priority, deadline, is_called_off, claim.ask)
+        return Permit(self._gate, group, slot, claim.settle)
+
+    def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
+        """RateLimitError or BannedError, as `permit` would raise with `ahead` others before; waits for nothing."""
+        self._gate.forecast(group, ahead, deadline)
+
+    def acquire(self, group: RateGroup, priority: Priority, deadline: Deadline) -> None:
+        """Like `permit`, for whoever cannot say when exactly his request leaves: it counts as leaving soon."""
+        permit = self.permit(group, priority, deadline)
+        permit.sent()
+        permit.arrives(within=CONNECT_TRANSIT_SECONDS)
+
+    def learn(self, group: RateGroup, remaining: int, sent_at: float | None = None) -> None:
+        """Upbit's own count: `remaining` calls were left after a request sent at `sent_at` (monotonic)."""
+        self._gate.learn(group, remaining, self._clock.monotonic() if sent_at is None else sent_at)
+
+    def passed(self, sent_at: float) -> None:
+        """A request sent at `sent_at` was answered and not refused: after a ban this opens the door again."""
+        self._gate.passed(sent_at)
+
+    def penalise(self, group: RateGroup, seconds: float | None = None, sent_at: float | None = None) -> None:
+        """Upbit said 429: stop the group for what it says, at least for a growing while, then go slower."""
+        stopped = self._gate.penalise(group, seconds, sent_at)
+        if stopped is not None:
+            self._tell_all(group.value, stopped, banned=False, reason="Upbit answered 429 Too Many Requests")
+
+    def ban(self, until: datetime | None = None, *, seconds: float | None = None, sent_at: float | None = None) -> None:
+        """Upbit said 418: nothing leaves for this host, by anyone in this process, before `until`."""
+        if until is not None:
+            seconds = max(0.0, (until - self._clock.wall()).total_seconds())
+        if self._shared is not None:
+            self._shared.ban(seconds)
+        stopped = self._gate.impose_ban(seconds, sent_at)
+        if stopped is not None:
+            self._tell_all("all", stopped, banned=True, reason="Upbit answered 418: this IP is blocked")
+
+    def banned_for(self) -> float:
+        """Seconds for which this host must not be spoken to; 0.0 when it may."""
+        return self._gate.banned_for()
+
+    def look(self, group: RateGroup) -> GateView:
+        return self._gate.look(group)
+
+    @property
+    def bans(self) -> int:
+        return self._gate.bans
+
+    def close(self) -> None:
+        """Threads that wait on behalf of this backbone get ClosedError at once; the others wait on."""
+        self._is_closed = True
+        self._gate.leave(self)
+
+    def _tell_all(self, group: str, seconds: float, *, banned: bool, reason: str) -> None:
+        at = self._clock.wall()
+        event = RateLimitEvent(at=at, group=group, until=at + timedelta(seconds=seconds), banned=banned, reason=reason)
+        for user in self._gate.users():
+            if isinstance(user, RateLimiter) and user._emit is not None:
+                user._emit(event)
+
+    def __repr__(self) -> str:
+        return f"<RateLimiter of {self._gate!r}{' closed' if self._is_closed else ''}>"
+
+
+def _shared_claims(host: str, clock: Clock) -> SharedClaims:
+    from .between_processes import FileCount, SharedClaims
+
+    return SharedClaims(FileCount(host, clock))
+
+
+_registry_lock = threading.Lock()  # guards _gates
+_gates: dict[str, HostGate] = {}
+
+
+def _gate_of(host: str, clock: Clock) -> HostGate:
+    with _registry_lock:
+        if len(_gates) >= MAX_KNOWN_HOSTS:
+            for name in [name for name, gate in _gates.items() if gate.is_idle]:
+                del _gates[name]
+        return _gates.setdefault(host, HostGate(host, clock))
+
+
+def _start_over_in_child() -> None:
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    for name, gate in list(_gates.items()):
+        _gates[name] = gate.for_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_in_child)

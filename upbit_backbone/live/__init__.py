@@ -1,0 +1,1 @@
+"""Objects kept current: a candle series and an order book that repair themselves."""

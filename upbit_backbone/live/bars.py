@@ -1,0 +1,164 @@
+"""The rows of a live series and what changes them. Pure: told the time, knows no thread.
+
+Whose word counts: a forming candle is what the stream said last, except that a frame with less volume than REST has
+already told is late and ignored. A candle that is over is final once REST has told it at least `SETTLE` after its
+end; a frame that contradicts it later is taken over if it brings volume, and in any case REST is asked again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Final
+
+from ..exchange.timeframes import FIRST_MOMENT, Timeframe
+from ..history.closed_candles import settled_before
+from ..models.enums import DataSource
+from ..models.market import CandleData
+
+# Upbit evaluates streamed candles once a second (docs: websocket-candle), so a last frame may come this late.
+CLOSE_GRACE: Final = timedelta(seconds=2)
+
+_START: Final = attrgetter("timestamp")
+# Without the traded value: no trade changes it alone, but its last digits may be rounded differently per channel.
+_NUMBERS: Final = attrgetter("open_price", "high_price", "low_price", "close_price", "volume")
+
+
+@dataclass(frozen=True, slots=True)
+class BarUpdate:
+    """A candle as it is now. `is_correction`: it had been reported as closed before, with other numbers."""
+
+    candle: CandleData
+    closed: bool
+    is_correction: bool = False
+
+
+class Bars:
+    """At most `size` candles, oldest first, each start once. Not thread-safe: its owner locks.
+
+    Everything that starts before `certain_until` is final by REST.
+    """
+
+    def __init__(self, timeframe: Timeframe, size: int) -> None:
+        self._timeframe = timeframe
+        self.size = size
+        self.rows: list[CandleData] = []
+        self.certain_until = FIRST_MOMENT
+
+    def resize(self, size: int) -> None:
+        self.size = size
+        self._trim()
+
+    def prepend(self, rows: Sequence[CandleData]) -> None:
+        """Older rows from REST, oldest first; those not older than what is known are ignored."""
+        first = self.rows[0].timestamp if self.rows else None
+        self.rows = [row for row in rows if first is None or row.timestamp < first] + self.rows
+        self._trim()
+
+    def live(self, candle: CandleData) -> list[BarUpdate]:
+        """A frame from the stream."""
+        last = self.rows[-1] if self.rows else None
+        if last is None or candle.timestamp > last.timestamp:
+            updates = self._close_last()
+            self.rows.append(replace(candle, is_closed=False))
+            self._trim()
+            return [*updates, BarUpdate(self.rows[-1], closed=False)]
+        if candle.timestamp == last.timestamp and not last.is_closed:
+            if not _is_later(candle, last):
+                return []
+            self.rows[-1] = replace(candle, is_closed=False)
+            return [BarUpdate(self.rows[-1], closed=False)] if _differ(candle, last) else []
+        return self._late(replace(candle, is_closed=True))
+
+    def _late(self, candle: CandleData) -> list[BarUpdate]:
+        """A frame about a candle that is over."""
+        index = bisect_left(self.rows, candle.timestamp, key=_START)
+        known = self.rows[index] if self.rows[index].timestamp == candle.timestamp else None
+        is_out_of_sight = known is None and index == 0
+        if is_out_of_sight or (known is not None and not _differ(candle, known)):
+            return []
+        self.certain_until = min(self.certain_until, candle.timestamp)
+        if known is None:
+            self.rows.insert(index, candle)
+        elif _is_later(candle, known):
+            self.rows[index] = candle
+        else:
+            return []
+        self._trim()
+        return [BarUpdate(candle, closed=True, is_correction=True)]
+
+    def tick(self, now: datetime) -> list[BarUpdate]:
+        """Close the forming candle if its period is over and no later one came."""
+        last = self.rows[-1] if self.rows else None
+        is_over = last is not None and self._timeframe.next_start(last.timestamp) + CLOSE_GRACE <= now
+        return self._close_last() if is_over else []
+
+    def _close_last(self) -> list[BarUpdate]:
+        if not self.rows or self.rows[-1].is_closed:
+            return []
+        self.rows[-1] = replace(self.rows[-1], is_closed=True)
+        return [BarUpdate(self.rows[-1], closed=True)]
+
+    def wants_proof(self, now: datetime) -> bool:
+        """Whether a candle is over for long enough that REST's word would be final, and has not been asked."""
+        settled = settled_before(self._timeframe, now)
+        index = bisect_left(self.rows, self.certain_until, key=_START)
+        return index < len(self.rows) and self.rows[index].timestamp < settled
+
+    def take_over(self, rows: Sequence[CandleData], since: datetime, asked_at: datetime) -> list[BarUpdate]:
+        """REST's answer, asked at `asked_at`, for everything that starts at or after `since`; oldest first.
+
+        Reports what became different, in order: missed candles, corrections, the end of the forming one.
+        """
+        settled = settled_before(self._timeframe, asked_at)
+        known = {row.timestamp: row for row in self.rows if row.timestamp >= since}
+        told = {row.timestamp: row for row in rows if row.timestamp >= since}
+        kept = [row for row in self.rows if row.timestamp < since]
+        newest = max([*known, *told], default=None)
+        updates: list[BarUpdate] = []
+        for start in sorted(known.keys() | told.keys()):
+            row = _decide(known.get(start), told.get(start), is_final=start < settled)
+            if row is None:
+                continue  # REST knows of no such candle, and its word is final
+            is_closed = row.is_closed or start != newest
+            row = row if row.is_closed == is_closed else replace(row, is_closed=is_closed)
+            updates += _update(known.get(start), row)
+            kept.append(row)
+        self.rows = kept
+        self.certain_until = max(self.certain_until, settled) if since <= self.certain_until else self.certain_until
+        self._trim()
+        return updates
+
+    def _trim(self) -> None:
+        if len(self.rows) > self.size:
+            self.rows = self.rows[-self.size :]
+
+
+def _decide(known: CandleData | None, told: CandleData | None, *, is_final: bool) -> CandleData | None:
+    """The candle to keep: REST's where its word is final, otherwise the later state of the two."""
+    if is_final or known is None:
+        return told
+    if told is None:
+        return known
+    return told if told.volume >= known.volume else known
+
+
+def _update(known: CandleData | None, row: CandleData) -> list[BarUpdate]:
+    if known is None:
+        return [BarUpdate(row, row.is_closed)]
+    is_different, is_newly_closed = _differ(known, row), row.is_closed and not known.is_closed
+    if not is_different and not is_newly_closed:
+        return []
+    return [BarUpdate(row, row.is_closed, is_correction=known.is_closed and is_different)]
+
+
+def _is_later(candle: CandleData, known: CandleData) -> bool:
+    """Volume only grows while a candle forms; with a stream against itself, the last word counts."""
+    return known.source is not DataSource.REST or candle.volume >= known.volume
+
+
+def _differ(one: CandleData, other: CandleData) -> bool:
+    return bool(_NUMBERS(one) != _NUMBERS(other))

@@ -1,0 +1,295 @@
+"""History and stream as one object that repairs itself: `CandleSeries`."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, Final, Literal, Protocol, overload
+
+from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline, ForkGuard, join_all, spawn, wait_for
+from ..errors import ClosedError, InvalidRequestError, UpbitBackboneError
+from ..exchange.timeframes import Timeframe, timeframe_of
+from ..history.aggregate import FormingPeriod
+from ..history.candles import CandleHistory
+from ..models.enums import DataType, Priority
+from ..models.events import ConnectionEvent, Event
+from ..models.market import CandleData, TickerData
+from ..models.topic import Topic
+from .bars import Bars, BarUpdate
+from .series_repair import Repair, leaves_doubt
+
+log = logging.getLogger("upbit_backbone")
+
+MAX_SIZE: Final = 100_000
+CLOSE_SECONDS: Final = 1.5
+
+OnUpdate = Callable[[CandleData, bool], object]
+
+
+class Feed(Protocol):
+    """A subscription: `get` raises queue.Empty when nothing came in time and ClosedError once closed."""
+
+    def get(self, *, timeout: float | None) -> Any: ...
+
+    def close(self) -> object: ...
+
+
+Subscribe = Callable[[Topic, Callable[[Event], None]], Feed]
+
+
+class CandleSeries:
+    """The newest `size` candles of one market and unit, always as REST would tell them.
+
+    Seeded by REST while it is made (that may raise), then continued by the stream: candles from 1 s to 4 h, tickers
+    for days and longer. After a break it asks REST from its last certain candle on; candles that have closed are
+    checked with REST once, and corrections are taken over and reported. A market without trades has no candle.
+
+    Readable from any thread; every read is a snapshot. `on_update` callbacks run one after the other on the series'
+    own thread, in order; an exception in one is logged and counted and hurts nobody else.
+    """
+
+    def __init__(
+        self,
+        symbol: str,
+        timeframe: str | Timeframe,
+        size: int = 200,
+        *,
+        history: CandleHistory,
+        subscribe: Subscribe,
+        exchange_now: Callable[[], datetime],
+        on_update: OnUpdate | None = None,
+        timeout: float | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.symbol = symbol
+        self._unit = timeframe_of(timeframe)
+        self.timeframe = self._unit.word
+        self.topic = Topic(self._unit.data_type or DataType.TICKER, symbol)
+        self._history = history
+        self._exchange_now = exchange_now
+        self._guard = ForkGuard(f"the series {symbol} {self.timeframe}")
+        self._changed = threading.Condition()  # guards _bars, _version, _listeners and what _repair says it does
+        self._bars = Bars(self._unit, _checked_size(size))
+        self._version = 0
+        self._listeners: list[OnUpdate] = [] if on_update is None else [on_update]
+        self._forming = None if self._unit.data_type else FormingPeriod(self._unit)
+        self._is_interrupted = False
+        self._closing = threading.Event()
+        self._repair = Repair(
+            symbol,
+            self._unit,
+            self._bars,
+            self._forming,
+            history=history,
+            lock=self._changed,
+            on_change=self._tell,
+            cancel=self._closing,
+            exchange_now=exchange_now,
+            clock=clock,
+        )
+        self.corrections = 0
+        self.callback_errors = 0
+        self.last_error: UpbitBackboneError | None = None
+        self._feed = subscribe(self.topic, self._on_event)  # before the seed, so that nothing falls between
+        try:
+            self._repair.ask(timeout, Priority.NORMAL)
+        except BaseException:
+            self._feed.close()
+            raise
+        self._thread = spawn(self._run, f"upbit-series-{symbol}-{self.timeframe}")
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def candles(self) -> list[CandleData]:
+        """A snapshot, oldest first; the last one has `is_closed=False` while it forms."""
+        with self._held():
+            return list(self._bars.rows)
+
+    @property
+    def last(self) -> CandleData | None:
+        with self._held():
+            return self._bars.rows[-1] if self._bars.rows else None
+
+    @property
+    def size(self) -> int:
+        return self._bars.size
+
+    @property
+    def is_current(self) -> bool:
+        """False while the stream is down or a repair is still to come; the rows are then what was known before."""
+        in_doubt = self._is_interrupted or self._repair.is_pending
+        return not (in_doubt or self._closing.is_set() or self._guard.is_foreign)
+
+    def __len__(self) -> int:
+        with self._held():
+            return len(self._bars.rows)
+
+    def __iter__(self) -> Iterator[CandleData]:
+        return iter(self.candles)
+
+    @overload
+    def __getitem__(self, place: int) -> CandleData: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[CandleData]: ...
+    def __getitem__(self, place: int | slice) -> CandleData | list[CandleData]:
+        with self._held():
+            return self._bars.rows[place]
+
+    def to_dataframe(self, numbers: Literal["exact", "float"] = "exact", *, tz: str = "UTC") -> Any:
+        """The snapshot as a pandas DataFrame (extra `pandas`); see `upbit_backbone.export.dataframe.to_dataframe`."""
+        from ..export.dataframe import to_dataframe  # pandas belongs to the edge and is loaded only here
+
+        return to_dataframe(self.candles, numbers, tz=tz, kind=CandleData)
+
+    def on_update(self, callback: OnUpdate) -> OnUpdate:
+        """Call `callback(candle, closed)` at each change from now on. Usable as a decorator.
+
+        `closed=True` comes once when a candle ends, and again with the same start if it was corrected afterwards.
+        """
+        with self._held():
+            self._listeners = [*self._listeners, callback]
+        return callback
+
+    def wait_update(self, timeout: float | None = None) -> CandleData | None:
+        """Wait for the next change; the newest candle after it, None on timeout. ClosedError once closed."""
+        deadline = Deadline.after(timeout)
+        with self._held():
+            seen = self._version
+            wait_for(self._changed, lambda: self._version != seen or self._closing.is_set(), deadline)
+            if self._closing.is_set():
+                raise ClosedError(f"the series {self.symbol} {self.timeframe} is closed")
+            return None if self._version == seen or not self._bars.rows else self._bars.rows[-1]
+
+    # -- changing ---------------------------------------------------------------------------------------------------
+
+    def resize(self, size: int, timeout: float | None = None) -> None:
+        """Keep `size` candles from now on. Growing asks REST for the older ones, on the calling thread."""
+        if self._closing.is_set():
+            raise ClosedError(f"the series {self.symbol} {self.timeframe} is closed")
+        size = _checked_size(size)
+        with self._held():
+            self._bars.resize(size)
+            missing, first = size - len(self._bars.rows), self._bars.rows[0].timestamp if self._bars.rows else None
+        if missing > 0 and first is not None:
+            older = self._history.get(self.symbol, self._unit, count=missing, to=first, timeout=timeout)
+            with self._held():
+                self._bars.prepend(older)
+                self._tell()
+
+    def close(self, deadline: Deadline | None = None) -> list[str]:
+        """End the subscription and the thread; names of threads that did not stop in time. Safe to call again.
+
+        The rows stay readable; waiting calls end with ClosedError.
+        """
+        if self._guard.is_foreign:
+            return []
+        self._closing.set()
+        self._feed.close()
+        with self._changed:
+            self._changed.notify_all()
+        return join_all([self._thread], deadline or Deadline.after(CLOSE_SECONDS))
+
+    def _held(self) -> threading.Condition:
+        """The lock, to be entered; ClosedError in a forked child, where nobody may ever release it."""
+        self._guard.check()
+        return self._changed
+
+    def __enter__(self) -> CandleSeries:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closing.is_set() else "current" if self.is_current else "being repaired"
+        return f"<CandleSeries {self.symbol} {self.timeframe} {len(self)}/{self.size} candles, {state}>"
+
+    # -- on other threads -------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        """From whichever thread reports events: only remembers that something may be missing."""
+        if leaves_doubt(event, self.topic):
+            self.repair()
+        if isinstance(event, ConnectionEvent):  # after repair(), so that it never looks current in between
+            self._is_interrupted = event.is_interruption or (self._is_interrupted and not event.is_recovery)
+
+    def repair(self) -> None:
+        """Ask REST again from the last certain candle on, soon and on the series' own thread."""
+        with self._changed:
+            self._repair.want()
+
+    # -- on the series' own thread ----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._repair_if_due()
+            try:
+                item = self._feed.get(timeout=WAIT_SLICE_SECONDS)
+            except queue.Empty:
+                item = None
+            except UpbitBackboneError as error:
+                self._end(error)
+                return
+            self._publish(self._apply(item))
+
+    def _end(self, error: UpbitBackboneError) -> None:
+        """The subscription is over: by our close, by the backbone's, or by an error worth telling."""
+        if not self._closing.is_set() and not isinstance(error, ClosedError):
+            log.error("candle series lost its stream", extra={"symbol": self.symbol, "error": str(error)})
+        self.last_error = error
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _apply(self, item: Any) -> list[BarUpdate]:
+        now = self._exchange_now()
+        candle = self._candle_of(item)
+        with self._changed:
+            updates = self._bars.live(candle) if candle is not None else []
+            if item is None:  # never while frames still wait: they may be about the candle that seems to be over
+                updates += self._bars.tick(now)
+            if updates:
+                self._tell()
+        return updates
+
+    def _candle_of(self, item: Any) -> CandleData | None:
+        if self._forming is None:
+            is_ours = isinstance(item, CandleData) and item.timeframe == self.timeframe
+            return item if is_ours else None
+        return self._forming.apply(item) if isinstance(item, TickerData) else None
+
+    def _repair_if_due(self) -> None:
+        try:
+            updates = self._repair.ask_if_due()
+        except UpbitBackboneError as error:
+            if not self._closing.is_set():
+                self.last_error = error
+                log.warning("candle series could not ask REST", extra={"symbol": self.symbol, "error": str(error)})
+            return
+        if updates is not None:
+            self.last_error = None
+            self._publish(updates)
+
+    def _tell(self) -> None:
+        self._version += 1
+        self._changed.notify_all()
+
+    def _publish(self, updates: list[BarUpdate]) -> None:
+        for update in updates:
+            self.corrections += update.is_correction
+            for listener in self._listeners:
+                try:
+                    listener(update.candle, update.closed)
+                except Exception:
+                    self.callback_errors += 1
+                    log.exception("on_update of a candle series failed", extra={"symbol": self.symbol})
+
+
+def _checked_size(size: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_SIZE:
+        raise InvalidRequestError(f"size={size!r}: expected a whole number from 1 to {MAX_SIZE:,}")
+    return size

@@ -1,0 +1,1 @@
+"""Questions by REST: batched, merged, limited, retried, and always answered by their deadline."""

@@ -1,0 +1,183 @@
+"""How one call to Upbit is made: breaker, transport, what the answer means, and another attempt where that may help."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from .._concurrency import Clock, Deadline, wait_event
+from ..errors import (
+    BannedError,
+    MalformedDataError,
+    MessageTooBigError,
+    NetworkError,
+    ProtocolError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    TlsError,
+    UpbitBackboneError,
+)
+from ..exchange.endpoints import RestCall, parse_remaining
+from ..limits.rate_limiter import Permit, RateLimiter
+from ..models.enums import RateGroup
+from ..resilience.circuit_breaker import Attempt, CircuitBreaker
+from ..wire.rest_transport import RestResponse
+from .call import Job
+from .status import judge
+
+if TYPE_CHECKING:
+    from ..models.report import GroupStats
+
+T = TypeVar("T")
+
+# A caller in a hurry does not prove that the server is slow; one that waited for this long does.
+PATIENT_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 0.1
+# These are worth another attempt by the same thread; a 429 as well, once the limiter allows it.
+_PASSING: Final = (NetworkError, ServerError, ProtocolError, RateLimitError)
+_LASTING: Final = (TlsError, MessageTooBigError, BannedError)
+
+
+class Transport(Protocol):
+    """What is needed of `RestTransport`."""
+
+    def get(self, call: RestCall, deadline: Deadline, departure: Permit | None = None) -> RestResponse: ...
+
+    def close(self) -> None: ...
+
+
+class RestCaller:
+    """Makes the calls of one rate group, on whatever thread wants one; `stop` calls off what waits in between."""
+
+    def __init__(
+        self,
+        group: RateGroup,
+        *,
+        transport: Transport,
+        limiter: RateLimiter,
+        breaker: CircuitBreaker,
+        attempts: int,
+        clock: Clock,
+        random: Callable[[], float],
+        on_response: Callable[[RestResponse, datetime], object],
+    ) -> None:
+        self.group = group
+        self.limiter = limiter
+        self.breaker = breaker
+        self.stop = threading.Event()
+        self._transport = transport
+        self._attempts = attempts
+        self._clock = clock
+        self._random = random
+        self._on_response = on_response
+        self._lock = threading.Lock()  # guards the counts
+        self.requests = 0
+        self._failures = 0
+        self._bytes = 0
+
+    def permit(self, job: Job[Any]) -> Permit:
+        """A turn for `job`; see `RateLimiter.permit`."""
+        return self.limiter.permit(self.group, job.priority, job.deadline, self.stop)
+
+    def fetch(self, job: Job[T], permit: Permit) -> T:
+        """The answer to `job`, for which a turn has come; one of our errors by its deadline."""
+        job.began_at = self._clock.monotonic()
+        call = job.seal()
+        for attempt in itertools.count(1):
+            try:
+                if attempt == 1:
+                    return self._attempt(job, call, permit)
+                with self.permit(job) as another:
+                    return self._attempt(job, call, another)
+            except UpbitBackboneError as error:
+                if not self._is_worth_repeating(error, attempt, job.deadline):
+                    raise
+                self._pause(error, attempt, job.deadline)
+        raise AssertionError("unreachable")
+
+    def _is_worth_repeating(self, error: UpbitBackboneError, attempt: int, deadline: Deadline) -> bool:
+        is_passing = isinstance(error, _PASSING) and not isinstance(error, _LASTING) and error.retryable
+        left = deadline.remaining_or(float("inf"))
+        in_time = left > 0 and (error.retry_after is None or error.retry_after < left)
+        return is_passing and in_time and attempt < self._attempts and not self.stop.is_set()
+
+    def _pause(self, error: UpbitBackboneError, attempt: int, deadline: Deadline) -> None:
+        if isinstance(error, RateLimitError):
+            return  # the limiter knows how long
+        wait = max(error.retry_after or 0.0, RETRY_SECONDS * 2 ** (attempt - 1) * (0.5 + self._random()))
+        wait_event(self.stop, deadline.sooner(wait))
+
+    def _attempt(self, job: Job[T], call: RestCall, permit: Permit) -> T:
+        with self.breaker.admit() as attempt:
+            started = time.monotonic()
+            try:
+                response = self._transport.get(call, job.deadline, permit)
+            except UpbitBackboneError as error:
+                self._count(0, failed=True)
+                is_only_hurry = isinstance(error, RequestTimeoutError) and time.monotonic() - started < PATIENT_SECONDS
+                if isinstance(error, (NetworkError, ProtocolError)) and not is_only_hurry:
+                    attempt.failed(error)
+                raise
+            permit.answered()
+            return self._meaning(job, call, response, permit.sent_at or started, attempt)
+
+    def _meaning(self, job: Job[T], call: RestCall, response: RestResponse, sent_at: float, attempt: Attempt) -> T:
+        received_at = response.received_at or self._clock.wall()
+        self._on_response(response, received_at)
+        remaining = parse_remaining(response.headers.get("remaining-req"))
+        if remaining is not None and remaining.group is not None:
+            self.limiter.learn(remaining.group, remaining.per_second, sent_at)
+        error = judge(response, call, received_at)
+        self._count(response.wire_bytes, failed=error is not None)
+        if isinstance(error, BannedError):
+            self.limiter.ban(seconds=error.retry_after, sent_at=sent_at)
+            raise error
+        self.limiter.passed(sent_at)
+        if isinstance(error, RateLimitError):
+            self.limiter.penalise(self.group, error.retry_after, sent_at)
+        if isinstance(error, (ServerError, ProtocolError)):
+            attempt.failed(error)
+        if error is not None:
+            raise error
+        try:
+            meaning = job.read(response.body, received_at)
+        except MalformedDataError as malformed:
+            self._count(0, failed=True, requests=0)
+            attempt.failed(malformed)
+            raise
+        attempt.succeeded()
+        return meaning
+
+    def _count(self, size: int, *, failed: bool, requests: int = 1) -> None:
+        with self._lock:
+            self.requests += requests
+            self._failures += failed
+            self._bytes += size
+
+    def stats(self, waiting: int) -> GroupStats:
+        """How the group stands, with so many `waiting` for a worker."""
+        from ..models.report import GroupStats
+
+        view = self.limiter.look(self.group)
+        return GroupStats(
+            group=self.group.value,
+            limit_per_second=view.per_second,
+            available=float(view.available),
+            waiting=view.waiting + waiting,
+            granted=view.granted,
+            limited_429=view.penalties,
+            banned_418=self.limiter.bans,
+            paused_for=view.paused_for,
+            breaker=self.breaker.state,
+            requests=self.requests,
+            failures=self._failures,
+            bytes=self._bytes,
+        )
+
+    def __repr__(self) -> str:
+        return f"<RestCaller {self.group.value} {self.requests} requests, breaker {self.breaker.state}>"

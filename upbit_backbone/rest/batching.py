@@ -1,0 +1,432 @@
+"""Order books by REST: asked in few depths and trimmed, so that different wishes meet on one list."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, Generic, Protocol, TypeVar
+
+from .._concurrency import Clock, Deadline
+from ..errors import InvalidRequestError, UnknownSymbolError, UpbitBackboneError, one_line
+from ..exchange.endpoints import RestCall, check_levels
+from ..models.enums import Priority
+from ..models.market import OrderbookData
+from ..models.symbol import CODE
+from ..store.intelligent_cache import IntelligentCache, Key
+from .call import Job
+from .group_queue import RestLane
+
+# Where symbols that are asked at about the same time get onto one list.
+#
+# A question that meets no other leaves at once. Behind one that is under way, and for a moment after two have met, a
+# list
+# stays open: while its predecessor is under way, a little longer while more arrive, and in any case until there is a
+# turn
+# to send it.
+
+# How often the quiet that ends a list may be put off, and how long a slow predecessor may hold it back.
+LONGEST_WINDOWS: Final = 20
+PREDECESSOR_SECONDS: Final = 0.1
+# How long after two questions met the next one is expected to meet another.
+CROWD_SECONDS: Final = 0.05
+
+Answer = TypeVar("Answer")
+
+
+class ListJob(Job[list[Answer]]):
+    """One list: open until it is sealed, then one call. Its boarding's lock guards all that is its own."""
+
+    def __init__(
+        self, boarding: Boarding[Answer], generation: int, now: float, priority: Priority, deadline: Deadline
+    ) -> None:
+        super().__init__(priority, deadline)
+        self._boarding = boarding
+        self.generation = generation
+        self.opened_at = self.last_at = now
+        self.symbols: dict[str, None] = {}
+        self.is_sealed = False
+        self.expects_company = False
+
+    def prepare(self) -> None:
+        self._boarding.wait_for_company(self)
+
+    def seal(self) -> RestCall:
+        return self._boarding.seal(self)
+
+    def read(self, body: bytes, received_at: datetime) -> list[Answer]:
+        return self._boarding.read(body, received_at, self.generation)
+
+
+Boarded = dict[ListJob[Answer], list[str]]
+
+
+class Boarding(Generic[Answer]):
+    """The open list and those under way. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        key: Callable[[str], Key],
+        make_call: Callable[[Iterable[str]], RestCall],
+        read: Callable[[bytes, datetime, int], list[Answer]],
+        lane: RestLane,
+        cache: IntelligentCache,
+        clock: Clock,
+        window_seconds: float,
+        limit: int,
+    ) -> None:
+        self._key = key
+        self._make_call = make_call
+        self.read = read
+        self._lane = lane
+        self._cache = cache
+        self._clock = clock
+        self._window = window_seconds
+        self._limit = limit
+        self._lists = threading.Condition()  # guards the four below, and the jobs' own state
+        self._open: ListJob[Answer] | None = None
+        self._under_way: dict[str, ListJob[Answer]] = {}
+        self._away: set[ListJob[Answer]] = set()
+        self._crowded_until = float("-inf")
+
+    def board(
+        self, symbols: Sequence[str], deadline: Deadline, priority: Priority, *, is_fresh_wanted: bool, is_alone: bool
+    ) -> Boarded[Answer]:
+        """Find each symbol a place: on a list that has it already, on the open one, or on a new one.
+
+        `is_fresh_wanted` takes no list that has left, `is_alone` none that others are on. Where the question meets no
+        other, its answer is there when this returns.
+        """
+        generation = self._cache.generation()
+        boarded: Boarded[Answer] = {}
+        started: list[ListJob[Answer]] = []
+
+        def start() -> ListJob[Answer]:
+            job = ListJob(self, generation, self._clock.monotonic(), priority, deadline)
+            # A future that held its own job would keep the answer until the next full garbage collection.
+            known = weakref.ref(job)
+            job.future.add_done_callback(lambda _: self._landed(known()))
+            started.append(job)
+            return job
+
+        try:
+            with self._lists:
+                is_crowded = self._is_crowded()
+                if is_alone:
+                    boarded[self._fill(start(), symbols)] = list(symbols)
+                else:
+                    self._find_places(symbols, generation, is_fresh_wanted, start, boarded)
+                for job in boarded:
+                    job.join(deadline)
+                for job in started:
+                    job.expects_company = is_crowded
+            self._cache.count_merged(len(boarded) - len(started))
+            for job in started:
+                self._lane.carry_out(job, here=not is_crowded and len(boarded) == 1)
+        except BaseException:
+            for job in started:
+                job.desert()
+            raise
+        return boarded
+
+    def _find_places(
+        self,
+        symbols: Sequence[str],
+        generation: int,
+        is_fresh_wanted: bool,
+        start: Callable[[], ListJob[Answer]],
+        boarded: Boarded[Answer],
+    ) -> None:
+        job = self._open
+        for symbol in symbols:
+            shared = self._under_way.get(symbol)
+            if shared is not None and self._is_joinable(shared, symbol, is_fresh_wanted):
+                boarded.setdefault(shared, []).append(symbol)
+                continue
+            if job is None or job.generation != generation or len(job.symbols) >= self._limit:
+                job = self._open = start()
+            boarded.setdefault(self._fill(job, (symbol,)), []).append(symbol)
+
+    def _fill(self, job: ListJob[Answer], symbols: Iterable[str]) -> ListJob[Answer]:
+        for symbol in symbols:
+            job.symbols[symbol] = None
+            self._under_way[symbol] = job
+        job.last_at = self._clock.monotonic()
+        return job
+
+    def _is_crowded(self) -> bool:
+        """Whether a question that comes now meets another one, or is likely to."""
+        now = self._clock.monotonic()
+        if self._under_way:
+            self._crowded_until = now + CROWD_SECONDS
+        return now < self._crowded_until
+
+    def _is_joinable(self, job: ListJob[Answer], symbol: str, is_fresh_wanted: bool) -> bool:
+        if self._cache.is_outdated(self._key(symbol), job.generation) or not job.is_joinable(self._clock.monotonic()):
+            return False
+        return not (is_fresh_wanted and job.is_sealed)
+
+    def wait_for_company(self, job: ListJob[Answer]) -> None:
+        """Keep the list open while it is likely to grow; on a worker's thread."""
+        with self._lists:
+            while not job.is_sealed:
+                wait = self._window_left(job, self._clock.monotonic())
+                if wait <= 0 or job.deadline.expired:
+                    return
+                self._lists.wait(job.deadline.remaining_or(wait))
+
+    def _window_left(self, job: ListJob[Answer], now: float) -> float:
+        if len(job.symbols) >= self._limit or not job.expects_company:
+            return 0.0
+        if self._away:
+            return job.opened_at + PREDECESSOR_SECONDS - now
+        return min(job.last_at + self._window, job.opened_at + self._window * LONGEST_WINDOWS) - now
+
+    def seal(self, job: ListJob[Answer]) -> RestCall:
+        """The call of a list that leaves now."""
+        with self._lists:
+            self._close(job)
+            self._away.add(job)
+            symbols = list(job.symbols)
+        return self._make_call(symbols)
+
+    def _close(self, job: ListJob[Answer]) -> None:
+        job.is_sealed = True
+        if self._open is job:
+            self._open = None
+
+    def _landed(self, job: ListJob[Answer] | None) -> None:
+        if job is None:
+            return  # nobody waits for it, and no table holds it
+        with self._lists:
+            self._close(job)
+            self._away.discard(job)
+            for symbol in job.symbols:
+                if self._under_way.get(symbol) is job:
+                    del self._under_way[symbol]
+            self._lists.notify_all()
+
+    def __repr__(self) -> str:
+        return f"<Boarding {len(self._away)} lists under way{', one open' if self._open else ''}>"
+
+
+# Questions about many markets: whatever is asked at about the same time leaves as one list.
+#
+# Upbit fails a whole list for one unknown code; then the codes that do not exist are found out with the market list,
+# and
+# the others are asked again.
+
+log = logging.getLogger("upbit_backbone.rest")
+
+ABSENT: Final = object()  # kept for a market that does not exist
+
+
+class HasSymbol(Protocol):
+    @property
+    def symbol(self) -> str: ...
+
+
+Model = TypeVar("Model", bound=HasSymbol)
+
+
+@dataclass(slots=True)
+class Outcome(Generic[Model]):
+    """What came of a question: the found ones and the first error. Without an error, the rest does not exist."""
+
+    found: dict[str, Model] = field(default_factory=dict)
+    error: UpbitBackboneError | None = None
+
+    def add(self, other: Outcome[Model]) -> None:
+        self.found.update(other.found)
+        self.error = self.error or other.error
+
+
+class ListDesk(Generic[Model]):
+    """Where tickers, or order books of one depth, are asked."""
+
+    def __init__(
+        self,
+        kind: str,
+        variant: tuple[object, ...],
+        *,
+        lane: RestLane,
+        cache: IntelligentCache,
+        clock: Clock,
+        make_call: Callable[[Iterable[str]], RestCall],
+        decode: Callable[[bytes, datetime], list[Model]],
+        remember: Callable[[Sequence[Model]], object],
+        known_markets: Callable[[Deadline, Priority], frozenset[str]],
+        window_seconds: float,
+        limit: int,
+    ) -> None:
+        self._kind = kind
+        self._variant = variant
+        self._cache = cache
+        self._decode = decode
+        self._remember = remember
+        self._known_markets = known_markets
+        self._boarding: Boarding[Model] = Boarding(
+            key=self.key,
+            make_call=make_call,
+            read=self._read,
+            lane=lane,
+            cache=cache,
+            clock=clock,
+            window_seconds=window_seconds,
+            limit=limit,
+        )
+
+    def ask(
+        self, symbols: Iterable[str], deadline: Deadline, priority: Priority, max_age: float | None
+    ) -> dict[str, Model]:
+        """What Upbit says about those of `symbols` that exist, at most `max_age` seconds old, in the order given.
+
+        With `max_age=0` nothing that left before this call counts.
+        """
+        wanted = dict.fromkeys(_checked(symbol) for symbol in symbols)
+        found, missing = self._from_cache(wanted, max_age)
+        if missing:
+            outcome = self._from_upbit(missing, deadline, priority, is_fresh_wanted=max_age == 0)
+            if outcome.error is not None:
+                raise outcome.error
+            found.update(outcome.found)
+        return {symbol: found[symbol] for symbol in wanted if symbol in found}
+
+    def key(self, symbol: str) -> Key:
+        return (self._kind, symbol, *self._variant)
+
+    def from_cache(self, symbols: Iterable[str], max_age: float | None) -> dict[str, Model] | None:
+        """All of `symbols` from the cache, or None if one of them is missing."""
+        found, missing = self._from_cache(symbols, max_age)
+        return None if missing else found
+
+    def keep(self, items: Sequence[Model], generation: int) -> None:
+        """Fresh answers, into the cache and on to whoever wants to know."""
+        for item in items:
+            self._cache.cache_data(self.key(item.symbol), item, generation=generation)
+        self._remember(items)
+
+    def _read(self, body: bytes, received_at: datetime, generation: int) -> list[Model]:
+        items = self._decode(body, received_at)
+        self.keep(items, generation)
+        return items
+
+    def _from_cache(self, symbols: Iterable[str], max_age: float | None) -> tuple[dict[str, Model], list[str]]:
+        found: dict[str, Model] = {}
+        missing: list[str] = []
+        for symbol in symbols:
+            item = self._cache.get_cached_data(self.key(symbol), max_age)
+            if item is not None:
+                found[symbol] = item
+            elif self._cache.get_cached_data(("unknown", symbol), counted=False) is not ABSENT:
+                missing.append(symbol)
+        return found, missing
+
+    def _from_upbit(
+        self,
+        symbols: Sequence[str],
+        deadline: Deadline,
+        priority: Priority,
+        *,
+        is_fresh_wanted: bool = False,
+        is_alone: bool = False,
+    ) -> Outcome[Model]:
+        outcome: Outcome[Model] = Outcome()
+        boarded = self._boarding.board(symbols, deadline, priority, is_fresh_wanted=is_fresh_wanted, is_alone=is_alone)
+        for job, mine in boarded.items():
+            try:
+                items = job.result(deadline, f"{self._kind} of {one_line(', '.join(mine), 60)}")
+            except UnknownSymbolError:
+                outcome.add(self._sort_out(job, mine, deadline, priority))
+            except UpbitBackboneError as error:
+                if job.is_to_be_asked_again(error, deadline):
+                    outcome.add(self._from_upbit(mine, deadline, priority, is_fresh_wanted=is_fresh_wanted))
+                else:
+                    outcome.add(Outcome(error=error))
+            else:
+                wanted = set(mine)
+                outcome.add(Outcome({item.symbol: item for item in items if item.symbol in wanted}))
+        return outcome
+
+    # --- unknown codes --------------------------------------------------------------------------------------
+
+    def _sort_out(
+        self, job: ListJob[Model], mine: Sequence[str], deadline: Deadline, priority: Priority
+    ) -> Outcome[Model]:
+        """A code on the list does not exist: note which, and ask again for those of `mine` that may exist.
+
+        Everyone who was on the list does so; their questions meet again on the next list.
+        """
+        absent = set(job.symbols) if len(job.symbols) == 1 else self._not_listed(job.symbols, deadline, priority)
+        for symbol in absent:
+            self._cache.cache_data(("unknown", symbol), ABSENT, generation=job.generation)
+        rest = [symbol for symbol in mine if symbol not in absent]
+        if absent or not rest:
+            return self._from_upbit(rest, deadline, priority)
+        # The market list cannot be had, or knows no better: halve the question until the culprit stands alone.
+        outcome: Outcome[Model] = Outcome()
+        middle = len(rest) // 2
+        for half in (rest[:middle], rest[middle:]):
+            outcome.add(self._from_upbit(half, deadline, priority, is_alone=True))
+        return outcome
+
+    def _not_listed(self, symbols: Iterable[str], deadline: Deadline, priority: Priority) -> set[str]:
+        try:
+            known = self._known_markets(deadline, priority)
+        except UpbitBackboneError as error:
+            log.info("no market list to sort out an unknown code", extra={"why": one_line(error)})
+            return set()
+        return {symbol for symbol in symbols if symbol not in known} if known else set()
+
+
+def _checked(symbol: str) -> str:
+    """Before anything is sent, so that nobody's bad code gets onto a list with others."""
+    if not isinstance(symbol, str) or not CODE.fullmatch(symbol):
+        raise InvalidRequestError(f"symbol {one_line(repr(symbol), 60)}: expected a market code such as 'KRW-BTC'")
+    return symbol
+
+
+DEPTHS: Final = (1, 5, 15, 30)
+MAX_DESKS: Final = 64
+
+
+class BookDesks:
+    """One desk for each depth and price grouping, made when first asked for."""
+
+    def __init__(self, make: Callable[[int, Decimal], ListDesk[OrderbookData]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()  # guards _desks
+        self._desks: dict[tuple[int, Decimal], ListDesk[OrderbookData]] = {}
+
+    def ask(
+        self,
+        symbols: Iterable[str],
+        levels: int,
+        level: Decimal | int,
+        deadline: Deadline,
+        priority: Priority,
+        max_age: float | None,
+    ) -> dict[str, OrderbookData]:
+        """Books with at most `levels` levels a side; see `ListDesk.ask`."""
+        check_levels(levels, level)
+        depth = next(each for each in DEPTHS if each >= levels)
+        books = self._desk(depth, Decimal(level)).ask(symbols, deadline, priority, max_age)
+        if depth == levels:
+            return books
+        return {
+            symbol: replace(book, asks=book.asks[:levels], bids=book.bids[:levels]) for symbol, book in books.items()
+        }
+
+    def _desk(self, depth: int, level: Decimal) -> ListDesk[OrderbookData]:
+        with self._lock:
+            desk = self._desks.get((depth, level))
+            if desk is None:
+                if len(self._desks) >= MAX_DESKS:
+                    self._desks.clear()  # whoever waits at one of them keeps it
+                desk = self._desks[depth, level] = self._make(depth, level)
+            return desk

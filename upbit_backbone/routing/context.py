@@ -1,0 +1,156 @@
+"""Looks at the parts and states the facts that the routing table needs. Touches no network."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .._concurrency import Clock, Deadline
+from ..channels.markets import MarketDirectory
+from ..channels.memory import cache_key, topic_of
+from ..errors import UpbitBackboneError
+from ..exchange.timeframes import timeframe_of
+from ..limits.rate_limiter import RateLimiter
+from ..models.enums import RateGroup, RequestKind
+from ..models.events import ConnectionState
+from ..models.request import DataRequest
+from ..models.session import Pulse
+from ..models.topic import Topic
+from ..resilience.circuit_breaker import CircuitBreaker
+from ..rest.client import RestChannel
+from ..store.live_store import LiveStore
+from .policy import Situation, can_stream
+
+GROUP_OF_KIND = {
+    RequestKind.TICKER: RateGroup.TICKER,
+    RequestKind.ORDERBOOK: RateGroup.ORDERBOOK,
+    RequestKind.TRADES: RateGroup.TRADE,
+    RequestKind.CANDLES: RateGroup.CANDLE,
+    RequestKind.MARKETS: RateGroup.MARKET,
+}
+
+
+class Streams(Protocol):
+    """What is asked of the sessions."""
+
+    def pulse(self, topic: Topic) -> Pulse | None: ...
+
+    def states(self) -> dict[str, ConnectionState]: ...
+
+
+def stream_of(request: DataRequest) -> Topic | None:
+    """The stream that tells the present state of what is asked; None for what Upbit does not stream."""
+    if can_stream(request):
+        return topic_of(request)
+    if request.kind is RequestKind.CANDLES:
+        data_type = timeframe_of(request.timeframe or "1m").data_type
+        return None if data_type is None else Topic(data_type, request.symbol)
+    return None
+
+
+class Observer:
+    """Called for every question that the live store could not answer by itself."""
+
+    def __init__(
+        self,
+        *,
+        store: LiveStore,
+        rest: RestChannel,
+        directory: MarketDirectory,
+        limiter: RateLimiter,
+        streams: Streams,
+        connect_breaker: CircuitBreaker,
+        rest_max_age: float,
+        markets_max_age: float,
+        promote_after: int,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._rest = rest
+        self._directory = directory
+        self._limiter = limiter
+        self._streams = streams
+        self._connect_breaker = connect_breaker
+        self._rest_max_age = rest_max_age
+        self._markets_max_age = markets_max_age
+        self._promote_after = promote_after
+        self._clock = clock
+
+    def situation(self, request: DataRequest, **known: Any) -> Situation:
+        """The facts about `request`, besides those that are `known` already (fields of Situation)."""
+        topic = stream_of(request)
+        pulse = None if topic is None else self._streams.pulse(topic)
+        banned_for = self._limiter.banned_for()
+        rest_text = self._why_rest_is_closed(GROUP_OF_KIND[request.kind], banned_for)
+        stream_text = self._why_stream_is_closed(pulse, banned_for)
+        facts: dict[str, Any] = {} if topic is None else self._live(topic, pulse)
+        return Situation(
+            **facts,
+            is_streamed=pulse is not None,
+            is_banned=banned_for > 0,
+            rest_is_open=rest_text is None,
+            rest_text=rest_text or "REST is open",
+            stream_is_open=stream_text is None,
+            stream_text=stream_text or "the stream is open",
+            cache_age=self._cache_age(request),
+            cache_limit=self._markets_max_age if request.kind is RequestKind.MARKETS else self._rest_max_age,
+            promote_after=self._promote_after,
+            **known,
+        )
+
+    def refusal(self, request: DataRequest) -> UpbitBackboneError | None:
+        """The error with which REST would refuse the question at once (a ban, an open breaker), or None."""
+        group = GROUP_OF_KIND[request.kind]
+        try:
+            self._limiter.forecast(group, 0, Deadline.after(None))
+        except UpbitBackboneError as error:
+            return error
+        return self._rest.refusal(group)  # type: ignore[return-value]  # it is one of ours
+
+    def last_known(self, request: DataRequest) -> tuple[Any, float] | None:
+        """The newest value ever seen, with its age in seconds."""
+        if not request.symbols:
+            return None
+        item = self._store.last_known(request.kind, request.symbol, timeframe=request.timeframe, level=request.level)
+        if item is None:
+            return None
+        seen = item.received_at or item.timestamp
+        return item, max(0.0, (self._clock.wall() - seen).total_seconds())
+
+    def _live(self, topic: Topic, pulse: Pulse | None) -> dict[str, Any]:
+        now = self._clock.monotonic()
+        if pulse is None:
+            return {"live_text": "not subscribed"}
+        why_not = self._store.why_not(topic, now)
+        if why_not is not None:
+            return {"live_text": f"not current: {why_not}"}
+        entry = self._store.entry(topic)
+        age = None if entry is None else max(0.0, now - entry.pulse.heard_at)
+        text = "stream proven alive" if age is None else f"stream proven alive {age:.1f} s ago"
+        return {"live_is_current": True, "live_text": text, "live_age": age}
+
+    def _cache_age(self, request: DataRequest) -> float | None:
+        if request.kind is RequestKind.MARKETS:
+            return self._directory.age()
+        return self._rest.cache.age_of(cache_key(request)) if can_stream(request) else None
+
+    def _why_rest_is_closed(self, group: RateGroup, banned_for: float) -> str | None:
+        if banned_for:
+            return f"Upbit blocks this IP for {banned_for:.0f} s more"
+        refusal = self._rest.refusal(group)
+        return None if refusal is None else f"the breaker of REST group {group.value} is open"
+
+    def _why_stream_is_closed(self, pulse: Pulse | None, banned_for: float) -> str | None:
+        """Of the session that streams the topic in question; where none does, of any that could."""
+        states = self._streams.states()
+        if pulse is not None and pulse.session in states:
+            states = {pulse.session: states[pulse.session]}
+        if ConnectionState.LIVE in states.values():
+            return None
+        if self._connect_breaker.refusal() is not None:
+            return "connecting failed too often lately"
+        if ConnectionState.WAITING in states.values():
+            return "the stream waits for its next attempt to connect"
+        return f"Upbit blocks this IP for {banned_for:.0f} s more" if banned_for else None
+
+    def __repr__(self) -> str:
+        return f"<Observer {self._store!r}>"

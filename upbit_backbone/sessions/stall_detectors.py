@@ -1,0 +1,210 @@
+"""Stall detectors: a stream, or a single topic, that says nothing although the market trades. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from ..models.topic import Topic
+
+# Has the whole line gone mute although the peer still answers pings? Pure.
+#
+# Silence proves nothing: a quiet market has nothing to say. So silence only ever starts a question to REST. If
+# REST knows of newer trades, the stream gets a moment more, because those trades may just be on their way; only
+# silence after that is a stall.
+
+PROBE_PATIENCE_SECONDS: Final = 30.0  # an answer later than this is no longer waited for
+GRACE_SECONDS: Final = 2.0  # what REST shows already, the stream brings within this time
+
+
+class SilenceWatch:
+    """Silence on all topics of a session at once."""
+
+    def __init__(self, after: float) -> None:
+        self._after = after
+        self._data_at = inf
+        self._next_probe = inf
+        self._probe_at: float | None = None
+        self._stalled_at = inf
+        self._had_stalled = False
+
+    def start(self, now: float) -> None:
+        """A subscription went out on a new connection: silence counts from here."""
+        self._data_at = now
+        self._next_probe = now + self._after
+        self._probe_at = None
+        self._stalled_at = inf
+
+    def stop(self) -> None:
+        self._data_at = self._next_probe = self._stalled_at = inf
+        self._probe_at = None
+
+    def heard(self, now: float) -> bool:
+        """Data came; True if this ends a stall that had been proven."""
+        self._data_at = now
+        self._stalled_at = inf
+        ended, self._had_stalled = self._had_stalled, False
+        return ended
+
+    @property
+    def is_silent_at(self) -> float:
+        """From when on the line counts as silent if nothing more comes."""
+        return self._data_at + self._after
+
+    @property
+    def due(self) -> float:
+        return min(max(self.is_silent_at, self._next_probe), self._stalled_at)
+
+    def must_probe(self, now: float, *, anything_wanted: bool) -> bool:
+        """Whether to ask REST now; the question is then taken as asked. There is none where nothing is wanted."""
+        if now < max(self.is_silent_at, self._next_probe):
+            return False
+        self._next_probe = now + self._after / 2
+        is_probing = self._probe_at is not None and now < self._probe_at + PROBE_PATIENCE_SECONDS
+        if is_probing or not anything_wanted:
+            return False
+        self._probe_at = now
+        return True
+
+    def answered(self, verdict: bool | None, now: float) -> None:
+        """REST's answer: True starts the last moment of grace."""
+        asked_at, self._probe_at = self._probe_at, None
+        if asked_at is not None and verdict is True and self._data_at < asked_at:
+            # Further answers, which may come sooner than the grace ends, must not prolong it.
+            self._stalled_at = min(self._stalled_at, now + GRACE_SECONDS)
+
+    def is_stalled(self, now: float) -> bool:
+        """Whether the stall is proven now."""
+        if now < self._stalled_at:
+            return False
+        self._stalled_at = inf
+        self._had_stalled = True
+        return True
+
+
+# Has one topic gone mute while others flow? Pure.
+#
+# From time to time somebody is asked which topics have been silent lately. If one of them is usually lively, or every
+# third time anyhow, some are put to REST: the liveliest, and those whose turn it is, so that nobody is left out.
+# Where
+# there were trades, and the topic is still silent a moment later, it is mute: reported, no longer taken for current,
+# and subscribed anew at a gentle pace, which costs the other topics nothing.
+
+SENTINELS: Final = 50  # how many topics a question about the whole line names; one REST request answers them all
+PATROL: Final = 100  # how many silent topics one question to REST names; quiet ones are asked about in turn
+PATROL_EVERY: Final = 3  # in rounds; a lively one that falls silent is asked about at once
+SCORE_DECAY: Final = 0.9
+LIVELY_SCORE: Final = 1.0
+RESEND_SECONDS: Final = 60.0  # a mute topic costs at most one repeated subscription per this time
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which of `topics` had no frame since `since`? `confirms`: REST has seen trades of them since."""
+
+    topics: frozenset[Topic]
+    since: float
+    confirms: bool
+
+
+class MuteTopics:
+    """Habits and suspicions of single topics; habits survive reconnects."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._next_question = inf
+        self._scores: dict[Topic, float] = {}
+        self._probed: frozenset[Topic] = frozenset()
+        self._probe_at = -inf
+        self._patrol_at = inf
+        self._asked_at: dict[Topic, float] = {}
+        self._confirm_at = inf
+        self._resent_at: dict[Topic, float] = {}
+        self.mute: frozenset[Topic] = frozenset()
+
+    def start(self, now: float) -> None:
+        """A new connection streams anew: nothing is suspected."""
+        self._next_question = now + self._every
+        self._patrol_at = now + PATROL_EVERY * self._every
+        self._probed = frozenset()
+        self._confirm_at = inf
+        self.mute = frozenset()
+
+    def stop(self) -> None:
+        self._next_question = self._confirm_at = inf
+
+    def keep(self, topics: frozenset[Topic]) -> None:
+        """Only `topics` are still wanted."""
+        self.mute &= topics
+        self._scores = {topic: score for topic, score in self._scores.items() if topic in topics}
+        self._asked_at = {topic: at for topic, at in self._asked_at.items() if topic in topics}
+        self._resent_at = {topic: at for topic, at in self._resent_at.items() if topic in topics}
+
+    @property
+    def due(self) -> float:
+        return min(self._next_question, self._confirm_at)
+
+    def question(self, topics: frozenset[Topic], now: float) -> Question | None:
+        """What to ask now, if anything."""
+        if now >= self._confirm_at:
+            probed, self._probed, self._confirm_at = self._probed & topics, frozenset(), inf
+            return Question(probed, self._probe_at, confirms=True) if probed else None
+        if now >= self._next_question:
+            self._next_question = now + self._every
+            return Question(topics, now - self._every, confirms=False)
+        return None
+
+    def found(self, question: Question, silent: frozenset[Topic]) -> frozenset[Topic]:
+        """Take in the answer; the topics that are mute no longer."""
+        if question.confirms:
+            self.mute |= silent
+            return frozenset()
+        for topic in question.topics:
+            score = self._score(topic) * SCORE_DECAY
+            self._scores[topic] = score if topic in silent else score + 1.0
+        awake = (self.mute & question.topics) - silent
+        self.mute -= awake
+        return awake
+
+    def to_probe(self, silent: frozenset[Topic], now: float) -> frozenset[Topic]:
+        """The silent topics to put to REST, if that is worth it now."""
+        is_probing = bool(self._probed) and now < self._probe_at + PROBE_PATIENCE_SECONDS
+        candidates = [topic for topic in silent - self.mute if not self._was_resent_lately(topic, now)]
+        liveliest = max(candidates, key=lambda topic: (self._score(topic), topic), default=None)
+        is_lively = liveliest is not None and self._score(liveliest) >= LIVELY_SCORE
+        if is_probing or liveliest is None or not (is_lively or now >= self._patrol_at):
+            return frozenset()
+        in_turn = sorted(candidates, key=lambda topic: (self._asked_at.get(topic, -inf), topic))
+        self._patrol_at = now + PATROL_EVERY * self._every
+        self._probed = frozenset([liveliest, *in_turn[: PATROL - 1]])
+        self._probe_at = now
+        self._asked_at.update(dict.fromkeys(self._probed, now))
+        return self._probed
+
+    def _score(self, topic: Topic) -> float:
+        return self._scores.get(topic, 0.0)
+
+    def _was_resent_lately(self, topic: Topic, now: float) -> bool:
+        return now < self._resent_at.get(topic, -inf) + RESEND_SECONDS
+
+    def answered(self, topics: frozenset[Topic], behind: frozenset[Topic] | None, now: float) -> None:
+        """REST's answer about the topics put to it; those it knows more of get a last moment of grace."""
+        if topics != self._probed or self._confirm_at < inf:
+            return
+        self._probed = (behind or frozenset()) & topics
+        if self._probed:
+            self._confirm_at = now + GRACE_SECONDS
+        for topic in topics - self._probed:
+            self._scores[topic] = self._score(topic) / 2  # merely quiet: others get their turn first
+
+    def may_resend(self, topics: frozenset[Topic], now: float) -> bool:
+        """Whether subscribing anew for these mute topics is within reason; if so, it is taken as done."""
+        if any(self._was_resent_lately(topic, now) for topic in topics):
+            return False
+        self._resent_at.update(dict.fromkeys(topics, now))
+        return True
+
+    def liveliest(self, topics: frozenset[Topic]) -> frozenset[Topic]:
+        """The topics that are best asked about when the whole line is silent."""
+        return frozenset(sorted(topics, key=lambda topic: (-self._score(topic), topic))[:SENTINELS])

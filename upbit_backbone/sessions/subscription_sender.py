@@ -1,0 +1,160 @@
+"""Our side of the conversation on one connection: the full set, at the right time, and what Upbit says to it. Pure."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+from ..errors import one_line
+from ..exchange.stream import list_message, listed_topics, subscription_message
+from ..models.session import StreamError, SubscriptionList
+from .messages import SendText, TellSubscribed
+from .pacing import MessagePacer
+from .reconnect_policy import BANNED_SECONDS, LIMITED_SECONDS
+from .session_state import Shared
+
+MESSAGE_GROUP: Final = "websocket-message"
+AUDIT_AFTER_SECONDS: Final = 1.0
+TOO_MANY = frozenset({"too many requests", "too_many_requests"})
+ABOUT_TOPICS = frozenset({"invalid_param", "no_codes", "no_type", "wrong_format"})
+TEAPOT = frozenset({"i'm a teapot", "im_a_teapot"})
+
+
+class Speaker:
+    """Makes the wish true on one connection."""
+
+    def __init__(self, shared: Shared, now: float) -> None:
+        self._shared = shared
+        self._pacer = MessagePacer()
+        self._pacer.hold_until(shared.recovery.banned_until)
+        self._idle_at = inf
+        self._audit_at = inf
+        self._audits = False
+        self.begin(now)
+
+    def begin(self, now: float) -> None:
+        self._shared.plan.line_opened()
+        self.reconsider(now)
+        self._pacer.hurry()
+        self.speak(now)
+
+    @property
+    def due(self) -> float:
+        return min(self._pacer.due, self._shared.first_frames.due, self._idle_at, self._audit_at)
+
+    def is_idle(self, now: float) -> bool:
+        return now >= self._idle_at
+
+    def reconsider(self, now: float) -> None:
+        """After any change: speak soon, or be silent because nothing is left to say, or get ready to rest."""
+        plan = self._shared.plan
+        if plan.is_due:
+            self._pacer.want(now)
+        else:
+            self._pacer.forget()
+        if plan.target:
+            self._idle_at = inf
+        elif self._idle_at == inf:
+            self._idle_at = now + self._shared.config.idle_connection_seconds
+
+    def heard(self, now: float) -> bool:
+        """Anything from the peer, in order after our message, shows that it was read without complaint.
+
+        Whether that ended the time of trial, so that there may be more to say.
+        """
+        has_passed = self._shared.plan.heard(now)
+        if has_passed:
+            self.reconsider(now)
+        return has_passed
+
+    def repeat(self, now: float) -> None:
+        self._shared.plan.repeat()
+        self.reconsider(now)
+
+    def hold_until(self, instant: float) -> None:
+        self._pacer.hold_until(instant)
+
+    def tick(self, now: float) -> None:
+        self.reconsider(now)
+        self.speak(now)
+        self._report_late_topics(now)
+        self._audit(now)
+
+    def speak(self, now: float) -> None:
+        if now < self._pacer.due:
+            return
+        shared, plan = self._shared, self._shared.plan
+        is_first = plan.sent is None
+        added = plan.say(now)
+        self._send(subscription_message(self._ticket(), plan.target, shared.config.websocket_format), now)
+        shared.effects.append(TellSubscribed(shared.pulse.epoch, plan.streamed))
+        shared.first_frames.expect(added, now)
+        if is_first:
+            shared.silence.start(now)
+            shared.mute_topics.start(now)
+        if shared.config.audit_subscriptions:
+            self._audit_at = now + AUDIT_AFTER_SECONDS
+
+    def complained(self, error: StreamError, now: float) -> None:
+        """Upbit answered the latest message with an error; it closes the connection a moment later."""
+        name = error.name.lower()
+        reason = one_line(f"{error.name}: {error.message}")
+        if name in TEAPOT:
+            self._limited(BANNED_SECONDS, reason, now, banned=True)
+        elif name in TOO_MANY:
+            self._limited(LIMITED_SECONDS, reason, now, banned=False)
+        else:
+            shared = self._shared
+            shared.record.last_error = reason
+            guilty = shared.plan.complaint(is_about_topics=name in ABOUT_TOPICS)
+            shared.first_frames.line_lost()
+            if guilty:
+                shared.emit(shared.record.topics(guilty, f"refused by Upbit: {reason}"))
+        self.reconsider(now)
+
+    def _limited(self, seconds: float, reason: str, now: float, *, banned: bool) -> None:
+        shared = self._shared
+        self._pacer.hold_until(now + seconds)
+        shared.plan.repeat()
+        shared.emit(shared.record.limited(MESSAGE_GROUP, seconds, reason, banned=banned))
+        if banned:
+            shared.recovery.ban(now + seconds)
+
+    def _report_late_topics(self, now: float) -> None:
+        late = self._shared.first_frames.late(now)
+        if late:
+            seconds = self._shared.config.first_frame_seconds
+            reason = f"no first frame within {seconds:g} s; it is wished on, but Upbit may not know it"
+            self._shared.emit(self._shared.record.topics(late, reason))
+
+    def _audit(self, now: float) -> None:
+        if now < self._audit_at:
+            return
+        is_settled = not self._shared.plan.is_due
+        if is_settled and now >= self._pacer.allowed_at:
+            self._audit_at = inf
+            self._audits = True
+            self._send(list_message(self._ticket(), self._shared.config.websocket_format), now)
+        else:
+            self._audit_at = max(self._pacer.allowed_at, now + AUDIT_AFTER_SECONDS)
+
+    def audited(self, listed: SubscriptionList, now: float) -> None:
+        """Compare what Upbit says it streams with what we told it; a difference is reported and repaired."""
+        plan = self._shared.plan
+        is_outdated = not self._audits or plan.is_due
+        self._audits = False
+        if is_outdated:
+            return
+        difference = listed_topics(listed) ^ plan.streamed
+        if difference:
+            reason = "Upbit's list of subscriptions differs from ours; subscribing again"
+            self._shared.emit(self._shared.record.topics(difference, reason))
+            self.repeat(now)
+
+    def _send(self, text: str, now: float) -> None:
+        self._pacer.sent(now)
+        self._shared.record.messages_sent += 1
+        self._shared.effects.append(SendText(text))
+
+    def _ticket(self) -> str:
+        return f"{self._shared.pulse.epoch}-{int(self._shared.random() * 2**48):012x}"

@@ -1,0 +1,217 @@
+"""One HTTP connection to Upbit's REST host; the only module that knows requests, imported with the first transport.
+
+Of requests we take the adapter without its Session: no cookies, no netrc, no proxies from the environment, no
+redirects, because the code that would do them is not there. Underneath the adapter lies a socket that we dialled
+ourselves, for REST and WebSocket alike.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import requests
+import requests.adapters
+import urllib3
+import urllib3.connection
+import urllib3.connectionpool
+from requests.structures import CaseInsensitiveDict
+
+from .._concurrency import Deadline
+from ..errors import NetworkError, ProtocolError, UpbitBackboneError, one_line
+from .deadline_socket import DeadlineSocket, Departure, Watch
+from .dialing import Proxy, dial
+from .io_deadline import translated
+
+UNKNOWN_LENGTH_BYTES: Final = 262_144
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a line leads, and how. `base_url` is scheme and host; a context means TLS."""
+
+    base_url: str
+    host: str
+    port: int
+    context: ssl.SSLContext | None
+    proxy: Proxy | None
+    connect_seconds: float
+    user_agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How many bytes we are willing to hold of an answer as it comes, and of an error's page."""
+
+    body: int
+    error_body: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What came back, still encoded. `is_cut` says that the body goes on beyond the cap."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    is_cut: bool
+
+
+class Line:
+    """A connection that is dialled when needed and used by one thread at a time; only `interrupt` is for others."""
+
+    def __init__(self, destination: Destination, stop: threading.Event) -> None:
+        self.used_at = 0.0  # monotonic; kept by the transport
+        self._destination = destination
+        self._stop = stop
+        self._headers = CaseInsensitiveDict(
+            {"User-Agent": destination.user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"}
+        )
+        self._pool = urllib3.connectionpool.HTTPConnectionPool(
+            destination.host, destination.port, maxsize=1, block=False
+        )
+        self._pool.ConnectionCls = self._connection  # type: ignore[assignment]  # a factory serves as well
+        self._adapter = _Adapter(self._pool, len(destination.base_url))
+        self._watch = Watch("", Deadline.after(None))
+        self._sock: DeadlineSocket | None = None
+
+    def get(self, target: str, what: str, deadline: Deadline, departure: Departure | None, caps: Caps) -> Exchange:
+        """One request and its answer by `deadline`. After an error the line must be hung up."""
+        watch = self._watch = Watch(what, deadline, self._stop, departure)
+        if self._sock is not None:
+            self._sock.watch = watch
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.headers = "GET", self._headers
+        prepared.url = self._destination.base_url + target
+        try:
+            return self._answer(self._adapter.send(prepared, stream=True).raw, what, caps)
+        except UpbitBackboneError:
+            raise
+        except Exception as theirs:
+            if watch.failure is not None:
+                raise watch.failure from watch.failure.__cause__
+            raise _ours(theirs, what) from theirs
+
+    def _answer(self, raw: urllib3.HTTPResponse, what: str, caps: Caps) -> Exchange:
+        try:
+            if self._sock is not None and self._sock.has_ended:
+                # http.client takes the end of the stream for the end of the headers.
+                raise NetworkError(f"{what}: the answer was cut off in its headers")
+            return _read(raw, caps)
+        except BaseException:
+            raw.close()  # now: files that are left to the garbage collector are closed in any order, and complain of it
+            raise
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last exchange failed on a kept connection before the server said a word to it."""
+        return self._sock is not None and self._sock.requests > 1 and not self._sock.answered
+
+    def interrupt(self) -> None:
+        """End what the owner is doing at once; from any thread."""
+        sock = self._sock
+        if sock is not None:
+            sock.cut()
+
+    def hang_up(self) -> None:
+        """Give the connection back, for good. Not while another thread is using the line."""
+        self._pool.close()
+        if self._sock is not None:
+            self._sock.destroy()
+
+    def _connection(self, **options: Any) -> _Connection:
+        connection = _Connection(**options)
+        connection.dial = self._dial
+        # For the Host header, which leaves out the port that the scheme implies.
+        connection.default_port = 80 if self._destination.context is None else 443  # type: ignore[misc]
+        return connection
+
+    def _dial(self) -> DeadlineSocket:
+        to, watch = self._destination, self._watch
+        with watch.keeping_failure():
+            sock = dial(to.host, to.port, to.context, to.proxy, watch.patience.sooner(to.connect_seconds))
+        if self._sock is not None:
+            self._sock.destroy()
+        self._sock = DeadlineSocket(sock, watch)
+        return self._sock
+
+
+def _read(raw: urllib3.HTTPResponse, caps: Caps) -> Exchange:
+    cap = caps.body if raw.status < 400 else caps.error_body
+    pieces: list[bytes] = []
+    size = 0
+    while size <= cap:
+        piece = raw.read(min(cap + 1 - size, raw.length_remaining or UNKNOWN_LENGTH_BYTES), decode_content=False)
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+        if raw.length_remaining == 0:
+            break
+    is_cut = size > cap
+    if is_cut:
+        raw.close()
+    raw.release_conn()
+    return Exchange(raw.status, raw.headers, b"".join(pieces)[:cap], is_cut)
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """The adapter of one connection pool, without what public data never needs."""
+
+    def __init__(self, pool: urllib3.connectionpool.HTTPConnectionPool, prefix: int) -> None:
+        super().__init__()
+        self._only_pool = pool
+        self._prefix = prefix
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        return self._only_pool
+
+    def cert_verify(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the socket was verified when it was dialled, by the one TLS context there is."""
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        return str(request.url)[self._prefix :]
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        response = requests.Response()
+        response.raw = resp
+        return response
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    """Plain to urllib3: encryption and proxies are the dialled socket's business."""
+
+    dial: Callable[[], DeadlineSocket]
+
+    def connect(self) -> None:
+        self.sock = self.dial()  # what http.client uses of a socket
+
+
+def _ours(theirs: BaseException, what: str) -> UpbitBackboneError:
+    """Our error for one that requests, urllib3 or http.client made of the bytes they were given."""
+    for cause in _causes(theirs):
+        if isinstance(cause, http.client.RemoteDisconnected):
+            return NetworkError(f"{what}: the server closed the connection without an answer")
+        if isinstance(cause, (http.client.IncompleteRead, urllib3.exceptions.IncompleteRead)):
+            return NetworkError(f"{what}: the answer was cut off in the middle")
+        if isinstance(cause, http.client.HTTPException):
+            return ProtocolError(f"{what}: not an acceptable HTTP answer: {one_line(repr(cause))}")
+        if type(cause).__module__ in ("builtins", "ssl", "socket") and isinstance(cause, OSError):
+            return translated(cause, what)
+    return ProtocolError(f"{what}: {one_line(repr(theirs))}")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, what it carries and what it came from, each once."""
+    found: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if isinstance(each, BaseException) and each not in found:
+            found.append(each)
+            waiting += [*each.args, each.__cause__, each.__context__]
+    return found
