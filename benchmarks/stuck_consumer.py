@@ -17,8 +17,8 @@ from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.intake import Intake
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.session import Pulse
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.session import SessionHealth
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.store.live_store import LiveStore
 
 TITLE = "a consumer that never reads"
@@ -39,8 +39,8 @@ def run(options: Options) -> list[Figure]:
     messages = max(int(MESSAGES_PER_SECOND_ASKED * options.seconds), 20 * queue_size)
     hub = Hub(EventBus(), queue_size=queue_size)
     intake = Intake(LiveStore(60.0), hub, repair=_repair(hub))
-    stuck = hub.subscribe([Wish(TOPIC)])
-    pulse = Pulse("session-1")
+    stuck = hub.subscribe([SubscriptionRequest(TOPIC)])
+    pulse = SessionHealth("session-1")
     pulse.connected, pulse.epoch = True, 1
     intake.subscribed(pulse, 1, frozenset({TOPIC}))
     taken, began = 0, time.monotonic()

@@ -21,7 +21,7 @@ from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.events import MalformedEvent
 from upbit_backbone.models.lazy_book import LazyBook
 from upbit_backbone.models.market import OrderbookData, TickerData
-from upbit_backbone.models.session import FirstFrame, Pulse, StreamError, UpStatus
+from upbit_backbone.models.session import FirstFrame, SessionHealth, StreamError, UpStatus
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.store.live_store import LiveStore
 
@@ -93,16 +93,16 @@ class Bench:
             wanted=self.hub.is_wanted,
         )
         self.intake = Intake(self.store, self.hub, repair=self.repair, emit=self.events.emit)
-        self.pulse = Pulse("ws-1")
-        self.pulse.connected = True
-        self.pulse.heard_at = time.monotonic()
-        self.pulse.epoch = 1
+        self.health = SessionHealth("ws-1")
+        self.health.connected = True
+        self.health.heard_at = time.monotonic()
+        self.health.epoch = 1
 
     def streams(self, *topics: Topic) -> None:
-        self.intake.subscribed(self.pulse, self.pulse.epoch, frozenset(topics))
+        self.intake.subscribed(self.health, self.health.epoch, frozenset(topics))
 
     def read(self, *frames: bytes) -> list[Any]:
-        return list(self.intake.frames(self.pulse, self.pulse.epoch, list(frames), time.monotonic()))
+        return list(self.intake.frames(self.health, self.health.epoch, list(frames), time.monotonic()))
 
     def current(self, topic: Topic) -> Any:
         return self.store.current(topic, time.monotonic())
@@ -135,7 +135,7 @@ def test_the_first_frame_is_announced_once_per_epoch(bench: Bench) -> None:
     assert bench.read(ticker(1), ticker(2)) == [FirstFrame(TICKER)]
     bench.streams(TICKER, TRADE)
     assert bench.read(ticker(3), trade(1)) == [FirstFrame(TRADE)]
-    bench.pulse.epoch = 2
+    bench.health.epoch = 2
     bench.streams(TICKER, TRADE)
     assert bench.read(ticker(4)) == [FirstFrame(TICKER)]
 
@@ -156,14 +156,14 @@ def test_what_was_left_or_never_asked_for_is_not_taken(bench: Bench) -> None:
 def test_after_an_interruption_nothing_of_that_line_is_taken(bench: Bench) -> None:
     bench.streams(TICKER)
     bench.read(ticker(1))
-    bench.intake.interrupted(bench.pulse, 1, frozenset({TICKER}), "closed")
+    bench.intake.interrupted(bench.health, 1, frozenset({TICKER}), "closed")
     bench.read(ticker(2))
     assert bench.store.last_known(DataType.TICKER, "KRW-BTC").current_price == 1
 
 
 def test_sessions_that_were_closed_as_idle_leave_their_counts_and_nothing_else(bench: Bench) -> None:
     for number in range(50):
-        bench.pulse = Pulse(f"session-{number}")
+        bench.health = SessionHealth(f"session-{number}")
         bench.streams(TICKER)
         bench.read(ticker(1, "KRW-ETH"))
         bench.streams()
@@ -312,11 +312,11 @@ def test_the_book_at_a_glance_agrees_with_the_decoded_one(bench: Bench) -> None:
 
 
 def _read_of(bench: Bench) -> Any:
-    class Read:
-        pulse = bench.pulse
+    class ReadBatch:
+        health = bench.health
         received_at = bench.intake._clock.wall()
 
-    return Read()
+    return ReadBatch()
 
 
 def test_repr_is_one_line(bench: Bench) -> None:

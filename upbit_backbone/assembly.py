@@ -21,18 +21,18 @@ from urllib.parse import urlsplit
 from ._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard, Once, WorkerPool, is_own_thread, spawn
 from .backfill.gap_repair import GapRepair
 from .channels.markets import MarketDirectory
-from .channels.memory import CacheReader, LiveChannel
-from .channels.rest import RestReader
+from .channels.memory import CacheChannel, LiveChannel
+from .channels.rest import RestChannel
 from .channels.stall_probe import StallProbe
 from .channels.stream_wait import StreamWaitChannel
-from .channels.tickers import TickerBoard
+from .channels.tickers import TickerSnapshot
 from .config import BackboneConfig
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
 from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError
 from .history.candles import CandleHistory
 from .history.trades import TradesHistory
-from .history.with_live import JoinedCandles
+from .history.with_live import CandlesWithLive
 from .intake import Intake
 from .limits.rate_limiter import RateLimiter
 from .models.enums import Channel, Priority, RateGroup
@@ -44,12 +44,12 @@ from .monitoring.log_lines import EventLog
 from .monitoring.metrics import Metrics
 from .recorder.tap import TappedTransport
 from .resilience.circuit_breaker import CircuitBreaker
-from .rest.client import RestChannel
+from .rest.client import RestClient
 from .rest.quote_lists import QuoteLists
-from .routing.context import Observer
+from .routing.context import ContextObserver
 from .routing.hot_path import HotPath
-from .routing.promotion import Housekeeper, Promotions
-from .routing.request_frequency import Demand
+from .routing.promotion import Promotions, PromotionWorker
+from .routing.request_frequency import RequestFrequency
 from .routing.router import RequestRouter
 from .sessions.session_manager import SessionManager
 from .store.live_store import LiveStore
@@ -63,9 +63,9 @@ if TYPE_CHECKING:
 # All that answers questions about the past, made together: `Past`.
 
 
-class Past(NamedTuple):
-    history: CandleHistory
-    candles: JoinedCandles  # the same with the live candle at its end
+class History(NamedTuple):
+    paged: CandleHistory
+    candles: CandlesWithLive  # the same with the live candle at its end
     trades: TradesHistory
 
 
@@ -105,7 +105,7 @@ class Assembly:
         self.jobs = WorkerPool(JOB_WORKERS if recording is None else 1, "upbit-job")
         self.calls = WorkerPool(CALL_WORKERS, "upbit-call")
         self._monitor = Once(self._make_monitor)
-        self._past = Once(self._make_past)
+        self._history = Once(self._make_history)
         self._door = Once(self._make_door)
         self.limiter = self._make_limiter()
         self.connect_breaker = CircuitBreaker(
@@ -136,7 +136,7 @@ class Assembly:
         config, clock = self.config, self.clock
         self.store = LiveStore(config.liveness_seconds, clock=clock)
         self.transport = TappedTransport(self._make_transport(), clock, self._measure)
-        self.rest = RestChannel(
+        self.rest = RestClient(
             config,
             limiter=self.limiter,
             remember=self._remember,
@@ -165,8 +165,8 @@ class Assembly:
         self.hub = Hub(
             self.events,
             current=lambda topic: self.intake.current(topic),
-            want=lambda wishes: self.sessions.want(wishes),
-            unwant=lambda wishes: self.sessions.unwant(wishes),
+            acquire=lambda requests: self.sessions.acquire(requests),
+            release=lambda requests: self.sessions.release(requests),
             run_job=self.jobs.submit,
             queue_size=config.queue_size,
             close_seconds=config.close_timeout_seconds,
@@ -220,38 +220,40 @@ class Assembly:
 
     def _make_answers(self) -> None:
         """Whoever answers questions: by what is asked often, where it can be answered from, and the ways to do it."""
-        self._make_demand()
+        self._make_frequency()
         self.observer = self._make_observer()
         self.router = self._make_router()
-        self.board = TickerBoard(
+        self.board = TickerSnapshot(
             store=self.store,
             rest=self.rest,
             directory=self.directory,
-            asked=self.housekeeper.asked,
-            want=self.sessions.want,
-            unwant=self.sessions.unwant,
+            asked=self.promotion_worker.asked,
+            acquire=self.sessions.acquire,
+            release=self.sessions.release,
             clock=self.clock,
             max_symbols=self.config.max_subscribed_symbols,
         )
-        self.hot = HotPath(self.store, self.demand, self.metrics, self.guard)
+        self.hot = HotPath(self.store, self.frequency, self.metrics, self.guard)
 
-    def _make_demand(self) -> None:
+    def _make_frequency(self) -> None:
         config, clock = self.config, self.clock
-        self.demand = Demand(config.promote_window_seconds)
-        self.housekeeper = Housekeeper(self.demand, promote_after=config.promote_after_questions, clock=clock)
+        self.frequency = RequestFrequency(config.promote_window_seconds)
+        self.promotion_worker = PromotionWorker(
+            self.frequency, promote_after=config.promote_after_questions, clock=clock
+        )
         self.promotions = Promotions(
-            self.sessions.want,
-            self.sessions.unwant,
+            self.sessions.acquire,
+            self.sessions.release,
             limit=config.max_promoted_topics,
             demote_after=config.demote_after_seconds,
-            wake=self.housekeeper.wake,
+            wake=self.promotion_worker.wake,
             exists=self.directory.knows,
         )
-        self.housekeeper.look_after(self.promotions)
+        self.promotion_worker.look_after(self.promotions)
 
-    def _make_observer(self) -> Observer:
+    def _make_observer(self) -> ContextObserver:
         config = self.config
-        return Observer(
+        return ContextObserver(
             store=self.store,
             rest=self.rest,
             directory=self.directory,
@@ -271,15 +273,15 @@ class Assembly:
             {
                 Channel.LIVE: LiveChannel(self.store, clock),
                 Channel.WEBSOCKET: StreamWaitChannel(
-                    self.store, self.directory, self.sessions.want, self.sessions.unwant, clock
+                    self.store, self.directory, self.sessions.acquire, self.sessions.release, clock
                 ),
-                Channel.REST: RestReader(self.rest, self.directory, lists),
-                Channel.CACHE: CacheReader(self.rest.cache),
+                Channel.REST: RestChannel(self.rest, self.directory, lists),
+                Channel.CACHE: CacheChannel(self.rest.cache),
             },
-            self.observer.situation,
+            self.observer.context,
             self.observer.last_known,
             self.observer.refusal,
-            demand=self.demand,
+            frequency=self.frequency,
             promotions=self.promotions,
             metrics=self.metrics,
             clock=clock,
@@ -288,26 +290,26 @@ class Assembly:
     # ── made when they are first asked for ───────────────────────────────────────────────────────────────────────
 
     @property
-    def past(self) -> Past:
+    def history(self) -> History:
         """History of candles and trades. ClosedError after `close`, if nobody has asked for it before."""
-        return self._past.get()
+        return self._history.get()
 
     @property
     def monitor(self) -> HealthMonitor:
         return self._monitor.get()
 
-    def _make_past(self) -> Past:
+    def _make_history(self) -> History:
         from .history.candles import CandleHistory
         from .history.trades import TradesHistory
-        from .history.with_live import JoinedCandles
+        from .history.with_live import CandlesWithLive
 
         config, clock, exchange_now = self.config, self.clock, self.exchange_now
         seconds = config.timeout_seconds
         history = CandleHistory(self.rest.candles_page, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock)
-        candles = JoinedCandles(
+        candles = CandlesWithLive(
             history,
             live=self.store.current,
-            asked=lambda topic: self.housekeeper.asked([topic]),
+            asked=lambda topic: self.promotion_worker.asked([topic]),
             exchange_now=exchange_now,
             cache=self.rest.cache,
             max_age=config.rest_max_age_seconds,
@@ -316,7 +318,7 @@ class Assembly:
         trades = TradesHistory(self.rest.trades_page, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock)
         if self.is_closed:  # meanwhile
             raise ClosedError("this MarketDataBackbone is closed; make a new one")
-        return Past(history, candles, trades)
+        return History(history, candles, trades)
 
     def _make_monitor(self) -> HealthMonitor:
         from .monitoring.health_monitor import HealthMonitor, HealthSources
@@ -461,11 +463,11 @@ class Assembly:
     def _stop_parts(self, deadline: Deadline) -> list[str]:
         self.limiter.close()
         self.store.close()
-        stubborn = self.housekeeper.close(deadline)
+        stubborn = self.promotion_worker.close(deadline)
         stubborn += self.sessions.close(deadline)
         self.repair.close()
-        past, monitor = self._past.settled(), self._monitor.settled()
-        made = [part for part in (past and past.history, monitor) if part is not None]
+        history, monitor = self._history.settled(), self._monitor.settled()
+        made = [part for part in (history and history.paged, monitor) if part is not None]
         for part in (self.hub, self.rest, *made, self.calls, self.jobs, self.events):
             stubborn += part.close(deadline)
         if (recorder := self._recorder) is not None:

@@ -32,16 +32,16 @@ from .errors import ClosedError, InvalidRequestError
 from .exchange.timeframes import timeframe_of
 from .models.enums import DataStrategy, DataType, HealthStatus, Overflow, Priority, RequestKind
 from .models.symbol import normalise_quote, normalise_symbol, normalise_symbols
-from .models.topic import ZERO, Topic, Wish
+from .models.topic import ZERO, SubscriptionRequest, Topic
 from .routing.requests import (
     MAX_LEVELS,
+    build_request,
     cache_key,
     check_callable,
     data_types,
     described,
     member,
     price_level,
-    question,
     whole_number,
 )
 
@@ -133,7 +133,7 @@ class MarketDataBackbone:
                 if timeout is not None:
                     check_timeout(timeout)
                 return ticker
-        asked = question(
+        asked = build_request(
             RequestKind.TICKER, symbol, realtime=realtime, priority=priority, strategy=strategy, max_age=max_age
         )
         return self._answer(asked, timeout)  # type: ignore[no-any-return]
@@ -179,7 +179,7 @@ class MarketDataBackbone:
             book = self._live_book(symbol, levels, monotonic())
             if book is not None:
                 return book
-        asked = question(
+        asked = build_request(
             RequestKind.ORDERBOOK,
             symbol,
             levels=levels,
@@ -206,7 +206,7 @@ class MarketDataBackbone:
         `days_ago` (0 to 7, 0 is today) picks one UTC day. Upbit keeps seven days.
         """
         code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
-        trades = parts.past.trades
+        trades = parts.history.trades
         deadline = trades.deadline_for(count=count, since=since, days_ago=days_ago, timeout=timeout)
         parts.directory.require((code,), deadline)
         return trades.get(
@@ -234,15 +234,15 @@ class MarketDataBackbone:
         Times must be aware. `fill="forward"` adds candles for periods without trades (`is_filled`). The forming candle
         is the last one, `is_closed=False`; it is taken from the stream where one runs.
         """
-        asked = question(RequestKind.CANDLES, symbol, strategy=strategy, priority=priority)
+        asked = build_request(RequestKind.CANDLES, symbol, strategy=strategy, priority=priority)
         self._history_allowed(asked)
         _check_download(progress, cancel)
         parts = self._open()
-        past = parts.past
+        history = parts.history
         bounds: dict[str, Any] = {"count": count, "to": to, "start": start, "end": end, "fill": fill}
-        deadline = past.history.deadline_for(asked.symbol, timeframe, **bounds, timeout=timeout)
+        deadline = history.paged.deadline_for(asked.symbol, timeframe, **bounds, timeout=timeout)
         parts.directory.require((asked.symbol,), deadline)
-        get = past.history.get if asked.strategy is DataStrategy.REST_ONLY else past.candles.get
+        get = history.paged.get if asked.strategy is DataStrategy.REST_ONLY else history.candles.get
         return get(
             asked.symbol,
             timeframe,
@@ -274,7 +274,7 @@ class MarketDataBackbone:
         none). Wrong arguments raise here, not at the first candle."""
         code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
         _check_download(progress, cancel)
-        walk = parts.past.history.iter(
+        walk = parts.history.paged.iter(
             code,
             timeframe,
             count=count,
@@ -385,10 +385,10 @@ class MarketDataBackbone:
             code,
             unit,
             size,
-            history=parts.past.history,
+            history=parts.history.paged,
             # Each state of a bar counts: the last one before the next bar begins is the bar.
             subscribe=lambda topic, listen: parts.hub.subscribe(
-                [Wish(topic)], overflow=Overflow.DROP_OLDEST, on_event=listen
+                [SubscriptionRequest(topic)], overflow=Overflow.DROP_OLDEST, on_event=listen
             ),
             exchange_now=parts.exchange_now,
             on_update=on_update,
@@ -420,7 +420,7 @@ class MarketDataBackbone:
             levels=levels,
             current=lambda: parts.store.current(topic, monotonic()),  # type: ignore[arg-type, return-value]
             last_known=lambda: parts.store.last_known(topic.data_type, topic.symbol, level=topic.level),  # type: ignore[arg-type, return-value]
-            subscribe=lambda callback: parts.hub.subscribe([Wish(topic)], callback=callback),
+            subscribe=lambda callback: parts.hub.subscribe([SubscriptionRequest(topic)], callback=callback),
             is_closing=lambda: parts.is_closed,
         )
         if not book.is_current:
@@ -582,7 +582,7 @@ class MarketDataBackbone:
         codes = normalise_symbols(symbols, limit=self.config.max_subscribed_symbols)
         kinds, grouping = data_types(types), price_level(level)
         wishes = [
-            Wish(Topic(kind, code, grouping if kind is DataType.ORDERBOOK else ZERO))
+            SubscriptionRequest(Topic(kind, code, grouping if kind is DataType.ORDERBOOK else ZERO))
             for kind in kinds
             for code in codes
         ]

@@ -20,19 +20,19 @@ from typing import Any, Protocol
 
 from ._concurrency import SYSTEM_CLOCK, Clock
 from .backfill.gap_repair import GapRepair
-from .backfill.sequence import Line
+from .backfill.sequence import ConnectionId
 from .delivery.hub import Hub
-from .delivery.reporting import Sampler
+from .delivery.reporting import LogThrottle
 from .errors import MalformedDataError, one_line
 from .exchange.timeframes import timeframe_of
 from .models.enums import DataType
 from .models.events import Event, MalformedEvent
-from .models.lazy_book import Datum, Delivery, LazyBook, Parcel
+from .models.lazy_book import Datum, Envelope, LazyBook, StoredItem
 from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
-from .models.session import FirstFrame, Notice, Pulse
+from .models.session import FirstFrame, Notice, SessionHealth
 from .models.topic import Topic
 from .store.live_store import STATE_TYPES, LiveStore
-from .unify.stream import StreamDecoder, glance_at_book
+from .unify.stream import StreamDecoder, book_header
 
 # Whether an exchange time can be believed. Pure.
 
@@ -42,7 +42,7 @@ IMPLAUSIBLY_AHEAD = timedelta(days=1)
 CONVINCING_OUTLIERS = 20
 
 
-class Horizon:
+class TimestampGuard:
     """The latest exchange time one session may reasonably show. Touched by its thread only.
 
     Our own clock may be wrong by any amount, so the first stamp is believed as it is.
@@ -83,7 +83,7 @@ class Horizon:
 Place = tuple[object, ...]
 
 
-class Expectation:
+class SessionExpectation:
     """What is expected on one session. Touched by that session's thread only."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Expectation:
         self.by_place: dict[Place, Topic] = {}
         self.unwanted = 0  # items of no topic expected
         self.outdated = 0  # items older than what was known
-        self.horizon = Horizon()
+        self.timestamp_guard = TimestampGuard()
         self.timed_at = float("-inf")  # when its lag behind the exchange was last taken
 
     def expect(self, epoch: int, topics: frozenset[Topic]) -> None:
@@ -111,20 +111,22 @@ class Expectation:
         self.epoch = -1
 
 
-class Read:
+class ReadBatch:
     """One read off a socket on its way through."""
 
-    __slots__ = ("arrived", "connection", "epoch", "line", "monotonic", "notices", "pulse", "received_at")
+    __slots__ = ("arrived", "connection", "epoch", "health", "line", "monotonic", "notices", "received_at")
 
-    def __init__(self, line: Expectation, pulse: Pulse, epoch: int, monotonic: float, received_at: datetime) -> None:
+    def __init__(
+        self, line: SessionExpectation, health: SessionHealth, epoch: int, monotonic: float, received_at: datetime
+    ) -> None:
         self.line = line
-        self.pulse = pulse
+        self.health = health
         self.epoch = epoch
-        self.connection = Line(pulse.session, epoch)
+        self.connection = ConnectionId(health.session, epoch)
         self.monotonic = monotonic
         self.received_at = received_at
         self.notices: list[Notice] = []
-        self.arrived: list[Delivery] = []
+        self.arrived: list[Envelope] = []
 
 
 def _place_of(topic: Topic) -> Place:
@@ -185,29 +187,29 @@ class Intake:
         self._clock = clock
         self._decoder = StreamDecoder()
         self._decode = self._decoder.decode
-        self._lines: dict[str, Expectation] = {}
+        self._lines: dict[str, SessionExpectation] = {}
         self._past = Counter[str]()  # counts of sessions that are gone
         self._opening = threading.Lock()  # guards the decoding of lazy books, so that each is decoded once
         self._counting = threading.Lock()  # guards _malformed, _samplers and _past
         self._malformed: dict[str, int] = {}
-        self._samplers: dict[str, Sampler] = {}
+        self._samplers: dict[str, LogThrottle] = {}
         self.tap: Tap | None = None  # a recorder, while there is one
 
     # What sessions call
 
-    def frames(self, pulse: Pulse, epoch: int, frames: Sequence[bytes], monotonic: float) -> Sequence[Notice]:
+    def frames(self, health: SessionHealth, epoch: int, frames: Sequence[bytes], monotonic: float) -> Sequence[Notice]:
         """Take one read's frames in wire order; notices are for the session."""
         received_at = self._clock.wall()
         if self.tap is not None:
-            self.tap.frames(pulse.session, epoch, frames, monotonic, received_at)
-        read = Read(self._line(pulse.session), pulse, epoch, monotonic, received_at)
-        read.line.horizon.advance(received_at)
+            self.tap.frames(health.session, epoch, frames, monotonic, received_at)
+        read = ReadBatch(self._line(health.session), health, epoch, monotonic, received_at)
+        read.line.timestamp_guard.advance(received_at)
         for raw in frames:
             try:
                 for item in self._decoded(raw, read):
                     self._take(item, read)
             except Exception as error:  # noqa: BLE001 - a poison message affects only itself, whatever it breaks
-                self._poisoned(pulse.session, raw, error)
+                self._poisoned(health.session, raw, error)
         if read.arrived:
             self._hub.publish_all(read.arrived)
             if self._on_live is not None and monotonic - read.line.timed_at >= TIMED_EVERY_SECONDS:
@@ -216,26 +218,26 @@ class Intake:
             self._repair.work_if_needed()  # only now, so that nothing of this read can come after what is repaired
         return read.notices
 
-    def subscribed(self, pulse: Pulse, epoch: int, topics: frozenset[Topic]) -> None:
+    def subscribed(self, health: SessionHealth, epoch: int, topics: frozenset[Topic]) -> None:
         """The session streams exactly `topics` from now on; what it streamed besides is not live any more."""
         if self.tap is not None:
-            self.tap.subscribed(pulse.session, epoch, topics)
-        line = self._line(pulse.session)
+            self.tap.subscribed(health.session, epoch, topics)
+        line = self._line(health.session)
         for topic in line.topics - topics:
-            self._store.forget(topic, pulse)
+            self._store.forget(topic, health)
             if self._repair is not None and not self._hub.is_wanted(topic):
                 self._repair.forget(topic)
         line.expect(epoch, topics)
         if self._repair is not None:
-            self._repair.subscribed(Line(pulse.session, epoch), topics)
+            self._repair.subscribed(ConnectionId(health.session, epoch), topics)
 
-    def interrupted(self, pulse: Pulse, epoch: int, topics: frozenset[Topic], reason: str) -> None:
+    def interrupted(self, health: SessionHealth, epoch: int, topics: frozenset[Topic], reason: str) -> None:
         """The line was lost: what still arrives from it is not taken."""
         if self.tap is not None:
-            self.tap.interrupted(pulse.session, epoch, topics, reason)
-        self._line(pulse.session).fall_silent()
+            self.tap.interrupted(health.session, epoch, topics, reason)
+        self._line(health.session).fall_silent()
         if self._repair is not None:
-            self._repair.interrupted(Line(pulse.session, epoch), topics)
+            self._repair.interrupted(ConnectionId(health.session, epoch), topics)
 
     # What others call
 
@@ -250,13 +252,13 @@ class Intake:
         """Keep REST answers as last known values; they are never live."""
         self._store.remember(items)
 
-    def current(self, topic: Topic) -> Delivery | None:
+    def current(self, topic: Topic) -> Envelope | None:
         """The live value for somebody who has just subscribed; None where there is none, or trades are being filled."""
         if self._repair is not None and self._repair.is_repairing(topic):
             return None
         now = self._clock.monotonic()
-        parcel = self._store.current_parcel(topic, now)
-        return None if parcel is None else (topic, parcel, now)
+        stored = self._store.current_stored(topic, now)
+        return None if stored is None else (topic, stored, now)
 
     def malformed(self, session: str | None = None) -> int:
         """Broken payloads so far, of one session or of all."""
@@ -278,31 +280,31 @@ class Intake:
 
     # Within
 
-    def _line(self, session: str) -> Expectation:
+    def _line(self, session: str) -> SessionExpectation:
         line = self._lines.get(session)
         if line is None:
             self._forget_idle()
-            line = self._lines[session] = Expectation()
+            line = self._lines[session] = SessionExpectation()
         return line
 
     def _forget_idle(self) -> None:
-        """A session that nobody wanted anything of is not heard of again: new wishes make a new one."""
+        """A session that nobody wanted anything of is not heard of again: new requests make a new one."""
         with self._counting:
             for name, line in list(self._lines.items()):
                 if not line.topics and line.epoch >= 0:
                     del self._lines[name]
                     self._past.update(unwanted=line.unwanted, outdated=line.outdated)
 
-    def _decoded(self, raw: bytes, read: Read) -> Sequence[Any]:
+    def _decoded(self, raw: bytes, read: ReadBatch) -> Sequence[Any]:
         if raw.startswith(BOOK_HEADS):
-            seen = glance_at_book(raw)
+            seen = book_header(raw)
             if seen is not None:
                 symbol, timestamp, level = seen
-                session = read.pulse.session
+                session = read.health.session
                 return (LazyBook(raw, symbol, level, timestamp, read.received_at, session, self._open_book),)
         return self._decode(raw, read.received_at)
 
-    def _take(self, item: Any, read: Read) -> None:
+    def _take(self, item: Any, read: ReadBatch) -> None:
         line = read.line
         kind = type(item)
         if kind is LazyBook or kind is OrderbookData:
@@ -317,15 +319,15 @@ class Intake:
         if topic is None or line.epoch != read.epoch:
             line.unwanted += 1
             return
-        if not line.horizon.allows(item.timestamp):
+        if not line.timestamp_guard.allows(item.timestamp):
             raise MalformedDataError(f"timestamp {item.timestamp.isoformat()} lies in the future", field="timestamp")
         if line.awaited and topic in line.awaited:
             line.awaited.discard(topic)
             read.notices.append(FirstFrame(topic))
         self._keep(topic, item, read)
 
-    def _keep(self, topic: Topic, item: Parcel, read: Read) -> None:
-        is_newest = self._store.put(topic, item, read.pulse, read.epoch, read.monotonic)
+    def _keep(self, topic: Topic, item: StoredItem, read: ReadBatch) -> None:
+        is_newest = self._store.put(topic, item, read.health, read.epoch, read.monotonic)
         if self._repair is not None and topic.data_type not in STATE_TYPES:
             due = self._repair.arrived(topic, item, read.connection, read.monotonic)
             read.arrived.extend((topic, each, read.monotonic) for each in due)
@@ -350,19 +352,19 @@ class Intake:
                 lazy.settle(None)
         self._poisoned(lazy.session, raw, error)
 
-    def _time(self, read: Read, on_live: OnLive) -> None:
+    def _time(self, read: ReadBatch, on_live: OnLive) -> None:
         """Tell when Upbit said and when we heard the newest datum, if it was news: no snapshot, nothing repaired."""
         topic, item, _ = read.arrived[-1]
         is_old = topic.data_type.is_candle or getattr(item, "is_backfilled", False)  # a candle's time is its start
         if is_old or read.notices or read.line.awaited:
             return
         read.line.timed_at = read.monotonic
-        on_live(read.pulse.session, item.timestamp, read.received_at, read.monotonic)
+        on_live(read.health.session, item.timestamp, read.received_at, read.monotonic)
 
     def _poisoned(self, session: str, raw: bytes, error: Exception) -> None:
         with self._counting:
             count = self._malformed[session] = self._malformed.get(session, 0) + 1
-            sampler = self._samplers.setdefault(session, Sampler())
+            sampler = self._samplers.setdefault(session, LogThrottle())
             is_due = sampler.is_due(count, self._clock.monotonic())
         if not is_due:
             return

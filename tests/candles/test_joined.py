@@ -13,7 +13,7 @@ from candle_reference import SYMBOL, ReferenceExchange, candle, utc
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
 from upbit_backbone.exchange.timeframes import timeframe_of
 from upbit_backbone.history.candles import CandleHistory
-from upbit_backbone.history.with_live import JoinedCandles
+from upbit_backbone.history.with_live import CandlesWithLive
 from upbit_backbone.store.intelligent_cache import IntelligentCache
 
 MINUTE = timeframe_of("1m")
@@ -27,7 +27,7 @@ def scene() -> Iterator[SimpleNamespace]:
     exchange.serve(MINUTE, [START + timedelta(minutes=number) for number in range(-60, 30)])
     history = CandleHistory(exchange.candles_page, exchange_now=exchange.tell_now)
     made = SimpleNamespace(exchange=exchange, is_live=True, asked=[], cache=IntelligentCache())
-    made.charts = JoinedCandles(
+    made.charts = CandlesWithLive(
         history,
         live=lambda topic, now: replace(exchange.candles(MINUTE)[-1], is_closed=False) if made.is_live else None,
         asked=made.asked.append,

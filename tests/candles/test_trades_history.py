@@ -25,7 +25,7 @@ def every(seconds: float, count: int) -> list[TradeData]:
     ]
 
 
-def opened(exchange: ReferenceExchange) -> TradesHistory:
+def decoded(exchange: ReferenceExchange) -> TradesHistory:
     return TradesHistory(exchange.trades_page, exchange_now=exchange.tell_now)
 
 
@@ -40,7 +40,7 @@ def in_order(trades: list[TradeData]) -> bool:
 
 
 def test_the_newest_come_oldest_first(exchange: ReferenceExchange) -> None:
-    got = opened(exchange).get(SYMBOL)
+    got = decoded(exchange).get(SYMBOL)
     assert len(got) == 200
     assert in_order(got)
     assert got[-1].timestamp == NOW
@@ -48,7 +48,7 @@ def test_the_newest_come_oldest_first(exchange: ReferenceExchange) -> None:
 
 
 def test_a_count_is_walked_over_midnight(exchange: ReferenceExchange) -> None:
-    got = opened(exchange).get(SYMBOL, count=2_900)
+    got = decoded(exchange).get(SYMBOL, count=2_900)
     assert len(got) == 2_900
     assert in_order(got)
     assert got[0].timestamp.date() < NOW.date()
@@ -56,22 +56,22 @@ def test_a_count_is_walked_over_midnight(exchange: ReferenceExchange) -> None:
 
 def test_since_gives_everything_from_that_moment_on(exchange: ReferenceExchange) -> None:
     since = utc(2026, 3, 1, 23, 55)
-    got = opened(exchange).get(SYMBOL, since=since)
+    got = decoded(exchange).get(SYMBOL, since=since)
     expected = [each for each in exchange.trades if each.timestamp >= since]
     assert {each.sequential_id for each in got} == {each.sequential_id for each in expected}
     assert in_order(got)
 
 
 def test_a_day_is_one_utc_day(exchange: ReferenceExchange) -> None:
-    got = opened(exchange).get(SYMBOL, days_ago=1)
+    got = decoded(exchange).get(SYMBOL, days_ago=1)
     assert {each.timestamp.date() for each in got} == {datetime(2026, 3, 1).date()}
     assert len(got) == sum(each.timestamp.date() == datetime(2026, 3, 1).date() for each in exchange.trades)
-    assert opened(exchange).get(SYMBOL, days_ago=1, count=7) == got[-7:]
-    assert opened(exchange).get(SYMBOL, days_ago=5) == []
+    assert decoded(exchange).get(SYMBOL, days_ago=1, count=7) == got[-7:]
+    assert decoded(exchange).get(SYMBOL, days_ago=5) == []
 
 
 def test_what_is_not_kept_ends_the_walk_without_an_error(exchange: ReferenceExchange) -> None:
-    assert len(opened(exchange).get(SYMBOL, count=10_000)) == 3_000
+    assert len(decoded(exchange).get(SYMBOL, count=10_000)) == 3_000
 
 
 @pytest.mark.parametrize(
@@ -91,17 +91,17 @@ def test_wrong_questions_say_what_is_allowed(
     exchange: ReferenceExchange, arguments: dict[str, object], says: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=says):
-        opened(exchange).get(SYMBOL, **arguments)
+        decoded(exchange).get(SYMBOL, **arguments)
     assert exchange.calls == []
 
 
 def test_the_future_is_empty(exchange: ReferenceExchange) -> None:
-    assert opened(exchange).get(SYMBOL, since=NOW + timedelta(days=2)) == []
+    assert decoded(exchange).get(SYMBOL, since=NOW + timedelta(days=2)) == []
 
 
 def test_midnight_passing_in_the_middle_loses_nothing(exchange: ReferenceExchange) -> None:
     exchange.now = utc(2026, 3, 1, 23, 59, 59)
-    history = opened(exchange)
+    history = decoded(exchange)
 
     def midnight() -> None:
         if len(exchange.calls) == 3:
@@ -135,7 +135,7 @@ def test_a_clock_that_is_wrong_around_midnight_loses_nothing(
 def test_an_error_carries_what_came(exchange: ReferenceExchange) -> None:
     exchange.faults = {4: NetworkError("cut")}
     with pytest.raises(NetworkError) as caught:
-        opened(exchange).get(SYMBOL, count=2_900)
+        decoded(exchange).get(SYMBOL, count=2_900)
     assert len(caught.value.partial) == 1_202  # all of today; yesterday's first page failed
     assert in_order(list(caught.value.partial))
 
@@ -143,14 +143,14 @@ def test_an_error_carries_what_came(exchange: ReferenceExchange) -> None:
 def test_cancelling_and_deadlines_end_the_walk(exchange: ReferenceExchange) -> None:
     cancel = threading.Event()
     with pytest.raises(DownloadCancelledError):
-        opened(exchange).get(SYMBOL, count=2_900, cancel=cancel, progress=lambda done, total: cancel.set())
+        decoded(exchange).get(SYMBOL, count=2_900, cancel=cancel, progress=lambda done, total: cancel.set())
     exchange.latency = 0.05
     with pytest.raises(RequestTimeoutError):
-        opened(exchange).get(SYMBOL, count=2_900, timeout=0.12)
+        decoded(exchange).get(SYMBOL, count=2_900, timeout=0.12)
 
 
 def test_iterating_gives_trades_as_they_arrive(exchange: ReferenceExchange) -> None:
-    walk = opened(exchange).iter(SYMBOL, count=2_000)
+    walk = decoded(exchange).iter(SYMBOL, count=2_000)
     assert next(walk).timestamp == NOW
     assert len(exchange.calls) == 1
     assert len(list(walk)) == 1_999
@@ -166,6 +166,6 @@ def test_any_question_gets_what_brute_force_gives(ages: list[int], count: int, s
     trades = [trade(NOW - timedelta(seconds=age), 100, number=10**12 - age) for age in ages]
     exchange = ReferenceExchange(NOW, trades=trades)
     kept = sorted((each for each in trades if each.timestamp >= utc(2026, 2, 23)), key=lambda each: each.timestamp)
-    assert opened(exchange).get(SYMBOL, count=count) == kept[-count:]
+    assert decoded(exchange).get(SYMBOL, count=count) == kept[-count:]
     since = NOW - timedelta(seconds=since_age)
-    assert opened(exchange).get(SYMBOL, since=since) == [each for each in kept if each.timestamp >= since]
+    assert decoded(exchange).get(SYMBOL, since=since) == [each for each in kept if each.timestamp >= since]

@@ -18,7 +18,7 @@ from upbit_backbone.history.trades import TradesHistory
 from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.live.candle_series import CandleSeries
 from upbit_backbone.models.market import CandleData
-from upbit_backbone.rest.client import RestChannel
+from upbit_backbone.rest.client import RestClient
 from upbit_backbone.simulator import FakeUpbit
 
 pytestmark = pytest.mark.slow
@@ -32,9 +32,9 @@ def upbit() -> Iterator[FakeUpbit]:
 
 
 @pytest.fixture
-def rest(upbit: FakeUpbit) -> Iterator[RestChannel]:
+def rest(upbit: FakeUpbit) -> Iterator[RestClient]:
     config = BackboneConfig(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url)
-    channel = RestChannel(config, limiter=RateLimiter(upbit.rest_url))
+    channel = RestClient(config, limiter=RateLimiter(upbit.rest_url))
     yield channel
     upbit.clear_faults()
     upbit.set_limit("candle", 10)
@@ -49,7 +49,7 @@ def one_by_one(upbit: FakeUpbit, symbol: str, timeframe: str, count: int) -> lis
     """The plainest pager there is, with the limits switched off."""
     upbit.set_limit("candle", 1_000)
     config = BackboneConfig(rest_url=upbit.rest_url)
-    rest = RestChannel(config, limiter=RateLimiter(f"reference {upbit.rest_url}", per_second=1_000))
+    rest = RestClient(config, limiter=RateLimiter(f"reference {upbit.rest_url}", per_second=1_000))
     rows: list[CandleData] = []
     to = None
     while len(rows) < count:
@@ -66,7 +66,7 @@ def one_by_one(upbit: FakeUpbit, symbol: str, timeframe: str, count: int) -> lis
 
 @pytest.mark.parametrize(("symbol", "timeframe"), [("KRW-BTC", "1m"), ("BTC-ETH", "5m")])
 def test_ten_thousand_candles_with_holes_a_429_and_a_cut_are_the_reference_rows(
-    upbit: FakeUpbit, rest: RestChannel, symbol: str, timeframe: str
+    upbit: FakeUpbit, rest: RestClient, symbol: str, timeframe: str
 ) -> None:
     history = CandleHistory(rest.candles_page, exchange_now=clock_of(upbit))
     upbit.inject("clear_wire_log")
@@ -94,7 +94,7 @@ def test_ten_thousand_candles_with_holes_a_429_and_a_cut_are_the_reference_rows(
 
 
 @pytest.mark.parametrize("unit", TIMEFRAMES, ids=str)
-def test_every_unit_starts_where_the_table_says(upbit: FakeUpbit, rest: RestChannel, unit: Any) -> None:
+def test_every_unit_starts_where_the_table_says(upbit: FakeUpbit, rest: RestClient, unit: Any) -> None:
     history = CandleHistory(rest.candles_page, exchange_now=clock_of(upbit))
     rows = history.get("KRW-BTC", unit, count=30)
     starts = [row.timestamp for row in rows]
@@ -103,7 +103,7 @@ def test_every_unit_starts_where_the_table_says(upbit: FakeUpbit, rest: RestChan
     assert history.close(Deadline.after(2.0)) == []
 
 
-def test_trades_of_two_days_are_complete_and_unique(upbit: FakeUpbit, rest: RestChannel) -> None:
+def test_trades_of_two_days_are_complete_and_unique(upbit: FakeUpbit, rest: RestClient) -> None:
     history = TradesHistory(rest.trades_page, exchange_now=clock_of(upbit))
     count = len(history.get("KRW-BTC", days_ago=0)) + 700
     trades = history.get("KRW-BTC", count=count, timeout=120.0)
@@ -141,7 +141,7 @@ def test_series_of_all_kinds_survive_a_storm_over_midnight_and_equal_rest() -> N
             hurt(upbit)
         pause.wait(6.0)
         moment, deadline = clock_of(upbit)() - timedelta(seconds=1), Deadline.after(PATIENCE)
-        asker = RestChannel(BackboneConfig(rest_url=upbit.rest_url), limiter=RateLimiter(upbit.rest_url))
+        asker = RestClient(BackboneConfig(rest_url=upbit.rest_url), limiter=RateLimiter(upbit.rest_url))
         expected = [closed_at(moment, one, told(asker, one)) for one in every]
         assert asker.close(Deadline.after(2.0)) == []
         while wrong := [one for one, rows in zip(every, expected, strict=True) if not equals(one, rows, moment)]:
@@ -152,7 +152,7 @@ def test_series_of_all_kinds_survive_a_storm_over_midnight_and_equal_rest() -> N
         assert upbit.busiest(group="candle") <= 10
 
 
-def told(asker: RestChannel, series: CandleSeries) -> list[CandleData]:
+def told(asker: RestClient, series: CandleSeries) -> list[CandleData]:
     """The newest candles by REST, oldest first."""
     return asker.candles_page("KRW-BTC", series.timeframe, count=60, deadline=Deadline.after(20.0))[::-1]
 

@@ -14,7 +14,7 @@ from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.events import Event
-from upbit_backbone.rest.client import RestChannel
+from upbit_backbone.rest.client import RestClient
 from upbit_backbone.simulator import FakeUpbit
 
 WAIT_SECONDS = 20.0
@@ -29,7 +29,7 @@ class Scene:
         self.host = str(uuid.uuid4())
         self.config = BackboneConfig(rest_url=url, **settings)
         self.limiter = RateLimiter(self.host, self.config.rest_requests_per_second, emit=self.events.append)
-        self.rest = RestChannel(
+        self.rest = RestClient(
             self.config, limiter=self.limiter, remember=self.remembered.extend, emit=self.events.append
         )
 

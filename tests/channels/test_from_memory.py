@@ -23,8 +23,8 @@ from upbit_backbone.errors import (
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.market import MarketInfo, OrderbookData, OrderbookUnit, TickerData
 from upbit_backbone.models.request import DataRequest
-from upbit_backbone.models.session import Pulse
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.session import SessionHealth
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.store.live_store import LiveStore
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -42,32 +42,32 @@ def book(levels: int) -> OrderbookData:
 
 
 class Stream:
-    """A store with one session that is well, and who wished for what on it."""
+    """A store with one session that is well, and who requested for what on it."""
 
     def __init__(self) -> None:
         self.store = LiveStore(10.0)
-        self.pulse = Pulse("session-1")
-        self.pulse.epoch, self.pulse.connected = 1, True
-        self.pulse.heard_at = time.monotonic()
-        self.wished: list[Topic] = []
+        self.health = SessionHealth("session-1")
+        self.health.epoch, self.health.connected = 1, True
+        self.health.heard_at = time.monotonic()
+        self.requested: list[Topic] = []
         self.unwished: list[Topic] = []
         self.directory = MarketDirectory(
             lambda deadline, priority: [MarketInfo("KRW-BTC", "비트코인", "Bitcoin", DataSource.REST)],
             max_age=60.0,
             clock=SYSTEM_CLOCK,
         )
-        self.channel = StreamWaitChannel(self.store, self.directory, self.want, self.unwant, SYSTEM_CLOCK)
+        self.channel = StreamWaitChannel(self.store, self.directory, self.acquire, self.release, SYSTEM_CLOCK)
 
     def say(self, item: TickerData | OrderbookData) -> None:
         kind = DataType.TICKER if isinstance(item, TickerData) else DataType.ORDERBOOK
-        self.pulse.heard_at = time.monotonic()
-        assert self.store.put(Topic(kind, item.symbol), item, self.pulse, 1, self.pulse.heard_at)
+        self.health.heard_at = time.monotonic()
+        assert self.store.put(Topic(kind, item.symbol), item, self.health, 1, self.health.heard_at)
 
-    def want(self, wishes: Iterable[Wish]) -> None:
-        self.wished += [wish.topic for wish in wishes]
+    def acquire(self, requests: Iterable[SubscriptionRequest]) -> None:
+        self.requested += [request.topic for request in requests]
 
-    def unwant(self, wishes: Iterable[Wish]) -> None:
-        self.unwished += [wish.topic for wish in wishes]
+    def release(self, requests: Iterable[SubscriptionRequest]) -> None:
+        self.unwished += [request.topic for request in requests]
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_where_nothing_is_live_the_error_says_why(stream: Stream) -> None:
     with pytest.raises(StaleDataError, match="KRW-BTC"):
         live.fetch(ASK, Deadline.after(0))
     stream.say(ticker(7))
-    stream.pulse.connected = False
+    stream.health.connected = False
     with pytest.raises(StaleDataError, match="KRW-BTC"):
         live.fetch(ASK, Deadline.after(0))
 
@@ -110,7 +110,7 @@ def test_a_grouped_book_is_another_stream_than_a_plain_one() -> None:
 def test_what_is_proven_current_answers_at_once_and_is_not_wished_for(stream: Stream) -> None:
     stream.say(ticker(7))
     assert stream.channel.fetch(ASK, Deadline.after(5)) == ticker(7)
-    assert stream.wished == []
+    assert stream.requested == []
 
 
 def test_realtime_takes_the_first_frame_after_the_call_and_wishes_only_as_long(stream: Stream) -> None:
@@ -119,13 +119,13 @@ def test_realtime_takes_the_first_frame_after_the_call_and_wishes_only_as_long(s
     answers: list[object] = []
     thread = spawn(lambda: answers.append(stream.channel.fetch(asked, Deadline.after(10))), "test-next")
     deadline = Deadline.after(10)
-    while not stream.wished:
+    while not stream.requested:
         assert not deadline.expired
         time.sleep(0.005)
     stream.say(ticker(8))
     assert join_all([thread], Deadline.after(10)) == []
     assert answers == [ticker(8)]
-    assert stream.wished == stream.unwished == [Topic(DataType.TICKER, "KRW-BTC")]
+    assert stream.requested == stream.unwished == [Topic(DataType.TICKER, "KRW-BTC")]
 
 
 def test_a_quiet_market_is_a_timeout_and_a_lost_line_is_not(stream: Stream) -> None:
@@ -133,16 +133,16 @@ def test_a_quiet_market_is_a_timeout_and_a_lost_line_is_not(stream: Stream) -> N
     stream.say(ticker(7))
     with pytest.raises(RequestTimeoutError, match="quiet market"):
         stream.channel.fetch(asked, Deadline.after(0.05))
-    stream.pulse.connected = False
+    stream.health.connected = False
     with pytest.raises(ChannelUnavailableError):
         stream.channel.fetch(asked, Deadline.after(0.05))
-    assert stream.wished == stream.unwished
+    assert stream.requested == stream.unwished
 
 
 def test_an_unknown_market_is_never_wished_for(stream: Stream) -> None:
     with pytest.raises(UnknownSymbolError, match="did you mean KRW-BTC"):
         stream.channel.fetch(DataRequest(RequestKind.TICKER, ("KRW-BTCC",)), Deadline.after(5))
-    assert stream.wished == []
+    assert stream.requested == []
 
 
 # --- which markets exist ---

@@ -11,14 +11,14 @@ import pytest
 
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
 from upbit_backbone.channels.markets import MarketDirectory
-from upbit_backbone.channels.rest import RestReader
+from upbit_backbone.channels.rest import RestChannel
 from upbit_backbone.channels.stall_probe import StallProbe
-from upbit_backbone.channels.tickers import TickerBoard
+from upbit_backbone.channels.tickers import TickerSnapshot
 from upbit_backbone.errors import ChannelUnavailableError, InvalidRequestError, StaleDataError, UnknownSymbolError
 from upbit_backbone.models.enums import DataSource, DataType, Priority, RequestKind
 from upbit_backbone.models.market import TickerData, TradeData
 from upbit_backbone.models.request import DataRequest
-from upbit_backbone.models.session import Pulse
+from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.rest.quote_lists import QuoteLists
 from upbit_backbone.simulator import FakeUpbit
@@ -38,11 +38,11 @@ class Desk:
             lambda deadline, priority: made.rest.markets(deadline=deadline), max_age=300.0, clock=SYSTEM_CLOCK
         )
         lists = QuoteLists(made.rest, window_seconds=0.003, clock=SYSTEM_CLOCK)
-        self.reader = RestReader(made.rest, self.directory, lists)
+        self.reader = RestChannel(made.rest, self.directory, lists)
         self.asked: list[Topic] = []
-        self.board = TickerBoard(
+        self.board = TickerSnapshot(
             store=self.store, rest=made.rest, directory=self.directory, asked=self.asked.extend,
-            want=lambda wishes: None, unwant=lambda wishes: None, clock=SYSTEM_CLOCK, max_symbols=1000,
+            acquire=lambda requests: None, release=lambda requests: None, clock=SYSTEM_CLOCK, max_symbols=1000,
         )  # fmt: skip
         self.probe = StallProbe(made.rest, self.store, SYSTEM_CLOCK)
 
@@ -64,10 +64,10 @@ class Desk:
         return self.board.tickers(symbols, quote, Priority.NORMAL, None, Deadline.after(seconds))
 
     def stream(self, item: TickerData | TradeData) -> Topic:
-        pulse = Pulse("session-1")
-        pulse.epoch, pulse.connected, pulse.heard_at = 1, True, time.monotonic()
+        health = SessionHealth("session-1")
+        health.epoch, health.connected, health.heard_at = 1, True, time.monotonic()
         topic = Topic(DataType.TICKER if isinstance(item, TickerData) else DataType.TRADE, item.symbol)
-        assert self.store.put(topic, item, pulse, 1, pulse.heard_at)
+        assert self.store.put(topic, item, health, 1, health.heard_at)
         return topic
 
 

@@ -383,19 +383,19 @@ def test_a_forked_child_is_told_so_and_the_parent_goes_on(upbit: FakeUpbit) -> N
     program = """
         import os, sys
         from upbit_backbone._concurrency import Deadline
-        from upbit_backbone.rest.client import RestChannel
+        from upbit_backbone.rest.client import RestClient
         from upbit_backbone.config import BackboneConfig
         from upbit_backbone.errors import ClosedError
         from upbit_backbone.limits.rate_limiter import RateLimiter
         config = BackboneConfig(rest_url=sys.argv[1])
-        rest = RestChannel(config, limiter=RateLimiter("forked"))
+        rest = RestClient(config, limiter=RateLimiter("forked"))
         rest.tickers(["KRW-BTC"], deadline=Deadline.after(10))
         child = os.fork()
         if child == 0:
             try:
                 rest.tickers(["KRW-BTC"], deadline=Deadline.after(10), max_age=0)
             except ClosedError:
-                again = RestChannel(config, limiter=RateLimiter("forked"))
+                again = RestClient(config, limiter=RateLimiter("forked"))
                 again.tickers(["KRW-BTC"], deadline=Deadline.after(10))
                 os._exit(0 if rest.close(Deadline.after(1)) == [] else 1)
             os._exit(2)
@@ -418,10 +418,10 @@ def test_a_forgotten_channel_with_a_hanging_call_never_keeps_the_process(upbit: 
     program = """
         import sys, threading
         from upbit_backbone._concurrency import Deadline
-        from upbit_backbone.rest.client import RestChannel
+        from upbit_backbone.rest.client import RestClient
         from upbit_backbone.config import BackboneConfig
         from upbit_backbone.limits.rate_limiter import RateLimiter
-        rest = RestChannel(BackboneConfig(rest_url=sys.argv[1]), limiter=RateLimiter("forgotten"))
+        rest = RestClient(BackboneConfig(rest_url=sys.argv[1]), limiter=RateLimiter("forgotten"))
         try:
             rest.tickers(["KRW-BTC"], deadline=Deadline.after(0.5))
         except TimeoutError:

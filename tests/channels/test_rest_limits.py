@@ -14,7 +14,7 @@ from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.errors import BannedError, RateLimitError, UpbitBackboneError
 from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.events import RateLimitEvent
-from upbit_backbone.rest.client import RestChannel
+from upbit_backbone.rest.client import RestClient
 from upbit_backbone.simulator import FakeUpbit
 
 Make = Callable[..., Any]
@@ -95,7 +95,7 @@ def test_three_clients_of_one_process_share_one_budget(scene: Make, strict: Fake
     others = []
     for _ in range(2):
         limiter = RateLimiter(first.host)
-        others.append((RestChannel(first.config, limiter=limiter), limiter))
+        others.append((RestClient(first.config, limiter=limiter), limiter))
     channels = [first.rest, *(rest for rest, _ in others)]
     failures = hammer(
         lambda n: channels[n % 3].trades_page("KRW-BTC", count=n % 500 + 1, deadline=soon()), threads=12, seconds=3.0
@@ -169,7 +169,7 @@ def test_during_a_ban_nothing_leaves_and_afterwards_one_probe_goes_first(scene: 
     again = scene(url=strict.rest_url)
     again.limiter.close()
     reborn = RateLimiter(made.host)
-    rest = RestChannel(made.config, limiter=reborn)
+    rest = RestClient(made.config, limiter=reborn)
     failures = hammer(
         lambda n: (made.rest, rest)[n % 2].trades_page("KRW-BTC", count=n % 500 + 1, deadline=soon()),
         threads=2,

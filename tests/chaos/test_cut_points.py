@@ -13,13 +13,13 @@ from tests.chaos.watched import Watched, say, within
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionState
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
 from upbit_backbone.simulator import FakeUpbit
 
-WISH = frozenset({Wish(Topic(DataType.TRADE, "KRW-BTC"))})
+WISH = frozenset({SubscriptionRequest(Topic(DataType.TRADE, "KRW-BTC"))})
 SEED = 2026
 CUTS = 30
 
@@ -48,7 +48,7 @@ class Session:
     def __init__(self) -> None:
         self._lifecycle = Lifecycle("session-1", BackboneConfig(), random=lambda: 0.5,
                                     wall=lambda: datetime(2026, 11, 22, tzinfo=UTC), next_epoch=lambda: 1)  # fmt: skip
-        self._lifecycle.handle(on.WishesChanged(WISH), 0.0)
+        self._lifecycle.handle(on.SubscriptionsChanged(WISH), 0.0)
         self._lifecycle.handle(on.Opened(), 0.0)
         self.delivered: list[bytes] = []
 
@@ -58,7 +58,7 @@ class Session:
                 self.delivered += effect.frames
 
     def is_cut(self) -> ConnectionState:
-        effects = self._lifecycle.handle(on.LineLost("cut"), 0.2)
+        effects = self._lifecycle.handle(on.ConnectionLost("cut"), 0.2)
         assert not any(isinstance(effect, do.Deliver) for effect in effects)
         return self._lifecycle.state
 

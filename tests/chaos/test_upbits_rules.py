@@ -55,14 +55,14 @@ def test_the_set_on_the_wire_is_the_union_of_what_32_threads_hold(
             else:
                 kind, symbol = chance.choice(KINDS), chance.choice(SYMBOLS)
                 mine.append((market.subscribe(symbol, kind), (kind, symbol)))
-        held.extend(wish for _, wish in mine)
+        held.extend(request for _, request in mine)
 
     threads = [spawn(partial(one, number), f"test-wisher-{number}") for number in range(32)]
     assert join_all(threads, Deadline.after(20)) == []
     took = time.monotonic() - began
-    wished = set(held) | {("trade", "KRW-BTC")}
+    requested = set(held) | {("trade", "KRW-BTC")}
     agreed = time.monotonic()
-    within(lambda: quiet.subscribed() == wished, lambda: f"{quiet.subscribed() ^ wished}", AGREED_SECONDS)
+    within(lambda: quiet.subscribed() == requested, lambda: f"{quiet.subscribed() ^ requested}", AGREED_SECONDS)
     sent = seen.messages()[before:]
     say(f"512 changes in {took:.2f} s: {len(sent)} messages, agreed {time.monotonic() - agreed:.3f} s after the last")
     assert len(sent) <= 2 + 3 * (took + 1)
@@ -73,13 +73,13 @@ def test_the_set_on_the_wire_is_the_union_of_what_32_threads_hold(
 def test_after_a_break_one_message_restores_the_identical_set(watch: Watch, upbit: FakeUpbit) -> None:
     seen = watch(upbit, SYMBOLS, KINDS)
     within(lambda: len(upbit.subscribed()) == 16, "the whole set")
-    wished = upbit.subscribed()
+    requested = upbit.subscribed()
     PAUSE.wait(0.6)  # beyond the pause between two messages
     for _ in range(3):
         before = len(seen.messages())
         seen.recovers(lambda: upbit.close_sessions(1001))
         PAUSE.wait(0.2)
-        assert upbit.subscribed() == wished
+        assert upbit.subscribed() == requested
         assert len(seen.messages()) == before + 1
     assert '"codes":[]' not in str(seen.messages()).replace(" ", "")
     assert seen.is_whole(*SYMBOLS)

@@ -10,7 +10,7 @@ import pytest
 
 from upbit_backbone._concurrency import Deadline, wait_event
 from upbit_backbone.delivery.event_bus import RECENT_EVENTS, WAITING_EVENTS, EventBus
-from upbit_backbone.delivery.reporting import Sampler
+from upbit_backbone.delivery.reporting import LogThrottle
 from upbit_backbone.errors import ClosedError
 from upbit_backbone.models.events import Event, SubscriptionEvent, now
 
@@ -110,7 +110,7 @@ def test_the_recent_events_are_kept(bus: EventBus) -> None:
 
 
 def test_a_sampler_says_yes_to_the_first_to_tenfold_counts_and_after_a_while() -> None:
-    sampler = Sampler(interval=10.0)
+    sampler = LogThrottle(interval=10.0)
     due = [count for count in range(1, 2001) if sampler.is_due(count, now=0.0)]
     assert due == [1, 10, 100, 1000]
     assert not sampler.is_due(2001, now=9.9)

@@ -22,7 +22,7 @@ from upbit_backbone.errors import ClosedError, InvalidRequestError, Subscription
 from upbit_backbone.models.enums import DataSource, DataType, Overflow
 from upbit_backbone.models.events import CallbackErrorEvent, GapEvent, OverflowEvent, SubscriptionEvent, now
 from upbit_backbone.models.market import TradeData
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BTC = Topic(DataType.TRADE, "KRW-BTC")
@@ -45,26 +45,26 @@ def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 class Bench:
-    """A hub with its bus, and the wishes it made of the sessions."""
+    """A hub with its bus, and the requests it made of the sessions."""
 
     def __init__(self) -> None:
-        self.wishes: list[tuple[str, tuple[Wish, ...]]] = []
+        self.requests: list[tuple[str, tuple[SubscriptionRequest, ...]]] = []
         self.refusal: Exception | None = None
         self.values: dict[Topic, Any] = {}
         self.events = EventBus()
         self.hub = Hub(
             self.events,
             current=lambda topic: (topic, self.values[topic], 0.0) if topic in self.values else None,
-            want=self.want,
-            unwant=lambda wishes: self.wishes.append(("unwant", tuple(wishes))),
+            acquire=self.acquire,
+            release=lambda requests: self.requests.append(("release", tuple(requests))),
             queue_size=1000,
             close_seconds=1.0,
         )
 
-    def want(self, wishes: Any) -> None:
+    def acquire(self, requests: Any) -> None:
         if self.refusal is not None:
             raise self.refusal
-        self.wishes.append(("want", tuple(wishes)))
+        self.requests.append(("want", tuple(requests)))
 
     def publish(self, *numbers: int, topic: Topic = BTC) -> None:
         self.hub.publish(topic, [trade(number, topic.symbol) for number in numbers])
@@ -94,13 +94,13 @@ def test_a_for_loop_gets_the_items_in_order_and_ends_with_close(bench: Bench) ->
 
 
 def test_leaving_the_block_ends_it_and_takes_the_wishes_back_once(bench: Bench) -> None:
-    with bench.hub.subscribe([BTC, Wish(ETH)]) as subscription:
-        assert bench.wishes == [("want", (Wish(BTC), Wish(ETH)))]
+    with bench.hub.subscribe([BTC, SubscriptionRequest(ETH)]) as subscription:
+        assert bench.requests == [("want", (SubscriptionRequest(BTC), SubscriptionRequest(ETH)))]
         bench.publish(1, topic=ETH)
         assert subscription.get(timeout=1).symbol == "KRW-ETH"
     subscription.close()
     assert bench.hub.unsubscribe(subscription.id) is False
-    assert [word for word, _ in bench.wishes] == ["want", "unwant"]
+    assert [word for word, _ in bench.requests] == ["want", "release"]
     assert bench.hub.publish(BTC, [trade(1)]) == 1  # nobody there
 
 
@@ -170,7 +170,7 @@ def test_bad_arguments_are_refused_before_anything_is_wanted(
 ) -> None:
     with pytest.raises(InvalidRequestError, match=word):
         bench.hub.subscribe([BTC], **arguments)
-    assert bench.wishes == []
+    assert bench.requests == []
     assert repr(bench.hub) == "<Hub 0 subscriptions to 0 topics>"
 
 
@@ -191,7 +191,7 @@ def test_when_the_sessions_refuse_nothing_is_left_behind(bench: Bench) -> None:
     bench.refusal = SubscriptionError("no")
     with pytest.raises(SubscriptionError):
         bench.hub.subscribe([BTC], callback=print, on_event=print)
-    assert bench.wishes == []
+    assert bench.requests == []
     assert repr(bench.hub) == "<Hub 0 subscriptions to 0 topics>"
     assert bench.hub.topics == frozenset()
 
@@ -384,13 +384,13 @@ def test_a_slow_reader_is_told_of_its_losses(bench: Bench) -> None:
 def test_overflow_error_ends_the_subscription_and_frees_its_topics(bench: Bench) -> None:
     subscription = bench.hub.subscribe([BTC], overflow=Overflow.ERROR, maxsize=2)
     bench.publish(1, 2, 3)
-    assert [word for word, _ in bench.wishes] == ["want", "unwant"]
+    assert [word for word, _ in bench.requests] == ["want", "release"]
     got: list[Any] = []
     with pytest.raises(SubscriptionError):
         got.extend(item for item in subscription)
     assert got == [trade(1), trade(2)]
     subscription.close()
-    assert [word for word, _ in bench.wishes] == ["want", "unwant"]
+    assert [word for word, _ in bench.requests] == ["want", "release"]
 
 
 def test_overflow_error_reaches_on_error_of_a_callback(bench: Bench) -> None:
@@ -409,13 +409,13 @@ def test_overflow_error_reaches_on_error_of_a_callback(bench: Bench) -> None:
 
 def test_overflow_before_the_wish_was_made_still_takes_it_back(bench: Bench) -> None:
     class Busy(Bench):
-        def want(self, wishes: Any) -> None:
+        def acquire(self, requests: Any) -> None:
             self.publish(*range(5))  # the topic is live and its market busy
-            super().want(wishes)
+            super().acquire(requests)
 
     busy = Busy()
     busy.hub.subscribe([BTC], overflow=Overflow.ERROR, maxsize=1)
-    assert [word for word, _ in busy.wishes] == ["want", "unwant"]
+    assert [word for word, _ in busy.requests] == ["want", "release"]
     busy.hub.close(Deadline.after(1))
 
 

@@ -122,15 +122,15 @@ def test_subscribing_from_many_threads_leaves_no_route_behind() -> None:
     counts: dict[Topic, int] = dict.fromkeys(topics, 0)
     lock = threading.Lock()
 
-    def want(by: int) -> object:
-        def change(wishes: object) -> None:
+    def acquire(by: int) -> object:
+        def change(requests: object) -> None:
             with lock:
-                for wish in wishes:  # type: ignore[attr-defined]
-                    counts[wish.topic] += by
+                for request in requests:  # type: ignore[attr-defined]
+                    counts[request.topic] += by
 
         return change
 
-    hub = Hub(EventBus(), want=want(+1), unwant=want(-1))  # type: ignore[arg-type]
+    hub = Hub(EventBus(), acquire=acquire(+1), release=acquire(-1))  # type: ignore[arg-type]
 
     def come_and_go() -> None:
         for number in range(50):

@@ -49,7 +49,7 @@ def our_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("upbit-")]
 
 
-def wish(market: MarketDataBackbone) -> None:
+def request(market: MarketDataBackbone) -> None:
     """A subscription that nobody reads."""
     market.subscribe(["KRW-BTC", "KRW-ETH"], [DataType.TRADE, DataType.ORDERBOOK])
 
@@ -77,7 +77,7 @@ def while_live(upbit: FakeUpbit, market: MarketDataBackbone) -> None:
 def while_the_handshake_is(mode: str) -> State:
     def prepare(upbit: FakeUpbit, market: MarketDataBackbone) -> None:
         upbit.handshake_fault(mode, times=None, interval=0.3)
-        wish(market)
+        request(market)
         until(lambda: upbit.wire_log("handshake", limit=1) or session_state(market), "an attempt")
 
     return prepare
@@ -140,7 +140,7 @@ def while_waiting_for_the_stream(upbit: FakeUpbit, market: MarketDataBackbone) -
 
 def in_a_crash_loop(upbit: FakeUpbit, market: MarketDataBackbone) -> None:
     upbit.handshake_fault("close_after_101", times=None)
-    wish(market)
+    request(market)
     until(lambda: session_state(market) is ConnectionState.WAITING, "waiting for the next attempt")
 
 
@@ -340,7 +340,7 @@ def by_callback(market: MarketDataBackbone, closer: Closer) -> None:
 
 def by_on_event(market: MarketDataBackbone, closer: Closer) -> None:
     market.on_event(closer)
-    wish(market)
+    request(market)
 
 
 def by_the_subscriptions_on_event(market: MarketDataBackbone, closer: Closer) -> None:
@@ -357,7 +357,7 @@ def by_on_update(market: MarketDataBackbone, closer: Closer) -> None:
 
 def by_alert(market: MarketDataBackbone, closer: Closer) -> None:
     market.alert(closer)
-    wish(market)
+    request(market)
 
 
 def by_submitted_job(market: MarketDataBackbone, closer: Closer) -> None:

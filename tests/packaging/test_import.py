@@ -175,7 +175,7 @@ def test_threads_that_ask_for_the_past_first_at_the_same_time_share_one(upbit) -
 
         def ask() -> None:
             start.wait(10)
-            pasts.append(market._parts.past)
+            pasts.append(market._parts.history)
 
         threads = [threading.Thread(target=ask) for _ in range(16)]
         for thread in threads:
@@ -191,4 +191,4 @@ def test_after_closing_the_first_report_can_still_be_read_and_the_past_is_not_op
     market.close()
     assert "closed" in str(market.health())
     with pytest.raises(upbit_backbone.ClosedError):
-        market._parts.past  # noqa: B018 - who got past the door just before it closed
+        market._parts.history  # noqa: B018 - who got past the door just before it closed

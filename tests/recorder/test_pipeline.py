@@ -12,7 +12,7 @@ from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.intake import Intake
 from upbit_backbone.models.enums import DataType, Overflow
-from upbit_backbone.models.session import Pulse
+from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.monitoring.lag import LagMeter
 from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource
@@ -58,15 +58,15 @@ def drain(subscription) -> list[str]:
 
 def test_a_replay_delivers_the_same_bytes(path, pipelines):
     intake, subscription = pipelines()
-    pulse = Pulse("upbit-session-1")
-    pulse.epoch, pulse.connected = 1, True
+    health = SessionHealth("upbit-session-1")
+    health.epoch, health.connected = 1, True
     with Recorder(path) as recorder:
         intake.attach(recorder)
-        intake.subscribed(pulse, 1, TOPICS)
+        intake.subscribed(health, 1, TOPICS)
         for number in range(0, 300, 3):
             frames = [trade(number), b"garbage", trade(number + 1), trade(number + 2)]
-            intake.frames(pulse, 1, frames, time.monotonic())
-        intake.interrupted(pulse, 1, TOPICS, "close 1001")
+            intake.frames(health, 1, frames, time.monotonic())
+        intake.interrupted(health, 1, TOPICS, "close 1001")
     delivered = drain(subscription)
     assert len(delivered) == 300
     for _ in range(2):
@@ -81,13 +81,13 @@ def test_a_replay_delivers_the_same_bytes(path, pipelines):
 
 def test_a_recorder_attached_in_the_middle_knows_what_streams(path, pipelines):
     intake, _ = pipelines()
-    pulse = Pulse("upbit-session-1")
-    intake.subscribed(pulse, 3, TOPICS)
+    health = SessionHealth("upbit-session-1")
+    intake.subscribed(health, 3, TOPICS)
     with Recorder(path) as recorder:
         intake.attach(recorder)
-        intake.frames(pulse, 3, [trade(1)], 1.0)
+        intake.frames(health, 3, [trade(1)], 1.0)
         intake.tap = None
-        intake.frames(pulse, 3, [trade(2)], 2.0)
+        intake.frames(health, 3, [trade(2)], 2.0)
     kinds = [record.kind for record in Recording(path)]
     assert kinds == [RecordKind.BEGIN, RecordKind.SUBSCRIBED, RecordKind.FRAMES]
 
@@ -95,10 +95,10 @@ def test_a_recorder_attached_in_the_middle_knows_what_streams(path, pipelines):
 def test_lag_is_taken_from_news_only(pipelines):
     meter = LagMeter()
     intake, _ = pipelines(on_live=meter.sample)
-    pulse = Pulse("upbit-session-1")
+    health = SessionHealth("upbit-session-1")
     trades_only = frozenset({Topic(DataType.TRADE, "KRW-BTC")})
-    intake.subscribed(pulse, 1, trades_only)
-    intake.frames(pulse, 1, [trade(1)], 1.0)  # the snapshot may be hours old
+    intake.subscribed(health, 1, trades_only)
+    intake.frames(health, 1, [trade(1)], 1.0)  # the snapshot may be hours old
     assert meter.offset is None
-    intake.frames(pulse, 1, [trade(2)], 2.0)
+    intake.frames(health, 1, [trade(2)], 2.0)
     assert meter.lag("upbit-session-1") == 0.0

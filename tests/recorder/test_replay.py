@@ -11,7 +11,7 @@ from upbit_backbone.errors import ChannelUnavailableError, InvalidRequestError
 from upbit_backbone.exchange import endpoints
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionEvent, SubscriptionEvent
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource, ReplayTransport, TappedTransport
 
 BITCOIN = Topic(DataType.TRADE, "KRW-BTC")
@@ -25,15 +25,15 @@ class Sink:
         self.clock = clock
         self.seen = []
 
-    def frames(self, pulse, epoch, frames, monotonic):
-        self.seen.append(("frames", pulse.session, epoch, frames, self.clock.wall()))
+    def frames(self, health, epoch, frames, monotonic):
+        self.seen.append(("frames", health.session, epoch, frames, self.clock.wall()))
         return ()
 
-    def subscribed(self, pulse, epoch, topics):
-        self.seen.append(("subscribed", pulse.session, epoch, sorted(map(str, topics)), pulse.connected))
+    def subscribed(self, health, epoch, topics):
+        self.seen.append(("subscribed", health.session, epoch, sorted(map(str, topics)), health.connected))
 
-    def interrupted(self, pulse, epoch, topics, reason):
-        self.seen.append(("interrupted", pulse.session, epoch, reason, pulse.connected))
+    def interrupted(self, health, epoch, topics, reason):
+        self.seen.append(("interrupted", health.session, epoch, reason, health.connected))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_the_sink_sees_what_it_saw_then_with_the_times_of_then(make_recording, p
     from datetime import UTC, datetime
 
     source, sink = play(make_recording(20), speed=None)
-    source.want([Wish(BITCOIN)])
+    source.acquire([SubscriptionRequest(BITCOIN)])
     assert source.wait(Deadline.after(5.0))
     assert sink.seen[0] == ("subscribed", "upbit-session-1", 1, ["ticker:KRW-ETH", "trade:KRW-BTC"], True)
     assert sink.seen[5][3] == [b'{"number":4}', bytes([4, 0, 10, 255])]
@@ -130,20 +130,20 @@ def test_pulses_are_connected_while_the_line_was(make_recording, play):
     reached, go_on = threading.Event(), threading.Event()
     source, sink = play(make_recording(5), speed=None)
 
-    def frames(pulse, epoch, frames, monotonic):
+    def frames(health, epoch, frames, monotonic):
         reached.set()
         go_on.wait(5.0)
 
     sink.frames = frames
-    source.want([Wish(BITCOIN)])
+    source.acquire([SubscriptionRequest(BITCOIN)])
     assert reached.wait(5.0)
-    pulse = source.pulse(BITCOIN)
-    assert (pulse.connected, pulse.epoch) == (True, 1)
-    assert time.monotonic() - pulse.heard_at < 5.0
+    health = source.health(BITCOIN)
+    assert (health.connected, health.epoch) == (True, 1)
+    assert time.monotonic() - health.heard_at < 5.0
     assert [session.state.value for session in source.stats()] == ["live"]
     go_on.set()
     assert source.wait(Deadline.after(5.0))
-    assert not pulse.connected
+    assert not health.connected
     assert source.stats()[0].messages == 10
 
 
@@ -162,7 +162,7 @@ def test_the_end_is_told_and_so_is_what_the_recording_never_had(make_recording, 
     events: list = []
     ended = threading.Event()
     source, _ = play(make_recording(), speed=None, emit=events.append, on_end=ended.set)
-    source.want([Wish(BITCOIN), Wish(Topic(DataType.TRADE, "KRW-XRP"))])
+    source.acquire([SubscriptionRequest(BITCOIN), SubscriptionRequest(Topic(DataType.TRADE, "KRW-XRP"))])
     assert ended.wait(5.0)
     assert [event.state.value for event in events if isinstance(event, ConnectionEvent)] == ["live", "waiting"]
     (missing,) = [event for event in events if isinstance(event, SubscriptionEvent)]

@@ -20,7 +20,7 @@ import pytest
 
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
 from upbit_backbone.errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
-from upbit_backbone.limits.between_processes import FileCount
+from upbit_backbone.limits.between_processes import SharedCountFile
 from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.enums import Priority, RateGroup
 from upbit_backbone.models.events import Event, RateLimitEvent
@@ -343,7 +343,7 @@ def test_learning_from_remaining_makes_room_for_strangers(make: Make) -> None:
 
 def test_it_says_in_one_line_how_it_is(make: Make, host: str) -> None:
     limiter = make()
-    assert repr(limiter) == f"<RateLimiter of <HostGate {host} open>>"
+    assert repr(limiter) == f"<RateLimiter of <HostLimiter {host} open>>"
     limiter.ban(seconds=50.0)
     assert "banned for 50 s" in repr(limiter)
 
@@ -393,7 +393,7 @@ RUBBISH = [
 
 
 def test_a_shared_count_survives_rubbish_and_the_future(tmp_path: Path) -> None:
-    count = FileCount("host:1", SYSTEM_CLOCK, tmp_path)
+    count = SharedCountFile("host:1", SYSTEM_CLOCK, tmp_path)
     assert count.take("ticker", 2.0, "a").wait == 0.0
     path = next(tmp_path.iterdir())
     assert path.stat().st_mode & 0o077 == 0
@@ -407,7 +407,7 @@ def test_a_shared_count_survives_rubbish_and_the_future(tmp_path: Path) -> None:
 
 def test_a_shared_request_counts_until_a_second_after_it_was_settled(tmp_path: Path) -> None:
     clock = ManualClock()
-    mine, theirs = FileCount("host:1", clock, tmp_path), FileCount("host:1", clock, tmp_path)
+    mine, theirs = SharedCountFile("host:1", clock, tmp_path), SharedCountFile("host:1", clock, tmp_path)
     assert mine.take("ticker", 1.0, "mine").wait == 0.0
     clock.now += 3.0
     assert theirs.take("ticker", 1.0, "theirs").wait > 0.0  # still under way
@@ -424,7 +424,7 @@ def test_a_shared_request_counts_until_a_second_after_it_was_settled(tmp_path: P
 
 def test_a_ban_is_told_to_the_other_processes(tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    mine, theirs = RateLimiter(host, between_processes=True), FileCount(host, SYSTEM_CLOCK)
+    mine, theirs = RateLimiter(host, between_processes=True), SharedCountFile(host, SYSTEM_CLOCK)
     theirs.ban(30.0)
     with pytest.raises(BannedError):
         mine.permit(TICKER, NORMAL, soon())
@@ -454,7 +454,7 @@ def test_a_forked_child_gets_a_clear_error_and_still_respects_the_ban() -> None:
         from upbit_backbone.limits.rate_limiter import RateLimiter
         limiter = RateLimiter("forked")
         limiter.ban(seconds=60.0)
-        with limiter._gate._lock:
+        with limiter._host_limiter._lock:
             child = os.fork()
         if child == 0:
             try:

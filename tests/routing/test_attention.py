@@ -16,12 +16,12 @@ from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, ForkGuard
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.market import TickerData
 from upbit_backbone.models.request import DataRequest
-from upbit_backbone.models.session import Pulse
+from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.monitoring.metrics import Metrics
 from upbit_backbone.routing.hot_path import HotPath
-from upbit_backbone.routing.promotion import Housekeeper, Promotions
-from upbit_backbone.routing.request_frequency import Demand
+from upbit_backbone.routing.promotion import Promotions, PromotionWorker
+from upbit_backbone.routing.request_frequency import RequestFrequency
 from upbit_backbone.store.live_store import LiveStore
 
 BTC = Topic(DataType.TICKER, "KRW-BTC")
@@ -41,11 +41,13 @@ def until(condition: Callable[[], Any]) -> None:
 
 @pytest.fixture
 def hot() -> SimpleNamespace:
-    made = SimpleNamespace(store=LiveStore(10.0), demand=Demand(10.0), metrics=Metrics(), pulse=Pulse("session-1"))
-    made.pulse.epoch, made.pulse.connected, made.pulse.heard_at = 1, True, 100.0
+    made = SimpleNamespace(
+        store=LiveStore(10.0), frequency=RequestFrequency(10.0), metrics=Metrics(), health=SessionHealth("session-1")
+    )
+    made.health.epoch, made.health.connected, made.health.heard_at = 1, True, 100.0
     made.ticker = TickerData("KRW-BTC", *[Decimal(1)] * 7, datetime(2026, 11, 22, tzinfo=UTC), DataSource.WEBSOCKET)
-    assert made.store.put(BTC, made.ticker, made.pulse, 1, 100.0)
-    made.path = HotPath(made.store, made.demand, made.metrics, ForkGuard("test"))
+    assert made.store.put(BTC, made.ticker, made.health, 1, 100.0)
+    made.path = HotPath(made.store, made.frequency, made.metrics, ForkGuard("test"))
     return made
 
 
@@ -59,14 +61,14 @@ def test_only_symbols_that_were_answered_before_are_known(hot: SimpleNamespace) 
 def test_each_hot_answer_counts_as_asked_for(hot: SimpleNamespace) -> None:
     hot.path.learn(ASK)
     hot.path.ticker("KRW-BTC", 101.0)
-    assert hot.demand.last_asked[BTC] == 101.0
+    assert hot.frequency.last_asked[BTC] == 101.0
     assert hot.metrics.live.value == 1
 
 
 def test_what_is_not_current_any_more_is_left_to_the_router(hot: SimpleNamespace) -> None:
     hot.path.learn(ASK)
     assert hot.path.ticker("KRW-BTC", 100.0 + 11.0) is None
-    hot.pulse.connected = False
+    hot.health.connected = False
     assert hot.path.ticker("KRW-BTC", 101.0) is None
     assert hot.metrics.live.value == 0
 
@@ -81,14 +83,14 @@ def test_a_grouped_book_does_not_teach_the_way_to_the_plain_one(hot: SimpleNames
 
 @pytest.fixture
 def house() -> Iterator[SimpleNamespace]:
-    """A housekeeper; `wanted` and `unwanted` are what its promotions wished for."""
-    made = SimpleNamespace(wanted=[], unwanted=[], demand=Demand(10.0))
-    made.keeper = Housekeeper(made.demand, promote_after=3, clock=SYSTEM_CLOCK)
+    """A promotion_worker; `wanted` and `unwanted` are what its promotions requested for."""
+    made = SimpleNamespace(wanted=[], unwanted=[], frequency=RequestFrequency(10.0))
+    made.keeper = PromotionWorker(made.frequency, promote_after=3, clock=SYSTEM_CLOCK)
 
     def promotions(demote_after: float, limit: int = 10) -> Promotions:
         kept = Promotions(
-            lambda wishes: made.wanted.append([wish.topic for wish in wishes]),
-            lambda wishes: made.unwanted.extend(wish.topic for wish in wishes),
+            lambda requests: made.wanted.append([request.topic for request in requests]),
+            lambda requests: made.unwanted.extend(request.topic for request in requests),
             limit=limit,
             demote_after=demote_after,
             wake=made.keeper.wake,
@@ -110,7 +112,7 @@ def test_the_third_question_streams_a_ticker_and_the_second_a_chart(house: Simpl
     assert BTC not in promoted
     house.keeper.asked([BTC])
     assert BTC in promoted
-    until(lambda: {topic for wish in house.wanted for topic in wish} == {BTC, CHART})
+    until(lambda: {topic for request in house.wanted for topic in request} == {BTC, CHART})
 
 
 def test_no_thread_starts_before_something_is_promoted(house: SimpleNamespace) -> None:
@@ -134,7 +136,7 @@ def test_what_nobody_asks_for_is_streamed_no_longer_and_counts_from_nought(house
     for _ in range(3):
         house.keeper.asked([BTC])
     until(lambda: house.unwanted == [BTC])
-    until(lambda: BTC not in house.demand.last_asked)
+    until(lambda: BTC not in house.frequency.last_asked)
     assert len(promoted) == 0
 
 

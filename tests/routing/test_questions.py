@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.enums import DataStrategy, DataType, Priority, RequestKind
 from upbit_backbone.models.symbol import CODE, normalise_symbol, normalise_symbols
-from upbit_backbone.routing.requests import data_types, question, whole_number
+from upbit_backbone.routing.requests import build_request, data_types, whole_number
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,13 @@ def test_no_symbols_too_many_or_wrong_ones_are_refused(symbols: Any) -> None:
 )
 def test_a_bad_option_is_named_with_what_is_allowed(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(InvalidRequestError, match=named):
-        question(RequestKind.TICKER, "KRW-BTC", **fields)
+        build_request(RequestKind.TICKER, "KRW-BTC", **fields)
 
 
 def test_words_are_understood_where_members_are_meant() -> None:
-    asked = question(RequestKind.ORDERBOOK, "KRW-BTC", priority="high", strategy="rest_only", level="0.1", levels=5)
+    asked = build_request(
+        RequestKind.ORDERBOOK, "KRW-BTC", priority="high", strategy="rest_only", level="0.1", levels=5
+    )
     assert (asked.priority, asked.strategy) == (Priority.HIGH, DataStrategy.REST_ONLY)
     assert (asked.level, asked.levels) == (Decimal("0.1"), 5)
     assert data_types("candle.1m") == (DataType.CANDLE_1M,)

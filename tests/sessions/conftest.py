@@ -18,8 +18,8 @@ from upbit_backbone.errors import BannedError, RateLimitError
 from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.enums import DataType, Priority, RateGroup
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event
-from upbit_backbone.models.session import FirstFrame, Notice, Pulse, StreamError, SubscriptionList
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, StreamError, SubscriptionList
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions.ports import Dial
 from upbit_backbone.sessions.session_manager import SessionManager
 from upbit_backbone.simulator import FakeUpbit
@@ -39,7 +39,7 @@ class Sink:
         self.subscriptions: list[tuple[int, frozenset[Topic]]] = []
         self._seen: set[tuple[int, str, str]] = set()
 
-    def frames(self, pulse: Pulse, epoch: int, frames: list[bytes], monotonic: float) -> Sequence[Notice]:
+    def frames(self, health: SessionHealth, epoch: int, frames: list[bytes], monotonic: float) -> Sequence[Notice]:
         if self.at_frame is not None:
             self.at_frame()
         self.frames_seen += len(frames)
@@ -66,10 +66,10 @@ class Sink:
         rows = ((row["ty"], tuple(row["cds"]), None if "lv" not in row else str(row["lv"])) for row in message["rslt"])
         return SubscriptionList(tuple(rows), message["tckt"])
 
-    def subscribed(self, pulse: Pulse, epoch: int, topics: frozenset[Topic]) -> None:
+    def subscribed(self, health: SessionHealth, epoch: int, topics: frozenset[Topic]) -> None:
         self.subscriptions.append((epoch, topics))
 
-    def interrupted(self, pulse: Pulse, epoch: int, topics: frozenset[Topic], reason: str) -> None:
+    def interrupted(self, health: SessionHealth, epoch: int, topics: frozenset[Topic], reason: str) -> None:
         self.interruptions.append((epoch, topics, reason))
 
 
@@ -123,13 +123,13 @@ class Rig:
     def set_dial(self, dial: Dial) -> None:
         self._dial = dial
 
-    def want(self, *topics: Topic) -> Rig:
-        self.manager.want(map(Wish, topics))
+    def acquire(self, *topics: Topic) -> Rig:
+        self.manager.acquire(map(SubscriptionRequest, topics))
         return self
 
     def live(self, *topics: Topic) -> Rig:
         """Wanting these and receiving the first frame."""
-        self.want(*topics)
+        self.acquire(*topics)
         self.until(lambda: self.sink.frames_seen > 0, "the first frame")
         return self
 

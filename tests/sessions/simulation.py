@@ -58,8 +58,8 @@ def _end(world: World) -> None:
     world.dialling, world.busy_until = False, 0.0
     world.perform(on.CloseRequested())
     late: list[on.Input] = [
-        on.Tick(), on.Opened(), on.Received(b"\x82\x01x"), on.LineLost("late"), on.CloseRequested(),
-        on.WishesChanged(frozenset()), on.ReconnectRequested("late"), on.ClockJumped(9.0),
+        on.Tick(), on.Opened(), on.Received(b"\x82\x01x"), on.ConnectionLost("late"), on.CloseRequested(),
+        on.SubscriptionsChanged(frozenset()), on.ReconnectRequested("late"), on.ClockJumped(9.0),
     ]  # fmt: skip
     for happened in late:
         world.judge.check(world.lifecycle.handle(happened, world.now) == [], f"{happened} after close", world.now)

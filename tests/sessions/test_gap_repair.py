@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.backfill.gap_repair import PARKED_SECONDS, PATIENCE_SECONDS, GapRepair
-from upbit_backbone.backfill.sequence import SHUFFLE, Line
+from upbit_backbone.backfill.sequence import SHUFFLE, ConnectionId
 from upbit_backbone.errors import NetworkError, UnknownSymbolError
 from upbit_backbone.models.enums import DataSource, DataType, Priority, StreamType
 from upbit_backbone.models.events import Event, GapEvent
@@ -109,7 +109,7 @@ class Bench:
             **options,
         )
         self.repair._wake.wait = self.pass_time  # type: ignore[method-assign, assignment]
-        self.line = Line("ws-1", 0)
+        self.line = ConnectionId("ws-1", 0)
 
     def pass_time(self, timeout: float | None = None) -> bool:
         self.clock.now += timeout or 0.0
@@ -125,7 +125,7 @@ class Bench:
         callback()
 
     def connect(self, topic: Topic = BTC) -> None:
-        self.line = Line("ws-1", self.line.epoch + 1)
+        self.line = ConnectionId("ws-1", self.line.epoch + 1)
         self.repair.subscribed(self.line, [topic])
 
     def lose(self, topic: Topic = BTC) -> None:
@@ -460,7 +460,7 @@ def test_after_closing_nothing_is_delivered() -> None:
     bench.repair.close()
     bench.work()
     assert bench.ids == [0, 1, 2]
-    assert repr(bench.repair) == "<GapRepair 1 topics, 0 holes waiting, 0 workers>"
+    assert repr(bench.repair) == "<GapRepair 1 topics, 0 gaps waiting, 0 workers>"
 
 
 def test_a_trade_sent_twice_is_no_proof_that_nothing_was_missed() -> None:
@@ -568,7 +568,7 @@ def test_every_trade_once_and_in_order(seed: int, count: int, page_size: int, pa
     exchange.trades.append(last)
     exchange.today = max(exchange.today, last.timestamp)
     happened.append(last)
-    come(last)  # a hole shows when the next unknown trade comes
+    come(last)  # a gap shows when the next unknown trade comes
     bench.work()
     bench.work()
 

@@ -30,7 +30,7 @@ from upbit_backbone.models.events import (
     SubscriptionEvent,
 )
 from upbit_backbone.models.session import FirstFrame, Notice, StreamError, SubscriptionList, UpStatus
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import TABLE, Lifecycle
@@ -80,13 +80,13 @@ class Stage:
         return result
 
     def notice(self, *notices: Notice, frames: int = 1) -> list[do.Effect]:
-        return self.give(on.Noticed(self.lifecycle.pulse.epoch, frames, list(notices)))
+        return self.give(on.Noticed(self.lifecycle.health.epoch, frames, list(notices)))
 
-    def wish(self, *topics: Topic) -> list[do.Effect]:
-        return self.give(on.WishesChanged(frozenset(map(Wish, topics))))
+    def request(self, *topics: Topic) -> list[do.Effect]:
+        return self.give(on.SubscriptionsChanged(frozenset(map(SubscriptionRequest, topics))))
 
     def live(self, *topics: Topic) -> Stage:
-        self.wish(*(topics or (BTC,)))
+        self.request(*(topics or (BTC,)))
         self.give(on.Opened())
         return self
 
@@ -129,27 +129,27 @@ def codes(effect: do.SendText) -> set[str]:
 
 def test_a_wish_connects_and_the_handshake_is_followed_by_exactly_one_message_with_the_whole_set() -> None:
     stage = Stage()
-    assert only(do.Dial, stage.wish(BTC, ETH))
+    assert only(do.Dial, stage.request(BTC, ETH))
     assert stage.state is CONNECTING
     effects = stage.give(on.Opened())
     assert [codes(message) for message in only(do.SendText, effects)] == [{"KRW-BTC", "KRW-ETH"}]
     assert only(do.TellSubscribed, effects) == [do.TellSubscribed(1, frozenset({BTC, ETH}))]
     assert stage.state is LIVE
-    assert stage.lifecycle.pulse.connected
-    assert stage.lifecycle.pulse.epoch == 1
+    assert stage.lifecycle.health.connected
+    assert stage.lifecycle.health.epoch == 1
 
 
 def test_what_is_wished_while_connecting_is_in_the_first_message() -> None:
     stage = Stage()
-    stage.wish(BTC)
-    stage.wish(BTC, ETH)
+    stage.request(BTC)
+    stage.request(BTC, ETH)
     assert [codes(message) for message in only(do.SendText, stage.give(on.Opened()))] == [{"KRW-BTC", "KRW-ETH"}]
     assert not only(do.SendText, stage.pass_time(4.0))
 
 
 def test_the_first_retry_is_immediate_the_next_ones_wait() -> None:
     stage = Stage()
-    stage.wish(BTC)
+    stage.request(BTC)
     assert only(do.Dial, stage.give(on.OpenFailed(NetworkError("refused"))))
     assert not only(do.Dial, stage.give(on.OpenFailed(NetworkError("refused"))))
     assert stage.state is WAITING
@@ -158,7 +158,7 @@ def test_the_first_retry_is_immediate_the_next_ones_wait() -> None:
 
 def test_an_outage_of_twenty_seconds_is_tried_less_than_once_a_second_and_never_later_than_the_cap() -> None:
     stage = Stage()
-    stage.wish(BTC)
+    stage.request(BTC)
     attempts = [stage.now]
     while stage.now < 120.0:
         stage.give(on.OpenFailed(NetworkError("refused")))
@@ -172,7 +172,7 @@ def test_an_outage_of_twenty_seconds_is_tried_less_than_once_a_second_and_never_
 
 def test_an_outage_of_ten_minutes_is_tried_once_in_ten_seconds() -> None:
     stage = Stage()
-    stage.wish(BTC)
+    stage.request(BTC)
     attempts = []
     while stage.now < 700.0:
         stage.give(on.OpenFailed(NetworkError("no route")))
@@ -186,7 +186,7 @@ def test_an_outage_of_ten_minutes_is_tried_once_in_ten_seconds() -> None:
 @pytest.mark.parametrize("error", [AuthenticationError("403"), TlsError("certificate expired")])
 def test_permanent_errors_are_retried_at_most_once_a_minute(error: UpbitBackboneError) -> None:
     stage = Stage()
-    stage.wish(BTC)
+    stage.request(BTC)
     stage.give(on.OpenFailed(error))
     assert not only(do.Dial, stage.pass_time(59.9))
     assert only(do.Dial, stage.pass_time(3.0))
@@ -194,14 +194,14 @@ def test_permanent_errors_are_retried_at_most_once_a_minute(error: UpbitBackbone
 
 def test_maintenance_is_waited_out_like_any_outage() -> None:
     stage = Stage()
-    stage.wish(BTC)
+    stage.request(BTC)
     stage.give(on.OpenFailed(MaintenanceError("503")), on.OpenFailed(MaintenanceError("503")))
     assert only(do.Dial, stage.pass_time(2.0))
 
 
 def test_a_429_is_obeyed_to_the_second_and_reported_to_the_process() -> None:
     stage = Stage()
-    stage.wish(BTC)
+    stage.request(BTC)
     effects = stage.give(on.OpenFailed(RateLimitError("429", retry_after=5.0)))
     assert [refusal.error.retry_after for refusal in only(do.ReportRefusal, effects)] == [5.0]
     assert not events(RateLimitEvent, effects), "the limiter tells everybody"
@@ -212,12 +212,12 @@ def test_a_429_is_obeyed_to_the_second_and_reported_to_the_process() -> None:
 
 def test_a_418_bans_connecting_until_its_end_even_for_new_wishes() -> None:
     stage = Stage()
-    stage.wish(BTC)
+    stage.request(BTC)
     effects = stage.give(on.OpenFailed(BannedError("418", retry_after=120.0)))
     assert isinstance(only(do.ReportRefusal, effects)[0].error, BannedError)
-    stage.wish()
+    stage.request()
     assert stage.state is IDLE
-    stage.wish(ETH)
+    stage.request(ETH)
     assert not only(do.Dial, stage.pass_time(119.0))
     assert only(do.Dial, stage.pass_time(2.0))
 
@@ -226,14 +226,14 @@ def test_a_ban_heard_of_elsewhere_stops_messages_too() -> None:
     stage = Stage().live(BTC)
     stage.data()
     stage.give(on.BanImposed(30.0, "418 from REST"))
-    stage.wish(BTC, ETH)
+    stage.request(BTC, ETH)
     assert not only(do.SendText, stage.pass_time(29.0))
     assert only(do.SendText, stage.pass_time(2.0))
 
 
 def test_waiting_for_our_own_limiter_is_neither_a_failure_nor_a_downtime() -> None:
     stage = Stage()
-    stage.wish(BTC)
+    stage.request(BTC)
     stage.give(on.OpenDeferred(RateLimitError("5/s", retry_after=0.4)))
     assert not only(do.Dial, stage.pass_time(0.3))
     assert only(do.Dial, stage.pass_time(0.2))
@@ -252,10 +252,10 @@ def test_after_any_close_code_the_line_is_restored_at_once_with_the_same_set(cod
     assert [interrupted.topics for interrupted in only(do.TellInterrupted, effects)] == [{BTC, ETH}]
     assert events(ConnectionEvent, effects)[0].code == code
     assert only(do.Dial, effects)
-    assert not stage.lifecycle.pulse.connected
+    assert not stage.lifecycle.health.connected
     restored = stage.give(on.Opened())
     assert [codes(message) for message in only(do.SendText, restored)] == [{"KRW-BTC", "KRW-ETH"}]
-    assert stage.lifecycle.pulse.epoch == 2
+    assert stage.lifecycle.health.epoch == 2
     assert events(ConnectionEvent, restored)[-1].is_recovery
 
 
@@ -287,16 +287,16 @@ def test_a_protocol_violation_says_its_code_and_reconnects(poison: bytes, code: 
 def test_only_proven_health_makes_the_next_break_a_first_one() -> None:
     stage = Stage().live()
     for _ in range(3):
-        stage.give(on.LineLost("reset"))
+        stage.give(on.ConnectionLost("reset"))
         stage.pass_time(2.0)
         stage.give(on.Opened())
-    stage.give(on.LineLost("reset"))
+    stage.give(on.ConnectionLost("reset"))
     assert stage.state is WAITING, "a crash loop is slowed down although every handshake succeeds"
     stage.pass_time(2.0)
     stage.give(on.Opened())
     stage.data()
     stage.pass_time(10.5)
-    assert only(do.Dial, stage.give(on.LineLost("reset"))), "first data and ten seconds prove health"
+    assert only(do.Dial, stage.give(on.ConnectionLost("reset"))), "first data and ten seconds prove health"
 
 
 def test_a_line_that_brings_data_and_breaks_again_is_back_within_half_a_second_but_only_ten_times_in_a_row() -> None:
@@ -306,7 +306,7 @@ def test_a_line_that_brings_data_and_breaks_again_is_back_within_half_a_second_b
         stage.data()
         stage.pass_time(1.0)
         broken_at = stage.now
-        stage.give(on.LineLost("reset"))
+        stage.give(on.ConnectionLost("reset"))
         if stage.state is WAITING:
             stage.now = stage.lifecycle.next_wake()
             stage.give(on.Tick())
@@ -319,9 +319,9 @@ def test_a_line_that_brings_data_and_breaks_again_is_back_within_half_a_second_b
 
 def test_thirty_seconds_without_data_prove_health_as_well() -> None:
     stage = Stage().live()
-    stage.give(on.LineLost("reset"), on.Opened())
+    stage.give(on.ConnectionLost("reset"), on.Opened())
     stage.pass_time(31.0)
-    assert only(do.Dial, stage.give(on.LineLost("reset")))
+    assert only(do.Dial, stage.give(on.ConnectionLost("reset")))
 
 
 def test_a_machine_that_slept_reconnects_at_once() -> None:
@@ -336,7 +336,7 @@ def test_a_crash_of_the_thread_costs_the_line_and_nothing_else() -> None:
     assert [codes(message) for message in only(do.SendText, stage.give(on.Opened()))] == [{"KRW-BTC"}]
 
 
-# Liveness
+# KeepAlive
 
 
 def test_a_frozen_peer_is_given_up_within_ten_seconds() -> None:
@@ -370,7 +370,7 @@ def test_pings_go_out_every_five_seconds_and_pongs_are_timed() -> None:
     assert len(pings) == 12
     line = stage.lifecycle.line
     assert line is not None
-    assert line.liveness.pong_seconds == 0.0
+    assert line.keep_alive.pong_seconds == 0.0
 
 
 def test_a_way_longer_than_the_interval_of_pings_is_timed_all_the_same() -> None:
@@ -385,7 +385,7 @@ def test_a_way_longer_than_the_interval_of_pings_is_timed_all_the_same() -> None
             stage.give(on.Received(b"\x8a" + bytes((len(payload),)) + payload))
     line = stage.lifecycle.line
     assert line is not None
-    assert line.liveness.pong_seconds == pytest.approx(7.0, abs=1.0)
+    assert line.keep_alive.pong_seconds == pytest.approx(7.0, abs=1.0)
 
 
 def test_first_frames_that_come_late_in_one_read_are_told_in_one_event() -> None:
@@ -416,7 +416,7 @@ def test_a_hundred_changes_in_a_second_cost_three_messages_and_end_in_the_last_o
     stage.pass_time(5.0)
     sent: list[do.SendText] = []
     for number in range(100):
-        stage.wish(*(Topic(DataType.TRADE, f"KRW-C{each}") for each in range(number + 1)))
+        stage.request(*(Topic(DataType.TRADE, f"KRW-C{each}") for each in range(number + 1)))
         sent += only(do.SendText, stage.pass_time(0.01))
     sent += only(do.SendText, stage.pass_time(1.1))
     assert len(sent) <= 3
@@ -427,25 +427,25 @@ def test_messages_stay_within_five_a_second_and_a_hundred_a_minute() -> None:
     stage = Stage().live(BTC)
     times: list[float] = [stage.now]
     for number in range(2000):
-        stage.wish(BTC, Topic(DataType.TRADE, f"KRW-C{number}"))
+        stage.request(BTC, Topic(DataType.TRADE, f"KRW-C{number}"))
         times += [stage.now for _ in only(do.SendText, stage.pass_time(0.1))]
     assert all(times[at + 5] - times[at] > 1.0 for at in range(len(times) - 5))
     assert all(times[at + 100] - times[at] > 60.0 for at in range(len(times) - 100))
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert max(gaps) <= 1.0, "even under constant change the wish is true within 1.1 s"
+    assert max(gaps) <= 1.0, "even under constant change the request is true within 1.1 s"
 
 
 def test_a_wish_taken_back_before_it_was_said_costs_nothing() -> None:
     stage = Stage().live(BTC)
     stage.pass_time(1.0)
-    stage.wish(BTC, ETH)
-    stage.wish(BTC)
+    stage.request(BTC, ETH)
+    stage.request(BTC)
     assert not only(do.SendText, stage.pass_time(2.0))
 
 
 def test_an_empty_wish_says_nothing_idles_and_closes() -> None:
     stage = Stage().live(BTC)
-    stage.wish()
+    stage.request()
     assert not only(do.Drop, stage.pass_time(29.0))
     effects = stage.pass_time(2.0)
     assert only(do.Drop, effects) == [do.Drop(1000)]
@@ -457,9 +457,9 @@ def test_an_empty_wish_says_nothing_idles_and_closes() -> None:
 
 def test_a_wish_that_returns_in_time_keeps_the_line() -> None:
     stage = Stage().live(BTC)
-    stage.wish()
+    stage.request()
     stage.pass_time(29.0)
-    stage.wish(ETH)
+    stage.request(ETH)
     effects = stage.pass_time(60.0)
     assert not only(do.Drop, effects)
     assert [codes(message) for message in only(do.SendText, effects)] == [{"KRW-ETH"}]
@@ -482,7 +482,7 @@ def test_a_single_refused_topic_is_left_out_and_the_others_stay() -> None:
     stage = Stage().live(BTC)
     stage.pass_time(3.0)
     stage.data()
-    stage.wish(BTC, XRP)
+    stage.request(BTC, XRP)
     stage.pass_time(0.1)
     effects = stage.notice(StreamError("INVALID_PARAM", "no"))
     assert [event.topics for event in events(SubscriptionEvent, effects)] == [(str(XRP),)]
@@ -494,7 +494,7 @@ def test_a_single_refused_topic_is_left_out_and_the_others_stay() -> None:
 def test_time_alone_earns_no_trust_because_a_frozen_peer_does_not_complain_either() -> None:
     stage = Stage().live(BTC, XRP)
     stage.pass_time(4.0)
-    stage.give(on.LineLost("reset"), on.Opened())
+    stage.give(on.ConnectionLost("reset"), on.Opened())
     stage.notice(StreamError("INVALID_PARAM", "no"))
     assert len(stage.lifecycle.held_back) == 1, "both are suspects: one waits while the other stands trial"
     assert not events(SubscriptionEvent, stage.effects)
@@ -504,7 +504,7 @@ def test_a_complaint_about_trusted_topics_gives_everybody_a_new_trial() -> None:
     stage = Stage().live(BTC, ETH)
     stage.pass_time(3.0)
     stage.data()
-    stage.wish(BTC, ETH, XRP)
+    stage.request(BTC, ETH, XRP)
     stage.pass_time(0.6)
     stage.notice(StreamError("INVALID_PARAM", "no"))
     assert stage.lifecycle.held_back == {XRP}
@@ -558,8 +558,8 @@ def test_a_bad_topic_among_many_is_found_by_halving_and_all_others_flow() -> Non
 def test_a_refused_topic_gets_a_new_chance_after_it_was_let_go() -> None:
     stage = Stage().live(XRP)
     stage.notice(StreamError("INVALID_PARAM", "no"))
-    stage.wish()
-    stage.wish(XRP)
+    stage.request()
+    stage.request(XRP)
     assert not stage.lifecycle.held_back
 
 
@@ -630,7 +630,7 @@ def test_a_quiet_market_stays_as_it_is(behind: frozenset[Topic] | None) -> None:
         for probe in only(do.StartProbe, stage.pass_time(5.0)):
             stage.give(on.ProbeAnswered(probe.epoch, probe.topics, probe.whole_line, behind))
     assert stage.state is LIVE
-    assert stage.lifecycle.pulse.epoch == 1
+    assert stage.lifecycle.health.epoch == 1
     assert not events(StaleEvent, stage.effects)
 
 
@@ -646,7 +646,7 @@ def test_signs_of_life_that_are_no_data_do_not_hide_a_stall() -> None:
 def test_an_answer_of_an_earlier_epoch_changes_nothing() -> None:
     stage = Stage().live(BTC)
     stage.pass_time(10.1)
-    stage.give(on.LineLost("reset"), on.Opened())
+    stage.give(on.ConnectionLost("reset"), on.Opened())
     stage.give(on.ProbeAnswered(1, frozenset({BTC}), True, frozenset({BTC})))
     assert not events(StaleEvent, stage.pass_time(4.0))
 
@@ -673,8 +673,8 @@ def test_one_mute_market_among_others_is_reported_and_subscribed_anew_without_re
             stage.give(on.ProbeAnswered(probe.epoch, probe.topics, probe.whole_line, probe.topics))
         log += effects
     assert [(event.symbols, event.stale) for event in events(StaleEvent, log)] == [(("KRW-ETH",), True)]
-    assert stage.lifecycle.pulse.mute == {ETH}
-    assert not stage.lifecycle.pulse.suspect
+    assert stage.lifecycle.health.mute == {ETH}
+    assert not stage.lifecycle.health.suspect
     assert len(only(do.SendText, log)) == 1
     assert not only(do.Drop, log)
     for _ in range(12):
@@ -682,7 +682,7 @@ def test_one_mute_market_among_others_is_reported_and_subscribed_anew_without_re
         effects = stage.pass_time(1.0)
         log += answer_questions(stage, effects, set())
     assert [event.stale for event in events(StaleEvent, log)] == [True, False]
-    assert not stage.lifecycle.pulse.mute
+    assert not stage.lifecycle.health.mute
 
 
 def quiet_seconds(
@@ -707,7 +707,7 @@ def test_a_market_that_was_always_quiet_and_goes_mute_alone_is_found_out_within_
     assert not events(StaleEvent, log)
     log = quiet_seconds(stage, 45, {ETH}, lambda topics: topics & {ETH})
     assert [(event.symbols, event.stale) for event in events(StaleEvent, log)] == [(("KRW-ETH",), True)]
-    assert stage.lifecycle.pulse.mute == {ETH}
+    assert stage.lifecycle.health.mute == {ETH}
     assert len(only(do.SendText, log)) == 1, "subscribed anew"
     assert not only(do.Drop, log)
 
@@ -725,14 +725,14 @@ def test_quiet_markets_cost_two_questions_to_rest_a_minute_however_many_they_are
 def test_a_quiet_market_that_rest_says_nothing_about_is_asked_about_again() -> None:
     stage = Stage().live(BTC, ETH)
     assert len(only(do.StartProbe, quiet_seconds(stage, 120, {ETH}, lambda topics: None))) >= 3
-    assert not stage.lifecycle.pulse.mute
+    assert not stage.lifecycle.health.mute
 
 
 def test_a_rest_period_without_wishes_does_not_delay_the_next_probe() -> None:
     stage = Stage().live(BTC)
-    stage.wish()
+    stage.request()
     stage.pass_time(25.0)
-    stage.wish(BTC)
+    stage.request(BTC)
     assert only(do.StartProbe, stage.pass_time(10.5))
 
 
@@ -744,8 +744,8 @@ def test_closed_is_terminal_and_whatever_comes_late_changes_nothing() -> None:
     effects = stage.give(on.CloseRequested())
     assert only(do.Drop, effects) == [do.Drop(1000)]
     late: list[on.Input] = [
-        on.Opened(), on.OpenFailed(NetworkError("x")), on.Received(b"\x82\x01x"), on.Tick(), on.LineLost("x"),
-        on.WishesChanged(frozenset({Wish(ETH)})), on.CloseRequested(), on.ReconnectRequested("x"),
+        on.Opened(), on.OpenFailed(NetworkError("x")), on.Received(b"\x82\x01x"), on.Tick(), on.ConnectionLost("x"),
+        on.SubscriptionsChanged(frozenset({SubscriptionRequest(ETH)})), on.CloseRequested(), on.ReconnectRequested("x"),
         on.ClockJumped(9.0), on.Crashed(MemoryError()), on.BanImposed(9.0, "x"),
         on.Noticed(1, 1, [StreamError("x", "x")]), on.ProbeAnswered(1, frozenset(), True, True),
         on.OpenDeferred(RateLimitError("x")),
@@ -759,7 +759,7 @@ def test_closed_is_terminal_and_whatever_comes_late_changes_nothing() -> None:
 def test_every_living_state_can_be_closed(state: ConnectionState) -> None:
     stage = Stage()
     if state is not IDLE:
-        stage.wish(BTC)
+        stage.request(BTC)
     if state is LIVE:
         stage.give(on.Opened())
     if state is WAITING:

@@ -9,11 +9,11 @@ import time
 import pytest
 
 from upbit_backbone.errors import NetworkError
-from upbit_backbone.sessions.session_io import LineSocket, Waker
+from upbit_backbone.sessions.session_io import SessionSocket, WakeupSocket
 
 
 def test_a_wake_up_ends_the_wait_and_counts_once() -> None:
-    line = LineSocket()
+    line = SessionSocket()
     for _ in range(100_000):
         line.wake()  # more than the buffer holds, and none of them blocks
     started = time.monotonic()
@@ -23,7 +23,7 @@ def test_a_wake_up_ends_the_wait_and_counts_once() -> None:
 
 
 def test_a_wake_up_from_another_thread_ends_a_wait_under_way() -> None:
-    line = LineSocket()
+    line = SessionSocket()
     threading.Timer(0.1, line.wake).start()
     started = time.monotonic()
     line.wait(30.0)
@@ -32,14 +32,14 @@ def test_a_wake_up_from_another_thread_ends_a_wait_under_way() -> None:
 
 
 def test_waking_and_cutting_after_the_end_is_harmless() -> None:
-    line = LineSocket()
+    line = SessionSocket()
     line.release()
     line.wake()
     line.abort()
 
 
 def test_without_a_connection_there_is_nothing_to_read_send_or_drop() -> None:
-    line = LineSocket()
+    line = SessionSocket()
     assert line.read() is None
     assert line.send(lambda connection: connection.send_ping()) is None
     line.drop(1000)
@@ -54,13 +54,13 @@ def test_a_system_without_sockets_is_an_error_of_ours(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(socket, "socketpair", none_left)
     with pytest.raises(NetworkError, match="Too many open files"):
-        LineSocket()
+        SessionSocket()
 
 
 def test_the_reprs_are_one_line() -> None:
-    waker, line = Waker(), LineSocket()
-    assert repr(waker) == "<Waker open>"
-    assert repr(line) == "<LineSocket None>"
+    waker, line = WakeupSocket(), SessionSocket()
+    assert repr(waker) == "<WakeupSocket open>"
+    assert repr(line) == "<SessionSocket None>"
     waker.close()
     line.release()
-    assert repr(waker) == "<Waker closed>"
+    assert repr(waker) == "<WakeupSocket closed>"

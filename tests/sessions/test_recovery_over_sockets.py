@@ -107,7 +107,7 @@ def test_flapping_keeps_the_connect_limit_and_ends_well(rig: MakeRig, upbit: Fak
 def test_a_crash_loop_after_the_handshake_is_slowed_down(rig: MakeRig, upbit: FakeUpbit) -> None:
     since = mark(upbit)
     upbit.handshake_fault("close_after_101", times=None, seconds=4.0)
-    live = rig().want(BTC)
+    live = rig().acquire(BTC)
     live.until(lambda: live.sink.frames_seen, "data after the crash loop")
     arrived = [entry["t"] for entry in upbit.wire_log("handshake", since)]
     pauses = [later - earlier for earlier, later in itertools.pairwise(arrived)]
@@ -137,9 +137,9 @@ def test_a_418_at_the_handshake_silences_every_session_until_its_end(upbit: Fake
     del upbit
     with FakeUpbit(seed=4, markets=["KRW-BTC"]) as server:  # of its own, because the ban is the whole host's
         server.handshake_fault("status", status=418, times=1, headers={"Retry-After": "2"})
-        one, other = rig(server).want(BTC), rig(server)
+        one, other = rig(server).acquire(BTC), rig(server)
         one.until(lambda: any(isinstance(e, RateLimitEvent) for e in one.events), "the ban")
-        other.want(BTC)
+        other.acquire(BTC)
         one.until(lambda: one.sink.frames_seen and other.sink.frames_seen, "data after the ban")
         first, *others = [entry["t"] for entry in server.wire_log("handshake")]
         assert min(others) - first >= 1.95
@@ -159,7 +159,7 @@ def test_a_broken_handshake_is_given_up_and_the_next_one_succeeds(rig: MakeRig, 
 def test_a_permanent_refusal_is_not_retried_in_a_hurry(rig: MakeRig, upbit: FakeUpbit, status: int) -> None:
     since = mark(upbit)
     upbit.handshake_fault("status", status=status, times=None, seconds=60.0)
-    refused = rig().want(BTC)
+    refused = rig().acquire(BTC)
     refused.until(lambda: refused.manager.stats()[0].last_error, "the refusal")
     (event,) = [each for each in refused.waits() if str(status) in each.reason]
     assert event.retry_in >= 59.0
@@ -213,7 +213,7 @@ def test_an_unknown_authority_is_never_trusted_nor_retried_in_a_hurry(
     rig: MakeRig, secure: FakeUpbit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(secure, "ca_file", None)
-    refused = rig(secure).want(BTC)
+    refused = rig(secure).acquire(BTC)
     refused.until(lambda: refused.manager.stats()[0].last_error, "the refusal")
     (event,) = [each for each in refused.waits() if "certificate" in each.reason]
     assert event.retry_in >= 59.0

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions.registry import Registry
 
 BTC = Topic(DataType.ORDERBOOK, "KRW-BTC")
@@ -28,11 +28,13 @@ class RegistryMachine(RuleBasedStateMachine):
         self.registry = Registry()
         self.model: Counter[tuple[Topic, int]] = Counter()
 
-    @rule(wishes=st.lists(st.builds(Wish, st.sampled_from(TOPICS), st.sampled_from(DEPTHS)), max_size=5))
-    def want(self, wishes: list[Wish]) -> None:
+    @rule(
+        requests=st.lists(st.builds(SubscriptionRequest, st.sampled_from(TOPICS), st.sampled_from(DEPTHS)), max_size=5)
+    )
+    def acquire(self, requests: list[SubscriptionRequest]) -> None:
         before = self.topics()
-        change = self.registry.want(wishes)
-        self.model.update((wish.topic, wish.depth or 30) for wish in wishes)
+        change = self.registry.acquire(requests)
+        self.model.update((request.topic, request.depth or 30) for request in requests)
         assert change.added == self.topics() - before
         assert not change.removed
 
@@ -42,7 +44,7 @@ class RegistryMachine(RuleBasedStateMachine):
         wanted = sorted(self.model.elements())
         chosen = data.draw(st.lists(st.sampled_from(range(len(wanted))), unique=True, max_size=5))
         before = self.topics()
-        change = self.registry.unwant([Wish(*wanted[position]) for position in chosen])
+        change = self.registry.release([SubscriptionRequest(*wanted[position]) for position in chosen])
         self.model.subtract(wanted[position] for position in chosen)
         self.model = +self.model
         assert change.removed == before - self.topics()
@@ -52,7 +54,7 @@ class RegistryMachine(RuleBasedStateMachine):
     def unwant_too_much_changes_nothing(self, topic: Topic, depth: int) -> None:
         times = self.model[topic, depth] + 1
         with pytest.raises(InvalidRequestError):
-            self.registry.unwant([Wish(topic, depth)] * times)
+            self.registry.release([SubscriptionRequest(topic, depth)] * times)
 
     def topics(self) -> set[Topic]:
         return {topic for topic, _ in self.model.elements()}
@@ -62,7 +64,7 @@ class RegistryMachine(RuleBasedStateMachine):
         assert self.registry.topics() == self.topics()
         for topic in self.topics():
             deepest = max(depth for wanted, depth in self.model if wanted == topic)
-            assert self.registry.wish(topic) == Wish(topic, None if deepest == 30 else deepest)
+            assert self.registry.request(topic) == SubscriptionRequest(topic, None if deepest == 30 else deepest)
             assert self.registry.count(topic) == sum(n for (wanted, _), n in self.model.items() if wanted == topic)
 
 
@@ -72,23 +74,23 @@ TestRegistryMachine.settings = settings(max_examples=150, stateful_step_count=40
 
 def test_the_greatest_depth_satisfies_everybody_and_shrinks_when_its_friend_leaves() -> None:
     registry = Registry()
-    registry.want([Wish(BTC, 5)])
-    assert registry.want([Wish(BTC, 15)]).deepened == {BTC}
-    assert registry.wish(BTC) == Wish(BTC, 15)
-    assert registry.unwant([Wish(BTC, 15)]).deepened == {BTC}
-    assert registry.wish(BTC) == Wish(BTC, 5)
+    registry.acquire([SubscriptionRequest(BTC, 5)])
+    assert registry.acquire([SubscriptionRequest(BTC, 15)]).deepened == {BTC}
+    assert registry.request(BTC) == SubscriptionRequest(BTC, 15)
+    assert registry.release([SubscriptionRequest(BTC, 15)]).deepened == {BTC}
+    assert registry.request(BTC) == SubscriptionRequest(BTC, 5)
 
 
 def test_a_refused_call_takes_nothing_back() -> None:
     registry = Registry()
-    registry.want([Wish(BTC)])
+    registry.acquire([SubscriptionRequest(BTC)])
     with pytest.raises(InvalidRequestError, match="KRW-ETH"):
-        registry.unwant([Wish(BTC), Wish(ETH)])
+        registry.release([SubscriptionRequest(BTC), SubscriptionRequest(ETH)])
     assert registry.topics() == {BTC}
 
 
 def test_the_repr_counts_topics_and_wishes() -> None:
     registry = Registry()
-    registry.want([Wish(BTC), Wish(BTC), Wish(ETH)])
-    assert repr(registry) == "<Registry 2 topics for 3 wishes>"
+    registry.acquire([SubscriptionRequest(BTC), SubscriptionRequest(BTC), SubscriptionRequest(ETH)])
+    assert repr(registry) == "<Registry 2 topics for 3 requests>"
     assert (len(registry), BTC in registry) == (2, True)

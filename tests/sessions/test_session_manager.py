@@ -15,7 +15,7 @@ from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import ClosedError, InvalidRequestError, NetworkError, SubscriptionError
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.simulator import FakeUpbit
 
 MakeRig = Callable[..., Any]
@@ -51,10 +51,10 @@ def test_the_servers_set_is_the_union_of_what_32_threads_want(rig: MakeRig, wide
         mine = []
         for _ in range(15):
             if mine and rng.random() < 0.4:
-                manager.unwant([Wish(mine.pop(rng.randrange(len(mine))))])
+                manager.release([SubscriptionRequest(mine.pop(rng.randrange(len(mine))))])
             else:
                 mine.append(Topic(rng.choice([DataType.TICKER, DataType.TRADE]), rng.choice(codes[:60])))
-                manager.want([Wish(mine[-1])])
+                manager.acquire([SubscriptionRequest(mine[-1])])
         kept.extend(mine)
 
     threads = [threading.Thread(target=churn, args=(number,)) for number in range(32)]
@@ -90,9 +90,9 @@ def test_a_hundred_subscribe_and_unsubscribe_calls_cost_at_most_five_messages_a_
     codes, pause = wide.markets()[:100], threading.Event()
     since, began = mark(wide), time.monotonic()
     for number, code in enumerate(codes):
-        manager.want([Wish(Topic(DataType.TRADE, code))])
+        manager.acquire([SubscriptionRequest(Topic(DataType.TRADE, code))])
         if number % 2:
-            manager.unwant([Wish(Topic(DataType.TRADE, code))])
+            manager.release([SubscriptionRequest(Topic(DataType.TRADE, code))])
         pause.wait(0.008)
     expected = {("trade", code) for code in codes[::2]} | {("ticker", "KRW-BTC")}
     wait_until(lambda: wide.subscribed() == expected, 2.0)
@@ -102,11 +102,11 @@ def test_a_hundred_subscribe_and_unsubscribe_calls_cost_at_most_five_messages_a_
 
 def test_the_deepest_wish_goes_on_the_wire(rig: MakeRig, upbit: FakeUpbit) -> None:
     manager = rig(upbit).manager
-    manager.want([Wish(BOOK, 1)])
+    manager.acquire([SubscriptionRequest(BOOK, 1)])
     wait_until(lambda: upbit.subscribed() == {("orderbook", "KRW-BTC.1")}, 5.0)
-    manager.want([Wish(BOOK, 15)])
+    manager.acquire([SubscriptionRequest(BOOK, 15)])
     wait_until(lambda: upbit.subscribed() == {("orderbook", "KRW-BTC.15")}, 2.0)
-    manager.unwant([Wish(BOOK, 15)])
+    manager.release([SubscriptionRequest(BOOK, 15)])
     wait_until(lambda: upbit.subscribed() == {("orderbook", "KRW-BTC.1")}, 2.0)
 
 
@@ -122,34 +122,34 @@ def test_restoring_costs_one_message_with_the_identical_set(rig: MakeRig, upbit:
 def test_many_topics_spread_over_connections_within_the_caps(rig: MakeRig, wide: FakeUpbit) -> None:
     live = rig(wide, max_connections=3, max_topics_per_connection=200)
     codes = wide.markets()[:500]
-    live.want(*(Topic(DataType.TICKER, code) for code in codes))
+    live.acquire(*(Topic(DataType.TICKER, code) for code in codes))
     live.until(lambda: len(wide.subscribed()) == 500, "all subscriptions")
     sizes = [sum(len(one["codes"]) for one in session["subscriptions"]) for session in wide.sessions()]
     assert len(sizes) == 3
     assert max(sizes) <= 200
     live.until(lambda: live.sink.frames_seen >= 500, "a snapshot of each")
     with pytest.raises(SubscriptionError, match="max_connections"):
-        live.want(*(Topic(DataType.TRADE, code) for code in codes[:101]))
+        live.acquire(*(Topic(DataType.TRADE, code) for code in codes[:101]))
     assert len(live.manager.topics()) == 500, "a refused call changes nothing"
 
 
 def test_an_idle_connection_is_closed_and_its_thread_ends(rig: MakeRig, upbit: FakeUpbit) -> None:
     live = rig(idle_connection_seconds=0.3).live(BTC)
     threads = threading.active_count()
-    live.manager.unwant([Wish(BTC)])
+    live.manager.release([SubscriptionRequest(BTC)])
     live.until(lambda: not live.manager.stats(), "retirement")
     live.until(lambda: threading.active_count() < threads, "the thread's end")
     live.until(lambda: not upbit.sessions(), "the goodbye")
     assert upbit.wire_log("close")[-1]["code"] == 1000
     frames = live.sink.frames_seen
-    live.want(ETH)
-    live.until(lambda: live.sink.frames_seen > frames, "a new connection for a new wish")
+    live.acquire(ETH)
+    live.until(lambda: live.sink.frames_seen > frames, "a new connection for a new request")
 
 
 def test_a_wish_that_returns_before_the_idle_time_finds_the_connection_open(rig: MakeRig, upbit: FakeUpbit) -> None:
     live = rig(idle_connection_seconds=1.0).live(BTC)
-    live.manager.unwant([Wish(BTC)])
-    live.want(ETH)
+    live.manager.release([SubscriptionRequest(BTC)])
+    live.acquire(ETH)
     live.until(lambda: upbit.subscribed() == {("trade", "KRW-ETH")}, "the new set")
     threading.Event().wait(1.2)
     assert live.manager.stats()[0].connects == 1
@@ -157,16 +157,16 @@ def test_a_wish_that_returns_before_the_idle_time_finds_the_connection_open(rig:
 
 def test_the_pulse_of_a_topic_shows_its_sessions_life(rig: MakeRig, upbit: FakeUpbit) -> None:
     live = rig()
-    assert live.manager.pulse(BTC) is None
+    assert live.manager.health(BTC) is None
     live.live(BTC)
-    pulse = live.manager.pulse(BTC)
-    assert (pulse.connected, pulse.epoch, pulse.suspect) == (True, 1, False)
-    assert time.monotonic() - pulse.heard_at < 5.0
+    health = live.manager.health(BTC)
+    assert (health.connected, health.epoch, health.suspect) == (True, 1, False)
+    assert time.monotonic() - health.heard_at < 5.0
     live.recovers(lambda: upbit.close_sessions(1001))
-    assert live.manager.pulse(BTC) is pulse
-    assert pulse.epoch == 2
-    live.manager.unwant([Wish(BTC)])
-    assert live.manager.pulse(BTC) is None
+    assert live.manager.health(BTC) is health
+    assert health.epoch == 2
+    live.manager.release([SubscriptionRequest(BTC)])
+    assert live.manager.health(BTC) is None
 
 
 def test_asking_to_reconnect_gives_a_new_epoch(rig: MakeRig) -> None:
@@ -178,7 +178,7 @@ def test_asking_to_reconnect_gives_a_new_epoch(rig: MakeRig) -> None:
 
 def test_what_was_not_wanted_cannot_be_taken_back(rig: MakeRig) -> None:
     with pytest.raises(InvalidRequestError):
-        rig().manager.unwant([Wish(BTC)])
+        rig().manager.release([SubscriptionRequest(BTC)])
 
 
 def test_stats_and_repr_tell_the_state(rig: MakeRig) -> None:
@@ -194,7 +194,7 @@ def test_stats_and_repr_tell_the_state(rig: MakeRig) -> None:
     assert stats.messages > 0
     assert stats.bytes > 0
     assert stats.messages_sent == 1
-    assert "<SessionManager open <Registry 2 topics for 2 wishes>" in repr(live.manager)
+    assert "<SessionManager open <Registry 2 topics for 2 requests>" in repr(live.manager)
     assert "\n" not in repr(live.manager)
 
 
@@ -206,8 +206,8 @@ def test_close_is_quick_idempotent_and_final(rig: MakeRig) -> None:
     assert live.close() < 0.5
     assert live.close() < 0.1
     with pytest.raises(ClosedError):
-        live.want(ETH)
-    live.manager.unwant([Wish(BTC)])
+        live.acquire(ETH)
+    live.manager.release([SubscriptionRequest(BTC)])
     assert {stats.state for stats in live.manager.stats()} == {ConnectionState.CLOSED}
     assert live.states()[-1] is ConnectionState.CLOSED
     frames = live.sink.frames_seen
@@ -228,14 +228,14 @@ def test_eight_threads_may_close_at_once(rig: MakeRig) -> None:
 
 def connecting_into_silence(live: Any, upbit: FakeUpbit) -> None:
     upbit.handshake_fault("silence", times=None, seconds=30.0)
-    live.want(BTC)
+    live.acquire(BTC)
     live.until(lambda: ConnectionState.CONNECTING in live.states(), "dialling")
     threading.Event().wait(0.3)
 
 
 def waiting_to_retry(live: Any, upbit: FakeUpbit) -> None:
     upbit.handshake_fault("status", status=403, times=1)
-    live.want(BTC)
+    live.acquire(BTC)
     live.until(lambda: ConnectionState.WAITING in live.states(), "the refusal")
 
 
@@ -261,7 +261,7 @@ def flooded(live: Any, upbit: FakeUpbit) -> None:
 
 def dripping_handshake(live: Any, upbit: FakeUpbit) -> None:
     upbit.handshake_fault("drip", times=1)
-    live.want(BTC)
+    live.acquire(BTC)
     threading.Event().wait(0.3)
 
 
@@ -291,7 +291,7 @@ def test_a_consumer_stuck_in_the_sink_is_named_instead_of_waited_for(rig: MakeRi
         release.wait()
 
     live.sink.at_frame = stick
-    live.want(BTC)
+    live.acquire(BTC)
     assert reached.wait(10)
     started = time.monotonic()
     stubborn = live.manager.close(Deadline.after(0.5))
@@ -305,7 +305,7 @@ def test_two_hundred_open_and_close_cycles_leave_nothing(rig: MakeRig, upbit: Fa
     live = rig()
     for _ in range(200):
         each = rig()
-        each.want(BTC)
+        each.acquire(BTC)
         each.close()
     live.live(BTC)
 
@@ -329,7 +329,7 @@ def test_a_dial_that_ignores_every_request_to_stop_is_left_behind_by_name(rig: M
         raise NetworkError("at last")
 
     live.set_dial(deaf_dial)
-    live.want(BTC)
+    live.acquire(BTC)
     assert dialling.wait(10)
     started = time.monotonic()
     assert live.manager.close(Deadline.after(0.4)) == ["upbit-session-1"]
@@ -386,7 +386,7 @@ def test_a_listener_that_always_fails_does_not_spin_the_thread(rig: MakeRig) -> 
         raise MemoryError
 
     live.sink.at_frame = fail
-    live.want(BTC)
+    live.acquire(BTC)
     threading.Event().wait(2.0)
     assert 1 <= calls <= 12
     assert live.close() < 1.0
@@ -403,9 +403,9 @@ def test_a_system_without_threads_refuses_the_wish_and_changes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(NetworkError, match="can't start new thread"):
-            live.want(BTC)
+            live.acquire(BTC)
     assert live.manager.topics() == frozenset()
-    assert live.manager.pulse(BTC) is None
+    assert live.manager.health(BTC) is None
     live.live(BTC)
 
 

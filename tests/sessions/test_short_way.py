@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.session import FirstFrame, Notice, Pulse, StreamError, UpStatus
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, StreamError, UpStatus
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
@@ -35,7 +35,7 @@ class Sink:
     def __init__(self) -> None:
         self.seen: list[tuple[int, list[bytes], float]] = []
 
-    def frames(self, pulse: Pulse, epoch: int, frames: Sequence[bytes], monotonic: float) -> list[Notice]:
+    def frames(self, health: SessionHealth, epoch: int, frames: Sequence[bytes], monotonic: float) -> list[Notice]:
         self.seen.append((epoch, list(frames), monotonic))
         return [notice for frame in frames for notice in MEANINGS[frame]]
 
@@ -54,7 +54,7 @@ class Stage:
             wall=lambda: datetime(2026, 11, 22, tzinfo=UTC),
             next_epoch=itertools.count(1).__next__,
         )
-        self.handle(on.WishesChanged(frozenset(map(Wish, TOPICS))), 100.0)
+        self.handle(on.SubscriptionsChanged(frozenset(map(SubscriptionRequest, TOPICS))), 100.0)
         self.handle(on.Opened(), 100.0)
 
     def handle(self, happened: on.Input, now: float) -> None:
@@ -69,15 +69,15 @@ class Stage:
     def _perform(self, effects: Sequence[do.Effect], now: float) -> None:
         for effect in effects:
             if isinstance(effect, do.Deliver):
-                notices = self.sink.frames(self.lifecycle.pulse, effect.epoch, effect.frames, now)
+                notices = self.sink.frames(self.lifecycle.health, effect.epoch, effect.frames, now)
                 self.handle(on.Noticed(effect.epoch, len(effect.frames), notices), now)
             else:
                 self.effects.append(effect)
 
     def __repr__(self) -> str:
-        record, pulse = self.lifecycle.record, self.lifecycle.pulse
+        record, health = self.lifecycle.status, self.lifecycle.health
         numbers = record.messages, record.bytes, record.last_data_at, record.last_error, record.messages_sent
-        signs = pulse.epoch, pulse.connected, pulse.heard_at, pulse.suspect, pulse.mute
+        signs = health.epoch, health.connected, health.heard_at, health.suspect, health.mute
         return f"{record.state} {numbers} {signs} {self.sink.seen} {self.effects}"
 
 
@@ -125,7 +125,7 @@ def test_whatever_is_read_and_however_it_is_cut_both_ways_lead_to_the_same(
         now += seconds
         for stage in (short, long):
             if is_proven_silent:
-                epoch, behind = stage.lifecycle.pulse.epoch, frozenset({TOPIC})
+                epoch, behind = stage.lifecycle.health.epoch, frozenset({TOPIC})
                 stage.handle(on.ProbeAnswered(epoch, behind, True, behind), now)
             if stage.lifecycle.is_due(now):
                 stage.handle(on.Tick(), now)
@@ -144,7 +144,7 @@ def test_a_read_of_nothing_but_data_asks_nothing_of_the_session() -> None:
 
     assert stage.sink.seen[-1] == (1, [b"data"] * 3, 101.0)
     assert len(stage.effects) == before
-    assert stage.lifecycle.record.last_data_at == 101.0
+    assert stage.lifecycle.status.last_data_at == 101.0
 
 
 def test_data_that_brings_the_proof_of_health_nearer_moves_the_next_wake_up() -> None:

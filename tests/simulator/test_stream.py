@@ -147,8 +147,8 @@ def test_candles_follow_trades_once_a_second(upbit: FakeUpbit, connect: Connect,
 
 def test_subscriptions_can_be_listed_and_listing_switches_the_format(upbit: FakeUpbit, connect: Connect) -> None:
     stream = connect(upbit)
-    wishes = ({"type": "trade", "codes": ["KRW-BTC"]}, {"type": "orderbook", "codes": ["KRW-ETH.5"], "level": 10000})
-    stream.ask(*wishes, {"format": "SIMPLE"})
+    requests = ({"type": "trade", "codes": ["KRW-BTC"]}, {"type": "orderbook", "codes": ["KRW-ETH.5"], "level": 10000})
+    stream.ask(*requests, {"format": "SIMPLE"})
     stream.read()
     stream.read()
     stream.ask({"method": "LIST_SUBSCRIPTIONS"})

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from upbit_backbone.intake import CONVINCING_OUTLIERS, IMPLAUSIBLY_AHEAD, Horizon
+from upbit_backbone.intake import CONVINCING_OUTLIERS, IMPLAUSIBLY_AHEAD, TimestampGuard
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.session import Pulse
+from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.store.freshness import (
     OUTVOTED_SECONDS,
@@ -28,28 +28,28 @@ OFFSET = 1_790_000_000.0  # the wall clock minus the monotonic one
 class Known:
     """Evidence for a value stamped at noon that came at monotonic 100."""
 
-    def __init__(self, pulse: Pulse, *, epoch: int = 1, proven: bool = True, stamp: datetime = NOON) -> None:
+    def __init__(self, health: SessionHealth, *, epoch: int = 1, proven: bool = True, stamp: datetime = NOON) -> None:
         self.topic = BTC
         self.stamp = self.peak = stamp
-        self.pulse = pulse
+        self.health = health
         self.epoch = epoch
         self.monotonic = 100.0
         self.proven = proven
 
 
-def live_pulse() -> Pulse:
-    pulse = Pulse("ws-1")
-    pulse.connected = True
-    pulse.epoch = 1
-    pulse.heard_at = 100.0
-    pulse.clock_offset = OFFSET
-    return pulse
+def live_pulse() -> SessionHealth:
+    health = SessionHealth("ws-1")
+    health.connected = True
+    health.epoch = 1
+    health.heard_at = 100.0
+    health.clock_offset = OFFSET
+    return health
 
 
 def test_a_quiet_market_is_current_however_old_its_last_trade() -> None:
-    pulse = live_pulse()
-    known = Known(pulse, stamp=NOON - timedelta(hours=3))
-    pulse.heard_at = 5000.0
+    health = live_pulse()
+    known = Known(health, stamp=NOON - timedelta(hours=3))
+    health.heard_at = 5000.0
     assert is_current(known, 5001.0, OFFSET, LIVENESS)
     assert why_not_current(known, 5001.0, OFFSET, LIVENESS) is None
 
@@ -57,21 +57,21 @@ def test_a_quiet_market_is_current_however_old_its_last_trade() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda pulse, known: setattr(pulse, "connected", False), "not connected"),
-        (lambda pulse, known: setattr(pulse, "epoch", 2), "snapshot after the reconnection"),
-        (lambda pulse, known: setattr(pulse, "heard_at", 89.9), "not been heard for 11.1 s"),
-        (lambda pulse, known: setattr(pulse, "clock_offset", OFFSET - 3600.0), "the machine slept"),
-        (lambda pulse, known: setattr(pulse, "clock_offset", OFFSET + 2.5), "its clock was set"),
-        (lambda pulse, known: setattr(pulse, "suspect", True), "silently stalled"),
-        (lambda pulse, known: setattr(pulse, "mute", frozenset({BTC})), "mute"),
-        (lambda pulse, known: setattr(known, "proven", False), "contradicts"),
+        (lambda health, known: setattr(health, "connected", False), "not connected"),
+        (lambda health, known: setattr(health, "epoch", 2), "snapshot after the reconnection"),
+        (lambda health, known: setattr(health, "heard_at", 89.9), "not been heard for 11.1 s"),
+        (lambda health, known: setattr(health, "clock_offset", OFFSET - 3600.0), "the machine slept"),
+        (lambda health, known: setattr(health, "clock_offset", OFFSET + 2.5), "its clock was set"),
+        (lambda health, known: setattr(health, "suspect", True), "silently stalled"),
+        (lambda health, known: setattr(health, "mute", frozenset({BTC})), "mute"),
+        (lambda health, known: setattr(known, "proven", False), "contradicts"),
     ],
 )
 def test_each_doubt_has_a_name(change: object, reason: str) -> None:
-    pulse = live_pulse()
-    known = Known(pulse)
+    health = live_pulse()
+    known = Known(health)
     assert is_current(known, 101.0, OFFSET, LIVENESS)
-    change(pulse, known)  # type: ignore[operator]
+    change(health, known)  # type: ignore[operator]
     assert not is_current(known, 101.0, OFFSET, LIVENESS)
     assert reason in (why_not_current(known, 101.0, OFFSET, LIVENESS) or "")
 
@@ -81,9 +81,9 @@ def test_nothing_received_is_not_current() -> None:
 
 
 def test_another_mute_topic_is_no_doubt() -> None:
-    pulse = live_pulse()
-    pulse.mute = frozenset({Topic(DataType.TICKER, "KRW-ETH")})
-    assert is_current(Known(pulse), 101.0, OFFSET, LIVENESS)
+    health = live_pulse()
+    health.mute = frozenset({Topic(DataType.TICKER, "KRW-ETH")})
+    assert is_current(Known(health), 101.0, OFFSET, LIVENESS)
 
 
 def test_a_clock_that_is_merely_adjusted_is_no_doubt() -> None:
@@ -126,19 +126,19 @@ JUDGEMENTS = {
 @pytest.mark.parametrize("case", JUDGEMENTS)
 def test_judgement(case: str) -> None:
     stamp, epoch, came, proven, rest, verdict = JUDGEMENTS[case]
-    pulse = live_pulse()
-    assert judge(stamp, pulse, epoch, came, Known(pulse, proven=proven), rest) is verdict
+    health = live_pulse()
+    assert judge(stamp, health, epoch, came, Known(health, proven=proven), rest) is verdict
 
 
 def test_the_first_value_is_taken_unless_rest_shows_newer() -> None:
-    pulse = live_pulse()
-    assert judge(NOON, pulse, 1, 1.0, None, None) is Verdict.TAKE
-    assert judge(NOON, pulse, 1, 1.0, None, NOON + SECOND / 2) is Verdict.TAKE
-    assert judge(NOON, pulse, 1, 1.0, None, NOON + 5 * SECOND) is Verdict.TAKE_UNPROVEN
+    health = live_pulse()
+    assert judge(NOON, health, 1, 1.0, None, None) is Verdict.TAKE
+    assert judge(NOON, health, 1, 1.0, None, NOON + SECOND / 2) is Verdict.TAKE
+    assert judge(NOON, health, 1, 1.0, None, NOON + 5 * SECOND) is Verdict.TAKE_UNPROVEN
 
 
 def test_a_stamp_from_the_far_future_is_believed_when_all_say_so() -> None:
-    horizon = Horizon()
+    horizon = TimestampGuard()
     horizon.advance(NOON)
     future = NOON + IMPLAUSIBLY_AHEAD * 2
     assert horizon.allows(NOON)

@@ -18,7 +18,7 @@ from upbit_backbone.errors import ClosedError
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.lazy_book import LazyBook
 from upbit_backbone.models.market import CandleData, MarketInfo, OrderbookData, TickerData
-from upbit_backbone.models.session import Pulse
+from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.models.topic import ZERO, Topic
 from upbit_backbone.store.live_store import LiveStore
 
@@ -38,8 +38,8 @@ def candle(minute: int, close: int) -> CandleData:
     return CandleData("KRW-BTC", "1m", *[Decimal(close)] * 5, start, DataSource.WEBSOCKET)
 
 
-def pulse() -> Pulse:
-    alive = Pulse("ws-1")
+def health() -> SessionHealth:
+    alive = SessionHealth("ws-1")
     alive.epoch, alive.connected, alive.heard_at = 1, True, 100.0
     return alive
 
@@ -50,7 +50,7 @@ def store() -> LiveStore:
 
 
 def test_older_never_overwrites_newer(store: LiveStore) -> None:
-    alive = pulse()
+    alive = health()
     assert store.put(BTC, ticker(5), alive, 1, 100.0)
     assert not store.put(BTC, ticker(4), alive, 1, 100.1)
     assert store.current(BTC, 101.0) == ticker(5)
@@ -58,7 +58,7 @@ def test_older_never_overwrites_newer(store: LiveStore) -> None:
 
 
 def test_a_replayed_old_snapshot_after_a_reconnection_is_never_current(store: LiveStore) -> None:
-    alive = pulse()
+    alive = health()
     store.put(BTC, ticker(50), alive, 1, 100.0)
     alive.epoch = 2
     assert store.current(BTC, 101.0) is None
@@ -70,7 +70,7 @@ def test_a_replayed_old_snapshot_after_a_reconnection_is_never_current(store: Li
 
 
 def test_a_quiet_market_is_current_again_with_the_same_snapshot(store: LiveStore) -> None:
-    alive = pulse()
+    alive = health()
     store.put(BTC, ticker(50), alive, 1, 100.0)
     alive.epoch = 2
     assert store.put(BTC, ticker(50), alive, 2, 200.0)
@@ -79,7 +79,7 @@ def test_a_quiet_market_is_current_again_with_the_same_snapshot(store: LiveStore
 
 
 def test_a_first_snapshot_older_than_what_rest_showed_is_not_current(store: LiveStore) -> None:
-    alive = pulse()
+    alive = health()
     store.remember([ticker(60, DataSource.REST)])
     assert store.put(BTC, ticker(10), alive, 1, 100.0)
     assert store.current(BTC, 101.0) is None
@@ -88,7 +88,7 @@ def test_a_first_snapshot_older_than_what_rest_showed_is_not_current(store: Live
 
 
 def test_a_doubt_is_settled_by_rest(store: LiveStore) -> None:
-    alive = pulse()
+    alive = health()
     store.put(BTC, ticker(3600), alive, 1, 100.0)  # an hour ahead: plausible, and wrong
     assert not store.put(BTC, ticker(5), alive, 1, 105.0)
     assert store.current(BTC, 105.0) is None
@@ -98,7 +98,7 @@ def test_a_doubt_is_settled_by_rest(store: LiveStore) -> None:
 
 
 def test_a_doubt_about_the_right_value_ends_when_rest_confirms_it(store: LiveStore) -> None:
-    alive = pulse()
+    alive = health()
     store.put(BTC, ticker(50), alive, 1, 100.0)
     store.put(BTC, ticker(49), alive, 1, 105.0)
     assert store.current(BTC, 105.0) is None
@@ -109,7 +109,7 @@ def test_a_doubt_about_the_right_value_ends_when_rest_confirms_it(store: LiveSto
 def test_what_rest_shows_of_a_later_trade_puts_the_live_value_in_doubt_until_the_stream_speaks(
     store: LiveStore,
 ) -> None:
-    alive = pulse()
+    alive = health()
     store.put(BTC, ticker(50), alive, 1, 100.0)
     store.remember([ticker(50.9, DataSource.REST)])
     assert store.current(BTC, 100.0) == ticker(50), "what is on its way on the stream is no contradiction"
@@ -123,7 +123,7 @@ def test_what_rest_shows_of_a_later_trade_puts_the_live_value_in_doubt_until_the
 
 
 def test_the_same_trade_told_again_by_rest_is_no_reason_for_doubt(store: LiveStore) -> None:
-    alive = pulse()
+    alive = health()
     traded_at = NOON + timedelta(seconds=50)
     store.put(BTC, dataclasses.replace(ticker(50), trade_timestamp=traded_at), alive, 1, 100.0)
     store.remember([dataclasses.replace(ticker(90, DataSource.REST), trade_timestamp=traded_at)])
@@ -131,7 +131,7 @@ def test_the_same_trade_told_again_by_rest_is_no_reason_for_doubt(store: LiveSto
 
 
 def test_a_doubt_raised_by_an_absurd_answer_ends_with_the_next_answer(store: LiveStore) -> None:
-    alive = pulse()
+    alive = health()
     store.put(BTC, ticker(50), alive, 1, 100.0)
     store.remember([ticker(5000, DataSource.REST)])
     assert store.current(BTC, 100.0) is None
@@ -143,7 +143,7 @@ def test_a_doubt_raised_by_an_absurd_answer_ends_with_the_next_answer(store: Liv
 
 
 def test_the_forming_candle_is_replaced_and_an_earlier_one_does_not_come_back(store: LiveStore) -> None:
-    alive = pulse()
+    alive = health()
     store.put(MINUTE, candle(1, 10), alive, 1, 100.0)
     store.put(MINUTE, candle(1, 11), alive, 1, 101.0)
     assert not store.put(MINUTE, candle(0, 99), alive, 1, 109.0)
@@ -151,7 +151,7 @@ def test_the_forming_candle_is_replaced_and_an_earlier_one_does_not_come_back(st
 
 
 def test_what_was_forgotten_is_last_known_but_not_current(store: LiveStore) -> None:
-    alive, other = pulse(), pulse()
+    alive, other = health(), health()
     store.put(BTC, ticker(5), alive, 1, 100.0)
     store.forget(BTC, other)  # another session does not stream it either
     assert store.current(BTC, 101.0) == ticker(5)
@@ -162,7 +162,7 @@ def test_what_was_forgotten_is_last_known_but_not_current(store: LiveStore) -> N
 
 
 def test_last_known_is_the_newest_of_any_channel(store: LiveStore) -> None:
-    alive = pulse()
+    alive = health()
     assert store.last_known(RequestKind.TICKER, "KRW-BTC") is None
     store.remember([ticker(5, DataSource.REST), MarketInfo("KRW-BTC", None, None, DataSource.REST)])
     store.remember([ticker(4, DataSource.REST)])
@@ -179,7 +179,7 @@ def test_last_known_is_the_newest_of_any_channel(store: LiveStore) -> None:
 def test_a_grouped_book_and_the_whole_one_are_not_each_others_last_known(store: LiveStore) -> None:
     whole = OrderbookData("KRW-BTC", (), (), ZERO, ZERO, NOON, DataSource.WEBSOCKET)
     grouped = replace(whole, level=Decimal(1000))
-    store.put(BOOK, whole, pulse(), 1, 100.0)
+    store.put(BOOK, whole, health(), 1, 100.0)
     assert store.last_known(DataType.ORDERBOOK, "KRW-BTC", level=Decimal(1000)) is None
     store.remember([grouped])
     assert store.last_known(DataType.ORDERBOOK, "KRW-BTC", level=Decimal(1000)) == grouped
@@ -203,15 +203,15 @@ def test_books_are_decoded_by_their_reader_and_once(store: LiveStore) -> None:
         book.settle(content)
 
     lazy = LazyBook(b"{}", "KRW-BTC", Decimal(0), NOON, NOON, "ws-1", open_book)
-    store.put(BOOK, lazy, pulse(), 1, 100.0)
-    assert store.current_parcel(BOOK, 101.0) is lazy
+    store.put(BOOK, lazy, health(), 1, 100.0)
+    assert store.current_stored(BOOK, 101.0) is lazy
     assert opened == []
     assert store.current(BOOK, 101.0) is store.current(BOOK, 101.0) is content
     assert opened == [lazy]
 
 
 def test_a_waiter_gets_what_comes_next(store: LiveStore) -> None:
-    alive = pulse()
+    alive = health()
     store.put(BTC, ticker(1), alive, 1, 100.0)
     got: list[object] = []
     waiter = spawn(lambda: got.append(store.wait_newer(BTC, 100.0, Deadline.after(10))), "waiter")
@@ -245,7 +245,7 @@ def test_a_waiter_returns_at_its_deadline_and_at_close(store: LiveStore) -> None
 def test_whatever_comes_a_current_value_is_never_older_than_one_shown_before(
     steps: list[tuple[int, bool, int]],
 ) -> None:
-    store, alive, now, newest_shown = LiveStore(10.0), pulse(), 100.0, NOON
+    store, alive, now, newest_shown = LiveStore(10.0), health(), 100.0, NOON
     for second, reconnects, wait in steps:
         now += wait
         alive.heard_at = now
@@ -258,7 +258,7 @@ def test_whatever_comes_a_current_value_is_never_older_than_one_shown_before(
 
 
 def test_thirty_two_readers_never_see_a_torn_or_older_value() -> None:
-    store, alive, stop = LiveStore(10.0), pulse(), threading.Event()
+    store, alive, stop = LiveStore(10.0), health(), threading.Event()
     store.put(BTC, ticker(0), alive, 1, 100.0)
     faults: list[object] = []
 

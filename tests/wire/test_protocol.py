@@ -13,22 +13,26 @@ from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.exchange.stream import list_message, listed_topics, rounded_depth, subscription_message
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.session import SubscriptionList
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 
-BTC_TICKER = Wish(Topic(DataType.TICKER, "KRW-BTC"))
+BTC_TICKER = SubscriptionRequest(Topic(DataType.TICKER, "KRW-BTC"))
 
 
-def said(*wishes: Wish) -> list[dict[str, object]]:
+def said(*wishes: SubscriptionRequest) -> list[dict[str, object]]:
     parts: list[dict[str, object]] = json.loads(subscription_message("t-1", wishes, "SIMPLE"))
     return parts
 
 
-def book(symbol: str, depth: int | None = None, level: str = "0") -> Wish:
-    return Wish(Topic(DataType.ORDERBOOK, symbol, Decimal(level)), depth)
+def book(symbol: str, depth: int | None = None, level: str = "0") -> SubscriptionRequest:
+    return SubscriptionRequest(Topic(DataType.ORDERBOOK, symbol, Decimal(level)), depth)
 
 
 def test_all_types_and_codes_travel_in_one_frame_with_the_ticket_first_and_the_format_last() -> None:
-    wishes = [Wish(Topic(DataType.TRADE, "KRW-ETH")), BTC_TICKER, Wish(Topic(DataType.TICKER, "BTC-ETH"))]
+    wishes = [
+        SubscriptionRequest(Topic(DataType.TRADE, "KRW-ETH")),
+        BTC_TICKER,
+        SubscriptionRequest(Topic(DataType.TICKER, "BTC-ETH")),
+    ]
     assert said(*wishes) == [
         {"ticket": "t-1"},
         {"type": "ticker", "codes": ["BTC-ETH", "KRW-BTC"]},
@@ -38,7 +42,7 @@ def test_all_types_and_codes_travel_in_one_frame_with_the_ticket_first_and_the_f
 
 
 def test_the_order_of_wishes_does_not_change_the_message() -> None:
-    wishes = [book("KRW-BTC", 5), BTC_TICKER, Wish(Topic(DataType.CANDLE_1M, "KRW-BTC"))]
+    wishes = [book("KRW-BTC", 5), BTC_TICKER, SubscriptionRequest(Topic(DataType.CANDLE_1M, "KRW-BTC"))]
     assert said(*wishes) == said(*reversed(wishes))
 
 
@@ -68,7 +72,7 @@ def test_depth_is_rounded_up_to_one_that_upbit_knows(wished: int, sent: int) -> 
 
 def test_no_depth_means_upbits_default_and_only_books_have_one() -> None:
     assert rounded_depth(None) == 30
-    assert said(Wish(Topic(DataType.TRADE, "KRW-BTC"), 5))[1]["codes"] == ["KRW-BTC"]
+    assert said(SubscriptionRequest(Topic(DataType.TRADE, "KRW-BTC"), 5))[1]["codes"] == ["KRW-BTC"]
 
 
 def test_an_empty_set_is_never_said() -> None:
@@ -81,13 +85,13 @@ def test_an_empty_set_is_never_said() -> None:
 )
 def test_a_malformed_code_is_refused(symbol: object) -> None:
     with pytest.raises(InvalidRequestError):
-        subscription_message("t", [Wish(Topic(DataType.TICKER, symbol))], "SIMPLE")  # type: ignore[arg-type]
+        subscription_message("t", [SubscriptionRequest(Topic(DataType.TICKER, symbol))], "SIMPLE")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wish", [book("KRW-BTC", 0), book("KRW-BTC", -1), book("KRW-BTC", level="NaN"),
                                   book("KRW-BTC", level="-1"), book("KRW-BTC", level="Infinity"),
-                                  book("KRW-BTC", True), Wish(Topic("myOrder", "KRW-BTC"))])  # fmt: skip
-def test_a_malformed_depth_level_or_type_is_refused(wish: Wish) -> None:
+                                  book("KRW-BTC", True), SubscriptionRequest(Topic("myOrder", "KRW-BTC"))])  # fmt: skip
+def test_a_malformed_depth_level_or_type_is_refused(wish: SubscriptionRequest) -> None:
     with pytest.raises(InvalidRequestError):
         subscription_message("t", [wish], "SIMPLE")
 
@@ -129,7 +133,7 @@ def test_upbits_list_is_read_without_depth_suffixes_and_unknown_types() -> None:
 @given(st.text(max_size=30))
 def test_whatever_the_symbol_the_message_holds_only_market_codes(symbol: str) -> None:
     try:
-        text = subscription_message("t", [Wish(Topic(DataType.TICKER, symbol))], "SIMPLE")
+        text = subscription_message("t", [SubscriptionRequest(Topic(DataType.TICKER, symbol))], "SIMPLE")
     except InvalidRequestError:
         return
     assert json.loads(text)[1] == {"type": "ticker", "codes": [symbol]}
@@ -138,5 +142,5 @@ def test_whatever_the_symbol_the_message_holds_only_market_codes(symbol: str) ->
 
 
 def test_all_markets_of_upbit_fit_into_one_frame() -> None:
-    wishes = [Wish(Topic(kind, f"KRW-C{number}")) for kind in DataType for number in range(855)]
+    wishes = [SubscriptionRequest(Topic(kind, f"KRW-C{number}")) for kind in DataType for number in range(855)]
     assert sum(len(entry["codes"]) for entry in said(*wishes)[1:-1]) == len(wishes)  # type: ignore[arg-type]

@@ -230,7 +230,7 @@ def ends_within(seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(server: Server, **options: str | None) -> Iterator[WebSocketConnection]:
+def decoded(server: Server, **options: str | None) -> Iterator[WebSocketConnection]:
     connection = WebSocketTransport(server.url, **options).open()  # type: ignore[arg-type]
     try:
         yield connection
@@ -268,7 +268,7 @@ def read(connection: WebSocketConnection, count: int | None = None) -> bytes:
 
 
 def test_the_request_carries_no_origin_and_offers_no_extension() -> None:
-    with Server(accept_and_stay) as server, opened(server):
+    with Server(accept_and_stay) as server, decoded(server):
         pass
     [request] = server.requests
     lines = request.decode().split("\r\n")
@@ -293,7 +293,7 @@ def test_frames_travel_both_ways() -> None:
         peer.stay()
 
     seen: list[tuple[int, bytes]] = []
-    with Server(script) as server, opened(server) as connection:
+    with Server(script) as server, decoded(server) as connection:
         connection.send_text("코인")
         connection.send(BINARY, b"x" * 70_000)
         connection.send_ping(b"p")
@@ -303,7 +303,7 @@ def test_frames_travel_both_ways() -> None:
 
 
 def test_reading_never_waits() -> None:
-    with Server(accept_and_stay) as server, opened(server) as connection, ends_within(0):
+    with Server(accept_and_stay) as server, decoded(server) as connection, ends_within(0):
         assert connection.recv() is None
 
 
@@ -312,7 +312,7 @@ def test_frames_that_came_with_the_answer_are_pending_and_not_lost() -> None:
         peer.accept(early=b"\x82\x02hi")
         peer.stay()
 
-    with Server(script) as server, opened(server) as connection:
+    with Server(script) as server, decoded(server) as connection:
         assert connection.pending() == 4
         assert connection.recv(3) == b"\x82\x02h"
         assert connection.recv() == b"i"
@@ -325,7 +325,7 @@ def test_the_headers_of_the_answer_can_be_read() -> None:
         peer.accept("Remaining-Req: group=websocket-connect; min=1; sec=4")
         peer.stay()
 
-    with Server(script) as server, opened(server) as connection:
+    with Server(script) as server, decoded(server) as connection:
         assert connection.response_headers["remaining-req"] == "group=websocket-connect; min=1; sec=4"
 
 
@@ -336,7 +336,7 @@ def test_cookies_are_neither_kept_nor_sent() -> None:
 
     with Server(script) as server:
         for _ in range(2):
-            with opened(server):
+            with decoded(server):
                 pass
     assert b"ookie" not in b"".join(server.requests)
 
@@ -353,7 +353,7 @@ def test_an_answer_dripped_in_time_is_an_answer() -> None:
         fast(peer.sock, proof + b"\r\n\r\n")
         peer.stay()
 
-    with Server(script) as server, opened(server) as connection:
+    with Server(script) as server, decoded(server) as connection:
         assert connection.recv() is None
 
 
@@ -560,7 +560,7 @@ def test_a_refused_connection_says_what_was_tried() -> None:
 
 def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_to(monkeypatch, "127.0.0.2", "127.0.0.1")
-    with Server(accept_and_stay) as server, opened(server) as connection:
+    with Server(accept_and_stay) as server, decoded(server) as connection:
         assert connection.recv() is None
 
 
@@ -640,7 +640,7 @@ def test_over_tls_everything_arrives_and_what_is_pending_is_told(authority: trus
 
     echoed: list[tuple[int, bytes]] = []
     context = server_context(authority.issue_cert("127.0.0.1"))
-    with Server(script, context) as server, opened(server, ca_file=ca_file) as connection:
+    with Server(script, context) as server, decoded(server, ca_file=ca_file) as connection:
         assert read(connection, len(blob) + 1) == b"!" + blob
         assert connection.recv() is None
         connection.send_text("done")
@@ -658,7 +658,7 @@ def test_a_few_reads_take_many_tls_records_and_the_end_comes_after_them(authorit
 
     sent = threading.Event()
     context = server_context(authority.issue_cert("127.0.0.1"))
-    with Server(script, context) as server, opened(server, ca_file=ca_file) as connection:
+    with Server(script, context) as server, decoded(server, ca_file=ca_file) as connection:
         connection.send_ping()
         assert sent.wait(WAIT_SECONDS)
         chunks = []
@@ -679,7 +679,7 @@ def test_session_tickets_are_no_data(authority: trustme.CA, ca_file: str) -> Non
 
     context = server_context(authority.issue_cert("127.0.0.1"))
     context.num_tickets = 30
-    with Server(script, context) as server, opened(server, ca_file=ca_file) as connection:
+    with Server(script, context) as server, decoded(server, ca_file=ca_file) as connection:
         assert connection.recv() is None
         connection.send_ping()
         assert read(connection, 4) == b"data"
@@ -692,7 +692,7 @@ def test_what_the_tls_layer_holds_back_counts_as_pending(authority: trustme.CA, 
         peer.stay()
 
     context = server_context(authority.issue_cert("127.0.0.1"))
-    with Server(script, context) as server, opened(server, ca_file=ca_file) as connection:
+    with Server(script, context) as server, decoded(server, ca_file=ca_file) as connection:
         first = b""
         while not first:
             select_readable(connection)
@@ -807,7 +807,7 @@ def test_an_explicit_proxy_is_asked_to_connect_with_its_credentials(authority: t
     with (
         Server(tunnel) as proxy,
         Server(accept_and_stay, context) as server,
-        opened(server, ca_file=ca_file, proxy=proxy_url(proxy)) as connection,
+        decoded(server, ca_file=ca_file, proxy=proxy_url(proxy)) as connection,
     ):
         assert connection.recv() is None
     expected = base64.b64encode(b"user:p@ss-canary")
@@ -858,7 +858,7 @@ def test_a_proxy_url_we_cannot_use_is_refused_without_repeating_it(url: str) -> 
 def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with Server(accept_and_stay) as server, opened(server) as connection:
+    with Server(accept_and_stay) as server, decoded(server) as connection:
         assert connection.recv() is None
 
 
@@ -869,13 +869,13 @@ def test_the_end_of_the_stream_is_told_as_no_bytes() -> None:
     def script(peer: Peer) -> None:
         peer.accept(early=b"last")
 
-    with Server(script) as server, opened(server) as connection:
+    with Server(script) as server, decoded(server) as connection:
         assert read(connection) == b"last"
         assert connection.recv() == b""
 
 
 def test_a_reset_is_a_network_error() -> None:
-    with Server(accept_and_reset) as server, opened(server) as connection:
+    with Server(accept_and_reset) as server, decoded(server) as connection:
         connection.send_ping()
         select_readable(connection)
         with pytest.raises(NetworkError, match=r"reading from 127\.0\.0\.1: Connection reset"):
@@ -898,7 +898,7 @@ def test_a_peer_that_stops_reading_costs_two_seconds_and_the_connection(
     context = server_context(authority.issue_cert("127.0.0.1")) if encrypted else None
     with (
         Server(accept_and_stay, context, receive_buffer=4_096) as server,
-        opened(server, ca_file=ca_file if encrypted else None) as connection,
+        decoded(server, ca_file=ca_file if encrypted else None) as connection,
     ):
         with ends_within(SEND_SECONDS + 0.5):
             assert isinstance(fill(connection), RequestTimeoutError)
@@ -910,7 +910,7 @@ def test_a_peer_that_stops_reading_costs_two_seconds_and_the_connection(
 
 
 def test_saying_goodbye_to_a_peer_that_stopped_reading_is_given_up_at_once() -> None:
-    with Server(accept_and_stay, receive_buffer=4_096) as server, opened(server) as connection:
+    with Server(accept_and_stay, receive_buffer=4_096) as server, decoded(server) as connection:
         same = socket.socket(fileno=os.dup(connection.fileno()))
         with same, contextlib.suppress(BlockingIOError):
             while True:
@@ -926,14 +926,14 @@ def test_a_close_frame_carries_its_code() -> None:
 
     seen: list[tuple[int, bytes]] = []
     for code in (1000, 1002, 1005):
-        with Server(script) as server, opened(server) as connection:
+        with Server(script) as server, decoded(server) as connection:
             assert connection.send_close(code)
             assert read(connection) == b""
     assert seen == [(8, b"\x03\xe8"), (8, b"\x03\xea"), (8, b"")]
 
 
 def test_abort_wakes_the_reader_from_another_thread() -> None:
-    with Server(accept_and_stay) as server, opened(server) as connection:
+    with Server(accept_and_stay) as server, decoded(server) as connection:
         other = threading.Thread(target=connection.abort)
         with ends_within(0.2):
             other.start()
@@ -946,7 +946,7 @@ def test_abort_ends_a_send_that_is_stuck(encrypted: bool, authority: trustme.CA,
     context = server_context(authority.issue_cert("127.0.0.1")) if encrypted else None
     with (
         Server(accept_and_stay, context, receive_buffer=4_096) as server,
-        opened(server, ca_file=ca_file if encrypted else None) as connection,
+        decoded(server, ca_file=ca_file if encrypted else None) as connection,
     ):
         timer = threading.Timer(0.2, connection.abort)
         timer.start()
@@ -983,7 +983,7 @@ def test_closing_is_immediate_final_and_repeatable_in_every_state(
     ca_file: str,
 ) -> None:
     context = server_context(authority.issue_cert("127.0.0.1")) if encrypted else None
-    with Server(script, context) as server, opened(server, ca_file=ca_file if encrypted else None) as connection:
+    with Server(script, context) as server, decoded(server, ca_file=ca_file if encrypted else None) as connection:
         if connection.pending():
             connection.recv()
         else:
@@ -1037,7 +1037,7 @@ def test_plain_connections_stay_on_this_machine() -> None:
 def test_each_object_says_what_it_is_in_one_line() -> None:
     transport = WebSocketTransport("wss://api.upbit.com/websocket/v1", proxy="http://user:s3cret@proxy:3128")
     assert repr(transport) == "<WebSocketTransport api.upbit.com:443 through proxy:3128>"
-    with Server(accept_and_stay) as server, opened(server) as connection:
+    with Server(accept_and_stay) as server, decoded(server) as connection:
         assert repr(connection) == "<WebSocketConnection 127.0.0.1 open>"
         connection.abort()
         with pytest.raises(NetworkError):

@@ -1,9 +1,9 @@
-"""Fills the holes that breaks leave in trades and candles, and gives a receipt for each: a `GapEvent`.
+"""Fills the gaps that breaks leave in trades and candles, and gives a receipt for each: a `GapEvent`.
 
-While a hole is being filled, the live items of its topic are parked; then everything is published in order. Fetching
-runs on background workers, a page at a time, so one REST budget serves all holes; sessions' threads never wait for it.
+While a gap is being filled, the live items of its topic are parked; then everything is published in order. Fetching
+runs on background workers, a page at a time, so one REST budget serves all gaps; sessions' threads never wait for it.
 When REST does not answer in time, or too much is parked, the live items go out without the missing ones, and the
-receipt says so. No hole is passed over in silence.
+receipt says so. No gap is passed over in silence.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from ..models.events import Event, GapEvent
 from ..models.market import CandleData, TradeData
 from ..models.topic import Topic
 from .pages import CandlesPage, Fetch, Pages, TradeFetch, TradesPage
-from .sequence import CandleFlow, Flow, Hole, Line, TradeFlow
+from .sequence import CandleSequenceTracker, ConnectionId, Gap, SequenceTracker, TradeSequenceTracker
 
 log = logging.getLogger("upbit_backbone.gap_repair")
 
 WORKERS = 2  # of 10 pages per second one thread gets through most; two hide each other's latency
 PATIENCE_SECONDS = 60.0  # for a REST that fails, measured from the end of the outage
 BEHIND_SECONDS = 5.0  # for a REST that does not yet show the newest trades
-PARKED_SECONDS = 120.0  # for a REST that answers but has many holes to fill
+PARKED_SECONDS = 120.0  # for a REST that answers but has many gaps to fill
 PARKED_ITEMS = 50_000
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 2.0
 
 
 class _Task:
-    """One hole on its way to be filled. Belongs to the worker that has taken it."""
+    """One gap on its way to be filled. Belongs to the worker that has taken it."""
 
-    def __init__(self, topic: Topic, flow: Flow[Any], hole: Hole[Any]) -> None:
+    def __init__(self, topic: Topic, tracker: SequenceTracker[Any], gap: Gap[Any]) -> None:
         self.topic = topic
-        self.flow = flow
-        self.hole = hole
+        self.tracker = tracker
+        self.gap = gap
         self.due = float("-inf")
         self.pause = FIRST_PAUSE_SECONDS
         self.revision = -1
@@ -47,7 +47,7 @@ class _Task:
 
 
 class GapRepair:
-    """Passes trades and candles through, each once, and sees to their holes.
+    """Passes trades and candles through, each once, and sees to their gaps.
 
     `publish(topic, items)` delivers what was parked; `wanted(topic)` tells whether anybody listens; `run_job` runs a
     callable on a background worker.
@@ -71,30 +71,30 @@ class GapRepair:
         self._run_job = run_job
         self._wanted = wanted
         self._clock = clock
-        # Guards all that follows, the flows included. Held for moments: nothing is fetched or published under it.
+        # Guards all that follows, the trackers included. Held for moments: nothing is fetched or published under it.
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
-        self._flows: dict[Topic, Flow[Any]] = {}
+        self._trackers: dict[Topic, SequenceTracker[Any]] = {}
         self._tasks: list[_Task] = []
         self._workers = 0
         self._closed = False
-        self._duplicates = 0  # of flows that are gone
+        self._duplicates = 0  # of trackers that are gone
         self._too_late = 0
 
     # What the intake calls, on sessions' threads
 
-    def arrived(self, topic: Topic, item: Any, line: Line, now: float) -> Sequence[Any]:
+    def arrived(self, topic: Topic, item: Any, line: ConnectionId, now: float) -> Sequence[Any]:
         """What to deliver now that `item` has come: it, or nothing if it is a repeat or has to wait."""
         with self._lock:
-            flow = self._flow(topic)
-            hole = flow.hole
-            due = flow.arrived(item, line, now, may_open=self._wanted(topic))
-            if flow.hole is not None and flow.hole is not hole:
-                self._tasks.append(_Task(topic, flow, flow.hole))
+            tracker = self._tracker(topic)
+            gap = tracker.gap
+            due = tracker.arrived(item, line, now, may_open=self._wanted(topic))
+            if tracker.gap is not None and tracker.gap is not gap:
+                self._tasks.append(_Task(topic, tracker, tracker.gap))
             return due
 
     def work_if_needed(self) -> None:
-        """See to it that somebody works on the holes found."""
+        """See to it that somebody works on the gaps found."""
         if not self._tasks:
             return
         with self._lock:
@@ -105,50 +105,50 @@ class GapRepair:
         for _ in range(missing):
             self._run_job(self._work)
 
-    def subscribed(self, line: Line, topics: Iterable[Topic]) -> None:
+    def subscribed(self, line: ConnectionId, topics: Iterable[Topic]) -> None:
         """`topics` are what `line` streams from now on."""
         now = self._clock.monotonic()
         with self._lock:
             for topic in topics:
                 if topic.data_type is DataType.TRADE or topic.data_type.is_candle:
-                    self._flow(topic).subscribed(line, now)
+                    self._tracker(topic).subscribed(line, now)
 
-    def interrupted(self, line: Line, topics: Iterable[Topic]) -> None:
+    def interrupted(self, line: ConnectionId, topics: Iterable[Topic]) -> None:
         """`line` was lost; until it is back nobody waits for what is parked, so repairs may take their time."""
         with self._lock:
             for topic in topics:
-                if topic in self._flows:
-                    self._flows[topic].interrupted(line)
+                if topic in self._trackers:
+                    self._trackers[topic].interrupted(line)
 
     def forget(self, topic: Topic) -> None:
         """Nobody wants the topic any more; what is parked for it is not delivered."""
         with self._lock:
-            flow = self._flows.pop(topic, None)
-            if flow is not None:
-                self._duplicates += flow.duplicates
-                self._too_late += getattr(flow, "too_late", 0)
+            tracker = self._trackers.pop(topic, None)
+            if tracker is not None:
+                self._duplicates += tracker.duplicates
+                self._too_late += getattr(tracker, "too_late", 0)
 
     # What others ask
 
     def is_repairing(self, topic: Topic) -> bool:
         """Whether the topic's live items are parked."""
         with self._lock:
-            flow = self._flows.get(topic)
-            return flow is not None and flow.hole is not None
+            tracker = self._trackers.get(topic)
+            return tracker is not None and tracker.gap is not None
 
     def last(self, topic: Topic) -> TradeData | CandleData | None:
         """The last item the stream gave, delivered or parked."""
         with self._lock:
-            flow = self._flows.get(topic)
-            return None if flow is None else flow.last
+            tracker = self._trackers.get(topic)
+            return None if tracker is None else tracker.last
 
     def counts(self) -> dict[str, int]:
         """Items not delivered, by reason."""
         with self._lock:
-            flows = list(self._flows.values())
+            trackers = list(self._trackers.values())
             return {
-                "repeated": self._duplicates + sum(flow.duplicates for flow in flows),
-                "too_late": self._too_late + sum(getattr(flow, "too_late", 0) for flow in flows),
+                "repeated": self._duplicates + sum(tracker.duplicates for tracker in trackers),
+                "too_late": self._too_late + sum(getattr(tracker, "too_late", 0) for tracker in trackers),
             }
 
     def close(self) -> None:
@@ -164,12 +164,12 @@ class GapRepair:
         while (task := self._next_task()) is not None:
             try:
                 self._advance(task)
-            except Exception as error:  # the hole must get its receipt whatever breaks
+            except Exception as error:  # the gap must get its receipt whatever breaks
                 log.exception("filling a gap of %s failed", task.topic)
                 self._finish(task, f"{type(error).__name__}: {one_line(error)}")
 
     def _next_task(self) -> _Task | None:
-        """The next hole to work on, once its pause is over; None when there are none left."""
+        """The next gap to work on, once its pause is over; None when there are none left."""
         with self._lock:
             while self._tasks and not self._closed:
                 now = self._clock.monotonic()
@@ -183,16 +183,16 @@ class GapRepair:
 
     def _advance(self, task: _Task) -> None:
         """Fetch one page; finish when that was the last, or when there is no time left."""
-        if task.fetch is None or task.revision != task.hole.revision:
-            task.revision = task.hole.revision
-            task.fetch = self._pages.begin(task.topic, task.hole)
+        if task.fetch is None or task.revision != task.gap.revision:
+            task.revision = task.gap.revision
+            task.fetch = self._pages.begin(task.topic, task.gap)
         try:
-            self._pages.step(task.topic, task.hole, task.fetch)
+            self._pages.step(task.topic, task.gap, task.fetch)
         except UpbitBackboneError as error:
             self._failed(task, error)
             return
         task.pause = FIRST_PAUSE_SECONDS
-        age = self._clock.monotonic() - task.hole.opened_at
+        age = self._clock.monotonic() - task.gap.opened_at
         if not task.fetch.is_done:
             if self._is_overdue(task, self._clock.monotonic()):
                 self._finish(task, "too much was waiting")
@@ -210,7 +210,7 @@ class GapRepair:
     def _failed(self, task: _Task, error: UpbitBackboneError) -> None:
         now = self._clock.monotonic()
         pause = max(task.pause, error.retry_after or 0.0)
-        is_out_of_time = not task.flow.is_down and now + pause - task.hole.opened_at > PATIENCE_SECONDS
+        is_out_of_time = not task.tracker.is_down and now + pause - task.gap.opened_at > PATIENCE_SECONDS
         is_hopeless = not error.retryable or is_out_of_time
         if is_hopeless or self._is_overdue(task, now):
             self._finish(task, f"REST could not give them: {one_line(error)}")
@@ -219,8 +219,8 @@ class GapRepair:
         self._again(task, pause)
 
     def _is_overdue(self, task: _Task, now: float) -> bool:
-        is_late = not task.flow.is_down and now - task.hole.parked_since > PARKED_SECONDS
-        return is_late or len(task.hole.parked) > PARKED_ITEMS
+        is_late = not task.tracker.is_down and now - task.gap.parked_since > PARKED_SECONDS
+        return is_late or len(task.gap.parked) > PARKED_ITEMS
 
     def _again(self, task: _Task, pause: float) -> None:
         with self._lock:
@@ -229,26 +229,26 @@ class GapRepair:
                 self._tasks.append(task)
 
     def _finish(self, task: _Task, shortfall: str | None) -> None:
-        """Publish what was found and parked, give the receipt, and let the stream flow again."""
-        hole = task.hole
+        """Publish what was found and parked, give the receipt, and let the stream tracker again."""
+        gap = task.gap
         with self._lock:
-            if self._closed or self._flows.get(task.topic) is not task.flow:
+            if self._closed or self._trackers.get(task.topic) is not task.tracker:
                 return
-            is_cut_again = hole.revision != task.revision and not self._is_overdue(task, self._clock.monotonic())
+            is_cut_again = gap.revision != task.revision and not self._is_overdue(task, self._clock.monotonic())
             if is_cut_again:
                 self._tasks.append(task)
                 return
-            items, recovered = task.flow.fill([] if task.fetch is None else task.fetch.items)
+            items, recovered = task.tracker.fill([] if task.fetch is None else task.fetch.items)
         self._publish(task.topic, items)
         if recovered or shortfall is not None:
             self._give_receipt(task, recovered, shortfall)
         while items:
             with self._lock:
-                items = task.flow.resume(hole)
+                items = task.tracker.resume(gap)
             self._publish(task.topic, items)
 
     def _give_receipt(self, task: _Task, recovered: int, shortfall: str | None) -> None:
-        start, end = sorted((task.hole.before.timestamp, task.hole.first.timestamp))
+        start, end = sorted((task.gap.before.timestamp, task.gap.first.timestamp))
         missing = (None, None) if shortfall is None else (start, end)
         if shortfall is not None and task.fetch is not None:
             missing = task.fetch.missing(start, end)
@@ -275,12 +275,14 @@ class GapRepair:
             )
         )
 
-    def _flow(self, topic: Topic) -> Flow[Any]:
-        flow = self._flows.get(topic)
-        if flow is None:
-            flow = self._flows[topic] = TradeFlow() if topic.data_type is DataType.TRADE else CandleFlow()
-        return flow
+    def _tracker(self, topic: Topic) -> SequenceTracker[Any]:
+        tracker = self._trackers.get(topic)
+        if tracker is None:
+            tracker = self._trackers[topic] = (
+                TradeSequenceTracker() if topic.data_type is DataType.TRADE else CandleSequenceTracker()
+            )
+        return tracker
 
     def __repr__(self) -> str:
         with self._lock:
-            return f"<GapRepair {len(self._flows)} topics, {len(self._tasks)} holes waiting, {self._workers} workers>"
+            return f"<GapRepair {len(self._trackers)} topics, {len(self._tasks)} gaps waiting, {self._workers} workers>"

@@ -10,9 +10,9 @@ from .._concurrency import Clock, Deadline
 from ..models.enums import DataType, Priority
 from ..models.market import CandleData, TradeData
 from ..models.topic import Topic
-from .sequence import SHUFFLE, Hole
+from .sequence import SHUFFLE, Gap
 
-# Which page of history to ask for next, until a hole is covered. Pure: the pages are handed in.
+# Which page of history to ask for next, until a gap is covered. Pure: the pages are handed in.
 
 TRADES_PER_PAGE = 500
 CANDLES_PER_PAGE = 200
@@ -27,17 +27,17 @@ CandlePage = Callable[[int, datetime], Sequence[CandleData]]
 
 
 class Fetch(Generic[T]):
-    """What has been fetched for one hole, newest first. A step that raises changes nothing and may be repeated."""
+    """What has been fetched for one gap, newest first. A step that raises changes nothing and may be repeated."""
 
-    def __init__(self, hole: Hole[T], most: int) -> None:
-        self.floor = hole.floor
+    def __init__(self, gap: Gap[T], most: int) -> None:
+        self.floor = gap.floor
         self.items: list[T] = []
         self.is_done = False
         self.shortfall: str | None = None  # why not everything could be had
         self._most = most
 
     def missing(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
-        """Bounds, both inclusive, of what this fetch did not bring of a hole from `start` to `end`."""
+        """Bounds, both inclusive, of what this fetch did not bring of a gap from `start` to `end`."""
         if not self.items or (self.is_done and self.shortfall is None):
             return start, end
         return start, max(start, min(end, self._reached(self.items[-1])))
@@ -52,25 +52,25 @@ class Fetch(Generic[T]):
 
 
 class TradeFetch(Fetch[TradeData]):
-    """Pages by cursor through one UTC day after the other, back to the hole's floor.
+    """Pages by cursor through one UTC day after the other, back to the gap's floor.
 
     Nothing depends on what day it is, or on it staying the same: an empty page ends its day, and when midnight passes
     between two pages, a day is paged through again rather than not at all. `is_behind` holds as long as REST has not
     shown what the stream has shown: then it may lack others, too.
     """
 
-    def __init__(self, hole: Hole[TradeData], most: int) -> None:
-        super().__init__(hole, most)
+    def __init__(self, gap: Gap[TradeData], most: int) -> None:
+        super().__init__(gap, most)
         self.is_behind = True
-        self._ceiling = hole.ceiling
-        self._first = hole.first
+        self._ceiling = gap.ceiling
+        self._first = gap.first
         self._in_range = 0
         self._ids: set[int | None] = set()
         self._cursor: int | None = None
         self._cursors: set[int | None] = set()  # used on this day
         self._days_ago = 0
         # One more than lie between, because midnight may have passed since.
-        self._days = (hole.first.timestamp.date() - hole.floor.date()).days + 1
+        self._days = (gap.first.timestamp.date() - gap.floor.date()).days + 1
 
     def step(self, page_of: TradePage) -> None:
         """Ask for one page and take it in."""
@@ -118,11 +118,11 @@ class TradeFetch(Fetch[TradeData]):
 
 
 class CandleFetch(Fetch[CandleData]):
-    """Pages by exclusive `to` back to the hole's floor."""
+    """Pages by exclusive `to` back to the gap's floor."""
 
-    def __init__(self, hole: Hole[CandleData], most: int) -> None:
-        super().__init__(hole, most)
-        self._to = hole.ceiling
+    def __init__(self, gap: Gap[CandleData], most: int) -> None:
+        super().__init__(gap, most)
+        self._to = gap.ceiling
 
     def step(self, page_of: CandlePage) -> None:
         """Ask for one page and take it in."""
@@ -166,7 +166,7 @@ class CandlesPage(Protocol):
 
 
 class Pages:
-    """Fetches one page at a time, at most `most` items for a hole. For workers' threads: it blocks."""
+    """Fetches one page at a time, at most `most` items for a gap. For workers' threads: it blocks."""
 
     def __init__(self, trades_page: TradesPage, candles_page: CandlesPage, *, most: int, clock: Clock) -> None:
         self._trades_page = trades_page
@@ -174,11 +174,11 @@ class Pages:
         self._most = most
         self._clock = clock
 
-    def begin(self, topic: Topic, hole: Hole[Any]) -> Fetch[Any]:
+    def begin(self, topic: Topic, gap: Gap[Any]) -> Fetch[Any]:
         is_trade = topic.data_type is DataType.TRADE
-        return (TradeFetch if is_trade else CandleFetch)(hole, self._most)
+        return (TradeFetch if is_trade else CandleFetch)(gap, self._most)
 
-    def step(self, topic: Topic, hole: Hole[Any], fetch: Fetch[Any]) -> None:
+    def step(self, topic: Topic, gap: Gap[Any], fetch: Fetch[Any]) -> None:
         """Add the next page to `fetch`. An error of ours changes nothing, and the same page may be asked again."""
         deadline = Deadline.after(PAGE_SECONDS, self._clock.monotonic)
         symbol, urgent = topic.symbol, Priority.HIGH
@@ -189,7 +189,7 @@ class Pages:
                 )
             )
         elif isinstance(fetch, CandleFetch):
-            unit = hole.first.timeframe
+            unit = gap.first.timeframe
             fetch.step(
                 lambda count, to: self._candles_page(
                     symbol, unit, count=count, to=to, deadline=deadline, priority=urgent

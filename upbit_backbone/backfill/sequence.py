@@ -1,8 +1,8 @@
-"""Each trade once, no hole unseen: what a topic's stream has shown so far, and what is missing when it returns. Pure.
+"""Each trade once, no gap unseen: what a topic's stream has shown so far, and what is missing when it returns. Pure.
 
 When a topic appears on a new line, its first frames tell whether something may be missing: if the very last item of
-the old line comes, nothing is; if an item comes that was never seen, there may be a hole before it. From then on live
-items are parked, until what REST gave is woven in and all is delivered in order. A flow is used by one thread at a
+the old line comes, nothing is; if an item comes that was never seen, there may be a gap before it. From then on live
+items are parked, until what REST gave is woven in and all is delivered in order. A tracker is used by one thread at a
 time; its owner sees to that.
 """
 
@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 Placed = tuple[tuple[datetime, int], Item]
 
 
-def weave(missing: Sequence[Placed[Item]], parked: Iterable[Placed[Item]]) -> list[Item]:
+def merge_ordered(missing: Sequence[Placed[Item]], parked: Iterable[Placed[Item]]) -> list[Item]:
     """Each missing item before the first parked one that is later; the parked ones keep the order they came in."""
     woven: list[Item] = []
     position = 0
@@ -49,7 +49,7 @@ MEMORY_TRADES_AT_MOST = 20_000
 T = TypeVar("T", TradeData, CandleData)
 
 
-class Line(NamedTuple):
+class ConnectionId(NamedTuple):
     """One connection of one session."""
 
     session: str
@@ -57,11 +57,11 @@ class Line(NamedTuple):
 
 
 @dataclass(eq=False)
-class Hole(Generic[T]):
+class Gap(Generic[T]):
     """What may be missing of one topic, and what came meanwhile.
 
-    `before` is the last item in front of the hole, `first` the first one behind it; everything missing lies from
-    `floor` to `ceiling`. `revision` grows when the line breaks again before the hole is filled: what was fetched until
+    `before` is the last item in front of the gap, `first` the first one behind it; everything missing lies from
+    `floor` to `ceiling`. `revision` grows when the line breaks again before the gap is filled: what was fetched until
     then does not reach far enough. `opened_at` is when the line last returned, `parked_since` when it did first.
     `is_filled` holds while the parked items are on their way out.
     """
@@ -81,32 +81,32 @@ class Hole(Generic[T]):
         return parked
 
 
-class Flow(ABC, Generic[T]):
+class SequenceTracker(ABC, Generic[T]):
     """One topic's stream across connections."""
 
     def __init__(self) -> None:
-        self.hole: Hole[T] | None = None
+        self.gap: Gap[T] | None = None
         self.last: T | None = None
         self.duplicates = 0
-        self._line: Line | None = None  # whose items follow each other without a hole
-        self._expected: Line | None = None  # the line on which the topic was last subscribed
+        self._line: ConnectionId | None = None  # whose items follow each other without a gap
+        self._expected: ConnectionId | None = None  # the line on which the topic was last subscribed
         self._is_resubscribed = False  # on the same line, so that a second snapshot is on its way
         self.is_down = False
 
-    def subscribed(self, line: Line, now: float) -> None:
+    def subscribed(self, line: ConnectionId, now: float) -> None:
         """The topic was (again) subscribed on `line`."""
         self._is_resubscribed = line in (self._line, self._expected)
         self._expected = line
-        if self.is_down and self.hole is not None:
-            self.hole.opened_at = now
+        if self.is_down and self.gap is not None:
+            self.gap.opened_at = now
         self.is_down = False
 
-    def interrupted(self, line: Line) -> None:
+    def interrupted(self, line: ConnectionId) -> None:
         """`line` was lost."""
         self.is_down = self.is_down or line == self._expected
 
-    def arrived(self, item: T, line: Line, now: float, *, may_open: bool = True) -> Sequence[T]:
-        """What to deliver now that `item` has come. With `may_open=False` holes are passed over: nobody listens."""
+    def arrived(self, item: T, line: ConnectionId, now: float, *, may_open: bool = True) -> Sequence[T]:
+        """What to deliver now that `item` has come. With `may_open=False` gaps are passed over: nobody listens."""
         if self._expected is None:
             self._expected = line
         is_new_line = line == self._expected != self._line
@@ -119,14 +119,14 @@ class Flow(ABC, Generic[T]):
                 self._line = line
             return ()
         is_after_break = self.last is not None and (is_new_line or is_second_snapshot)
-        if is_after_break and may_open and self._is_hole_before(item):
+        if is_after_break and may_open and self._is_gap_before(item):
             self._open(item, now)
         if is_new_line:
             self._line = line
         self._remember(item)
-        if self.hole is None:
+        if self.gap is None:
             return (item,)
-        self.hole.parked.append(item)
+        self.gap.parked.append(item)
         return ()
 
     def fill(self, fetched: Sequence[T]) -> tuple[list[T], int]:
@@ -134,32 +134,32 @@ class Flow(ABC, Generic[T]):
 
         Items stay parked until `resume` finds none any more.
         """
-        hole = self.hole
-        if hole is None:
+        gap = self.gap
+        if gap is None:
             return [], 0
-        hole.is_filled = True
-        return self._woven(fetched, hole)
+        gap.is_filled = True
+        return self._woven(fetched, gap)
 
-    def resume(self, hole: Hole[T]) -> list[T]:
-        """What was parked while the filling was delivered; when that is nothing, items flow directly again."""
-        if self.hole is not hole:
+    def resume(self, gap: Gap[T]) -> list[T]:
+        """What was parked while the filling was delivered; when that is nothing, items tracker directly again."""
+        if self.gap is not gap:
             return []
-        parked = hole.take_parked()
+        parked = gap.take_parked()
         if not parked:
-            self.hole = None
+            self.gap = None
         return parked
 
     def _open(self, item: T, now: float) -> None:
-        hole = self.hole
+        gap = self.gap
         last = self.last
-        if hole is not None and not hole.is_filled:
-            hole.first = item
-            hole.ceiling = max(hole.ceiling, self._ceiling(item))
-            hole.opened_at = now
-            hole.revision += 1
+        if gap is not None and not gap.is_filled:
+            gap.first = item
+            gap.ceiling = max(gap.ceiling, self._ceiling(item))
+            gap.opened_at = now
+            gap.revision += 1
         elif last is not None:
-            parked = [] if hole is None else hole.take_parked()
-            self.hole = Hole(last, item, self._floor(last), self._ceiling(item), now, now, parked)
+            parked = [] if gap is None else gap.take_parked()
+            self.gap = Gap(last, item, self._floor(last), self._ceiling(item), now, now, parked)
 
     @abstractmethod
     def _is_repeat(self, item: T, is_new_line: bool) -> bool:
@@ -170,7 +170,7 @@ class Flow(ABC, Generic[T]):
         """Whether this repeat shows that nothing came after the last item of the old line."""
 
     @abstractmethod
-    def _is_hole_before(self, item: T) -> bool:
+    def _is_gap_before(self, item: T) -> bool:
         """Whether something may be missing between the last item of the old line and this first one of the new."""
 
     @abstractmethod
@@ -186,11 +186,11 @@ class Flow(ABC, Generic[T]):
         """Nothing later can be missing before `item`."""
 
     @abstractmethod
-    def _woven(self, fetched: Sequence[T], hole: Hole[T]) -> tuple[list[T], int]:
+    def _woven(self, fetched: Sequence[T], gap: Gap[T]) -> tuple[list[T], int]:
         """What is missing of `fetched` and what is parked, in order; how many were missing."""
 
 
-class TradeFlow(Flow[TradeData]):
+class TradeSequenceTracker(SequenceTracker[TradeData]):
     """Trades, told apart by id: unique in a market, but no order. Late ids are delivered as they come.
 
     A trade with an unknown id that is older than all we remember cannot be told from a repeat: it is not delivered, and
@@ -216,7 +216,7 @@ class TradeFlow(Flow[TradeData]):
         is_the_latest = item.stream_type is not StreamType.REALTIME
         return is_the_latest and self.last is not None and item.sequential_id == self.last.sequential_id
 
-    def _is_hole_before(self, item: TradeData) -> bool:
+    def _is_gap_before(self, item: TradeData) -> bool:
         return True  # it happened while we were away; others may have, too
 
     def _remember(self, item: TradeData) -> None:
@@ -224,11 +224,11 @@ class TradeFlow(Flow[TradeData]):
         self._began = self._began or item
         if item.sequential_id is not None:
             self._seen[item.sequential_id] = item.timestamp
-        if self.hole is None and len(self._seen) > MEMORY_TRADES_AT_LEAST:
+        if self.gap is None and len(self._seen) > MEMORY_TRADES_AT_LEAST:
             self._forget(item.timestamp - MEMORY)
 
     def _forget(self, limit: datetime) -> None:
-        """Let go of ids in order of arrival, as far as `limit` allows. Never while a hole needs them."""
+        """Let go of ids in order of arrival, as far as `limit` allows. Never while a gap needs them."""
         seen = self._seen
         while len(seen) > MEMORY_TRADES_AT_LEAST:
             oldest = next(iter(seen))
@@ -246,7 +246,7 @@ class TradeFlow(Flow[TradeData]):
     def _ceiling(self, item: TradeData) -> datetime:
         return item.timestamp + SHUFFLE
 
-    def _woven(self, fetched: Sequence[TradeData], hole: Hole[TradeData]) -> tuple[list[TradeData], int]:
+    def _woven(self, fetched: Sequence[TradeData], gap: Gap[TradeData]) -> tuple[list[TradeData], int]:
         # Upbit's own order decides between trades of the same millisecond: the further back in the list, the earlier.
         ranks: dict[int | None, int] = {}
         for place, trade in enumerate(fetched):
@@ -255,22 +255,22 @@ class TradeFlow(Flow[TradeData]):
         def order(trade: TradeData) -> tuple[datetime, int]:
             return trade.timestamp, ranks.get(trade.sequential_id, 1)  # what REST had not yet is later
 
-        missing = {trade.sequential_id: trade for trade in fetched if self._is_missing(trade, hole)}
+        missing = {trade.sequential_id: trade for trade in fetched if self._is_missing(trade, gap)}
         if self._began is not None and self._began.sequential_id in ranks:
             beginning = order(self._began)
             missing = {key: trade for key, trade in missing.items() if order(trade) > beginning}
         in_order = sorted(missing.values(), key=order)
         self._seen.update((trade.sequential_id, trade.timestamp) for trade in in_order if trade.sequential_id)
         marked = [(order(trade), dataclasses.replace(trade, is_backfilled=True)) for trade in in_order]
-        return weave(marked, [(order(trade), trade) for trade in hole.take_parked()]), len(marked)
+        return merge_ordered(marked, [(order(trade), trade) for trade in gap.take_parked()]), len(marked)
 
-    def _is_missing(self, trade: TradeData, hole: Hole[TradeData]) -> bool:
-        is_in_range = hole.floor <= trade.timestamp <= hole.ceiling
+    def _is_missing(self, trade: TradeData, gap: Gap[TradeData]) -> bool:
+        is_in_range = gap.floor <= trade.timestamp <= gap.ceiling
         is_forgotten = self._forgotten_until is not None and trade.timestamp <= self._forgotten_until
         return is_in_range and not is_forgotten and trade.sequential_id not in self._seen
 
 
-class CandleFlow(Flow[CandleData]):
+class CandleSequenceTracker(SequenceTracker[CandleData]):
     """Candles, told apart by the start of their period: a later frame of the same period corrects the earlier one."""
 
     def _is_repeat(self, item: CandleData, is_new_line: bool) -> bool:
@@ -280,7 +280,7 @@ class CandleFlow(Flow[CandleData]):
     def _is_last(self, item: CandleData) -> bool:
         return False
 
-    def _is_hole_before(self, item: CandleData) -> bool:
+    def _is_gap_before(self, item: CandleData) -> bool:
         return self.last is not None and item.timestamp > self.last.timestamp
 
     def _remember(self, item: CandleData) -> None:
@@ -293,15 +293,15 @@ class CandleFlow(Flow[CandleData]):
     def _ceiling(self, item: CandleData) -> datetime:
         return item.timestamp
 
-    def _woven(self, fetched: Sequence[CandleData], hole: Hole[CandleData]) -> tuple[list[CandleData], int]:
-        missing = {candle.timestamp: candle for candle in fetched if hole.floor <= candle.timestamp < hole.ceiling}
-        corrected = missing.get(hole.before.timestamp)
-        if corrected is not None and _figures(corrected) == _figures(hole.before):
+    def _woven(self, fetched: Sequence[CandleData], gap: Gap[CandleData]) -> tuple[list[CandleData], int]:
+        missing = {candle.timestamp: candle for candle in fetched if gap.floor <= candle.timestamp < gap.ceiling}
+        corrected = missing.get(gap.before.timestamp)
+        if corrected is not None and _figures(corrected) == _figures(gap.before):
             del missing[corrected.timestamp]
         # REST's word comes after what the stream said of the same period.
         in_order = [((start, 1), missing[start]) for start in sorted(missing)]
-        parked = [((candle.timestamp, 0), candle) for candle in hole.take_parked()]
-        return weave(in_order, parked), len(in_order)
+        parked = [((candle.timestamp, 0), candle) for candle in gap.take_parked()]
+        return merge_ordered(in_order, parked), len(in_order)
 
 
 def _figures(candle: CandleData) -> tuple[Any, ...]:

@@ -59,7 +59,7 @@ def cache_key(request: DataRequest) -> Key:
     return (DataType.TICKER.value, request.symbol)
 
 
-class CacheReader:
+class CacheChannel:
     """Never waits: an answer at most `max_age` seconds old (default: its kind's own measure), or StaleDataError."""
 
     def __init__(self, cache: IntelligentCache) -> None:
@@ -73,4 +73,4 @@ class CacheReader:
         return trimmed(item, request.levels)
 
     def __repr__(self) -> str:
-        return f"<CacheReader of {self._cache!r}>"
+        return f"<CacheChannel of {self._cache!r}>"

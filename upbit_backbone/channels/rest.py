@@ -8,25 +8,25 @@ from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
 from ..models.symbol import QUOTES
-from ..rest.client import RestChannel
+from ..rest.client import RestClient
 from ..rest.quote_lists import QuoteLists
 from .markets import MarketDirectory
 
 
-class RestReader:
+class RestChannel:
     """The first question about a quote currency, and every sweep over its markets, is one list of all of them.
 
     That list answers the question in the same single round trip, tells which markets exist, and answers whoever asks
     for the next market a moment later.
     """
 
-    def __init__(self, rest: RestChannel, directory: MarketDirectory, lists: QuoteLists) -> None:
+    def __init__(self, rest: RestClient, directory: MarketDirectory, lists: QuoteLists) -> None:
         self._rest = rest
         self._directory = directory
         self._lists = lists
 
     def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
-        """UnknownSymbolError for a market that does not exist; otherwise what `RestChannel` raises."""
+        """UnknownSymbolError for a market that does not exist; otherwise what `RestClient` raises."""
         if request.kind is RequestKind.ORDERBOOK:
             return self._orderbook(request, deadline)
         return self._ticker(request, deadline)
@@ -76,4 +76,4 @@ class RestReader:
         raise UnknownSymbolError(f"Upbit has no market {symbol} (any more)", symbols=(symbol,))
 
     def __repr__(self) -> str:
-        return f"<RestReader {self._rest!r}>"
+        return f"<RestChannel {self._rest!r}>"

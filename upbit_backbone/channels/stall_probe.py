@@ -10,7 +10,7 @@ from ..errors import UpbitBackboneError, one_line
 from ..models.enums import DataType, Priority
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..models.topic import Topic
-from ..rest.client import RestChannel
+from ..rest.client import RestClient
 from ..store.live_store import LiveStore
 
 PROBE_SECONDS = 4.0
@@ -24,7 +24,7 @@ class StallProbe:
     moment before they act on a True. A busy market always has traded just now.
     """
 
-    def __init__(self, rest: RestChannel, store: LiveStore, clock: Clock) -> None:
+    def __init__(self, rest: RestClient, store: LiveStore, clock: Clock) -> None:
         self._rest = rest
         self._store = store
         self._clock = clock

@@ -8,27 +8,32 @@ from .._concurrency import Clock, Deadline
 from ..errors import ChannelUnavailableError, RequestTimeoutError
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
-from ..models.topic import Topic, Wish
+from ..models.topic import SubscriptionRequest, Topic
 from ..store.live_store import LiveStore
 from .markets import MarketDirectory
 from .memory import topic_of, trimmed
 
-ChangeWishes = Callable[[Iterable[Wish]], object]
+ChangeSubscriptions = Callable[[Iterable[SubscriptionRequest]], object]
 
 
 class StreamWaitChannel:
-    """The first value that arrives after the call. A topic that nobody streams is wished for as long as it waits.
+    """The first value that arrives after the call. A topic that nobody streams is requested for as long as it waits.
 
     Where the caller did not ask for `realtime`, a value that is proven current after the call is as good as a new one.
     """
 
     def __init__(
-        self, store: LiveStore, directory: MarketDirectory, want: ChangeWishes, unwant: ChangeWishes, clock: Clock
+        self,
+        store: LiveStore,
+        directory: MarketDirectory,
+        acquire: ChangeSubscriptions,
+        release: ChangeSubscriptions,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._directory = directory
-        self._want = want
-        self._unwant = unwant
+        self._acquire = acquire
+        self._release = release
         self._clock = clock
 
     def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
@@ -46,22 +51,22 @@ class StreamWaitChannel:
         """The live value, if it is current, and that as lately as `max_age` wants it."""
         now = self._clock.monotonic()
         item, entry = self._store.current(topic, now), self._store.entry(topic)
-        is_young = max_age is None or (entry is not None and now - entry.pulse.heard_at <= max_age)
+        is_young = max_age is None or (entry is not None and now - entry.health.heard_at <= max_age)
         return item if is_young else None  # type: ignore[return-value]  # the topic says which type it is
 
     def _next(
         self, topic: Topic, request: DataRequest, asked_at: float, deadline: Deadline
     ) -> TickerData | OrderbookData:
-        wishes = [Wish(topic)]
-        self._want(wishes)
+        requests = [SubscriptionRequest(topic)]
+        self._acquire(requests)
         try:
             item = self._store.wait_newer(topic, asked_at, deadline)
             if item is None and not request.realtime:
                 item = self._proven(topic, self._clock.monotonic() - asked_at)
             if item is None:
-                raise self._failure(topic)  # while it is still wished for: afterwards the reason is forgotten
+                raise self._failure(topic)  # while it is still requested for: afterwards the reason is forgotten
         finally:
-            self._unwant(wishes)
+            self._release(requests)
         return item  # type: ignore[return-value]  # the topic says which type it is
 
     def _failure(self, topic: Topic) -> RequestTimeoutError | ChannelUnavailableError:

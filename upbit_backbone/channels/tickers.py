@@ -18,8 +18,8 @@ from ..errors import (
 from ..models.enums import DataType, Priority
 from ..models.market import TickerData
 from ..models.symbol import normalise_quote, normalise_symbols
-from ..models.topic import Topic, Wish
-from ..rest.client import RestChannel
+from ..models.topic import SubscriptionRequest, Topic
+from ..rest.client import RestClient
 from ..store.live_store import LiveStore
 from .markets import MarketDirectory
 
@@ -28,21 +28,21 @@ LIST_ALL_FROM = 20
 REST_SHARE = 0.6
 
 Asked = Callable[[Sequence[Topic]], None]
-ChangeWishes = Callable[[Iterable[Wish]], object]
+ChangeSubscriptions = Callable[[Iterable[SubscriptionRequest]], object]
 
 
-class TickerBoard:
+class TickerSnapshot:
     """Thread-safe. `asked` is told which topics were not answered by a stream, so that they can be promoted."""
 
     def __init__(
         self,
         *,
         store: LiveStore,
-        rest: RestChannel,
+        rest: RestClient,
         directory: MarketDirectory,
         asked: Asked,
-        want: ChangeWishes,
-        unwant: ChangeWishes,
+        acquire: ChangeSubscriptions,
+        release: ChangeSubscriptions,
         clock: Clock,
         max_symbols: int,
     ) -> None:
@@ -50,8 +50,8 @@ class TickerBoard:
         self._rest = rest
         self._directory = directory
         self._asked = asked
-        self._want = want
-        self._unwant = unwant
+        self._acquire = acquire
+        self._release = release
         self._clock = clock
         self._max_symbols = max_symbols
 
@@ -92,7 +92,7 @@ class TickerBoard:
             topic = Topic(DataType.TICKER, code)
             ticker = self._store.current(topic, now)
             entry = self._store.entry(topic)
-            is_young = max_age is None or (entry is not None and now - entry.pulse.heard_at <= max_age)
+            is_young = max_age is None or (entry is not None and now - entry.health.heard_at <= max_age)
             if isinstance(ticker, TickerData) and is_young:
                 found[code] = ticker
         return found
@@ -135,18 +135,18 @@ class TickerBoard:
     def _by_stream(self, missing: Sequence[str], deadline: Deadline) -> dict[str, TickerData]:
         """REST failed: wish for the topics and take each one's first frame."""
         asked_at = self._clock.monotonic()
-        wishes = [Wish(Topic(DataType.TICKER, code)) for code in missing]
+        requests = [SubscriptionRequest(Topic(DataType.TICKER, code)) for code in missing]
         found: dict[str, TickerData] = {}
-        self._want(wishes)
+        self._acquire(requests)
         try:
-            for wish in wishes:
-                ticker = self._store.current(wish.topic, self._clock.monotonic())
+            for request in requests:
+                ticker = self._store.current(request.topic, self._clock.monotonic())
                 if ticker is None:  # it may stream already, in a quiet market: then no frame will come
-                    ticker = self._store.wait_newer(wish.topic, asked_at, deadline)
+                    ticker = self._store.wait_newer(request.topic, asked_at, deadline)
                 if isinstance(ticker, TickerData):
-                    found[wish.topic.symbol] = ticker
+                    found[request.topic.symbol] = ticker
         finally:
-            self._unwant(wishes)
+            self._release(requests)
         self._directory.learn(found)
         return found
 
@@ -172,4 +172,4 @@ class TickerBoard:
         )
 
     def __repr__(self) -> str:
-        return f"<TickerBoard {self._directory!r}>"
+        return f"<TickerSnapshot {self._directory!r}>"

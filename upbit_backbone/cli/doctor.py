@@ -24,7 +24,7 @@ from ..errors import RateLimitError, UpbitBackboneError
 from ..exchange import endpoints
 from ..models.enums import DataType
 from ..wire.dialing import connect, resolve, start_tls, tls_context
-from ..wire.io_deadline import Patience
+from ..wire.io_deadline import IoDeadline
 from ..wire.rest_transport import RestResponse, RestTransport
 from ..wire.websocket_transport import WebSocketTransport
 from . import output
@@ -115,7 +115,7 @@ def _door(url: str) -> tuple[str, int, bool]:
 
 
 def _host(config: BackboneConfig, host: str, port: int, is_secure: bool) -> Iterator[Finding]:
-    patience = Patience(f"checking {host}", Deadline.after(CHECK_SECONDS))
+    patience = IoDeadline(f"checking {host}", Deadline.after(CHECK_SECONDS))
     try:
         began = time.monotonic()
         addresses = sorted({str(address[3][0]) for address in resolve(host, port, patience)})

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from ..models.enums import DataType, Overflow
-from ..models.lazy_book import Delivery
+from ..models.lazy_book import Envelope
 from ..models.topic import Topic
 
 # Under BLOCK so many times the bound are parked on top of it before items are refused.
@@ -37,11 +37,11 @@ class Buffer:
         self.capacity = bound * PARKING_FACTOR if overflow is Overflow.BLOCK else bound
         self._drops_oldest = overflow not in (Overflow.BLOCK, Overflow.ERROR)
         self._conflates = conflated_types(overflow)
-        self._order: deque[Delivery | Topic] = deque()  # a topic stands for its entry in _latest
-        self._latest: dict[Topic, Delivery] = {}
+        self._order: deque[Envelope | Topic] = deque()  # a topic stands for its entry in _latest
+        self._latest: dict[Topic, Envelope] = {}
         self.conflated = 0
 
-    def put(self, deliveries: Sequence[Delivery]) -> int:
+    def put(self, deliveries: Sequence[Envelope]) -> int:
         order = self._order
         if not self._conflates:
             order.extend(deliveries)
@@ -60,7 +60,7 @@ class Buffer:
                     order.append(topic)
         return self._shrink() if len(order) > self.capacity else 0
 
-    def put_first(self, deliveries: Iterable[Delivery]) -> None:
+    def put_first(self, deliveries: Iterable[Envelope]) -> None:
         """Before everything that waits, in the given order; for topics of which nothing waits."""
         for delivery in reversed(list(deliveries)):
             topic = delivery[0]
@@ -79,7 +79,7 @@ class Buffer:
                 self._order.pop()  # BLOCK and ERROR conflate nothing, so the newest is no topic
         return excess
 
-    def pop(self) -> Delivery:
+    def pop(self) -> Envelope:
         head = self._order.popleft()
         return self._latest.pop(head) if isinstance(head, Topic) else head
 

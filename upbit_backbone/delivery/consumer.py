@@ -10,7 +10,7 @@ from typing import Any
 from .._concurrency import Deadline, join_all, spawn
 from ..errors import UpbitBackboneError
 from .mailbox import Mailbox
-from .reporting import Sampler
+from .reporting import LogThrottle
 
 log = logging.getLogger("upbit_backbone.delivery")
 
@@ -44,7 +44,7 @@ class Consumer:
         self._name = name
         self._on_error = on_error
         self._on_failure = on_failure
-        self._sampler = Sampler(REPORT_EVERY_SECONDS)
+        self._sampler = LogThrottle(REPORT_EVERY_SECONDS)
         self._thread: threading.Thread | None = None
         self.errors = 0
         self.errors_in_a_row = 0

@@ -13,8 +13,8 @@ from .._concurrency import Deadline
 from ..errors import ClosedError
 from ..models.enums import Overflow
 from ..models.events import CallbackErrorEvent, Event, GapEvent, OverflowEvent, StaleEvent, SubscriptionEvent, now
-from ..models.lazy_book import Delivery, Parcel
-from ..models.topic import Topic, Wish
+from ..models.lazy_book import Envelope, StoredItem
+from ..models.topic import SubscriptionRequest, Topic
 from .consumer import Consumer, OnError
 from .event_bus import EventBus, Listener
 from .mailbox import Mailbox
@@ -29,15 +29,15 @@ DEFAULT_QUEUE_SIZE = 100_000
 CLOSE_SECONDS = 1.5
 
 # The current value of a live topic, undecoded, with the monotonic time it came; None where there is none.
-Current = Callable[[Topic], Delivery | None]
-ChangeWishes = Callable[[Iterable[Wish]], object]
+Current = Callable[[Topic], Envelope | None]
+ChangeSubscriptions = Callable[[Iterable[SubscriptionRequest]], object]
 
 
 class Hub:
     """Enters what the intake publishes into the mailboxes of those who subscribed to it.
 
-    `current` gives new subscribers the value of topics that are live already. `want` and `unwant` tell the sessions
-    which topics are needed; each wish is taken back exactly once, however its subscription ends. `run_job` runs a
+    `current` gives new subscribers the value of topics that are live already. `want` and `release` tell the sessions
+    which topics are needed; each request is taken back exactly once, however its subscription ends. `run_job` runs a
     callable on a background worker.
     """
 
@@ -46,8 +46,8 @@ class Hub:
         events: EventBus,
         *,
         current: Current = lambda topic: None,
-        want: ChangeWishes = lambda wishes: None,
-        unwant: ChangeWishes = lambda wishes: None,
+        acquire: ChangeSubscriptions = lambda requests: None,
+        release: ChangeSubscriptions = lambda requests: None,
         run_job: Callable[[Callable[[], None]], object] | None = None,
         queue_size: int = DEFAULT_QUEUE_SIZE,
         close_seconds: float = CLOSE_SECONDS,
@@ -55,8 +55,8 @@ class Hub:
     ) -> None:
         self._events = events
         self._current = current
-        self._want = want
-        self._unwant = unwant
+        self._acquire_topics = acquire
+        self._release_topics = release
         self._run_job = run_job
         self._queue_size = queue_size
         self._close_seconds = close_seconds
@@ -64,25 +64,25 @@ class Hub:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()  # guards _subscriptions, _wanted, _closed and every change of _routes
         self._subscriptions: dict[str, Subscription] = {}
-        self._wanted: set[str] = set()  # whose wishes the sessions know
+        self._wanted: set[str] = set()  # whose requests the sessions know
         self._closed = False
         # Read without the lock: a route is replaced whole, never changed.
         self._routes: dict[Topic, tuple[Mailbox, ...]] = {}
 
     # The stream's side
 
-    def publish(self, topic: Topic, items: Iterable[Parcel]) -> int:
+    def publish(self, topic: Topic, items: Iterable[StoredItem]) -> int:
         """Deliver items of one topic in their order; how many nobody subscribed to."""
         arrival = self._clock()  # in the mailbox, however long it was parked before
         return self.publish_all([(topic, item, arrival) for item in items])
 
-    def publish_all(self, deliveries: Sequence[Delivery]) -> int:
+    def publish_all(self, deliveries: Sequence[Envelope]) -> int:
         """Deliver what one read brought: each mailbox is entered once. How many items nobody subscribed to."""
         routes = self._routes
         if not routes:
             return len(deliveries)
         unrouted = 0
-        shares: dict[Mailbox, list[Delivery]] = {}
+        shares: dict[Mailbox, list[Envelope]] = {}
         for delivery in deliveries:
             mailboxes = routes.get(delivery[0])
             if mailboxes is None:
@@ -102,7 +102,7 @@ class Hub:
 
     def subscribe(
         self,
-        wishes: Iterable[Wish | Topic],
+        requests: Iterable[SubscriptionRequest | Topic],
         *,
         overflow: Overflow | str | None = None,
         maxsize: int | None = None,
@@ -112,14 +112,19 @@ class Hub:
         on_event: Listener | None = None,
         levels: int | None = None,
     ) -> Subscription:
-        """A subscription to all of `wishes`, entered before anything is sent to Upbit, current values first.
+        """A subscription to all of `requests`, entered before anything is sent to Upbit, current values first.
 
         `levels` cuts order books on delivery. Raises InvalidRequestError that names the argument, ClosedError after
         `close`, and whatever `want` raises; then nothing is left behind.
         """
-        wished = tuple(dict.fromkeys(wish if isinstance(wish, Wish) else Wish(wish) for wish in wishes))
+        requested = tuple(
+            dict.fromkeys(
+                request if isinstance(request, SubscriptionRequest) else SubscriptionRequest(request)
+                for request in requests
+            )
+        )
         policy = check_arguments(
-            wished,
+            requested,
             overflow=overflow,
             maxsize=maxsize,
             queue=queue,
@@ -139,7 +144,7 @@ class Hub:
         consumer = None if call is None else self._consumer(name, mailbox, call, on_error)
         subscription = Subscription(
             name,
-            wished,
+            requested,
             mailbox,
             consumer=consumer,
             release=self._release,
@@ -208,7 +213,7 @@ class Hub:
         return Consumer(mailbox, callback, f"upbit-{name}", on_error=on_error, on_failure=on_failure)
 
     def _open(self, subscription: Subscription, consumer: Consumer | None, on_event: Listener | None) -> None:
-        """All or nothing: in the routes first, so that no item is missed, then current values, wishes and thread."""
+        """All or nothing: in the routes first, so that no item is missed, then current values, requests and thread."""
         self._enter(subscription)
         try:
             self._seed(subscription)
@@ -230,20 +235,20 @@ class Hub:
                 self._routes[topic] = (*self._routes.get(topic, ()), subscription.queue)
 
     def _seed(self, subscription: Subscription) -> None:
-        current = [self._current(wish.topic) for wish in subscription.wishes]
+        current = [self._current(request.topic) for request in subscription.requests]
         subscription.queue.seed([delivery for delivery in current if delivery is not None])
 
     def _want_for(self, subscription: Subscription) -> None:
-        self._want(subscription.wishes)
+        self._acquire_topics(subscription.requests)
         with self._lock:
             is_still_in = subscription.id in self._subscriptions
             if is_still_in:
                 self._wanted.add(subscription.id)
         if not is_still_in:  # it has overflowed or was closed meanwhile
-            self._unwant(subscription.wishes)
+            self._release_topics(subscription.requests)
 
     def _release(self, subscription: Subscription) -> None:
-        """Take the subscription out and, if they were made, its wishes back: once."""
+        """Take the subscription out and, if they were made, its requests back: once."""
         with self._lock:
             if self._subscriptions.pop(subscription.id, None) is None:
                 return
@@ -251,7 +256,7 @@ class Hub:
             is_wanted = subscription.id in self._wanted
             self._wanted.discard(subscription.id)
         if is_wanted:
-            self._unwant(subscription.wishes)
+            self._release_topics(subscription.requests)
 
     def _take_out(self, subscription: Subscription) -> None:
         for topic in subscription.topics:
@@ -267,7 +272,7 @@ class Hub:
         subscription = self.get(name)
         if subscription is None or not subscription.queue.failed:
             return
-        # This is the stream's thread: changing wishes is not its business.
+        # This is the stream's thread: changing requests is not its business.
         if self._run_job is None:
             self._release(subscription)
         else:

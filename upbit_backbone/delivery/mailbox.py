@@ -14,11 +14,11 @@ from typing import Any
 from .._concurrency import WAIT_SLICE_SECONDS, Deadline, ForkGuard
 from ..errors import ClosedError, RequestTimeoutError, SubscriptionError
 from ..models.enums import Overflow
-from ..models.lazy_book import Datum, Delivery, Parcel, opened
+from ..models.lazy_book import Datum, Envelope, StoredItem, decoded
 from ..models.market import OrderbookData
 from ..models.topic import Topic
 from .buffers import Buffer
-from .reporting import Grievances
+from .reporting import BackpressureReporter
 
 if sys.version_info >= (3, 13):
     _SHUT_DOWN: tuple[type[Exception], ...] = (ClosedError, queue.ShutDown)
@@ -71,16 +71,16 @@ class Mailbox(queue.Queue[Any]):
         self._clock = clock
         self._buffer = Buffer(overflow, maxsize)
         self._getters = 0
-        self._seeds: dict[Topic, Parcel] = {}
+        self._seeds: dict[Topic, StoredItem] = {}
         self._closed = False
         self._ended = False
         self._failure: str | None = None
-        self._grievances = Grievances()
+        self._grievances = BackpressureReporter()
         self._idle = threading.Condition(self.mutex)
 
     # The stream's side: never waits
 
-    def put_many(self, deliveries: Sequence[Delivery]) -> None:
+    def put_many(self, deliveries: Sequence[Envelope]) -> None:
         """Enter all items of one read under one lock and one notify. Nothing happens once it is closed."""
         with self.mutex:
             if self._closed or self._ended or self._failure is not None:
@@ -115,7 +115,7 @@ class Mailbox(queue.Queue[Any]):
         reason = grievances.about(lost, len(buffer), buffer.bound, buffer.capacity, now)
         return None if reason is None else (reason, grievances.lost)
 
-    def seed(self, deliveries: Iterable[Delivery]) -> None:
+    def seed(self, deliveries: Iterable[Envelope]) -> None:
         """The current values for a subscription that has just been entered in the hub, before what came since.
 
         A value still on its way through the hub would arrive a second time: it comes with the next batch of its topic
@@ -127,12 +127,12 @@ class Mailbox(queue.Queue[Any]):
             arrived = self._buffer.topics()
             fresh = [delivery for delivery in deliveries if delivery[0] not in arrived]
             self._buffer.put_first(fresh)
-            self._seeds = {topic: parcel for topic, parcel, _ in fresh}
+            self._seeds = {topic: stored for topic, stored, _ in fresh}
             self.received += len(fresh)
             self.unfinished_tasks += len(fresh)
             self.not_empty.notify_all()
 
-    def _news(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+    def _news(self, deliveries: Sequence[Envelope]) -> list[Envelope]:
         """`deliveries` without what the seeds already gave, or have overtaken."""
         stale: set[int] = set()
         met = {delivery[0] for delivery in deliveries} & self._seeds.keys()
@@ -181,7 +181,7 @@ class Mailbox(queue.Queue[Any]):
         items = (self._present(delivery[1]) for delivery in deliveries)
         return [item for item in items if item is not None]
 
-    def _take(self) -> Delivery:
+    def _take(self) -> Envelope:
         self.delivered += 1
         if self._grievances.is_parking:
             self._grievances.parked(len(self._buffer), self._buffer.bound)
@@ -204,9 +204,9 @@ class Mailbox(queue.Queue[Any]):
         if self._failure is not None:
             raise SubscriptionError(f"the subscription ended: {self._failure}; read faster or choose another overflow=")
 
-    def _present(self, parcel: Parcel) -> Datum | None:
+    def _present(self, stored: StoredItem) -> Datum | None:
         """The item as its consumer asked for it; None, counted as dropped, where it is a book nobody can read."""
-        item = opened(parcel)
+        item = decoded(stored)
         if item is None:
             with self.mutex:
                 self.delivered -= 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 REPORT_EVERY_SECONDS = 10.0
 
 
-class Sampler:
+class LogThrottle:
     """Says yes to the first, then to every tenfold count, and otherwise at most once per interval."""
 
     __slots__ = ("_interval", "_last", "_next_count")
@@ -34,13 +34,13 @@ class Sampler:
 SLOW_CALLBACK_SECONDS = 5.0
 
 
-class Grievances:
+class BackpressureReporter:
     """Losses, parking and slow callbacks of one subscription; each is told sparingly."""
 
     def __init__(self) -> None:
         self.lost = 0
         self.busy_since: float | None = None  # monotonic time at which the callback under way was called
-        self._losses = Sampler()
+        self._losses = LogThrottle()
         self._has_told_of_slowness = False
         self.is_parking = False
 

@@ -11,7 +11,7 @@ from .._concurrency import Deadline
 from ..errors import InvalidRequestError
 from ..models.enums import DataType, Overflow
 from ..models.lazy_book import Datum
-from ..models.topic import Wish
+from ..models.topic import SubscriptionRequest
 from .consumer import Consumer
 from .event_bus import Listening
 from .mailbox import Mailbox, MailboxClosedError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_arguments(
-    wishes: Sequence[Wish],
+    requests: Sequence[SubscriptionRequest],
     *,
     overflow: Overflow | str | None = None,
     maxsize: int | None = None,
@@ -33,7 +33,7 @@ def check_arguments(
     on_event: object = None,
 ) -> Overflow | None:
     """The policy meant by `overflow`; InvalidRequestError that names what a hub could not work with."""
-    if not wishes:
+    if not requests:
         raise InvalidRequestError("nothing to subscribe to: name at least one symbol and one data type")
     for name, value in (("callback", callback), ("on_error", on_error), ("on_event", on_event)):
         if value is not None and not callable(value):
@@ -89,7 +89,7 @@ class Subscription:
     def __init__(
         self,
         subscription_id: SubscriptionId,
-        wishes: tuple[Wish, ...],
+        requests: tuple[SubscriptionRequest, ...],
         mailbox: Mailbox,
         *,
         consumer: Consumer | None,
@@ -97,8 +97,8 @@ class Subscription:
         close_seconds: float,
     ) -> None:
         self.id = subscription_id
-        self.wishes = wishes
-        self.topics = frozenset(wish.topic for wish in wishes)
+        self.requests = requests
+        self.topics = frozenset(request.topic for request in requests)
         self._mailbox = mailbox
         self._consumer = consumer
         self._release = release

@@ -1,4 +1,4 @@
-"""What we say to Upbit on a WebSocket: wishes go in, text comes out. Pure.
+"""What we say to Upbit on a WebSocket: requests go in, text comes out. Pure.
 
 Upbit replaces the whole subscription with each message (docs: websocket-best-practice), so a message always
 holds every type and code. Texts are built by a JSON encoder from parts that were checked here, never by
@@ -18,7 +18,7 @@ from ..errors import InvalidRequestError, one_line
 from ..models.enums import DataType
 from ..models.session import SubscriptionList
 from ..models.symbol import CODE
-from ..models.topic import ZERO, Topic, Wish
+from ..models.topic import ZERO, SubscriptionRequest, Topic
 
 DEPTHS: Final = (1, 5, 15, 30)  # any other suffix makes Upbit send 30 levels
 _DATA_TYPES: Final = {data_type.value: data_type for data_type in DataType}
@@ -29,15 +29,15 @@ _DEPTH_SUFFIX: Final = re.compile(r"\.\d+\Z", re.ASCII)
 Group = tuple[DataType, str]
 
 
-def subscription_message(ticket: str, wishes: Iterable[Wish], format: str) -> str:  # noqa: A002  # Upbit's word
-    """The message that makes Upbit stream exactly `wishes`, in `format`.
+def subscription_message(ticket: str, requests: Iterable[SubscriptionRequest], format: str) -> str:  # noqa: A002  # Upbit's word
+    """The message that makes Upbit stream exactly `requests`, in `format`.
 
     InvalidRequestError for an empty set (what Upbit does with one is unknown) and for anything Upbit would
     silently ignore or refuse: a malformed code, level or ticket.
     """
     codes: dict[Group, list[str]] = {}
-    for wish in wishes:
-        codes.setdefault(_group(wish.topic), []).append(_code(wish))
+    for request in requests:
+        codes.setdefault(_group(request.topic), []).append(_code(request))
     if not codes:
         raise InvalidRequestError("an empty subscription cannot be expressed; close the connection instead")
     entries = [_entry(group, codes[group]) for group in sorted(codes)]
@@ -67,7 +67,7 @@ def listed_topics(listed: SubscriptionList) -> frozenset[Topic]:
 
 
 def rounded_depth(depth: int | None) -> int:
-    """The smallest depth Upbit offers that holds `depth` levels; 30 where none was named or more is wished."""
+    """The smallest depth Upbit offers that holds `depth` levels; 30 where none was named or more is requested."""
     if depth is None:
         return DEPTHS[-1]
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
@@ -90,12 +90,12 @@ def _level(level: Decimal) -> str:
     return f"{level.normalize():f}" if level else ""
 
 
-def _code(wish: Wish) -> str:
-    symbol = wish.topic.symbol
+def _code(request: SubscriptionRequest) -> str:
+    symbol = request.topic.symbol
     if not isinstance(symbol, str) or not CODE.fullmatch(symbol):
         raise InvalidRequestError(f"{one_line(symbol)!r} is no market code; expected one like KRW-BTC")
-    depth = rounded_depth(wish.depth)
-    if wish.topic.data_type is not DataType.ORDERBOOK or wish.depth is None:
+    depth = rounded_depth(request.depth)
+    if request.topic.data_type is not DataType.ORDERBOOK or request.depth is None:
         return symbol
     return f"{symbol}.{depth}"
 

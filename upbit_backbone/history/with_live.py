@@ -45,7 +45,7 @@ class _Told(NamedTuple):
     rows: list[CandleData]
 
 
-class JoinedCandles:
+class CandlesWithLive:
     """`CandleHistory.get`, but the forming candle comes from the stream where one is current.
 
     Then the closed ones are all that is asked of the history, which keeps them: a chart that is drawn every second
@@ -127,7 +127,7 @@ class JoinedCandles:
         return candle if isinstance(candle, CandleData) else None
 
     def __repr__(self) -> str:
-        return f"<JoinedCandles {self._history!r}>"
+        return f"<CandlesWithLive {self._history!r}>"
 
 
 def is_watched(options: dict[str, Any]) -> bool:

@@ -66,7 +66,7 @@ class Claim(NamedTuple):
     is_banned: bool = False
 
 
-class FileCount:
+class SharedCountFile:
     """Counts requests to `host` together with every other process that does. OSError where the file cannot be had."""
 
     def __init__(self, host: str, clock: Clock, directory: Path | None = None) -> None:
@@ -130,7 +130,7 @@ class FileCount:
                 _unlock(file)
 
     def __repr__(self) -> str:
-        return f"<FileCount {self._path}>"
+        return f"<SharedCountFile {self._path}>"
 
 
 def _read(file: IO[bytes]) -> dict[str, Any]:
@@ -173,10 +173,10 @@ T = TypeVar("T")
 log = logging.getLogger("upbit_backbone.limits")
 
 
-class SharedClaims:
-    """Makes claims on a `FileCount`."""
+class InterProcessLimiter:
+    """Makes claims on a `SharedCountFile`."""
 
-    def __init__(self, count: FileCount) -> None:
+    def __init__(self, count: SharedCountFile) -> None:
         self._count = count
         self._numbers = itertools.count()
         self._is_reported = False
@@ -214,7 +214,7 @@ class Claimant:
 
     __slots__ = ("_claims", "_group", "_on_ban", "_ticket")
 
-    def __init__(self, claims: SharedClaims, group: str, ticket: str, on_ban: Callable[[float], object]) -> None:
+    def __init__(self, claims: InterProcessLimiter, group: str, ticket: str, on_ban: Callable[[float], object]) -> None:
         self._claims = claims
         self._group = group
         self._ticket = ticket

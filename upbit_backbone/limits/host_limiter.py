@@ -1,6 +1,6 @@
-"""The gate to one host: who may send next. Shared by every backbone of the process.
+"""The limiter to one host: who may send next. Shared by every backbone of the process.
 
-`HostGate` decides under its one lock and acts outside it. Waiting threads are served by priority, then in order of
+`HostLimiter` decides under its one lock and acts outside it. Waiting threads are served by priority, then in order of
 arrival; the first of each group watches the clock, the others are woken when their turn comes.
 """
 
@@ -17,7 +17,7 @@ from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline, ForkGuard
 from ..errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
 from ..models.enums import Priority, RateGroup
 from .ban import Ban
-from .rates import Rates, Users
+from .rates import Limits, Rates
 from .window import Slot, Window
 
 # Who waits for a rate group, and in which order: the urgent first, equals as they came.
@@ -40,7 +40,7 @@ class Waiter:
         return (self.priority, self.number) < (other.priority, other.number)
 
 
-class TurnQueue:
+class WaitQueue:
     """The waiters of one group. Those who give up are marked, and left out when they come up."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class TurnQueue:
         return sum(1 for _ in self)
 
 
-class GateView(NamedTuple):
+class LimiterView(NamedTuple):
     """How one group stands at the moment."""
 
     per_second: float
@@ -78,7 +78,7 @@ class GateView(NamedTuple):
     paused_for: float
 
 
-class HostGate:
+class HostLimiter:
     """Windows of all groups, the ban and the queues of one host."""
 
     def __init__(self, host: str, clock: Clock, ban: Ban | None = None) -> None:
@@ -87,14 +87,14 @@ class HostGate:
         self._guard = ForkGuard(f"rate limiter of {host}")
         self._lock = threading.Lock()  # guards everything below
         self._windows: dict[RateGroup, Window] = {}
-        self._queues: dict[RateGroup, TurnQueue] = {}
+        self._queues: dict[RateGroup, WaitQueue] = {}
         self._ban = ban or Ban()
-        self._users = Users()
+        self._users = Limits()
         self._numbers = itertools.count()
         self.bans = 0
         self.granted: dict[RateGroup, int] = {}
 
-    # --- who uses the gate ---------------------------------------------------------------------------------
+    # --- who uses the limiter ---------------------------------------------------------------------------------
 
     def enter(self, user: object, rates: Rates) -> None:
         with self._lock:
@@ -127,7 +127,7 @@ class HostGate:
         window = self._windows.get(group)
         if window is None:
             window = self._windows[group] = Window(self._users.rate(group))
-            self._queues[group] = TurnQueue()
+            self._queues[group] = WaitQueue()
         return window
 
     # --- waiting for a turn --------------------------------------------------------------------------------
@@ -342,11 +342,11 @@ class HostGate:
         with self._lock:
             return self._ban.remaining(self._clock.monotonic())
 
-    def look(self, group: RateGroup) -> GateView:
+    def look(self, group: RateGroup) -> LimiterView:
         with self._lock:
             now = self._clock.monotonic()
             window = self._window(group)
-            return GateView(
+            return LimiterView(
                 window.ceiling * window.per_second / window.limit,
                 window.available(now) if self._ban.admits(now) else 0,
                 len(self._queues[group]),
@@ -363,10 +363,10 @@ class HostGate:
             is_used = self._users or any(window.available(now) < window.limit for window in self._windows.values())
             return not is_used and self._ban.is_proven_over
 
-    def for_child(self) -> HostGate:
+    def for_child(self) -> HostLimiter:
         """Its like for a forked child: the same ban, nobody's locks. Takes no lock itself."""
-        return HostGate(self.host, self._clock, self._ban)
+        return HostLimiter(self.host, self._clock, self._ban)
 
     def __repr__(self) -> str:
         left = self._ban.remaining(self._clock.monotonic())
-        return f"<HostGate {self.host} {'banned for ' + format(left, '.0f') + ' s' if left else 'open'}>"
+        return f"<HostLimiter {self.host} {'banned for ' + format(left, '.0f') + ' s' if left else 'open'}>"

@@ -4,8 +4,8 @@
         permit.leaving(); ...write the request...; permit.sent()
         ...read the answer...; permit.answered()
 
-A `RateLimiter` belongs to one backbone; behind it stands the `HostGate` of the host, which all of them share and which
-outlives them, so that making a new backbone does not shake off a ban.
+A `RateLimiter` belongs to one backbone; behind it stands the `HostLimiter` of the host, which all of them share and
+which outlives them, so that making a new backbone does not shake off a ban.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Final, Self
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
-from .host_limiter import GateView, HostGate
+from .host_limiter import HostLimiter, LimiterView
 from .rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND, Rates
 from .window import Slot
 
 if TYPE_CHECKING:
-    from .between_processes import SharedClaims
+    from .between_processes import InterProcessLimiter
 
 MAX_KNOWN_HOSTS: Final = 256
 # Between its turn and its arrival a WebSocket handshake has a name to resolve and TLS to shake hands over.
@@ -35,12 +35,12 @@ CONNECT_TRANSIT_SECONDS: Final = 0.5
 class Permit:
     """One turn. Leaving the `with` block without `sent()` gives it back."""
 
-    __slots__ = ("_gate", "_group", "_settle", "_slot")
+    __slots__ = ("_group", "_host_limiter", "_settle", "_slot")
 
     def __init__(
-        self, gate: HostGate, group: RateGroup, slot: Slot, settle: Callable[[float | None], object] | None = None
+        self, limiter: HostLimiter, group: RateGroup, slot: Slot, settle: Callable[[float | None], object] | None = None
     ) -> None:
-        self._gate = gate
+        self._host_limiter = limiter
         self._group = group
         self._slot = slot
         self._settle = settle  # with the other processes
@@ -51,19 +51,19 @@ class Permit:
 
     def leaving(self) -> None:
         """Call right before writing; raises BannedError if a ban has come meanwhile."""
-        self._gate.leaving()
+        self._host_limiter.leaving()
 
     def sent(self) -> None:
         """The request is on its way."""
-        self._gate.sent(self._group, self._slot)
+        self._host_limiter.sent(self._group, self._slot)
 
     def answered(self) -> None:
         """An answer came. Without this, the request is taken to have arrived when the block was left."""
-        self._gate.answered(self._group, self._slot)
+        self._host_limiter.answered(self._group, self._slot)
 
     def arrives(self, within: float) -> None:
         """Nobody will report on this request: it is taken to arrive within so many seconds."""
-        self._gate.arrived(self._group, self._slot, within)
+        self._host_limiter.arrived(self._group, self._slot, within)
         if self._settle is not None:
             self._settle(within)
 
@@ -73,7 +73,7 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._gate.finished(self._group, self._slot)
+        self._host_limiter.finished(self._group, self._slot)
         if self._settle is not None:
             self._settle(None if self._slot.sent_at is None else 0.0)
 
@@ -95,8 +95,8 @@ class RateLimiter:
         self._emit = emit
         self._is_closed = False
         self._shared = _shared_claims(host, clock) if between_processes else None
-        self._gate = _gate_of(host, clock)
-        self._gate.enter(self, Rates(per_second, connects_per_second))
+        self._host_limiter = _host_limiter_of(host, clock)
+        self._host_limiter.enter(self, Rates(per_second, connects_per_second))
 
     def permit(
         self, group: RateGroup, priority: Priority, deadline: Deadline, stop: threading.Event | None = None
@@ -111,14 +111,16 @@ class RateLimiter:
             return self._is_closed or (stop is not None and stop.is_set())
 
         if self._shared is None:
-            return Permit(self._gate, group, self._gate.obtain(group, priority, deadline, is_called_off, None))
-        claim = self._shared.claim(group, on_ban=self._gate.hear_of_ban)
-        slot = self._gate.obtain(group, priority, deadline, is_called_off, claim.ask)
-        return Permit(self._gate, group, slot, claim.settle)
+            return Permit(
+                self._host_limiter, group, self._host_limiter.obtain(group, priority, deadline, is_called_off, None)
+            )
+        claim = self._shared.claim(group, on_ban=self._host_limiter.hear_of_ban)
+        slot = self._host_limiter.obtain(group, priority, deadline, is_called_off, claim.ask)
+        return Permit(self._host_limiter, group, slot, claim.settle)
 
     def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
         """RateLimitError or BannedError, as `permit` would raise with `ahead` others before; waits for nothing."""
-        self._gate.forecast(group, ahead, deadline)
+        self._host_limiter.forecast(group, ahead, deadline)
 
     def acquire(self, group: RateGroup, priority: Priority, deadline: Deadline) -> None:
         """Like `permit`, for whoever cannot say when exactly his request leaves: it counts as leaving soon."""
@@ -128,15 +130,15 @@ class RateLimiter:
 
     def learn(self, group: RateGroup, remaining: int, sent_at: float | None = None) -> None:
         """Upbit's own count: `remaining` calls were left after a request sent at `sent_at` (monotonic)."""
-        self._gate.learn(group, remaining, self._clock.monotonic() if sent_at is None else sent_at)
+        self._host_limiter.learn(group, remaining, self._clock.monotonic() if sent_at is None else sent_at)
 
     def passed(self, sent_at: float) -> None:
         """A request sent at `sent_at` was answered and not refused: after a ban this opens the door again."""
-        self._gate.passed(sent_at)
+        self._host_limiter.passed(sent_at)
 
     def penalise(self, group: RateGroup, seconds: float | None = None, sent_at: float | None = None) -> None:
         """Upbit said 429: stop the group for what it says, at least for a growing while, then go slower."""
-        stopped = self._gate.penalise(group, seconds, sent_at)
+        stopped = self._host_limiter.penalise(group, seconds, sent_at)
         if stopped is not None:
             self._tell_all(group.value, stopped, banned=False, reason="Upbit answered 429 Too Many Requests")
 
@@ -146,60 +148,60 @@ class RateLimiter:
             seconds = max(0.0, (until - self._clock.wall()).total_seconds())
         if self._shared is not None:
             self._shared.ban(seconds)
-        stopped = self._gate.impose_ban(seconds, sent_at)
+        stopped = self._host_limiter.impose_ban(seconds, sent_at)
         if stopped is not None:
             self._tell_all("all", stopped, banned=True, reason="Upbit answered 418: this IP is blocked")
 
     def banned_for(self) -> float:
         """Seconds for which this host must not be spoken to; 0.0 when it may."""
-        return self._gate.banned_for()
+        return self._host_limiter.banned_for()
 
-    def look(self, group: RateGroup) -> GateView:
-        return self._gate.look(group)
+    def look(self, group: RateGroup) -> LimiterView:
+        return self._host_limiter.look(group)
 
     @property
     def bans(self) -> int:
-        return self._gate.bans
+        return self._host_limiter.bans
 
     def close(self) -> None:
         """Threads that wait on behalf of this backbone get ClosedError at once; the others wait on."""
         self._is_closed = True
-        self._gate.leave(self)
+        self._host_limiter.leave(self)
 
     def _tell_all(self, group: str, seconds: float, *, banned: bool, reason: str) -> None:
         at = self._clock.wall()
         event = RateLimitEvent(at=at, group=group, until=at + timedelta(seconds=seconds), banned=banned, reason=reason)
-        for user in self._gate.users():
+        for user in self._host_limiter.users():
             if isinstance(user, RateLimiter) and user._emit is not None:
                 user._emit(event)
 
     def __repr__(self) -> str:
-        return f"<RateLimiter of {self._gate!r}{' closed' if self._is_closed else ''}>"
+        return f"<RateLimiter of {self._host_limiter!r}{' closed' if self._is_closed else ''}>"
 
 
-def _shared_claims(host: str, clock: Clock) -> SharedClaims:
-    from .between_processes import FileCount, SharedClaims
+def _shared_claims(host: str, clock: Clock) -> InterProcessLimiter:
+    from .between_processes import InterProcessLimiter, SharedCountFile
 
-    return SharedClaims(FileCount(host, clock))
+    return InterProcessLimiter(SharedCountFile(host, clock))
 
 
 _registry_lock = threading.Lock()  # guards _gates
-_gates: dict[str, HostGate] = {}
+_gates: dict[str, HostLimiter] = {}
 
 
-def _gate_of(host: str, clock: Clock) -> HostGate:
+def _host_limiter_of(host: str, clock: Clock) -> HostLimiter:
     with _registry_lock:
         if len(_gates) >= MAX_KNOWN_HOSTS:
-            for name in [name for name, gate in _gates.items() if gate.is_idle]:
+            for name in [name for name, limiter in _gates.items() if limiter.is_idle]:
                 del _gates[name]
-        return _gates.setdefault(host, HostGate(host, clock))
+        return _gates.setdefault(host, HostLimiter(host, clock))
 
 
 def _start_over_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.Lock()
-    for name, gate in list(_gates.items()):
-        _gates[name] = gate.for_child()
+    for name, limiter in list(_gates.items()):
+        _gates[name] = limiter.for_child()
 
 
 if hasattr(os, "register_at_fork"):

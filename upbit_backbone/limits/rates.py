@@ -1,4 +1,4 @@
-"""How much the backbones of a process allow themselves, and which of them are alive. No lock: the gate has one."""
+"""How much the backbones of a process allow themselves, and which of them are alive. No lock: the limiter has one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Rates(NamedTuple):
     connects: float = CONNECTS_PER_SECOND
 
 
-class Users:
+class Limits:
     """Whoever shares one host's budget. The most careful decides: it is one and the same for all of them."""
 
     def __init__(self) -> None:
@@ -44,4 +44,4 @@ class Users:
         return len(self._rates)
 
     def __repr__(self) -> str:
-        return f"<Users {len(self)}>"
+        return f"<Limits {len(self)}>"

@@ -18,7 +18,7 @@ HELD_SECONDS: Final = 30.0  # a slot that nobody settles (a dead thread) comes b
 # shorter than any before (by two thirds at once) just when a full second of requests is under way.
 SAMPLES: Final = 64
 ENOUGH_SAMPLES: Final = 16
-KNOWN_PART_OF_THE_WAY: Final = 2 / 3
+KNOWN_PART_OF_ROUND_TRIP: Final = 2 / 3
 
 # After a 429 the group is stopped, each time twice as long, and allowed half as much; both heal step by step.
 FIRST_PENALTY_SECONDS: Final = 1.0
@@ -48,7 +48,7 @@ class Window:
     def __init__(self, per_second: float) -> None:
         self._slots: list[Slot] = []
         self._first_end = float("inf")  # no slot ends before
-        self._ways: deque[float] = deque(maxlen=SAMPLES)
+        self._round_trip_times: deque[float] = deque(maxlen=SAMPLES)
         self._known = 0.0
         self._ceiling = 0
         self._paused_until = 0.0
@@ -95,7 +95,7 @@ class Window:
         if slot.sent_at is None:
             return
         slot.answered_at = now
-        self._ways.append(now - slot.sent_at)
+        self._round_trip_times.append(now - slot.sent_at)
         known = self._known_way()
         is_news, self._known = known != self._known, known
         for each in self._slots if is_news else (slot,):
@@ -104,7 +104,11 @@ class Window:
 
     def _known_way(self) -> float:
         """Seconds that the ways of any two requests have in common."""
-        return min(self._ways) * KNOWN_PART_OF_THE_WAY if len(self._ways) >= ENOUGH_SAMPLES else 0.0
+        return (
+            min(self._round_trip_times) * KNOWN_PART_OF_ROUND_TRIP
+            if len(self._round_trip_times) >= ENOUGH_SAMPLES
+            else 0.0
+        )
 
     def finished(self, slot: Slot, now: float) -> None:
         """The request is over, one way or the other: without an answer it may have arrived just now; not sent, it is
@@ -123,10 +127,10 @@ class Window:
         """
         self._forget(now)
         is_old_news = now - sent_at > SECOND / 2
-        strangers = self.limit - len(self._slots) - remaining
-        if is_old_news or strangers <= 0:
+        foreign_requests = self.limit - len(self._slots) - remaining
+        if is_old_news or foreign_requests <= 0:
             return
-        for _ in range(min(strangers, self.limit)):
+        for _ in range(min(foreign_requests, self.limit)):
             stranger = self.take(now)
             stranger.sent_at = sent_at
             self.arrived(stranger, now)

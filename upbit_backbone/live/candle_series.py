@@ -220,7 +220,7 @@ class CandleSeries:
     def repair(self) -> None:
         """Ask REST again from the last certain candle on, soon and on the series' own thread."""
         with self._changed:
-            self._repair.want()
+            self._repair.acquire()
 
     # -- on the series' own thread ----------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ class Repair:
         """Whether something may be missing until REST has answered. A mere check of closed candles is no doubt."""
         return self._is_wanted or self._is_running
 
-    def want(self) -> None:
+    def acquire(self) -> None:
         """Something may be missing: ask from the last certain candle on, as soon as possible."""
         self._is_wanted = True
         self._not_before = float("-inf")

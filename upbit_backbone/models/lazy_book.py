@@ -72,11 +72,11 @@ class LazyBook:
 
 
 Datum = TickerData | TradeData | OrderbookData | CandleData
-Parcel = Datum | LazyBook
+StoredItem = Datum | LazyBook
 # What travels from the intake to the mailboxes: topic, item, monotonic time it was read off the socket.
-Delivery = tuple[Topic, Parcel, float]
+Envelope = tuple[Topic, StoredItem, float]
 
 
-def opened(parcel: Parcel) -> Datum | None:
-    """The parcel's content; None where it was a book that cannot be read."""
-    return parcel.read() if type(parcel) is LazyBook else cast("Datum", parcel)
+def decoded(stored: StoredItem) -> Datum | None:
+    """The stored's content; None where it was a book that cannot be read."""
+    return stored.read() if type(stored) is LazyBook else cast("Datum", stored)

@@ -50,7 +50,7 @@ Notice = UpStatus | StreamError | SubscriptionList | FirstFrame | UnknownMessage
 # The sign of life of one WebSocket session.
 
 
-class Pulse:
+class SessionHealth:
     """Written by its session's own thread only; read by anyone without a lock (each attribute is replaced whole).
 
     `epoch` grows with every connection, so that data from before a break can never pass for data after it.
@@ -73,4 +73,4 @@ class Pulse:
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "not connected"
-        return f"<Pulse {self.session} epoch {self.epoch} {state}{' suspect' if self.suspect else ''}>"
+        return f"<SessionHealth {self.session} epoch {self.epoch} {state}{' suspect' if self.suspect else ''}>"

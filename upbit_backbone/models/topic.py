@@ -14,7 +14,7 @@ ZERO = Decimal(0)
 class Topic(NamedTuple):
     """One thing Upbit can stream: a type, a market and, for order books, the price grouping.
 
-    Depth is no part of it: books are subscribed at the greatest depth anyone wishes and trimmed on delivery,
+    Depth is no part of it: books are subscribed at the greatest depth anyone requests and trimmed on delivery,
     because Upbit's frames carry the market code without the depth suffix.
     """
 
@@ -28,7 +28,7 @@ class Topic(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SubscriptionRequest:
     """A topic somebody wants, with the depth that satisfies everybody who wants it (None: 30, Upbit's default)."""
 
     topic: Topic

@@ -10,8 +10,8 @@ from .._concurrency import Deadline, join_all, spawn, wait_event
 from ..errors import InvalidRequestError, one_line
 from ..models.events import ConnectionState, Event, SubscriptionEvent
 from ..models.report import SessionStats
-from ..models.session import Pulse
-from ..models.topic import Topic, Wish
+from ..models.session import SessionHealth
+from ..models.topic import SubscriptionRequest, Topic
 from .format import Record, RecordKind
 from .recording import Recording
 from .replay_sessions import FrameSink, PlayedSessions, ReplayClock
@@ -73,22 +73,22 @@ class ReplaySource:
 
     # What SessionManager offers
 
-    def want(self, wishes: Iterable[Wish]) -> None:
+    def acquire(self, requests: Iterable[SubscriptionRequest]) -> None:
         with self._lock:
-            for wish in wishes:
-                self._wanted[wish.topic] = self._wanted.get(wish.topic, 0) + 1
+            for request in requests:
+                self._wanted[request.topic] = self._wanted.get(request.topic, 0) + 1
         if self._autostart:
             self.start()
 
-    def unwant(self, wishes: Iterable[Wish]) -> None:
+    def release(self, requests: Iterable[SubscriptionRequest]) -> None:
         with self._lock:
-            for wish in wishes:
-                left = self._wanted.pop(wish.topic, 1) - 1
+            for request in requests:
+                left = self._wanted.pop(request.topic, 1) - 1
                 if left > 0:
-                    self._wanted[wish.topic] = left
+                    self._wanted[request.topic] = left
 
-    def pulse(self, topic: Topic) -> Pulse | None:
-        return self._sessions.pulse(topic)
+    def health(self, topic: Topic) -> SessionHealth | None:
+        return self._sessions.health(topic)
 
     def topics(self) -> frozenset[Topic]:
         """What is wanted, whether the recording has it or not."""

@@ -1,4 +1,4 @@
-"""The recorded sessions as they are while a recording is played: pulses, topics and figures."""
+"""The recorded sessions as they are while a recording is played: healths, topics and figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import one_line
 from ..models.enums import DataType
 from ..models.events import ConnectionEvent, ConnectionState, Event
 from ..models.report import SessionStats
-from ..models.session import Pulse
+from ..models.session import SessionHealth
 from ..models.topic import Topic
 from .format import Record, RecordKind
 
@@ -24,11 +24,11 @@ log = logging.getLogger("upbit_backbone.recorder")
 class FrameSink(Protocol):
     """Where the frames go; see sessions.ports.FrameSink, which is the same."""
 
-    def frames(self, pulse: Pulse, epoch: int, frames: list[bytes], monotonic: float) -> Sequence[object]: ...
+    def frames(self, health: SessionHealth, epoch: int, frames: list[bytes], monotonic: float) -> Sequence[object]: ...
 
-    def subscribed(self, pulse: Pulse, epoch: int, topics: frozenset[Topic]) -> None: ...
+    def subscribed(self, health: SessionHealth, epoch: int, topics: frozenset[Topic]) -> None: ...
 
-    def interrupted(self, pulse: Pulse, epoch: int, topics: frozenset[Topic], reason: str) -> None: ...
+    def interrupted(self, health: SessionHealth, epoch: int, topics: frozenset[Topic], reason: str) -> None: ...
 
 
 class ReplayClock:
@@ -50,7 +50,7 @@ class _Played:
     """One recorded session as it is now."""
 
     def __init__(self, name: str, since: datetime) -> None:
-        self.pulse = Pulse(name)
+        self.health = SessionHealth(name)
         self.topics: frozenset[Topic] = frozenset()
         self.since = since
         self.state = ConnectionState.CONNECTING
@@ -69,9 +69,9 @@ class PlayedSessions:
         self._lock = threading.Lock()  # guards _played and the topics in it
         self._played: dict[str, _Played] = {}
 
-    def pulse(self, topic: Topic) -> Pulse | None:
+    def health(self, topic: Topic) -> SessionHealth | None:
         with self._lock:
-            return next((each.pulse for each in self._played.values() if topic in each.topics), None)
+            return next((each.health for each in self._played.values() if topic in each.topics), None)
 
     def topics(self) -> frozenset[Topic]:
         with self._lock:
@@ -87,7 +87,7 @@ class PlayedSessions:
         now = self._clock.monotonic()
         with self._lock:
             for each in self._played.values():
-                each.pulse.heard_at = now
+                each.health.heard_at = now
 
     def feed(self, record: Record) -> None:
         match record.kind:
@@ -106,22 +106,22 @@ class PlayedSessions:
 
     def _feed_frames(self, record: Record) -> None:
         played, now = self._session(record), self._clock.monotonic()
-        played.pulse.heard_at = played.data_at = now
+        played.health.heard_at = played.data_at = now
         played.messages += len(record.blobs)
         played.bytes += record.size
-        self._sink.frames(played.pulse, record.epoch, list(record.blobs), now)
+        self._sink.frames(played.health, record.epoch, list(record.blobs), now)
 
     def _feed_subscribed(self, record: Record) -> None:
         played, topics = self._session(record), topics_of(record)
-        is_new = played.pulse.epoch != record.epoch or not played.pulse.connected
-        played.pulse.epoch, played.pulse.connected = record.epoch, True
-        played.pulse.heard_at = self._clock.monotonic()
+        is_new = played.health.epoch != record.epoch or not played.health.connected
+        played.health.epoch, played.health.connected = record.epoch, True
+        played.health.heard_at = self._clock.monotonic()
         with self._lock:
             played.topics = topics
         if is_new:
             played.connects += 1
             self._tell(played, ConnectionState.LIVE, "replayed")
-        self._sink.subscribed(played.pulse, record.epoch, topics)
+        self._sink.subscribed(played.health, record.epoch, topics)
 
     def _feed_interrupted(self, record: Record) -> None:
         reason = one_line((record.details or {}).get("reason", ""))
@@ -135,19 +135,19 @@ class PlayedSessions:
         reason: str,
         state: ConnectionState = ConnectionState.WAITING,
     ) -> None:
-        played.pulse.connected = False
+        played.health.connected = False
         self.was_interrupted = True
         self._tell(played, state, reason)
-        self._sink.interrupted(played.pulse, epoch, topics, reason)
+        self._sink.interrupted(played.health, epoch, topics, reason)
 
     def end_all(self, reason: str, state: ConnectionState = ConnectionState.WAITING) -> None:
         for played in list(self._played.values()):
-            if played.pulse.connected:
-                self._interrupt(played, played.pulse.epoch, played.topics, reason, state)
+            if played.health.connected:
+                self._interrupt(played, played.health.epoch, played.topics, reason, state)
 
     def _tell(self, played: _Played, state: ConnectionState, reason: str) -> None:
         played.since, played.state = self._clock.wall(), state
-        self._emit(ConnectionEvent(at=self._clock.wall(), session=played.pulse.session, state=state, reason=reason))
+        self._emit(ConnectionEvent(at=self._clock.wall(), session=played.health.session, state=state, reason=reason))
 
     def _session(self, record: Record) -> _Played:
         with self._lock:
@@ -166,11 +166,11 @@ def topics_of(record: Record) -> frozenset[Topic]:
 
 def _stats(played: _Played, now: float) -> SessionStats:
     return SessionStats(
-        session=played.pulse.session,
+        session=played.health.session,
         state=played.state,
         since=played.since,
         topics=len(played.topics),
-        epoch=played.pulse.epoch,
+        epoch=played.health.epoch,
         last_data_age=None if played.data_at is None else now - played.data_at,
         last_pong_age=None,
         pong_seconds=None,

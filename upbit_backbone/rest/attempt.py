@@ -51,7 +51,7 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-class RestCaller:
+class RetryingCaller:
     """Makes the calls of one rate group, on whatever thread wants one; `stop` calls off what waits in between."""
 
     def __init__(
@@ -180,4 +180,4 @@ class RestCaller:
         )
 
     def __repr__(self) -> str:
-        return f"<RestCaller {self.group.value} {self.requests} requests, breaker {self.breaker.state}>"
+        return f"<RetryingCaller {self.group.value} {self.requests} requests, breaker {self.breaker.state}>"

@@ -1,4 +1,4 @@
-"""Order books by REST: asked in few depths and trimmed, so that different wishes meet on one list."""
+"""Order books by REST: asked in few depths and trimmed, so that different requests meet on one list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..models.market import OrderbookData
 from ..models.symbol import CODE
 from ..store.intelligent_cache import IntelligentCache, Key
 from .call import Job
-from .group_queue import RestLane
+from .group_queue import GroupQueue
 
 # Where symbols that are asked at about the same time get onto one list.
 #
@@ -74,7 +74,7 @@ class Boarding(Generic[Answer]):
         key: Callable[[str], Key],
         make_call: Callable[[Iterable[str]], RestCall],
         read: Callable[[bytes, datetime, int], list[Answer]],
-        lane: RestLane,
+        lane: GroupQueue,
         cache: IntelligentCache,
         clock: Clock,
         window_seconds: float,
@@ -127,7 +127,7 @@ class Boarding(Generic[Answer]):
                     job.expects_company = is_crowded
             self._cache.count_merged(len(boarded) - len(started))
             for job in started:
-                self._lane.carry_out(job, here=not is_crowded and len(boarded) == 1)
+                self._lane.execute(job, here=not is_crowded and len(boarded) == 1)
         except BaseException:
             for job in started:
                 job.desert()
@@ -254,7 +254,7 @@ class ListDesk(Generic[Model]):
         kind: str,
         variant: tuple[object, ...],
         *,
-        lane: RestLane,
+        lane: GroupQueue,
         cache: IntelligentCache,
         clock: Clock,
         make_call: Callable[[Iterable[str]], RestCall],

@@ -30,16 +30,16 @@ from ..resilience.circuit_breaker import CircuitBreaker
 from ..store.intelligent_cache import IntelligentCache, Lifetime
 from ..unify.rest import decode_candles, decode_markets, decode_orderbooks, decode_tickers, decode_trades
 from ..wire.rest_transport import RestResponse, RestTransport
-from .attempt import RestCaller, Transport
+from .attempt import RetryingCaller, Transport
 from .batching import DEPTHS, BookDesks, ListDesk
 from .clock_offset import ClockOffset
-from .group_queue import RestLane
-from .single_flight import CallDesk
+from .group_queue import GroupQueue
+from .single_flight import CallMerger
 
 if TYPE_CHECKING:
     from ..models.report import GroupStats
 
-__all__ = ["DEPTHS", "RestChannel"]
+__all__ = ["DEPTHS", "RestClient"]
 
 TICKERS_PER_CALL: Final = 400
 BOOKS_PER_CALL: Final = 400
@@ -48,7 +48,7 @@ FIRST_RESET_SHARE: Final = 0.2  # a short trouble closes a group for a short tim
 MARKET_LIST_SECONDS: Final = 10.0
 
 
-class RestChannel:
+class RestClient:
     """All of Upbit's public REST questions. Blocking; usable from any number of threads.
 
     Every method ends by its deadline with an answer or with one of our errors: InvalidRequestError before anything is
@@ -86,8 +86,8 @@ class RestChannel:
         self._offset = ClockOffset()
         self._offset_lock = threading.Lock()  # guards _offset
         self._lanes = {group: self._lane(group, emit, random) for group in endpoints.REST_GROUPS}
-        self._calls: dict[RateGroup, CallDesk[Any]] = {
-            group: CallDesk(group.value, lane, self.cache, clock) for group, lane in self._lanes.items()
+        self._calls: dict[RateGroup, CallMerger[Any]] = {
+            group: CallMerger(group.value, lane, self.cache, clock) for group, lane in self._lanes.items()
         }
         self._tickers: ListDesk[TickerData] = self._list_desk(
             RateGroup.TICKER, (), endpoints.tickers, decode_tickers, TICKERS_PER_CALL
@@ -103,7 +103,9 @@ class RestChannel:
         )
         self._is_closed = False
 
-    def _lane(self, group: RateGroup, emit: Callable[[Event], object] | None, random: Callable[[], float]) -> RestLane:
+    def _lane(
+        self, group: RateGroup, emit: Callable[[Event], object] | None, random: Callable[[], float]
+    ) -> GroupQueue:
         config = self._config
         breaker = CircuitBreaker(
             f"REST {group.value}",
@@ -113,7 +115,7 @@ class RestChannel:
             clock=self._clock,
             emit=emit,
         )
-        caller = RestCaller(
+        caller = RetryingCaller(
             group,
             transport=self._transport,
             limiter=self._limiter,
@@ -123,7 +125,7 @@ class RestChannel:
             random=random,
             on_response=self._learn_offset,
         )
-        return RestLane(caller, workers=config.rest_workers_per_group)
+        return GroupQueue(caller, workers=config.rest_workers_per_group)
 
     # --- questions about many markets -----------------------------------------------------------------------
 
@@ -296,4 +298,4 @@ class RestChannel:
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"{sum(lane.requests for lane in self._lanes.values())} requests"
-        return f"<RestChannel {self._config.rest_url} {state}>"
+        return f"<RestClient {self._config.rest_url} {state}>"

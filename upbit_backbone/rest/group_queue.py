@@ -16,7 +16,7 @@ from .._concurrency import Deadline, WorkerPool
 from ..errors import ClosedError, NetworkError, UpbitBackboneError, one_line
 from ..limits.rate_limiter import Permit
 from ..models.enums import Priority
-from .attempt import RestCaller
+from .attempt import RetryingCaller
 from .call import Job
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 LEADING_SECONDS: Final = 2.0
 
 
-class RestLane:
+class GroupQueue:
     """The workers of one rate group."""
 
-    def __init__(self, caller: RestCaller, *, workers: int, name: str = "upbit-rest") -> None:
+    def __init__(self, caller: RetryingCaller, *, workers: int, name: str = "upbit-rest") -> None:
         self._caller = caller
         self._workers = workers
         self._pool = WorkerPool(workers, f"{name}-{caller.group.value}")
@@ -38,7 +38,7 @@ class RestLane:
         self._numbers = itertools.count()
         self._led = 0
 
-    def carry_out(self, job: Job[Any], *, here: bool = True) -> None:
+    def execute(self, job: Job[Any], *, here: bool = True) -> None:
         """See to it that `job`'s future will be completed: where nobody waits for a turn, and the asker is in no hurry,
         at once and on this thread, which saves two changes of threads; else, and with `here=False`, by a worker.
 
@@ -177,4 +177,4 @@ class RestLane:
             job.future.set_exception(ClosedError("the REST channel was closed"))
 
     def __repr__(self) -> str:
-        return f"<RestLane {len(self._queue)} waiting, {self._caller!r}>"
+        return f"<GroupQueue {len(self._queue)} waiting, {self._caller!r}>"

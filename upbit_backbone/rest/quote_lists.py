@@ -12,7 +12,7 @@ from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline
 from ..models.enums import Priority
 from ..models.market import TickerData
 from .batching import CROWD_SECONDS, PREDECESSOR_SECONDS
-from .client import RestChannel
+from .client import RestClient
 
 
 class _Departure:
@@ -28,7 +28,7 @@ class _Departure:
 class QuoteLists:
     """Thread-safe. Each caller asks under its own deadline; the REST channel makes one call of equal ones."""
 
-    def __init__(self, rest: RestChannel, *, window_seconds: float, clock: Clock) -> None:
+    def __init__(self, rest: RestClient, *, window_seconds: float, clock: Clock) -> None:
         self._rest = rest
         self._window = window_seconds
         self._clock = clock

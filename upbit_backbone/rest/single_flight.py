@@ -14,7 +14,7 @@ from ..exchange.endpoints import RestCall
 from ..models.enums import Priority
 from ..store.intelligent_cache import IntelligentCache
 from .call import Job
-from .group_queue import RestLane
+from .group_queue import GroupQueue
 
 Model = TypeVar("Model")
 
@@ -46,10 +46,10 @@ class CallJob(Job[list[Model]]):
         return items
 
 
-class CallDesk(Generic[Model]):
+class CallMerger(Generic[Model]):
     """Where single calls are asked. An answer under way is not shared any more once its kind was invalidated."""
 
-    def __init__(self, kind: str, lane: RestLane, cache: IntelligentCache, clock: Clock) -> None:
+    def __init__(self, kind: str, lane: GroupQueue, cache: IntelligentCache, clock: Clock) -> None:
         self._kind = kind
         self._clock = clock
         self._lane = lane
@@ -99,7 +99,7 @@ class CallDesk(Generic[Model]):
                 else:
                     job = self._under_way[call] = new
             if job is new:
-                self._lane.carry_out(job)
+                self._lane.execute(job)
             else:
                 self._cache.count_merged()
         except BaseException:

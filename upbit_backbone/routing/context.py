@@ -13,12 +13,12 @@ from ..limits.rate_limiter import RateLimiter
 from ..models.enums import RateGroup, RequestKind
 from ..models.events import ConnectionState
 from ..models.request import DataRequest
-from ..models.session import Pulse
+from ..models.session import SessionHealth
 from ..models.topic import Topic
 from ..resilience.circuit_breaker import CircuitBreaker
-from ..rest.client import RestChannel
+from ..rest.client import RestClient
 from ..store.live_store import LiveStore
-from .policy import Situation, can_stream
+from .policy import RoutingContext, can_stream
 
 GROUP_OF_KIND = {
     RequestKind.TICKER: RateGroup.TICKER,
@@ -32,7 +32,7 @@ GROUP_OF_KIND = {
 class Streams(Protocol):
     """What is asked of the sessions."""
 
-    def pulse(self, topic: Topic) -> Pulse | None: ...
+    def health(self, topic: Topic) -> SessionHealth | None: ...
 
     def states(self) -> dict[str, ConnectionState]: ...
 
@@ -47,14 +47,14 @@ def stream_of(request: DataRequest) -> Topic | None:
     return None
 
 
-class Observer:
+class ContextObserver:
     """Called for every question that the live store could not answer by itself."""
 
     def __init__(
         self,
         *,
         store: LiveStore,
-        rest: RestChannel,
+        rest: RestClient,
         directory: MarketDirectory,
         limiter: RateLimiter,
         streams: Streams,
@@ -75,17 +75,17 @@ class Observer:
         self._promote_after = promote_after
         self._clock = clock
 
-    def situation(self, request: DataRequest, **known: Any) -> Situation:
-        """The facts about `request`, besides those that are `known` already (fields of Situation)."""
+    def context(self, request: DataRequest, **known: Any) -> RoutingContext:
+        """The facts about `request`, besides those that are `known` already (fields of RoutingContext)."""
         topic = stream_of(request)
-        pulse = None if topic is None else self._streams.pulse(topic)
+        health = None if topic is None else self._streams.health(topic)
         banned_for = self._limiter.banned_for()
         rest_text = self._why_rest_is_closed(GROUP_OF_KIND[request.kind], banned_for)
-        stream_text = self._why_stream_is_closed(pulse, banned_for)
-        facts: dict[str, Any] = {} if topic is None else self._live(topic, pulse)
-        return Situation(
+        stream_text = self._why_stream_is_closed(health, banned_for)
+        facts: dict[str, Any] = {} if topic is None else self._live(topic, health)
+        return RoutingContext(
             **facts,
-            is_streamed=pulse is not None,
+            is_streamed=health is not None,
             is_banned=banned_for > 0,
             rest_is_open=rest_text is None,
             rest_text=rest_text or "REST is open",
@@ -116,15 +116,15 @@ class Observer:
         seen = item.received_at or item.timestamp
         return item, max(0.0, (self._clock.wall() - seen).total_seconds())
 
-    def _live(self, topic: Topic, pulse: Pulse | None) -> dict[str, Any]:
+    def _live(self, topic: Topic, health: SessionHealth | None) -> dict[str, Any]:
         now = self._clock.monotonic()
-        if pulse is None:
+        if health is None:
             return {"live_text": "not subscribed"}
         why_not = self._store.why_not(topic, now)
         if why_not is not None:
             return {"live_text": f"not current: {why_not}"}
         entry = self._store.entry(topic)
-        age = None if entry is None else max(0.0, now - entry.pulse.heard_at)
+        age = None if entry is None else max(0.0, now - entry.health.heard_at)
         text = "stream proven alive" if age is None else f"stream proven alive {age:.1f} s ago"
         return {"live_is_current": True, "live_text": text, "live_age": age}
 
@@ -139,11 +139,11 @@ class Observer:
         refusal = self._rest.refusal(group)
         return None if refusal is None else f"the breaker of REST group {group.value} is open"
 
-    def _why_stream_is_closed(self, pulse: Pulse | None, banned_for: float) -> str | None:
+    def _why_stream_is_closed(self, health: SessionHealth | None, banned_for: float) -> str | None:
         """Of the session that streams the topic in question; where none does, of any that could."""
         states = self._streams.states()
-        if pulse is not None and pulse.session in states:
-            states = {pulse.session: states[pulse.session]}
+        if health is not None and health.session in states:
+            states = {health.session: states[health.session]}
         if ConnectionState.LIVE in states.values():
             return None
         if self._connect_breaker.refusal() is not None:
@@ -153,4 +153,4 @@ class Observer:
         return f"Upbit blocks this IP for {banned_for:.0f} s more" if banned_for else None
 
     def __repr__(self) -> str:
-        return f"<Observer {self._store!r}>"
+        return f"<ContextObserver {self._store!r}>"

@@ -10,15 +10,15 @@ from ..models.request import DataRequest
 from ..models.topic import Topic
 from ..monitoring.metrics import Metrics
 from ..store.live_store import LiveStore
-from .request_frequency import Demand
+from .request_frequency import RequestFrequency
 
 
 class HotPath:
     """Knows the symbols that were asked before (so they exist) and gives their live values while they are current."""
 
-    def __init__(self, store: LiveStore, demand: Demand, metrics: Metrics, guard: ForkGuard) -> None:
+    def __init__(self, store: LiveStore, frequency: RequestFrequency, metrics: Metrics, guard: ForkGuard) -> None:
         self._store = store
-        self._last_asked = demand.last_asked
+        self._last_asked = frequency.last_asked
         self._metrics = metrics
         self._guard = guard
         self._tickers: dict[str, Topic] = {}

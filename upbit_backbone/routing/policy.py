@@ -15,14 +15,14 @@ from ..models.request import ChannelDecision, DataRequest
 
 # The routing table: pure, deterministic, first match wins, every decision with a reason in words.
 #
-# A `Situation` holds every fact a row may look at, so that the same situation always gets the same answer and
+# A `RoutingContext` holds every fact a row may look at, so that the same context always gets the same answer and
 # `explain()` can show it. Measured performance enters only as the fact `rest_is_poor`, in the rows that name it.
 
 LIVE, WEBSOCKET, REST, CACHE = Channel.LIVE, Channel.WEBSOCKET, Channel.REST, Channel.CACHE
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class RoutingContext:
     """What is known when a question comes in. The texts explain the facts beside them."""
 
     live_is_current: bool = False
@@ -44,10 +44,10 @@ class Situation:
 
 
 class Rule(NamedTuple):
-    """One row: when it applies, which channels it names in order, and why, with `{}` fields from the situation."""
+    """One row: when it applies, which channels it names in order, and why, with `{}` fields from the context."""
 
     name: str
-    when: Callable[[DataRequest, Situation], bool]
+    when: Callable[[DataRequest, RoutingContext], bool]
     channels: tuple[Channel, ...]
     reason: str
     promote: bool = False
@@ -59,42 +59,40 @@ def can_stream(request: DataRequest) -> bool:
     return request.kind in (RequestKind.TICKER, RequestKind.ORDERBOOK)
 
 
-def live_suffices(request: DataRequest, situation: Situation) -> bool:
-    is_young_enough = request.max_age is None or (
-        situation.live_age is not None and situation.live_age <= request.max_age
-    )
-    return situation.live_is_current and is_young_enough and not request.realtime
+def live_suffices(request: DataRequest, context: RoutingContext) -> bool:
+    is_young_enough = request.max_age is None or (context.live_age is not None and context.live_age <= request.max_age)
+    return context.live_is_current and is_young_enough and not request.realtime
 
 
-def cache_suffices(request: DataRequest, situation: Situation) -> bool:
-    limit = situation.cache_limit if request.max_age is None else request.max_age
-    return situation.cache_age is not None and situation.cache_age <= limit and not request.realtime
+def cache_suffices(request: DataRequest, context: RoutingContext) -> bool:
+    limit = context.cache_limit if request.max_age is None else request.max_age
+    return context.cache_age is not None and context.cache_age <= limit and not request.realtime
 
 
 def is_about_now(request: DataRequest) -> bool:
     return request.to is None and request.start is None and request.end is None
 
 
-def wants(*strategies: DataStrategy) -> Callable[[DataRequest, Situation], bool]:
+def wants(*strategies: DataStrategy) -> Callable[[DataRequest, RoutingContext], bool]:
     return lambda request, _: request.strategy in strategies
 
 
-def is_frequent(request: DataRequest, situation: Situation) -> bool:
-    return situation.may_promote and situation.asked >= situation.promote_after
+def is_frequent(request: DataRequest, context: RoutingContext) -> bool:
+    return context.may_promote and context.asked >= context.promote_after
 
 
-def is_cut_off(request: DataRequest, situation: Situation) -> bool:
+def is_cut_off(request: DataRequest, context: RoutingContext) -> bool:
     """Banned, so that nothing new can be asked or subscribed, and nothing in memory will do."""
-    stream_may_come = situation.stream_is_open and situation.is_streamed
-    is_in_cache = request.strategy is not DataStrategy.WEBSOCKET_ONLY and cache_suffices(request, situation)
-    has_hope = stream_may_come or is_in_cache or live_suffices(request, situation)
-    return situation.is_banned and can_stream(request) and not has_hope
+    stream_may_come = context.stream_is_open and context.is_streamed
+    is_in_cache = request.strategy is not DataStrategy.WEBSOCKET_ONLY and cache_suffices(request, context)
+    has_hope = stream_may_come or is_in_cache or live_suffices(request, context)
+    return context.is_banned and can_stream(request) and not has_hope
 
 
 TABLE: tuple[Rule, ...] = (
     Rule(
         "rest-forced",
-        lambda request, situation: wants(DataStrategy.REST_ONLY)(request, situation) and situation.rest_is_open,
+        lambda request, context: wants(DataStrategy.REST_ONLY)(request, context) and context.rest_is_open,
         (REST,),
         "the caller allows REST only",
     ),
@@ -119,9 +117,7 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(
         "stream-forced-live",
-        lambda request, situation: (
-            request.strategy is DataStrategy.WEBSOCKET_ONLY and live_suffices(request, situation)
-        ),
+        lambda request, context: request.strategy is DataStrategy.WEBSOCKET_ONLY and live_suffices(request, context),
         (LIVE,),
         "the caller allows WebSocket only; {live_text}",
     ),
@@ -134,21 +130,21 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(
         "history-cached",
-        lambda request, situation: not can_stream(request) and cache_suffices(request, situation),
+        lambda request, context: not can_stream(request) and cache_suffices(request, context),
         (CACHE, REST),
         "an answer {cache_age:.1f} s old is young enough",
     ),
     Rule(
         "history-closed",
-        lambda request, situation: not can_stream(request) and not situation.rest_is_open,
+        lambda request, context: not can_stream(request) and not context.rest_is_open,
         (CACHE,),
         "only REST has history, and {rest_text}",
         degraded=True,
     ),
     Rule(
         "history-joined",
-        lambda request, situation: (
-            request.kind is RequestKind.CANDLES and is_about_now(request) and situation.live_is_current
+        lambda request, context: (
+            request.kind is RequestKind.CANDLES and is_about_now(request) and context.live_is_current
         ),
         (REST, LIVE),
         "closed candles are kept or come from REST, the forming one from the stream ({live_text})",
@@ -161,7 +157,7 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(
         "realtime-stream-closed",
-        lambda request, situation: request.realtime and not situation.stream_is_open and situation.rest_is_open,
+        lambda request, context: request.realtime and not context.stream_is_open and context.rest_is_open,
         (REST,),
         "a value newer than the call is wanted, but {stream_text}",
         degraded=True,
@@ -175,21 +171,21 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(
         "live-preferred-against",
-        lambda request, situation: request.strategy is DataStrategy.PREFER_REST and situation.rest_is_open,
+        lambda request, context: request.strategy is DataStrategy.PREFER_REST and context.rest_is_open,
         (REST, LIVE, WEBSOCKET),
         "the caller prefers REST",
     ),
     Rule("live", live_suffices, (LIVE, REST), "{live_text}"),
     Rule(
         "stream-preferred",
-        lambda request, situation: request.strategy is DataStrategy.PREFER_WEBSOCKET and situation.stream_is_open,
+        lambda request, context: request.strategy is DataStrategy.PREFER_WEBSOCKET and context.stream_is_open,
         (WEBSOCKET, REST),
         "the caller prefers WebSocket; {live_text}",
         promote=True,
     ),
     Rule(
         "stream-lost",
-        lambda _, situation: situation.is_streamed and not situation.stream_is_open and situation.rest_is_open,
+        lambda _, context: context.is_streamed and not context.stream_is_open and context.rest_is_open,
         (REST, WEBSOCKET),
         "{stream_text}: REST answers instead",
         degraded=True,
@@ -202,7 +198,7 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(
         "both-closed",
-        lambda _, situation: not situation.rest_is_open and not situation.stream_is_open,
+        lambda _, context: not context.rest_is_open and not context.stream_is_open,
         (WEBSOCKET, REST),
         "{rest_text}, and {stream_text}: whichever opens first will answer",
         promote=True,
@@ -210,7 +206,7 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(
         "rest-closed",
-        lambda _, situation: not situation.rest_is_open,
+        lambda _, context: not context.rest_is_open,
         (WEBSOCKET,),
         "{rest_text}: the stream answers instead",
         promote=True,
@@ -218,14 +214,14 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(
         "rest-poor",
-        lambda _, situation: situation.rest_is_poor and situation.stream_is_open,
+        lambda _, context: context.rest_is_poor and context.stream_is_open,
         (WEBSOCKET, REST),
         "REST is measured slow or failing: the stream is asked first",
         promote=True,
     ),
     Rule(
         "sweep",
-        lambda request, situation: situation.is_sweep and situation.may_promote,
+        lambda request, context: context.is_sweep and context.may_promote,
         (REST, WEBSOCKET),
         "many symbols are asked one after another: one list request answers the sweep, a stream the next one",
         promote=True,
@@ -239,27 +235,25 @@ TABLE: tuple[Rule, ...] = (
     ),
     Rule(
         "rest",
-        lambda request, situation: True,
+        lambda request, context: True,
         (REST, WEBSOCKET),
         "{live_text}; REST answers within one round trip",
     ),
 )
 
 
-def decide(request: DataRequest, situation: Situation) -> ChannelDecision:
+def decide(request: DataRequest, context: RoutingContext) -> ChannelDecision:
     """The first row that applies, as a decision with its reason filled in."""
-    rule = next(rule for rule in TABLE if rule.when(request, situation))
+    rule = next(rule for rule in TABLE if rule.when(request, context))
     # Whatever answers now: a topic asked often is streamed for the next time, if the caller left the choice to us.
-    is_worth_streaming = request.strategy is DataStrategy.AUTO and (
-        is_frequent(request, situation) or situation.is_sweep
-    )
-    facts = {name: getattr(situation, name) for name in Situation.__slots__}
+    is_worth_streaming = request.strategy is DataStrategy.AUTO and (is_frequent(request, context) or context.is_sweep)
+    facts = {name: getattr(context, name) for name in RoutingContext.__slots__}
     return ChannelDecision(
         channels=rule.channels,
         reason=rule.reason.format(**facts),
         rule=rule.name,
         degraded=rule.degraded,
-        promote=(rule.promote or is_worth_streaming) and situation.may_promote and can_stream(request),
+        promote=(rule.promote or is_worth_streaming) and context.may_promote and can_stream(request),
         facts=facts,
     )
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from .._concurrency import Clock, Deadline, join_all, spawn, wait_event
 from ..errors import UpbitBackboneError, one_line
 from ..models.enums import DataType
-from ..models.topic import Topic, Wish
-from .request_frequency import Demand
+from ..models.topic import SubscriptionRequest, Topic
+from .request_frequency import RequestFrequency
 
 # Topics that are streamed because they are asked often, without anybody having subscribed.
 
@@ -21,28 +21,28 @@ class Promotions:
     """Turns frequent questions into subscriptions and unused ones back.
 
     `promote` only takes note and calls `wake`, so it never delays the question that caused it; `flush`, on a thread
-    that has the time, makes one wish of what has gathered, so that a sweep over many symbols is one subscription.
+    that has the time, makes one request of what has gathered, so that a sweep over many symbols is one subscription.
     """
 
     def __init__(
         self,
-        want: Callable[[Iterable[Wish]], None],
-        unwant: Callable[[Iterable[Wish]], None],
+        acquire: Callable[[Iterable[SubscriptionRequest]], None],
+        release: Callable[[Iterable[SubscriptionRequest]], None],
         *,
         limit: int,
         demote_after: float,
         wake: Callable[[], object] = lambda: None,
         exists: Callable[[str], bool] = lambda symbol: True,
     ) -> None:
-        self._want = want
-        self._unwant = unwant
+        self._acquire = acquire
+        self._release = release
         self._limit = limit
         self._demote_after = demote_after
         self._wake = wake
         self._exists = exists
         self._lock = threading.Lock()  # guards _since and _noted
         self._since: dict[Topic, float] = {}
-        self._noted: list[Topic] = []  # promoted, but not wished for yet
+        self._noted: list[Topic] = []  # promoted, but not requested for yet
 
     def has_room(self) -> bool:
         return len(self._since) < self._limit
@@ -64,13 +64,13 @@ class Promotions:
             self._wake()
 
     def flush(self) -> Sequence[Topic]:
-        """Wish for what was promoted since the last time; returns it. For one thread only."""
+        """SubscriptionRequest for what was promoted since the last time; returns it. For one thread only."""
         with self._lock:
             fresh, self._noted = self._noted, []
         if not fresh:
             return ()
         try:
-            self._want([Wish(topic) for topic in fresh])
+            self._acquire([SubscriptionRequest(topic) for topic in fresh])
         except UpbitBackboneError as error:  # closing, or no room on the connections: REST goes on answering
             log.warning("promotion failed", extra={"topics": len(fresh), "why": one_line(error)})
             with self._lock:
@@ -90,7 +90,7 @@ class Promotions:
             for topic in unused:
                 del self._since[topic]
         if unused:
-            self._unwant([Wish(topic) for topic in unused])
+            self._release([SubscriptionRequest(topic) for topic in unused])
         return unused
 
     def __len__(self) -> int:
@@ -106,11 +106,11 @@ LOOK_SECONDS = 1.0
 GATHER_SECONDS = 0.02  # a sweep promotes one symbol after the other: they go into one message
 
 
-class Housekeeper:
+class PromotionWorker:
     """Starts with the first promotion. `wake` is what `Promotions` calls; it never waits."""
 
-    def __init__(self, demand: Demand, *, promote_after: int, clock: Clock) -> None:
-        self._demand = demand
+    def __init__(self, frequency: RequestFrequency, *, promote_after: int, clock: Clock) -> None:
+        self._frequency = frequency
         self._promote_after = promote_after
         self._clock = clock
         self._promotions: Promotions | None = None
@@ -125,7 +125,7 @@ class Housekeeper:
     def asked(self, topics: Sequence[Topic]) -> None:
         """Topics that a question was about and no stream answered: those asked often are streamed from now on."""
         now = self._clock.monotonic()
-        often = [topic for topic in topics if self._demand.ask(topic, now)[0] >= self._enough(topic)]
+        often = [topic for topic in topics if self._frequency.ask(topic, now)[0] >= self._enough(topic)]
         if often and self._promotions is not None and self._promotions.has_room():
             self._promotions.promote(often, now)
 
@@ -147,8 +147,8 @@ class Housekeeper:
                 self._work.clear()
                 wait_event(self._stop, Deadline.after(GATHER_SECONDS))
                 self._promotions.flush()
-            for topic in self._promotions.demote_unused(self._demand.last_asked.get, self._clock.monotonic()):
-                self._demand.forget(topic)
+            for topic in self._promotions.demote_unused(self._frequency.last_asked.get, self._clock.monotonic()):
+                self._frequency.forget(topic)
 
     def close(self, deadline: Deadline) -> list[str]:
         self._stop.set()
@@ -158,4 +158,4 @@ class Housekeeper:
         return join_all(threads, deadline)
 
     def __repr__(self) -> str:
-        return f"<Housekeeper {'idle' if self._thread is None else 'at work'}, {self._promotions!r}>"
+        return f"<PromotionWorker {'idle' if self._thread is None else 'at work'}, {self._promotions!r}>"

@@ -13,7 +13,7 @@ MAX_TOPICS = 10_000
 MAX_COUNTED = 64  # per topic: more often than this makes no difference to anyone
 
 
-class Demand:
+class RequestFrequency:
     """Counts questions per topic in a sliding window. Thread-safe; every method is O(1) amortised.
 
     Writing `last_asked[topic] = now` is the hot path's only duty: one dict operation, no lock (the newest instant is
@@ -64,4 +64,4 @@ class Demand:
             self._asked.pop(topic, None)
 
     def __repr__(self) -> str:
-        return f"<Demand {len(self.last_asked)} topics asked for>"
+        return f"<RequestFrequency {len(self.last_asked)} topics asked for>"

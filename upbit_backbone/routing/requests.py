@@ -63,7 +63,7 @@ def data_types(value: object) -> tuple[DataType, ...]:
     return types
 
 
-def question(
+def build_request(
     kind: RequestKind,
     symbol: object = None,
     *,
@@ -113,7 +113,7 @@ def described(kind: object, symbol: object, options: dict[str, Any]) -> DataRequ
     wanted = wanted or member(RequestKind, word, "kind")
     if wanted is RequestKind.CANDLES:
         given["timeframe"] = timeframe_of(given.get("timeframe", "1m")).word
-    return question(wanted, symbol, **given)
+    return build_request(wanted, symbol, **given)
 
 
 def check_callable(name: str, value: object, *, required: bool = False) -> None:

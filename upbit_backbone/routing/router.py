@@ -23,9 +23,9 @@ from ..models.metric import PerformanceMetric
 from ..models.request import ChannelDecision, DataRequest
 from ..models.topic import Topic
 from ..monitoring.metrics import Metrics
-from .policy import GOOD_P95_SECONDS, Situation, can_stream, decide, is_cut_off, is_poor
+from .policy import GOOD_P95_SECONDS, RoutingContext, can_stream, decide, is_cut_off, is_poor
 from .promotion import Promotions
-from .request_frequency import Demand
+from .request_frequency import RequestFrequency
 
 log = logging.getLogger("upbit_backbone.routing")
 
@@ -57,9 +57,9 @@ def is_mere_silence(channel: Channel, error: UpbitBackboneError) -> bool:
 
 
 class Observe(Protocol):
-    """States the facts about a request; `known` are fields of the Situation that the router knows itself."""
+    """States the facts about a request; `known` are fields of the RoutingContext that the router knows itself."""
 
-    def __call__(self, request: DataRequest, **known: Any) -> Situation: ...
+    def __call__(self, request: DataRequest, **known: Any) -> RoutingContext: ...
 
 
 class RequestRouter:
@@ -72,7 +72,7 @@ class RequestRouter:
         last_known: Callable[[DataRequest], tuple[Any, float] | None],
         refusal: Callable[[DataRequest], UpbitBackboneError | None] = lambda request: None,
         *,
-        demand: Demand,
+        frequency: RequestFrequency,
         promotions: Promotions,
         metrics: Metrics,
         clock: Clock,
@@ -81,7 +81,7 @@ class RequestRouter:
         self._observe = observe
         self._last_known = last_known
         self._refusal = refusal
-        self._demand = demand
+        self._frequency = frequency
         self._promotions = promotions
         self._metrics = metrics
         self._clock = clock
@@ -92,7 +92,7 @@ class RequestRouter:
         """What `answer` would do now, and why. Counts nothing, changes nothing, touches no network."""
         known: dict[str, Any] = {}
         if can_stream(request):
-            asked = self._demand.peek(topic_of(request), self._clock.monotonic()) + 1
+            asked = self._frequency.peek(topic_of(request), self._clock.monotonic()) + 1
             known = {"asked": asked, "may_promote": self._promotions.has_room()}
         return decide(request, self._situation(request, **known))
 
@@ -153,7 +153,7 @@ class RequestRouter:
             return deadline.sooner((refused.retry_after or 0.0) if refused is not None else 0.0)
         return deadline.fraction(FIRST_CHANNEL_SHARE[channel])
 
-    def _situation(self, request: DataRequest, **known: Any) -> Situation:
+    def _situation(self, request: DataRequest, **known: Any) -> RoutingContext:
         if self._rest_is_poor:
             self._judge_rest()  # nobody asks REST now, so only time can clear it
         return self._observe(request, rest_is_poor=self._rest_is_poor, **known)
@@ -173,7 +173,7 @@ class RequestRouter:
         if not can_stream(request):
             return decide(request, self._situation(request)), request, ()
         topic = topic_of(request)
-        asked, sweep = self._demand.ask(topic, self._clock.monotonic())
+        asked, sweep = self._frequency.ask(topic, self._clock.monotonic())
         room = self._promotions.has_room()
         decision = decide(request, self._situation(request, asked=asked, is_sweep=bool(sweep), may_promote=room))
         if request.realtime:
@@ -212,7 +212,7 @@ class RequestRouter:
         return StaleDataError(message, last_known=item, age=age)
 
     def __repr__(self) -> str:
-        return f"<RequestRouter {self._promotions!r} {self._demand!r}>"
+        return f"<RequestRouter {self._promotions!r} {self._frequency!r}>"
 
 
 SmartChannelRouter = RequestRouter

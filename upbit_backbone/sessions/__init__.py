@@ -1,1 +1,1 @@
-"""Keeping WebSockets alive: the lifecycle decides, the session acts, the manager spreads wishes over sessions."""
+"""Keeping WebSockets alive: the lifecycle decides, the session acts, the manager spreads requests over sessions."""

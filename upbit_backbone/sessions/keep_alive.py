@@ -10,7 +10,7 @@ OWN_LAG_SECONDS: Final = 0.5
 MAX_UNANSWERED: Final = 16  # pings whose pongs are still recognised, on lines slower than the interval
 
 
-class Liveness:
+class KeepAlive:
     """Pings and their deadlines on one connection.
 
     Any byte received proves the peer alive: on a slow line the pong waits behind data. A deadline that finds

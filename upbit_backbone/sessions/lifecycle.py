@@ -3,7 +3,7 @@
 Inputs come in with the time; effects come out. No socket, no clock, no thread: the same object runs in a
 session's thread and, years of faults in minutes, in the simulation.
 
-    IDLE ──wish──▶ CONNECTING ──opened──▶ LIVE ──lost──▶ WAITING ──time──▶ CONNECTING
+    IDLE ──request──▶ CONNECTING ──opened──▶ LIVE ──lost──▶ WAITING ──time──▶ CONNECTING
                         └──failed──▶ WAITING      close, from anywhere ──▶ CLOSED, for good
 
 What the table does not hold changes nothing: an answer that comes too late meets a state without a row for it.
@@ -19,16 +19,16 @@ from typing import Any, Final
 from ..config import BackboneConfig
 from ..errors import RateLimitError
 from ..models.events import ConnectionState
-from ..models.session import Pulse, StreamError
+from ..models.session import SessionHealth, StreamError
 from ..models.topic import Topic
 from ..resilience.backoff import Random
 from ..wire.frames import FrameEvent
 from . import messages as do
 from . import messages as on
-from .open_connection import NORMAL_CLOSE, Line, Lost
-from .reconnect_policy import Recovery
-from .session_state import Record, Shared, said
-from .stall_detectors import MuteTopics, SilenceWatch
+from .open_connection import NORMAL_CLOSE, Lost, OpenConnection
+from .reconnect_policy import ReconnectPolicy
+from .session_state import SessionState, SessionStatus, said
+from .stall_detectors import StreamStallDetector, TopicStallDetector
 from .subscription_plan import FirstFrames, SubscriptionPlan
 
 IDLE, CONNECTING, LIVE = ConnectionState.IDLE, ConnectionState.CONNECTING, ConnectionState.LIVE
@@ -49,18 +49,18 @@ class Lifecycle:
         wall: Callable[[], datetime],
         next_epoch: Callable[[], int],
     ) -> None:
-        self.pulse = Pulse(session)
-        self.record = Record(session, wall)
+        self.health = SessionHealth(session)
+        self.status = SessionStatus(session, wall)
         self._plan = SubscriptionPlan()
-        self._recovery = Recovery(config, random)
-        self._silence = SilenceWatch(config.stall_probe_seconds)
-        self._mute_topics = MuteTopics(config.stall_probe_seconds)
+        self._recovery = ReconnectPolicy(config, random)
+        self._silence = StreamStallDetector(config.stall_probe_seconds)
+        self._mute_topics = TopicStallDetector(config.stall_probe_seconds)
         self._first_frames = FirstFrames(config.first_frame_seconds)
-        self._shared = Shared(
+        self._shared = SessionState(
             config,
             random,
-            self.pulse,
-            self.record,
+            self.health,
+            self.status,
             self._plan,
             self._recovery,
             self._silence,
@@ -71,11 +71,11 @@ class Lifecycle:
         self._next_epoch = next_epoch
         self._due_at: float | None = None  # None: not known, because something happened since it was
         self._promised_wake = inf
-        self.line: Line | None = None  # the present connection, or the latest one
+        self.line: OpenConnection | None = None  # the present connection, or the latest one
 
     @property
     def state(self) -> ConnectionState:
-        return self.record.state
+        return self.status.state
 
     @property
     def topics(self) -> frozenset[Topic]:
@@ -88,7 +88,7 @@ class Lifecycle:
 
     def handle(self, happened: on.Input, now: float) -> list[do.Effect]:
         """What is to be done about it, in this order."""
-        row = TABLE.get((self.record.state, type(happened)))
+        row = TABLE.get((self.status.state, type(happened)))
         if row is None:
             return []
         row(self, happened, now)
@@ -120,7 +120,7 @@ class Lifecycle:
         return self._recovery.retry_at if self.state is WAITING else inf
 
     @property
-    def _open_line(self) -> Line:
+    def _open_line(self) -> OpenConnection:
         assert self.line is not None  # noqa: S101  # no row of LIVE is reached without one
         return self.line
 
@@ -128,7 +128,7 @@ class Lifecycle:
 
     def cut(self, data: bytes, now: float) -> Sequence[FrameEvent]:
         """What these bytes complete, in wire order: for `handle` as Heard, unless all of it is messages."""
-        return self._open_line.cut(data, now) if self.record.state is LIVE else ()
+        return self._open_line.cut(data, now) if self.status.state is LIVE else ()
 
     def delivered(self, now: float) -> Sequence[do.Effect]:
         """The messages cut last are with the sink, and all of them were data."""
@@ -144,14 +144,14 @@ class Lifecycle:
         self._effects.append(do.Dial())
 
     def _opened(self, _: on.Opened, now: float) -> None:
-        self.pulse.epoch = self._next_epoch()
-        self.pulse.suspect = False
-        self.pulse.mute = frozenset()
-        self.pulse.heard_at = now
-        self.pulse.connected = True
+        self.health.epoch = self._next_epoch()
+        self.health.suspect = False
+        self.health.mute = frozenset()
+        self.health.heard_at = now
+        self.health.connected = True
         self._recovery.opened(now)
         self._enter(LIVE, "connected", now)
-        self.line = Line(self._shared, now)
+        self.line = OpenConnection(self._shared, now)
 
     def _open_failed(self, failed: on.OpenFailed, now: float) -> None:
         error = failed.error
@@ -171,12 +171,12 @@ class Lifecycle:
         self._hang_up(lost.say)
         interrupted = self._plan.streamed & self._plan.wanted
         if interrupted:
-            self._effects.append(do.TellInterrupted(self.pulse.epoch, interrupted, lost.reason))
+            self._effects.append(do.TellInterrupted(self.health.epoch, interrupted, lost.reason))
         self._recovery.line_lost(now)
         self._wait(lost.reason, now, lost.code)
 
     def _hang_up(self, say: int | None) -> None:
-        self.pulse.connected = False
+        self.health.connected = False
         self._first_frames.line_lost()
         self._silence.stop()
         self._mute_topics.stop()
@@ -184,7 +184,7 @@ class Lifecycle:
 
     def _wait(self, reason: str, now: float, code: int | None = None) -> None:
         """After a loss or failure: between two attempts."""
-        self.record.lost(now, reason)
+        self.status.lost(now, reason)
         self._pause(reason, now, code)
 
     def _pause(self, reason: str, now: float, code: int | None = None) -> None:
@@ -198,11 +198,11 @@ class Lifecycle:
             self._connect(reason, now)
 
     def _rest(self, reason: str, now: float) -> None:
-        self.record.forgive()
+        self.status.forgive()
         self._enter(IDLE, reason, now)
         self._effects.append(do.BecameIdle())
 
-    def _line_lost(self, lost: on.LineLost, now: float) -> None:
+    def _line_lost(self, lost: on.ConnectionLost, now: float) -> None:
         self._lose(Lost(lost.reason, code=lost.code), now)
 
     def _reconnect(self, asked: on.ReconnectRequested, now: float) -> None:
@@ -238,25 +238,25 @@ class Lifecycle:
 
     def _noticed_late(self, noticed: on.Noticed, now: float) -> None:
         """Upbit's complaint and its close may come in one read, and the close is dealt with first."""
-        if noticed.epoch != self.pulse.epoch:
+        if noticed.epoch != self.health.epoch:
             return
         for notice in noticed.notices:
             if isinstance(notice, StreamError):
-                self._open_line.speaker.complained(notice, now)
+                self._open_line.sender.complained(notice, now)
 
-    def _wish(self, changed: on.WishesChanged, now: float) -> None:
-        self._plan.wish(changed.wishes)
+    def _wish(self, changed: on.SubscriptionsChanged, now: float) -> None:
+        self._plan.request(changed.requests)
         self._first_frames.keep(self._plan.wanted)
         self._mute_topics.keep(self._plan.wanted)
 
-    def _wish_idle(self, changed: on.WishesChanged, now: float) -> None:
+    def _wish_idle(self, changed: on.SubscriptionsChanged, now: float) -> None:
         self._wish(changed, now)
         if self._plan.target and now < self._recovery.retry_at:
             self._pause("waiting for the next attempt", now)
         elif self._plan.target:
             self._connect("somebody wants data", now)
 
-    def _wish_waiting(self, changed: on.WishesChanged, now: float) -> None:
+    def _wish_waiting(self, changed: on.SubscriptionsChanged, now: float) -> None:
         self._wish(changed, now)
         if not self._plan.target:
             self._rest("nobody wants anything", now)
@@ -266,13 +266,13 @@ class Lifecycle:
 
     # Living
 
-    def _wish_live(self, changed: on.WishesChanged, now: float) -> None:
+    def _wish_live(self, changed: on.SubscriptionsChanged, now: float) -> None:
         self._wish(changed, now)
-        self._open_line.speaker.reconsider(now)
+        self._open_line.sender.reconsider(now)
 
     def _ban_live(self, ban: on.BanImposed, now: float) -> None:
         self._ban(ban, now)
-        self._open_line.speaker.hold_until(now + ban.seconds)
+        self._open_line.sender.hold_until(now + ban.seconds)
 
     def _received(self, received: on.Received, now: float) -> None:
         self._unless_lost(self._open_line.hear(self._open_line.cut(received.data, now), now), now)
@@ -281,15 +281,15 @@ class Lifecycle:
         self._unless_lost(self._open_line.hear(heard.events, now), now)
 
     def _noticed(self, noticed: on.Noticed, now: float) -> None:
-        if noticed.epoch == self.pulse.epoch:
+        if noticed.epoch == self.health.epoch:
             self._open_line.noticed(noticed, now)
 
     def _silent_found(self, found: on.SilentFound, now: float) -> None:
-        if found.epoch == self.pulse.epoch:
+        if found.epoch == self.health.epoch:
             self._open_line.silent_found(found, now)
 
     def _probe_answered(self, answer: on.ProbeAnswered, now: float) -> None:
-        if answer.epoch == self.pulse.epoch:
+        if answer.epoch == self.health.epoch:
             self._open_line.probe_answered(answer, now)
 
     def _tick_live(self, _: on.Tick, now: float) -> None:
@@ -302,24 +302,24 @@ class Lifecycle:
             return
         if lost.is_idle:
             self._hang_up(lost.say)
-            self._effects.append(do.TellSubscribed(self.pulse.epoch, frozenset()))
+            self._effects.append(do.TellSubscribed(self.health.epoch, frozenset()))
             self._rest(lost.reason, now)
         else:
             self._lose(lost, now)
 
     def _enter(self, state: ConnectionState, reason: str, now: float, **details: Any) -> None:
-        self._shared.emit(self.record.entered(state, reason, now, **details))
+        self._shared.emit(self.status.entered(state, reason, now, **details))
 
     def __repr__(self) -> str:
-        return f"<Lifecycle {self.pulse.session} {self.state} {len(self.topics)} topics>"
+        return f"<Lifecycle {self.health.session} {self.state} {len(self.topics)} topics>"
 
 
 # (state, input) -> what happens. A missing row means: changes nothing. CLOSED has no rows.
 TABLE: Final[dict[tuple[ConnectionState, type], Callable[[Lifecycle, Any, float], None]]] = {
-    (IDLE, on.WishesChanged): Lifecycle._wish_idle,
+    (IDLE, on.SubscriptionsChanged): Lifecycle._wish_idle,
     (IDLE, on.BanImposed): Lifecycle._ban,
     (IDLE, on.CloseRequested): Lifecycle._close,
-    (CONNECTING, on.WishesChanged): Lifecycle._wish,
+    (CONNECTING, on.SubscriptionsChanged): Lifecycle._wish,
     (CONNECTING, on.BanImposed): Lifecycle._ban,
     (CONNECTING, on.Opened): Lifecycle._opened,
     (CONNECTING, on.OpenFailed): Lifecycle._open_failed,
@@ -327,7 +327,7 @@ TABLE: Final[dict[tuple[ConnectionState, type], Callable[[Lifecycle, Any, float]
     (CONNECTING, on.Noticed): Lifecycle._noticed_late,
     (CONNECTING, on.Crashed): Lifecycle._crashed_dialling,
     (CONNECTING, on.CloseRequested): Lifecycle._close,
-    (LIVE, on.WishesChanged): Lifecycle._wish_live,
+    (LIVE, on.SubscriptionsChanged): Lifecycle._wish_live,
     (LIVE, on.BanImposed): Lifecycle._ban_live,
     (LIVE, on.Received): Lifecycle._received,
     (LIVE, on.Heard): Lifecycle._heard,
@@ -335,12 +335,12 @@ TABLE: Final[dict[tuple[ConnectionState, type], Callable[[Lifecycle, Any, float]
     (LIVE, on.SilentFound): Lifecycle._silent_found,
     (LIVE, on.ProbeAnswered): Lifecycle._probe_answered,
     (LIVE, on.Tick): Lifecycle._tick_live,
-    (LIVE, on.LineLost): Lifecycle._line_lost,
+    (LIVE, on.ConnectionLost): Lifecycle._line_lost,
     (LIVE, on.ReconnectRequested): Lifecycle._reconnect,
     (LIVE, on.ClockJumped): Lifecycle._woke_up,
     (LIVE, on.Crashed): Lifecycle._crashed,
     (LIVE, on.CloseRequested): Lifecycle._close_live,
-    (WAITING, on.WishesChanged): Lifecycle._wish_waiting,
+    (WAITING, on.SubscriptionsChanged): Lifecycle._wish_waiting,
     (WAITING, on.BanImposed): Lifecycle._ban,
     (WAITING, on.Noticed): Lifecycle._noticed_late,
     (WAITING, on.Tick): Lifecycle._tick_waiting,

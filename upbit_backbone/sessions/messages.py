@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import RateLimitError, UpbitBackboneError
 from ..models.events import Event
 from ..models.session import Notice
-from ..models.topic import Topic, Wish
+from ..models.topic import SubscriptionRequest, Topic
 from ..wire.frames import FrameEvent
 from .stall_detectors import Question
 
@@ -16,10 +16,10 @@ from .stall_detectors import Question
 
 
 @dataclass(frozen=True, slots=True)
-class WishesChanged:
+class SubscriptionsChanged:
     """This is the whole set that is wanted from now on."""
 
-    wishes: frozenset[Wish]
+    requests: frozenset[SubscriptionRequest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class LineLost:
+class ConnectionLost:
     """The connection ended without a close frame, or reading or writing failed."""
 
     reason: str
@@ -131,7 +131,7 @@ class Tick:
 
 
 Input = (
-    WishesChanged
+    SubscriptionsChanged
     | CloseRequested
     | ReconnectRequested
     | BanImposed
@@ -140,7 +140,7 @@ Input = (
     | OpenDeferred
     | Received
     | Heard
-    | LineLost
+    | ConnectionLost
     | Noticed
     | SilentFound
     | ProbeAnswered

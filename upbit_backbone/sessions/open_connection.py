@@ -9,11 +9,11 @@ from typing import Final
 from ..models.session import FirstFrame, Notice, StreamError, SubscriptionList
 from ..models.topic import Topic
 from ..wire.frames import Close, FrameEvent, FrameReader, Ping, Pong, ProtocolViolation
-from .keep_alive import Liveness
+from .keep_alive import KeepAlive
 from .messages import AskSilent, Deliver, Noticed, ProbeAnswered, SendPing, SendPong, SilentFound, StartProbe
 from .pacing import PongPacer
-from .session_state import Shared, said
-from .subscription_sender import Speaker
+from .session_state import SessionState, said
+from .subscription_sender import SubscriptionSender
 
 NORMAL_CLOSE: Final = 1000
 SILENT: Final = "silent although there were trades"
@@ -29,45 +29,45 @@ class Lost:
     is_idle: bool = False
 
 
-class Line:
+class OpenConnection:
     """Everything that belongs to one connection and dies with it."""
 
-    def __init__(self, shared: Shared, now: float) -> None:
+    def __init__(self, shared: SessionState, now: float) -> None:
         config = shared.config
         self._shared = shared
         self._reader = FrameReader()
         self._pongs = PongPacer()
         self._is_reading = False  # by the sink: there may be a complaint among frames already delivered
-        self.liveness = Liveness(now, config.ping_interval_seconds, config.pong_timeout_seconds)
-        self.speaker = Speaker(shared, now)
+        self.keep_alive = KeepAlive(now, config.ping_interval_seconds, config.pong_timeout_seconds)
+        self.sender = SubscriptionSender(shared, now)
 
     @property
     def due(self) -> float:
         shared = self._shared
         return min(
-            self.liveness.due,
+            self.keep_alive.due,
             self._pongs.due,
-            self.speaker.due,
-            shared.silence.due,
-            shared.mute_topics.due,
-            shared.recovery.due,
+            self.sender.due,
+            shared.stream_stalls.due,
+            shared.topic_stalls.due,
+            shared.reconnect_policy.due,
         )
 
     def cut(self, data: bytes, now: float) -> list[FrameEvent]:
         """What these bytes complete, in wire order; they are a sign of life in any case."""
-        self.liveness.heard(now)
-        self._shared.record.bytes += len(data)
+        self.keep_alive.heard(now)
+        self._shared.status.bytes += len(data)
         events = self._reader.feed(data)
         if events:
-            self._shared.pulse.heard_at = now
-            self._shared.record.messages += list(map(type, events)).count(bytes)
+            self._shared.health.heard_at = now
+            self._shared.status.messages += list(map(type, events)).count(bytes)
         return events
 
     def hear(self, events: Sequence[FrameEvent], now: float) -> Lost | None:
         frames = [event for event in events if type(event) is bytes]
         if frames:
             shared = self._shared
-            shared.effects.append(Deliver(shared.pulse.epoch, frames))
+            shared.effects.append(Deliver(shared.health.epoch, frames))
             self._is_reading = True
         if len(frames) == len(events):
             return None
@@ -80,7 +80,7 @@ class Line:
                 case Ping(payload):
                     self._pongs.pinged(payload)
                 case Pong(payload):
-                    self.liveness.ponged(payload, now)
+                    self.keep_alive.ponged(payload, now)
                     pong_heard = True
                 case Close(code, reason):
                     return Lost(f"closed by Upbit: {code} {reason}".rstrip(), code=code, say=code)
@@ -88,7 +88,7 @@ class Line:
                     return Lost(said(event), code=event.close_code, say=event.close_code)
         self._pong(now)
         if pong_heard and not self._is_reading:
-            self.speaker.heard(now)
+            self.sender.heard(now)
         return None
 
     def noticed(self, noticed: Noticed, now: float) -> None:
@@ -100,7 +100,7 @@ class Line:
         self._first_frames_came([notice.topic for notice in noticed.notices if isinstance(notice, FirstFrame)])
         for notice in noticed.notices:
             self._hear(notice, now)
-        self.speaker.heard(now)
+        self.sender.heard(now)
 
     def delivered(self, now: float) -> bool:
         """The short way of `hear` and `noticed`: what was cut last is with the sink, and all of it was data.
@@ -108,71 +108,71 @@ class Line:
         Whether something may be due earlier than before; nearly always False.
         """
         is_proof_nearer = self._data_came(now)
-        return self.speaker.heard(now) or is_proof_nearer
+        return self.sender.heard(now) or is_proof_nearer
 
     def _data_came(self, now: float) -> bool:
         shared = self._shared
-        shared.record.last_data_at = now
-        if shared.silence.heard(now):
-            shared.emit(shared.record.stale(shared.plan.wanted, stale=False, reason="data flows again"))
-        return shared.recovery.data_came(now)
+        shared.status.last_data_at = now
+        if shared.stream_stalls.heard(now):
+            shared.emit(shared.status.stale(shared.plan.wanted, stale=False, reason="data flows again"))
+        return shared.reconnect_policy.data_came(now)
 
     def _first_frames_came(self, topics: list[Topic]) -> None:
         shared = self._shared
         belated = frozenset(topic for topic in topics if shared.first_frames.arrived(topic))
         if belated:
-            shared.emit(shared.record.topics(belated, "the first frame came after all", is_error=False))
+            shared.emit(shared.status.topics(belated, "the first frame came after all", is_error=False))
 
     def _hear(self, notice: Notice, now: float) -> None:
         match notice:
             case StreamError():
-                self.speaker.complained(notice, now)
+                self.sender.complained(notice, now)
             case SubscriptionList():
-                self.speaker.audited(notice, now)
+                self.sender.audited(notice, now)
 
     def silent_found(self, found: SilentFound, now: float) -> None:
-        shared, watch = self._shared, self._shared.mute_topics
+        shared, watch = self._shared, self._shared.topic_stalls
         before = watch.mute
         awake = watch.found(found.question, found.silent)
         news = watch.mute - before
-        shared.pulse.mute = watch.mute
+        shared.health.mute = watch.mute
         if awake:
-            shared.emit(shared.record.stale(awake, stale=False, reason="data flows again"))
+            shared.emit(shared.status.stale(awake, stale=False, reason="data flows again"))
         if news:
-            shared.emit(shared.record.stale(news, stale=True, reason=f"{SILENT}; other topics flow"))
+            shared.emit(shared.status.stale(news, stale=True, reason=f"{SILENT}; other topics flow"))
             if watch.may_resend(news, now):
-                self.speaker.repeat(now)
-        is_whole_line_silent = now >= shared.silence.is_silent_at
+                self.sender.repeat(now)
+        is_whole_line_silent = now >= shared.stream_stalls.is_silent_at
         if not is_whole_line_silent:
             self._probe(watch.to_probe(found.silent & shared.plan.streamed, now), whole_line=False)
 
     def probe_answered(self, answer: ProbeAnswered, now: float) -> None:
         if answer.whole_line:
-            self._shared.silence.answered(None if answer.behind is None else bool(answer.behind), now)
+            self._shared.stream_stalls.answered(None if answer.behind is None else bool(answer.behind), now)
         else:
-            self._shared.mute_topics.answered(answer.topics, answer.behind, now)
+            self._shared.topic_stalls.answered(answer.topics, answer.behind, now)
 
     def tick(self, now: float, own_lag: float) -> Lost | None:
-        if self.liveness.is_frozen(now, own_lag):
-            seconds = now - self.liveness.heard_at
+        if self.keep_alive.is_frozen(now, own_lag):
+            seconds = now - self.keep_alive.heard_at
             return Lost(f"nothing heard for {seconds:.1f} s, pings unanswered")
-        if self.speaker.is_idle(now):
+        if self.sender.is_idle(now):
             return Lost("nobody wants anything", say=NORMAL_CLOSE, is_idle=True)
-        if self._shared.silence.is_stalled(now) and self._shared.plan.target:
+        if self._shared.stream_stalls.is_stalled(now) and self._shared.plan.target:
             return self._stalled()
-        ping = self.liveness.ping(now)
+        ping = self.keep_alive.ping(now)
         if ping is not None:
             self._shared.effects.append(SendPing(ping))
         self._pong(now)
-        self.speaker.tick(now)
+        self.sender.tick(now)
         self._look_for_silence(now)
-        self._shared.recovery.prove(now)
+        self._shared.reconnect_policy.prove(now)
         return None
 
     def _stalled(self) -> Lost:
         shared = self._shared
-        shared.pulse.suspect = True
-        shared.emit(shared.record.stale(shared.plan.wanted, stale=True, reason=SILENT))
+        shared.health.suspect = True
+        shared.emit(shared.status.stale(shared.plan.wanted, stale=True, reason=SILENT))
         return Lost(SILENT, say=NORMAL_CLOSE)
 
     def _pong(self, now: float) -> None:
@@ -183,12 +183,12 @@ class Line:
     def _look_for_silence(self, now: float) -> None:
         shared = self._shared
         streamed = shared.plan.streamed & shared.plan.wanted
-        if shared.silence.must_probe(now, anything_wanted=bool(streamed)):
-            self._probe(shared.mute_topics.liveliest(streamed), whole_line=True)
-        question = shared.mute_topics.question(streamed, now)
+        if shared.stream_stalls.must_probe(now, anything_wanted=bool(streamed)):
+            self._probe(shared.topic_stalls.liveliest(streamed), whole_line=True)
+        question = shared.topic_stalls.question(streamed, now)
         if question is not None:
-            shared.effects.append(AskSilent(shared.pulse.epoch, question))
+            shared.effects.append(AskSilent(shared.health.epoch, question))
 
     def _probe(self, topics: frozenset[Topic], *, whole_line: bool) -> None:
         if topics:
-            self._shared.effects.append(StartProbe(self._shared.pulse.epoch, topics, whole_line))
+            self._shared.effects.append(StartProbe(self._shared.health.epoch, topics, whole_line))

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from .._concurrency import Clock, Deadline
 from ..errors import RateLimitError
 from ..models.events import Event
-from ..models.session import Notice, Pulse
+from ..models.session import Notice, SessionHealth
 from ..models.topic import Topic
 
 
@@ -45,22 +45,22 @@ class Dial(Protocol):
 class FrameSink(Protocol):
     """Takes what sessions receive. Called on the session's thread: never blocks, never raises."""
 
-    def frames(self, pulse: Pulse, epoch: int, frames: Sequence[bytes], monotonic: float) -> Sequence[Notice]:
+    def frames(self, health: SessionHealth, epoch: int, frames: Sequence[bytes], monotonic: float) -> Sequence[Notice]:
         """Data of this epoch, in wire order. Returns what concerns the session itself."""
 
-    def subscribed(self, pulse: Pulse, epoch: int, topics: frozenset[Topic]) -> None:
+    def subscribed(self, health: SessionHealth, epoch: int, topics: frozenset[Topic]) -> None:
         """The session now streams exactly `topics`.
 
         Those that were not in the previous set of the same epoch await their first frame; those no longer in
         it are not streamed any more. An empty set: the connection was closed because nobody wanted anything.
         """
 
-    def interrupted(self, pulse: Pulse, epoch: int, topics: frozenset[Topic], reason: str) -> None:
+    def interrupted(self, health: SessionHealth, epoch: int, topics: frozenset[Topic], reason: str) -> None:
         """The line was lost, and with it the streams of `topics`, which are still wanted."""
 
 
 # `FrameSink.frames` alone.
-TakeFrames = Callable[[Pulse, int, Sequence[bytes], float], Sequence[Notice]]
+TakeFrames = Callable[[SessionHealth, int, Sequence[bytes], float], Sequence[Notice]]
 Emit = Callable[[Event], None]
 # Blocks until a connect is allowed or the deadline is near; raises RateLimitError, BannedError or a timeout.
 AcquireConnect = Callable[[Deadline], None]

@@ -23,7 +23,7 @@ QUICK_BASE_SECONDS, QUICK_CAP_SECONDS = 0.1, 0.35
 _QUICK: Final = Backoff(base=QUICK_BASE_SECONDS, cap=QUICK_CAP_SECONDS)
 
 
-class Recovery:
+class ReconnectPolicy:
     """One session's patience. Only proven health, never a mere handshake, makes it start over."""
 
     def __init__(self, config: BackboneConfig, random: Random) -> None:

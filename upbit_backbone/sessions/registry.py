@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from ..errors import InvalidRequestError
-from ..models.topic import Topic, Wish
+from ..models.topic import SubscriptionRequest, Topic
 
-FULL_DEPTH: Final = 30  # what a wish without a depth means
+FULL_DEPTH: Final = 30  # what a request without a depth means
 
 
 class Change(NamedTuple):
-    """What a call changed in the union of all wishes."""
+    """What a call changed in the union of all requests."""
 
     added: frozenset[Topic]
     removed: frozenset[Topic]
@@ -21,29 +21,29 @@ class Change(NamedTuple):
 
 
 class Registry:
-    """A multiset of wishes; the union is what has to be streamed."""
+    """A multiset of requests; the union is what has to be streamed."""
 
     def __init__(self) -> None:
         self._depths: dict[Topic, Counter[int]] = {}
 
-    def want(self, wishes: Iterable[Wish]) -> Change:
-        """Count each wish once more."""
-        return self._counted(list(wishes), +1)
+    def acquire(self, requests: Iterable[SubscriptionRequest]) -> Change:
+        """Count each request once more."""
+        return self._counted(list(requests), +1)
 
-    def unwant(self, wishes: Iterable[Wish]) -> Change:
-        """Take back wishes made before; InvalidRequestError, and no change, if one of them was not made."""
-        given_back = list(wishes)
-        for wish, times in Counter((wish.topic, _depth(wish)) for wish in given_back).items():
-            topic, depth = wish
+    def release(self, requests: Iterable[SubscriptionRequest]) -> Change:
+        """Take back requests made before; InvalidRequestError, and no change, if one of them was not made."""
+        given_back = list(requests)
+        for request, times in Counter((request.topic, _depth(request)) for request in given_back).items():
+            topic, depth = request
             if self._depths.get(topic, Counter())[depth] < times:
                 raise InvalidRequestError(f"{topic} (depth {depth}) was not wanted {times} times")
         return self._counted(given_back, -1)
 
-    def _counted(self, wishes: list[Wish], step: int) -> Change:
-        topics = {wish.topic for wish in wishes}
+    def _counted(self, requests: list[SubscriptionRequest], step: int) -> Change:
+        topics = {request.topic for request in requests}
         before = {topic: self._deepest(topic) for topic in topics}
-        for wish in wishes:
-            self._depths.setdefault(wish.topic, Counter())[_depth(wish)] += step
+        for request in requests:
+            self._depths.setdefault(request.topic, Counter())[_depth(request)] += step
         for topic in topics:
             self._depths[topic] = +self._depths[topic]  # drops what counts zero
             if not self._depths[topic]:
@@ -61,10 +61,10 @@ class Registry:
         depths = self._depths.get(topic)
         return max(depths) if depths else None
 
-    def wish(self, topic: Topic) -> Wish:
-        """The one wish that satisfies everybody who wants `topic`, which must be wanted."""
+    def request(self, topic: Topic) -> SubscriptionRequest:
+        """The one request that satisfies everybody who wants `topic`, which must be wanted."""
         deepest = max(self._depths[topic])
-        return Wish(topic, None if deepest >= FULL_DEPTH else deepest)
+        return SubscriptionRequest(topic, None if deepest >= FULL_DEPTH else deepest)
 
     def count(self, topic: Topic) -> int:
         return self._depths.get(topic, Counter()).total()
@@ -79,9 +79,9 @@ class Registry:
         return len(self._depths)
 
     def __repr__(self) -> str:
-        wishes = sum(depths.total() for depths in self._depths.values())
-        return f"<Registry {len(self)} topics for {wishes} wishes>"
+        requests = sum(depths.total() for depths in self._depths.values())
+        return f"<Registry {len(self)} topics for {requests} requests>"
 
 
-def _depth(wish: Wish) -> int:
-    return FULL_DEPTH if wish.depth is None else min(wish.depth, FULL_DEPTH)
+def _depth(request: SubscriptionRequest) -> int:
+    return FULL_DEPTH if request.depth is None else min(request.depth, FULL_DEPTH)

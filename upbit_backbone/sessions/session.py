@@ -18,38 +18,38 @@ from .._concurrency import SLEEP_SECONDS, Deadline, clock_offset, spawn
 from ..errors import NetworkError, UpbitBackboneError, one_line
 from ..models.events import ConnectionState
 from ..models.report import SessionStats
-from ..models.topic import Wish
+from ..models.topic import SubscriptionRequest
 from ..wire.frames import only_messages
 from . import messages as do
 from . import messages as on
 from .lifecycle import Lifecycle
 from .messages import Effect
 from .ports import Collaborators, TakeFrames
-from .session_io import LineSocket
+from .session_io import SessionSocket
 
 # A session's figures for reports, read from any thread.
 
 
 def session_stats(lifecycle: Lifecycle, topics: int, malformed: int, now: float) -> SessionStats:
     """Each figure is right; two of them may be a moment apart. `now` is monotonic."""
-    record, pulse, line = lifecycle.record, lifecycle.pulse, lifecycle.line
-    pong_at = None if line is None else line.liveness.pong_at
+    record, health, line = lifecycle.status, lifecycle.health, lifecycle.line
+    pong_at = None if line is None else line.keep_alive.pong_at
     return SessionStats(
-        session=pulse.session,
+        session=health.session,
         state=record.state,
         since=record.since,
         topics=topics,
-        epoch=pulse.epoch,
+        epoch=health.epoch,
         last_data_age=_age(record.last_data_at, now),
         last_pong_age=_age(pong_at, now),
-        pong_seconds=None if line is None else line.liveness.pong_seconds,
+        pong_seconds=None if line is None else line.keep_alive.pong_seconds,
         messages=record.messages,
         bytes=record.bytes,
         connects=record.connects,
         reconnects=max(0, record.connects - 1),
         messages_sent=record.messages_sent,
         malformed=malformed,
-        suspect=pulse.suspect,
+        suspect=health.suspect,
         last_error=record.last_error,
     )
 
@@ -72,10 +72,10 @@ def take_in(lifecycle: Lifecycle, take_frames: TakeFrames, data: bytes, now: flo
         return ()
     if not only_messages(events):
         return lifecycle.handle(on.Heard(events), now)
-    pulse = lifecycle.pulse
-    notices = take_frames(pulse, pulse.epoch, events, now)
+    health = lifecycle.health
+    notices = take_frames(health, health.epoch, events, now)
     if notices:
-        return lifecycle.handle(on.Noticed(pulse.epoch, len(events), notices), now)
+        return lifecycle.handle(on.Noticed(health.epoch, len(events), notices), now)
     return lifecycle.delivered(now)
 
 
@@ -86,9 +86,9 @@ ACQUIRE_SECONDS: Final = 0.5  # the wait for permission cannot be called off, so
 
 
 class Session:
-    """One connection's worth of wishes, kept alive by a thread of its own until `stop`.
+    """One connection's worth of requests, kept alive by a thread of its own until `stop`.
 
-    `wishes` is asked, on that thread, for the whole wished set whenever somebody called `wake`.
+    `requests` is asked, on that thread, for the whole requested set whenever somebody called `wake`.
     `retire` is asked whether a session that has become idle may end for good.
     """
 
@@ -97,25 +97,25 @@ class Session:
         lifecycle: Lifecycle,
         with_: Collaborators,
         *,
-        wishes: Callable[[Session], frozenset[Wish]],
+        requests: Callable[[Session], frozenset[SubscriptionRequest]],
         retire: Callable[[Session], bool],
     ) -> None:
-        self.pulse: Final = lifecycle.pulse
+        self.health: Final = lifecycle.health
         self._lifecycle = lifecycle
         self._with = with_
         self._now: Final = with_.clock.monotonic
-        self._wishes = wishes
+        self._wishes = requests
         self._retire = retire
         self._commands: deque[on.Input] = deque()  # appended by anyone, taken by the thread
         self._wishes_changed = False
         self._stop = threading.Event()
-        self._socket = LineSocket()
-        self.pulse.clock_offset = self._clock_offset = clock_offset(with_.clock)
+        self._socket = SessionSocket()
+        self.health.clock_offset = self._clock_offset = clock_offset(with_.clock)
         self.thread: threading.Thread | None = None
 
     @property
     def name(self) -> str:
-        return self.pulse.session
+        return self.health.session
 
     @property
     def state(self) -> ConnectionState:
@@ -130,7 +130,7 @@ class Session:
             raise NetworkError(f"{self.name} cannot start: {one_line(theirs)}") from theirs
 
     def wake(self) -> None:
-        """The wishes have changed."""
+        """The requests have changed."""
         self._wishes_changed = True
         self._socket.wake()
 
@@ -195,7 +195,7 @@ class Session:
         jump = self._clock_offset - before
         if jump > SLEEP_SECONDS:
             self._apply(on.ClockJumped(jump))
-        self.pulse.clock_offset = self._clock_offset  # last: what came before the sleep is not live any more
+        self.health.clock_offset = self._clock_offset  # last: what came before the sleep is not live any more
 
     def _take_commands(self) -> None:
         while self._commands:
@@ -206,7 +206,7 @@ class Session:
         if self._wishes_changed:
             # First the flag, then the question: a change in between is asked for once more.
             self._wishes_changed = False
-            self._apply(on.WishesChanged(self._wishes(self)))
+            self._apply(on.SubscriptionsChanged(self._wishes(self)))
 
     def _read(self) -> None:
         happened = self._socket.read()
@@ -260,14 +260,14 @@ class Session:
         self._socket.drop(effect.code)
 
     def _deliver(self, effect: do.Deliver) -> on.Input:
-        notices = self._with.sink.frames(self.pulse, effect.epoch, effect.frames, self._now())
+        notices = self._with.sink.frames(self.health, effect.epoch, effect.frames, self._now())
         return on.Noticed(effect.epoch, len(effect.frames), notices)
 
     def _tell_subscribed(self, effect: do.TellSubscribed) -> None:
-        self._with.sink.subscribed(self.pulse, effect.epoch, effect.topics)
+        self._with.sink.subscribed(self.health, effect.epoch, effect.topics)
 
     def _tell_interrupted(self, effect: do.TellInterrupted) -> None:
-        self._with.sink.interrupted(self.pulse, effect.epoch, effect.topics, effect.reason)
+        self._with.sink.interrupted(self.health, effect.epoch, effect.topics, effect.reason)
 
     def _emit(self, effect: do.Emit) -> None:
         self._with.emit(effect.event)
@@ -307,8 +307,8 @@ class Session:
         return session_stats(self._lifecycle, len(self._wishes(self)), self._with.malformed(self.name), self._now())
 
     def __repr__(self) -> str:
-        record = self._lifecycle.record
-        return f"<Session {self.name} {record.state} epoch {self.pulse.epoch} {record.connects} connects>"
+        record = self._lifecycle.status
+        return f"<Session {self.name} {record.state} epoch {self.health.epoch} {record.connects} connects>"
 
 
 _PERFORM: Final[dict[type, Callable[[Session, Any], on.Input | None]]] = {

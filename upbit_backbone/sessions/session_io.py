@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..errors import NetworkError, UpbitBackboneError, one_line
-from .messages import LineLost
+from .messages import ConnectionLost
 from .ports import Connection
 
 # Wakes a thread out of its `select`: a socket pair, because only sockets can be selected everywhere.
@@ -18,7 +18,7 @@ from .ports import Connection
 _DRAIN_BYTES: Final = 4096
 
 
-class Waker:
+class WakeupSocket:
     """`wake()` from any thread, also after `close()`; the owner selects on `fileno()` and calls `clear()`."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Waker:
             self._others.close()
 
     def __repr__(self) -> str:
-        return f"<Waker {'closed' if self._is_closed else 'open'}>"
+        return f"<WakeupSocket {'closed' if self._is_closed else 'open'}>"
 
 
 # The one connection a session has at a time, and the wait for it and for others. Owned by the session's thread.
@@ -59,13 +59,13 @@ class Waker:
 ABNORMAL_CLOSE: Final = 1006
 
 
-class LineSocket:
+class SessionSocket:
     """`wake` and `abort` may be called from any thread, everything else by the owner only."""
 
     def __init__(self) -> None:
         self._connection: Connection | None = None
         try:
-            self._waker = Waker()
+            self._waker = WakeupSocket()
         except OSError as theirs:
             raise NetworkError(f"no sockets to be had: {one_line(theirs)}") from theirs
         try:
@@ -93,24 +93,24 @@ class LineSocket:
         self._connection = connection
         self._selector.register(connection, selectors.EVENT_READ)
 
-    def read(self) -> bytes | LineLost | None:
+    def read(self) -> bytes | ConnectionLost | None:
         """What is there, without waiting; None where there is nothing or no connection."""
         if self._connection is None:
             return None
         try:
             data = self._connection.recv()
         except UpbitBackboneError as error:
-            return LineLost(one_line(error), ABNORMAL_CLOSE)
-        return LineLost("ended without a close frame", ABNORMAL_CLOSE) if data == b"" else data
+            return ConnectionLost(one_line(error), ABNORMAL_CLOSE)
+        return ConnectionLost("ended without a close frame", ABNORMAL_CLOSE) if data == b"" else data
 
-    def send(self, send: Callable[[Connection], object]) -> LineLost | None:
+    def send(self, send: Callable[[Connection], object]) -> ConnectionLost | None:
         """Send something; a failure is the end of the line, because half a frame may be out."""
         if self._connection is None:
             return None
         try:
             send(self._connection)
         except UpbitBackboneError as error:
-            return LineLost(one_line(error), ABNORMAL_CLOSE)
+            return ConnectionLost(one_line(error), ABNORMAL_CLOSE)
         return None
 
     def drop(self, code: int | None) -> None:
@@ -141,4 +141,4 @@ class LineSocket:
         self._waker.close()
 
     def __repr__(self) -> str:
-        return f"<LineSocket {self._connection!r}>"
+        return f"<SessionSocket {self._connection!r}>"

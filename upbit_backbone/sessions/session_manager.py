@@ -1,7 +1,7 @@
-"""The whole program's WebSocket life cycle behind two verbs: `want` and `unwant`.
+"""The whole program's WebSocket life cycle behind two verbs: `want` and `release`.
 
-Subscribing edits a wish; sessions make it true. The lock is held for counting only; sessions are created
-outside the hot path, woken after it is released, and fetch their wishes themselves, so that the newest set wins
+Subscribing edits a request; sessions make it true. The lock is held for counting only; sessions are created
+outside the hot path, woken after it is released, and fetch their requests themselves, so that the newest set wins
 whatever order threads arrive in.
 """
 
@@ -16,8 +16,8 @@ from .._concurrency import Clock, Deadline, join_all
 from ..config import BackboneConfig
 from ..errors import ClosedError, NetworkError, RateLimitError
 from ..models.events import ConnectionState
-from ..models.session import Pulse
-from ..models.topic import Topic, Wish
+from ..models.session import SessionHealth
+from ..models.topic import SubscriptionRequest, Topic
 from ..resilience.backoff import Random
 from .connection_pool import ConnectionPool
 from .ports import AcquireConnect, Collaborators, Dial, Emit, FrameSink, Malformed, Probe, RunJob, SilentTopics
@@ -86,10 +86,10 @@ class SessionManager:
         self._retired: list[Session] = []
         self._is_closed = False
         # Read without the lock, on every live answer; each change is one dict operation.
-        self._pulses: dict[Topic, Pulse] = {}
+        self._pulses: dict[Topic, SessionHealth] = {}
 
-    def want(self, wishes: Iterable[Wish]) -> None:
-        """Stream these, too, until they are taken back by `unwant` as often as they were wanted.
+    def acquire(self, requests: Iterable[SubscriptionRequest]) -> None:
+        """Stream these, too, until they are taken back by `release` as often as they were wanted.
 
         Returns at once. SubscriptionError if they do not fit on the connections allowed, ClosedError after
         close(); nothing has changed then.
@@ -97,22 +97,22 @@ class SessionManager:
         # Loaded by who streams, and not by who only asks; before the lock is taken, which others wait for.
         from . import lifecycle, session  # noqa: F401
 
-        wished = list(wishes)
+        requested = list(requests)
         with self._lock:
             self._check_open()
-            new = {wish.topic for wish in wished if wish.topic not in self._registry}
+            new = {request.topic for request in requested if request.topic not in self._registry}
             self._pool.check_room(len(new))
             touched = self._placed(sorted(new))
-            change = self._registry.want(wished)
+            change = self._registry.acquire(requested)
             touched |= {self._pool.home(topic) for topic in change.deepened}
         _wake(touched)
 
-    def unwant(self, wishes: Iterable[Wish]) -> None:
-        """Take back wishes made before. InvalidRequestError if they were not made; nothing happens once closed."""
+    def release(self, requests: Iterable[SubscriptionRequest]) -> None:
+        """Take back requests made before. InvalidRequestError if they were not made; nothing happens once closed."""
         with self._lock:
             if self._is_closed:
                 return
-            change = self._registry.unwant(wishes)
+            change = self._registry.release(requests)
             touched = self._released(change)
         _wake(touched)
 
@@ -133,7 +133,7 @@ class SessionManager:
         while session is None:
             self._add_session()
             session = self._pool.place(topic)
-        self._pulses[topic] = session.pulse
+        self._pulses[topic] = session.health
         return session
 
     def _add_session(self) -> None:
@@ -147,7 +147,7 @@ class SessionManager:
             wall=self._clock.wall,
             next_epoch=self._epochs.__next__,
         )
-        session = Session(lifecycle, self._with, wishes=self._wishes_of, retire=self._retire)
+        session = Session(lifecycle, self._with, requests=self._wishes_of, retire=self._retire)
         session.start()
         self._pool.add(session)
 
@@ -156,12 +156,12 @@ class SessionManager:
             self._pulses.pop(topic, None)
         return self._pool.release(change.removed) | {self._pool.home(topic) for topic in change.deepened}
 
-    def _wishes_of(self, session: Session) -> frozenset[Wish]:
+    def _wishes_of(self, session: Session) -> frozenset[SubscriptionRequest]:
         with self._lock:
-            return frozenset(self._registry.wish(topic) for topic in self._pool.carried(session))
+            return frozenset(self._registry.request(topic) for topic in self._pool.carried(session))
 
     def _retire(self, session: Session) -> bool:
-        """Whether an idle session may end; not if somebody has wished for something meanwhile."""
+        """Whether an idle session may end; not if somebody has requested for something meanwhile."""
         with self._lock:
             if self._is_closed or session not in self._pool:
                 return True
@@ -172,7 +172,7 @@ class SessionManager:
             self._retired.append(session)
             return True
 
-    def pulse(self, topic: Topic) -> Pulse | None:
+    def health(self, topic: Topic) -> SessionHealth | None:
         """The sign of life of the session that streams `topic`; None if nobody wants it."""
         return self._pulses.get(topic)
 

@@ -9,18 +9,18 @@ from datetime import datetime, timedelta
 from ..config import BackboneConfig
 from ..errors import SubscriptionError, UpbitBackboneError, one_line
 from ..models.events import ConnectionEvent, ConnectionState, Event, RateLimitEvent, StaleEvent, SubscriptionEvent
-from ..models.session import Pulse
+from ..models.session import SessionHealth
 from ..models.topic import Topic
 from ..resilience.backoff import Random
 from .messages import Effect, Emit
-from .reconnect_policy import Recovery
-from .stall_detectors import MuteTopics, SilenceWatch
+from .reconnect_policy import ReconnectPolicy
+from .stall_detectors import StreamStallDetector, TopicStallDetector
 from .subscription_plan import FirstFrames, SubscriptionPlan
 
 # A session's own story: its state since when, its counters, and the events that tell others. Pure.
 
 
-class Record:
+class SessionStatus:
     """Written by the session's thread only; others read single attributes."""
 
     def __init__(self, session: str, wall: Callable[[], datetime]) -> None:
@@ -99,17 +99,17 @@ def said(error: BaseException) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SessionState:
     """One session's belongings. `effects` collects, in order, what the present input leads to."""
 
     config: BackboneConfig
     random: Random
-    pulse: Pulse
-    record: Record
+    health: SessionHealth
+    status: SessionStatus
     plan: SubscriptionPlan
-    recovery: Recovery
-    silence: SilenceWatch
-    mute_topics: MuteTopics
+    reconnect_policy: ReconnectPolicy
+    stream_stalls: StreamStallDetector
+    topic_stalls: TopicStallDetector
     first_frames: FirstFrames
     effects: list[Effect] = field(default_factory=list)
 

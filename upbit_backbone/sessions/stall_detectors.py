@@ -18,7 +18,7 @@ PROBE_PATIENCE_SECONDS: Final = 30.0  # an answer later than this is no longer w
 GRACE_SECONDS: Final = 2.0  # what REST shows already, the stream brings within this time
 
 
-class SilenceWatch:
+class StreamStallDetector:
     """Silence on all topics of a session at once."""
 
     def __init__(self, after: float) -> None:
@@ -108,7 +108,7 @@ class Question:
     confirms: bool
 
 
-class MuteTopics:
+class TopicStallDetector:
     """Habits and suspicions of single topics; habits survive reconnects."""
 
     def __init__(self, every: float) -> None:

@@ -1,4 +1,4 @@
-"""What is wished, what Upbit was told, and what it will not have. Pure.
+"""What is requested, what Upbit was told, and what it will not have. Pure.
 
 Upbit answers a message it dislikes with an error object that names no code, and closes. Topics that were sent
 without such an answer are trusted; the others of the offending message are suspects. They are halved until
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import Final
 
-from ..models.topic import Topic, Wish
+from ..models.topic import SubscriptionRequest, Topic
 
 # Which topics still owe us their first frame: Upbit ignores unknown codes without a word. Pure.
 
@@ -68,24 +68,24 @@ TRIAL_SECONDS: Final = 2.0  # Upbit's complaints come within 0.2 s of the messag
 
 
 class SubscriptionPlan:
-    """The wished set of one session and its way to the server."""
+    """The requested set of one session and its way to the server."""
 
     def __init__(self) -> None:
-        self._wishes: dict[Topic, Wish] = {}
+        self._wishes: dict[Topic, SubscriptionRequest] = {}
         self._trusted: set[Topic] = set()
         self._held: list[frozenset[Topic]] = []  # suspects that wait for their turn
         self._refused: set[Topic] = set()
         self._on_trial: set[Topic] = set()  # sent since the last message that passed; a complaint is about them
         self._trial_ends = inf
         self._must_repeat = False
-        self.target: frozenset[Wish] = frozenset()  # what the next message has to say
-        self.sent: frozenset[Wish] | None = None  # by this connection's latest message
+        self.target: frozenset[SubscriptionRequest] = frozenset()  # what the next message has to say
+        self.sent: frozenset[SubscriptionRequest] | None = None  # by this connection's latest message
         self.wanted: frozenset[Topic] = frozenset()
         self.streamed: frozenset[Topic] = frozenset()  # by Upbit, on this connection, as far as we told it
 
-    def wish(self, wishes: frozenset[Wish]) -> None:
+    def request(self, requests: frozenset[SubscriptionRequest]) -> None:
         """This is the whole set wanted from now on. A refused topic gets a new chance once it was let go."""
-        self._wishes = {wish.topic: wish for wish in wishes}
+        self._wishes = {request.topic: request for request in requests}
         self.wanted = wanted = frozenset(self._wishes)
         self._trusted &= wanted
         self._refused &= wanted
@@ -112,7 +112,7 @@ class SubscriptionPlan:
         """The target is being sent; the topics among it that are new on this connection."""
         before = self.streamed
         self.sent = self.target
-        self.streamed = frozenset(wish.topic for wish in self.sent)
+        self.streamed = frozenset(request.topic for request in self.sent)
         self._must_repeat = False
         self._trial_ends = now + TRIAL_SECONDS
         self._on_trial |= self.streamed - self._trusted
@@ -121,7 +121,7 @@ class SubscriptionPlan:
     @property
     def held_back(self) -> frozenset[Topic]:
         """Wanted topics that are not asked for: refused, or suspects that wait for their turn."""
-        return self.wanted - {wish.topic for wish in self.target}
+        return self.wanted - {request.topic for request in self.target}
 
     def heard(self, now: float) -> bool:
         """The peer gave a sign of life. True if that ends a trial: the next suspects may then have their turn.
@@ -166,8 +166,8 @@ class SubscriptionPlan:
             self._held.pop()
             self.target = self._allowed()
 
-    def _allowed(self) -> frozenset[Wish]:
+    def _allowed(self) -> frozenset[SubscriptionRequest]:
         left_out = self._refused.union(*self._held)
         if not left_out:
             return frozenset(self._wishes.values())
-        return frozenset(wish for topic, wish in self._wishes.items() if topic not in left_out)
+        return frozenset(request for topic, request in self._wishes.items() if topic not in left_out)

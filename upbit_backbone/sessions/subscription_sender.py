@@ -11,7 +11,7 @@ from ..models.session import StreamError, SubscriptionList
 from .messages import SendText, TellSubscribed
 from .pacing import MessagePacer
 from .reconnect_policy import BANNED_SECONDS, LIMITED_SECONDS
-from .session_state import Shared
+from .session_state import SessionState
 
 MESSAGE_GROUP: Final = "websocket-message"
 AUDIT_AFTER_SECONDS: Final = 1.0
@@ -20,13 +20,13 @@ ABOUT_TOPICS = frozenset({"invalid_param", "no_codes", "no_type", "wrong_format"
 TEAPOT = frozenset({"i'm a teapot", "im_a_teapot"})
 
 
-class Speaker:
-    """Makes the wish true on one connection."""
+class SubscriptionSender:
+    """Makes the request true on one connection."""
 
-    def __init__(self, shared: Shared, now: float) -> None:
+    def __init__(self, shared: SessionState, now: float) -> None:
         self._shared = shared
         self._pacer = MessagePacer()
-        self._pacer.hold_until(shared.recovery.banned_until)
+        self._pacer.hold_until(shared.reconnect_policy.banned_until)
         self._idle_at = inf
         self._audit_at = inf
         self._audits = False
@@ -87,11 +87,11 @@ class Speaker:
         is_first = plan.sent is None
         added = plan.say(now)
         self._send(subscription_message(self._ticket(), plan.target, shared.config.websocket_format), now)
-        shared.effects.append(TellSubscribed(shared.pulse.epoch, plan.streamed))
+        shared.effects.append(TellSubscribed(shared.health.epoch, plan.streamed))
         shared.first_frames.expect(added, now)
         if is_first:
-            shared.silence.start(now)
-            shared.mute_topics.start(now)
+            shared.stream_stalls.start(now)
+            shared.topic_stalls.start(now)
         if shared.config.audit_subscriptions:
             self._audit_at = now + AUDIT_AFTER_SECONDS
 
@@ -105,27 +105,27 @@ class Speaker:
             self._limited(LIMITED_SECONDS, reason, now, banned=False)
         else:
             shared = self._shared
-            shared.record.last_error = reason
+            shared.status.last_error = reason
             guilty = shared.plan.complaint(is_about_topics=name in ABOUT_TOPICS)
             shared.first_frames.line_lost()
             if guilty:
-                shared.emit(shared.record.topics(guilty, f"refused by Upbit: {reason}"))
+                shared.emit(shared.status.topics(guilty, f"refused by Upbit: {reason}"))
         self.reconsider(now)
 
     def _limited(self, seconds: float, reason: str, now: float, *, banned: bool) -> None:
         shared = self._shared
         self._pacer.hold_until(now + seconds)
         shared.plan.repeat()
-        shared.emit(shared.record.limited(MESSAGE_GROUP, seconds, reason, banned=banned))
+        shared.emit(shared.status.limited(MESSAGE_GROUP, seconds, reason, banned=banned))
         if banned:
-            shared.recovery.ban(now + seconds)
+            shared.reconnect_policy.ban(now + seconds)
 
     def _report_late_topics(self, now: float) -> None:
         late = self._shared.first_frames.late(now)
         if late:
             seconds = self._shared.config.first_frame_seconds
-            reason = f"no first frame within {seconds:g} s; it is wished on, but Upbit may not know it"
-            self._shared.emit(self._shared.record.topics(late, reason))
+            reason = f"no first frame within {seconds:g} s; it is requested on, but Upbit may not know it"
+            self._shared.emit(self._shared.status.topics(late, reason))
 
     def _audit(self, now: float) -> None:
         if now < self._audit_at:
@@ -148,13 +148,13 @@ class Speaker:
         difference = listed_topics(listed) ^ plan.streamed
         if difference:
             reason = "Upbit's list of subscriptions differs from ours; subscribing again"
-            self._shared.emit(self._shared.record.topics(difference, reason))
+            self._shared.emit(self._shared.status.topics(difference, reason))
             self.repeat(now)
 
     def _send(self, text: str, now: float) -> None:
         self._pacer.sent(now)
-        self._shared.record.messages_sent += 1
+        self._shared.status.messages_sent += 1
         self._shared.effects.append(SendText(text))
 
     def _ticket(self) -> str:
-        return f"{self._shared.pulse.epoch}-{int(self._shared.random() * 2**48):012x}"
+        return f"{self._shared.health.epoch}-{int(self._shared.random() * 2**48):012x}"

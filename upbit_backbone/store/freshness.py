@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from .._deadline import SLEEP_SECONDS
-from ..models.session import Pulse
+from ..models.session import SessionHealth
 from ..models.topic import Topic
 
 # Frames of one market overtake each other by this much at most; whatever is later than that is no straggler.
@@ -30,7 +30,7 @@ class Evidence(Protocol):
     topic: Topic
     stamp: datetime
     peak: datetime  # the newest stamp ever seen for the topic
-    pulse: Pulse
+    health: SessionHealth
     epoch: int
     monotonic: float
     proven: bool
@@ -47,43 +47,48 @@ class Verdict(Enum):
 
 def is_current(evidence: Evidence, now: float, clock_offset: float, liveness_seconds: float) -> bool:
     """Whether the value is provably what the exchange shows now; `now` is monotonic, `clock_offset` the present one."""
-    pulse = evidence.pulse
-    line_is_up = pulse.connected and now - pulse.heard_at <= liveness_seconds and not _has_slept(pulse, clock_offset)
-    snapshot_has_come = evidence.epoch == pulse.epoch
-    is_suspect = pulse.suspect or (pulse.mute and evidence.topic in pulse.mute)
+    health = evidence.health
+    line_is_up = health.connected and now - health.heard_at <= liveness_seconds and not _has_slept(health, clock_offset)
+    snapshot_has_come = evidence.epoch == health.epoch
+    is_suspect = health.suspect or (health.mute and evidence.topic in health.mute)
     return line_is_up and snapshot_has_come and evidence.proven and not is_suspect
 
 
-def _has_slept(pulse: Pulse, clock_offset: float) -> bool:
+def _has_slept(health: SessionHealth, clock_offset: float) -> bool:
     """Whether the machine slept since the session last looked, so that what it heard is older than it seems."""
-    return pulse.clock_offset is not None and abs(clock_offset - pulse.clock_offset) > SLEEP_SECONDS
+    return health.clock_offset is not None and abs(clock_offset - health.clock_offset) > SLEEP_SECONDS
 
 
 def why_not_current(evidence: Evidence | None, now: float, clock_offset: float, liveness_seconds: float) -> str | None:
     """The first reason in words why the value is not current; None if it is."""
     if evidence is None:
         return "nothing has been received on the stream"
-    pulse = evidence.pulse
-    if not pulse.connected:
-        return f"session {pulse.session} is not connected"
-    if evidence.epoch != pulse.epoch:
-        return f"the snapshot after the reconnection of session {pulse.session} has not arrived"
-    unheard = now - pulse.heard_at
+    health = evidence.health
+    if not health.connected:
+        return f"session {health.session} is not connected"
+    if evidence.epoch != health.epoch:
+        return f"the snapshot after the reconnection of session {health.session} has not arrived"
+    unheard = now - health.heard_at
     if unheard > liveness_seconds:
-        return f"session {pulse.session} has not been heard for {unheard:.1f} s (bound {liveness_seconds:g} s)"
-    if _has_slept(pulse, clock_offset):
-        return f"the machine slept since session {pulse.session} was heard, or its clock was set"
-    if pulse.suspect:
-        return f"session {pulse.session} is suspected to be silently stalled"
-    if evidence.topic in pulse.mute:
-        return f"{evidence.topic} is mute on session {pulse.session} while others flow"
+        return f"session {health.session} has not been heard for {unheard:.1f} s (bound {liveness_seconds:g} s)"
+    if _has_slept(health, clock_offset):
+        return f"the machine slept since session {health.session} was heard, or its clock was set"
+    if health.suspect:
+        return f"session {health.session} is suspected to be silently stalled"
+    if evidence.topic in health.mute:
+        return f"{evidence.topic} is mute on session {health.session} while others flow"
     if not evidence.proven:
         return "the stream contradicts itself or REST about which value is the newest"
     return None
 
 
 def judge(
-    stamp: datetime, pulse: Pulse, epoch: int, monotonic: float, known: Evidence | None, rest_stamp: datetime | None
+    stamp: datetime,
+    health: SessionHealth,
+    epoch: int,
+    monotonic: float,
+    known: Evidence | None,
+    rest_stamp: datetime | None,
 ) -> Verdict:
     """What to do with a value stamped `stamp`, when `known` is held and REST last showed `rest_stamp`.
 
@@ -95,7 +100,7 @@ def judge(
     rest_confirms = rest_stamp is not None and not rest_contradicts
     if known is None:
         return Verdict.TAKE_UNPROVEN if rest_contradicts else Verdict.TAKE
-    is_same_line = known.pulse is pulse and known.epoch == epoch
+    is_same_line = known.health is health and known.epoch == epoch
     if stamp < known.stamp:
         if not known.proven and rest_confirms:
             return Verdict.TAKE

@@ -17,9 +17,9 @@ from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline, wa
 from ..errors import ClosedError
 from ..exchange.timeframes import timeframe_of
 from ..models.enums import DataSource, DataType, RequestKind
-from ..models.lazy_book import Datum, LazyBook, Parcel, opened
+from ..models.lazy_book import Datum, LazyBook, StoredItem, decoded
 from ..models.market import MarketInfo, OrderbookData, TickerData, TradeData
-from ..models.session import Pulse
+from ..models.session import SessionHealth
 from ..models.topic import ZERO, Topic
 from .freshness import REST_TOLERANCE, Verdict, is_current, judge, why_not_current
 
@@ -38,13 +38,13 @@ _DATA_TYPE_OF_KIND = {
 class Entry:
     """One live value. Never changed but for `proven`, which only ever says less or more about this very value."""
 
-    __slots__ = ("epoch", "item", "monotonic", "peak", "proven", "pulse", "stamp", "topic")
+    __slots__ = ("epoch", "health", "item", "monotonic", "peak", "proven", "stamp", "topic")
 
     def __init__(
         self,
         topic: Topic,
-        item: Parcel,
-        pulse: Pulse,
+        item: StoredItem,
+        health: SessionHealth,
         epoch: int,
         monotonic: float,
         *,
@@ -54,7 +54,7 @@ class Entry:
         self.topic = topic
         self.item = item
         self.stamp: datetime = item.timestamp
-        self.pulse = pulse
+        self.health = health
         self.epoch = epoch
         self.monotonic = monotonic
         self.proven = proven
@@ -78,7 +78,7 @@ class LiveStore:
         self._entries: dict[Topic, Entry] = {}
         self._max_remembered = max_remembered
         self._lock = threading.Lock()  # guards _remembered
-        self._remembered: dict[tuple[object, ...], Parcel] = {}
+        self._remembered: dict[tuple[object, ...], StoredItem] = {}
         # Guards _waited_for and _closed. Writers take it only while somebody waits for their topic.
         self._arrival = threading.Condition()
         self._waited_for: Counter[Topic] = Counter()
@@ -86,7 +86,7 @@ class LiveStore:
 
     # Writing
 
-    def put(self, topic: Topic, item: Parcel, pulse: Pulse, epoch: int, monotonic: float) -> bool:
+    def put(self, topic: Topic, item: StoredItem, health: SessionHealth, epoch: int, monotonic: float) -> bool:
         """Keep `item` as the topic's newest value; False if it is older than what is held."""
         known = self._entries.get(topic)
         stamp: datetime = item.timestamp
@@ -95,20 +95,20 @@ class LiveStore:
             and stamp >= known.stamp
             and known.proven
             and known.epoch == epoch
-            and known.pulse is pulse
+            and known.health is health
         ):
-            entry = Entry(topic, item, pulse, epoch, monotonic)
+            entry = Entry(topic, item, health, epoch, monotonic)
         else:
-            if known is not None and stamp < known.stamp and opened(known.item) is None:
+            if known is not None and stamp < known.stamp and decoded(known.item) is None:
                 known = None  # a broken book is no evidence that this one is old
-            verdict = self._judge(topic, stamp, pulse, epoch, monotonic, known)
+            verdict = self._judge(topic, stamp, health, epoch, monotonic, known)
             if verdict is Verdict.DOUBT and known is not None:
                 known.proven = False
             if verdict is Verdict.DOUBT or verdict is Verdict.REFUSE:
                 return False
             is_proven = verdict is Verdict.TAKE
             peak = None if known is None else known.peak
-            entry = Entry(topic, item, pulse, epoch, monotonic, proven=is_proven, peak=peak)
+            entry = Entry(topic, item, health, epoch, monotonic, proven=is_proven, peak=peak)
         self._entries[topic] = entry
         if self._waited_for and topic in self._waited_for:
             with self._arrival:
@@ -116,7 +116,7 @@ class LiveStore:
         return True
 
     def _judge(
-        self, topic: Topic, stamp: datetime, pulse: Pulse, epoch: int, monotonic: float, known: Entry | None
+        self, topic: Topic, stamp: datetime, health: SessionHealth, epoch: int, monotonic: float, known: Entry | None
     ) -> Verdict:
         if topic.data_type not in STATE_TYPES:
             return Verdict.REFUSE if known is not None and stamp < known.stamp else Verdict.TAKE
@@ -124,12 +124,12 @@ class LiveStore:
         rest_stamp = None if remembered is None or not _is_rest(remembered) else remembered.timestamp
         if rest_stamp is not None and stamp >= rest_stamp - REST_TOLERANCE and _came_before(remembered, known):
             rest_stamp = None  # REST spoke before the value in question: that confirms nothing
-        return judge(stamp, pulse, epoch, monotonic, known, rest_stamp)
+        return judge(stamp, health, epoch, monotonic, known, rest_stamp)
 
-    def forget(self, topic: Topic, pulse: Pulse | None = None) -> None:
-        """The topic is not streamed any more (by `pulse`'s session, where one is named). Still last known."""
+    def forget(self, topic: Topic, health: SessionHealth | None = None) -> None:
+        """The topic is not streamed any more (by `health`'s session, where one is named). Still last known."""
         entry = self._entries.get(topic)
-        if entry is None or (pulse is not None and entry.pulse is not pulse):
+        if entry is None or (health is not None and entry.health is not health):
             return
         del self._entries[topic]
         with self._lock:
@@ -142,7 +142,7 @@ class LiveStore:
                 if not isinstance(item, MarketInfo):
                     self._keep(_key(item), item)
 
-    def _keep(self, key: tuple[object, ...], item: Parcel) -> None:
+    def _keep(self, key: tuple[object, ...], item: StoredItem) -> None:
         known = self._remembered.pop(key, None)
         newest = known if known is not None and known.timestamp > item.timestamp else item
         self._remembered[key] = newest
@@ -151,7 +151,7 @@ class LiveStore:
         if _is_rest(item) and isinstance(key, Topic):
             self._compare(key, item)
 
-    def _compare(self, topic: Topic, told: Parcel) -> None:
+    def _compare(self, topic: Topic, told: StoredItem) -> None:
         """REST's word on the live value: it clears a doubt, or raises one until the stream has spoken again."""
         entry = self._entries.get(topic)
         if entry is None:
@@ -171,7 +171,7 @@ class LiveStore:
         item = entry.item
         return item.read() if type(item) is LazyBook else item  # type: ignore[return-value]
 
-    def current_parcel(self, topic: Topic, now: float) -> Parcel | None:
+    def current_stored(self, topic: Topic, now: float) -> StoredItem | None:
         """As `current`, but a book stays undecoded."""
         entry = self._entries.get(topic)
         if entry is None or not is_current(entry, now, self._wall_seconds() - now, self._liveness):
@@ -196,9 +196,9 @@ class LiveStore:
         """
         live, key = _where(kind, symbol, timeframe, level)
         entry = None if live is None else self._entries.get(live)
-        streamed = None if entry is None else opened(entry.item)
+        streamed = None if entry is None else decoded(entry.item)
         remembered = None if key is None else self._remembered.get(key)
-        told = None if remembered is None else opened(remembered)
+        told = None if remembered is None else decoded(remembered)
         if streamed is None or told is None:
             return streamed or told
         return told if told.timestamp > streamed.timestamp else streamed
@@ -217,7 +217,7 @@ class LiveStore:
                 if entry is None:
                     return None
                 since_monotonic = entry.monotonic
-                item = opened(entry.item)
+                item = decoded(entry.item)
             return item
         finally:
             with self._arrival:
@@ -250,23 +250,23 @@ class LiveStore:
         return f"<LiveStore {len(self._entries)} live, {len(self._remembered)} remembered>"
 
 
-def _is_rest(item: Parcel) -> bool:
+def _is_rest(item: StoredItem) -> bool:
     return not isinstance(item, LazyBook) and item.source is DataSource.REST
 
 
-def _moved_at(item: Parcel) -> datetime:
+def _moved_at(item: StoredItem) -> datetime:
     """When the market last moved, which both channels stamp alike."""
     traded_at = item.trade_timestamp if isinstance(item, TickerData) else None
     return traded_at or item.timestamp
 
 
-def _came_before(told: Parcel | None, known: Entry | None) -> bool:
+def _came_before(told: StoredItem | None, known: Entry | None) -> bool:
     if told is None or known is None or told.received_at is None or known.item.received_at is None:
         return False
     return told.received_at < known.item.received_at
 
 
-def _key(item: Parcel) -> tuple[object, ...]:
+def _key(item: StoredItem) -> tuple[object, ...]:
     """Under what an answer is remembered: the topic that would stream it, or its unit where none does."""
     if isinstance(item, TickerData):
         return Topic(DataType.TICKER, item.symbol)

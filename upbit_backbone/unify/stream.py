@@ -40,7 +40,7 @@ _BOOK_TAIL_BYTES = 80
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Glance(NamedTuple):
+class BookHeader(NamedTuple):
     """What a book frame says about itself at its two ends."""
 
     symbol: str
@@ -53,7 +53,7 @@ def _level(text: bytes) -> Decimal:
     return Decimal(text.decode("ascii"))
 
 
-def glance_at_book(raw: bytes) -> Glance | None:
+def book_header(raw: bytes) -> BookHeader | None:
     """Market, exchange time and level of a single book frame; None where the frame is not of the usual shape."""
     head = _BOOK_HEAD.match(raw)
     if head is None:
@@ -64,7 +64,7 @@ def glance_at_book(raw: bytes) -> Glance | None:
     level = tail[1]
     # timedelta takes whole milliseconds exactly; fromtimestamp would go through float.
     timestamp = _EPOCH + timedelta(milliseconds=int(head[2]))
-    return Glance(head[1].decode("ascii"), timestamp, ZERO if level is None else _level(level))
+    return BookHeader(head[1].decode("ascii"), timestamp, ZERO if level is None else _level(level))
 
 
 StreamItem = TickerData | TradeData | OrderbookData | CandleData | Notice

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from .._concurrency import WAIT_SLICE_SECONDS, Deadline
 from ..errors import UpbitBackboneError
-from .io_deadline import Patience, send_all, translated
+from .io_deadline import IoDeadline, send_all, translated
 
 READ_BUFFER_BYTES: Final = 65_536
 SHORTEST_WAIT_SECONDS: Final = 0.001
@@ -38,7 +38,7 @@ class Watch:
     def __init__(
         self, what: str, deadline: Deadline, stop: threading.Event | None = None, departure: Departure | None = None
     ) -> None:
-        self.patience = Patience(what, deadline, stop)
+        self.patience = IoDeadline(what, deadline, stop)
         self.failure: UpbitBackboneError | None = None
         self._deadline = deadline
         self._departure = departure

@@ -28,7 +28,7 @@ from ..errors import (
     one_line,
 )
 from .http_head import parse_head
-from .io_deadline import WRITE, Patience, patiently, read_head, send_all
+from .io_deadline import WRITE, IoDeadline, read_head, retry_until_ready, send_all
 
 _CONNECTING = frozenset((0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)))
 
@@ -49,7 +49,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_lookups)
 
 
-def resolve(host: str, port: int, patience: Patience) -> list[Address]:
+def resolve(host: str, port: int, patience: IoDeadline) -> list[Address]:
     """All addresses of `host`, families alternating, so that a broken IPv6 route costs one attempt."""
     flight, leads = _lookups.join(host)
     if leads:
@@ -84,7 +84,7 @@ def _alternating(addresses: list[Address]) -> list[Address]:
     return [address for turn in zip_longest(*families.values()) for address in turn if address is not None]
 
 
-def connect(host: str, port: int, patience: Patience) -> socket.socket:
+def connect(host: str, port: int, patience: IoDeadline) -> socket.socket:
     """A TCP connection to the first address that answers; each gets an equal share of the time left."""
     addresses = resolve(host, port, patience)
     failures: dict[str, OSError | NetworkError] = {}
@@ -106,7 +106,7 @@ def _why(error: OSError | NetworkError) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _connect_one(address: Address, patience: Patience) -> socket.socket:
+def _connect_one(address: Address, patience: IoDeadline) -> socket.socket:
     family, kind, protocol, where = address
     sock = socket.socket(family, kind, protocol)
     try:
@@ -141,7 +141,7 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-def start_tls(sock: socket.socket, context: ssl.SSLContext, host: str, patience: Patience) -> ssl.SSLSocket:
+def start_tls(sock: socket.socket, context: ssl.SSLContext, host: str, patience: IoDeadline) -> ssl.SSLSocket:
     """The TLS handshake; the socket is closed if it fails."""
     try:
         tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
@@ -149,7 +149,7 @@ def start_tls(sock: socket.socket, context: ssl.SSLContext, host: str, patience:
         sock.close()
         raise
     try:
-        patiently(tls.do_handshake, tls, patience)
+        retry_until_ready(tls.do_handshake, tls, patience)
     except BaseException:
         tls.close()
         raise
@@ -187,7 +187,7 @@ class Proxy:
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, patience: Patience) -> None:
+def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, patience: IoDeadline) -> None:
     """Ask the proxy for a tunnel to `host`; afterwards `sock` speaks with the host itself."""
     send_all(sock, proxy.request(host, port), patience)
     raw, early = read_head(sock, patience)
@@ -202,7 +202,7 @@ def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, patienc
 
 
 def dial(
-    host: str, port: int, context: ssl.SSLContext | None, proxy: Proxy | None, patience: Patience
+    host: str, port: int, context: ssl.SSLContext | None, proxy: Proxy | None, patience: IoDeadline
 ) -> socket.socket:
     """A connected socket to `host`: through the proxy if there is one, encrypted if a context is given."""
     if proxy is None:

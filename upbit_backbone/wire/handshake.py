@@ -16,7 +16,7 @@ from typing import Final
 from .._concurrency import Clock
 from ..errors import NetworkError, ProtocolError, UpbitBackboneError
 from .http_head import MAX_BODY_BYTES, SWITCHING_PROTOCOLS, Head, body_length, parse_head, refusal
-from .io_deadline import Patience, patiently, read_head, send_all
+from .io_deadline import IoDeadline, read_head, retry_until_ready, send_all
 
 ERROR_BODY_SECONDS: Final = 0.5
 
@@ -24,7 +24,7 @@ ERROR_BODY_SECONDS: Final = 0.5
 class HandshakeSocket:
     """What websocket-client gets for a socket; `headers`, `early` and `failure` tell what happened."""
 
-    def __init__(self, sock: socket.socket, host: str, patience: Patience, clock: Clock) -> None:
+    def __init__(self, sock: socket.socket, host: str, patience: IoDeadline, clock: Clock) -> None:
         self._sock = sock
         self._host = host
         self._patience = patience
@@ -71,7 +71,7 @@ class HandshakeSocket:
         # The status alone says enough; a body that is late or cut off must not hide it.
         with contextlib.suppress(NetworkError):
             while len(body) < wanted:
-                chunk = patiently(partial(self._sock.recv, wanted - len(body)), self._sock, patience)
+                chunk = retry_until_ready(partial(self._sock.recv, wanted - len(body)), self._sock, patience)
                 if not chunk:
                     break
                 body += chunk

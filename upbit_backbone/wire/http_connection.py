@@ -61,7 +61,7 @@ class Exchange:
     is_cut: bool
 
 
-class Line:
+class HttpConnection:
     """A connection that is dialled when needed and used by one thread at a time; only `interrupt` is for others."""
 
     def __init__(self, destination: Destination, stop: threading.Event) -> None:

@@ -34,7 +34,7 @@ HEAD_READ_BYTES: Final = 16_384
 T = TypeVar("T")
 
 
-class Patience:
+class IoDeadline:
     """How long a wait may last: until `deadline`, or until somebody sets `stop`."""
 
     def __init__(self, what: str, deadline: Deadline, stop: threading.Event | None = None) -> None:
@@ -48,11 +48,11 @@ class Patience:
         if self._deadline.expired:
             raise RequestTimeoutError(f"{self.what}: not finished by its deadline")
 
-    def sooner(self, seconds: float) -> Patience:
-        return Patience(self.what, self._deadline.sooner(seconds), self._stop)
+    def sooner(self, seconds: float) -> IoDeadline:
+        return IoDeadline(self.what, self._deadline.sooner(seconds), self._stop)
 
-    def share(self, part: float) -> Patience:
-        return Patience(self.what, self._deadline.fraction(part), self._stop)
+    def share(self, part: float) -> IoDeadline:
+        return IoDeadline(self.what, self._deadline.fraction(part), self._stop)
 
     def wait_socket(self, sock: socket.socket, events: int) -> None:
         with selectors.DefaultSelector() as selector:
@@ -70,7 +70,7 @@ class Patience:
         return self._deadline.remaining_or(WAIT_SLICE_SECONDS)
 
 
-def patiently(step: Callable[[], T], sock: socket.socket, patience: Patience, blocked_on: int = READ) -> T:
+def retry_until_ready(step: Callable[[], T], sock: socket.socket, patience: IoDeadline, blocked_on: int = READ) -> T:
     """Repeat a non-blocking `step` until it succeeds. Third-party errors leave here as ours."""
     while True:
         patience.check()
@@ -97,14 +97,14 @@ def translated(theirs: OSError, what: str) -> NetworkError:
     return NetworkError(f"{what}: {one_line(theirs.strerror or theirs)}")
 
 
-def send_all(sock: socket.socket, data: bytes, patience: Patience) -> None:
+def send_all(sock: socket.socket, data: bytes, patience: IoDeadline) -> None:
     """All of `data` or an error, after which an unknown part of it is on the wire."""
     rest = memoryview(data)
     while rest:
-        rest = rest[patiently(partial(sock.send, rest), sock, patience, WRITE) :]
+        rest = rest[retry_until_ready(partial(sock.send, rest), sock, patience, WRITE) :]
 
 
-def read_head(sock: socket.socket, patience: Patience) -> tuple[bytes, bytes]:
+def read_head(sock: socket.socket, patience: IoDeadline) -> tuple[bytes, bytes]:
     """The bytes of an HTTP head, capped, and whatever came with it after its end."""
     received = bytearray()
     end = -1
@@ -113,7 +113,7 @@ def read_head(sock: socket.socket, patience: Patience) -> tuple[bytes, bytes]:
         if room <= 0:
             raise MessageTooBigError(f"{patience.what}: more than {MAX_HEAD_BYTES} bytes of HTTP headers")
         searched = max(0, len(received) - len(END_OF_HEAD) + 1)
-        chunk = patiently(partial(sock.recv, min(room, HEAD_READ_BYTES)), sock, patience)
+        chunk = retry_until_ready(partial(sock.recv, min(room, HEAD_READ_BYTES)), sock, patience)
         if not chunk:
             raise NetworkError(f"{patience.what}: the connection was closed before an answer was complete")
         received += chunk

@@ -23,7 +23,7 @@ from .dialing import Proxy, tls_context
 
 if TYPE_CHECKING:
     from .deadline_socket import Departure
-    from .http_connection import Exchange, Line
+    from .http_connection import Exchange, HttpConnection
 
 IDLE_SECONDS: Final = 30.0
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
@@ -80,8 +80,8 @@ class RestTransport:
         self._guard = ForkGuard("REST transport")
         self._stop = threading.Event()
         self._lock = threading.Lock()  # guards _free and _busy
-        self._free: list[Line] = []
-        self._busy: set[Line] = set()
+        self._free: list[HttpConnection] = []
+        self._busy: set[HttpConnection] = set()
 
     def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse:
         """The answer by `deadline`, whatever its status. `departure` is told when the request leaves.
@@ -103,7 +103,9 @@ class RestTransport:
         body = _decoded(exchange, call)
         return RestResponse(exchange.status, exchange.headers, body, time.monotonic() - started, len(exchange.body))
 
-    def _exchange(self, line: Line, call: RestCall, deadline: Deadline, departure: Departure | None) -> Exchange:
+    def _exchange(
+        self, line: HttpConnection, call: RestCall, deadline: Deadline, departure: Departure | None
+    ) -> Exchange:
         what = f"{call.path} at {self._host}"
         try:
             return line.get(call.target, what, deadline, departure, self._caps)
@@ -115,7 +117,7 @@ class RestTransport:
                 raise ClosedError(f"{what}: called off because its owner was closed") from error  # we cut it ourselves
             raise
 
-    def _take(self, fresh: bool = False) -> Line:
+    def _take(self, fresh: bool = False) -> HttpConnection:
         with self._lock:
             if self._stop.is_set():
                 raise ClosedError("the REST transport is closed")
@@ -127,19 +129,19 @@ class RestTransport:
             self._busy.add(line)
         return line
 
-    def _pop_free(self, fresh: bool) -> tuple[Line | None, list[Line]]:
+    def _pop_free(self, fresh: bool) -> tuple[HttpConnection | None, list[HttpConnection]]:
         """The warmest line, unless a fresh one is wanted; and those that a router may have forgotten meanwhile."""
         oldest = time.monotonic() - IDLE_SECONDS
         outdated = [line for line in self._free if line.used_at < oldest]
         self._free = [line for line in self._free if line.used_at >= oldest]
         return (self._free.pop() if self._free and not fresh else None), outdated
 
-    def _new_line(self) -> Line:
-        from .http_connection import Line
+    def _new_line(self) -> HttpConnection:
+        from .http_connection import HttpConnection
 
-        return Line(self._destination, self._stop)
+        return HttpConnection(self._destination, self._stop)
 
-    def _give_back(self, line: Line) -> None:
+    def _give_back(self, line: HttpConnection) -> None:
         line.used_at = time.monotonic()
         with self._lock:
             self._busy.discard(line)

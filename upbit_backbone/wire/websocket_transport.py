@@ -24,7 +24,7 @@ from ..errors import InvalidRequestError, NetworkError, ProtocolError, one_line
 from .dialing import Proxy, dial, tls_context
 from .frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT
 from .handshake import HandshakeSocket
-from .io_deadline import Patience, send_all, translated
+from .io_deadline import IoDeadline, send_all, translated
 
 CONNECT_SECONDS: Final = 5.0
 SEND_SECONDS: Final = 2.0
@@ -68,7 +68,7 @@ class WebSocketTransport:
         with ClosedError within a quarter of a second. Nothing stays open after an error.
         """
         whole = (deadline or Deadline.after(None)).sooner(self._connect_seconds)
-        patience = Patience(f"connecting to {self._host}", whole, stop)
+        patience = IoDeadline(f"connecting to {self._host}", whole, stop)
         sock = dial(self._host, self._port, self._context, self._proxy, patience)
         try:
             return self._shake_hands(sock, patience)
@@ -76,7 +76,7 @@ class WebSocketTransport:
             sock.close()
             raise
 
-    def _shake_hands(self, sock: socket.socket, patience: Patience) -> WebSocketConnection:
+    def _shake_hands(self, sock: socket.socket, patience: IoDeadline) -> WebSocketConnection:
         guarded = HandshakeSocket(sock, self._host, patience, self._clock)
         client = websocket.WebSocket(enable_multithread=False)
         try:
@@ -174,7 +174,7 @@ class WebSocketConnection:
             raise NetworkError(f"sending to {self._host}: impossible after an earlier failure ({self._broken})")
         frame = websocket.ABNF.create_frame(payload, opcode).format()
         try:
-            send_all(self._sock, frame, Patience(f"sending to {self._host}", Deadline.after(seconds)))
+            send_all(self._sock, frame, IoDeadline(f"sending to {self._host}", Deadline.after(seconds)))
         except NetworkError as error:
             # Part of the frame may be out; whatever followed would be taken for its rest.
             self._broken = one_line(error)

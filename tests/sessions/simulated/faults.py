@@ -16,7 +16,7 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.sessions import messages as on
 
-from .server import OFFENSIVE, TOPICS, UNKNOWN, Line, frame, ping_frame
+from .server import OFFENSIVE, TOPICS, UNKNOWN, OpenConnection, frame, ping_frame
 from .world import HUNT_SECONDS, USUAL_LATENCY, World
 
 CLOSE_CODES = [1000, 1001, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 1014, 3000, 4999]
@@ -37,10 +37,10 @@ def _begin(world: World, bound: float, until: float | None = None) -> bool:
     """Register the fault; whether it stands alone, so that its recovery time can be taken."""
     isolated = _isolated(world)
     world.disturb(bound, until)
-    return isolated and bool(world.wished - set(OFFENSIVE) - set(UNKNOWN))
+    return isolated and bool(world.requested - set(OFFENSIVE) - set(UNKNOWN))
 
 
-def _visible(world: World, kind: str, act: Callable[[Line], None]) -> None:
+def _visible(world: World, kind: str, act: Callable[[OpenConnection], None]) -> None:
     alone = _begin(world, LONG)
     if world.line is not None:
         act(world.line)
@@ -62,7 +62,7 @@ def rst(world: World) -> None:
 
 
 def violation(world: World) -> None:
-    def act(line: Line) -> None:
+    def act(line: OpenConnection) -> None:
         line.excuses.add("violation")
         world.send(line, world.random.choice((b"\xff\xff", b"\x83\x00", b"\x82\x80abcd", b"\x82\x7f" + b"\x7f" * 8)))
 
@@ -97,7 +97,7 @@ def stall(world: World) -> None:
         line is None
         or line.is_mute
         or line.is_frozen
-        or not world.wished
+        or not world.requested
         or world.trade_rate < 0.2
         or world._rest_fails
     ):
@@ -110,7 +110,7 @@ def stall(world: World) -> None:
     world.later(0.5, _await_missed, world, line, world.stirred if isolated else None)
 
 
-def _await_missed(world: World, line: Line, stirred: int | None) -> None:
+def _await_missed(world: World, line: OpenConnection, stirred: int | None) -> None:
     if line is not world.line:
         return
     if not line.missed:
@@ -131,7 +131,7 @@ def mute_server(world: World) -> None:
 def mute_topic(world: World) -> None:
     if world.line is not None and world.line.subscribed:
         world.measured = None
-        world.line.mute_topics.add(world.random.choice(sorted(world.line.subscribed)))
+        world.line.topic_stalls.add(world.random.choice(sorted(world.line.subscribed)))
 
 
 def refuse_for(world: World, seconds: float, error: Callable[[], UpbitBackboneError], kind: str) -> None:
@@ -283,7 +283,7 @@ def unprovoked_error(world: World) -> None:
 
 def change_wish(world: World) -> None:
     some = world.random.sample(TOPICS, world.random.randint(1, len(TOPICS)))
-    world.wish(set(some))
+    world.request(set(some))
 
 
 def churn(world: World) -> None:
@@ -293,7 +293,7 @@ def churn(world: World) -> None:
 
 
 def _toggle(world: World) -> None:
-    world.wish(world.wished ^ {world.random.choice(TOPICS)})
+    world.request(world.requested ^ {world.random.choice(TOPICS)})
 
 
 def long_churn(world: World) -> None:
@@ -303,13 +303,13 @@ def long_churn(world: World) -> None:
 
 
 def want_nothing(world: World) -> None:
-    world.wish(set())
+    world.request(set())
     world.later(world.random.uniform(0.1, 60.0), change_wish, world)
 
 
 def want_unknown(world: World) -> None:
-    world.wish(world.wished | set(UNKNOWN))
-    world.later(30.0, lambda: world.wish(world.wished - set(UNKNOWN)))
+    world.request(world.requested | set(UNKNOWN))
+    world.later(30.0, lambda: world.request(world.requested - set(UNKNOWN)))
 
 
 def want_offensive(world: World) -> None:
@@ -317,8 +317,8 @@ def want_offensive(world: World) -> None:
     world.disturb(LONG + HUNT_SECONDS)
     world.hunting_until = world.now + HUNT_SECONDS + 60.0
     world.hold_until = max(world.hold_until, world.now + HUNT_SECONDS)
-    world.wish(world.wished | set(world.random.sample(OFFENSIVE, world.random.randint(1, 2))))
-    world.later(HUNT_SECONDS + 60.0, lambda: world.wish(world.wished - set(OFFENSIVE)))
+    world.request(world.requested | set(world.random.sample(OFFENSIVE, world.random.randint(1, 2))))
+    world.later(HUNT_SECONDS + 60.0, lambda: world.request(world.requested - set(OFFENSIVE)))
 
 
 def quiet_hour(world: World) -> None:

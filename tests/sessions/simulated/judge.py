@@ -56,7 +56,7 @@ class Judge:
         if len(times) > MESSAGES_PER_MINUTE:
             self.check(now - times[-1 - MESSAGES_PER_MINUTE] > 60.0, "more than 100 messages in a minute", now)
 
-    def opened(self, epoch: int, now: float) -> None:
+    def decoded(self, epoch: int, now: float) -> None:
         self.check(epoch > self._epoch, f"epoch {epoch} after {self._epoch}", now)
         self._epoch = epoch
 

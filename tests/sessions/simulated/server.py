@@ -31,7 +31,7 @@ def close_frame(code: int) -> bytes:
 
 
 @dataclass(eq=False)
-class Line:
+class OpenConnection:
     """One connection as the server sees it."""
 
     number: int
@@ -39,7 +39,7 @@ class Line:
     is_open: bool = True
     is_frozen: bool = False
     is_mute: bool = False
-    mute_topics: set[Topic] = field(default_factory=set)
+    topic_stalls: set[Topic] = field(default_factory=set)
     subscribed: frozenset[Topic] = frozenset()
     messages: deque[float] = field(default_factory=lambda: deque(maxlen=101))
     subscriptions: int = 0

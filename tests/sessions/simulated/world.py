@@ -13,8 +13,8 @@ from typing import Any
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import BannedError, RateLimitError, RequestTimeoutError, UpbitBackboneError
 from upbit_backbone.models.events import ConnectionState, StaleEvent, SubscriptionEvent
-from upbit_backbone.models.session import FirstFrame, Notice, Pulse, StreamError, SubscriptionList
-from upbit_backbone.models.topic import Topic, Wish
+from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, StreamError, SubscriptionList
+from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
@@ -28,7 +28,7 @@ from .server import (
     SYMBOLS,
     TOPICS,
     UNKNOWN,
-    Line,
+    OpenConnection,
     close_frame,
     frame,
     pong_frame,
@@ -71,14 +71,14 @@ class World:
             next_epoch=itertools.count(1).__next__,
         )
         # the client's side
-        self.line: Line | None = None
+        self.line: OpenConnection | None = None
         self.dialling = False
         self.busy_until = 0.0
         self._waiting: deque[Callable[[], None]] = deque()
         self._tick_at = NEVER
         self._dialled: deque[float] = deque(maxlen=CONNECTS_PER_SECOND)
         self.gate_until = 0.0
-        self.wished: set[Topic] = set()
+        self.requested: set[Topic] = set()
         self.wished_at = 0.0
         self.wished_at_all = False
         self.refused: set[Topic] = set()
@@ -88,7 +88,7 @@ class World:
         self._heard_at: dict[Topic, float] = {}
         self._last_number = -1
         # the server's side
-        self.lines: list[Line] = []
+        self.lines: list[OpenConnection] = []
         self.answer: Callable[[], UpbitBackboneError | None] = lambda: None  # to a handshake; None: welcome
         self.answers_slowly = False
         self.crash_loop_until = 0.0
@@ -197,14 +197,14 @@ class World:
             slow = 5.0 if isinstance(error, RequestTimeoutError) else self._delay()
             self.later(slow, self._dialled_with, on.OpenFailed(error), None)
             return
-        line = Line(next(self._numbers), self.now, active_at=self.now)
+        line = OpenConnection(next(self._numbers), self.now, active_at=self.now)
         self.lines.append(line)
         self.later(self._delay(), self._dialled_with, on.Opened(), line)
         if self.now < self.crash_loop_until:
             line.excuses.add("crash loop")
             self.later(0.04, self.end_line, line, None)
 
-    def _dialled_with(self, result: on.Input, line: Line | None) -> None:
+    def _dialled_with(self, result: on.Input, line: OpenConnection | None) -> None:
         if not self.dialling:
             return
         self.dialling = False
@@ -213,7 +213,7 @@ class World:
         self._told = frozenset()
         self.perform(result)
         if line is not None:
-            self.judge.opened(self.lifecycle.pulse.epoch, self.now)
+            self.judge.decoded(self.lifecycle.health.epoch, self.now)
             if not line.is_open:  # it ended before the client knew it was open
                 self.later(self._delay(), self._reach_client, line, None)
             self.later(SETTLED_SECONDS + 0.1 + 2 * self.latency[1], self.check_settled)
@@ -228,13 +228,13 @@ class World:
     def _send_pong(self, effect: do.SendPong) -> None:
         self._up(lambda line, _: None, effect.payload)
 
-    def _up(self, arrives: Callable[[Line, Any], None], content: object) -> None:
+    def _up(self, arrives: Callable[[OpenConnection, Any], None], content: object) -> None:
         line = self.line
         if line is not None:
             line.reaches_at = max(line.reaches_at, self.now + self._delay())
             self.later(line.reaches_at - self.now, self._arrive, line, arrives, content)
 
-    def _arrive(self, line: Line, arrives: Callable[[Line, Any], None], content: object) -> None:
+    def _arrive(self, line: OpenConnection, arrives: Callable[[OpenConnection, Any], None], content: object) -> None:
         if line.is_open and not line.is_frozen:
             line.active_at = self.now
             arrives(line, content)
@@ -245,21 +245,21 @@ class World:
         line, self.line = self.line, None
         if line is None:
             return
-        is_idle = not (self.wished - self.refused)
+        is_idle = not (self.requested - self.refused)
         is_closing = self.lifecycle.state is ConnectionState.CLOSED
         is_silent = (
             bool(line.missed or line.unpictured)
             and self.now - max(self._heard_at.values(), default=0.0) >= SILENCE_SECONDS
         )
         excused = line.excuses or is_idle or is_closing or not line.is_open or is_silent
-        self.judge.check(bool(excused), f"line given up for no reason: {self.lifecycle.record.last_error}", self.now)
+        self.judge.check(bool(excused), f"line given up for no reason: {self.lifecycle.status.last_error}", self.now)
         line.is_open = False
 
     def _deliver(self, effect: do.Deliver) -> on.Input:
-        notices = self._frames(self.lifecycle.pulse, effect.epoch, effect.frames, self.now)
+        notices = self._frames(self.lifecycle.health, effect.epoch, effect.frames, self.now)
         return on.Noticed(effect.epoch, len(effect.frames), notices)
 
-    def _frames(self, _: Pulse, epoch: int, frames: Sequence[bytes], now: float) -> list[Notice]:
+    def _frames(self, _: SessionHealth, epoch: int, frames: Sequence[bytes], now: float) -> list[Notice]:
         is_closed = self.lifecycle.state is ConnectionState.CLOSED
         self.judge.delivered(epoch, len(frames), is_closed, now)
         notices: list[Notice] = []
@@ -290,7 +290,7 @@ class World:
     def _measure(self) -> None:
         assert self.measured is not None
         kind, since, bound, epoch = self.measured
-        if self.lifecycle.pulse.epoch > epoch and self.now >= since:
+        if self.lifecycle.health.epoch > epoch and self.now >= since:
             self.measured = None
             self.judge.recovered(kind, self.now - since, bound, self.now)
 
@@ -342,12 +342,12 @@ class World:
             self.gate_until = self.now + (effect.error.retry_after or 60.0)
 
     def _idle(self, _: do.BecameIdle) -> None:
-        nothing_wanted = not (self.wished - self.refused) or self._waiting
+        nothing_wanted = not (self.requested - self.refused) or self._waiting
         self.judge.check(bool(nothing_wanted), "at rest although something is wanted", self.now)
 
     # The server
 
-    def send(self, line: Line, data: bytes) -> None:
+    def send(self, line: OpenConnection, data: bytes) -> None:
         """Bytes on their way to the client, in order."""
         if not line.is_open or line.is_frozen:
             return
@@ -355,28 +355,28 @@ class World:
         line.arrives_at = max(line.arrives_at, self.now + self._delay())
         self.later(line.arrives_at - self.now, self._reach_client, line, data)
 
-    def _reach_client(self, line: Line, data: bytes | None) -> None:
+    def _reach_client(self, line: OpenConnection, data: bytes | None) -> None:
         if line.is_frozen and data is not None:
             line.unpictured |= line.subscribed
         elif line is self.line:
             self.arrived(line, data)
 
-    def arrived(self, line: Line, data: bytes | None) -> None:
+    def arrived(self, line: OpenConnection, data: bytes | None) -> None:
         """Bytes, or the end (None), lie ready for the client to read."""
         self._waiting.append(lambda: self._hear(line, data))
         self._work()
 
-    def _hear(self, line: Line, data: bytes | None) -> None:
+    def _hear(self, line: OpenConnection, data: bytes | None) -> None:
         if line is not self.line:  # the client may have hung up meanwhile
             return
         if data is None:
-            self.perform(on.LineLost("ended without a close frame", 1006))
+            self.perform(on.ConnectionLost("ended without a close frame", 1006))
         elif self._reads_the_short_way:
             self._do(take_in(self.lifecycle, self._frames, data, self.now))
         else:
             self.perform(on.Received(data))
 
-    def end_line(self, line: Line, code: int | None, *, rst: bool = False) -> None:
+    def end_line(self, line: OpenConnection, code: int | None, *, rst: bool = False) -> None:
         """The server ends a line: with a close frame, or by FIN or RST."""
         if not line.is_open:
             return
@@ -387,7 +387,7 @@ class World:
         line.is_open = False
         self.later(line.arrives_at - self.now, self._reach_client, line, None)
 
-    def _message_arrives(self, line: Line, text: str) -> None:
+    def _message_arrives(self, line: OpenConnection, text: str) -> None:
         line.messages.append(self.now)
         self.judge.message(line.messages, self.now)
         topics = subscription_of(text)
@@ -404,7 +404,7 @@ class World:
             self.later(0.15, self.end_line, line, 1000)
             return
         line.subscribed = topics
-        line.mute_topics.clear()
+        line.topic_stalls.clear()
         chunk = b"".join(self._data(t) for t in sorted(topics) if t not in UNKNOWN)
         if self._is_mute(line):
             line.unpictured |= topics
@@ -415,10 +415,10 @@ class World:
     def _data(self, topic: Topic) -> bytes:
         return frame(b"D|%d|%d" % (NUMBER[topic], next(self._numbers)))
 
-    def _is_mute(self, line: Line) -> bool:
+    def _is_mute(self, line: OpenConnection) -> bool:
         return line.is_mute or self.now < self.server_mute_until
 
-    def _ping_arrives(self, line: Line, payload: bytes) -> None:
+    def _ping_arrives(self, line: OpenConnection, payload: bytes) -> None:
         self.send(line, pong_frame(payload))
 
     def _trade(self) -> None:
@@ -429,28 +429,28 @@ class World:
                 self._tell_trade(line, symbol)
         self.later(self.random.expovariate(self.trade_rate or 0.02), self._trade)
 
-    def _tell_trade(self, line: Line, symbol: str) -> None:
+    def _tell_trade(self, line: OpenConnection, symbol: str) -> None:
         topics = [topic for topic in OF_SYMBOL[symbol] if topic in line.subscribed]
         if self._is_mute(line) or line.is_frozen:
             for topic in topics:
                 self._missed(line, topic)
             return
         for topic in topics:
-            if topic in line.mute_topics:
+            if topic in line.topic_stalls:
                 self._missed(line, topic)
                 self.later(MUTE_BOUND_SECONDS, self._check_found_out, line, topic, line.subscriptions)
-        told = [topic for topic in topics if topic not in line.mute_topics]
+        told = [topic for topic in topics if topic not in line.topic_stalls]
         if told:
             self.send(line, b"".join(map(self._data, told)))
 
-    def _check_found_out(self, line: Line, topic: Topic, subscriptions: int) -> None:
+    def _check_found_out(self, line: OpenConnection, topic: Topic, subscriptions: int) -> None:
         """A topic that was mute alone since then, on an undisturbed line, was subscribed anew, or waits for that."""
         is_as_it_was = line is self.line and line.is_open and not line.is_frozen and not self._is_mute(line)
-        if is_as_it_was and topic in self.wished and not self._rest_fails:
-            is_known = line.subscriptions > subscriptions or topic in self.lifecycle.pulse.mute
+        if is_as_it_was and topic in self.requested and not self._rest_fails:
+            is_known = line.subscriptions > subscriptions or topic in self.lifecycle.health.mute
             self.judge.check(is_known, f"{topic} is mute, and nobody noticed", self.now)
 
-    def _missed(self, line: Line, topic: Topic) -> None:
+    def _missed(self, line: OpenConnection, topic: Topic) -> None:
         line.missed.setdefault(topic, self.now)
         if self._is_mute(line):
             line.excuses.add("mute")
@@ -465,8 +465,8 @@ class World:
 
     # Wishes and their judgement
 
-    def wish(self, topics: set[Topic]) -> None:
-        self.wished = topics
+    def request(self, topics: set[Topic]) -> None:
+        self.requested = topics
         self.stirred += 1
         if not topics or self._is_stall_of_no_interest(topics):
             self.measured = None
@@ -476,7 +476,7 @@ class World:
         self.wished_at = self.now
         self.refused &= topics
         self.reported_missing &= topics
-        self.feed(on.WishesChanged(frozenset(map(Wish, topics))))
+        self.feed(on.SubscriptionsChanged(frozenset(map(SubscriptionRequest, topics))))
         self.later(SETTLED_SECONDS + 2 * self.latency[1], self.check_settled)
 
     def _is_stall_of_no_interest(self, topics: set[Topic]) -> bool:
@@ -485,7 +485,7 @@ class World:
         return is_stall and self.line is not None and topics.isdisjoint(self.line.missed)
 
     def check_settled(self) -> None:
-        """The server's set is the wished set, 1.1 s after the last change on a quiet line."""
+        """The server's set is the requested set, 1.1 s after the last change on a quiet line."""
         line = self.line
         is_disturbed = (
             self.lifecycle.state is not ConnectionState.LIVE
@@ -496,16 +496,16 @@ class World:
             or self.now < self.hold_until + SETTLED_SECONDS
             or self.now - self.wished_at < SETTLED_SECONDS
             or self.now - line.opened_at < SETTLED_SECONDS
-            or bool(self.wished & set(OFFENSIVE))
+            or bool(self.requested & set(OFFENSIVE))
         )
-        if is_disturbed or not self.wished:
+        if is_disturbed or not self.requested:
             return
         assert line is not None
-        difference = (line.subscribed ^ self.wished) - self.lifecycle.held_back
-        self.judge.check(not difference, f"wish and subscription differ: {names(difference)}", self.now)
+        difference = (line.subscribed ^ self.requested) - self.lifecycle.held_back
+        self.judge.check(not difference, f"request and subscription differ: {names(difference)}", self.now)
 
     def is_ok(self) -> bool:
-        if not (self.wished - set(OFFENSIVE)):
+        if not (self.requested - set(OFFENSIVE)):
             return True
         line = self.line
         is_live = self.lifecycle.state is ConnectionState.LIVE and line is not None
@@ -525,12 +525,12 @@ class World:
 
     def measure(self, kind: str, bound: float, since: float | None = None) -> None:
         """How long from `since` (the end of the fault) to the first fresh message of a new connection."""
-        self.measured = (kind, self.now if since is None else since, bound, self.lifecycle.pulse.epoch)
+        self.measured = (kind, self.now if since is None else since, bound, self.lifecycle.health.epoch)
 
     def _check_ok(self) -> None:
         if self.now >= self.must_be_ok_at:
             state = self.lifecycle.state
-            self.judge.check(self.is_ok(), f"not recovered: {state}, {self.lifecycle.record.last_error}", self.now)
+            self.judge.check(self.is_ok(), f"not recovered: {state}, {self.lifecycle.status.last_error}", self.now)
 
 
 _PERFORM: dict[type, Callable[[World, Any], on.Input | None]] = {
