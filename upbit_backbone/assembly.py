@@ -30,9 +30,6 @@ from .config import BackboneConfig
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
 from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError
-from .history.candles import CandleHistory
-from .history.trades import TradesHistory
-from .history.with_live import CandlesWithLive
 from .intake import Intake
 from .limits.rate_limiter import RateLimiter
 from .models.enums import Channel, Priority, RateGroup
@@ -56,17 +53,12 @@ from .store.live_store import LiveStore
 from .wire.rest_transport import RestTransport
 
 if TYPE_CHECKING:
+    from .history.candles import CandleHistory
+    from .history.trades import TradesHistory
+    from .history.with_live import CandlesWithLive
     from .monitoring.health_monitor import HealthMonitor
     from .recorder import Recorder, Recording, ReplaySource, ReplayTransport
     from .wire.websocket_transport import WebSocketConnection, WebSocketTransport
-
-# All that answers questions about the past, made together: `Past`.
-
-
-class History(NamedTuple):
-    paged: CandleHistory
-    candles: CandlesWithLive  # the same with the live candle at its end
-    trades: TradesHistory
 
 
 RECORDER_SECONDS = 1.0
@@ -74,6 +66,14 @@ JOB_WORKERS = 8
 CALL_WORKERS = 16
 # The session's own backoff paces attempts; the breaker only tells the router, and forgets quickly.
 CONNECT_BREAKER_RESET_SECONDS = 1.0
+
+
+class History(NamedTuple):
+    """All that answers questions about the past, made together."""
+
+    paged: CandleHistory
+    candles: CandlesWithLive  # the same with the live candle at its end
+    trades: TradesHistory
 
 
 class Assembly:

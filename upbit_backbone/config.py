@@ -16,17 +16,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import InvalidRequestError
+from .exchange.hosts import REGION_HOSTS, WEBSOCKET_FORMATS
 
 ENVIRONMENT_PREFIX = "UPBIT_BACKBONE_"
-REGION_HOSTS = {  # docs: Upbit's REST and WebSocket guides, one venue per region
-    "kr": "api.upbit.com",
-    "sg": "sg-api.upbit.com",
-    "id": "id-api.upbit.com",
-    "th": "th-api.upbit.com",
-}
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 _NETLOC = re.compile(r"[A-Za-z0-9._:\[\]-]+", re.ASCII)  # a host, perhaps a port, and nothing else
-WEBSOCKET_FORMATS = ("SIMPLE", "DEFAULT", "JSON_LIST", "SIMPLE_LIST")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

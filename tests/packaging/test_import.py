@@ -23,13 +23,13 @@ HEAVY = {"requests", "urllib3", "websocket", "dataclasses_json", "marshmallow", 
          "asyncio", "multiprocessing", "http.client", "difflib", "statistics", "tempfile", "shutil"}  # fmt: skip
 
 # What a program that asks REST now and then never comes to: streams, the past, recordings, reports on ourselves.
-LATER = {"candles", "cli", "frames", "qt", "simulator", "writers", "shared",
-         "sessions.session", "sessions.lifecycle", "sessions.line", "sessions.inputs", "sessions.effects",
-         "wire.websocket_transport", "wire.handshake", "wire.frames", "wire.protocol",
+LATER = {"history", "live", "cli", "export", "qt", "simulator", "default_backbone",
+         "sessions.session", "sessions.lifecycle", "sessions.open_connection", "sessions.messages",
+         "wire.websocket_transport", "wire.handshake", "wire.frames", "exchange.stream",
          "models.report", "recorder.recorder", "recorder.recording", "recorder.format", "recorder.replay",
          "recorder.replay_transport",
          "monitoring.health_monitor", "monitoring.alerts", "monitoring.assessment", "monitoring.prometheus",
-         "resilience.shared_count", "resilience.shared_claims"}  # fmt: skip
+         "limits.between_processes"}  # fmt: skip
 
 
 def printed_by(script: str) -> str:
@@ -89,11 +89,11 @@ def test_a_question_loads_nothing_that_making_the_backbone_has_not_loaded(upbit)
 @pytest.mark.parametrize(
     ("use", "needed"),
     [
-        ('market.get_candles("KRW-BTC", count=1)', "candles.history"),
-        ('market.get_trades("KRW-BTC", count=1)', "candles.trades_history"),
+        ('market.get_candles("KRW-BTC", count=1)', "history.candles"),
+        ('market.get_trades("KRW-BTC", count=1)', "history.trades"),
         ("market.health()", "monitoring.health_monitor"),
         ('market.subscribe("KRW-BTC").get(timeout=10)', "sessions.session"),
-        ('market.live_orderbook("KRW-BTC")', "candles.live_book"),
+        ('market.live_orderbook("KRW-BTC")', "live.orderbook"),
     ],
 )
 def test_what_was_left_out_comes_with_its_first_use(upbit, use: str, needed: str) -> None:

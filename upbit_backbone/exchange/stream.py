@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 
-from ..config import WEBSOCKET_FORMATS
 from ..errors import InvalidRequestError, one_line
 from ..models.enums import DataType
 from ..models.session import SubscriptionList
 from ..models.symbol import CODE
 from ..models.topic import ZERO, SubscriptionRequest, Topic
+from .hosts import WEBSOCKET_FORMATS
 
 DEPTHS: Final = (1, 5, 15, 30)  # any other suffix makes Upbit send 30 levels
 _DATA_TYPES: Final = {data_type.value: data_type for data_type in DataType}
