@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from candle_reference import SYMBOL, ReferenceExchange, brute_force, trade, utc
 
+from tests.support.candle_reference import SYMBOL, ReferenceExchange, brute_force, trade, utc
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import ClosedError, InvalidRequestError, NetworkError, SubscriptionError, UnknownSymbolError
 from upbit_backbone.exchange.timeframes import timeframe_of

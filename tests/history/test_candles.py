@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from candle_reference import SYMBOL, ReferenceExchange, brute_force, trade, utc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import upbit_backbone
+from tests.support.candle_reference import SYMBOL, ReferenceExchange, brute_force, trade, utc
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import (
     ClosedError,

@@ -6,10 +6,10 @@ import threading
 from datetime import datetime, timedelta
 
 import pytest
-from candle_reference import SYMBOL, ReferenceExchange, trade, utc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.candle_reference import SYMBOL, ReferenceExchange, trade, utc
 from upbit_backbone.errors import DownloadCancelledError, InvalidRequestError, NetworkError, RequestTimeoutError
 from upbit_backbone.history.trades import TradesHistory
 from upbit_backbone.models.market import TradeData

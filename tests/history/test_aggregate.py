@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from candle_reference import SYMBOL, brute_force, trade, utc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.candle_reference import SYMBOL, brute_force, trade, utc
 from upbit_backbone.exchange.timeframes import TIMEFRAMES, timeframe_of
 from upbit_backbone.history.aggregate import FormingPeriod, candles_from_trades, day_of_ticker, resample
 from upbit_backbone.models.enums import DataSource

@@ -8,8 +8,8 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from candle_reference import SYMBOL, ReferenceExchange, candle, utc
 
+from tests.support.candle_reference import SYMBOL, ReferenceExchange, candle, utc
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
 from upbit_backbone.exchange.timeframes import timeframe_of
 from upbit_backbone.history.candles import CandleHistory

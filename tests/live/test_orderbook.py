@@ -7,8 +7,8 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
-from candle_reference import SYMBOL, utc
 
+from tests.support.candle_reference import SYMBOL, utc
 from upbit_backbone.errors import ClosedError, InvalidRequestError, MalformedDataError, StaleDataError
 from upbit_backbone.live.orderbook import LiveOrderbook, book_faults
 from upbit_backbone.models.enums import DataSource

@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from candle_reference import brute_force, candle, trade, utc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.candle_reference import brute_force, candle, trade, utc
 from upbit_backbone.exchange.timeframes import Timeframe, timeframe_of
 from upbit_backbone.live.bars import Bars, BarUpdate
 from upbit_backbone.models.enums import DataSource

@@ -1,0 +1,88 @@
+"""A REST channel in front of the simulator, with a limiter nobody else shares."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from upbit_backbone._concurrency import Deadline, join_all, spawn
+from upbit_backbone.config import BackboneConfig
+from upbit_backbone.limits.rate_limiter import RateLimiter
+from upbit_backbone.models.events import Event
+from upbit_backbone.rest.client import RestClient
+from upbit_backbone.simulator import FakeUpbit
+
+WAIT_SECONDS = 20.0
+
+
+class Scene:
+    """One channel and what it told: `remembered` answers and `events`."""
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        self.remembered: list[Any] = []
+        self.events: list[Event] = []
+        self.host = str(uuid.uuid4())
+        self.config = BackboneConfig(rest_url=url, **settings)
+        self.limiter = RateLimiter(self.host, self.config.rest_requests_per_second, emit=self.events.append)
+        self.rest = RestClient(
+            self.config, limiter=self.limiter, remember=self.remembered.extend, emit=self.events.append
+        )
+
+    def close(self) -> None:
+        assert self.rest.close(Deadline.after(WAIT_SECONDS)) == []
+        self.limiter.close()
+
+
+@pytest.fixture(scope="session")
+def calm() -> Iterator[FakeUpbit]:
+    """A simulator in which nothing moves by itself and no limit of one test gets in the way of the next."""
+    with FakeUpbit(trades_per_second=0, rest_limit=100_000, ban_after=0) as upbit:
+        yield upbit
+
+
+@pytest.fixture
+def upbit(calm: FakeUpbit) -> Iterator[FakeUpbit]:
+    """The session's simulator, free of faults and connections."""
+    yield calm
+    calm.clear_faults()
+    calm.drop_connections("rst", "rest")
+
+
+@pytest.fixture
+def scene(upbit: FakeUpbit) -> Iterator[Callable[..., Scene]]:
+    """`scene(**settings)`: a channel that is closed when the test ends."""
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> Scene:
+            made = Scene(settings.pop("url", upbit.rest_url), **settings)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def all_at_once() -> Callable[[int, Callable[[int], Any]], list[Any]]:
+    """`all_at_once(100, ask)`: `ask(n)` from 100 threads at the same time; what each returned or raised."""
+
+    def run(count: int, ask: Callable[[int], Any]) -> list[Any]:
+        barrier = threading.Barrier(count)
+        outcomes: list[Any] = [None] * count
+
+        def one(number: int) -> None:
+            barrier.wait(WAIT_SECONDS)
+            try:
+                outcomes[number] = ask(number)
+            except Exception as error:
+                outcomes[number] = error
+
+        threads = [spawn(lambda number=number: one(number), f"test-ask-{number}") for number in range(count)]
+        assert join_all(threads, Deadline.after(60)) == []
+        return outcomes
+
+    return run
