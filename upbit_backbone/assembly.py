@@ -36,7 +36,6 @@ from .models.enums import Channel, Priority, RateGroup
 from .models.events import Event, RateLimitEvent
 from .models.market import MarketInfo
 from .models.topic import Topic
-from .monitoring.lag import LagMeter
 from .monitoring.log_lines import EventLog
 from .monitoring.metrics import Metrics
 from .recorder.tap import TappedTransport
@@ -49,6 +48,7 @@ from .routing.promotion import Promotions, PromotionWorker
 from .routing.request_frequency import RequestFrequency
 from .routing.router import RequestRouter
 from .sessions.session_manager import SessionManager
+from .store.exchange_clock import ExchangeClock
 from .store.live_store import LiveStore
 from .wire.rest_transport import RestTransport
 
@@ -100,7 +100,6 @@ class Assembly:
         self.events = EventBus()
         self._log_event = EventLog(clock=clock)
         self.metrics = Metrics(clock)
-        self.lag = LagMeter()
         # One worker in a replay, so that holes are filled in the same order each time.
         self.jobs = WorkerPool(JOB_WORKERS if recording is None else 1, "upbit-job")
         self.calls = WorkerPool(CALL_WORKERS, "upbit-call")
@@ -134,7 +133,10 @@ class Assembly:
 
     def _make_stores(self) -> None:
         config, clock = self.config, self.clock
-        self.store = LiveStore(config.liveness_seconds, clock=clock)
+        self.exchange_clock = ExchangeClock(clock)
+        # A recording is what it is: its stamps and the present have nothing to say to each other.
+        self._judging_clock = self.exchange_clock if self._recording is None else None
+        self.store = LiveStore(config.liveness_seconds, clock=clock, exchange_clock=self._judging_clock)
         self.transport = TappedTransport(self._make_transport(), clock, self._measure)
         self.rest = RestClient(
             config,
@@ -143,6 +145,7 @@ class Assembly:
             emit=self.emit,
             clock=clock,
             transport=self.transport,
+            exchange_clock=self.exchange_clock,
         )
         self.directory = MarketDirectory(self._load_markets, max_age=config.markets_max_age_seconds, clock=clock)
 
@@ -183,7 +186,12 @@ class Assembly:
             clock=clock,
         )
         self.intake = Intake(
-            self.store, self.hub, repair=self.repair, emit=self.emit, clock=clock, on_live=self.lag.sample
+            self.store,
+            self.hub,
+            repair=self.repair,
+            emit=self.emit,
+            clock=clock,
+            exchange_clock=self._judging_clock,
         )
         self.sessions = self._make_sessions()
 
@@ -216,6 +224,7 @@ class Assembly:
             refused=self._handshake_refused,
             silent_topics=self._silent_topics,
             malformed=self.intake.malformed,
+            on_late=lambda topics: self.promotions.drop(topics),
         )
 
     def _make_answers(self) -> None:
@@ -263,6 +272,7 @@ class Assembly:
             rest_max_age=config.rest_max_age_seconds,
             markets_max_age=config.markets_max_age_seconds,
             promote_after=config.promote_after_questions,
+            exchange_clock=self._judging_clock,
             clock=self.clock,
         )
 
@@ -273,7 +283,12 @@ class Assembly:
             {
                 Channel.LIVE: LiveChannel(self.store, clock),
                 Channel.WEBSOCKET: StreamWaitChannel(
-                    self.store, self.directory, self.sessions.acquire, self.sessions.release, clock
+                    self.store,
+                    self.directory,
+                    self.sessions.acquire,
+                    self.sessions.release,
+                    clock,
+                    exchange_clock=self._judging_clock,
                 ),
                 Channel.REST: RestChannel(self.rest, self.directory, lists),
                 Channel.CACHE: CacheChannel(self.rest.cache),
@@ -333,7 +348,7 @@ class Assembly:
                 ask_rest=lambda deadline: self.rest.markets(deadline=deadline),
             ),
             self.metrics,
-            lag=self.lag,
+            clock_offset=lambda: self.exchange_clock.ahead,
             clock=self.clock,
             emit=self.emit,
         )
@@ -371,7 +386,7 @@ class Assembly:
 
     def _silent_topics(self, topics: frozenset[Topic], since: float) -> frozenset[Topic]:
         entries = ((topic, self.store.entry(topic)) for topic in topics)
-        return frozenset(topic for topic, entry in entries if entry is None or entry.monotonic < since)
+        return frozenset(topic for topic, entry in entries if entry is None or entry.news_at < since)
 
     def record(self, path: Path) -> Recorder:
         """Attach a recorder to everything that comes in; one at a time."""

@@ -49,6 +49,7 @@ class BackboneConfig:
 
     # What we are willing to call current
     liveness_seconds: float = 10.0  # a session unheard for longer proves nothing
+    max_lag_seconds: float = 2.0  # data that comes later than this after its making is not current
     rest_max_age_seconds: float = 1.0  # how old a REST ticker, book or chart may be to answer a second question
     markets_max_age_seconds: float = 300.0
 

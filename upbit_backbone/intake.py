@@ -31,6 +31,7 @@ from .models.lazy_book import Datum, Envelope, LazyBook, StoredItem
 from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
 from .models.session import FirstFrame, Notice, SessionHealth
 from .models.topic import Topic
+from .store.exchange_clock import ExchangeClock
 from .store.live_store import STATE_TYPES, LiveStore
 from .unify.stream import StreamDecoder, book_header
 
@@ -89,24 +90,28 @@ class SessionExpectation:
     def __init__(self) -> None:
         self.epoch = -1  # of the connection whose frames are taken; none are while it is -1
         self.topics: frozenset[Topic] = frozenset()
-        self.awaited: set[Topic] = set()  # those whose first frame has not come yet
+        self.awaited: dict[Topic, float] = {}  # whose first frame has not come yet; since when (monotonic)
         self.by_place: dict[Place, Topic] = {}
         self.unwanted = 0  # items of no topic expected
         self.outdated = 0  # items older than what was known
         self.timestamp_guard = TimestampGuard()
         self.timed_at = float("-inf")  # when its lag behind the exchange was last taken
+        # Added to the time of receipt: what is stamped before that comes too late. None: nobody can say.
+        self.late_shift: timedelta | None = None
+        self.late_shift_at = float("-inf")
 
-    def expect(self, epoch: int, topics: frozenset[Topic]) -> None:
+    def expect(self, epoch: int, topics: frozenset[Topic], now: float) -> None:
         """From now on the connection `epoch` streams exactly `topics`; the new ones begin with a first frame."""
         known = self.topics if epoch == self.epoch else frozenset()
-        self.awaited = (self.awaited | (topics - known)) & topics if epoch == self.epoch else set(topics)
+        awaited = self.awaited if epoch == self.epoch else {}
+        self.awaited = {topic: awaited.get(topic, now) for topic in topics if topic in awaited or topic not in known}
         self.epoch = epoch
         self.topics = topics
         self.by_place = {_place_of(topic): topic for topic in topics}
 
     def fall_silent(self) -> None:
         """The line was lost: nothing is expected until the next `expect`."""
-        self.awaited = set()
+        self.awaited = {}
         self.by_place = {}
         self.epoch = -1
 
@@ -114,7 +119,18 @@ class SessionExpectation:
 class ReadBatch:
     """One read off a socket on its way through."""
 
-    __slots__ = ("arrived", "connection", "epoch", "health", "line", "monotonic", "notices", "received_at")
+    __slots__ = (
+        "arrived",
+        "asked_at",
+        "connection",
+        "epoch",
+        "health",
+        "late_before",
+        "line",
+        "monotonic",
+        "notices",
+        "received_at",
+    )
 
     def __init__(
         self, line: SessionExpectation, health: SessionHealth, epoch: int, monotonic: float, received_at: datetime
@@ -125,6 +141,8 @@ class ReadBatch:
         self.connection = ConnectionId(health.session, epoch)
         self.monotonic = monotonic
         self.received_at = received_at
+        self.asked_at: float | None = None  # when the first frame in it was asked for
+        self.late_before: datetime | None = None
         self.notices: list[Notice] = []
         self.arrived: list[Envelope] = []
 
@@ -146,9 +164,6 @@ SAMPLE_BYTES = 200
 
 # How often a session's lag behind the exchange is taken.
 TIMED_EVERY_SECONDS = 0.1
-
-# (session, exchange time, received at, monotonic) of a datum that was news when it came
-OnLive = Callable[[str, datetime, datetime, float], object]
 
 
 class Tap(Protocol):
@@ -177,9 +192,9 @@ class Intake:
         repair: GapRepair | None = None,
         emit: Callable[[Event], None] = lambda event: None,
         clock: Clock = SYSTEM_CLOCK,
-        on_live: OnLive | None = None,
+        exchange_clock: ExchangeClock | None = None,
     ) -> None:
-        self._on_live = on_live
+        self._exchange_clock = exchange_clock  # learns from every session; without one nothing is called late
         self._store = store
         self._hub = hub
         self._repair = repair
@@ -204,6 +219,8 @@ class Intake:
             self.tap.frames(health.session, epoch, frames, monotonic, received_at)
         read = ReadBatch(self._line(health.session), health, epoch, monotonic, received_at)
         read.line.timestamp_guard.advance(received_at)
+        if self._exchange_clock is not None:
+            read.late_before = self._late_before(read, self._exchange_clock)
         for raw in frames:
             try:
                 for item in self._decoded(raw, read):
@@ -212,8 +229,9 @@ class Intake:
                 self._poisoned(health.session, raw, error)
         if read.arrived:
             self._hub.publish_all(read.arrived)
-            if self._on_live is not None and monotonic - read.line.timed_at >= TIMED_EVERY_SECONDS:
-                self._time(read, self._on_live)
+            is_due = monotonic - read.line.timed_at >= TIMED_EVERY_SECONDS
+            if (is_due or health.is_late or read.asked_at is not None) and self._exchange_clock is not None:
+                self._take_lag(read, self._exchange_clock)
         if self._repair is not None:
             self._repair.work_if_needed()  # only now, so that nothing of this read can come after what is repaired
         return read.notices
@@ -227,7 +245,7 @@ class Intake:
             self._store.forget(topic, health)
             if self._repair is not None and not self._hub.is_wanted(topic):
                 self._repair.forget(topic)
-        line.expect(epoch, topics)
+        line.expect(epoch, topics, self._clock.monotonic())
         if self._repair is not None:
             self._repair.subscribed(ConnectionId(health.session, epoch), topics)
 
@@ -322,16 +340,18 @@ class Intake:
         if not line.timestamp_guard.allows(item.timestamp):
             raise MalformedDataError(f"timestamp {item.timestamp.isoformat()} lies in the future", field="timestamp")
         if line.awaited and topic in line.awaited:
-            line.awaited.discard(topic)
+            read.asked_at = line.awaited.pop(topic)
             read.notices.append(FirstFrame(topic))
         self._keep(topic, item, read)
 
     def _keep(self, topic: Topic, item: StoredItem, read: ReadBatch) -> None:
-        is_newest = self._store.put(topic, item, read.health, read.epoch, read.monotonic)
-        if self._repair is not None and topic.data_type not in STATE_TYPES:
+        is_state = topic.data_type in STATE_TYPES
+        late_before = read.late_before if is_state else None  # a candle's stamp is its start, and trades are no state
+        is_newest = self._store.put(topic, item, read.health, read.epoch, read.monotonic, late_before)
+        if self._repair is not None and not is_state:
             due = self._repair.arrived(topic, item, read.connection, read.monotonic)
             read.arrived.extend((topic, each, read.monotonic) for each in due)
-        elif is_newest or topic.data_type not in STATE_TYPES:
+        elif is_newest or not is_state:
             read.arrived.append((topic, item, read.monotonic))
         else:
             read.line.outdated += 1
@@ -352,14 +372,33 @@ class Intake:
                 lazy.settle(None)
         self._poisoned(lazy.session, raw, error)
 
-    def _time(self, read: ReadBatch, on_live: OnLive) -> None:
-        """Tell when Upbit said and when we heard the newest datum, if it was news: no snapshot, nothing repaired."""
-        topic, item, _ = read.arrived[-1]
-        is_old = topic.data_type.is_candle or getattr(item, "is_backfilled", False)  # a candle's time is its start
-        if is_old or read.notices or read.line.awaited:
+    def _late_before(self, read: ReadBatch, exchange_clock: ExchangeClock) -> datetime | None:
+        """What is stamped before this comes too late. Looked up now and then: an addition is all a read can afford."""
+        line = read.line
+        if read.monotonic - line.late_shift_at >= TIMED_EVERY_SECONDS:
+            now = exchange_clock.latest_time(read.monotonic)
+            max_lag = timedelta(seconds=read.health.max_lag)
+            line.late_shift = None if now is None else now - read.received_at - max_lag
+            line.late_shift_at = read.monotonic
+        return None if line.late_shift is None else read.received_at + line.late_shift
+
+    def _take_lag(self, read: ReadBatch, exchange_clock: ExchangeClock) -> None:
+        """How late this read is: by its newest datum, if that is news; by its subscription, if that is a first frame,
+        because a quiet market's may be as old as it likes."""
+        health, now = read.health, read.monotonic
+        if read.asked_at is not None:
+            health.answered(now - read.asked_at, now)
             return
-        read.line.timed_at = read.monotonic
-        on_live(read.health.session, item.timestamp, read.received_at, read.monotonic)
+        topic, item, _ = read.arrived[-1]
+        entry = self._store.entry(topic)
+        is_news = entry is not None and entry.news_at == now and entry.follows
+        if not is_news or topic.data_type.is_candle:
+            return
+        read.line.timed_at = now
+        exchange_clock.learn_stamp(health.session, item.timestamp, now, health.round_trip)
+        lag = exchange_clock.seconds_since(item.timestamp, now)
+        if lag is not None:
+            health.news_came(lag, now)
 
     def _poisoned(self, session: str, raw: bytes, error: Exception) -> None:
         with self._counting:

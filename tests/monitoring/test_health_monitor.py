@@ -13,7 +13,6 @@ from upbit_backbone.models.enums import Channel, DataType, HealthStatus
 from upbit_backbone.models.events import ConnectionState, GapEvent, HealthEvent
 from upbit_backbone.monitoring.alerts import AlertRule
 from upbit_backbone.monitoring.health_monitor import HealthMonitor, HealthSources
-from upbit_backbone.monitoring.lag import LagMeter
 from upbit_backbone.monitoring.metrics import Metrics
 
 
@@ -83,17 +82,9 @@ def test_drops_count_for_a_minute_and_only_where_they_hurt(world, make, hand_clo
     assert report.recent_drops == {}
 
 
-def test_lag_is_measured_without_trusting_either_clock(make, hand_clock):
-    from datetime import timedelta
-
-    meter = LagMeter()
-    wrong_by = timedelta(hours=1)
-    for step, delay in enumerate((0.02, 0.01, 0.05, 1.51)):
-        now = hand_clock.wall() + timedelta(seconds=step)
-        meter.sample("s", now, now + wrong_by + timedelta(seconds=delay), hand_clock.now + step)
-    assert meter.offset == pytest.approx(3600.01)
-    assert meter.lag("s") == pytest.approx(1.5)
-    assert meter.lag("unknown") is None
+def test_the_clock_offset_is_shown_as_ours_minus_upbits(monitored):
+    assert monitored(clock_offset=lambda: 1.5).health().clock_offset == -1.5
+    assert monitored(clock_offset=lambda: None).health().clock_offset is None
 
 
 def test_a_lost_session_becomes_a_health_event_within_a_second(world, make, monitored):

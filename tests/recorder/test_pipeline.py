@@ -14,7 +14,6 @@ from upbit_backbone.intake import Intake
 from upbit_backbone.models.enums import DataType, Overflow
 from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.models.topic import Topic
-from upbit_backbone.monitoring.lag import LagMeter
 from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource
 from upbit_backbone.recorder.format import RecordKind
 from upbit_backbone.store.live_store import LiveStore
@@ -90,15 +89,3 @@ def test_a_recorder_attached_in_the_middle_knows_what_streams(path, pipelines):
         intake.frames(health, 3, [trade(2)], 2.0)
     kinds = [record.kind for record in Recording(path)]
     assert kinds == [RecordKind.BEGIN, RecordKind.SUBSCRIBED, RecordKind.FRAMES]
-
-
-def test_lag_is_taken_from_news_only(pipelines):
-    meter = LagMeter()
-    intake, _ = pipelines(on_live=meter.sample)
-    health = SessionHealth("upbit-session-1")
-    trades_only = frozenset({Topic(DataType.TRADE, "KRW-BTC")})
-    intake.subscribed(health, 1, trades_only)
-    intake.frames(health, 1, [trade(1)], 1.0)  # the snapshot may be hours old
-    assert meter.offset is None
-    intake.frames(health, 1, [trade(2)], 2.0)
-    assert meter.lag("upbit-session-1") == 0.0

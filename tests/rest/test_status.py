@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
 from hypothesis import given
@@ -20,7 +19,6 @@ from upbit_backbone.errors import (
     UpbitBackboneError,
 )
 from upbit_backbone.exchange import endpoints
-from upbit_backbone.rest.clock_offset import ClockOffset
 from upbit_backbone.rest.status import RefusedRequestError, UnexpectedAnswerError, judge, symbols_of
 from upbit_backbone.wire.rest_transport import RestResponse
 
@@ -93,46 +91,3 @@ def test_no_answer_is_beyond_judgement(status: int, body: bytes, wait: str) -> N
     error = judge(response(status, body, **{"retry-after": wait}), CALL, NOW)
     assert (error is None) == (status == 200 and not body[:64].lstrip().startswith(b"<"))
     assert error is None or "\n" not in str(error)
-
-
-def learned(*samples: tuple[float, float]) -> ClockOffset:
-    """Answers at (seconds after NOW, true offset of the server's clock)."""
-    offset = ClockOffset()
-    for at, true_offset in samples:
-        received = NOW + timedelta(seconds=at)
-        server = (received + timedelta(seconds=true_offset)).replace(microsecond=0)
-        offset.learn(format_datetime(server, usegmt=True), received, elapsed=0.0)
-    return offset
-
-
-def test_nothing_is_known_before_the_first_answer() -> None:
-    assert ClockOffset().estimate() is None
-
-
-@given(
-    true_offset=st.floats(-3600, 3600),
-    moments=st.lists(st.floats(0, 100), min_size=1, max_size=30),
-)
-def test_the_estimate_is_never_off_by_more_than_half_a_second(true_offset: float, moments: list[float]) -> None:
-    estimate = learned(*((at, true_offset) for at in sorted(moments))).estimate()
-    assert estimate is not None
-    assert abs(estimate - true_offset) <= 0.5 + 1e-3
-
-
-def test_many_answers_tell_more_than_the_resolution_of_one() -> None:
-    estimate = learned(*((at * 0.137, 2.25) for at in range(32))).estimate()
-    assert estimate == pytest.approx(2.25, abs=0.05)
-
-
-def test_a_clock_that_was_set_is_believed_by_the_majority_and_then_wholly() -> None:
-    offset = learned(*((at * 0.1, 0.0) for at in range(10)), *((at * 0.1, 60.0) for at in range(10, 32)))
-    estimate = offset.estimate()
-    assert estimate is not None
-    assert estimate > 50
-
-
-@pytest.mark.parametrize("text", [None, "", "soon", "Fri, 99 Foo 2100", "Fri, 20 Nov 2026 12:00:00", "\x00"])
-def test_dates_that_are_none_teach_nothing(text: str | None) -> None:
-    offset = ClockOffset()
-    offset.learn(text, NOW, 0.1)
-    assert offset.estimate() is None

@@ -42,6 +42,7 @@ class Sink:
     def frames(self, health: SessionHealth, epoch: int, frames: list[bytes], monotonic: float) -> Sequence[Notice]:
         if self.at_frame is not None:
             self.at_frame()
+        health.news_at = monotonic
         self.frames_seen += len(frames)
         self.epochs.append(epoch)
         notices: list[Notice] = []

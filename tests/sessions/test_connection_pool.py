@@ -1,4 +1,4 @@
-"""Which connection carries which topic: few, evenly loaded, one symbol's topics together, never moved."""
+"""Which connection carries which topic: few, evenly loaded, one symbol's topics together, moved only when late."""
 
 from __future__ import annotations
 
@@ -28,6 +28,26 @@ def test_a_handful_of_topics_shares_one_connection() -> None:
     pool = pool_of()
     place_all(pool, [Topic(kind, symbol) for symbol in ("KRW-BTC", "KRW-ETH") for kind in (BOOK, TICKER, TRADE)])
     assert pool.carriers() == ["c1"]
+
+
+def test_half_of_a_load_can_move_and_a_symbol_is_never_torn_apart() -> None:
+    pool = pool_of()
+    symbols = [f"KRW-C{number}" for number in range(10)]
+    place_all(pool, [Topic(kind, symbol) for symbol in symbols for kind in (BOOK, TICKER, TRADE)])
+    half = pool.half("c1")
+    pool.add("c2")
+    assert pool.lightest("c1", len(half)) == "c2"
+    pool.move(half, "c2")
+    assert len(pool.carried("c1")) == len(pool.carried("c2")) == 15
+    assert {topic.symbol for topic in pool.carried("c1")}.isdisjoint(topic.symbol for topic in pool.carried("c2"))
+    assert all(pool.home(topic) == "c2" for topic in half)
+    assert pool.lightest("c1", 1) is None, "it would carry as much as the other"
+
+
+def test_a_single_symbol_is_not_moved() -> None:
+    pool = pool_of()
+    place_all(pool, [Topic(kind, "KRW-BTC") for kind in (BOOK, TICKER, TRADE)])
+    assert pool.half("c1") == []
 
 
 def test_the_topics_of_a_symbol_stay_together_across_a_spread_load() -> None:

@@ -75,6 +75,7 @@ class Stage:
             result += self.lifecycle.handle(happened, self.now)
         for effect in list(result):
             if isinstance(effect, do.Deliver):
+                self.lifecycle.health.news_at = self.now
                 result += self.lifecycle.handle(on.Noticed(effect.epoch, len(effect.frames), []), self.now)
         self.effects += result
         return result
@@ -593,6 +594,46 @@ def test_an_audit_that_agrees_changes_nothing() -> None:
     stage.pass_time(2.0)
     assert not stage.notice(SubscriptionList((("ticker", ("KRW-BTC",), None),), "t"))
     assert not only(do.SendText, stage.pass_time(3.0))
+
+
+# Lateness
+
+
+def late(stage: Stage, seconds: float) -> list[do.Effect]:
+    """Data comes for so long, five seconds late by Upbit's clock."""
+    result, end = [], stage.now + seconds
+    while stage.now < end and stage.state is LIVE:
+        stage.lifecycle.health.news_came(5.0, stage.now)
+        result += stage.data()
+        result += stage.pass_time(0.5)
+    return result
+
+
+def test_a_session_that_stays_late_says_so_sheds_load_and_then_connects_anew() -> None:
+    stage = Stage().live(BTC)
+    effects = late(stage, 4.0)
+    (event,) = events(StaleEvent, effects)
+    assert (event.stale, event.reason) == (True, "5.0 s behind Upbit")
+    assert only(do.ShedLoad, effects)
+    assert not only(do.Drop, effects)
+    assert only(do.Drop, late(stage, 30.0))
+    assert stage.lifecycle.status.last_error == "5.0 s behind Upbit"
+
+
+def test_a_session_that_catches_up_says_so_and_keeps_its_line() -> None:
+    stage = Stage().live(BTC)
+    late(stage, 5.0)
+    stage.lifecycle.health.news_came(0.1, stage.now)
+    effects = stage.data() + stage.pass_time(3.0)
+    assert [(event.stale, event.reason) for event in events(StaleEvent, effects)] == [(False, "in time again")]
+    assert stage.lifecycle.health.epoch == 1
+
+
+def test_a_hiccup_of_two_seconds_is_not_told() -> None:
+    stage = Stage().live(BTC)
+    late(stage, 2.0)
+    stage.lifecycle.health.news_came(0.1, stage.now)
+    assert not events(StaleEvent, stage.data() + stage.pass_time(10.0))
 
 
 # Silence

@@ -36,6 +36,7 @@ class Sink:
         self.seen: list[tuple[int, list[bytes], float]] = []
 
     def frames(self, health: SessionHealth, epoch: int, frames: Sequence[bytes], monotonic: float) -> list[Notice]:
+        health.news_at = monotonic
         self.seen.append((epoch, list(frames), monotonic))
         return [notice for frame in frames for notice in MEANINGS[frame]]
 

@@ -35,6 +35,7 @@ class Known:
         self.epoch = epoch
         self.monotonic = 100.0
         self.proven = proven
+        self.late_by = 0.0
 
 
 def live_pulse() -> SessionHealth:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from .._concurrency import Clock, Deadline
 from ..errors import ChannelUnavailableError, RequestTimeoutError
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
 from ..models.topic import SubscriptionRequest, Topic
+from ..store.exchange_clock import ExchangeClock
 from ..store.live_store import LiveStore
 from .markets import MarketDirectory
 from .memory import topic_of, trimmed
@@ -19,7 +21,8 @@ ChangeSubscriptions = Callable[[Iterable[SubscriptionRequest]], object]
 class StreamWaitChannel:
     """The first value that arrives after the call. A topic that nobody streams is requested for as long as it waits.
 
-    Where the caller did not ask for `realtime`, a value that is proven current after the call is as good as a new one.
+    With `realtime` it is one that Upbit stamped after the call. Without, a value that is proven current after the call
+    is as good as a new one.
     """
 
     def __init__(
@@ -29,12 +32,15 @@ class StreamWaitChannel:
         acquire: ChangeSubscriptions,
         release: ChangeSubscriptions,
         clock: Clock,
+        *,
+        exchange_clock: ExchangeClock | None = None,
     ) -> None:
         self._store = store
         self._directory = directory
         self._acquire = acquire
         self._release = release
         self._clock = clock
+        self._exchange_clock = exchange_clock
 
     def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
         """By the deadline, or UnknownSymbolError, or RequestTimeoutError when the stream is well and said nothing (a
@@ -50,8 +56,8 @@ class StreamWaitChannel:
     def _proven(self, topic: Topic, max_age: float | None) -> TickerData | OrderbookData | None:
         """The live value, if it is current, and that as lately as `max_age` wants it."""
         now = self._clock.monotonic()
-        item, entry = self._store.current(topic, now), self._store.entry(topic)
-        is_young = max_age is None or (entry is not None and now - entry.health.heard_at <= max_age)
+        item, age = self._store.current(topic, now), self._store.age(topic, now)
+        is_young = max_age is None or (age is not None and age <= max_age)
         return item if is_young else None  # type: ignore[return-value]  # the topic says which type it is
 
     def _next(
@@ -60,7 +66,7 @@ class StreamWaitChannel:
         requests = [SubscriptionRequest(topic)]
         self._acquire(requests)
         try:
-            item = self._store.wait_newer(topic, asked_at, deadline)
+            item = self._store.wait_newer(topic, asked_at, deadline, self._made_after(request, asked_at))
             if item is None and not request.realtime:
                 item = self._proven(topic, self._clock.monotonic() - asked_at)
             if item is None:
@@ -68,6 +74,14 @@ class StreamWaitChannel:
         finally:
             self._release(requests)
         return item  # type: ignore[return-value]  # the topic says which type it is
+
+    def _made_after(self, request: DataRequest, asked_at: float) -> Callable[[], datetime | None] | None:
+        """By Upbit's clock: a frame that was under way when the caller asked is not newer than his call. Asked for
+        again at each frame, because the first frames of a session tell more about that clock."""
+        exchange_clock = self._exchange_clock
+        if exchange_clock is None or not request.realtime:
+            return None
+        return lambda: exchange_clock.latest_time(asked_at)
 
     def _failure(self, topic: Topic) -> RequestTimeoutError | ChannelUnavailableError:
         why_not = self._store.why_not(topic, self._clock.monotonic())

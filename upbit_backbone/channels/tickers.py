@@ -91,8 +91,8 @@ class TickerSnapshot:
         for code in codes:
             topic = Topic(DataType.TICKER, code)
             ticker = self._store.current(topic, now)
-            entry = self._store.entry(topic)
-            is_young = max_age is None or (entry is not None and now - entry.health.heard_at <= max_age)
+            age = self._store.age(topic, now)
+            is_young = max_age is None or (age is not None and age <= max_age)
             if isinstance(ticker, TickerData) and is_young:
                 found[code] = ticker
         return found

@@ -18,8 +18,8 @@ from .metric import PerformanceMetric, duration
 class SessionStats(Jsonable):
     """One WebSocket session. Ages in seconds, None before the first time.
 
-    The last three are filled in by the health monitor: rates between two looks, and `lag`, how much later than the
-    quickest of the last minutes the newest data came (the offset between the two clocks cancels out).
+    `lag` is how many seconds what came last was late at most, by Upbit's clock or, where nothing new comes, by the time
+    an answer took. The rates between two looks are filled in by the health monitor.
     """
 
     session: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from .topic import Topic
 
@@ -47,7 +48,9 @@ class UnknownMessage:
 Notice = UpStatus | StreamError | SubscriptionList | FirstFrame | UnknownMessage
 
 
-# The sign of life of one WebSocket session.
+# Session health: the sign of life of one WebSocket session, and how late what it brings is.
+
+MAX_LAG_SECONDS = 2.0
 
 
 class SessionHealth:
@@ -58,19 +61,83 @@ class SessionHealth:
     stall is suspected; `mute` are single topics proven mute while the others flow. `connected` is False from the
     moment the line is known to be lost. `clock_offset` is the wall clock minus the monotonic one when the session last
     looked: whoever finds another one later knows before the session does that the machine slept.
+
+    `lag` is by how many seconds what came last was late, at most, and `is_late` whether that is too much for a value
+    to be called current. Everything Upbit had sent by `proven_at` (monotonic; None: not known yet) has come.
+    `news_at` is when something new came: neither a repetition nor a new stamp on an old trade.
     """
 
-    __slots__ = ("clock_offset", "connected", "epoch", "heard_at", "mute", "session", "suspect")
+    __slots__ = (
+        "_line_lag",
+        "_newest",
+        "_news_lag",
+        "_news_lag_at",
+        "clock_offset",
+        "connected",
+        "epoch",
+        "heard_at",
+        "is_late",
+        "lag",
+        "max_lag",
+        "mute",
+        "news_at",
+        "proven_at",
+        "round_trip",
+        "session",
+        "suspect",
+    )
 
-    def __init__(self, session: str) -> None:
+    def __init__(self, session: str, max_lag: float = MAX_LAG_SECONDS) -> None:
         self.session = session
+        self.max_lag = max_lag
         self.epoch = 0
         self.connected = False
-        self.heard_at = float("-inf")
+        self.heard_at = -inf
         self.clock_offset: float | None = None
         self.suspect = False
         self.mute: frozenset[Topic] = frozenset()
+        self.news_at = -inf
+        self.opened()
+
+    def decoded(self) -> None:
+        """A new connection: nothing is known of its lag, and nothing that came on it can be current before it is."""
+        self._line_lag = 0.0
+        self._newest = -inf
+        self._news_lag = 0.0
+        self._news_lag_at = -inf
+        self.round_trip = inf  # the quickest on this connection
+        self.lag = 0.0
+        self.is_late = False
+        self.proven_at: float | None = None
+
+    def news_came(self, lag: float, now: float) -> None:
+        """By its stamp, what has just come was on its way for `lag` seconds at most.
+
+        One market may be later than the others, which is its own affair: what counts is the newest anything has shown.
+        """
+        self._newest = max(self._newest, now - lag)
+        self._news_lag, self._news_lag_at = now - self._newest, now
+        self._line_lag = min(self._line_lag, self._news_lag)
+        self._judge(now)
+
+    def answered(self, seconds: float, now: float) -> None:
+        """An answer to something we sent `seconds` ago (a pong, or the first frame of a subscription).
+
+        What Upbit sends comes in order, so all it had sent before we asked is here. That says nothing of data it holds
+        back before sending: where news was late, only news shows the end of it, or a quiet as long as the delay.
+        """
+        self._line_lag = seconds
+        self.round_trip = min(self.round_trip, seconds)
+        if now - self._news_lag_at > self._news_lag:
+            self._news_lag = 0.0
+        self._judge(now)
+
+    def _judge(self, now: float) -> None:
+        self.lag = lag = max(self._line_lag, self._news_lag)
+        self.is_late = lag > self.max_lag
+        self.proven_at = now - lag
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "not connected"
-        return f"<SessionHealth {self.session} epoch {self.epoch} {state}{' suspect' if self.suspect else ''}>"
+        late = f" {self.lag:.1f} s late" if self.is_late else ""
+        return f"<SessionHealth {self.session} epoch {self.epoch} {state}{late}{' suspect' if self.suspect else ''}>"

@@ -84,7 +84,7 @@ DEFAULT_RULES: tuple[AlertRule, ...] = (
     AlertRule(
         name="lag",
         measure=lag,
-        raise_at=3.0,
+        raise_at=2.0,
         clear_below=1.0,
         hold_seconds=3.0,
         message="session {subject} is {value:.1f} s behind the exchange",

@@ -25,7 +25,7 @@ class Limits:
     liveness_seconds: float = 10.0
     success_rate: float = 0.95
     samples: int = 10  # fewer answers than this prove nothing about a rate
-    lag_seconds: float = 5.0
+    lag_seconds: float = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,6 @@ from ..models.report import (
 )
 from .alerts import DEFAULT_RULES, AlertBook, AlertRule
 from .assessment import DEFAULT_LIMITS, Facts, Hysteresis, Limits, assess, assess_rest, assess_websocket
-from .lag import LagMeter
 from .metrics import Metrics
 
 log = logging.getLogger("upbit_backbone.monitoring")
@@ -82,7 +81,7 @@ class HealthMonitor:
         sources: HealthSources,
         metrics: Metrics,
         *,
-        lag: LagMeter | None = None,
+        clock_offset: Callable[[], float | None] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
         emit: Callable[[Event], None] | None = None,
         limits: Limits = DEFAULT_LIMITS,
@@ -90,7 +89,7 @@ class HealthMonitor:
     ) -> None:
         self._sources = sources
         self._metrics = metrics
-        self._lag = lag or LagMeter()
+        self._clock_offset = clock_offset
         self._clock = clock
         self._emit = emit
         self._limits = limits
@@ -118,7 +117,7 @@ class HealthMonitor:
             subscriptions=subscriptions,
             performance=self.performance(),
             recent_drops=dict(facts.recent_drops),
-            clock_offset=self._lag.offset,
+            clock_offset=None if (ahead := self._clock_offset()) is None else -ahead,
         )
 
     def performance(self) -> PerformanceReport:
@@ -176,7 +175,6 @@ class HealthMonitor:
             stats,
             messages_per_second=messages / seconds if seconds > 0 else None,
             bytes_per_second=size / seconds if seconds > 0 else None,
-            lag=self._lag.lag(stats.session),
         )
 
     def _grown(self, what: str, name: str, now: float, value: int, memory: float) -> tuple[int, float]:

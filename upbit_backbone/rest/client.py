@@ -8,7 +8,6 @@ Every rate group has a lane of its own (workers, queue, breaker), so that nothin
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -27,12 +26,12 @@ from ..models.events import Event
 from ..models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
 from ..models.topic import ZERO
 from ..resilience.circuit_breaker import CircuitBreaker
+from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import IntelligentCache, Lifetime
 from ..unify.rest import decode_candles, decode_markets, decode_orderbooks, decode_tickers, decode_trades
 from ..wire.rest_transport import RestResponse, RestTransport
 from .attempt import RetryingCaller, Transport
 from .batching import DEPTHS, BookDesks, ListDesk
-from .clock_offset import ClockOffset
 from .group_queue import GroupQueue
 from .single_flight import CallMerger
 
@@ -68,6 +67,7 @@ class RestClient:
         clock: Clock = SYSTEM_CLOCK,
         random: Callable[[], float] = random.random,
         transport: Transport | None = None,
+        exchange_clock: ExchangeClock | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -83,8 +83,7 @@ class RestClient:
         max_age = config.rest_max_age_seconds
         lifetime = Lifetime(max_age, max(60.0, max_age))
         self.cache = IntelligentCache({"ticker": lifetime, "orderbook": lifetime}, clock=clock)
-        self._offset = ClockOffset()
-        self._offset_lock = threading.Lock()  # guards _offset
+        self._exchange_clock = exchange_clock or ExchangeClock(clock)
         self._lanes = {group: self._lane(group, emit, random) for group in endpoints.REST_GROUPS}
         self._calls: dict[RateGroup, CallMerger[Any]] = {
             group: CallMerger(group.value, lane, self.cache, clock) for group, lane in self._lanes.items()
@@ -266,9 +265,8 @@ class RestClient:
 
     @property
     def clock_offset(self) -> float | None:
-        """Upbit's clock minus ours in seconds, as far as the answers' Date headers tell; None before the first."""
-        with self._offset_lock:
-            return self._offset.estimate()
+        """Upbit's clock minus ours in seconds, as far as REST and the streams tell; None before the first answer."""
+        return self._exchange_clock.ahead
 
     def refusal(self, group: RateGroup) -> Exception | None:
         """Why a question to `group` would fail at once (breaker open), or None. Bans are the limiter's to tell."""
@@ -278,8 +276,7 @@ class RestClient:
         return [lane.stats() for lane in self._lanes.values()]
 
     def _learn_offset(self, response: RestResponse, received_at: datetime) -> None:
-        with self._offset_lock:
-            self._offset.learn(response.headers.get("date"), received_at, response.elapsed)
+        self._exchange_clock.learn_date(response.headers.get("date"), response.elapsed)
 
     def _check(self) -> None:
         self._guard.check()

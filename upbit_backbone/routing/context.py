@@ -10,13 +10,16 @@ from ..channels.memory import cache_key, topic_of
 from ..errors import UpbitBackboneError
 from ..exchange.timeframes import timeframe_of
 from ..limits.rate_limiter import RateLimiter
-from ..models.enums import RateGroup, RequestKind
+from ..models.enums import DataSource, RateGroup, RequestKind
 from ..models.events import ConnectionState
+from ..models.lazy_book import opened
+from ..models.market import CandleData
 from ..models.request import DataRequest
 from ..models.session import SessionHealth
 from ..models.topic import Topic
 from ..resilience.circuit_breaker import CircuitBreaker
 from ..rest.client import RestClient
+from ..store.exchange_clock import ExchangeClock
 from ..store.live_store import LiveStore
 from .policy import RoutingContext, can_stream
 
@@ -62,6 +65,7 @@ class ContextObserver:
         rest_max_age: float,
         markets_max_age: float,
         promote_after: int,
+        exchange_clock: ExchangeClock | None = None,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -73,6 +77,7 @@ class ContextObserver:
         self._rest_max_age = rest_max_age
         self._markets_max_age = markets_max_age
         self._promote_after = promote_after
+        self._exchange_clock = exchange_clock
         self._clock = clock
 
     def context(self, request: DataRequest, **known: Any) -> RoutingContext:
@@ -113,8 +118,21 @@ class ContextObserver:
         item = self._store.last_known(request.kind, request.symbol, timeframe=request.timeframe, level=request.level)
         if item is None:
             return None
+        return item, self._age_of(item, stream_of(request))
+
+    def _age_of(self, item: Any, topic: Topic | None) -> float:
+        """How long ago `item` was true: what came late, or from a stream that is gone, is as old as its stamp."""
+        now = self._clock.monotonic()
+        entry = None if topic is None else self._store.entry(topic)
+        if topic is not None and entry is not None and opened(entry.item) is item:
+            return self._store.age(topic, now) or 0.0
+        is_stamped = item.source is DataSource.WEBSOCKET and not isinstance(item, CandleData)
+        since_stamp = self._exchange_clock.seconds_since(item.timestamp, now) if self._exchange_clock else None
+        if is_stamped and since_stamp is not None:
+            return since_stamp
         seen = item.received_at or item.timestamp
-        return item, max(0.0, (self._clock.wall() - seen).total_seconds())
+        age: float = (self._clock.wall() - seen).total_seconds()
+        return max(0.0, age)
 
     def _live(self, topic: Topic, health: SessionHealth | None) -> dict[str, Any]:
         now = self._clock.monotonic()
@@ -123,8 +141,7 @@ class ContextObserver:
         why_not = self._store.why_not(topic, now)
         if why_not is not None:
             return {"live_text": f"not current: {why_not}"}
-        entry = self._store.entry(topic)
-        age = None if entry is None else max(0.0, now - entry.health.heard_at)
+        age = self._store.age(topic, now)
         text = "stream proven alive" if age is None else f"stream proven alive {age:.1f} s ago"
         return {"live_is_current": True, "live_text": text, "live_age": age}
 

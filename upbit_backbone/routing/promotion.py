@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 
 from .._concurrency import Clock, Deadline, join_all, spawn, wait_event
 from ..errors import UpbitBackboneError, one_line
@@ -79,13 +80,19 @@ class Promotions:
             return ()
         return fresh
 
+    def drop(self, topics: Iterable[Topic]) -> None:
+        """Their line is too slow: stop streaming those that were only promoted, as soon as `demote_unused` runs."""
+        with self._lock:
+            self._since.update((topic, -inf) for topic in topics if topic in self._since)
+        self._wake()
+
     def demote_unused(self, last_asked: Callable[[Topic], float | None], now: float) -> Sequence[Topic]:
         """Stop streaming what nobody asked for lately; returns what was dropped. On the thread that calls `flush`."""
         with self._lock:
             unused = [
                 topic
                 for topic, since in self._since.items()
-                if now - max(since, last_asked(topic) or since) > self._demote_after and topic not in self._noted
+                if _is_unused(now, since, last_asked(topic), self._demote_after) and topic not in self._noted
             ]
             for topic in unused:
                 del self._since[topic]
@@ -98,6 +105,10 @@ class Promotions:
 
     def __repr__(self) -> str:
         return f"<Promotions {len(self._since)} of at most {self._limit}>"
+
+
+def _is_unused(now: float, since: float, asked_at: float | None, demote_after: float) -> bool:
+    return since == -inf or now - max(since, asked_at or since) > demote_after
 
 
 # The thread that streams what has become frequent, and no longer what nobody asks for.

@@ -84,8 +84,7 @@ class ConnectionPool(Generic[Carrier]):
         """Where `topic` goes: with its symbol, or to the least loaded; None asks for a further carrier first."""
         roomy = [carrier for carrier, load in self._loads.items() if len(load.topics) < self._max_topics]
         comfortable = [carrier for carrier in roomy if self._is_comfortable(carrier, topic)]
-        may_grow = len(self._loads) < self._max_connections
-        if not comfortable and may_grow:
+        if not comfortable and self.may_grow:
             return None
         together = [carrier for carrier in roomy if topic.symbol in self._loads[carrier].symbols]
         carrier = min(together or comfortable or roomy, key=lambda each: self._loads[each].weight)
@@ -104,6 +103,39 @@ class ConnectionPool(Generic[Carrier]):
             self._loads[carrier].remove(topic)
             touched.add(carrier)
         return touched
+
+    def half(self, carrier: Carrier) -> list[Topic]:
+        """Half of what `carrier` carries by weight, the topics of a symbol together; nothing, if it is one symbol."""
+        load = self._loads[carrier]
+        chosen: list[Topic] = []
+        taken = 0.0
+        for symbol in sorted(load.symbols)[1:]:
+            topics = sorted(topic for topic in load.topics if topic.symbol == symbol)
+            if taken + sum(map(weight, topics)) > load.weight / 2:
+                break
+            chosen += topics
+            taken += sum(map(weight, topics))
+        return chosen
+
+    def move(self, topics: Iterable[Topic], carrier: Carrier) -> None:
+        """From now on `carrier` carries these."""
+        for topic in topics:
+            self._loads[self._homes[topic]].remove(topic)
+            self._loads[carrier].add(topic)
+            self._homes[topic] = carrier
+
+    def lightest(self, but: Carrier, added: int) -> Carrier | None:
+        """A carrier with at most half the load of `but` and room for so many more topics, if there is one."""
+        others = [
+            each for each, load in self._loads.items() if each != but and len(load.topics) + added <= self._max_topics
+        ]
+        lightest = min(others, key=lambda each: self._loads[each].weight, default=None)
+        is_light = lightest is not None and self._loads[lightest].weight <= self._loads[but].weight / 2
+        return lightest if is_light else None
+
+    @property
+    def may_grow(self) -> bool:
+        return len(self._loads) < self._max_connections
 
     def home(self, topic: Topic) -> Carrier:
         return self._homes[topic]

@@ -34,13 +34,16 @@ class KeepAlive:
         self._asked_at = None
         self._grace = 0.0
 
-    def ponged(self, payload: bytes, now: float) -> None:
+    def ponged(self, payload: bytes, now: float) -> float | None:
+        """How many seconds after its ping this answer came; None if it answers none of ours."""
         sent_at = self._sent_at.pop(payload, None)
-        if sent_at is not None:
-            self.pong_at = now
-            self.pong_seconds = now - sent_at
-            # Those before it will not be answered any more (RFC 6455: the latest is enough).
-            self._sent_at = {each: at for each, at in self._sent_at.items() if at > sent_at}
+        if sent_at is None:
+            return None
+        self.pong_at = now
+        self.pong_seconds = now - sent_at
+        # Those before it will not be answered any more (RFC 6455: the latest is enough).
+        self._sent_at = {each: at for each, at in self._sent_at.items() if at > sent_at}
+        return self.pong_seconds
 
     def ping(self, now: float) -> bytes | None:
         """The ping to send now, if one is due."""

@@ -25,6 +25,7 @@ from ..resilience.backoff import Random
 from ..wire.frames import FrameEvent
 from . import messages as do
 from . import messages as on
+from .lateness import LatenessWatch
 from .open_connection import NORMAL_CLOSE, Lost, OpenConnection
 from .reconnect_policy import ReconnectPolicy
 from .session_state import SessionState, SessionStatus, said
@@ -49,12 +50,13 @@ class Lifecycle:
         wall: Callable[[], datetime],
         next_epoch: Callable[[], int],
     ) -> None:
-        self.health = SessionHealth(session)
+        self.health = SessionHealth(session, config.max_lag_seconds)
         self.status = SessionStatus(session, wall)
         self._plan = SubscriptionPlan()
         self._recovery = ReconnectPolicy(config, random)
         self._silence = StreamStallDetector(config.stall_probe_seconds)
         self._mute_topics = TopicStallDetector(config.stall_probe_seconds)
+        self._lateness = LatenessWatch()
         self._first_frames = FirstFrames(config.first_frame_seconds)
         self._shared = SessionState(
             config,
@@ -65,6 +67,7 @@ class Lifecycle:
             self._recovery,
             self._silence,
             self._mute_topics,
+            self._lateness,
             self._first_frames,
         )
         self._effects = self._shared.effects
@@ -147,8 +150,10 @@ class Lifecycle:
         self.health.epoch = self._next_epoch()
         self.health.suspect = False
         self.health.mute = frozenset()
+        self.health.opened()
         self.health.heard_at = now
         self.health.connected = True
+        self._lateness.opened(now)
         self._recovery.opened(now)
         self._enter(LIVE, "connected", now)
         self.line = OpenConnection(self._shared, now)

@@ -224,6 +224,11 @@ class StartProbe:
 
 
 @dataclass(frozen=True, slots=True)
+class ShedLoad:
+    """The line is too slow for what is subscribed on it: let others carry some, and nobody what nobody needs."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportRefusal:
     """Upbit answered 429 or 418: the rest of the process must know."""
 
@@ -247,6 +252,7 @@ Effect = (
     | Emit
     | AskSilent
     | StartProbe
+    | ShedLoad
     | ReportRefusal
     | BecameIdle
 )

@@ -10,7 +10,7 @@ from ..models.session import FirstFrame, Notice, StreamError, SubscriptionList
 from ..models.topic import Topic
 from ..wire.frames import Close, FrameEvent, FrameReader, Ping, Pong, ProtocolViolation
 from .keep_alive import KeepAlive
-from .messages import AskSilent, Deliver, Noticed, ProbeAnswered, SendPing, SendPong, SilentFound, StartProbe
+from .messages import AskSilent, Deliver, Noticed, ProbeAnswered, SendPing, SendPong, ShedLoad, SilentFound, StartProbe
 from .pacing import PongPacer
 from .session_state import SessionState, said
 from .subscription_sender import SubscriptionSender
@@ -50,6 +50,7 @@ class OpenConnection:
             self.sender.due,
             shared.stream_stalls.due,
             shared.topic_stalls.due,
+            shared.lateness.due,
             shared.reconnect_policy.due,
         )
 
@@ -80,7 +81,7 @@ class OpenConnection:
                 case Ping(payload):
                     self._pongs.pinged(payload)
                 case Pong(payload):
-                    self.keep_alive.ponged(payload, now)
+                    self._ponged(payload, now)
                     pong_heard = True
                 case Close(code, reason):
                     return Lost(f"closed by Upbit: {code} {reason}".rstrip(), code=code, say=code)
@@ -90,6 +91,12 @@ class OpenConnection:
         if pong_heard and not self._is_reading:
             self.sender.heard(now)
         return None
+
+    def _ponged(self, payload: bytes, now: float) -> None:
+        seconds = self.keep_alive.ponged(payload, now)
+        if seconds is not None:
+            self._shared.health.answered(seconds, now)
+            self._shared.lateness.look(self._shared.health.is_late, now)
 
     def noticed(self, noticed: Noticed, now: float) -> None:
         """What the sink made of our frames: everything that is not about the session was data."""
@@ -113,9 +120,11 @@ class OpenConnection:
     def _data_came(self, now: float) -> bool:
         shared = self._shared
         shared.status.last_data_at = now
-        if shared.stream_stalls.heard(now):
+        # What is said again and again, or stamped anew without a trade, is no sign of life (see `SessionHealth.news_at`).
+        if shared.stream_stalls.heard(shared.health.news_at):
             shared.emit(shared.status.stale(shared.plan.wanted, stale=False, reason="data flows again"))
-        return shared.reconnect_policy.data_came(now)
+        is_other_lateness = shared.lateness.look(shared.health.is_late, now)
+        return shared.reconnect_policy.data_came(now) or is_other_lateness
 
     def _first_frames_came(self, topics: list[Topic]) -> None:
         shared = self._shared
@@ -160,14 +169,26 @@ class OpenConnection:
             return Lost("nobody wants anything", say=NORMAL_CLOSE, is_idle=True)
         if self._shared.stream_stalls.is_stalled(now) and self._shared.plan.target:
             return self._stalled()
+        if self._shared.lateness.is_beyond_help(now):
+            return Lost(f"{self._shared.health.lag:.1f} s behind Upbit", say=NORMAL_CLOSE)
         ping = self.keep_alive.ping(now)
         if ping is not None:
             self._shared.effects.append(SendPing(ping))
         self._pong(now)
         self.sender.tick(now)
         self._look_for_silence(now)
+        self._tell_lateness(now)
         self._shared.reconnect_policy.prove(now)
         return None
+
+    def _tell_lateness(self, now: float) -> None:
+        shared = self._shared
+        if shared.lateness.must_tell(now):
+            reason = f"{shared.health.lag:.1f} s behind Upbit"
+            shared.emit(shared.status.stale(shared.plan.wanted, stale=True, reason=reason))
+            shared.effects.append(ShedLoad())
+        elif shared.lateness.has_caught_up(now):
+            shared.emit(shared.status.stale(shared.plan.wanted, stale=False, reason="in time again"))
 
     def _stalled(self) -> Lost:
         shared = self._shared

@@ -46,7 +46,10 @@ class FrameSink(Protocol):
     """Takes what sessions receive. Called on the session's thread: never blocks, never raises."""
 
     def frames(self, health: SessionHealth, epoch: int, frames: Sequence[bytes], monotonic: float) -> Sequence[Notice]:
-        """Data of this epoch, in wire order. Returns what concerns the session itself."""
+        """Data of this epoch, in wire order. Returns what concerns the session itself.
+
+        In `health` it notes when something new came (`news_at`) and how late that was.
+        """
 
     def subscribed(self, health: SessionHealth, epoch: int, topics: frozenset[Topic]) -> None:
         """The session now streams exactly `topics`.

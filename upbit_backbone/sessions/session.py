@@ -51,6 +51,7 @@ def session_stats(lifecycle: Lifecycle, topics: int, malformed: int, now: float)
         malformed=malformed,
         suspect=health.suspect,
         last_error=record.last_error,
+        lag=None if health.proven_at is None else health.lag,
     )
 
 
@@ -89,7 +90,8 @@ class Session:
     """One connection's worth of requests, kept alive by a thread of its own until `stop`.
 
     `requests` is asked, on that thread, for the whole requested set whenever somebody called `wake`.
-    `retire` is asked whether a session that has become idle may end for good.
+    `retire` is asked whether a session that has become idle may end for good, and `shed` told when it carries more than
+    its line can bring in time.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Session:
         *,
         requests: Callable[[Session], frozenset[SubscriptionRequest]],
         retire: Callable[[Session], bool],
+        shed: Callable[[Session], object] = lambda session: None,
     ) -> None:
         self.health: Final = lifecycle.health
         self._lifecycle = lifecycle
@@ -106,6 +109,7 @@ class Session:
         self._now: Final = with_.clock.monotonic
         self._wishes = requests
         self._retire = retire
+        self._shed = shed
         self._commands: deque[on.Input] = deque()  # appended by anyone, taken by the thread
         self._wishes_changed = False
         self._stop = threading.Event()
@@ -295,6 +299,9 @@ class Session:
         finally:
             self.command(on.ProbeAnswered(effect.epoch, effect.topics, effect.whole_line, behind))
 
+    def _shed_load(self, _: do.ShedLoad) -> None:
+        self._shed(self)
+
     def _report_refusal(self, effect: do.ReportRefusal) -> None:
         self._with.refused(effect.error)
 
@@ -323,6 +330,7 @@ _PERFORM: Final[dict[type, Callable[[Session, Any], on.Input | None]]] = {
     do.Emit: Session._emit,
     do.AskSilent: Session._ask_silent,
     do.StartProbe: Session._start_probe,
+    do.ShedLoad: Session._shed_load,
     do.ReportRefusal: Session._report_refusal,
     do.BecameIdle: Session._become_idle,
 }

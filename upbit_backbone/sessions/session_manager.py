@@ -56,10 +56,12 @@ class SessionManager:
         refused: Callable[[RateLimitError], None] = _tell_nobody,
         silent_topics: SilentTopics | None = None,
         malformed: Malformed = _nobody_counts,
+        on_late: Callable[[frozenset[Topic]], object] = lambda topics: None,
     ) -> None:
         self._config = config
         self._clock = clock
         self._rng = rng
+        self._on_late = on_late
         self._with = Collaborators(
             clock=clock,
             dial=dial,
@@ -136,7 +138,7 @@ class SessionManager:
         self._pulses[topic] = session.health
         return session
 
-    def _add_session(self) -> None:
+    def _add_session(self) -> Session:
         from .lifecycle import Lifecycle
         from .session import Session
 
@@ -147,9 +149,10 @@ class SessionManager:
             wall=self._clock.wall,
             next_epoch=self._epochs.__next__,
         )
-        session = Session(lifecycle, self._with, requests=self._wishes_of, retire=self._retire)
+        session = Session(lifecycle, self._with, requests=self._wishes_of, retire=self._retire, shed=self._shed)
         session.start()
         self._pool.add(session)
+        return session
 
     def _released(self, change: Change) -> set[Session]:
         for topic in change.removed:
@@ -171,6 +174,27 @@ class SessionManager:
             self._retired = [old for old in self._retired if _is_alive(old)]
             self._retired.append(session)
             return True
+
+    def _shed(self, session: Session) -> None:
+        """A session's line brings too late what it carries: what nobody needs is not subscribed any more, and another
+        connection takes half of the rest, where there is one with room or may be a further one."""
+        with self._lock:
+            carried = self._pool.carried(session)
+        self._on_late(carried)  # takes back, on a thread of its own, what only we wanted
+        with self._lock:
+            if self._is_closed or session not in self._pool:
+                return
+            half = self._pool.half(session)
+            other = self._pool.lightest(session, len(half))
+            if not half or (other is None and not self._pool.may_grow):
+                return
+            try:
+                other = other or self._add_session()
+            except NetworkError:
+                return  # no thread to be had: the session reconnects, should it stay late
+            self._pool.move(half, other)
+            self._pulses.update(dict.fromkeys(half, other.health))
+        _wake([session, other])
 
     def health(self, topic: Topic) -> SessionHealth | None:
         """The sign of life of the session that streams `topic`; None if nobody wants it."""

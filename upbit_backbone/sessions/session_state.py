@@ -12,6 +12,7 @@ from ..models.events import ConnectionEvent, ConnectionState, Event, RateLimitEv
 from ..models.session import SessionHealth
 from ..models.topic import Topic
 from ..resilience.backoff import Random
+from .lateness import LatenessWatch
 from .messages import Effect, Emit
 from .reconnect_policy import ReconnectPolicy
 from .stall_detectors import StreamStallDetector, TopicStallDetector
@@ -110,6 +111,7 @@ class SessionState:
     reconnect_policy: ReconnectPolicy
     stream_stalls: StreamStallDetector
     topic_stalls: TopicStallDetector
+    lateness: LatenessWatch
     first_frames: FirstFrames
     effects: list[Effect] = field(default_factory=list)
 

@@ -24,6 +24,7 @@ class StreamStallDetector:
     def __init__(self, after: float) -> None:
         self._after = after
         self._data_at = inf
+        self._news_at = -inf
         self._next_probe = inf
         self._probe_at: float | None = None
         self._stalled_at = inf
@@ -40,9 +41,11 @@ class StreamStallDetector:
         self._data_at = self._next_probe = self._stalled_at = inf
         self._probe_at = None
 
-    def heard(self, now: float) -> bool:
-        """Data came; True if this ends a stall that had been proven."""
-        self._data_at = now
+    def heard(self, news_at: float) -> bool:
+        """Data came, the latest news in it at `news_at`; True if this ends a stall that had been proven."""
+        if news_at <= self._news_at:
+            return False
+        self._data_at = self._news_at = news_at
         self._stalled_at = inf
         ended, self._had_stalled = self._had_stalled, False
         return ended

@@ -1,9 +1,9 @@
-"""When a live value may be called current, and which of two values is to be believed. Pure.
+"""Freshness: when a live value may be called current, and which of two values is to be believed. Pure.
 
-Current means proven: the line is up, the snapshot that follows the latest connection has come, neither the line nor
-the topic is suspected of a silent stall, and nothing we know contradicts the value. How long ago the market last moved
-plays no part in it: a quiet market is current though its last trade is minutes old, and a busy market on a mute line
-is not.
+Current means proven: the line is up, the snapshot that follows the latest connection has come, what the session brings
+is not late by Upbit's clock, neither the line nor the topic is suspected of a silent stall, and nothing we know
+contradicts the value. How long ago the market last moved plays no part in it: a quiet market is current though its last
+trade is minutes old; a busy market on a mute line is not, nor is one that moves but shows what was.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Evidence(Protocol):
     epoch: int
     monotonic: float
     proven: bool
+    late_by: float  # how much too late it came, in seconds; 0.0 when in time, or when nobody can say
 
 
 class Verdict(Enum):
@@ -50,7 +51,7 @@ def is_current(evidence: Evidence, now: float, clock_offset: float, liveness_sec
     health = evidence.health
     line_is_up = health.connected and now - health.heard_at <= liveness_seconds and not _has_slept(health, clock_offset)
     snapshot_has_come = evidence.epoch == health.epoch
-    is_suspect = health.suspect or (health.mute and evidence.topic in health.mute)
+    is_suspect = health.is_late or health.suspect or (health.mute and evidence.topic in health.mute)
     return line_is_up and snapshot_has_come and evidence.proven and not is_suspect
 
 
@@ -73,10 +74,14 @@ def why_not_current(evidence: Evidence | None, now: float, clock_offset: float, 
         return f"session {health.session} has not been heard for {unheard:.1f} s (bound {liveness_seconds:g} s)"
     if _has_slept(health, clock_offset):
         return f"the machine slept since session {health.session} was heard, or its clock was set"
+    if health.is_late:
+        return f"session {health.session} is {health.lag:.1f} s behind Upbit (bound {health.max_lag:g} s)"
     if health.suspect:
         return f"session {health.session} is suspected to be silently stalled"
     if evidence.topic in health.mute:
         return f"{evidence.topic} is mute on session {health.session} while others flow"
+    if not evidence.proven and evidence.late_by:
+        return f"the newest {evidence.topic} came {evidence.late_by:.1f} s late (bound {health.max_lag:g} s)"
     if not evidence.proven:
         return "the stream contradicts itself or REST about which value is the newest"
     return None

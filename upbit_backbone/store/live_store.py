@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
 
@@ -21,6 +21,7 @@ from ..models.lazy_book import Datum, LazyBook, StoredItem, decoded
 from ..models.market import MarketInfo, OrderbookData, TickerData, TradeData
 from ..models.session import SessionHealth
 from ..models.topic import ZERO, Topic
+from .exchange_clock import ExchangeClock
 from .freshness import REST_TOLERANCE, Verdict, is_current, judge, why_not_current
 
 MAX_REMEMBERED = 20_000
@@ -36,9 +37,26 @@ _DATA_TYPE_OF_KIND = {
 
 
 class Entry:
-    """One live value. Never changed but for `proven`, which only ever says less or more about this very value."""
+    """One live value. Never changed but for `proven`, which only ever says less or more about this very value.
 
-    __slots__ = ("epoch", "health", "item", "monotonic", "peak", "proven", "stamp", "topic")
+    `moved_at` is when the market last moved, by Upbit's clock, and `news_at` when we last heard of that (monotonic): a
+    frame that comes again, or a new stamp on an old trade, is another entry but no news.
+    """
+
+    __slots__ = (
+        "epoch",
+        "follows",
+        "health",
+        "item",
+        "late_by",
+        "monotonic",
+        "moved_at",
+        "news_at",
+        "peak",
+        "proven",
+        "stamp",
+        "topic",
+    )
 
     def __init__(
         self,
@@ -47,18 +65,19 @@ class Entry:
         health: SessionHealth,
         epoch: int,
         monotonic: float,
-        *,
-        proven: bool = True,
-        peak: datetime | None = None,
+        stamp: datetime,
+        moved_at: datetime,
     ) -> None:
         self.topic = topic
         self.item = item
-        self.stamp: datetime = item.timestamp
+        self.stamp = self.peak = stamp
+        self.moved_at = moved_at
         self.health = health
         self.epoch = epoch
-        self.monotonic = monotonic
-        self.proven = proven
-        self.peak = self.stamp if peak is None else max(peak, self.stamp)
+        self.monotonic = self.news_at = monotonic
+        self.proven = True
+        self.follows = True  # another one of the same connection
+        self.late_by = 0.0
 
     def __repr__(self) -> str:
         return f"<Entry {self.stamp.isoformat()} epoch {self.epoch}{'' if self.proven else ' unproven'}>"
@@ -71,9 +90,15 @@ class LiveStore:
     """
 
     def __init__(
-        self, liveness_seconds: float, *, clock: Clock = SYSTEM_CLOCK, max_remembered: int = MAX_REMEMBERED
+        self,
+        liveness_seconds: float,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        exchange_clock: ExchangeClock | None = None,
+        max_remembered: int = MAX_REMEMBERED,
     ) -> None:
         self._liveness = liveness_seconds
+        self._exchange_clock = exchange_clock
         self._wall_seconds = wall_seconds(clock)
         self._entries: dict[Topic, Entry] = {}
         self._max_remembered = max_remembered
@@ -86,40 +111,75 @@ class LiveStore:
 
     # Writing
 
-    def put(self, topic: Topic, item: StoredItem, health: SessionHealth, epoch: int, monotonic: float) -> bool:
-        """Keep `item` as the topic's newest value; False if it is older than what is held."""
+    def put(
+        self,
+        topic: Topic,
+        item: StoredItem,
+        health: SessionHealth,
+        epoch: int,
+        monotonic: float,
+        late_before: datetime | None = None,
+    ) -> bool:
+        """Keep `item` as the topic's newest value; False if it is older than what is held.
+
+        News stamped before `late_before` came too late to be called current. A first frame may be that old: its market
+        was quiet, and whether the line is late its session knows.
+        """
         known = self._entries.get(topic)
         stamp: datetime = item.timestamp
-        if (
+        moved_at = (item.trade_timestamp or stamp) if type(item) is TickerData else stamp
+        entry = Entry(topic, item, health, epoch, monotonic, stamp, moved_at)
+        is_plain_news = (
             known is not None
-            and stamp >= known.stamp
+            and stamp > known.stamp
+            and moved_at > known.moved_at
             and known.proven
             and known.epoch == epoch
             and known.health is health
-        ):
-            entry = Entry(topic, item, health, epoch, monotonic)
-        else:
-            if known is not None and stamp < known.stamp and decoded(known.item) is None:
-                known = None  # a broken book is no evidence that this one is old
-            verdict = self._judge(topic, stamp, health, epoch, monotonic, known)
-            if verdict is Verdict.DOUBT and known is not None:
-                known.proven = False
-            if verdict is Verdict.DOUBT or verdict is Verdict.REFUSE:
-                return False
-            is_proven = verdict is Verdict.TAKE
-            peak = None if known is None else known.peak
-            entry = Entry(topic, item, health, epoch, monotonic, proven=is_proven, peak=peak)
+            and (late_before is None or stamp >= late_before)
+        )
+        if not is_plain_news and not self._admits(entry, known, late_before):
+            return False
+        if entry.news_at == monotonic:
+            health.news_at = monotonic
         self._entries[topic] = entry
         if self._waited_for and topic in self._waited_for:
             with self._arrival:
                 self._arrival.notify_all()
         return True
 
-    def _judge(
-        self, topic: Topic, stamp: datetime, health: SessionHealth, epoch: int, monotonic: float, known: Entry | None
-    ) -> Verdict:
+    def _admits(self, entry: Entry, known: Entry | None, late_before: datetime | None) -> bool:
+        """Whether `entry` may replace `known`; it then says what there is to say against it."""
+        if known is not None and entry.stamp < known.stamp and decoded(known.item) is None:
+            known = None  # a broken book is no evidence that this one is old
+        verdict = self._judge(entry, known)
+        if verdict is Verdict.DOUBT and known is not None:
+            known.proven = False
+        if verdict is Verdict.DOUBT or verdict is Verdict.REFUSE:
+            return False
+        entry.proven = verdict is Verdict.TAKE
+        entry.follows = known is not None and known.health is entry.health and known.epoch == entry.epoch
+        if known is not None:
+            entry.peak = max(known.peak, entry.stamp)
+            if entry.follows:
+                self._mark_old_news(entry, known, late_before)
+        return True
+
+    @staticmethod
+    def _mark_old_news(entry: Entry, known: Entry, late_before: datetime | None) -> None:
+        if not _is_news(entry, known):
+            entry.news_at, entry.late_by = known.news_at, known.late_by
+            entry.proven = entry.proven and not entry.late_by
+        elif late_before is not None and entry.stamp < late_before:
+            entry.late_by = (late_before - entry.stamp).total_seconds() + entry.health.max_lag
+            entry.proven = False
+
+    def _judge(self, entry: Entry, known: Entry | None) -> Verdict:
+        topic, stamp, health, epoch, monotonic = entry.topic, entry.stamp, entry.health, entry.epoch, entry.monotonic
         if topic.data_type not in STATE_TYPES:
             return Verdict.REFUSE if known is not None and stamp < known.stamp else Verdict.TAKE
+        if known is not None and entry.moved_at < known.moved_at - REST_TOLERANCE:
+            stamp = min(stamp, entry.moved_at)  # a fresh stamp does not make an earlier trade the last one
         remembered = self._remembered.get(topic)
         rest_stamp = None if remembered is None or not _is_rest(remembered) else remembered.timestamp
         if rest_stamp is not None and stamp >= rest_stamp - REST_TOLERANCE and _came_before(remembered, known):
@@ -158,6 +218,7 @@ class LiveStore:
             return
         if not entry.proven:
             entry.proven = abs(entry.stamp - told.timestamp) <= REST_TOLERANCE
+            entry.late_by = 0.0 if entry.proven else entry.late_by
         elif topic.data_type in STATE_TYPES and _moved_at(told) > _moved_at(entry.item) + REST_TOLERANCE:
             entry.proven = False
 
@@ -182,6 +243,28 @@ class LiveStore:
         """In words why `current` gives nothing; None if it gives something."""
         return why_not_current(self._entries.get(topic), now, self._wall_seconds() - now, self._liveness)
 
+    def age(self, topic: Topic, now: float) -> float | None:
+        """How many seconds ago at most the live value was what Upbit showed; None where there is no live value.
+
+        It was when Upbit stamped it, and still was when all that had been sent by some later time had come without
+        another one. Where this topic comes later than its session, that is allowed for.
+        """
+        entry = self._entries.get(topic)
+        if entry is None:
+            return None
+        health, exchange_clock = entry.health, self._exchange_clock
+        vouched_at = health.heard_at if health.proven_at is None else health.proven_at
+        is_doubtful = health.suspect or topic in health.mute or not entry.proven or entry.epoch != health.epoch
+        age = now - (entry.monotonic if is_doubtful else vouched_at)
+        if exchange_clock is None or topic.data_type not in STATE_TYPES:
+            return max(0.0, age)
+        since_stamp = exchange_clock.seconds_since(entry.stamp, now)
+        if since_stamp is None:
+            return max(0.0, age)
+        if entry.follows:
+            age += max(0.0, (exchange_clock.seconds_since(entry.stamp, entry.news_at) or 0.0) - health.lag)
+        return since_stamp if is_doubtful else max(0.0, min(age, since_stamp))
+
     def entry(self, topic: Topic) -> Entry | None:
         """The newest value with its evidence, current or not."""
         return self._entries.get(topic)
@@ -203,9 +286,16 @@ class LiveStore:
             return streamed or told
         return told if told.timestamp > streamed.timestamp else streamed
 
-    def wait_newer(self, topic: Topic, since_monotonic: float, deadline: Deadline) -> Datum | None:
+    def wait_newer(
+        self,
+        topic: Topic,
+        since_monotonic: float,
+        deadline: Deadline,
+        made_after: Callable[[], datetime | None] | None = None,
+    ) -> Datum | None:
         """The first readable value that arrives after `since_monotonic`, or None at the deadline.
 
+        What comes late is passed over, and so is what Upbit stamped before `made_after()`.
         ClosedError at once when the store is closed. The session's thread pays for waiters only while there are any.
         """
         item: Datum | None = None
@@ -213,7 +303,7 @@ class LiveStore:
             self._waited_for[topic] += 1
         try:
             while item is None:
-                entry = self._wait_entry(topic, since_monotonic, deadline)
+                entry = self._wait_entry(topic, since_monotonic, deadline, made_after)
                 if entry is None:
                     return None
                 since_monotonic = entry.monotonic
@@ -225,13 +315,17 @@ class LiveStore:
                 if not self._waited_for[topic]:
                     del self._waited_for[topic]
 
-    def _wait_entry(self, topic: Topic, since: float, deadline: Deadline) -> Entry | None:
+    def _wait_entry(
+        self, topic: Topic, since: float, deadline: Deadline, made_after: Callable[[], datetime | None] | None
+    ) -> Entry | None:
         with self._arrival:
             while True:
                 if self._closed:
                     raise ClosedError("the backbone was closed while waiting for live data")
                 entry = self._entries.get(topic)
-                if entry is not None and entry.monotonic > since and entry.proven:
+                is_new = entry is not None and entry.monotonic > since and entry.proven and not entry.health.is_late
+                bound = None if made_after is None or not is_new else made_after()
+                if entry is not None and is_new and (bound is None or entry.stamp >= bound):
                     return entry
                 if deadline.expired:
                     return None
@@ -248,6 +342,13 @@ class LiveStore:
 
     def __repr__(self) -> str:
         return f"<LiveStore {len(self._entries)} live, {len(self._remembered)} remembered>"
+
+
+def _is_news(entry: Entry, known: Entry) -> bool:
+    """Whether the market moved between two values of one line, rather than that the first was said again."""
+    if entry.topic.data_type in STATE_TYPES:
+        return entry.stamp > known.stamp and entry.moved_at > known.moved_at
+    return entry.stamp > known.stamp or entry.item != known.item
 
 
 def _is_rest(item: StoredItem) -> bool:

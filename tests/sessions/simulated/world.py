@@ -46,6 +46,7 @@ COMPLAINT_SECONDS = 20.0  # until the next attempt after a complaint has had its
 HUNT_SECONDS = 150.0  # halving suspects costs a reconnect each time, ten seconds apart in bad times
 # A quiet topic's turn comes every thirty seconds, but for a minute after it was subscribed anew.
 MUTE_BOUND_SECONDS = 60.0 + 30.0 + 2 * SILENCE_SECONDS + 5.0
+LATE_TROUBLE_SECONDS = 10.0  # so long after a slow network or a starved client a session may still count as late
 USUAL_LATENCY = (0.002, 0.03)
 NEVER = float("inf")
 
@@ -259,13 +260,14 @@ class World:
         notices = self._frames(self.lifecycle.health, effect.epoch, effect.frames, self.now)
         return on.Noticed(effect.epoch, len(effect.frames), notices)
 
-    def _frames(self, _: SessionHealth, epoch: int, frames: Sequence[bytes], now: float) -> list[Notice]:
+    def _frames(self, health: SessionHealth, epoch: int, frames: Sequence[bytes], now: float) -> list[Notice]:
         is_closed = self.lifecycle.state is ConnectionState.CLOSED
         self.judge.delivered(epoch, len(frames), is_closed, now)
         notices: list[Notice] = []
         for each in frames:
             kind, _, rest = each.decode().partition("|")
             if kind == "D":
+                health.news_at = now
                 notices.extend(self._take_data(*map(int, rest.split("|"))))
             elif kind == "E":
                 notices.append(StreamError(rest, "no"))
@@ -308,7 +310,9 @@ class World:
             missed = {topic.symbol for topic in self.line.missed.keys() | self.line.unpictured}
             # A stall of the whole line is told for all that is wanted by now.
             is_alone = "other topics" in event.reason
-            is_true = missed & set(event.symbols) if is_alone else missed
+            is_true: object = missed & set(event.symbols) if is_alone else missed
+            if "behind Upbit" in event.reason:
+                is_true = self.now <= self.last_trouble + LATE_TROUBLE_SECONDS
             self.judge.found_out += is_alone
             self.judge.check(bool(is_true), f"false alarm: {event.reason}", self.now)
         elif isinstance(event, SubscriptionEvent) and event.error is not None:
@@ -545,6 +549,7 @@ _PERFORM: dict[type, Callable[[World, Any], on.Input | None]] = {
     do.Emit: World._emit,
     do.AskSilent: World._ask_silent,
     do.StartProbe: World._start_probe,
+    do.ShedLoad: lambda world, _: None,  # a line of its own is all this world has
     do.ReportRefusal: World._refused,
     do.BecameIdle: World._idle,
 }

@@ -1,0 +1,87 @@
+"""A session that brings everything too late is told, loses load, and connects anew where that does not help."""
+
+from __future__ import annotations
+
+import pytest
+
+from upbit_backbone.models.session import SessionHealth
+from upbit_backbone.sessions.lateness import (
+    CALM_SECONDS,
+    FIRST_PATIENCE_SECONDS,
+    LONGEST_PATIENCE_SECONDS,
+    TELL_SECONDS,
+    LatenessWatch,
+)
+
+
+def late_since(now: float) -> LatenessWatch:
+    watch = LatenessWatch()
+    assert watch.look(True, now)
+    return watch
+
+
+def test_a_hiccup_is_not_worth_telling() -> None:
+    watch = late_since(100.0)
+    assert watch.due == 100.0 + TELL_SECONDS
+    assert not watch.must_tell(102.9)
+    assert watch.look(False, 102.9)
+    assert not watch.must_tell(200.0)
+    assert not watch.has_caught_up(200.0)
+
+
+def test_a_session_that_stays_late_is_told_once_and_then_given_time() -> None:
+    watch = late_since(100.0)
+    assert watch.must_tell(103.0)
+    assert not watch.must_tell(103.1)
+    assert watch.due == 103.0 + FIRST_PATIENCE_SECONDS
+    assert not watch.is_beyond_help(103.0 + FIRST_PATIENCE_SECONDS - 0.1)
+    assert watch.is_beyond_help(103.0 + FIRST_PATIENCE_SECONDS)
+    assert not watch.is_beyond_help(200.0)
+
+
+def test_whoever_catches_up_is_told_so_after_a_moment_of_calm() -> None:
+    watch = late_since(100.0)
+    watch.must_tell(103.0)
+    assert watch.look(False, 105.0)
+    assert watch.due == 105.0 + CALM_SECONDS
+    assert not watch.has_caught_up(106.9)
+    assert watch.has_caught_up(107.0)
+    assert not watch.has_caught_up(108.0)
+
+
+def test_connecting_anew_is_tried_ever_less_often_until_all_was_well_for_long() -> None:
+    watch, now, pauses = late_since(0.0), 3.0, []
+    assert watch.must_tell(now)
+    for _ in range(8):
+        pauses.append(watch.due - now)
+        now = watch.due
+        assert watch.is_beyond_help(now)
+        watch.decoded(now)
+        now += 1.0
+        watch.look(True, now)
+    assert pauses == [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, LONGEST_PATIENCE_SECONDS, LONGEST_PATIENCE_SECONDS]
+    watch.look(False, now)
+    assert watch.has_caught_up(now + CALM_SECONDS)
+    watch.look(True, now + 310.0)
+    watch.must_tell(now + 313.0)
+    assert watch.due == now + 313.0 + FIRST_PATIENCE_SECONDS
+
+
+def test_what_a_pong_proves_and_what_it_does_not() -> None:
+    health = SessionHealth("session-1", 2.0)
+    assert health.proven_at is None
+    health.answered(0.05, 100.0)
+    assert (health.lag, health.is_late, health.proven_at) == (0.05, False, 99.95)
+    health.news_came(5.0, 110.0)  # Upbit holds back what it sends
+    assert health.is_late
+    health.answered(0.05, 112.0)
+    assert health.is_late
+    health.answered(0.05, 116.0)  # quiet for longer than it was late: whatever was held back has come
+    assert (health.lag, health.is_late) == (0.05, False)
+    health.answered(3.0, 120.0)
+    assert health.is_late
+    health.news_came(0.1, 120.5)
+    assert health.lag == pytest.approx(0.1)
+    assert not health.is_late
+    health.opened()
+    assert health.proven_at is None

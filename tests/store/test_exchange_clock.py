@@ -1,0 +1,179 @@
+"""One clock for all: Upbit's, as REST's dates and the stamps of every session tell it, and robust to one that lies."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upbit_backbone.store.exchange_clock import Bounds, ClockOffset, ExchangeClock
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+NOON_SECONDS = NOON.timestamp()
+
+
+def http_date(moment: datetime) -> str:
+    return format_datetime(moment.replace(microsecond=0), usegmt=True)
+
+
+def told_by_rest(*samples: tuple[float, float], into: ClockOffset | None = None) -> ClockOffset:
+    """Answers at (seconds on our clock, true offset of the server's clock)."""
+    offset = into or ClockOffset()
+    for at, true_offset in samples:
+        server = datetime.fromtimestamp(at + true_offset, UTC)
+        offset.learn_date(http_date(server), at, elapsed=0.0)
+    return offset
+
+
+def rest_at(true_offset: float) -> ClockOffset:
+    """REST has told this offset, to within some hundredths of a second."""
+    return told_by_rest(*((1000.0 + step * 1.037, true_offset) for step in range(32)))
+
+
+def streams(offset: ClockOffset, session: str, *, ahead: float, way: float, round_trip: float) -> None:
+    """News of a server whose clock is `ahead` of ours, each `way` seconds under way."""
+    for step in range(5):
+        received = 1100.0 + step
+        offset.learn_stamp(session, received + ahead - way, received, round_trip)
+
+
+def test_nothing_is_known_before_the_first_answer() -> None:
+    assert ClockOffset().estimate() is None
+    assert ClockOffset().bounds() is None
+
+
+@given(true_offset=st.floats(-3600, 3600), moments=st.lists(st.floats(10_000, 10_100), min_size=1, max_size=30))
+def test_the_estimate_by_dates_is_never_off_by_more_than_half_a_second(
+    true_offset: float, moments: list[float]
+) -> None:
+    offset = told_by_rest(*((at, true_offset) for at in sorted(moments)))
+    estimate, bounds = offset.estimate(), offset.bounds()
+    assert estimate is not None
+    assert bounds is not None
+    assert abs(estimate - true_offset) <= 0.5 + 1e-3
+    assert bounds.low - 1e-3 <= true_offset <= bounds.high + 1e-3
+
+
+def test_many_answers_tell_more_than_the_resolution_of_one() -> None:
+    assert rest_at(2.25).estimate() == pytest.approx(2.25, abs=0.05)
+
+
+def test_a_clock_that_was_set_is_believed_by_the_majority_and_then_wholly() -> None:
+    offset = told_by_rest(*((at * 0.1, 100.0) for at in range(10)), *((at * 0.1, 160.0) for at in range(10, 32)))
+    estimate = offset.estimate()
+    assert estimate is not None
+    assert estimate > 150
+
+
+@pytest.mark.parametrize("text", [None, "", "soon", "Fri, 99 Foo 2100", "Fri, 20 Nov 2026 12:00:00", "\x00"])
+def test_dates_that_are_none_teach_nothing(text: str | None) -> None:
+    offset = ClockOffset()
+    offset.learn_date(text, 100.0, 0.1)
+    assert offset.estimate() is None
+
+
+def test_a_stream_in_time_sharpens_what_a_single_date_tells() -> None:
+    offset = told_by_rest((1000.0, 0.7))
+    streams(offset, "session-1", ahead=0.7, way=0.010, round_trip=0.020)
+    assert offset.bounds() == pytest.approx(Bounds(0.69, 0.71))
+
+
+def test_a_stream_late_from_its_start_is_late_and_no_difference_of_clocks() -> None:
+    offset = rest_at(0.0)
+    before = offset.bounds()
+    streams(offset, "session-1", ahead=0.0, way=40.0, round_trip=0.020)
+    assert offset.bounds() == before
+
+
+def test_without_rest_the_round_trip_tells_how_late_a_stream_may_be() -> None:
+    offset = ClockOffset()
+    streams(offset, "session-1", ahead=0.0, way=40.0, round_trip=41.0)
+    bounds = offset.bounds()
+    assert bounds is not None
+    assert bounds.low == pytest.approx(-40.0)
+    assert bounds.high == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("late", [0.0, 30.0])
+def test_one_session_whose_stamps_lie_ahead_is_not_believed(late: float) -> None:
+    offset = rest_at(0.0)
+    streams(offset, "session-1", ahead=0.0, way=0.01 + late, round_trip=0.02 + late)
+    streams(offset, "session-2", ahead=25.0, way=0.01, round_trip=0.02)
+    assert offset.estimate() == pytest.approx(0.0, abs=0.1)
+
+
+def test_sessions_that_agree_show_that_rests_clock_is_behind() -> None:
+    offset = rest_at(-30.0)
+    for number in range(3):
+        streams(offset, f"session-{number}", ahead=0.0, way=0.01, round_trip=0.02)
+    assert offset.estimate() == pytest.approx(0.0, abs=0.1)
+
+
+def test_without_rest_most_of_the_sessions_are_believed() -> None:
+    offset = ClockOffset()
+    streams(offset, "session-1", ahead=25.0, way=0.01, round_trip=0.02)
+    streams(offset, "session-2", ahead=0.0, way=0.01, round_trip=0.02)
+    streams(offset, "session-3", ahead=0.0, way=0.02, round_trip=0.03)
+    assert offset.estimate() == pytest.approx(0.0, abs=0.05)
+
+
+def test_a_session_that_has_gone_is_forgotten_after_five_minutes() -> None:
+    offset = ClockOffset()
+    streams(offset, "session-1", ahead=25.0, way=0.01, round_trip=0.02)
+    for second in range(0, 400, 5):
+        offset.learn_stamp("session-2", 1110.0 + second, 1110.0 + second, 0.02)
+    bounds = offset.bounds()
+    assert bounds is not None
+    assert bounds.high < 1.0
+
+
+class HandClock:
+    """Shows what it is told: our wall clock may be wrong by any amount."""
+
+    def __init__(self, wrong_by: float = 0.0) -> None:
+        self.now = 500.0
+        self.wrong_by = wrong_by
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> datetime:
+        return NOON + timedelta(seconds=self.now + self.wrong_by)
+
+
+@pytest.mark.parametrize("wrong_by", [0.0, 3600.0, -86_400.0])
+def test_ages_are_told_by_upbits_clock_however_wrong_ours_is(wrong_by: float) -> None:
+    ours = HandClock(wrong_by)
+    clock = ExchangeClock(ours)
+    assert clock.seconds_since(NOON, ours.now) is None
+    upbits_now = NOON + timedelta(seconds=ours.now + 0.5)
+    clock.learn_date(http_date(upbits_now), elapsed=0.0)
+    clock.learn_stamp("session-1", upbits_now, ours.now, 0.01)
+    ahead = clock.ahead
+    assert ahead == pytest.approx(0.5 - wrong_by, abs=0.02)
+    age = clock.seconds_since(upbits_now - timedelta(seconds=7), ours.now)
+    assert age == pytest.approx(7.0, abs=0.02)
+    bound = clock.latest_time(ours.now)
+    assert bound is not None
+    assert upbits_now <= bound <= upbits_now + timedelta(seconds=0.02)
+
+
+def test_our_clock_may_be_corrected_while_we_measure() -> None:
+    ours = HandClock()
+    clock = ExchangeClock(ours)
+    clock.learn_stamp("session-1", NOON + timedelta(seconds=ours.now), ours.now, 0.01)
+    ours.wrong_by = 1.5  # set by the system's own time service
+    assert clock.seconds_since(NOON, ours.now) == pytest.approx(ours.now, abs=0.02)
+
+
+def test_after_the_machine_slept_nothing_that_was_known_holds() -> None:
+    ours = HandClock()
+    clock = ExchangeClock(ours)
+    clock.learn_stamp("session-1", NOON + timedelta(seconds=ours.now), ours.now, 0.01)
+    ours.wrong_by = 3600.0  # the monotonic clock stood still for an hour
+    upbits_now = NOON + timedelta(seconds=ours.now + 3600.0)
+    clock.learn_stamp("session-1", upbits_now, ours.now, 0.01)
+    assert clock.seconds_since(upbits_now, ours.now) == pytest.approx(0.0, abs=0.02)

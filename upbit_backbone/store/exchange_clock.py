@@ -1,0 +1,192 @@
+"""Exchange clock: how far Upbit's clock is from ours, from the Date headers of REST and the stamps of every session.
+
+No single witness is believed beyond what it can know. A Date has a resolution of one second, so an answer only says:
+the offset lies between two bounds; many answers together narrow them down. A stamp in a stream can be late by any
+amount and never early, so it is a lower bound; that the quickest of them was no longer on its way than the quickest
+round trip of its session makes it an upper one, too, but only where REST does not contradict: a stream which is late
+from its start is late, and no difference of clocks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from math import inf
+from typing import Final, NamedTuple
+
+from .._concurrency import SLEEP_SECONDS, SYSTEM_CLOCK, Clock, clock_offset
+
+SAMPLES: Final = 32
+RESOLUTION_SECONDS: Final = 1.0
+# Clocks drift apart by a few milliseconds in this time; whatever is older is forgotten.
+MEMORY_SECONDS: Final = 300.0
+BUCKET_SECONDS: Final = 10.0
+
+
+class Bounds(NamedTuple):
+    """The offset lies between these two."""
+
+    low: float
+    high: float
+
+
+class ClockOffset:
+    """Upbit's clock minus one of ours, in seconds. Pure: `received` is what our clock showed, in seconds."""
+
+    def __init__(self) -> None:
+        self._dates: deque[Bounds] = deque(maxlen=SAMPLES)
+        # By session: (start of a bucket, the largest "stamp minus received" in it), and its quickest round trip.
+        self._stamps: dict[str, deque[tuple[float, float]]] = {}
+        self._round_trips: dict[str, float] = {}
+
+    def learn_date(self, date: str | None, received: float, elapsed: float) -> None:
+        """One answer's Date header; it was written between the request's departure and the answer's arrival."""
+        moment = _moment(date)
+        if moment is None:
+            return
+        low = moment.timestamp() - received
+        self._dates.append(Bounds(low, low + elapsed + RESOLUTION_SECONDS))
+
+    def learn_stamp(self, session: str, stamp: float, received: float, round_trip: float = inf) -> None:
+        """News stamped `stamp` came on `session`, whose quickest round trip is known to be `round_trip`."""
+        difference = stamp - received
+        buckets = self._stamps.setdefault(session, deque())
+        self._round_trips[session] = round_trip
+        if buckets and received - buckets[-1][0] < BUCKET_SECONDS:
+            if difference > buckets[-1][1]:
+                buckets[-1] = (buckets[-1][0], difference)
+            return
+        buckets.append((received, difference))
+        while received - buckets[0][0] > MEMORY_SECONDS:
+            buckets.popleft()
+        for silent in [name for name, each in self._stamps.items() if received - each[-1][0] > MEMORY_SECONDS]:
+            self.forget_session(silent)
+
+    def forget_session(self, session: str) -> None:
+        self._stamps.pop(session, None)
+        self._round_trips.pop(session, None)
+
+    def bounds(self) -> Bounds | None:
+        """None before the first sample."""
+        rest = self._told_by_rest()
+        spans = [self._told_by(session) for session in self._stamps]
+        if rest is not None:
+            # A stamp is never early, so sessions that agree on one REST's clock has not reached show that REST's is
+            # wrong. A single one may be wrong itself.
+            ahead = [span for span in spans if span.low > rest.high]
+            if len(ahead) < 2 or 2 * len(ahead) <= len(spans):
+                return _sharpened(rest, [span for span in spans if rest.low <= span.low <= rest.high])
+            spans = ahead
+        return _most_agreed(spans) if spans else None
+
+    def estimate(self) -> float | None:
+        bounds = self.bounds()
+        if bounds is None:
+            return None
+        return bounds.low if bounds.high == inf else (bounds.low + bounds.high) / 2
+
+    def _told_by_rest(self) -> Bounds | None:
+        if not self._dates:
+            return None
+        low, high = max(each.low for each in self._dates), min(each.high for each in self._dates)
+        if low <= high:
+            return Bounds(low, high)
+        # They contradict each other: a clock was set, or one answer came from a wrong one. The median is of the most.
+        from statistics import median  # as rare as it is dear to load
+
+        middle = median((each.low + each.high) / 2 for each in self._dates)
+        return Bounds(middle - RESOLUTION_SECONDS / 2, middle + RESOLUTION_SECONDS / 2)
+
+    def _told_by(self, session: str) -> Bounds:
+        low = max(difference for _, difference in self._stamps[session])
+        return Bounds(low, low + self._round_trips[session])
+
+
+def _sharpened(rest: Bounds, spans: list[Bounds]) -> Bounds:
+    """REST's bounds with what the quickest session knows better."""
+    quickest = max(spans, default=rest)
+    return Bounds(quickest.low, min(rest.high, quickest.high))
+
+
+def _most_agreed(spans: list[Bounds]) -> Bounds:
+    """Marzullo's algorithm: where most of the spans overlap; the highest such place, because stamps are never early."""
+    low = max((each.low for each in spans), key=lambda at: (sum(span.low <= at <= span.high for span in spans), at))
+    return Bounds(low, min(span.high for span in spans if span.low <= low <= span.high))
+
+
+class ExchangeClock:
+    """The one clock by which everything is judged. Thread-safe; `latest` is read without a lock, on every message.
+
+    Kept against the monotonic clock, so that ours may be wrong by any amount and be set at any time. After the machine
+    has slept, nothing that was known holds.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()  # guards the offset and _wall_offset
+        self._offset = ClockOffset()
+        self._wall_offset = clock_offset(clock)
+        # Upbit's clock minus our monotonic one, at most. None: nothing is known.
+        self.latest: float | None = None
+
+    def learn_date(self, date: str | None, elapsed: float) -> None:
+        """The Date header of an answer that has just come, `elapsed` seconds after its request left."""
+        with self._lock:
+            self._notice_sleep()
+            self._offset.learn_date(date, self._clock.monotonic(), elapsed)
+            self._look()
+
+    def learn_stamp(self, session: str, stamp: datetime, received: float, round_trip: float) -> None:
+        """News stamped `stamp` came on `session` at monotonic `received`."""
+        with self._lock:
+            self._notice_sleep()
+            self._offset.learn_stamp(session, stamp.timestamp(), received, round_trip)
+            self._look()
+
+    def forget_session(self, session: str) -> None:
+        """Its line is gone; the next one of that name is another witness."""
+        with self._lock:
+            self._offset.forget_session(session)
+            self._look()
+
+    def _notice_sleep(self) -> None:
+        before, self._wall_offset = self._wall_offset, clock_offset(self._clock)
+        if abs(self._wall_offset - before) > SLEEP_SECONDS:
+            self._offset = ClockOffset()
+
+    def _look(self) -> None:
+        bounds = self._offset.bounds()
+        self.latest = None if bounds is None or bounds.high == inf else bounds.high
+
+    @property
+    def ahead(self) -> float | None:
+        """Upbit's clock minus our wall clock in seconds, as well as is known; None before the first sample."""
+        with self._lock:
+            estimate = self._offset.estimate()
+        return None if estimate is None else estimate - clock_offset(self._clock)
+
+    def seconds_since(self, stamp: datetime, now: float) -> float | None:
+        """How old what Upbit stamped `stamp` is at monotonic `now`: at most so many seconds, if anything is known."""
+        latest = self.latest
+        return None if latest is None else max(0.0, now + latest - stamp.timestamp())
+
+    def latest_time(self, now: float) -> datetime | None:
+        """What Upbit's clock shows at monotonic `now`, at the latest: whatever is stamped so was made after it."""
+        latest = self.latest
+        return None if latest is None else datetime.fromtimestamp(now + latest, UTC)
+
+    def __repr__(self) -> str:
+        ahead = self.ahead
+        return "<ExchangeClock unknown>" if ahead is None else f"<ExchangeClock {ahead:+.3f} s>"
+
+
+@lru_cache(maxsize=8)  # answers of one second share their date
+def _moment(date: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(date or "")
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return moment if moment.tzinfo is not None else None
