@@ -123,8 +123,9 @@ class MarketDataBackbone:
         """The present state of one market.
 
         Answered from the running stream when that is provably current (`source` is WEBSOCKET), else by REST; a symbol
-        asked often is streamed by itself. `realtime=True` wants a value newer than this call: the next frame, or REST
-        at half the deadline. `max_age` is how many seconds ago the value may have been proven current at most.
+        asked often is streamed by itself. `realtime=True` wants a value newer than this call: the next frame that Upbit
+        stamps after it, or REST at half the deadline. `max_age` is how many seconds ago at most the value must have
+        been true: when Upbit stamped it, or, where nothing newer came, when that was last proven.
         """
         is_plain = realtime is False and max_age is None and strategy is AUTO and type(priority) is Priority
         if is_plain and type(symbol) is str:

@@ -387,7 +387,9 @@ class Intake:
         because a quiet market's may be as old as it likes."""
         health, now = read.health, read.monotonic
         if read.asked_at is not None:
-            health.answered(now - read.asked_at, now)
+            # A market without a snapshot may show its first frame long after better was known.
+            if health.proven_at is None or health.proven_at < read.asked_at:
+                health.answered(now - read.asked_at, now)
             return
         topic, item, _ = read.arrived[-1]
         entry = self._store.entry(topic)

@@ -56,7 +56,7 @@ def test_connecting_anew_is_tried_ever_less_often_until_all_was_well_for_long() 
         pauses.append(watch.due - now)
         now = watch.due
         assert watch.is_beyond_help(now)
-        watch.decoded(now)
+        watch.opened(now)
         now += 1.0
         watch.look(True, now)
     assert pauses == [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, LONGEST_PATIENCE_SECONDS, LONGEST_PATIENCE_SECONDS]
@@ -83,5 +83,5 @@ def test_what_a_pong_proves_and_what_it_does_not() -> None:
     health.news_came(0.1, 120.5)
     assert health.lag == pytest.approx(0.1)
     assert not health.is_late
-    health.opened()
+    health.reset_lag()
     assert health.proven_at is None

@@ -18,10 +18,14 @@ from .memory import topic_of, trimmed
 ChangeSubscriptions = Callable[[Iterable[SubscriptionRequest]], object]
 
 
+NEXT_FRAME_SECONDS = 0.5
+
+
 class StreamWaitChannel:
     """The first value that arrives after the call. A topic that nobody streams is requested for as long as it waits.
 
-    With `realtime` it is one that Upbit stamped after the call. Without, a value that is proven current after the call
+    With `realtime` it is one that Upbit stamped after the call (or, of a quiet market that nobody streams, the first
+    frame of the subscription made for the call). Without, a value that is proven current after the call
     is as good as a new one.
     """
 
@@ -63,11 +67,17 @@ class StreamWaitChannel:
     def _next(
         self, topic: Topic, request: DataRequest, asked_at: float, deadline: Deadline
     ) -> TickerData | OrderbookData:
+        is_new = self._store.entry(topic) is None
+        # The first frame of a subscription made after the call was true after it, but in a quiet market it is older
+        # than the call: the next one is better, if it comes soon.
+        first_wait = deadline.sooner(NEXT_FRAME_SECONDS) if request.realtime and is_new else deadline
         requests = [SubscriptionRequest(topic)]
         self._acquire(requests)
         try:
-            item = self._store.wait_newer(topic, asked_at, deadline, self._made_after(request, asked_at))
-            if item is None and not request.realtime:
+            item = self._store.wait_newer(topic, asked_at, first_wait, self._made_after(request, asked_at))
+            if item is None and request.realtime and is_new:
+                item = self._store.wait_newer(topic, asked_at, deadline)
+            elif item is None and not request.realtime:
                 item = self._proven(topic, self._clock.monotonic() - asked_at)
             if item is None:
                 raise self._failure(topic)  # while it is still requested for: afterwards the reason is forgotten

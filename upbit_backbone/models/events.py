@@ -80,7 +80,7 @@ class GapEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaleEvent(Event):
-    """A stream is suspected silent (`stale=True`) or proven alive again (`stale=False`)."""
+    """A stream is suspected silent or found late (`stale=True`), or proven alive and in time again (`stale=False`)."""
 
     session: str
     symbols: tuple[str, ...]

@@ -97,9 +97,9 @@ class SessionHealth:
         self.suspect = False
         self.mute: frozenset[Topic] = frozenset()
         self.news_at = -inf
-        self.opened()
+        self.reset_lag()
 
-    def decoded(self) -> None:
+    def reset_lag(self) -> None:
         """A new connection: nothing is known of its lag, and nothing that came on it can be current before it is."""
         self._line_lag = 0.0
         self._newest = -inf

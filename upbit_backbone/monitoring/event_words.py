@@ -49,7 +49,7 @@ def _gap(event: GapEvent) -> tuple[int, str]:
 
 
 def _stale(event: StaleEvent) -> tuple[int, str]:
-    level, word = (logging.WARNING, "suspected silent") if event.stale else (logging.INFO, "proven alive again")
+    level, word = (logging.WARNING, "is not believed") if event.stale else (logging.INFO, "is believed again")
     return level, f"session {event.session} {word} ({len(event.symbols)} symbols): {event.reason}"
 
 

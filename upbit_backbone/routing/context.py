@@ -12,7 +12,7 @@ from ..exchange.timeframes import timeframe_of
 from ..limits.rate_limiter import RateLimiter
 from ..models.enums import DataSource, RateGroup, RequestKind
 from ..models.events import ConnectionState
-from ..models.lazy_book import opened
+from ..models.lazy_book import decoded
 from ..models.market import CandleData
 from ..models.request import DataRequest
 from ..models.session import SessionHealth
@@ -124,7 +124,7 @@ class ContextObserver:
         """How long ago `item` was true: what came late, or from a stream that is gone, is as old as its stamp."""
         now = self._clock.monotonic()
         entry = None if topic is None else self._store.entry(topic)
-        if topic is not None and entry is not None and opened(entry.item) is item:
+        if topic is not None and entry is not None and decoded(entry.item) is item:
             return self._store.age(topic, now) or 0.0
         is_stamped = item.source is DataSource.WEBSOCKET and not isinstance(item, CandleData)
         since_stamp = self._exchange_clock.seconds_since(item.timestamp, now) if self._exchange_clock else None

@@ -150,7 +150,7 @@ class Lifecycle:
         self.health.epoch = self._next_epoch()
         self.health.suspect = False
         self.health.mute = frozenset()
-        self.health.opened()
+        self.health.reset_lag()
         self.health.heard_at = now
         self.health.connected = True
         self._lateness.opened(now)

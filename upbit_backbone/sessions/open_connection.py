@@ -120,7 +120,7 @@ class OpenConnection:
     def _data_came(self, now: float) -> bool:
         shared = self._shared
         shared.status.last_data_at = now
-        # What is said again and again, or stamped anew without a trade, is no sign of life (see `SessionHealth.news_at`).
+        # What is said again and again, or stamped anew without a trade, is no sign of life: see `news_at`.
         if shared.stream_stalls.heard(shared.health.news_at):
             shared.emit(shared.status.stale(shared.plan.wanted, stale=False, reason="data flows again"))
         is_other_lateness = shared.lateness.look(shared.health.is_late, now)
