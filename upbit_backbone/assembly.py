@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from ._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard, Once, WorkerPool, is_own_thread, spawn
 from .backfill.gap_repair import GapRepair
@@ -123,7 +122,7 @@ class Assembly:
 
     def _make_limiter(self) -> RateLimiter:
         return RateLimiter(
-            urlsplit(self.config.rest_url).netloc,
+            self.config.rest_url,
             self.config.rest_requests_per_second,
             connects_per_second=self.config.connects_per_second,
             clock=self.clock,

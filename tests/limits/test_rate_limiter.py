@@ -93,6 +93,24 @@ def wait_until(true: Callable[[], bool]) -> None:
         threading.Event().wait(0.002)
 
 
+def test_one_server_has_one_budget_and_one_ban_however_its_address_is_written(host: str) -> None:
+    spellings = [f"https://{host}", f"https://{host.upper()}:443", f"https://{host}.", host]
+    limiters = [RateLimiter(spelling) for spelling in spellings]
+    try:
+        for turn in range(10):
+            send(limiters[turn % 4])
+        assert [limiter.look(TICKER).available for limiter in limiters] == [0, 0, 0, 0]
+        with pytest.raises(RateLimitError):
+            limiters[0].permit(TICKER, NORMAL, soon(0.1))
+        limiters[1].ban(seconds=30.0)
+        for limiter in limiters:
+            with pytest.raises(BannedError):
+                limiter.permit(CANDLE, NORMAL, soon())
+    finally:
+        for limiter in limiters:
+            limiter.close()
+
+
 def test_thirty_two_threads_of_three_backbones_share_ten_a_second(make: Make) -> None:
     limiters = [make(), make(), make()]
     times: list[float] = []

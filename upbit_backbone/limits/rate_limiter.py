@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
+from ..exchange.hosts import normal_host
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
 from .host_limiter import HostLimiter, LimiterView
@@ -79,7 +80,7 @@ class Permit:
 
 
 class RateLimiter:
-    """One backbone's way to the limits of `host`, for REST and for WebSocket connects alike."""
+    """One backbone's way to the limits of `host` (or of a URL's), for REST and for WebSocket connects alike."""
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class RateLimiter:
         self._clock = clock
         self._emit = emit
         self._is_closed = False
+        host = normal_host(host)
         self._shared = _shared_claims(host, clock) if between_processes else None
         self._host_limiter = _host_limiter_of(host, clock)
         self._host_limiter.enter(self, Rates(per_second, connects_per_second))
