@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from .models.enums import (
         Change,
         Channel,
+        ChannelPreference,
         DataSource,
         DataStrategy,
         DataType,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from .models.request import ChannelDecision, DataRequest
     from .monitoring.health_monitor import HealthMonitor
     from .resilience.circuit_breaker import CircuitBreaker
+    from .routing.policy import choose_channel
     from .routing.router import RequestRouter, SmartChannelRouter
     from .sessions.connection_pool import ConnectionPool
     from .sessions.session_manager import SessionManager
@@ -135,6 +137,7 @@ _NAMES_OF = {
     "models.enums": (
         "Change",
         "Channel",
+        "ChannelPreference",
         "DataSource",
         "DataStrategy",
         "DataType",
@@ -177,6 +180,7 @@ _NAMES_OF = {
     "models.request": ("ChannelDecision", "DataRequest"),
     "monitoring.health_monitor": ("HealthMonitor",),
     "resilience.circuit_breaker": ("CircuitBreaker",),
+    "routing.policy": ("choose_channel",),
     "routing.router": ("RequestRouter", "SmartChannelRouter"),
     "sessions.connection_pool": ("ConnectionPool",),
     "sessions.session_manager": ("SessionManager",),
@@ -213,6 +217,7 @@ __all__ = [
     "Change",
     "Channel",
     "ChannelDecision",
+    "ChannelPreference",
     "ChannelUnavailableError",
     "CircuitBreaker",
     "ClosedError",
@@ -277,6 +282,7 @@ __all__ = [
     "UnknownTimeframeError",
     "UpbitBackboneError",
     "__version__",
+    "choose_channel",
     "get_candles",
     "get_markets",
     "get_orderbook",

@@ -44,6 +44,7 @@ from .routing.requests import (
     price_level,
     whole_number,
 )
+from .sessions.session_manager import SessionManager
 
 if TYPE_CHECKING:
     from .delivery.event_bus import Listening
@@ -447,8 +448,19 @@ class MarketDataBackbone:
 
     @property
     def router(self) -> RequestRouter:
-        """What decides: `analyze_request`, `get_performance_metrics` and `update_routing_strategy`."""
+        """What decides: `choose_channel`, `get_average_latency` and other measurements, `update_routing_strategy`."""
         return self._open().router
+
+    @property
+    def session_manager(self) -> SessionManager:
+        """What keeps the WebSockets alive: `initialize`, `maintain_connections`, `handle_disconnection`, `stats`.
+
+        InvalidRequestError in a replay, which has no connections.
+        """
+        sessions = self._open().sessions
+        if not isinstance(sessions, SessionManager):
+            raise InvalidRequestError("a replay reads a recording: there are no connections to manage")
+        return sessions
 
     def health(self) -> HealthReport:
         """How everything is now, with reasons; `str()` of it is made for people. Readable after `close()`, too."""
@@ -496,11 +508,11 @@ class MarketDataBackbone:
 
     # ── the cache of REST answers ────────────────────────────────────────────────────────────────────────────────
 
-    def get_cached_data(self, key: tuple[Any, ...], max_age: float | None = None) -> Any | None:
-        """What the cache of REST answers holds under `key`, for example ("ticker", "KRW-BTC"). Never live data."""
+    def get_cached_data(self, key: tuple[Any, ...] | DataRequest, max_age: float | None = None) -> Any | None:
+        """What the cache of REST answers holds for `key`, a DataRequest or ("ticker", "KRW-BTC"). Never live data."""
         return self._open().rest.cache.get_cached_data(cache_key(key), _age(max_age))
 
-    def cache_data(self, key: tuple[Any, ...], value: Any, ttl: float | None = None) -> bool:
+    def cache_data(self, key: tuple[Any, ...] | DataRequest, value: Any, ttl: float | None = None) -> bool:
         """Keep `value` in the cache of REST answers for `ttl` seconds (default: its kind's lifetime)."""
         return self._open().rest.cache.cache_data(cache_key(key), value, _age(ttl, "ttl"))
 

@@ -10,7 +10,7 @@ import pytest
 
 from upbit_backbone.models.enums import Channel, DataStrategy, RequestKind
 from upbit_backbone.models.request import DataRequest
-from upbit_backbone.routing.policy import TABLE, RoutingContext, decide
+from upbit_backbone.routing.policy import TABLE, RoutingContext, choose_channel
 
 LIVE, WS, REST, CACHE = Channel.LIVE, Channel.WEBSOCKET, Channel.REST, Channel.CACHE
 REST_DOWN = {"rest_is_open": False, "rest_text": "the breaker for ticker is open"}
@@ -149,7 +149,7 @@ def test_the_table_answers_as_specified(
     rule: str,
     promote: bool,
 ) -> None:
-    decision = decide(question, RoutingContext(**facts))
+    decision = choose_channel(question, RoutingContext(**facts))
     assert (decision.channels, decision.rule, decision.promote) == (channels, rule, promote), what
 
 
@@ -163,7 +163,7 @@ def test_every_row_of_the_table_is_reached_by_the_golden_situations() -> None:
 
 def test_the_same_situation_gets_the_same_answer_with_a_reason_without_holes() -> None:
     for _, question, facts, *_ in GOLDEN:
-        first, second = (decide(question, RoutingContext(**facts)) for _ in range(2))
+        first, second = (choose_channel(question, RoutingContext(**facts)) for _ in range(2))
         assert first == second
         assert first.reason
         assert "{" not in first.reason
@@ -183,10 +183,10 @@ def test_what_is_answered_instead_of_a_lost_channel_is_marked() -> None:
 
 
 def test_a_decision_reads_as_a_sentence() -> None:
-    decision = decide(ask(), RoutingContext(**IS_LIVE))
+    decision = choose_channel(ask(), RoutingContext(**IS_LIVE))
     assert str(decision) == "LIVE → REST: stream proven alive 0.8 s ago"
 
 
 def test_the_facts_of_a_decision_are_those_of_its_situation() -> None:
     context = RoutingContext(asked=7)
-    assert decide(ask(), context).facts == dataclasses.asdict(context)
+    assert choose_channel(ask(), context).facts == dataclasses.asdict(context)

@@ -10,11 +10,8 @@ from ..models.enums import DataType, RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
 from ..models.topic import Topic
-from ..rest.batching import DEPTHS
-from ..store.intelligent_cache import IntelligentCache, Key
+from ..store.intelligent_cache import IntelligentCache
 from ..store.live_store import LiveStore
-
-# Answers straight from memory, where a running stream proves them current.
 
 
 def topic_of(request: DataRequest) -> Topic:
@@ -48,17 +45,6 @@ class LiveChannel:
         return f"<LiveChannel {self._store!r}>"
 
 
-# Answers that REST gave a moment ago, while they are young enough for the question.
-
-
-def cache_key(request: DataRequest) -> Key:
-    """Under which key the REST channel keeps its answer to a ticker or order book question."""
-    if request.kind is RequestKind.ORDERBOOK:
-        depth = next(each for each in DEPTHS if each >= request.levels)
-        return (DataType.ORDERBOOK.value, request.symbol, depth, request.level)
-    return (DataType.TICKER.value, request.symbol)
-
-
 class CacheChannel:
     """Never waits: an answer at most `max_age` seconds old (default: its kind's own measure), or StaleDataError."""
 
@@ -66,7 +52,7 @@ class CacheChannel:
         self._cache = cache
 
     def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
-        item = self._cache.get_cached_data(cache_key(request), request.max_age)
+        item = self._cache.get_cached_data(request, request.max_age)
         wanted = OrderbookData if request.kind is RequestKind.ORDERBOOK else TickerData
         if not isinstance(item, wanted):
             raise StaleDataError(f"{request.kind.value} {request.symbol}: no cached answer is young enough")

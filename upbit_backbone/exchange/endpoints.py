@@ -23,6 +23,8 @@ from .timeframes import TIMEFRAMES, timeframe_of
 
 MAX_TRADES: Final = 500
 MAX_CANDLES: Final = 200
+# The depths a subscription may ask for; any other suffix makes Upbit send 30 levels (changelog of 2025-07-02).
+BOOK_DEPTHS: Final = (1, 5, 15, 30)
 MAX_LEVELS: Final = 30
 MAX_DAYS_AGO: Final = 7
 

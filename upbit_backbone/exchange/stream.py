@@ -18,9 +18,9 @@ from ..models.enums import DataType
 from ..models.session import SubscriptionList
 from ..models.symbol import CODE
 from ..models.topic import ZERO, SubscriptionRequest, Topic
+from .endpoints import BOOK_DEPTHS
 from .hosts import WEBSOCKET_FORMATS
 
-DEPTHS: Final = (1, 5, 15, 30)  # any other suffix makes Upbit send 30 levels
 _DATA_TYPES: Final = {data_type.value: data_type for data_type in DataType}
 _TICKET: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _DEPTH_SUFFIX: Final = re.compile(r"\.\d+\Z", re.ASCII)
@@ -69,10 +69,10 @@ def listed_topics(listed: SubscriptionList) -> frozenset[Topic]:
 def rounded_depth(depth: int | None) -> int:
     """The smallest depth Upbit offers that holds `depth` levels; 30 where none was named or more is requested."""
     if depth is None:
-        return DEPTHS[-1]
+        return BOOK_DEPTHS[-1]
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
         raise InvalidRequestError(f"depth={depth!r}: expected a whole number of levels >= 1")
-    return next((offered for offered in DEPTHS if offered >= depth), DEPTHS[-1])
+    return next((offered for offered in BOOK_DEPTHS if offered >= depth), BOOK_DEPTHS[-1])
 
 
 def _group(topic: Topic) -> Group:

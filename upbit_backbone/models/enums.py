@@ -20,6 +20,14 @@ class Channel(StrEnum):
     WEBSOCKET = "websocket"  # subscribe and wait for the first frame
     REST = "rest"
     CACHE = "cache"  # an earlier REST answer that is still young enough
+    REST_API = REST  # another name for the same member
+
+
+class ChannelPreference(StrEnum):
+    """Which of Upbit's two ways a decision prefers, however many steps it has."""
+
+    WEBSOCKET_PREFERRED = "WEBSOCKET_PREFERRED"
+    REST_API_PREFERRED = "REST_API_PREFERRED"
 
 
 class DataType(StrEnum):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from .enums import Channel, DataStrategy, Priority, RequestKind
+from .enums import Channel, ChannelPreference, DataStrategy, Priority, RequestKind
 from .jsonable import Jsonable
 from .topic import ZERO
 
@@ -51,6 +51,15 @@ class ChannelDecision(Jsonable):
     def channel(self) -> Channel | None:
         """The first choice, or None where nothing can answer."""
         return self.channels[0] if self.channels else None
+
+    @property
+    def preference(self) -> ChannelPreference:
+        """Upbit's stream (its value in memory, or its next frame) or Upbit's REST (its cached answer included).
+
+        A decision without any channel prefers REST: that is what is asked again once something opens.
+        """
+        prefers_stream = self.channel in (Channel.LIVE, Channel.WEBSOCKET)
+        return ChannelPreference.WEBSOCKET_PREFERRED if prefers_stream else ChannelPreference.REST_API_PREFERRED
 
     def __str__(self) -> str:
         way = " → ".join(channel.name for channel in self.channels) or "nothing"

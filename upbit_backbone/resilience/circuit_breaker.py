@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self, TypeVar
 
 import pybreaker
 
@@ -21,6 +21,8 @@ from ..models.events import BreakerEvent, Event
 
 PROBES_TO_CLOSE: Final = 2
 LOST_PROBE_SECONDS: Final = 30.0  # a probe nobody reports on (a dead thread) is given up after this
+
+T = TypeVar("T")
 
 CLOSED, OPEN, HALF_OPEN = pybreaker.STATE_CLOSED, pybreaker.STATE_OPEN, pybreaker.STATE_HALF_OPEN
 
@@ -127,6 +129,41 @@ class CircuitBreaker:
         except ChannelUnavailableError:
             with self._lock:
                 return Attempt(self, self._round)
+
+    def call(self, func: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """`func(*args, **kwargs)`, if calls are admitted now; ChannelUnavailableError at once if they are not.
+
+        An Exception of its own counts as a failure and comes out as it is; KeyboardInterrupt and the like count as
+        nothing. No lock is held meanwhile, so calls of several threads run side by side.
+        """
+        with self.admit() as attempt:
+            try:
+                result = func(*args, **kwargs)
+            except Exception as error:
+                attempt.failed(error)
+                raise
+            attempt.succeeded()
+            return result
+
+    def handle_failure(self, exception: BaseException) -> None:
+        """Count a failure that happened elsewhere, as if it had been a call of ours just now."""
+        with self._lock:
+            turn = self._round
+        self.record_failure(turn, exception)
+
+    def attempt_recovery(self) -> bool:
+        """Half-open an open breaker whose time is up; whether a call would be admitted now.
+
+        Takes no probe: the next call is the probe. Nothing has to call this, because `admit` does the same by itself.
+        """
+        with self._lock:
+            is_admitting = self._refuses_for(self._clock.monotonic()) is None
+            if is_admitting and self.state == OPEN:
+                self._breaker.half_open()
+                self._changed()
+            changes = self._take_changes()
+        self._tell(changes, f"{self._reset_seconds:g} s are over")
+        return is_admitting
 
     def record_success(self, turn: int) -> None:
         with self._lock:

@@ -13,7 +13,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from .._concurrency import Clock, Deadline
 from ..errors import InvalidRequestError, UnknownSymbolError, UpbitBackboneError, one_line
-from ..exchange.endpoints import RestCall, check_levels
+from ..exchange.endpoints import BOOK_DEPTHS, RestCall, check_levels
 from ..models.enums import Priority
 from ..models.market import OrderbookData
 from ..models.symbol import CODE
@@ -391,7 +391,6 @@ def _checked(symbol: str) -> str:
     return symbol
 
 
-DEPTHS: Final = (1, 5, 15, 30)
 MAX_DESKS: Final = 64
 
 
@@ -414,7 +413,7 @@ class BookDesks:
     ) -> dict[str, OrderbookData]:
         """Books with at most `levels` levels a side; see `ListDesk.ask`."""
         check_levels(levels, level)
-        depth = next(each for each in DEPTHS if each >= levels)
+        depth = next(each for each in BOOK_DEPTHS if each >= levels)
         books = self._desk(depth, Decimal(level)).ask(symbols, deadline, priority, max_age)
         if depth == levels:
             return books

@@ -31,14 +31,12 @@ from ..store.intelligent_cache import IntelligentCache, Lifetime
 from ..unify.rest import decode_candles, decode_markets, decode_orderbooks, decode_tickers, decode_trades
 from ..wire.rest_transport import RestResponse, RestTransport
 from .attempt import RetryingCaller, Transport
-from .batching import DEPTHS, BookDesks, ListDesk
+from .batching import BookDesks, ListDesk
 from .group_queue import GroupQueue
 from .single_flight import CallMerger
 
 if TYPE_CHECKING:
     from ..models.report import GroupStats
-
-__all__ = ["DEPTHS", "RestClient"]
 
 TICKERS_PER_CALL: Final = 400
 BOOKS_PER_CALL: Final = 400

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from .._concurrency import Clock, Deadline
 from ..channels.markets import MarketDirectory
-from ..channels.memory import cache_key, topic_of
+from ..channels.memory import topic_of
 from ..errors import UpbitBackboneError
 from ..exchange.timeframes import timeframe_of
 from ..limits.rate_limiter import RateLimiter
@@ -148,7 +148,7 @@ class ContextObserver:
     def _cache_age(self, request: DataRequest) -> float | None:
         if request.kind is RequestKind.MARKETS:
             return self._directory.age()
-        return self._rest.cache.age_of(cache_key(request)) if can_stream(request) else None
+        return self._rest.cache.age_of(request) if can_stream(request) else None
 
     def _why_rest_is_closed(self, group: RateGroup, banned_for: float) -> str | None:
         if banned_for:

@@ -1,6 +1,7 @@
-"""When REST counts as slow or failing: measured, with hysteresis, pure.
+"""The routing table: pure, deterministic, first match wins, every decision with a reason in words.
 
-Two thresholds with room between them, so that a channel on the edge does not flap between two decisions.
+A `RoutingContext` holds every fact a row may look at, so that the same context always gets the same answer and
+`explain()` can show it. Measured performance enters only as the fact `rest_is_poor`, in the rows that name it.
 """
 
 from __future__ import annotations
@@ -12,11 +13,6 @@ from typing import NamedTuple
 from ..models.enums import Channel, DataStrategy, RequestKind
 from ..models.metric import PerformanceMetric
 from ..models.request import ChannelDecision, DataRequest
-
-# The routing table: pure, deterministic, first match wins, every decision with a reason in words.
-#
-# A `RoutingContext` holds every fact a row may look at, so that the same context always gets the same answer and
-# `explain()` can show it. Measured performance enters only as the fact `rest_is_poor`, in the rows that name it.
 
 LIVE, WEBSOCKET, REST, CACHE = Channel.LIVE, Channel.WEBSOCKET, Channel.REST, Channel.CACHE
 
@@ -34,7 +30,7 @@ class RoutingContext:
     rest_is_open: bool = True
     rest_text: str = ""
     is_banned: bool = False  # Upbit blocks this IP: neither REST nor a new connection
-    rest_is_poor: bool = False  # measured, with hysteresis: see performance.py
+    rest_is_poor: bool = False  # measured, with hysteresis: see is_poor
     stream_is_open: bool = True
     stream_text: str = ""
     asked: int = 1  # questions about this topic within the promotion window, this one included
@@ -242,8 +238,15 @@ TABLE: tuple[Rule, ...] = (
 )
 
 
-def decide(request: DataRequest, context: RoutingContext) -> ChannelDecision:
-    """The first row that applies, as a decision with its reason filled in."""
+NOTHING_KNOWN = RoutingContext()
+
+
+def choose_channel(request: DataRequest, context: RoutingContext = NOTHING_KNOWN) -> ChannelDecision:
+    """The first row that applies, as a decision with its reason filled in. Pure: the same facts, the same decision.
+
+    Without a `context` the facts are those of a fresh start: nothing streams, nothing is cached, both ways are open.
+    `RequestRouter.choose_channel` decides with what is the case now.
+    """
     rule = next(rule for rule in TABLE if rule.when(request, context))
     # Whatever answers now: a topic asked often is streamed for the next time, if the caller left the choice to us.
     is_worth_streaming = request.strategy is DataStrategy.AUTO and (is_frequent(request, context) or context.is_sweep)
@@ -258,6 +261,7 @@ def decide(request: DataRequest, context: RoutingContext) -> ChannelDecision:
     )
 
 
+# Two thresholds with room between them, so that a channel on the edge does not flap between two decisions.
 MIN_SAMPLES = 10
 POOR_SUCCESS_RATE, GOOD_SUCCESS_RATE = 0.7, 0.9
 POOR_P95_SECONDS, GOOD_P95_SECONDS = 2.0, 1.0

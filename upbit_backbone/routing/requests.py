@@ -122,13 +122,15 @@ def check_callable(name: str, value: object, *, required: bool = False) -> None:
         raise InvalidRequestError(f"{name}={value!r}: expected something that can be called")
 
 
-def cache_key(key: object) -> tuple[Any, ...]:
-    """A key of the cache of REST answers: a kind and what it is about."""
+def cache_key(key: object) -> tuple[Any, ...] | DataRequest:
+    """A key of the cache of REST answers: a question, or a kind and what it is about."""
+    if isinstance(key, DataRequest):
+        return key
     is_key = isinstance(key, tuple) and len(key) > 0 and isinstance(key[0], str)
     try:
         hash(key)
     except TypeError:
         is_key = False
     if not is_key:
-        raise InvalidRequestError(f"key={key!r}: expected a tuple such as ('ticker', 'KRW-BTC')")
+        raise InvalidRequestError(f"key={key!r}: expected a DataRequest, or a tuple such as ('ticker', 'KRW-BTC')")
     return key  # type: ignore[return-value]

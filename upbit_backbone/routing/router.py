@@ -23,7 +23,7 @@ from ..models.metric import PerformanceMetric
 from ..models.request import ChannelDecision, DataRequest
 from ..models.topic import Topic
 from ..monitoring.metrics import Metrics
-from .policy import GOOD_P95_SECONDS, RoutingContext, can_stream, decide, is_cut_off, is_poor
+from .policy import GOOD_P95_SECONDS, RoutingContext, can_stream, choose_channel, is_cut_off, is_poor
 from .promotion import Promotions
 from .request_frequency import RequestFrequency
 
@@ -94,19 +94,38 @@ class RequestRouter:
         if can_stream(request):
             asked = self._frequency.peek(topic_of(request), self._clock.monotonic()) + 1
             known = {"asked": asked, "may_promote": self._promotions.has_room()}
-        return decide(request, self._situation(request, **known))
+        return choose_channel(request, self._situation(request, **known))
+
+    choose_channel = analyze_request  # the specification's name
 
     def get_performance_metrics(self) -> dict[Channel, PerformanceMetric]:
-        """Measured latency and success per channel."""
+        """Measured latency and success per channel; a channel's word ("rest") is as good a key as its member."""
         return {channel: self._metrics.channel(channel) for channel in Channel}
 
-    def update_routing_strategy(self) -> bool:
+    def get_average_latency(self, channel: Channel | str) -> float | None:
+        """Mean seconds of the channel's answers in the last five minutes; None without any.
+
+        Live answers take microseconds and are counted rather than timed, so `Channel.LIVE` has a mean only of those
+        few that were. InvalidRequestError for a word that names no channel.
+        """
+        if channel not in tuple(Channel):
+            raise InvalidRequestError(f"channel={channel!r}: expected one of {', '.join(Channel)}")
+        samples = self._metrics.recent(Channel(channel))
+        return sum(sample.seconds for sample in samples) / len(samples) if samples else None
+
+    def update_routing_strategy(self, metrics: Mapping[Channel, PerformanceMetric] | None = None) -> bool:
         """Look at the measurements again; True while REST counts as slow or failing (see the row `rest-poor`).
 
         Called by the router itself now and then, after REST answers and while REST is avoided for being poor; calling
-        it more often changes nothing.
+        it more often changes nothing. `metrics` (as `get_performance_metrics` gives them) are judged instead of our
+        own, for instance those of another process on the same machine; our own next look judges anew.
         """
-        self._rest_is_poor = is_poor(self._metrics.channel(Channel.REST), self._rest_is_poor)
+        if metrics is None:
+            measured: PerformanceMetric | None = self._metrics.channel(Channel.REST)
+        else:
+            measured = metrics.get(Channel.REST)
+        if measured is not None:
+            self._rest_is_poor = is_poor(measured, self._rest_is_poor)
         return self._rest_is_poor
 
     def _judge_rest(self, *, looks_well: bool = False) -> None:
@@ -171,11 +190,13 @@ class RequestRouter:
         Counts the question.
         """
         if not can_stream(request):
-            return decide(request, self._situation(request)), request, ()
+            return choose_channel(request, self._situation(request)), request, ()
         topic = topic_of(request)
         asked, sweep = self._frequency.ask(topic, self._clock.monotonic())
         room = self._promotions.has_room()
-        decision = decide(request, self._situation(request, asked=asked, is_sweep=bool(sweep), may_promote=room))
+        decision = choose_channel(
+            request, self._situation(request, asked=asked, is_sweep=bool(sweep), may_promote=room)
+        )
         if request.realtime:
             # Only what leaves after this call is newer than it: no cache, no joining of earlier calls.
             request = dataclasses.replace(request, max_age=0.0)

@@ -82,18 +82,50 @@ class ConnectionPool(Generic[Carrier]):
 
     def place(self, topic: Topic) -> Carrier | None:
         """Where `topic` goes: with its symbol, or to the least loaded; None asks for a further carrier first."""
+        carrier = self._home_for(topic)
+        if carrier is not None:
+            self._loads[carrier].add(topic)
+            self._homes[topic] = carrier
+        return carrier
+
+    def _home_for(self, topic: Topic) -> Carrier | None:
         roomy = [carrier for carrier, load in self._loads.items() if len(load.topics) < self._max_topics]
         comfortable = [carrier for carrier in roomy if self._is_comfortable(carrier, topic)]
         if not comfortable and self.may_grow:
             return None
         together = [carrier for carrier in roomy if topic.symbol in self._loads[carrier].symbols]
-        carrier = min(together or comfortable or roomy, key=lambda each: self._loads[each].weight)
-        self._loads[carrier].add(topic)
-        self._homes[topic] = carrier
-        return carrier
+        return min(together or comfortable or roomy, key=lambda each: self._loads[each].weight, default=None)
 
     def _is_comfortable(self, carrier: Carrier, topic: Topic) -> bool:
         return self._loads[carrier].weight + weight(topic) <= COMFORTABLE_WEIGHT
+
+    def get_connection(self, symbol: str) -> Carrier | None:
+        """The connection that carries `symbol`, or the one that would carry its ticker if somebody wanted it.
+
+        None where that would be a further one, or where all are full. Changes nothing.
+        """
+        carrying = [carrier for carrier, load in self._loads.items() if symbol in load.symbols]
+        if carrying:
+            return min(carrying, key=lambda each: self._loads[each].weight)
+        return self._home_for(Topic(DataType.TICKER, symbol))
+
+    def release_connection(self, connection: Carrier) -> frozenset[Topic]:
+        """Give `connection` up; the topics it carried have no home until they are placed again.
+
+        Nothing, and no topics, for a connection that is not (any more) one of ours.
+        """
+        topics = self.carried(connection)
+        if connection in self._loads:
+            self.release(topics)
+            self.remove(connection)
+        return topics
+
+    def cleanup_idle_connections(self) -> int:
+        """Forget the connections that carry nothing; how many that were."""
+        idle = [carrier for carrier, load in self._loads.items() if not load.topics]
+        for carrier in idle:
+            self.remove(carrier)
+        return len(idle)
 
     def release(self, topics: Iterable[Topic]) -> set[Carrier]:
         """These topics are wanted no more; the carriers that carried them."""

@@ -237,7 +237,7 @@ class Lifecycle:
         if now >= self._recovery.retry_at:
             self._connect("trying again", now)
 
-    def _retry_now(self, _: on.ReconnectRequested | on.ClockJumped, now: float) -> None:
+    def _retry_now(self, _: on.ReconnectRequested | on.RetryRequested | on.ClockJumped, now: float) -> None:
         self._recovery.retry_now(now)
         self._tick_waiting(on.Tick(), now)
 
@@ -350,6 +350,7 @@ TABLE: Final[dict[tuple[ConnectionState, type], Callable[[Lifecycle, Any, float]
     (WAITING, on.Noticed): Lifecycle._noticed_late,
     (WAITING, on.Tick): Lifecycle._tick_waiting,
     (WAITING, on.ReconnectRequested): Lifecycle._retry_now,
+    (WAITING, on.RetryRequested): Lifecycle._retry_now,
     (WAITING, on.ClockJumped): Lifecycle._retry_now,
     (WAITING, on.Crashed): Lifecycle._crashed_dialling,
     (WAITING, on.CloseRequested): Lifecycle._close,

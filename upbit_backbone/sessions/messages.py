@@ -35,6 +35,11 @@ class ReconnectRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryRequested:
+    """Whoever waits between two attempts makes the next one now; changes nothing in any other state."""
+
+
+@dataclass(frozen=True, slots=True)
 class BanImposed:
     """Upbit blocks this IP for so many seconds: neither connect nor send before that."""
 
@@ -134,6 +139,7 @@ Input = (
     SubscriptionsChanged
     | CloseRequested
     | ReconnectRequested
+    | RetryRequested
     | BanImposed
     | Opened
     | OpenFailed

@@ -10,11 +10,11 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .._concurrency import Clock, Deadline, join_all
 from ..config import BackboneConfig
-from ..errors import ClosedError, NetworkError, RateLimitError
+from ..errors import ClosedError, InvalidRequestError, NetworkError, RateLimitError
 from ..models.events import ConnectionState
 from ..models.session import SessionHealth
 from ..models.topic import SubscriptionRequest, Topic
@@ -36,6 +36,14 @@ def _tell_nobody(_: RateLimitError) -> None:
 
 def _nobody_counts(_: str) -> int:
     return 0
+
+
+class Upkeep(NamedTuple):
+    """What one round of upkeep found and did, by the sessions' names."""
+
+    alive: tuple[str, ...]  # connected, or on their way to be
+    woken: tuple[str, ...]  # told to look at what is wanted, because they were not connected although something is
+    closed: tuple[str, ...]  # ended, because nobody wants anything of them
 
 
 class SessionManager:
@@ -219,6 +227,56 @@ class SessionManager:
         for each in self._sessions():
             if session is None or each.name == session:
                 each.command(on.ReconnectRequested(reason))
+
+    def initialize(self) -> dict[str, ConnectionState]:
+        """Connect now what will be needed; what each session is doing, by its name. Returns at once.
+
+        The parts that streaming needs are loaded, so that the first subscription does not wait for them, and
+        sessions that stand between two attempts try again now (a ban is kept). ClosedError after close().
+        """
+        from . import lifecycle, session  # noqa: F401
+        from . import messages as on
+
+        with self._lock:
+            self._check_open()
+        for each in self._sessions():
+            each.command(on.RetryRequested())
+        return self.states()
+
+    def maintain_connections(self) -> Upkeep:
+        """One round of upkeep: who is alive, who was woken, who was closed as idle. Never blocks; ClosedError after
+        close().
+
+        Sessions look after themselves; this is for whoever wants to see it done, or to save an idle connection at once
+        rather than after its usual pause.
+        """
+        with self._lock:
+            self._check_open()
+            sessions = self._pool.carriers()
+            idle = [session for session in sessions if not self._pool.carried(session)]
+            self._pool.cleanup_idle_connections()
+            self._retired = [old for old in self._retired if _is_alive(old)] + idle
+        for session in idle:
+            session.stop()
+        wanted = [session for session in sessions if session not in idle]
+        asleep = [session for session in wanted if session.state is ConnectionState.IDLE or not _is_alive(session)]
+        _wake(asleep)
+        return Upkeep(
+            alive=tuple(session.name for session in wanted if session not in asleep),
+            woken=tuple(session.name for session in asleep),
+            closed=tuple(session.name for session in idle),
+        )
+
+    def handle_disconnection(self, connection: Session | str) -> None:
+        """Give a connection (a session, or its name) up: it reconnects, paced by its policy, and restores everything
+        it carried. Returns at once. InvalidRequestError for one that is not ours.
+        """
+        name = connection if isinstance(connection, str) else connection.name
+        names = [session.name for session in self._sessions()]
+        if name not in names:
+            expected = f"one of {', '.join(names)}" if names else "none: no connection is open"
+            raise InvalidRequestError(f"connection {name!r}: expected {expected}")
+        self.reconnect(name, "its owner gave the connection up")
 
     def ban(self, seconds: float, reason: str) -> None:
         """Upbit blocks this IP for so long: no session connects or sends a message before that."""

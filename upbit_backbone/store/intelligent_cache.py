@@ -1,8 +1,9 @@
 """REST answers that may be given a second time. The only module that knows cachetools.
 
-Keys are tuples that begin with the kind of data and the market: `("ticker", "KRW-BTC")`. Each kind has its own
-lifetime. Live data is never kept here. An answer that was under way when its subject was invalidated is not stored:
-whoever asks Upbit notes the `generation` first and hands it in with the answer.
+A key is a DataRequest, or the tuple it comes to: the kind of data, the market, and what else tells answers apart
+(`("ticker", "KRW-BTC")`). Each kind has its own lifetime. Live data is never kept here. An answer that was under way
+when its subject was invalidated is not stored: whoever asks Upbit notes the `generation` first and hands it in with
+the answer.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from cachetools import TLRUCache
 
 from .._concurrency import SLEEP_SECONDS, SYSTEM_CLOCK, Clock, clock_offset
+from ..exchange.endpoints import BOOK_DEPTHS
+from ..models.enums import RequestKind
+from ..models.request import DataRequest
 
 if TYPE_CHECKING:
     from ..models.report import CacheStats
@@ -24,6 +28,20 @@ MAX_ENTRIES: Final = 20_000
 MAX_SCOPES: Final = 10_000
 
 Key = tuple[Hashable, ...]
+
+
+def key_of(request: DataRequest) -> Key:
+    """Under which key the answer to `request` is kept. Neither how urgent it is nor how old its answer may be matters.
+
+    Books are asked in few depths and trimmed, so that different wishes share one answer.
+    """
+    kind, first, others = request.kind, request.symbols[:1] or (request.quote,), request.symbols[1:]
+    if kind is RequestKind.TICKER:
+        return (kind.value, *first, *others)
+    if kind is RequestKind.ORDERBOOK:
+        depth = next(each for each in BOOK_DEPTHS if each >= request.levels)
+        return (kind.value, *first, depth, request.level, *others)
+    return (kind.value, *first, request.timeframe, request.count, request.to, request.start, request.end, *others)
 
 
 class Lifetime(NamedTuple):
@@ -74,11 +92,14 @@ class IntelligentCache:
         self._clock_offset = clock_offset(clock)
         self._hits = self._misses = self._merged = self._stored = self._dropped = 0
 
-    def get_cached_data(self, key: Key, max_age: float | None = None, *, counted: bool = True) -> Any | None:
+    def get_cached_data(
+        self, key: Key | DataRequest, max_age: float | None = None, *, counted: bool = True
+    ) -> Any | None:
         """The value for `key` if it is at most `max_age` seconds old (None: its kind's own measure), else None.
 
         `counted=False` leaves the question out of the hits and misses.
         """
+        key = key_of(key) if isinstance(key, DataRequest) else key
         with self._lock:
             self._notice_sleep()
             entry = self._entries.get(key)
@@ -90,8 +111,9 @@ class IntelligentCache:
             self._misses += counted
             return None
 
-    def age_of(self, key: Key) -> float | None:
+    def age_of(self, key: Key | DataRequest) -> float | None:
         """How old the value for `key` is in seconds, None where there is none. Counts neither as hit nor as miss."""
+        key = key_of(key) if isinstance(key, DataRequest) else key
         with self._lock:
             entry = self._entries.get(key)
             return None if entry is None else self._clock.monotonic() - entry.stored_at
@@ -108,13 +130,14 @@ class IntelligentCache:
 
     def cache_data(
         self,
-        key: Key,
+        key: Key | DataRequest,
         value: Any,
         ttl: float | None = None,
         generation: int | None = None,
         age: float = 0.0,
     ) -> bool:
         """Keep `value`, which is `age` seconds old already; False if its subject was invalidated since `generation`."""
+        key = key_of(key) if isinstance(key, DataRequest) else key
         lifetime = self._lifetimes.get(str(key[0]), DEFAULT_LIFETIME) if ttl is None else Lifetime(ttl, ttl)
         with self._lock:
             self._notice_sleep()
@@ -125,8 +148,15 @@ class IntelligentCache:
             self._stored += 1
             return True
 
-    def invalidate_cache(self, symbol: str | None = None, data_type: str | None = None) -> int:
-        """Forget everything, or what belongs to `symbol`, to `data_type`, or to both; how many entries that were."""
+    def invalidate_cache(self, symbol: str | DataRequest | None = None, data_type: str | None = None) -> int:
+        """Forget everything, or what belongs to `symbol`, to `data_type`, or to both; how many entries that were.
+
+        A DataRequest in place of the symbol stands for its market and its kind.
+        """
+        if isinstance(symbol, DataRequest):
+            request = symbol
+            symbol = request.symbols[0] if request.symbols else request.quote
+            data_type = request.kind.value if data_type is None else data_type
         with self._lock:
             return self._invalidate(symbol, None if data_type is None else str(data_type))
 
