@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard, Once, WorkerPool, is_own_thread, spawn
-from .backfill.gap_repair import GapRepair
+from .backfill.gap_repair import WORKERS, GapRepair
 from .channels.markets import MarketDirectory
 from .channels.memory import CacheChannel, LiveChannel
 from .channels.rest import RestChannel
@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 
 
 RECORDER_SECONDS = 1.0
+# A recording's answers come at their place in it, however long that takes; one worker asks for them, so that holes are
+# filled in the same order each time.
+REPLAY_HOLD_SECONDS = 60.0
 JOB_WORKERS = 8
 CALL_WORKERS = 16
 # The session's own backoff paces attempts; the breaker only tells the router, and forgets quickly.
@@ -99,8 +102,7 @@ class Assembly:
         self.events = EventBus()
         self._log_event = EventLog(clock=clock)
         self.metrics = Metrics(clock)
-        # One worker in a replay, so that holes are filled in the same order each time.
-        self.jobs = WorkerPool(JOB_WORKERS if recording is None else 1, "upbit-job")
+        self.jobs = WorkerPool(JOB_WORKERS, "upbit-job")
         self.calls = WorkerPool(CALL_WORKERS, "upbit-call")
         self._monitor = Once(self._make_monitor)
         self._history = Once(self._make_history)
@@ -181,6 +183,11 @@ class Assembly:
             emit=self.emit,
             run_job=self.jobs.submit,
             wanted=self.hub.is_wanted,
+            strict=self.hub.is_strict,
+            refuse=self.hub.refuse,
+            hold_seconds=config.gap_hold_seconds if self._recording is None else REPLAY_HOLD_SECONDS,
+            strict_seconds=config.gap_strict_seconds,
+            workers=WORKERS if self._recording is None else 1,
             max_trades=config.backfill_max_trades,
             clock=clock,
         )
@@ -207,7 +214,7 @@ class Assembly:
                 speed=self._speed,
                 emit=self.emit,
                 backlog=lambda: max((stats.pending for stats in self.hub.stats()), default=0),
-                is_settled=lambda: not any(map(self.repair.is_repairing, self.hub.topics)),
+                is_settled=lambda: not any(map(self.repair.has_gaps, self.hub.topics)),
                 on_end=self.hub.finish,
             )
         return SessionManager(
@@ -345,6 +352,7 @@ class Assembly:
                 cache=lambda: self.rest.cache.stats(),
                 breakers=lambda: {self.connect_breaker.name: self.connect_breaker.state},
                 ask_rest=lambda deadline: self.rest.markets(deadline=deadline),
+                gaps=self.repair.stats,
             ),
             self.metrics,
             clock_offset=lambda: self.exchange_clock.ahead,

@@ -22,7 +22,7 @@ from pathlib import Path
 from queue import Queue, SimpleQueue
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from ._concurrency import Deadline, at_exit, check_timeout
 from .assembly import Assembly, assemble, assemble_replay
@@ -314,6 +314,7 @@ class MarketDataBackbone:
         queue: Queue[Any] | SimpleQueue[Any] | None = None,
         levels: int | None = None,
         level: Decimal | int | str = 0,
+        gap_order: Literal["live", "strict"] = "live",
         on_event: Callable[[Any], object] | None = None,
     ) -> Subscription:
         """Live data to read with a `for` loop, `.get(timeout=)` or `.queue`; the current values come first.
@@ -323,9 +324,22 @@ class MarketDataBackbone:
         into a queue of your own instead. `levels` cuts order books. `on_event` hears, on its own thread, what concerns
         this subscription (breaks, gaps, overflow). Unknown symbols raise UnknownSymbolError; more than
         `config.max_subscribed_symbols` InvalidRequestError.
+
+        After a break, what was missed of trades and candles comes before the live data if REST has it within
+        `config.gap_hold_seconds`; else live data goes on, and the rest comes late, marked `is_backfilled` and followed
+        by a GapEvent with `late=True`. With `gap_order="strict"` nothing comes out of order unless REST needs longer
+        than `config.gap_strict_seconds`.
         """
         return self._subscribe(
-            symbols, data_types, level, levels, overflow=overflow, maxsize=maxsize, queue=queue, on_event=on_event
+            symbols,
+            data_types,
+            level,
+            levels,
+            overflow=overflow,
+            maxsize=maxsize,
+            queue=queue,
+            gap_order=gap_order,
+            on_event=on_event,
         )
 
     def subscribe_realtime(
@@ -338,13 +352,15 @@ class MarketDataBackbone:
         maxsize: int | None = None,
         levels: int | None = None,
         level: Decimal | int | str = 0,
+        gap_order: Literal["live", "strict"] = "live",
         on_error: Callable[[BaseException], object] | None = None,
         on_event: Callable[[Any], object] | None = None,
     ) -> SubscriptionId:
         """Call `callback(item)` with live data, on a thread of this subscription's own, until `unsubscribe`.
 
         A slow callback loses what `overflow` says and delays nobody else; one that raises is reported to `on_error`,
-        to `on_event` and to the log, and goes on. Inside it every method may be called, `close()` included.
+        to `on_event` and to the log, and goes on. Inside it every method may be called, `close()` included. The other
+        arguments are those of `subscribe`.
         """
         check_callable("callback", callback, required=True)
         return self._subscribe(
@@ -355,6 +371,7 @@ class MarketDataBackbone:
             overflow=overflow,
             maxsize=maxsize,
             callback=callback,
+            gap_order=gap_order,
             on_error=on_error,
             on_event=on_event,
         ).id
@@ -390,7 +407,7 @@ class MarketDataBackbone:
             history=parts.history.paged,
             # Each state of a bar counts: the last one before the next bar begins is the bar.
             subscribe=lambda topic, listen: parts.hub.subscribe(
-                [SubscriptionRequest(topic)], overflow=Overflow.DROP_OLDEST, on_event=listen
+                [SubscriptionRequest(topic)], overflow=Overflow.DROP_OLDEST, gap_order="strict", on_event=listen
             ),
             exchange_now=parts.exchange_now,
             on_update=on_update,

@@ -21,6 +21,7 @@ from .exchange.hosts import REGION_HOSTS, WEBSOCKET_FORMATS
 ENVIRONMENT_PREFIX = "UPBIT_BACKBONE_"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 _NETLOC = re.compile(r"[A-Za-z0-9._:\[\]-]+", re.ASCII)  # a host, perhaps a port, and nothing else
+MAY_BE_ZERO = frozenset({"gap_hold_seconds", "gap_strict_seconds"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,8 @@ class BackboneConfig:
     max_subscribed_symbols: int = 5000
     queue_size: int = 40_000  # 45 MB of trades at most, should nobody read them
     backfill_max_trades: int = 10_000
+    gap_hold_seconds: float = 2.0  # after a reconnect, live data waits for REST's repair at most this long; 0: never
+    gap_strict_seconds: float = 60.0  # and this long for subscribers with gap_order="strict"
 
     def __post_init__(self) -> None:
         if self.region not in REGION_HOSTS:
@@ -142,8 +145,9 @@ def _check_number(name: str, kind: str, value: object) -> None:
             raise _bad(name, value, "a whole number >= 1")
     elif kind == "float":
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator]
-            raise _bad(name, value, "a number > 0")
+        is_allowed = is_number and math.isfinite(value) and (value > 0 or (value == 0 and name in MAY_BE_ZERO))  # type: ignore[arg-type, operator]
+        if not is_allowed:
+            raise _bad(name, value, "a number >= 0" if name in MAY_BE_ZERO else "a number > 0")
     elif kind == "bool" and not isinstance(value, bool):
         raise _bad(name, value, "True or False")
 

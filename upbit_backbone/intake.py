@@ -19,13 +19,13 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from ._concurrency import SYSTEM_CLOCK, Clock
-from .backfill.gap_repair import GapRepair
+from .backfill.gap_repair import Early, GapRepair
 from .backfill.sequence import ConnectionId
 from .delivery.hub import Hub
 from .delivery.reporting import LogThrottle
 from .errors import MalformedDataError, one_line
 from .exchange.timeframes import timeframe_of
-from .models.enums import DataType
+from .models.enums import Audience, DataType
 from .models.events import Event, MalformedEvent
 from .models.lazy_book import Datum, Envelope, LazyBook, StoredItem
 from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
@@ -350,11 +350,20 @@ class Intake:
         is_newest = self._store.put(topic, item, read.health, read.epoch, read.monotonic, late_before)
         if self._repair is not None and not is_state:
             due = self._repair.arrived(topic, item, read.connection, read.monotonic)
-            read.arrived.extend((topic, each, read.monotonic) for each in due)
+            if type(due) is Early:
+                self._publish_early(topic, due, read)
+            else:
+                read.arrived.extend((topic, each, read.monotonic) for each in due)
         elif is_newest or not is_state:
             read.arrived.append((topic, item, read.monotonic))
         else:
             read.line.outdated += 1
+
+    def _publish_early(self, topic: Topic, items: Early, read: ReadBatch) -> None:
+        """While strict subscribers wait for a repair, live data is for the others; after what came before it."""
+        self._hub.publish_all(read.arrived)
+        read.arrived = []
+        self._hub.publish(topic, items, to=Audience.OTHERS)
 
     def _open_book(self, lazy: LazyBook) -> None:
         with self._opening:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import pytest
+
 from upbit_backbone.backfill.sequence import (
+    LATE_GAPS_AT_MOST,
     MEMORY,
     MEMORY_TRADES_AT_LEAST,
     MEMORY_TRADES_AT_MOST,
@@ -50,20 +53,61 @@ def test_the_ids_of_a_raging_market_are_bounded() -> None:
     assert len(tracker._seen) == MEMORY_TRADES_AT_MOST
 
 
-def test_older_than_all_we_remember_may_be_a_repeat_and_is_not_delivered() -> None:
+@pytest.mark.parametrize("line", [FIRST, SECOND])
+def test_a_snapshot_older_than_all_we_remember_may_be_a_repeat_and_is_not_delivered(line: ConnectionId) -> None:
     tracker = flow_of(*(trade(number, number) for number in range(1000)))
-    assert tracker.arrived(trade(10**6, 5.0), FIRST, 0.0) == ()
+    tracker.subscribed(line, 0.0)
+    assert tracker.arrived(trade(10**6, 5.0, StreamType.SNAPSHOT), line, 0.0) == ()
     assert tracker.too_late == 1
-    late_but_known_to_be_new = trade(10**6 + 1, 950.5)
-    assert tracker.arrived(late_but_known_to_be_new, FIRST, 0.0) == (late_but_known_to_be_new,)
+    assert tracker.take_doubted()
+    assert not tracker.take_doubted()
 
 
-def test_a_long_outage_does_not_make_it_forget_what_was_before() -> None:
+def test_on_a_running_line_what_is_not_remembered_is_news_however_old_it_looks() -> None:
+    tracker = flow_of(*(trade(number, number) for number in range(1000)))
+    for stamp in (5.0, 950.5):
+        late = trade(10**6 + int(stamp), stamp, StreamType.REALTIME)
+        assert tracker.arrived(late, FIRST, 0.0) == (late,)
+    assert tracker.too_late == 0
+
+
+@pytest.mark.parametrize("moments", [0, 1, 37], ids=["one moment", "two moments", "a few"])
+def test_however_many_trades_come_at_the_same_moment_all_are_delivered(moments: int) -> None:
+    count = MEMORY_TRADES_AT_MOST + 5_000
+    burst = [trade(number, number % (moments + 1) / 1e3, StreamType.REALTIME) for number in range(count)]
+    tracker = TradeSequenceTracker()
+    tracker.subscribed(FIRST, 0.0)
+    assert sum(len(tracker.arrived(each, FIRST, 0.0)) for each in burst) == count
+    assert len(tracker._seen) == MEMORY_TRADES_AT_MOST
+
+
+def test_what_is_forgotten_while_a_hole_is_open_does_not_come_twice() -> None:
     tracker = flow_of(*(trade(number, number / 10) for number in range(200)))
     tracker.interrupted(FIRST)
     tracker.subscribed(SECOND, 0.0)
     assert tracker.arrived(trade(5000, 7200), SECOND, 0.0) == ()
-    assert len(tracker._seen) == 201
+    assert len(tracker._seen) == MEMORY_TRADES_AT_LEAST
+    gap = tracker.gap
+    assert gap is not None
+    rest = [trade(number, number / 10) for number in reversed(range(205))]
+    woven, _, recovered = tracker.fill(gap, rest)
+    assert [each.sequential_id for each in woven] == [200, 201, 202, 203, 204, 5000]
+    assert recovered == 5
+
+
+def test_more_late_holes_than_are_kept_apart_become_one() -> None:
+    tracker, number = flow_of(trade(0, 0.0)), 1
+    lines = [ConnectionId("ws-1", epoch) for epoch in range(1, LATE_GAPS_AT_MOST + 4)]
+    for line in lines[1:]:
+        tracker.subscribed(line, 0.0)
+        number += 2  # every other trade is missed
+        tracker.arrived(trade(number, number), line, 0.0)
+        assert tracker.gap is not None
+        tracker.let_go(tracker.gap)
+    assert len(tracker.late) == LATE_GAPS_AT_MOST
+    everything = [trade(each, each) for each in reversed(range(number + 1))]
+    recovered = [sum(tracker.fill(gap, everything)[2] for gap in list(tracker.late))]
+    assert recovered == [number // 2 + 1]
 
 
 def test_the_hole_lies_between_the_last_before_and_the_first_behind() -> None:

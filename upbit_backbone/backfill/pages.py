@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -24,9 +25,11 @@ T = TypeVar("T", TradeData, CandleData)
 TradePage = Callable[[int, int | None, int | None], Sequence[TradeData]]
 # count, to (exclusive)
 CandlePage = Callable[[int, datetime], Sequence[CandleData]]
+# How many of these the stream has not given.
+CountMissing = Callable[[Sequence[Any]], int]
 
 
-class Fetch(Generic[T]):
+class Fetch(ABC, Generic[T]):
     """What has been fetched for one gap, newest first. A step that raises changes nothing and may be repeated."""
 
     def __init__(self, gap: Gap[T], most: int) -> None:
@@ -35,6 +38,11 @@ class Fetch(Generic[T]):
         self.is_done = False
         self.shortfall: str | None = None  # why not everything could be had
         self._most = most
+
+    @property
+    @abstractmethod
+    def is_doubtful(self) -> bool:
+        """Whether REST did not even show the two ends of the gap, so that its silence proves nothing."""
 
     def missing(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
         """Bounds, both inclusive, of what this fetch did not bring of a gap from `start` to `end`."""
@@ -56,15 +64,17 @@ class TradeFetch(Fetch[TradeData]):
 
     Nothing depends on what day it is, or on it staying the same: an empty page ends its day, and when midnight passes
     between two pages, a day is paged through again rather than not at all. `is_behind` holds as long as REST has not
-    shown what the stream has shown: then it may lack others, too.
+    shown the first trade behind the gap, and `is_short` as long as it has shown nothing as old as the last one before
+    it: what lacks what the stream has shown may lack others, too.
     """
 
     def __init__(self, gap: Gap[TradeData], most: int) -> None:
         super().__init__(gap, most)
         self.is_behind = True
-        self._ceiling = gap.ceiling
+        self.is_short = True
         self._first = gap.first
-        self._in_range = 0
+        self._before = gap.before
+        self._missing = 0
         self._ids: set[int | None] = set()
         self._cursor: int | None = None
         self._cursors: set[int | None] = set()  # used on this day
@@ -72,20 +82,26 @@ class TradeFetch(Fetch[TradeData]):
         # One more than lie between, because midnight may have passed since.
         self._days = (gap.first.timestamp.date() - gap.floor.date()).days + 1
 
-    def step(self, page_of: TradePage) -> None:
+    @property
+    def is_doubtful(self) -> bool:
+        return self.is_behind or (self.is_short and self.shortfall is None)
+
+    def step(self, page_of: TradePage, missing: CountMissing) -> None:
         """Ask for one page and take it in."""
         page = page_of(TRADES_PER_PAGE, self._cursor, self._days_ago or None)
         fresh = [trade for trade in page if trade.sequential_id not in self._ids]
         self.items += fresh
         self._ids.update(trade.sequential_id for trade in fresh)
-        self._in_range += sum(self.floor <= trade.timestamp <= self._ceiling for trade in fresh)
+        self._missing += missing(fresh)
         if self.is_behind:
             self.is_behind = not any(self._is_first_or_later(trade) for trade in fresh)
+        if self.is_short:
+            self.is_short = not any(self._is_before_or_earlier(trade) for trade in fresh)
         if not page or page[-1].sequential_id in self._cursors:
             self._go_a_day_back()
         elif page[-1].timestamp < self.floor - SHUFFLE:
             self._end()
-        elif self._in_range > self._most:
+        elif self._missing > self._most:
             self._end(f"more than {self._most} trades are missing")
         else:
             self._cursor = page[-1].sequential_id
@@ -106,6 +122,9 @@ class TradeFetch(Fetch[TradeData]):
     def _is_first_or_later(self, trade: TradeData) -> bool:
         return trade.sequential_id == self._first.sequential_id or trade.timestamp > self._first.timestamp
 
+    def _is_before_or_earlier(self, trade: TradeData) -> bool:
+        return trade.sequential_id == self._before.sequential_id or trade.timestamp < self._before.timestamp
+
     def _go_a_day_back(self) -> None:
         self._cursor = None
         self._cursors.clear()
@@ -124,7 +143,12 @@ class CandleFetch(Fetch[CandleData]):
         super().__init__(gap, most)
         self._to = gap.ceiling
 
-    def step(self, page_of: CandlePage) -> None:
+    @property
+    def is_doubtful(self) -> bool:
+        # The candle before the gap had a trade, so REST has it: without it, a page was empty or cut.
+        return self.shortfall is None and not any(candle.timestamp <= self.floor for candle in self.items)
+
+    def step(self, page_of: CandlePage, missing: CountMissing) -> None:
         """Ask for one page and take it in."""
         page = page_of(CANDLES_PER_PAGE, self._to)
         fresh = [candle for candle in page if candle.timestamp < self._to]
@@ -178,22 +202,26 @@ class Pages:
         is_trade = topic.data_type is DataType.TRADE
         return (TradeFetch if is_trade else CandleFetch)(gap, self._most)
 
-    def step(self, topic: Topic, gap: Gap[Any], fetch: Fetch[Any]) -> None:
+    def step(self, topic: Topic, gap: Gap[Any], fetch: Fetch[Any], missing: CountMissing) -> None:
         """Add the next page to `fetch`. An error of ours changes nothing, and the same page may be asked again."""
         deadline = Deadline.after(PAGE_SECONDS, self._clock.monotonic)
-        symbol, urgent = topic.symbol, Priority.HIGH
+        symbol = topic.symbol
+        # Once live data flows again, a long repair must not push itself before the questions people ask.
+        priority = Priority.NORMAL if gap.is_released else Priority.HIGH
         if isinstance(fetch, TradeFetch):
             fetch.step(
                 lambda count, cursor, days_ago: self._trades_page(
-                    symbol, count=count, cursor=cursor, days_ago=days_ago, deadline=deadline, priority=urgent
-                )
+                    symbol, count=count, cursor=cursor, days_ago=days_ago, deadline=deadline, priority=priority
+                ),
+                missing,
             )
         elif isinstance(fetch, CandleFetch):
             unit = gap.first.timeframe
             fetch.step(
                 lambda count, to: self._candles_page(
-                    symbol, unit, count=count, to=to, deadline=deadline, priority=urgent
-                )
+                    symbol, unit, count=count, to=to, deadline=deadline, priority=priority
+                ),
+                missing,
             )
 
     def __repr__(self) -> str:

@@ -2,8 +2,9 @@
 
 When a topic appears on a new line, its first frames tell whether something may be missing: if the very last item of
 the old line comes, nothing is; if an item comes that was never seen, there may be a gap before it. From then on live
-items are parked, until what REST gave is woven in and all is delivered in order. A tracker is used by one thread at a
-time; its owner sees to that.
+items are parked, until what REST gave is woven in and all is delivered in order, or until the owner lets them go: then
+the gap is *late*, live items flow, and what REST gives afterwards comes by itself. A tracker is used by one thread at
+a time; its owner sees to that.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ SHUFFLE = timedelta(seconds=2)
 # SHUFFLE, and a snapshot repeats the very last trade, which is always among them.
 MEMORY = timedelta(seconds=120)
 MEMORY_TRADES_AT_LEAST = 64
-MEMORY_TRADES_AT_MOST = 20_000
+MEMORY_TRADES_AT_MOST = 100_000  # about 13 MB, and only while one market really trades as fast as that
+# An open gap remembers ids of its own range on top, so that live data may go on for an hour while REST is out.
+GAP_TRADES_AT_MOST = 100_000
+# More gaps of one topic than this, left behind by a line that breaks again and again, become one.
+LATE_GAPS_AT_MOST = 32
 
 T = TypeVar("T", TradeData, CandleData)
 
@@ -63,7 +68,10 @@ class Gap(Generic[T]):
     `before` is the last item in front of the gap, `first` the first one behind it; everything missing lies from
     `floor` to `ceiling`. `revision` grows when the line breaks again before the gap is filled: what was fetched until
     then does not reach far enough. `opened_at` is when the line last returned, `parked_since` when it did first.
-    `is_filled` holds while the parked items are on their way out.
+
+    Of the parked items, the first `given` have been given to whoever does not insist on strict order; once the gap
+    `is_released`, every further one is at once. `is_draining` holds while some thread hands parked items out, so that
+    nobody else does; `is_filled` from the moment at which what was missing is among them.
     """
 
     before: T
@@ -73,24 +81,63 @@ class Gap(Generic[T]):
     opened_at: float
     parked_since: float
     parked: list[T] = field(default_factory=list)
+    given: int = 0
     revision: int = 0
+    is_released: bool = False
+    is_draining: bool = False
     is_filled: bool = False
+    doubtful_until: datetime | None = None  # up to here, what REST gives cannot be told from what was delivered
+    _known: set[int] = field(default_factory=set)
 
-    def take_parked(self) -> list[T]:
-        parked, self.parked = self.parked, []
-        return parked
+    def take_parked(self) -> tuple[list[T], int]:
+        """The parked items, and how many of them were given already."""
+        taken = self.parked, self.given
+        self.parked, self.given = [], 0
+        return taken
+
+    def take_ungiven(self) -> list[T]:
+        """Parked items for those who do not insist on order; they stay parked for those who do."""
+        given, self.given = self.given, len(self.parked)
+        return self.parked[given:]
+
+    def remember(self, identity: int, stamp: datetime) -> None:
+        """The tracker forgets this id; if it lies in the gap, REST will show it, and it must not come twice."""
+        if not self.floor <= stamp <= self.ceiling:
+            return
+        if len(self._known) < GAP_TRADES_AT_MOST:
+            self._known.add(identity)
+        else:
+            self.doubt(stamp)
+
+    def doubt(self, stamp: datetime) -> None:
+        if stamp >= self.floor and (self.doubtful_until is None or stamp > self.doubtful_until):
+            self.doubtful_until = stamp
+
+    def learn(self, other: Gap[T]) -> None:
+        """Take over what another gap remembers."""
+        self._known |= other._known
+        if other.doubtful_until is not None:
+            self.doubt(other.doubtful_until)
+
+    def knows(self, identity: int | None) -> bool:
+        return identity in self._known
+
+    def is_doubtful(self, stamp: datetime) -> bool:
+        return self.doubtful_until is not None and stamp <= self.doubtful_until
 
 
 class SequenceTracker(ABC, Generic[T]):
     """One topic's stream across connections."""
 
     def __init__(self) -> None:
-        self.gap: Gap[T] | None = None
+        self.gap: Gap[T] | None = None  # the one for which items are parked
+        self.late: list[Gap[T]] = []  # those for which nobody waits any more, oldest first
         self.last: T | None = None
         self.duplicates = 0
         self._line: ConnectionId | None = None  # whose items follow each other without a gap
         self._expected: ConnectionId | None = None  # the line on which the topic was last subscribed
         self._is_resubscribed = False  # on the same line, so that a second snapshot is on its way
+        self._is_doubted = False  # the latest arrival: perhaps a repeat, perhaps not
         self.is_down = False
 
     def subscribed(self, line: ConnectionId, now: float) -> None:
@@ -124,30 +171,70 @@ class SequenceTracker(ABC, Generic[T]):
         if is_new_line:
             self._line = line
         self._remember(item)
-        if self.gap is None:
-            return (item,)
-        self.gap.parked.append(item)
-        return ()
-
-    def fill(self, fetched: Sequence[T]) -> tuple[list[T], int]:
-        """What to deliver, in order, when `fetched` (newest first) is all that REST gave; how many were missing.
-
-        Items stay parked until `resume` finds none any more.
-        """
         gap = self.gap
         if gap is None:
-            return [], 0
+            return (item,)
+        gap.parked.append(item)
+        if not gap.is_released:
+            return ()
+        gap.given += 1
+        return (item,)
+
+    def take_doubted(self) -> bool:
+        """Whether what arrived last was not delivered although nobody can tell that it is a repeat; asked once."""
+        doubted, self._is_doubted = self._is_doubted, False
+        return doubted
+
+    def fill(self, gap: Gap[T], fetched: Sequence[T]) -> tuple[list[T], list[T], int]:
+        """What to deliver, in order, when `fetched` (newest first) is all that REST gave; how many were missing.
+
+        First for those who insisted on strict order, then for the others, who have had some of it. Of a late gap that
+        is the missing ones alone. Items stay parked until `resume` finds none any more.
+        """
         gap.is_filled = True
-        return self._woven(fetched, gap)
+        parked, given = gap.take_parked()
+        woven, missing = self._woven(fetched, parked, gap)
+        had = set(map(id, parked[:given]))
+        if gap in self.late:
+            self.late.remove(gap)
+        return woven, [item for item in woven if id(item) not in had] if had else woven, missing
 
     def resume(self, gap: Gap[T]) -> list[T]:
-        """What was parked while the filling was delivered; when that is nothing, items tracker directly again."""
+        """What was parked while parked items were delivered; when that is nothing, items flow directly again."""
         if self.gap is not gap:
             return []
-        parked = gap.take_parked()
+        parked, _ = gap.take_parked()
         if not parked:
             self.gap = None
         return parked
+
+    def let_go(self, gap: Gap[T]) -> Gap[T]:
+        """Nobody waits for `gap` any more: items flow directly again. The late gap that stands for it now."""
+        if self.gap is gap:
+            self.gap = None
+        gap.is_released = True
+        if len(self.late) >= LATE_GAPS_AT_MOST:
+            return self._absorbed(gap, self.late[-1])
+        self.late.append(gap)
+        return gap
+
+    def _absorbed(self, gap: Gap[T], by: Gap[T]) -> Gap[T]:
+        by.first, by.ceiling = gap.first, max(by.ceiling, gap.ceiling)
+        by.opened_at = gap.opened_at
+        by.revision += 1
+        return by
+
+    @property
+    def gaps(self) -> list[Gap[T]]:
+        """All that have not been filled, oldest first."""
+        gaps = list(self.late)
+        if self.gap is not None:
+            gaps.append(self.gap)
+        return gaps
+
+    def missing(self, fetched: Sequence[T], gap: Gap[T]) -> int:
+        """How many of `fetched` would be news."""
+        return len(fetched)
 
     def _open(self, item: T, now: float) -> None:
         gap = self.gap
@@ -158,8 +245,8 @@ class SequenceTracker(ABC, Generic[T]):
             gap.opened_at = now
             gap.revision += 1
         elif last is not None:
-            parked = [] if gap is None else gap.take_parked()
-            self.gap = Gap(last, item, self._floor(last), self._ceiling(item), now, now, parked)
+            parked, given = ([], 0) if gap is None else gap.take_parked()
+            self.gap = Gap(last, item, self._floor(last), self._ceiling(item), now, now, parked, given)
 
     @abstractmethod
     def _is_repeat(self, item: T, is_new_line: bool) -> bool:
@@ -186,15 +273,16 @@ class SequenceTracker(ABC, Generic[T]):
         """Nothing later can be missing before `item`."""
 
     @abstractmethod
-    def _woven(self, fetched: Sequence[T], gap: Gap[T]) -> tuple[list[T], int]:
+    def _woven(self, fetched: Sequence[T], parked: Sequence[T], gap: Gap[T]) -> tuple[list[T], int]:
         """What is missing of `fetched` and what is parked, in order; how many were missing."""
 
 
 class TradeSequenceTracker(SequenceTracker[TradeData]):
     """Trades, told apart by id: unique in a market, but no order. Late ids are delivered as they come.
 
-    A trade with an unknown id that is older than all we remember cannot be told from a repeat: it is not delivered, and
-    counted in `too_late`.
+    Ids are forgotten after a while, and only what may be a repeat is doubted for that: a snapshot, or the beginning of
+    a new line, with an unknown id and older than all we remember. It is not delivered, and counted in `too_late`. A
+    running line sends everything once, so there an unknown id is news however old it looks.
     """
 
     def __init__(self) -> None:
@@ -207,9 +295,12 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
     def _is_repeat(self, item: TradeData, is_new_line: bool) -> bool:
         if item.sequential_id in self._seen:
             return True
-        is_too_late = self._forgotten_until is not None and item.timestamp <= self._forgotten_until
-        self.too_late += is_too_late
-        return is_too_late
+        if self._forgotten_until is None or item.timestamp > self._forgotten_until:
+            return False
+        may_be_repeated = is_new_line or item.stream_type is StreamType.SNAPSHOT
+        self.too_late += may_be_repeated
+        self._is_doubted = may_be_repeated
+        return may_be_repeated
 
     def _is_last(self, item: TradeData) -> bool:
         # Only a snapshot says "this is the latest": a realtime frame may be one the server sends twice.
@@ -224,11 +315,11 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
         self._began = self._began or item
         if item.sequential_id is not None:
             self._seen[item.sequential_id] = item.timestamp
-        if self.gap is None and len(self._seen) > MEMORY_TRADES_AT_LEAST:
+        if len(self._seen) > MEMORY_TRADES_AT_LEAST:
             self._forget(item.timestamp - MEMORY)
 
     def _forget(self, limit: datetime) -> None:
-        """Let go of ids in order of arrival, as far as `limit` allows. Never while a gap needs them."""
+        """Let go of ids in order of arrival, as far as `limit` allows; what an open gap needs, the gap keeps."""
         seen = self._seen
         while len(seen) > MEMORY_TRADES_AT_LEAST:
             oldest = next(iter(seen))
@@ -236,6 +327,9 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
             if stamp > limit and len(seen) <= MEMORY_TRADES_AT_MOST:
                 return
             del seen[oldest]
+            if self.late or self.gap is not None:
+                for gap in self.gaps:
+                    gap.remember(oldest, stamp)
             if self._forgotten_until is None or stamp > self._forgotten_until:
                 self._forgotten_until = stamp
 
@@ -246,7 +340,31 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
     def _ceiling(self, item: TradeData) -> datetime:
         return item.timestamp + SHUFFLE
 
-    def _woven(self, fetched: Sequence[TradeData], gap: Gap[TradeData]) -> tuple[list[TradeData], int]:
+    def _open(self, item: TradeData, now: float) -> None:
+        before = self.gap
+        super()._open(item, now)
+        if self.gap is not None and self.gap is not before and self._forgotten_until is not None:
+            self.gap.doubt(self._forgotten_until)
+
+    def _absorbed(self, gap: Gap[TradeData], by: Gap[TradeData]) -> Gap[TradeData]:
+        # What was delivered between the two lies in the gap now, and some of its ids may be forgotten already.
+        if self._forgotten_until is not None and self._forgotten_until > by.ceiling:
+            by.doubt(self._forgotten_until)
+        by.learn(gap)
+        return super()._absorbed(gap, by)
+
+    def missing(self, fetched: Sequence[TradeData], gap: Gap[TradeData]) -> int:
+        """How many of `fetched` would be news."""
+        return sum(self._is_missing(trade, gap) for trade in fetched)
+
+    def doubtful(self, fetched: Sequence[TradeData], gap: Gap[TradeData]) -> datetime | None:
+        """The latest time of what REST gave and nobody can tell from a repeat; None if there is nothing of the kind."""
+        in_doubt = (trade.timestamp for trade in fetched if self._is_unknown(trade, gap))
+        return max((stamp for stamp in in_doubt if gap.is_doubtful(stamp)), default=None)
+
+    def _woven(
+        self, fetched: Sequence[TradeData], parked: Sequence[TradeData], gap: Gap[TradeData]
+    ) -> tuple[list[TradeData], int]:
         # Upbit's own order decides between trades of the same millisecond: the further back in the list, the earlier.
         ranks: dict[int | None, int] = {}
         for place, trade in enumerate(fetched):
@@ -262,12 +380,14 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
         in_order = sorted(missing.values(), key=order)
         self._seen.update((trade.sequential_id, trade.timestamp) for trade in in_order if trade.sequential_id)
         marked = [(order(trade), dataclasses.replace(trade, is_backfilled=True)) for trade in in_order]
-        return merge_ordered(marked, [(order(trade), trade) for trade in gap.take_parked()]), len(marked)
+        return merge_ordered(marked, [(order(trade), trade) for trade in parked]), len(marked)
 
     def _is_missing(self, trade: TradeData, gap: Gap[TradeData]) -> bool:
+        return self._is_unknown(trade, gap) and not gap.is_doubtful(trade.timestamp)
+
+    def _is_unknown(self, trade: TradeData, gap: Gap[TradeData]) -> bool:
         is_in_range = gap.floor <= trade.timestamp <= gap.ceiling
-        is_forgotten = self._forgotten_until is not None and trade.timestamp <= self._forgotten_until
-        return is_in_range and not is_forgotten and trade.sequential_id not in self._seen
+        return is_in_range and trade.sequential_id not in self._seen and not gap.knows(trade.sequential_id)
 
 
 class CandleSequenceTracker(SequenceTracker[CandleData]):
@@ -293,15 +413,17 @@ class CandleSequenceTracker(SequenceTracker[CandleData]):
     def _ceiling(self, item: CandleData) -> datetime:
         return item.timestamp
 
-    def _woven(self, fetched: Sequence[CandleData], gap: Gap[CandleData]) -> tuple[list[CandleData], int]:
+    def _woven(
+        self, fetched: Sequence[CandleData], parked: Sequence[CandleData], gap: Gap[CandleData]
+    ) -> tuple[list[CandleData], int]:
         missing = {candle.timestamp: candle for candle in fetched if gap.floor <= candle.timestamp < gap.ceiling}
         corrected = missing.get(gap.before.timestamp)
         if corrected is not None and _figures(corrected) == _figures(gap.before):
             del missing[corrected.timestamp]
         # REST's word comes after what the stream said of the same period.
-        in_order = [((start, 1), missing[start]) for start in sorted(missing)]
-        parked = [((candle.timestamp, 0), candle) for candle in gap.take_parked()]
-        return merge_ordered(in_order, parked), len(in_order)
+        marked = {start: dataclasses.replace(candle, is_backfilled=True) for start, candle in missing.items()}
+        in_order = [((start, 1), marked[start]) for start in sorted(marked)]
+        return merge_ordered(in_order, [((candle.timestamp, 0), candle) for candle in parked]), len(in_order)
 
 
 def _figures(candle: CandleData) -> tuple[Any, ...]:

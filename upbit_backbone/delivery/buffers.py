@@ -60,6 +60,12 @@ class Buffer:
                     order.append(topic)
         return self._shrink() if len(order) > self.capacity else 0
 
+    def put_late(self, deliveries: Sequence[Envelope]) -> int:
+        """As `put`, for what is older than items delivered before: of conflated types it never replaces these."""
+        fresh = [delivery for delivery in deliveries if delivery[0] not in self._latest]
+        self.conflated += len(deliveries) - len(fresh)
+        return self.put(fresh)
+
     def put_first(self, deliveries: Iterable[Envelope]) -> None:
         """Before everything that waits, in the given order; for topics of which nothing waits."""
         for delivery in reversed(list(deliveries)):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from .._concurrency import Deadline
 from ..errors import ClosedError
-from ..models.enums import Overflow
+from ..models.enums import Audience, Overflow
 from ..models.events import CallbackErrorEvent, Event, GapEvent, OverflowEvent, StaleEvent, SubscriptionEvent, now
 from ..models.lazy_book import Envelope, StoredItem
 from ..models.topic import SubscriptionRequest, Topic
 from .consumer import Consumer, OnError
 from .event_bus import EventBus, Listener
 from .mailbox import Mailbox
-from .subscription import AnyQueue, Subscription, SubscriptionId, check_arguments, forwarding_to
+from .subscription import STRICT, AnyQueue, Subscription, SubscriptionId, check_arguments, forwarding_to
 
 if TYPE_CHECKING:
     from ..models.report import SubscriptionStats
@@ -71,10 +71,23 @@ class Hub:
 
     # The stream's side
 
-    def publish(self, topic: Topic, items: Iterable[StoredItem]) -> int:
-        """Deliver items of one topic in their order; how many nobody subscribed to."""
+    def publish(
+        self, topic: Topic, items: Iterable[StoredItem], *, to: Audience = Audience.EVERYONE, is_late: bool = False
+    ) -> int:
+        """Deliver items of one topic in their order; how many nobody subscribed to. With `is_late`, newer ones of it
+        were delivered before."""
         arrival = self._clock()  # in the mailbox, however long it was parked before
-        return self.publish_all([(topic, item, arrival) for item in items])
+        deliveries = [(topic, item, arrival) for item in items]
+        mailboxes = self._routes.get(topic, ())
+        for mailbox in mailboxes:
+            if to is Audience.EVERYONE or mailbox.is_strict is (to is Audience.STRICT):
+                mailbox.put_many(deliveries, is_late=is_late)
+        return 0 if mailboxes else len(deliveries)
+
+    def refuse(self, topic: Topic, count: int) -> None:
+        """So many items of the topic came and are not delivered: every subscriber's figures say so."""
+        for mailbox in self._routes.get(topic, ()):
+            mailbox.refuse(count)
 
     def publish_all(self, deliveries: Sequence[Envelope]) -> int:
         """Deliver what one read brought: each mailbox is entered once. How many items nobody subscribed to."""
@@ -111,11 +124,12 @@ class Hub:
         on_error: OnError | None = None,
         on_event: Listener | None = None,
         levels: int | None = None,
+        gap_order: str = "live",
     ) -> Subscription:
         """A subscription to all of `requests`, entered before anything is sent to Upbit, current values first.
 
-        `levels` cuts order books on delivery. Raises InvalidRequestError that names the argument, ClosedError after
-        `close`, and whatever `want` raises; then nothing is left behind.
+        `levels` cuts order books on delivery; `gap_order` is what comes first after a break. Raises InvalidRequestError
+        that names the argument, ClosedError after `close`, and whatever `want` raises; then nothing is left behind.
         """
         requested = tuple(
             dict.fromkeys(
@@ -131,12 +145,14 @@ class Hub:
             callback=callback,
             on_error=on_error,
             on_event=on_event,
+            gap_order=gap_order,
         )
         name = SubscriptionId(f"sub-{next(self._numbers)}")
         mailbox = Mailbox(
             policy,
             self._queue_size if maxsize is None else maxsize,
             levels=levels,
+            is_strict=gap_order == STRICT,
             report=lambda reason, dropped: self._overflowed(name, policy, reason, dropped),
             clock=self._clock,
         )
@@ -174,6 +190,10 @@ class Hub:
     def is_wanted(self, topic: Topic) -> bool:
         """Whether anybody subscribed to the topic."""
         return topic in self._routes
+
+    def is_strict(self, topic: Topic) -> bool:
+        """Whether a subscriber to it insists on strict order."""
+        return any(mailbox.is_strict for mailbox in self._routes.get(topic, ()))
 
     @property
     def topics(self) -> frozenset[Topic]:

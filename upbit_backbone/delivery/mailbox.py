@@ -56,6 +56,7 @@ class Mailbox(queue.Queue[Any]):
         maxsize: int,
         *,
         levels: int | None = None,
+        is_strict: bool = False,
         report: Report | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,6 +67,7 @@ class Mailbox(queue.Queue[Any]):
         self.received = 0
         self.delivered = 0
         self.dropped = 0
+        self.is_strict = is_strict  # about order: waits for what a break has cost, rather than get it late
         self._levels = levels
         self._report = report
         self._clock = clock
@@ -80,8 +82,11 @@ class Mailbox(queue.Queue[Any]):
 
     # The stream's side: never waits
 
-    def put_many(self, deliveries: Sequence[Envelope]) -> None:
-        """Enter all items of one read under one lock and one notify. Nothing happens once it is closed."""
+    def put_many(self, deliveries: Sequence[Envelope], *, is_late: bool = False) -> None:
+        """Enter all items of one read under one lock and one notify. Nothing happens once it is closed.
+
+        With `is_late`, newer items of these topics were entered before.
+        """
         with self.mutex:
             if self._closed or self._ended or self._failure is not None:
                 return
@@ -91,7 +96,7 @@ class Mailbox(queue.Queue[Any]):
                 deliveries = self._news(deliveries)
             buffer = self._buffer
             before = len(buffer)
-            lost = buffer.put(deliveries)
+            lost = buffer.put_late(deliveries) if is_late else buffer.put(deliveries)
             waiting = len(buffer)
             gain = waiting - before
             self.dropped += count - gain
@@ -103,6 +108,15 @@ class Mailbox(queue.Queue[Any]):
                 news = self._trouble(lost, deliveries[-1][2] if deliveries else self._clock())
         if news is not None and self._report is not None:
             self._report(*news)
+
+    def refuse(self, count: int) -> None:
+        """So many items came that cannot be delivered: they count as received and lost."""
+        with self.mutex:
+            if self._closed or self._ended or self._failure is not None:
+                return
+            self.received += count
+            self.dropped += count
+            self._grievances.lost += count
 
     def _trouble(self, lost: int, now: float) -> tuple[str, int] | None:
         """What to report about a consumer that does not keep up, if it is time to."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # What can be asked of a subscription, and what cannot: refused in words, before anything is entered anywhere.
 
+# What comes first after a break: live data, or order.
+LIVE, STRICT = "live", "strict"
+
 
 def check_arguments(
     requests: Sequence[SubscriptionRequest],
@@ -31,6 +34,7 @@ def check_arguments(
     callback: object = None,
     on_error: object = None,
     on_event: object = None,
+    gap_order: object = LIVE,
 ) -> Overflow | None:
     """The policy meant by `overflow`; InvalidRequestError that names what a hub could not work with."""
     if not requests:
@@ -45,6 +49,8 @@ def check_arguments(
     is_size = isinstance(maxsize, int) and not isinstance(maxsize, bool) and maxsize >= 1
     if maxsize is not None and not is_size:
         raise InvalidRequestError(f"maxsize={maxsize!r}: expected a whole number >= 1, or None for the default")
+    if gap_order not in (LIVE, STRICT):
+        raise InvalidRequestError(f"gap_order={gap_order!r}: expected {LIVE!r} or {STRICT!r}")
     return _check_overflow(overflow)
 
 

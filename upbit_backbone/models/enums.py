@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 
 
 class DataSource(StrEnum):
@@ -87,6 +87,14 @@ class Overflow(StrEnum):
     DROP_OLDEST = "drop_oldest"
     BLOCK = "block"  # park in a second buffer up to a bound, then report; never blocks the stream
     ERROR = "error"  # end the subscription with SubscriptionError
+
+
+class Audience(Enum):
+    """Which subscribers something is for, while what a break has cost is still being fetched."""
+
+    EVERYONE = "everyone"
+    STRICT = "strict"  # those who would rather wait than get things out of order
+    OTHERS = "others"
 
 
 class Change(StrEnum):

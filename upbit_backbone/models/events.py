@@ -63,8 +63,10 @@ class GapEvent(Event):
     """Receipt for a hole in a stream.
 
     The hole lies strictly between exchange times `start` and `end`. `recovered` items were fetched and delivered in
-    order before the live ones; `complete=False` says that Upbit could not give all of them. Whatever is missing even
-    so lies from `missing_start` to `missing_end`, both inclusive; they are None where the hole is closed.
+    order before the live ones; `complete=False` says that not all of them could be had or delivered. Whatever is
+    missing even so lies from `missing_start` to `missing_end`, both inclusive; they are None where the hole is closed.
+    `late=True`: REST took longer than live data waits (`gap_hold_seconds`), so the recovered items came after newer
+    ones, except to those who subscribed with `gap_order="strict"`.
     """
 
     symbol: str
@@ -76,6 +78,7 @@ class GapEvent(Event):
     reason: str = ""
     missing_start: datetime | None = None
     missing_end: datetime | None = None
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

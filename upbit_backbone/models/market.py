@@ -155,7 +155,8 @@ class CandleData(Jsonable):
 
     `last_trade_at` is when its last trade was stored, sometimes a little after the period. `change_amount` and
     `change_rate` (signed) come with days in REST only. `is_closed=False` marks the forming candle; `is_filled=True`
-    one that we made up from the previous close because nobody traded (only with `fill="forward"`).
+    one that we made up from the previous close because nobody traded (only with `fill="forward"`);
+    `is_backfilled=True` one of a stream that a break had cost and REST brought.
     """
 
     symbol: str
@@ -177,6 +178,7 @@ class CandleData(Jsonable):
     stream_type: StreamType | None = None
     is_closed: bool = about_us(True)
     is_filled: bool = about_us(False)
+    is_backfilled: bool = about_us(False)
     received_at: datetime | None = about_us()
     degraded: bool = about_us(False)
 

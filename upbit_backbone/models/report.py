@@ -93,6 +93,20 @@ class GroupStats(Jsonable):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GapStats(Jsonable):
+    """Holes in the streams that REST has not filled yet. Of those `open`, live data does not wait for the `late` ones;
+    `parked` items wait for the others (or for strict order). `oldest` is the age in seconds of the oldest hole,
+    `unattended` for how long due work has found no thread, `problem` what the latest attempt met."""
+
+    open: int
+    late: int
+    parked: int
+    oldest: float
+    unattended: float
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PerformanceReport(Jsonable):
     """What the library did and how fast.
 
@@ -146,6 +160,7 @@ class HealthReport(Jsonable):
     performance: PerformanceReport
     recent_drops: dict[str, int] = field(default_factory=dict)
     clock_offset: float | None = None
+    gaps: GapStats | None = None
 
     @property
     def is_healthy(self) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..models.enums import HealthStatus
 from ..models.events import ConnectionState
 from ..models.metric import PerformanceMetric
-from ..models.report import GroupStats, SessionStats
+from ..models.report import GapStats, GroupStats, SessionStats
 
 OPEN_WORDS = ("open", "half-open", "half_open")
 WORSE = {HealthStatus.HEALTHY: 0, HealthStatus.DEGRADED: 1, HealthStatus.UNHEALTHY: 2}
@@ -26,6 +26,8 @@ class Limits:
     success_rate: float = 0.95
     samples: int = 10  # fewer answers than this prove nothing about a rate
     lag_seconds: float = 2.0
+    gap_seconds: float = 5.0  # a hole usually fills within one
+    unattended_seconds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class Facts:
     rest_failing_streak: int = 0
     breakers: Mapping[str, str] = field(default_factory=dict)  # those outside the REST groups: WebSocket connect
     recent_drops: Mapping[str, int] = field(default_factory=dict)
+    gaps: GapStats | None = None
     closed: bool = False
 
 
@@ -60,7 +63,7 @@ def assess(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
         for name, count in facts.recent_drops.items()
         if count
     )
-    reasons = (*rest.reasons, *websocket.reasons, *consumers)
+    reasons = (*rest.reasons, *websocket.reasons, *_gap_reasons(facts.gaps, limits), *consumers)
     stream_helps = any(_is_wanted(session) for session in facts.sessions) and not _is_down(websocket)
     if _is_down(rest) and not stream_helps:
         return Assessment(HealthStatus.UNHEALTHY, reasons)
@@ -123,6 +126,17 @@ def _session_reasons(facts: Facts, limits: Limits) -> Iterator[str]:
             yield f"session {session.session} was not heard for more than {limits.liveness_seconds:g} s"
         elif session.lag is not None and session.lag > limits.lag_seconds:
             yield f"session {session.session} is {session.lag:.1f} s behind the exchange: busy machine or slow network"
+
+
+def _gap_reasons(gaps: GapStats | None, limits: Limits) -> Iterator[str]:
+    if gaps is None or not gaps.open:
+        return
+    why = f" ({gaps.problem})" if gaps.problem else ""
+    if gaps.unattended > limits.unattended_seconds:
+        yield f"gap repair: {gaps.open} gaps, and no thread has come to them for {gaps.unattended:.0f} s{why}"
+    elif gaps.late or gaps.oldest > limits.gap_seconds:
+        live = "live data goes on" if gaps.late else "live data waits"
+        yield f"gap repair: {gaps.open} gaps wait for REST, the oldest for {gaps.oldest:.0f} s{why}; {live}"
 
 
 def _is_down(assessment: Assessment) -> bool:

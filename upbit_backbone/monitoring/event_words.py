@@ -42,7 +42,8 @@ def _connection(event: ConnectionEvent) -> tuple[int, str]:
 def _gap(event: GapEvent) -> tuple[int, str]:
     hole = f"{event.type.value} {event.symbol} {event.start:%H:%M:%S.%f}Z to {event.end:%H:%M:%S.%f}Z"
     if event.complete:
-        return logging.INFO, f"gap in {hole} filled with {event.recovered} items"
+        late = ", late" if event.late else ""
+        return logging.INFO, f"gap in {hole} filled with {event.recovered} items{late}"
     start, end = event.missing_start or event.start, event.missing_end or event.end
     left = f"missing are {start:%H:%M:%S.%f}Z to {end:%H:%M:%S.%f}Z"
     return logging.WARNING, f"gap in {hole} not complete, {event.recovered} items recovered, {left}: {event.reason}"

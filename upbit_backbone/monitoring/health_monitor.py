@@ -16,6 +16,7 @@ from ..models.events import Event, HealthEvent
 from ..models.report import (
     Alert,
     CacheStats,
+    GapStats,
     GroupStats,
     HealthReport,
     PerformanceReport,
@@ -50,6 +51,7 @@ class HealthSources:
     subscriptions: Callable[[], Sequence[SubscriptionStats]] = _nothing  # type: ignore[assignment]
     cache: Callable[[], CacheStats | None] = lambda: None
     breakers: Callable[[], Mapping[str, str]] = dict
+    gaps: Callable[[], GapStats | None] = lambda: None
     ask_rest: Callable[[Deadline], object] | None = None
 
 
@@ -117,6 +119,7 @@ class HealthMonitor:
             subscriptions=subscriptions,
             performance=self.performance(),
             recent_drops=dict(facts.recent_drops),
+            gaps=facts.gaps,
             clock_offset=None if (ahead := self._clock_offset()) is None else -ahead,
         )
 
@@ -164,6 +167,7 @@ class HealthMonitor:
             rest_failing_streak=self._rest_failing_streak(),
             breakers=self._sources.breakers(),
             recent_drops={name: count for name, count in drops.items() if count > 0},
+            gaps=self._sources.gaps(),
             closed=closed,
         )
         return facts, subscriptions
