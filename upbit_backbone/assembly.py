@@ -30,7 +30,7 @@ from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
 from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError
 from .intake import Intake
-from .limits.rate_limiter import RateLimiter
+from .limits.rate_limiter import REST_ALONE, RateLimiter
 from .models.enums import Channel, Priority, RateGroup
 from .models.events import Event, RateLimitEvent
 from .models.market import MarketInfo
@@ -353,6 +353,7 @@ class Assembly:
                 breakers=lambda: {self.connect_breaker.name: self.connect_breaker.state},
                 ask_rest=lambda deadline: self.rest.markets(deadline=deadline),
                 gaps=self.repair.stats,
+                ban=self.limiter.ban_in_words,
             ),
             self.metrics,
             clock_offset=lambda: self.exchange_clock.ahead,
@@ -373,7 +374,8 @@ class Assembly:
             self.metrics.count_event(event)
         else:
             monitor.observe(event)
-        if isinstance(event, RateLimitEvent) and event.banned:
+        # A ban that REST met is REST's: the limiter knows what a line that breaks may do meanwhile.
+        if isinstance(event, RateLimitEvent) and event.banned and event.group != REST_ALONE:
             seconds = max(0.0, (event.until - self.clock.wall()).total_seconds())
             self.sessions.ban(seconds, event.reason)
 
@@ -443,12 +445,12 @@ class Assembly:
             clock=self.clock,
         )
 
-    def _acquire_connect(self, deadline: Deadline) -> None:
-        self.limiter.acquire(RateGroup.WEBSOCKET_CONNECT, Priority.NORMAL, deadline)
+    def _acquire_connect(self, deadline: Deadline, is_reconnect: bool) -> None:
+        self.limiter.acquire(RateGroup.WEBSOCKET_CONNECT, Priority.NORMAL, deadline, is_reconnect=is_reconnect)
 
     def _handshake_refused(self, error: RateLimitError) -> None:
         if isinstance(error, BannedError):
-            self.limiter.ban(error.until, seconds=error.retry_after)
+            self.limiter.ban(error.until, seconds=error.retry_after, at_connect=True)
         else:
             self.limiter.penalise(RateGroup.WEBSOCKET_CONNECT, error.retry_after)
 

@@ -103,7 +103,11 @@ class RateLimitError(UpbitBackboneError):
 
 
 class BannedError(RateLimitError):
-    """Upbit blocks this IP. No part of the library sends anything before `until` (aware UTC)."""
+    """Upbit blocks this IP. No part of the library sends a request before `until` (aware UTC).
+
+    Streams that are open go on. One that breaks meanwhile tries to connect once a second, until a handshake is refused
+    with a 418, too.
+    """
 
     def __init__(self, message: str, *, until: datetime | None = None, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after=retry_after)

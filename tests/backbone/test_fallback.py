@@ -207,6 +207,30 @@ def test_live_answers_go_on_during_a_ban(
     assert market.get_ticker("KRW-BTC").source is DataSource.WEBSOCKET
 
 
+def test_a_line_that_breaks_in_a_ban_of_rest_comes_back_and_everybody_is_told_what_goes_on(
+    backbone: Backbone, own_upbit: Ask, until: Ask, is_live: Ask, stopwatch: Ask
+) -> None:
+    upbit = own_upbit(markets=["KRW-BTC"])
+    market = backbone(at=upbit)
+    market.subscribe("KRW-BTC")
+    until(lambda: is_live(market, "ticker", "KRW-BTC"), "live")
+    upbit.rest_fault("/v1/*", status=418, times=None, headers={"Retry-After": "60"})
+    _, error = stopwatch(lambda: market.get_trades("KRW-BTC", 1))
+    assert isinstance(error, BannedError)
+    seconds, _ = stopwatch(lambda: (upbit.drop_sessions("fin"), until(lambda: upbit.subscribed(), "a new line")))
+    assert seconds < SLACK_SECONDS + 1.0
+    until(lambda: is_live(market, "ticker", "KRW-BTC"), "live again")
+    assert market.get_ticker("KRW-BTC").source is DataSource.WEBSOCKET
+    words = "one that breaks tries to connect once a second"
+    assert words in str(market.explain("ticker", "KRW-BTC", strategy="rest_only"))
+    assert any(words in reason for reason in market.health().reasons)
+    upbit.handshake_fault("status", status=418, times=None)
+    upbit.drop_sessions("fin")
+    words = "one that breaks waits, because a handshake was refused, too"
+    until(lambda: any(words in reason for reason in market.health().reasons), words)
+    assert words in str(market.explain("ticker", "KRW-BTC", strategy="rest_only"))
+
+
 def test_the_error_of_a_forced_channel_is_that_channels_own(backbone: Backbone, own_upbit: Ask, stopwatch: Ask) -> None:
     upbit = own_upbit(markets=["KRW-BTC"])
     market = backbone(at=upbit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upbit_backbone.limits.ban import FIRST_BAN_SECONDS, LONGEST_BAN_SECONDS, PROBE_SECONDS, Ban
+from upbit_backbone.limits.ban import CAREFUL_SECONDS, FIRST_BAN_SECONDS, LONGEST_BAN_SECONDS, PROBE_SECONDS, Ban
 
 
 def test_a_good_standing_admits_everything() -> None:
@@ -62,6 +62,31 @@ def test_a_refused_probe_is_a_new_ban() -> None:
 def test_an_old_ban_is_forgiven() -> None:
     ban = Ban().imposed(5.0, sent_at=0.0, now=0.0).sending(5.0).passed(5.0)
     assert ban.imposed(None, sent_at=9000.0, now=9000.0).offences == 1
+
+
+def test_a_line_that_breaks_in_a_ban_of_rest_may_try_once_a_second() -> None:
+    ban = Ban().imposed(60.0, sent_at=0.0, now=0.0)
+    assert ban.connect_wait(5.0) == 0.0
+    tried = ban.connecting(5.0)
+    assert tried.connect_wait(5.0) == CAREFUL_SECONDS
+    assert tried.connect_wait(5.0 + CAREFUL_SECONDS) == 0.0
+    assert not tried.admits(5.0)  # a request, however, may not
+
+
+def test_a_refused_handshake_shows_that_the_ban_is_the_whole_ips_and_is_no_second_offence() -> None:
+    ban = Ban().imposed(60.0, sent_at=0.0, now=0.0).connecting(5.0)
+    refused = ban.imposed(None, sent_at=5.0, now=5.1, at_connect=True)
+    assert refused.connect_wait(6.0) == refused.remaining(6.0) == 54.0
+    assert (refused.offences, refused.until) == (1, 60.0)
+    assert ban.imposed(100.0, sent_at=5.0, now=5.0, at_connect=True).until == 105.0
+
+
+def test_in_a_later_ban_of_the_same_series_no_handshake_is_tried_to_find_out_again() -> None:
+    first = Ban().imposed(60.0, sent_at=0.0, now=0.0).imposed(None, sent_at=5.0, now=5.0, at_connect=True)
+    again = first.sending(60.0).imposed(None, sent_at=60.0, now=60.0)
+    assert again.connect_wait(61.0) == again.remaining(61.0)
+    much_later = first.passed(60.0).imposed(None, sent_at=9000.0, now=9000.0)
+    assert much_later.connect_wait(9000.0) == 0.0
 
 
 @given(stated=st.none() | st.floats(-1e9, 1e12), now=st.floats(0, 1e9))

@@ -109,15 +109,15 @@ class Rig:
             refused=self._refused,
         )
 
-    def _acquire(self, deadline: Deadline) -> None:
-        self.limiter.acquire(RateGroup.WEBSOCKET_CONNECT, Priority.NORMAL, deadline)
+    def _acquire(self, deadline: Deadline, is_reconnect: bool) -> None:
+        self.limiter.acquire(RateGroup.WEBSOCKET_CONNECT, Priority.NORMAL, deadline, is_reconnect=is_reconnect)
 
     def _probe(self, topics: frozenset[Topic]) -> frozenset[Topic] | None:
         return None if self.verdict is None else topics if self.verdict else frozenset()
 
     def _refused(self, error: RateLimitError) -> None:
         if isinstance(error, BannedError):
-            self.limiter.ban(error.until, seconds=error.retry_after)
+            self.limiter.ban(error.until, seconds=error.retry_after, at_connect=True)
         else:
             self.limiter.penalise(RateGroup.WEBSOCKET_CONNECT, error.retry_after)
 

@@ -1,7 +1,13 @@
 """A 418 and what follows from it, decided purely.
 
-Upbit blocks the whole IP and lengthens the block for whoever goes on. So nothing at all is sent until the stated time;
-then exactly one request goes first, and only its success opens the door for the rest.
+Upbit blocks the IP and lengthens the block for whoever goes on. So no request is sent until the stated time; then
+exactly one goes first, and only its success opens the door for the rest.
+
+Streams are another matter. Connecting is a rate group of its own (docs: rate-limits), a 418 to a REST request does not
+say whether it covers that one too, and what is open already goes on flowing. So a line that breaks meanwhile may try to
+come back, once a second for the whole process: five times slower than Upbit allows anybody. If the answer is a 418 as
+well, the block is the whole IP's, and nobody connects before its end, nor in a later ban of the same series: what not
+knowing costs is one handshake.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ FIRST_BAN_SECONDS: Final = 60.0  # where Upbit does not say how long; doubled wi
 LONGEST_BAN_SECONDS: Final = 86_400.0
 FORGOTTEN_AFTER_SECONDS: Final = 3_600.0
 PROBE_SECONDS: Final = 5.0  # a probe nobody reports on counts as passed after this
+CAREFUL_SECONDS: Final = 1.0  # between two handshakes in a ban that nobody knows to cover them
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +34,42 @@ class Ban:
     offences: int = 0
     is_proven_over: bool = True
     probe_since: float | None = None
+    covers_connects: bool = False  # a handshake was answered with a 418, too
+    connect_at: float = float("-inf")  # when one was tried last in a ban
 
-    def imposed(self, seconds: float | None, sent_at: float, now: float) -> Ban:
-        """After a 418 that answered a request sent at `sent_at`; `seconds` is what Upbit said, if it did."""
-        if sent_at < self.since and self.remaining(now):
-            # An answer to what was under way when the ban came: the same ban.
-            return replace(self, until=max(self.until, now + (seconds or 0.0)))
+    def imposed(self, seconds: float | None, sent_at: float, now: float, *, at_connect: bool = False) -> Ban:
+        """After a 418 that answered a request (or a handshake) sent at `sent_at`; `seconds` is what Upbit said, if it
+        did."""
+        is_news_about_connects = at_connect and not self.covers_connects
+        if self.remaining(now) and (sent_at < self.since or is_news_about_connects):
+            # An answer to what was under way when the ban came, or to the one attempt it allows: the same ban.
+            until = max(self.until, now + (seconds or 0.0))
+            return replace(self, until=until, covers_connects=self.covers_connects or at_connect)
         is_repetition = now - self.until < FORGOTTEN_AFTER_SECONDS
         offences = self.offences + 1 if is_repetition else 1
         default = FIRST_BAN_SECONDS * 2 ** (offences - 1)
         length = min(default if seconds is None else max(seconds, 1.0), LONGEST_BAN_SECONDS)
-        return Ban(since=now, until=max(self.until, now + length), offences=offences, is_proven_over=False)
+        return Ban(
+            since=now,
+            until=max(self.until, now + length),
+            offences=offences,
+            is_proven_over=False,
+            covers_connects=at_connect or (is_repetition and self.covers_connects),
+            connect_at=self.connect_at,
+        )
 
     def remaining(self, now: float) -> float:
         """Seconds during which nothing may be sent; 0.0 when something may."""
         return 0.0 if self.is_proven_over else max(0.0, self.until - now)
+
+    def connect_wait(self, now: float) -> float:
+        """Seconds before a line that broke may try a handshake during the ban; 0.0 when it may now."""
+        left = self.remaining(now)
+        return left if self.covers_connects else min(left, max(0.0, self.connect_at + CAREFUL_SECONDS - now))
+
+    def connecting(self, now: float) -> Ban:
+        """A broken line tries a handshake although the ban is not over."""
+        return replace(self, connect_at=now)
 
     def admits(self, now: float) -> bool:
         """Whether one more request may leave now, as far as the ban is concerned."""

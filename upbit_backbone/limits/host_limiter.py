@@ -16,7 +16,7 @@ from typing import NamedTuple
 from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline, ForkGuard
 from ..errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
 from ..models.enums import Priority, RateGroup
-from .ban import Ban
+from .ban import CAREFUL_SECONDS, Ban
 from .rates import Limits, Rates
 from .window import Slot, Window
 
@@ -158,6 +158,32 @@ class HostLimiter:
         except BaseException:
             self._give_up(waiter)
             raise
+
+    def obtain_reconnect(self, group: RateGroup) -> Slot | None:
+        """During a ban: a slot for the handshake of a line that broke, if one may be tried; None when there is no ban.
+
+        BannedError while the ban covers handshakes, RateLimitError while another attempt was made a moment ago.
+        """
+        self._guard.check()
+        with self._lock:
+            now = self._clock.monotonic()
+            left = self._ban.remaining(now)
+            if not left:
+                return None
+            if self._ban.covers_connects:
+                raise self.ban_error(left)
+            window = self._window(group)
+            wait = max(self._ban.connect_wait(now), 0.0 if window.available(now) else CAREFUL_SECONDS)
+            if wait > 0:
+                raise RateLimitError(
+                    f"{self.host} blocks this IP for another {left:.0f} s (HTTP 418): of lines that broke one tries to "
+                    f"connect each second, and the next turn is {wait:.2f} s away",
+                    retry_after=wait,
+                    group=group.value,
+                )
+            self._ban = self._ban.connecting(now)
+            self.granted[group] = self.granted.get(group, 0) + 1
+            return window.take(now)
 
     def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
         """Raise what `obtain` would raise at once, with `ahead` others before."""
@@ -318,14 +344,15 @@ class HostLimiter:
             until = self._window(group).penalise(seconds, now if sent_at is None else sent_at, now)
             return None if until is None else until - now
 
-    def impose_ban(self, seconds: float | None, sent_at: float | None) -> float | None:
+    def impose_ban(self, seconds: float | None, sent_at: float | None, *, at_connect: bool = False) -> float | None:
         """Seconds for which everything is now stopped; None when it already was."""
         with self._lock:
             now = self._clock.monotonic()
             before = self._ban
-            self._ban = before.imposed(seconds, now if sent_at is None else sent_at, now)
+            self._ban = before.imposed(seconds, now if sent_at is None else sent_at, now, at_connect=at_connect)
             is_new = self._ban.since != before.since
             self.bans += is_new
+            is_new |= self._ban.covers_connects and not before.covers_connects
             waiters = [waiter for queue in self._queues.values() for waiter in queue]
         for waiter in waiters:
             waiter.bell.set()
@@ -341,6 +368,12 @@ class HostLimiter:
         self._guard.check()
         with self._lock:
             return self._ban.remaining(self._clock.monotonic())
+
+    @property
+    def ban_covers_connects(self) -> bool:
+        """Whether a handshake was refused in the present ban, so that broken lines wait for its end, too."""
+        with self._lock:
+            return self._ban.covers_connects and self._ban.remaining(self._clock.monotonic()) > 0
 
     def look(self, group: RateGroup) -> LimiterView:
         with self._lock:

@@ -28,6 +28,11 @@ from .window import Slot
 if TYPE_CHECKING:
     from .between_processes import InterProcessLimiter
 
+# What a ban is about, in events.
+REST_ALONE: Final = "rest"
+EVERYTHING: Final = "all"
+OPEN_STREAMS_GO_ON: Final = "open streams go on, and one that breaks tries to connect once a second"
+OPEN_STREAMS_WAIT: Final = "open streams go on, and one that breaks waits, because a handshake was refused, too"
 MAX_KNOWN_HOSTS: Final = 256
 # Between its turn and its arrival a WebSocket handshake has a name to resolve and TLS to shake hands over.
 CONNECT_TRANSIT_SECONDS: Final = 0.5
@@ -124,9 +129,13 @@ class RateLimiter:
         """RateLimitError or BannedError, as `permit` would raise with `ahead` others before; waits for nothing."""
         self._host_limiter.forecast(group, ahead, deadline)
 
-    def acquire(self, group: RateGroup, priority: Priority, deadline: Deadline) -> None:
-        """Like `permit`, for whoever cannot say when exactly his request leaves: it counts as leaving soon."""
-        permit = self.permit(group, priority, deadline)
+    def acquire(self, group: RateGroup, priority: Priority, deadline: Deadline, *, is_reconnect: bool = False) -> None:
+        """Like `permit`, for whoever cannot say when exactly his request leaves: it counts as leaving soon.
+
+        With `is_reconnect`, for the handshake of a line that was open and broke, a ban is no absolute bar: see `ban`.
+        """
+        slot = self._host_limiter.obtain_reconnect(group) if is_reconnect else None
+        permit = self.permit(group, priority, deadline) if slot is None else Permit(self._host_limiter, group, slot)
         permit.sent()
         permit.arrives(within=CONNECT_TRANSIT_SECONDS)
 
@@ -144,15 +153,44 @@ class RateLimiter:
         if stopped is not None:
             self._tell_all(group.value, stopped, banned=False, reason="Upbit answered 429 Too Many Requests")
 
-    def ban(self, until: datetime | None = None, *, seconds: float | None = None, sent_at: float | None = None) -> None:
-        """Upbit said 418: nothing leaves for this host, by anyone in this process, before `until`."""
+    def ban(
+        self,
+        until: datetime | None = None,
+        *,
+        seconds: float | None = None,
+        sent_at: float | None = None,
+        at_connect: bool = False,
+    ) -> None:
+        """Upbit said 418: no request leaves for this host, by anyone in this process, before `until`.
+
+        With `at_connect` it said so to a WebSocket handshake: then nobody connects before that, either.
+        """
         if until is not None:
             seconds = max(0.0, (until - self._clock.wall()).total_seconds())
         if self._shared is not None:
             self._shared.ban(seconds)
-        stopped = self._host_limiter.impose_ban(seconds, sent_at)
-        if stopped is not None:
-            self._tell_all("all", stopped, banned=True, reason="Upbit answered 418: this IP is blocked")
+        stopped = self._host_limiter.impose_ban(seconds, sent_at, at_connect=at_connect)
+        if stopped is None:
+            return
+        if self.ban_covers_connects:
+            reason = "Upbit answered a WebSocket handshake with 418: this IP is blocked for everything"
+            self._tell_all(EVERYTHING, stopped, banned=True, reason=reason)
+        else:
+            reason = f"Upbit answered 418: this IP is blocked for REST; {OPEN_STREAMS_GO_ON}"
+            self._tell_all(REST_ALONE, stopped, banned=True, reason=reason)
+
+    @property
+    def ban_covers_connects(self) -> bool:
+        """Whether broken lines wait for the end of the present ban; False, too, while there is none."""
+        return self._host_limiter.ban_covers_connects
+
+    def ban_in_words(self) -> str | None:
+        """What Upbit blocks, for how long, and what that means for streams; None while it blocks nothing."""
+        left = self.banned_for()
+        if not left:
+            return None
+        streams = OPEN_STREAMS_WAIT if self.ban_covers_connects else OPEN_STREAMS_GO_ON
+        return f"Upbit blocks this IP for {left:.0f} s more: {streams}"
 
     def banned_for(self) -> float:
         """Seconds for which this host must not be spoken to; 0.0 when it may."""

@@ -121,7 +121,11 @@ class CallbackErrorEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimitEvent(Event):
-    """A group was slowed down (429), or everything stopped (418: `banned=True`) until `until`."""
+    """A group was slowed down (429), or stopped (418: `banned=True`) until `until`.
+
+    A ban has the group "rest" if REST met it: open streams go on, and one that breaks tries to connect once a second.
+    It has "all" once a handshake was refused, too: then nobody connects before its end.
+    """
 
     group: str
     until: datetime

@@ -41,6 +41,7 @@ class Facts:
     breakers: Mapping[str, str] = field(default_factory=dict)  # those outside the REST groups: WebSocket connect
     recent_drops: Mapping[str, int] = field(default_factory=dict)
     gaps: GapStats | None = None
+    ban: str | None = None  # in words, while there is one
     closed: bool = False
 
 
@@ -94,6 +95,8 @@ def _rest_reasons(facts: Facts, limits: Limits) -> Iterator[str]:
     if facts.rest_failing_streak >= 3:
         yield f"REST: the last {facts.rest_failing_streak} answers were all errors"
     is_banned = _is_banned(facts.groups)
+    if facts.ban is not None:
+        yield facts.ban
     for group in facts.groups:
         if group.breaker in OPEN_WORDS:
             yield f"REST {group.group}: the circuit breaker is {group.breaker} after repeated failures"

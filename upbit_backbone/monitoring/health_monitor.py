@@ -52,6 +52,7 @@ class HealthSources:
     cache: Callable[[], CacheStats | None] = lambda: None
     breakers: Callable[[], Mapping[str, str]] = dict
     gaps: Callable[[], GapStats | None] = lambda: None
+    ban: Callable[[], str | None] = lambda: None
     ask_rest: Callable[[Deadline], object] | None = None
 
 
@@ -168,6 +169,7 @@ class HealthMonitor:
             breakers=self._sources.breakers(),
             recent_drops={name: count for name, count in drops.items() if count > 0},
             gaps=self._sources.gaps(),
+            ban=self._sources.ban(),
             closed=closed,
         )
         return facts, subscriptions

@@ -92,6 +92,7 @@ class ContextObserver:
             **facts,
             is_streamed=health is not None,
             is_banned=banned_for > 0,
+            line_may_return=self._may_return(health),
             rest_is_open=rest_text is None,
             rest_text=rest_text or "REST is open",
             stream_is_open=stream_text is None,
@@ -152,7 +153,7 @@ class ContextObserver:
 
     def _why_rest_is_closed(self, group: RateGroup, banned_for: float) -> str | None:
         if banned_for:
-            return f"Upbit blocks this IP for {banned_for:.0f} s more"
+            return self._limiter.ban_in_words() or f"Upbit blocks this IP for {banned_for:.0f} s more"
         refusal = self._rest.refusal(group)
         return None if refusal is None else f"the breaker of REST group {group.value} is open"
 
@@ -168,6 +169,10 @@ class ContextObserver:
         if ConnectionState.WAITING in states.values():
             return "the stream waits for its next attempt to connect"
         return f"Upbit blocks this IP for {banned_for:.0f} s more" if banned_for else None
+
+    def _may_return(self, health: SessionHealth | None) -> bool:
+        """Whether the line broke and may try to come back whatever REST does; a first one waits for a ban's end."""
+        return health is not None and health.epoch > 0 and not self._limiter.ban_covers_connects
 
     def __repr__(self) -> str:
         return f"<ContextObserver {self._store!r}>"

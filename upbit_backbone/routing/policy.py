@@ -29,7 +29,8 @@ class RoutingContext:
     cache_limit: float = 1.0
     rest_is_open: bool = True
     rest_text: str = ""
-    is_banned: bool = False  # Upbit blocks this IP: neither REST nor a new connection
+    is_banned: bool = False  # Upbit blocks this IP: neither REST nor a first connection
+    line_may_return: bool = False  # the topic's line was open before, and may try to connect even in a ban
     rest_is_poor: bool = False  # measured, with hysteresis: see is_poor
     stream_is_open: bool = True
     stream_text: str = ""
@@ -79,7 +80,7 @@ def is_frequent(request: DataRequest, context: RoutingContext) -> bool:
 
 def is_cut_off(request: DataRequest, context: RoutingContext) -> bool:
     """Banned, so that nothing new can be asked or subscribed, and nothing in memory will do."""
-    stream_may_come = context.stream_is_open and context.is_streamed
+    stream_may_come = context.is_streamed and (context.stream_is_open or context.line_may_return)
     is_in_cache = request.strategy is not DataStrategy.WEBSOCKET_ONLY and cache_suffices(request, context)
     has_hope = stream_may_come or is_in_cache or live_suffices(request, context)
     return context.is_banned and can_stream(request) and not has_hope

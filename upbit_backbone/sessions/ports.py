@@ -66,7 +66,8 @@ class FrameSink(Protocol):
 TakeFrames = Callable[[SessionHealth, int, Sequence[bytes], float], Sequence[Notice]]
 Emit = Callable[[Event], None]
 # Blocks until a connect is allowed or the deadline is near; raises RateLimitError, BannedError or a timeout.
-AcquireConnect = Callable[[Deadline], None]
+# The second argument: whether the session's line was open before and broke.
+AcquireConnect = Callable[[Deadline, bool], None]
 # Told of every 429 and 418 at the handshake, so that the whole process can keep them.
 Refused = Callable[[RateLimitError], None]
 # Of which topics REST shows something newer than the stream gave; none, if all are quiet. None: unknown. Blocks.

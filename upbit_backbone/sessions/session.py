@@ -237,7 +237,7 @@ class Session:
     def _dial(self, _: do.Dial) -> on.Input | None:
         deadline = Deadline.after(ACQUIRE_SECONDS, self._now)
         try:
-            self._with.acquire_connect(deadline)
+            self._with.acquire_connect(deadline, self._lifecycle.status.connects > 0)
         except UpbitBackboneError as error:
             return None if self._stop.is_set() else on.OpenDeferred(error)
         if self._stop.is_set():
