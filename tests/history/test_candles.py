@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -174,7 +176,7 @@ def test_what_is_kept_is_bounded() -> None:
 def test_a_young_market_gives_what_it_has() -> None:
     with bench(minutes(5)) as young:
         assert len(young.get(SYMBOL, "1m", count=1_000)) == 5
-        assert young.requests <= 4
+        assert young.requests <= 5
 
 
 def test_a_market_without_candles_gives_an_empty_list() -> None:
@@ -191,6 +193,59 @@ def test_a_candle_is_closed_only_if_its_period_was_over_when_asked() -> None:
         assert edge.get(SYMBOL, "1m", count=1)[0].is_closed is False
         exchange.now = utc(2026, 3, 1, 0, 1, 0)
         assert [row.is_closed for row in edge.get(SYMBOL, "1m", count=2)] == [True, False]
+
+
+# -- absence proves nothing ------------------------------------------------------------------------------------------
+
+
+def cut_pages(exchange: ReferenceExchange, cut: Callable[[int, int], int]) -> None:
+    """The exchange gives only `cut(number of the call, rows)` of a page's rows, the newest."""
+    whole = exchange.candles_page
+    numbers = itertools.count(1)
+
+    def page(*args: object, **options: object) -> list[CandleData]:
+        rows = whole(*args, **options)
+        return rows[: cut(next(numbers), len(rows))]
+
+    exchange.candles_page = page
+
+
+CUTS: dict[str, Callable[[int, int], int]] = {
+    "every page holds half": lambda number, rows: min(rows, 100),
+    "every third page is short": lambda number, rows: rows // 3 if number % 3 == 0 else rows,
+    "every page is one row": lambda number, rows: min(rows, 1),
+    "every third page is empty": lambda number, rows: 0 if number % 3 == 0 else rows,
+    "the first page is empty": lambda number, rows: 0 if number == 1 else rows,
+    "every fifth page is half, every seventh empty": lambda number, rows: (
+        0 if number % 7 == 0 else rows // 2 if number % 5 == 0 else rows
+    ),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("keep", [10, 5])
+def test_a_page_that_is_cut_short_ends_nothing(cut: Callable[[int, int], int], keep: int) -> None:
+    starts = minutes(900) if keep == 10 else holes(1_800, keep)
+    exchange = ReferenceExchange(NOW)
+    exchange.serve(MINUTE, starts)
+    cut_pages(exchange, cut)
+    with Bench(exchange) as ready:
+        every = exchange.candles(MINUTE)
+        assert ready.get(SYMBOL, "1m", count=600, timeout=60) == every[-600:]
+        ready.history.kept.forget()
+        start = every[-700].timestamp
+        assert ready.get(SYMBOL, "1m", start=start, timeout=60) == every[-700:]
+        ready.history.kept.forget()
+        assert list(ready.history.iter(SYMBOL, "1m", start=start)) == every[-700:]
+        ready.history.kept.forget()
+        assert list(ready.history.iter(SYMBOL, "1m", count=600, newest_first=True)) == every[-600:][::-1]
+
+
+@pytest.mark.parametrize("rows", [0, 5, 199, 200, 350, 400])
+def test_the_end_of_a_history_costs_one_request(rows: int) -> None:
+    with bench(minutes(rows)) as young:
+        assert len(young.get(SYMBOL, "1m", count=450)) == rows
+        assert young.requests <= 4  # three pages are asked for at once, since so many rows are wanted
 
 
 # -- bounds ---------------------------------------------------------------------------------------------------------
@@ -290,6 +345,82 @@ def test_the_forming_period_is_filled_but_not_closed() -> None:
     with bench(minutes(3, end=NOW - timedelta(minutes=2))) as quiet:
         rows = quiet.get(SYMBOL, "1m", count=4, fill="forward")
     assert [(row.is_filled, row.is_closed) for row in rows[1:]] == [(False, True), (True, True), (True, False)]
+
+
+class Ticking(ReferenceExchange):
+    """Each page takes `seconds` of the exchange's time."""
+
+    def __init__(self, now: datetime, seconds: float) -> None:
+        super().__init__(now)
+        self._pace = timedelta(seconds=seconds)
+        self._tick = threading.Lock()  # guards now
+
+    def _begin(self, kind: str, to: datetime | None, count: int) -> None:
+        super()._begin(kind, to, count)
+        with self._tick:
+            self.now += self._pace
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 7.0, 61.0])
+def test_a_download_that_takes_time_makes_up_no_candle_and_leaves_one_unfinished_at_most(seconds: float) -> None:
+    second = timeframe_of("1s")
+    exchange = Ticking(NOW, seconds)
+    exchange.serve(second, [second.shift(NOW, index) for index in range(-4_000, 1_000)])
+    with Bench(exchange) as moving:
+        rows = moving.get(SYMBOL, "1s", count=3_000, fill="forward", timeout=60)
+        assert [row.timestamp for row in rows] == [second.shift(NOW, index) for index in range(-2_999, 1)]
+        assert not any(row.is_filled for row in rows)
+        assert all(row.is_closed for row in rows[:-1])
+        asked_at = exchange.now
+        walked = list(moving.history.iter(SYMBOL, "1s", start=asked_at - timedelta(seconds=2_000), fill="forward"))
+        assert not any(row.is_filled for row in walked)
+        assert walked[-1].timestamp == asked_at
+        assert all(row.is_closed for row in walked[:-1])
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("walks", [False, True])
+def test_what_came_and_the_rest_are_the_whole_filled_answer(failing: int, walks: bool) -> None:
+    with bench(holes(1_900, 3)) as sparse:
+        start, end = NOW - timedelta(minutes=1_500, seconds=30), NOW - timedelta(minutes=1)
+        bounds = {"start": MINUTE.floor(start), "end": MINUTE.floor(end), "fill": "forward"}
+        whole = sparse.get(SYMBOL, "1m", **bounds)
+        sparse.history.kept.forget()
+        sparse.exchange.faults[sparse.requests + failing] = UnknownSymbolError("gone for a moment")
+        got: list[CandleData] = []
+        try:
+            if walks:
+                got.extend(sparse.history.iter(SYMBOL, "1m", **bounds))
+            else:
+                got = sparse.get(SYMBOL, "1m", **bounds)
+        except UnknownSymbolError as error:
+            rest = sparse.get(**error.resume.arguments())
+            got = got + rest if walks else rest + list(error.partial)
+        assert got == whole
+
+
+def test_a_price_before_the_range_that_cannot_be_had_loses_nothing_of_the_range() -> None:
+    early, late = minutes(1, end=NOW - timedelta(minutes=900)), minutes(150)
+    with bench([*early, *late]) as sparse:
+        bounds = {"start": MINUTE.floor(NOW) - timedelta(minutes=199), "end": MINUTE.floor(NOW), "fill": "forward"}
+        whole = sparse.get(SYMBOL, "1m", **bounds)
+        assert len(whole) == 199
+        sparse.history.kept.forget()
+        refused = sparse.exchange.candles_page
+
+        def page(*args: object, count: int, **options: object) -> list[CandleData]:
+            if count == 1:
+                raise UnknownSymbolError("gone for a moment")
+            return refused(*args, count=min(count, 149), **options)
+
+        source = sparse.history._source
+        sparse.history._source = replace(source, candles_page=page)
+        try:
+            got = sparse.get(SYMBOL, "1m", **bounds)
+        except UnknownSymbolError as error:
+            sparse.history._source = source
+            got = [*sparse.get(**error.resume.arguments()), *error.partial]
+        assert got == whole
 
 
 # -- iterating ------------------------------------------------------------------------------------------------------

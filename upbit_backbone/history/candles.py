@@ -61,7 +61,8 @@ class CandleHistory:
 
         Without any bound the newest 200. Exactly `count` come if they exist: periods without trades have no row, and
         pages are walked until the count or the beginning is reached. The forming candle has `is_closed=False`.
-        With `fill="forward"` missing periods are made up (`is_filled=True`) and a count counts periods.
+        With `fill="forward"` missing periods are made up (`is_filled=True`), a count counts periods, and the answer
+        ends with the period in which you asked. Only the last row may have `is_closed=False`.
 
         `timeout` is for the whole call; the default is the usual one plus half a second for each page.
         `progress(done, total)` is called on this thread after each page: rows of `count`, or periods of a range.
@@ -71,8 +72,7 @@ class CandleHistory:
         unit, now = timeframe_of(timeframe), self._exchange_now()
         wish = candle_range(symbol, unit, now=now, **bounds)
         walk = Walk(self._open(), wish, now, self._deadline(wish, timeout, now), priority, progress, cancel)
-        rows = walk.whole()
-        return list(walk.filled(iter(rows))) if wish.filled else rows
+        return walk.whole_filled() if wish.filled else walk.whole()
 
     def iter(
         self,

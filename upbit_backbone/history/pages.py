@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ from ..models.market import CandleData
 from .closed_candles import ClosedCandles, settled_before
 from .download import Answer, CancelToken, Download, Pace, raise_with_rest
 from .paging import PAGE_ROWS, Area, Page
-from .ranges import CandleRange, ResumePoint
+from .ranges import CandleRange, Fill, ResumePoint
 
 # Candles made up for periods in which nobody traded, only where asked for. Pure.
 
@@ -158,7 +158,9 @@ class Walk:
                 done += area.settled_periods
                 self._tell(done, total)
         except UpbitBackboneError as error:
-            raise_with_rest(error, [], ResumePoint(wish.symbol, wish.timeframe.word, start=resume_at, end=wish.end))
+            fill: Fill = "forward" if wish.filled else "none"
+            rest = ResumePoint(wish.symbol, wish.timeframe.word, start=resume_at, end=wish.end, fill=fill)
+            raise_with_rest(error, [], rest)
 
     def _blocks(self, start: datetime) -> Iterator[Area]:
         low: datetime | None = start
@@ -171,25 +173,53 @@ class Walk:
             yield area
             low = None if is_last else high
 
+    def whole_filled(self) -> list[CandleData]:
+        """All rows of the range, oldest first, with its holes filled."""
+        try:
+            rows = self.whole()
+        except UpbitBackboneError as error:
+            if error.resume is None:
+                raise
+            # Between the rows that came and those that did not, nobody knows the price to carry: the rest asks for it.
+            raise_with_rest(error, self._fill_after_first(error.partial), self._rest_before(error.partial))
+        try:
+            return list(self.filled(iter(rows)))
+        except UpbitBackboneError as error:  # the price before the range could not be had
+            raise_with_rest(error, self._fill_after_first(rows), self._rest_before(rows))
+
     def filled(self, rows: Iterator[CandleData]) -> Iterator[CandleData]:
         """`rows` of the range, oldest first, with its holes filled.
 
         The close before it is looked up where the range begins with a hole.
         """
-        wish, source = self.wish, self.source
-        if wish.start is None or wish.is_empty:
+        wish = self.wish
+        if wish.start is None or wish.end is None or wish.is_empty:
             return
         first = next(rows, None)
-        previous = None
-        if first is None or first.timestamp > wish.start:
-            before = replace(wish, start=None, end=wish.start, count=1, filled=False)
-            found = replace(self, wish=before, now=source.exchange_now(), progress=None, cancel=None).whole()
-            previous = found[0] if found else None
-        now = source.exchange_now()
-        end = wish.timeframe.next_start(wish.timeframe.floor(now))
-        end = end if wish.end is None else min(end, wish.end)
+        previous = self._before(wish.start) if first is None or first.timestamp > wish.start else None
         real = rows if first is None else chain([first], rows)
-        yield from fill_forward(real, wish.timeframe, wish.start, end, previous=previous, now=now)
+        yield from fill_forward(real, wish.timeframe, wish.start, wish.end, previous=previous, now=self.now)
+
+    def _before(self, start: datetime) -> CandleData | None:
+        """The last candle before the range."""
+        before = replace(self.wish, start=None, end=start, count=1, filled=False)
+        try:
+            found = replace(self, wish=before, progress=None, cancel=None).whole()
+        except UpbitBackboneError as error:
+            raise_with_rest(error, [], self._rest_before([]))
+        return found[0] if found else None
+
+    def _fill_after_first(self, rows: Sequence[CandleData]) -> list[CandleData]:
+        wish = self.wish
+        if not rows or wish.end is None:
+            return []
+        start = rows[0].timestamp
+        return list(fill_forward(rows, wish.timeframe, start, wish.end, previous=None, now=self.now))
+
+    def _rest_before(self, rows: Sequence[CandleData]) -> ResumePoint:
+        wish = self.wish
+        end = rows[0].timestamp if rows else wish.end
+        return ResumePoint(wish.symbol, wish.timeframe.word, start=wish.start, end=end, fill="forward")
 
     def _tell(self, done: int, total: int) -> None:
         if self.progress is not None:

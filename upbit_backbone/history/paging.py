@@ -1,14 +1,17 @@
 """Which page to ask for next, and what is known so far. Pure.
 
-Upbit answers the newest `count` rows that start before `to`. So a full page proves everything from its oldest row up
-to its `to`, however many holes lie in between, and a short page proves that nothing older exists. An `Area` collects
-such proofs for one stretch of time. Because proofs may arrive in any order and overlap, several pages can be asked
-for at once: where candles are dense the next `to` is computed (200 periods back), where they are sparse the stretch
-is split and each part is walked on its own. Guessing wrong costs a request, never a row.
+Upbit answers the newest `count` rows that start before `to`. So a page proves everything from its oldest row up to its
+`to`, however many holes lie in between. A short page only hints that nothing older exists: answers are cut short now
+and then. A history begins where two answers say so, the later one empty and asked for after the first had come: that
+costs one request where a history ends and nothing elsewhere. An `Area` collects such proofs for one stretch of time.
+Because proofs may arrive in any order and overlap, several pages can be asked for at once: where candles are dense the
+next `to` is computed (200 periods back), where they are sparse the stretch is split and each part is walked on its own.
+Guessing wrong costs a request, never a row.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +24,7 @@ PAGE_ROWS: Final = 200  # Upbit cuts larger counts silently (docs: list-candles-
 DENSE: Final = 0.96  # above this share of periods with a candle, 200 periods are as good as 200 rows
 SPLIT_PAGES: Final = 8  # a sparse stretch shorter than this is not worth splitting: each split wastes half a page
 REACH_PAGES: Final = 48  # how far from the oldest certain row we look for parts to split off; bounds the memory
+DENIALS: Final = 3  # rows kept from earlier may be older than what Upbit still serves (seconds: three months)
 CLOCK_ROWS: Final = 2  # candles that may have begun while we were counting
 
 
@@ -34,10 +38,6 @@ class Page:
     @property
     def high(self) -> datetime:
         return self.to or LAST_MOMENT
-
-    def proves_from(self, rows: Sequence[CandleData]) -> datetime:
-        """Down to which moment the answer `rows` (oldest first) tells everything."""
-        return rows[0].timestamp if len(rows) >= self.count else FIRST_MOMENT
 
 
 @dataclass(slots=True)
@@ -103,6 +103,9 @@ class Area:
         self._has_learned = density is not None
         self._segments: list[Segment] = []  # newest first, never touching
         self._asked: list[Page] = []
+        self._ends: list[datetime] = []  # nothing starts before this, said one answer each, and none has contradicted
+        self._confirming: set[Page] = set()  # asked since: an empty answer to one of these is a second opinion
+        self._denials: Counter[datetime] = Counter()
 
     @property
     def density(self) -> float | None:
@@ -196,22 +199,47 @@ class Area:
 
     def asked(self, page: Page) -> None:
         self._asked.append(page)
+        if self._ends:
+            self._confirming.add(page)
 
     def failed(self, page: Page) -> None:
         """The page is not under way any more; its stretch is unknown again."""
         self._asked.remove(page)
+        self._confirming.discard(page)
 
     def answered(self, page: Page, rows: Sequence[CandleData]) -> tuple[datetime, datetime]:
         """Take in the answer to `page`, oldest first; the bounds of what it proves."""
         self._asked.remove(page)
-        low = page.proves_from(rows)
+        low, high = self._told(page, rows) if rows else self._told_nothing(page)
+        self._confirming.discard(page)
         if len(rows) > 1:
             spanned = self._timeframe.periods(rows[0].timestamp, min(page.high, self._brim))
             seen = len(rows) / max(len(rows), spanned)
             self._density = (self._density + seen) / 2 if self._has_learned else seen
             self._has_learned = True
-        self.add(low, page.high, rows)
+        self.add(low, high, rows)
+        return low, high
+
+    def _told(self, page: Page, rows: Sequence[CandleData]) -> tuple[datetime, datetime]:
+        low = rows[0].timestamp
+        self._ends = [end for end in self._ends if end <= low]
+        if len(rows) < page.count:
+            self._ends.append(low)
         return low, page.high
+
+    def _told_nothing(self, page: Page) -> tuple[datetime, datetime]:
+        """What an empty answer proves: nothing by itself; the beginning, if an answer before it has said the same."""
+        high = page.high
+        older = [each.high for each in self._segments if each.low < high and each.chunks]
+        if older:  # the answer contradicts what is known
+            self._denials[high] += 1
+            is_meant = self._denials[high] >= DENIALS
+            return (min(high, max(older)) if is_meant else high), high
+        proof = (high, high)
+        if self._ends and page in self._confirming:
+            proof = (FIRST_MOMENT, min(high, max(self._ends)))
+        self._ends.append(high)
+        return proof
 
     def next_page(self, walks: int = 2) -> Page | None:
         """The most useful request that is not under way yet, or None where waiting is better.
@@ -226,6 +254,8 @@ class Area:
             if gap.is_certain:
                 return self._page(gap.high, gap)
         guesses = [gap for gap in gaps if gap.low < gap.high]
+        if self._ends:
+            return None  # where the history seems to end, nothing is guessed about what lies before
         is_too_soon = self._is_long and len(self._asked) >= (walks if self._has_learned else 1)
         if not guesses or is_too_soon:
             return None

@@ -65,11 +65,12 @@ class ResumePoint:
     to: datetime | None = None
     start: datetime | None = None
     end: datetime | None = None
+    fill: Fill = "none"
 
     def arguments(self) -> dict[str, Any]:
         """As keyword arguments for get_candles or iter_candles."""
         given = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if value not in (None, "none")}
 
 
 def candle_range(
@@ -86,7 +87,8 @@ def candle_range(
 ) -> CandleRange:
     """The validated range, or InvalidRequestError that lists what is allowed. `now` is the exchange's time.
 
-    With `fill="forward"` a count counts periods, so it becomes a range. Ranges in the future come back empty.
+    With `fill="forward"` a count counts periods, so it becomes a range; and it ends with the period of `now`, because a
+    download takes time, and what begins meanwhile was not asked for. Ranges in the future come back empty.
     """
     _refuse_mixtures(count, to, start, end)
     if fill not in ("none", "forward"):
@@ -97,11 +99,13 @@ def candle_range(
         raise InvalidRequestError(f"start={first} is not before end={stop}; ranges are half-open: [start, end)")
     is_filled, stop = fill == "forward", None if stop is None else timeframe.ceil(stop)
     next_period = timeframe.next_start(timeframe.floor(now))
+    if is_filled:
+        stop = min(stop or next_period, next_period)
     if first is None:
         count = checked_count(count, max_candles or MAX_CANDLES)
         if not is_filled:
             return CandleRange(symbol, timeframe, None, stop, count)
-        first = timeframe.shift(min(stop or next_period, next_period), -count)
+        first = timeframe.shift(stop or next_period, -count)
     elif first > now + CLOCK_SLACK:
         return CandleRange(symbol, timeframe, next_period, next_period, None, is_filled)
     first = timeframe.ceil(first)
