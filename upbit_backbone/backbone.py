@@ -293,6 +293,20 @@ class MarketDataBackbone:
         parts.directory.require((code,), self._deadline(timeout))
         return walk
 
+    def history_start(
+        self, symbol: str, timeframe: str = "1d", *, priority: Priority = NORMAL, timeout: float | None = None
+    ) -> datetime | None:
+        """Where the candles of a market begin: the start (aware UTC) of its oldest one, None where there is none.
+
+        Costs about five requests (some twenty for "1s", which Upbit keeps for three months), and none once known.
+        """
+        code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
+        unit, deadline = timeframe_of(timeframe), self._deadline(timeout)
+        parts.directory.require((code,), deadline)
+        return parts.history.paged.history_start(
+            code, unit, priority=urgency, timeout=None if timeout is None else deadline.remaining()
+        )
+
     def get_markets(
         self, quote: str | None = None, *, max_age: float | None = None, timeout: float | None = None
     ) -> list[MarketInfo]:

@@ -46,8 +46,9 @@ def questions(market: MarketDataBackbone) -> None:
     candles: list[CandleData] = market.get_candles("KRW-BTC", "1m", count=10, to=datetime.now(UTC))
     total: Decimal = sum((candle.volume for candle in market.iter_candles("KRW-BTC", "1d", count=3)), Decimal(0))
     markets: list[MarketInfo] = market.get_markets(quote="KRW")
+    begins: datetime | None = market.history_start("KRW-BTC", "1m", timeout=1.0)
     decision: ChannelDecision = market.explain("ticker", "KRW-BTC")
-    use(price, source, when, board, size, trades, candles, total, markets, decision)
+    use(price, source, when, board, size, trades, candles, total, markets, begins, decision)
 
 
 def streams(market: MarketDataBackbone) -> None:

@@ -17,6 +17,7 @@ from .pages import CandlesPage, Progress, Source, Walk
 from .paging import PAGE_ROWS
 from .ranges import Bounds, CandleRange, candle_range
 
+BEGINNING_SECONDS: Final = 5.0  # some thirty requests at Upbit's rate, at worst
 SECONDS_PER_PAGE: Final = 0.5  # five times what Upbit's rate needs; what the default timeout grows by
 
 
@@ -102,6 +103,26 @@ class CandleHistory:
         if newest_first:
             return (row for chunk in walk.newest_first() for row in reversed(chunk))
         return walk.filled(walk.oldest_first()) if wish.filled else walk.oldest_first()
+
+    def history_start(
+        self,
+        symbol: str,
+        timeframe: str | Timeframe,
+        *,
+        timeout: float | None = None,
+        priority: Priority = Priority.NORMAL,
+    ) -> datetime | None:
+        """Where the candles of a market begin: the start of its oldest one (aware UTC), None where there is none.
+
+        Found in about five requests, some twenty for units that Upbit does not keep for ever (seconds: three months),
+        and none once it is known. `timeout` is for the whole call (default: the usual one and five seconds more).
+        """
+        unit, now = timeframe_of(timeframe), self._exchange_now()
+        wish = candle_range(symbol, unit, now=now, count=1)
+        seconds = self._timeout_seconds + BEGINNING_SECONDS if timeout is None else timeout
+        deadline = Deadline.after(check_timeout(seconds), self._clock.monotonic)
+        first = Walk(self._open(), wish, now, deadline, priority).first()
+        return None if first is None else first.timestamp
 
     def deadline_for(
         self,

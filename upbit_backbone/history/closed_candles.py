@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Final
 
-from ..exchange.timeframes import Timeframe
+from ..exchange.timeframes import FIRST_MOMENT, Timeframe
 from ..models.market import CandleData
 
 # Upbit stores last ticks up to 54 ms after a period's end (measured); after this long a candle is taken for final.
@@ -63,6 +63,13 @@ class ClosedCandles:
                 self._known.move_to_end(key)
             found = [(max(low, each.low), min(high, each.high), each) for each in stretches]
             return [(start, end, each.between(start, end)) for start, end, each in found if start < end]
+
+    def first(self, symbol: str, timeframe: Timeframe) -> CandleData | None:
+        """The oldest candle there is, if that is known: Upbit has said that nothing is before it."""
+        with self._lock:
+            stretches = self._known.get((symbol, timeframe.word), [])
+            oldest = stretches[0] if stretches else None
+            return oldest.rows[0] if oldest is not None and oldest.low == FIRST_MOMENT and oldest.rows else None
 
     def put(self, symbol: str, timeframe: Timeframe, low: datetime, high: datetime, rows: Sequence[CandleData]) -> None:
         """Everything final that starts in [low, high) is `rows`, oldest first. Newer knowledge replaces older."""

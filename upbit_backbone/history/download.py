@@ -134,7 +134,7 @@ class Download:
                     self._active.popleft()
                     yield area, True
                     continue
-                self._check()
+                check(self._deadline, self._cancel)
                 self._ask()
                 if self._settle_one():
                     yield area, False
@@ -149,17 +149,6 @@ class Download:
                 break
             self._active.append(area)
         return bool(self._active)
-
-    def _check(self) -> None:
-        if self._cancel is not None and self._cancel.is_set():
-            raise DownloadCancelledError(
-                "the download was cancelled; .partial has what came, .resume asks for the rest"
-            )
-        if self._deadline.expired:
-            raise RequestTimeoutError(
-                "the download did not end by its deadline; .partial has what came, .resume asks for the rest, "
-                "and a larger timeout= allows more"
-            )
 
     def _ask(self) -> None:
         while self._retries and self._retries[0].due <= self._clock.monotonic():
@@ -212,6 +201,17 @@ class Download:
             raise error
         due = self._clock.monotonic() + pause
         heapq.heappush(self._retries, _Retry(due, next(self._numbers), area, page, attempt + 1))
+
+
+def check(deadline: Deadline, cancel: CancelToken | None) -> None:
+    """Raise where the download was cancelled or its time is up."""
+    if cancel is not None and cancel.is_set():
+        raise DownloadCancelledError("the download was cancelled; .partial has what came, .resume asks for the rest")
+    if deadline.expired:
+        raise RequestTimeoutError(
+            "the download did not end by its deadline; .partial has what came, .resume asks for the rest, "
+            "and a larger timeout= allows more"
+        )
 
 
 def copied(error: UpbitBackboneError) -> UpbitBackboneError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,12 +11,13 @@ from itertools import chain
 from typing import Final, Protocol
 
 from .._concurrency import Clock, Deadline, WorkerPool
-from ..errors import MalformedDataError, UpbitBackboneError
-from ..exchange.timeframes import Timeframe
+from ..candles.beginning import first_candle
+from ..errors import MalformedDataError, UpbitBackboneError, one_line
+from ..exchange.timeframes import FIRST_MOMENT, Timeframe
 from ..models.enums import DataSource, Priority
 from ..models.market import CandleData
 from .closed_candles import ClosedCandles, settled_before
-from .download import Answer, CancelToken, Download, Pace, raise_with_rest
+from .download import PAGE_SECONDS, Answer, CancelToken, Download, Pace, check, raise_with_rest
 from .paging import PAGE_ROWS, Area, Page
 from .ranges import CandleRange, Fill, ResumePoint
 
@@ -68,7 +70,10 @@ def fill_forward(
             yield filled_candle(previous, timeframe, missing, now)
 
 
+LONG_BLOCKS: Final = 2  # a range of more blocks is worth a request to learn whether anything is at its beginning
 BLOCK_PAGES: Final = 24  # how much of a range is fetched at a time where the oldest candle comes first
+
+log = logging.getLogger("upbit_backbone")
 
 Progress = Callable[[int, int | None], object]
 
@@ -127,7 +132,9 @@ class Walk:
         if wish.is_empty:
             return
         area = self._area(wish.start, wish.end)
-        total = wish.count or wish.timeframe.periods(area.low, min(wish.end or self.now, self.now))
+        first = self.source.kept.first(wish.symbol, wish.timeframe)
+        begin = area.low if first is None else max(area.low, first.timestamp)
+        total = wish.count or wish.timeframe.periods(begin, min(wish.end or self.now, self.now))
         try:
             for _ in self._download(iter([area])).run():
                 self._tell(area.rows if wish.count else area.settled_periods, total)
@@ -145,6 +152,7 @@ class Walk:
 
     def _block_by_block(self, start: datetime) -> Iterator[CandleData]:
         wish = self.wish
+        start = self._beginning(start)
         total = wish.timeframe.periods(start, min(wish.end or self.now, self.now))
         done, resume_at = 0, start
         try:
@@ -161,6 +169,45 @@ class Walk:
             fill: Fill = "forward" if wish.filled else "none"
             rest = ResumePoint(wish.symbol, wish.timeframe.word, start=resume_at, end=wish.end, fill=fill)
             raise_with_rest(error, [], rest)
+
+    def _beginning(self, start: datetime) -> datetime:
+        """`start`, or where the candles begin if that is later: what lies before would cost a request per block."""
+        wish, end = self.wish, min(self.wish.end or self.now, self.now)
+        if wish.timeframe.periods(start, end) <= LONG_BLOCKS * BLOCK_PAGES * PAGE_ROWS:
+            return start
+        try:
+            if self.source.kept.first(wish.symbol, wish.timeframe) is None and self.page(
+                wish.timeframe, 1, wish.timeframe.next_start(start)
+            ):
+                return start
+            first = self.first()
+        except UpbitBackboneError as error:
+            # It saves requests and is not needed for the answer; whatever is wrong, the pages will tell.
+            log.info("beginning of a history not found", extra={"symbol": wish.symbol, "why": one_line(error)})
+            return start
+        return end if first is None else max(start, min(first.timestamp, end))
+
+    def first(self) -> CandleData | None:
+        """The oldest candle there is of this market and unit."""
+        wish, kept = self.wish, self.source.kept
+        known = kept.first(wish.symbol, wish.timeframe)
+        if known is not None:
+            return known
+        asked_at = self.source.exchange_now()
+        found = first_candle(self.page, wish.timeframe)
+        if found is not None:
+            final = settled_before(wish.timeframe, asked_at)
+            until = min(wish.timeframe.next_start(found.timestamp), final)
+            kept.put(wish.symbol, wish.timeframe, FIRST_MOMENT, until, [found])
+        return found
+
+    def page(self, unit: Timeframe, count: int, to: datetime | None) -> list[CandleData]:
+        """One page of any unit, newest first."""
+        check(self.deadline, self.cancel)
+        page_deadline = self.deadline.sooner(PAGE_SECONDS)
+        return self.source.candles_page(
+            self.wish.symbol, unit.word, count=count, to=to, deadline=page_deadline, priority=self.priority
+        )
 
     def _blocks(self, start: datetime) -> Iterator[Area]:
         low: datetime | None = start
