@@ -201,19 +201,62 @@ class MarketDataBackbone:
         since: datetime | None = None,
         days_ago: int | None = None,
         priority: Priority = NORMAL,
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
         timeout: float | None = None,
     ) -> list[TradeData]:
         """Past trades, oldest first, each once: the newest `count` (default 200), or all since an aware datetime.
 
-        `days_ago` (0 to 7, 0 is today) picks one UTC day. Upbit keeps seven days.
+        `days_ago` (0 to 7, 0 is today) picks one UTC day. Upbit keeps seven days. `progress(trades, count or None)` is
+        called on this thread after each page; soon after `cancel.is_set()` comes DownloadCancelledError. Errors carry
+        in `.partial` what came before them.
         """
         code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
+        _check_download(progress, cancel)
         trades = parts.history.trades
         deadline = trades.deadline_for(count=count, since=since, days_ago=days_ago, timeout=timeout)
         parts.directory.require((code,), deadline)
         return trades.get(
-            code, count=count, since=since, days_ago=days_ago, timeout=deadline.remaining(), priority=urgency
+            code,
+            count=count,
+            since=since,
+            days_ago=days_ago,
+            timeout=deadline.remaining(),
+            priority=urgency,
+            progress=progress,
+            cancel=cancel,
         )
+
+    def iter_trades(
+        self,
+        symbol: str,
+        *,
+        count: int | None = None,
+        since: datetime | None = None,
+        days_ago: int | None = None,
+        priority: Priority = NORMAL,
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[TradeData]:
+        """The trades of `get_trades` one by one as the pages come: newest first, each once, holding one page.
+
+        `timeout` limits the whole walk (default: none). Wrong arguments raise here, not at the first trade.
+        """
+        code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
+        _check_download(progress, cancel)
+        walk = parts.history.trades.iter(
+            code,
+            count=count,
+            since=since,
+            days_ago=days_ago,
+            timeout=timeout,
+            priority=urgency,
+            progress=progress,
+            cancel=cancel,
+        )
+        parts.directory.require((code,), self._deadline(timeout))
+        return walk
 
     def get_candles(
         self,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
@@ -154,6 +156,42 @@ def test_iterating_gives_trades_as_they_arrive(exchange: ReferenceExchange) -> N
     assert next(walk).timestamp == NOW
     assert len(exchange.calls) == 1
     assert len(list(walk)) == 1_999
+
+
+CUTS: dict[str, Callable[[int, int], int]] = {
+    "every page holds half": lambda number, rows: min(rows, 250),
+    "every page is one trade": lambda number, rows: min(rows, 1),
+    "every third page is short": lambda number, rows: rows // 3 if number % 3 == 0 else rows,
+    "every third page is empty": lambda number, rows: 0 if number % 3 == 0 else rows,
+    "the first page is empty": lambda number, rows: 0 if number == 1 else rows,
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_a_page_that_is_cut_short_ends_no_day(cut: Callable[[int, int], int]) -> None:
+    exchange = ReferenceExchange(NOW, trades=every(30.0, 600))
+    whole, numbers = exchange.trades_page, itertools.count(1)
+
+    def page(*args: object, **options: object) -> list[TradeData]:
+        rows = whole(*args, **options)
+        return rows[: cut(next(numbers), len(rows))]
+
+    exchange.trades_page = page
+    expected = sorted(exchange.trades, key=lambda each: each.timestamp)
+    got = decoded(exchange).get(SYMBOL, count=500)
+    assert in_order(got)
+    assert [each.timestamp for each in got] == [each.timestamp for each in expected[-500:]]
+    since = NOW - timedelta(hours=2)
+    assert len(decoded(exchange).get(SYMBOL, since=since)) == sum(each.timestamp >= since for each in expected)
+    assert len(list(decoded(exchange).iter(SYMBOL, days_ago=1))) == sum(
+        each.timestamp < utc(2026, 3, 2) for each in expected
+    )
+
+
+def test_the_end_of_a_day_costs_one_request(exchange: ReferenceExchange) -> None:
+    got = decoded(exchange).get(SYMBOL, days_ago=0)
+    assert len(got) == 1_202
+    assert len(exchange.calls) == 4
 
 
 @settings(max_examples=60, deadline=None)

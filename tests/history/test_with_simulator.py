@@ -12,6 +12,7 @@ import pytest
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.backbone import MarketDataBackbone
 from upbit_backbone.config import BackboneConfig
+from upbit_backbone.errors import DownloadCancelledError, InvalidRequestError
 from upbit_backbone.exchange.timeframes import TIMEFRAMES, timeframe_of
 from upbit_backbone.history.candles import CandleHistory
 from upbit_backbone.history.trades import TradesHistory
@@ -166,3 +167,32 @@ def closed_at(moment: datetime, series: CandleSeries, rows: Iterable[CandleData]
 def equals(series: CandleSeries, expected: list[tuple[object, ...]], moment: datetime) -> bool:
     """Whether the series says the same as REST: no candle less, none more, none twice, none out of order."""
     return closed_at(moment, series, series.candles)[-len(expected) :] == expected
+
+
+def test_trades_are_walked_through_the_one_door_with_progress_and_can_be_called_off(upbit: FakeUpbit) -> None:
+    with MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url) as market:
+        told: list[tuple[int, int | None]] = []
+        got = market.get_trades("KRW-BTC", 1_200, progress=lambda *done: told.append(done), timeout=PATIENCE)
+        assert told[-1] == (1_200, 1_200)
+        walked = list(market.iter_trades("KRW-BTC", count=1_200))
+        assert {each.sequential_id for each in walked} == {each.sequential_id for each in got}
+        assert [each.timestamp for each in walked] == [each.timestamp for each in reversed(got)]
+        cancel = threading.Event()
+        with pytest.raises(DownloadCancelledError) as caught:
+            market.get_trades("KRW-BTC", 5_000, progress=lambda *_: cancel.set(), cancel=cancel, timeout=PATIENCE)
+        assert len(caught.value.partial) == 500
+        for wrong in ({"progress": 5}, {"cancel": 5}, {"count": 0}, {"days_ago": 8}):
+            with pytest.raises(InvalidRequestError):
+                market.iter_trades("KRW-BTC", **wrong)
+
+
+@pytest.mark.parametrize("timeframe", ["1m", "1d", "1M"])
+def test_the_beginning_is_where_the_oldest_day_says(upbit: FakeUpbit, timeframe: str) -> None:
+    with MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url) as market:
+        began = market.history_start("BTC-ETH", timeframe, timeout=PATIENCE)
+        days = market.get_candles("BTC-ETH", "1d", 4_000, timeout=PATIENCE)
+        assert began is not None
+        unit = timeframe_of(timeframe)
+        assert unit.floor(days[0].timestamp) <= began < days[0].timestamp + timedelta(days=1)
+        assert market.get_candles("BTC-ETH", timeframe, 1, to=began, timeout=PATIENCE) == []
+        assert market.get_candles("BTC-ETH", timeframe, start=began, end=unit.next_start(began), timeout=PATIENCE)

@@ -23,6 +23,7 @@ from upbit_backbone import (
     OrderbookData,
     Overflow,
     Priority,
+    Side,
     StaleDataError,
     SubscriptionId,
     TickerData,
@@ -46,9 +47,10 @@ def questions(market: MarketDataBackbone) -> None:
     candles: list[CandleData] = market.get_candles("KRW-BTC", "1m", count=10, to=datetime.now(UTC))
     total: Decimal = sum((candle.volume for candle in market.iter_candles("KRW-BTC", "1d", count=3)), Decimal(0))
     markets: list[MarketInfo] = market.get_markets(quote="KRW")
+    bought: int = sum(1 for trade in market.iter_trades("KRW-BTC", count=10) if trade.side is Side.BID)
     begins: datetime | None = market.history_start("KRW-BTC", "1m", timeout=1.0)
     decision: ChannelDecision = market.explain("ticker", "KRW-BTC")
-    use(price, source, when, board, size, trades, candles, total, markets, begins, decision)
+    use(price, source, when, board, size, trades, candles, total, markets, bought, begins, decision)
 
 
 def streams(market: MarketDataBackbone) -> None:

@@ -190,11 +190,12 @@ class TradesHistory:
         """Pages of one day after the other. The day is kept as a date, because midnight may pass on the way.
 
         `lag` is by how many days Upbit's idea of today differs from ours, which for some seconds around midnight is
-        more than none: it is learned from the rows.
+        more than none: it is learned from the rows. A day is over when two answers say so, since one may be cut short.
         """
         today = self._today()
         day, lag = today - days_ago * DAY, 0
         cursor: int | None = None
+        is_doubted = False  # a page was short or empty: the day is over if the next one is empty
         size = min(count or PAGE_TRADES, PAGE_TRADES)
         while first is None or day + DAY > first:
             last_seen, today = today, self._today()
@@ -222,10 +223,12 @@ class TradesHistory:
             if is_short and self._today() != today:
                 continue  # midnight passed: whose day was that? What comes twice counts once
             oldest = page[-1].sequential_id if page else None
-            if is_short or oldest is None or oldest == cursor:
-                day, cursor = day - DAY, None
+            if oldest is not None and oldest != cursor:
+                cursor, is_doubted = oldest, is_short
+            elif page or is_doubted:
+                day, cursor, is_doubted = day - DAY, None, False
             else:
-                cursor = oldest
+                is_doubted = True
 
     def _today(self) -> datetime:
         return _midnight(self._exchange_now())
