@@ -148,7 +148,12 @@ class Assembly:
             transport=self.transport,
             exchange_clock=self.exchange_clock,
         )
-        self.directory = MarketDirectory(self._load_markets, max_age=config.markets_max_age_seconds, clock=clock)
+        self.directory = MarketDirectory(
+            self._load_markets,
+            refused=self.rest.refuses,
+            max_age=config.markets_max_age_seconds,
+            clock=clock,
+        )
 
     def _make_transport(self) -> RestTransport | ReplayTransport:
         if self._recording is not None:
@@ -326,7 +331,8 @@ class Assembly:
 
         config, clock, exchange_now = self.config, self.clock, self.exchange_now
         seconds = config.timeout_seconds
-        history = CandleHistory(self.rest.candles_page, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock)
+        pages = self.directory.vetted(self.rest.candles_page)
+        history = CandleHistory(pages, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock)
         candles = CandlesWithLive(
             history,
             live=self.store.current,
@@ -336,7 +342,8 @@ class Assembly:
             max_age=config.rest_max_age_seconds,
             clock=clock,
         )
-        trades = TradesHistory(self.rest.trades_page, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock)
+        pages_of_trades = self.directory.vetted(self.rest.trades_page)
+        trades = TradesHistory(pages_of_trades, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock)
         if self.is_closed:  # meanwhile
             raise ClosedError("this MarketDataBackbone is closed; make a new one")
         return History(history, candles, trades)

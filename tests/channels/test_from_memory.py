@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,10 @@ from upbit_backbone.channels.memory import LiveChannel, topic_of
 from upbit_backbone.channels.stream_wait import StreamWaitChannel
 from upbit_backbone.errors import (
     ChannelUnavailableError,
+    MalformedDataError,
     NetworkError,
     RequestTimeoutError,
+    ServerError,
     StaleDataError,
     UnknownSymbolError,
 )
@@ -53,6 +56,7 @@ class Stream:
         self.unwished: list[Topic] = []
         self.directory = MarketDirectory(
             lambda deadline, priority: [MarketInfo("KRW-BTC", "비트코인", "Bitcoin", DataSource.REST)],
+            refused=lambda symbol, deadline: True,
             max_age=60.0,
             clock=SYSTEM_CLOCK,
         )
@@ -148,51 +152,121 @@ def test_an_unknown_market_is_never_wished_for(stream: Stream) -> None:
 # --- which markets exist ---
 
 
-def directory(*lists: list[str] | Exception, max_age: float = 0.0) -> tuple[MarketDirectory, list[int]]:
-    """A directory that is given one list after the other, and how many it has asked for."""
-    waiting, loads = list(lists), [0]
+class Directory(MarketDirectory):
+    """Given one list after the other; Upbit refuses by name what is not in `exists` (None: refuses all)."""
 
-    def load(deadline: Deadline, priority: object) -> list[MarketInfo]:
-        loads[0] += 1
-        given = waiting.pop(0)
+    def __init__(self, *lists: list[str] | Exception, max_age: float = 0.0, exists: Iterable[str] = ()) -> None:
+        self.waiting, self.loads, self.named = list(lists), 0, list[str]()
+        self.exists = set(exists)
+        super().__init__(self.give, refused=self.refuse, max_age=max_age, clock=SYSTEM_CLOCK)
+
+    def give(self, deadline: Deadline, priority: object) -> list[MarketInfo]:
+        self.loads += 1
+        given = self.waiting.pop(0)
         if isinstance(given, Exception):
             raise given
         return [MarketInfo(code, code, code, DataSource.REST) for code in given]
 
-    return MarketDirectory(load, max_age=max_age, clock=SYSTEM_CLOCK), loads
+    def refuse(self, symbol: str, deadline: Deadline) -> bool:
+        self.named.append(symbol)
+        return symbol not in self.exists
 
 
 def test_a_failed_refresh_keeps_the_last_good_list() -> None:
-    known, loads = directory(["KRW-BTC", "BTC-ETH"], NetworkError("gone"))
+    known = Directory(["KRW-BTC", "BTC-ETH"], NetworkError("gone"))
     assert known.age() is None
     first = known.markets(Deadline.after(5))
     assert known.markets(Deadline.after(5)) == first
-    assert loads == [2]
+    assert known.loads == 2
     assert known.listed("BTC") == ("BTC-ETH",)
 
 
 def test_a_list_from_before_the_machines_sleep_is_asked_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    known, loads = directory(["KRW-BTC"], ["KRW-BTC", "KRW-ETH"], max_age=300.0)
+    known = Directory(["KRW-BTC"], ["KRW-BTC", "KRW-ETH"], max_age=300.0)
     assert known.markets(Deadline.after(5)) == known.markets(Deadline.after(5))
-    assert loads == [1]
+    assert known.loads == 1
     monkeypatch.setattr(SystemClock, "wall_seconds", staticmethod(lambda: time.time() + 3600.0))
     known.markets(Deadline.after(5))
-    assert loads == [2]
+    assert known.loads == 2
 
 
 def test_without_any_list_nothing_is_refused() -> None:
-    known, loads = directory(NetworkError("gone"), NetworkError("gone"))
+    known = Directory(NetworkError("gone"), NetworkError("gone"))
     known.require(("KRW-ANY",), Deadline.after(5))
-    assert loads == [1]
+    assert known.loads == 1
     with pytest.raises(NetworkError):
         known.markets(Deadline.after(5))
 
 
-def test_what_was_in_an_answer_exists_until_a_list_says_otherwise() -> None:
-    known, loads = directory(["KRW-ETH"])
+def test_what_was_in_an_answer_exists_until_a_list_and_upbit_itself_say_otherwise() -> None:
+    known = Directory(["KRW-ETH"], ["KRW-ETH"], max_age=60.0)
     known.learn(["KRW-BTC"])
     known.require(("KRW-BTC",), Deadline.after(5))
-    assert loads == [0]
+    assert known.loads == 0
     known.markets(Deadline.after(5))
+    assert known.loads == 2  # half of what is known was missing
     with pytest.raises(UnknownSymbolError):
         known.require(("KRW-BTC",), Deadline.after(5))
+    assert known.named == ["KRW-BTC"]
+
+
+EIGHT = [f"KRW-{base}" for base in ("BTC", "ETH", "XRP", "ADA", "SOL", "DOT", "TRX", "XLM")]
+
+
+@pytest.mark.parametrize("cut", [[], EIGHT[:1], EIGHT[:4], EIGHT[1:]])
+def test_a_list_that_shrank_is_asked_for_again(cut: list[str]) -> None:
+    known = Directory(EIGHT, cut, EIGHT)
+    known.markets(Deadline.after(5))
+    assert [market.symbol for market in known.markets(Deadline.after(5))] == EIGHT
+    assert known.loads == 3
+
+
+def test_a_list_that_says_twice_that_it_shrank_is_believed() -> None:
+    known = Directory(EIGHT, EIGHT[:4], EIGHT[:4])
+    known.markets(Deadline.after(5))
+    assert [market.symbol for market in known.markets(Deadline.after(5))] == EIGHT[:4]
+
+
+@pytest.mark.parametrize(("first", "second"), [(EIGHT[:2], EIGHT[:5]), ([], []), (EIGHT[:1], [])])
+def test_lists_that_contradict_each_other_leave_the_last_good_one(first: list[str], second: list[str]) -> None:
+    known = Directory(EIGHT, first, second)
+    known.markets(Deadline.after(5))
+    assert [market.symbol for market in known.markets(Deadline.after(5))] == EIGHT
+    assert known.knows("KRW-XLM")
+
+
+def test_a_first_list_that_is_empty_is_an_error() -> None:
+    with pytest.raises(MalformedDataError):
+        Directory([], []).markets(Deadline.after(5))
+
+
+def test_what_a_cut_list_lacks_is_refused_only_if_upbit_refuses_it_too() -> None:
+    known = Directory(EIGHT[:4], max_age=60.0, exists=EIGHT)
+    known.require(EIGHT, Deadline.after(5))
+    known.require(EIGHT, Deadline.after(5))
+    assert known.loads == 1
+    assert known.named == EIGHT[4:]
+    with pytest.raises(UnknownSymbolError) as caught:
+        known.require([*EIGHT, "KRW-NOPE"], Deadline.after(5))
+    assert caught.value.symbols == ("KRW-NOPE",)
+
+
+@pytest.mark.parametrize(
+    ("lists", "verdict"),
+    [
+        ([EIGHT], ServerError),
+        ([EIGHT[1:]], UnknownSymbolError),
+        ([NetworkError("gone")], UnknownSymbolError),
+    ],
+)
+def test_a_refusal_by_name_counts_only_with_the_list(lists: list[Any], verdict: type[Exception]) -> None:
+    error = Directory(*lists).verdict(EIGHT[0], Deadline.after(5))
+    assert type(error) is verdict
+    assert error.retryable is (verdict is ServerError)
+
+
+def test_a_market_known_before_is_not_gone_while_no_list_can_be_had() -> None:
+    known = Directory(EIGHT, NetworkError("gone"), max_age=60.0)
+    known.markets(Deadline.after(5))
+    known._loaded_at -= 30.0  # too old to tell what has been delisted since
+    assert isinstance(known.verdict(EIGHT[0], Deadline.after(5)), ServerError)

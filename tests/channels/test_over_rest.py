@@ -35,7 +35,10 @@ class Desk:
         self._since = self._last()
         self.store = LiveStore(10.0)
         self.directory = MarketDirectory(
-            lambda deadline, priority: made.rest.markets(deadline=deadline), max_age=300.0, clock=SYSTEM_CLOCK
+            lambda deadline, priority: made.rest.markets(deadline=deadline),
+            refused=made.rest.refuses,
+            max_age=300.0,
+            clock=SYSTEM_CLOCK,
         )
         lists = QuoteLists(made.rest, window_seconds=0.003, clock=SYSTEM_CLOCK)
         self.reader = RestChannel(made.rest, self.directory, lists)

@@ -224,12 +224,12 @@ def test_an_unknown_market_spoils_nobody_elses_answer(scene: Make, upbit: FakeUp
     made, since = scene(), last_request(upbit)
     asked = ["KRW-BTC", "KRW-NOPE", "KRW-ETH", "KRW-NADA"]
     assert list(made.rest.tickers(asked, deadline=soon())) == ["KRW-BTC", "KRW-ETH"]
-    assert len(upbit.requests(since=since)) == 3  # the list, the markets, the list without the unknown
+    assert len(upbit.requests(since=since)) == 5  # the list, the markets, the list without the unknown, each of them
     assert list(made.rest.tickers(asked, deadline=soon())) == ["KRW-BTC", "KRW-ETH"]
     assert made.rest.tickers(["KRW-NOPE"], deadline=soon()) == {}
-    assert len(upbit.requests(since=since)) == 3  # remembered
+    assert len(upbit.requests(since=since)) == 5  # remembered
     assert list(made.rest.orderbooks(asked, deadline=soon())) == ["KRW-BTC", "KRW-ETH"]
-    assert len(upbit.requests(since=since)) == 4
+    assert len(upbit.requests(since=since)) == 6
 
 
 def test_strangers_on_one_list_do_not_suffer_from_each_others_unknown_markets(
@@ -240,7 +240,7 @@ def test_strangers_on_one_list_do_not_suffer_from_each_others_unknown_markets(
     asked = [*symbols, "KRW-NOPE", "BTC-NOPE"]
     answers = all_at_once(len(asked), lambda n: made.rest.tickers([asked[n]], deadline=soon()))
     assert [list(answer) for answer in answers] == [[symbol] for symbol in symbols] + [[], []]
-    assert len(upbit.requests(since=since)) <= 6
+    assert len(upbit.requests(since=since)) <= 7
 
 
 def test_without_a_market_list_the_culprit_is_found_by_halving(scene: Make, upbit: FakeUpbit) -> None:

@@ -1,21 +1,31 @@
-"""Which markets exist: the list that questions and subscriptions are checked against."""
+"""Which markets exist: the list that questions and subscriptions are checked against.
+
+Absence proves nothing: lists come cut short now and then. A list that lost more than a few per cent of what is known is
+asked for again, and a market is refused only where the list lacks it *and* Upbit refuses it when asked for by name.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import ParamSpec, TypeVar, cast
 
 from .._concurrency import Clock, Deadline, clock_offset
-from ..errors import ClosedError, UnknownSymbolError, UpbitBackboneError, one_line
+from ..errors import ClosedError, MalformedDataError, ServerError, UnknownSymbolError, UpbitBackboneError, one_line
 from ..models.enums import Priority
 from ..models.market import MarketInfo
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger("upbit_backbone.markets")
 
 # A code missing from a list older than this may have been listed since: look again before refusing it.
 RELIST_SECONDS = 10.0
 SUGGESTIONS = 3
+SHRINKS_BY = 0.03  # Upbit has never delisted more at once
+MOST_ASKED = 5  # unknown symbols that are asked for by name; a question with more is refused for these already
 # Checking a symbol is only the beginning of a question: it gets this part of its time, and never more than so long.
 CHECKING_SHARE, CHECKING_SECONDS = 0.4, 3.0
 
@@ -30,10 +40,13 @@ class MarketDirectory:
         self,
         load: Callable[[Deadline, Priority], Sequence[MarketInfo]],
         *,
+        refused: Callable[[str, Deadline], bool],
         max_age: float,
         clock: Clock,
     ) -> None:
+        """`refused` asks Upbit for one market by name, and tells whether the answer was that there is none."""
         self._load = load
+        self._refused = refused
         self._max_age = max_age
         self._clock = clock
         self._lock = threading.Lock()  # guards the four attributes below; never held while loading
@@ -69,7 +82,7 @@ class MarketDirectory:
         if age is not None and age <= limit:
             return self._markets
         try:
-            markets = tuple(self._load(deadline, priority))
+            markets = self._loaded(deadline, priority)
         except ClosedError:
             raise
         except UpbitBackboneError as error:
@@ -85,24 +98,72 @@ class MarketDirectory:
             self._known = frozenset(market.symbol for market in markets)
         return markets
 
+    def _loaded(self, deadline: Deadline, priority: Priority) -> tuple[MarketInfo, ...]:
+        """A list that may be believed: whole as far as can be told, or told twice alike."""
+        markets = tuple(self._load(deadline, priority))
+        if self._is_plausible(markets):
+            return markets
+        again = tuple(self._load(deadline, priority))
+        codes, others = ({each.symbol for each in one} for one in (markets, again))
+        if again and (codes == others or self._is_plausible(again)):
+            return again
+        raise MalformedDataError(
+            f"the market list lacks most of what is known: {len(codes)} and {len(others)} markets of {len(self._known)}"
+        )
+
+    def _is_plausible(self, markets: Sequence[MarketInfo]) -> bool:
+        missing = self._known.difference(market.symbol for market in markets)
+        return bool(markets) and len(missing) <= SHRINKS_BY * len(self._known)
+
     def require(self, symbols: Sequence[str], deadline: Deadline) -> None:
         """Raise UnknownSymbolError, naming each, if one of `symbols` does not exist.
 
-        Where the list cannot be had, nothing is refused: REST will answer for itself, and a stream without a first
-        frame is reported.
+        Where neither the list nor a market itself can be asked for, nothing is refused: REST will answer for itself,
+        and a stream without a first frame is reported.
         """
         if all(symbol in self._known for symbol in symbols):
             return
+        checking = deadline.fraction(CHECKING_SHARE).sooner(CHECKING_SECONDS)
         try:
-            self.markets(deadline.fraction(CHECKING_SHARE).sooner(CHECKING_SECONDS), max_age=RELIST_SECONDS)
+            self.markets(checking, max_age=RELIST_SECONDS)
+            unknown = [symbol for symbol in symbols if symbol not in self._known]
+            gone = [symbol for symbol in unknown[:MOST_ASKED] if self._refused(symbol, checking)]
         except ClosedError:
             raise
         except UpbitBackboneError as error:
-            log.warning("symbols not checked: no market list", extra={"why": one_line(error)})
+            log.warning("symbols not checked", extra={"why": one_line(error)})
             return
-        unknown = [symbol for symbol in symbols if symbol not in self._known]
-        if unknown and self._known:
-            raise self._unknown(unknown)
+        if gone:
+            raise self._unknown([*gone, *unknown[MOST_ASKED:]])
+        if unknown:
+            log.warning("the market list lacks what exists", extra={"symbols": unknown[:MOST_ASKED]})
+            self.learn(unknown[:MOST_ASKED])
+
+    def verdict(self, symbol: str, deadline: Deadline) -> UpbitBackboneError:
+        """The error for a market that Upbit has just refused by name: UnknownSymbolError if the list lacks it, too.
+
+        Otherwise one of the two is wrong, which asking again may cure.
+        """
+        try:
+            markets = self.markets(deadline.sooner(CHECKING_SECONDS), max_age=RELIST_SECONDS)
+        except UpbitBackboneError as error:
+            log.warning("a refusal not checked: no market list", extra={"why": one_line(error)})
+            markets = self._markets
+        if any(market.symbol == symbol for market in markets):
+            return ServerError(f"{symbol}: Upbit answers that there is no such market, but lists it; ask again")
+        return self._unknown([symbol])
+
+    def vetted(self, page: Callable[P, list[T]]) -> Callable[P, list[T]]:
+        """`page(symbol, …, deadline=)`, but a refusal of its symbol counts only if the list agrees; see `verdict`."""
+
+        def asked(*args: P.args, **options: P.kwargs) -> list[T]:
+            try:
+                return page(*args, **options)
+            except UnknownSymbolError as error:
+                symbol, deadline = cast("tuple[str, Deadline]", (args[0], options["deadline"]))
+                raise self.verdict(symbol, deadline) from error
+
+        return asked
 
     def listed(self, quote: str | None = None) -> tuple[str, ...]:
         """The known symbols of one quote currency, or all, in Upbit's order where the list was loaded."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._concurrency import Deadline
-from ..errors import InvalidRequestError, ProtocolError, ServerError, UnknownSymbolError
+from ..errors import InvalidRequestError, ProtocolError, ServerError
 from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
@@ -43,7 +43,7 @@ class RestChannel:
         self._directory.require((symbol,), deadline)
         answers = self._rest.tickers((symbol,), deadline=deadline, priority=request.priority, max_age=request.max_age)
         if symbol not in answers:
-            raise UnknownSymbolError(f"Upbit has no market {symbol} (any more)", symbols=(symbol,))
+            raise self._directory.verdict(symbol, deadline)
         return answers[symbol]
 
     def _all_of(self, quote: str, request: DataRequest, deadline: Deadline) -> dict[str, TickerData]:
@@ -73,7 +73,7 @@ class RestChannel:
                 f"order book of {symbol} with level={request.level}: Upbit does not group this market's prices so; "
                 "level=0 is always possible"
             )
-        raise UnknownSymbolError(f"Upbit has no market {symbol} (any more)", symbols=(symbol,))
+        raise self._directory.verdict(symbol, deadline)
 
     def __repr__(self) -> str:
         return f"<RestChannel {self._rest!r}>"

@@ -11,8 +11,8 @@ from ..errors import (
     ChannelUnavailableError,
     ClosedError,
     InvalidRequestError,
+    ProtocolError,
     StaleDataError,
-    UnknownSymbolError,
     UpbitBackboneError,
 )
 from ..models.enums import DataType, Priority
@@ -21,7 +21,7 @@ from ..models.symbol import normalise_quote, normalise_symbols
 from ..models.topic import SubscriptionRequest, Topic
 from ..rest.client import RestClient
 from ..store.live_store import LiveStore
-from .markets import MarketDirectory
+from .markets import SHRINKS_BY, MarketDirectory
 
 # From so many missing markets of one quote on, the list of all of them is the smaller question.
 LIST_ALL_FROM = 20
@@ -126,11 +126,28 @@ class TickerSnapshot:
             found = self._rest.tickers_of_quotes(whole, deadline=deadline, priority=priority, max_age=max_age)
         if singles:
             found |= self._rest.tickers(singles, deadline=deadline, priority=priority, max_age=max_age)
+        left_out = [code for code in missing if code not in found and code not in singles]
+        if left_out:
+            found |= self._left_out(left_out, len(missing), are_named, priority, deadline)
         unknown = [code for code in missing if code not in found]
         if unknown and are_named:
-            raise UnknownSymbolError(f"Upbit has no market {', '.join(unknown[:10])} (any more)", symbols=unknown)
+            raise self._directory.verdict(unknown[0], deadline)
         # Nobody named the others: they came from our list, which is older than their delisting.
         return {code: found[code] for code in missing if code in found}
+
+    def _left_out(
+        self, codes: Sequence[str], wanted: int, are_named: bool, priority: Priority, deadline: Deadline
+    ) -> dict[str, TickerData]:
+        """The tickers that a list of a whole quote currency lacks: it may be cut, so they are asked for by name.
+
+        Nobody waits for the last few that nobody named: a market without a trade yet has none.
+        """
+        try:
+            return self._rest.tickers(codes, deadline=deadline, priority=priority)
+        except ProtocolError:
+            if are_named or len(codes) > max(1.0, SHRINKS_BY * wanted):
+                raise
+            return {}
 
     def _by_stream(self, missing: Sequence[str], deadline: Deadline) -> dict[str, TickerData]:
         """REST failed: wish for the topics and take each one's first frame."""

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Final, Generic, Protocol, TypeVar
 
 from .._concurrency import Clock, Deadline
-from ..errors import InvalidRequestError, UnknownSymbolError, UpbitBackboneError, one_line
+from ..errors import InvalidRequestError, MalformedDataError, UnknownSymbolError, UpbitBackboneError, one_line
 from ..exchange.endpoints import BOOK_DEPTHS, RestCall, check_levels
 from ..models.enums import Priority
 from ..models.market import OrderbookData
@@ -217,13 +217,16 @@ class Boarding(Generic[Answer]):
 
 # Questions about many markets: whatever is asked at about the same time leaves as one list.
 #
-# Upbit fails a whole list for one unknown code; then the codes that do not exist are found out with the market list,
-# and
-# the others are asked again.
+# Upbit fails a whole list for one unknown code; then the market list tells which codes to suspect, each of those is
+# asked for by itself, and the others are asked again. Only such a refusal means that a market does not exist: one
+# that an
+# answer merely left out is asked for once more, and then it is an error of Upbit's.
 
 log = logging.getLogger("upbit_backbone.rest")
 
 ABSENT: Final = object()  # kept for a market that does not exist
+# So many suspects are asked for one by one; of more, the market list and the refusal of the whole list are believed.
+MAX_SUSPECTS: Final = 10
 
 
 class HasSymbol(Protocol):
@@ -236,7 +239,7 @@ Model = TypeVar("Model", bound=HasSymbol)
 
 @dataclass(slots=True)
 class Outcome(Generic[Model]):
-    """What came of a question: the found ones and the first error. Without an error, the rest does not exist."""
+    """What came of a question: the found ones and the first error. Without an error, Upbit has refused the rest."""
 
     found: dict[str, Model] = field(default_factory=dict)
     error: UpbitBackboneError | None = None
@@ -263,9 +266,11 @@ class ListDesk(Generic[Model]):
         known_markets: Callable[[Deadline, Priority], frozenset[str]],
         window_seconds: float,
         limit: int,
+        may_leave_out: bool = False,
     ) -> None:
         self._kind = kind
         self._variant = variant
+        self._may_leave_out = may_leave_out
         self._cache = cache
         self._decode = decode
         self._remember = remember
@@ -286,6 +291,8 @@ class ListDesk(Generic[Model]):
     ) -> dict[str, Model]:
         """What Upbit says about those of `symbols` that exist, at most `max_age` seconds old, in the order given.
 
+        MalformedDataError where Upbit answered twice without saying anything about one of them, not even that it does
+        not exist.
         With `max_age=0` nothing that left before this call counts.
         """
         wanted = dict.fromkeys(_checked(symbol) for symbol in symbols)
@@ -335,6 +342,7 @@ class ListDesk(Generic[Model]):
         *,
         is_fresh_wanted: bool = False,
         is_alone: bool = False,
+        is_second: bool = False,
     ) -> Outcome[Model]:
         outcome: Outcome[Model] = Outcome()
         boarded = self._boarding.board(symbols, deadline, priority, is_fresh_wanted=is_fresh_wanted, is_alone=is_alone)
@@ -351,7 +359,20 @@ class ListDesk(Generic[Model]):
             else:
                 wanted = set(mine)
                 outcome.add(Outcome({item.symbol: item for item in items if item.symbol in wanted}))
+                left_out = [symbol for symbol in mine if symbol not in outcome.found]
+                if left_out and not self._may_leave_out:
+                    outcome.add(self._once_more(left_out, deadline, priority, is_second=is_second))
         return outcome
+
+    def _once_more(
+        self, symbols: Sequence[str], deadline: Deadline, priority: Priority, *, is_second: bool
+    ) -> Outcome[Model]:
+        """Ask for what an answer left out: an answer may be cut, and a market that does not exist is refused."""
+        if not is_second:
+            return self._from_upbit(symbols, deadline, priority, is_alone=True, is_second=True)
+        names = one_line(", ".join(symbols), 60)
+        error = MalformedDataError(f"{self._kind} of {names}: Upbit answered twice and left it out; ask again")
+        return Outcome(error=error)
 
     # --- unknown codes --------------------------------------------------------------------------------------
 
@@ -362,18 +383,26 @@ class ListDesk(Generic[Model]):
 
         Everyone who was on the list does so; their questions meet again on the next list.
         """
-        absent = set(job.symbols) if len(job.symbols) == 1 else self._not_listed(job.symbols, deadline, priority)
-        for symbol in absent:
-            self._cache.cache_data(("unknown", symbol), ABSENT, generation=job.generation)
-        rest = [symbol for symbol in mine if symbol not in absent]
-        if absent or not rest:
-            return self._from_upbit(rest, deadline, priority)
-        # The market list cannot be had, or knows no better: halve the question until the culprit stands alone.
-        outcome: Outcome[Model] = Outcome()
-        middle = len(rest) // 2
-        for half in (rest[:middle], rest[middle:]):
-            outcome.add(self._from_upbit(half, deadline, priority, is_alone=True))
+        if len(job.symbols) == 1:
+            self._note_absent(mine, job)
+            return Outcome()
+        suspects = self._not_listed(job.symbols, deadline, priority)
+        if len(suspects) > MAX_SUSPECTS:
+            self._note_absent(suspects, job)
+            return self._from_upbit([symbol for symbol in mine if symbol not in suspects], deadline, priority)
+        parts = [[symbol] for symbol in mine if symbol in suspects]
+        rest = [symbol for symbol in mine if symbol not in suspects]
+        if not suspects:  # no market list, or it knows no better: the question is halved until the culprit is alone
+            middle = len(rest) // 2
+            parts, rest = [rest[:middle], rest[middle:]], []
+        outcome = self._from_upbit(rest, deadline, priority)
+        for part in filter(None, parts):
+            outcome.add(self._from_upbit(part, deadline, priority, is_alone=True))
         return outcome
+
+    def _note_absent(self, symbols: Iterable[str], job: ListJob[Model]) -> None:
+        for symbol in symbols:
+            self._cache.cache_data(("unknown", symbol), ABSENT, generation=job.generation)
 
     def _not_listed(self, symbols: Iterable[str], deadline: Deadline, priority: Priority) -> set[str]:
         try:

@@ -96,6 +96,7 @@ class RestClient:
                 partial(endpoints.orderbooks, count=depth, level=level),
                 decode_orderbooks,
                 BOOKS_PER_CALL,
+                may_leave_out=level != 0,  # a market whose prices cannot be grouped so has no such book
             )
         )
         self._is_closed = False
@@ -134,9 +135,14 @@ class RestClient:
         priority: Priority = Priority.NORMAL,
         max_age: float | None = None,
     ) -> dict[str, TickerData]:
-        """Tickers at most `max_age` seconds old (None: `config.rest_max_age_seconds`); unknown markets are absent."""
+        """Tickers at most `max_age` seconds old (None: `config.rest_max_age_seconds`); markets that Upbit refuses as
+        unknown are absent, one that it only left out is MalformedDataError."""
         self._check()
         return self._tickers.ask(symbols, deadline, priority, max_age)
+
+    def refuses(self, symbol: str, deadline: Deadline) -> bool:
+        """Whether Upbit says that there is no such market, when asked for its ticker by name."""
+        return symbol not in self.tickers((symbol,), deadline=deadline, max_age=60.0)
 
     def tickers_of_quotes(
         self,
@@ -187,6 +193,8 @@ class RestClient:
         make_call: Callable[[Iterable[str]], RestCall],
         decode: Callable[[bytes, datetime], list[Any]],
         limit: int,
+        *,
+        may_leave_out: bool = False,
     ) -> ListDesk[Any]:
         return ListDesk(
             group.value,
@@ -200,6 +208,7 @@ class RestClient:
             known_markets=self._known_markets,
             window_seconds=self._config.merge_window_seconds,
             limit=limit,
+            may_leave_out=may_leave_out,
         )
 
     # --- questions about one market ---------------------------------------------------------------------------
