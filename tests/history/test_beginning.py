@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upbit_backbone._concurrency import Deadline
-from upbit_backbone.candles.beginning import first_candle
 from upbit_backbone.errors import ServerError
 from upbit_backbone.exchange.timeframes import TIMEFRAMES, Timeframe, timeframe_of
+from upbit_backbone.history.beginning import first_candle
 from upbit_backbone.history.candles import CandleHistory
 from upbit_backbone.models.market import CandleData
 
@@ -50,22 +50,22 @@ class LongPast:
 @pytest.mark.parametrize("unit", TIMEFRAMES, ids=str)
 @pytest.mark.parametrize("listed", [utc(2017, 9, 25, 3, 1, 7), utc(2020, 2, 29), utc(2025, 12, 31, 23, 59, 59), NOW])
 def test_the_first_candle_is_found_in_a_handful_of_requests(unit: Timeframe, listed: datetime) -> None:
-    history = LongPast(listed)
-    first = first_candle(history.page, unit)
+    past = LongPast(listed)
+    first = first_candle(past.page, unit)
     assert first is not None
     assert first.timestamp == unit.floor(listed)
-    assert history.calls <= 6
+    assert past.calls <= 6
 
 
 @pytest.mark.parametrize("kept", [timedelta(seconds=5), timedelta(hours=7), 90 * DAY])
 @pytest.mark.parametrize("word", ["1s", "1m", "4h"])
 def test_a_unit_kept_for_a_while_only_is_searched_by_halving(word: str, kept: timedelta) -> None:
     unit = timeframe_of(word)
-    history = LongPast(utc(2017, 9, 25, 3), {word: kept, "1s": kept})
-    first = first_candle(history.page, unit)
-    assert first is None or first.timestamp == history.begins(unit)
-    assert (first is None) == (history.begins(unit) > NOW)
-    assert history.calls <= 36
+    past = LongPast(utc(2017, 9, 25, 3), {word: kept, "1s": kept})
+    first = first_candle(past.page, unit)
+    assert first is None or first.timestamp == past.begins(unit)
+    assert (first is None) == (past.begins(unit) > NOW)
+    assert past.calls <= 36
 
 
 def test_a_market_without_candles_begins_nowhere() -> None:
@@ -83,9 +83,9 @@ def test_a_market_without_candles_begins_nowhere() -> None:
 def test_whatever_is_kept_how_long_the_first_candle_is_exact(
     age: int, unit: Timeframe, kept: dict[str, timedelta]
 ) -> None:
-    history = LongPast(NOW - timedelta(seconds=age), kept)
-    first = first_candle(history.page, unit)
-    begins = history.begins(unit)
+    past = LongPast(NOW - timedelta(seconds=age), kept)
+    first = first_candle(past.page, unit)
+    begins = past.begins(unit)
     assert (None if begins > NOW else begins) == (first and first.timestamp)
 
 
@@ -109,10 +109,10 @@ def test_holes_do_not_mislead_the_search(ages: list[int], unit: Timeframe) -> No
 
 @pytest.mark.parametrize("blind", range(1, 16))
 def test_an_empty_answer_on_the_way_misleads_nobody(blind: int) -> None:
-    history = LongPast(utc(2017, 9, 25, 3), {"1s": 90 * DAY}, blind=[blind])
-    first = first_candle(history.page, timeframe_of("1s"))
+    past = LongPast(utc(2017, 9, 25, 3), {"1s": 90 * DAY}, blind=[blind])
+    first = first_candle(past.page, timeframe_of("1s"))
     assert first is not None
-    assert first.timestamp == history.begins(timeframe_of("1s"))
+    assert first.timestamp == past.begins(timeframe_of("1s"))
 
 
 # -- in a history ----------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_an_empty_answer_on_the_way_misleads_nobody(blind: int) -> None:
 
 def history_of(past: LongPast) -> CandleHistory:
     def page(symbol: str, word: str, *, count: int, to: datetime | None, **_: object) -> list[CandleData]:
-        return history.page(timeframe_of(word), count, to)
+        return past.page(timeframe_of(word), count, to)
 
     return CandleHistory(page, exchange_now=lambda: NOW)
 
@@ -130,27 +130,27 @@ def test_asking_from_long_before_the_first_candle_costs_some_requests_not_thousa
     word: str, kept: timedelta | None
 ) -> None:
     unit, listed = timeframe_of(word), NOW - 10 * DAY
-    history = LongPast(listed, {} if kept is None else {word: kept})
+    past = LongPast(listed, {} if kept is None else {word: kept})
     history = history_of(past)
     told: list[tuple[int, int | None]] = []
     walk = history.iter(SYMBOL, word, start=utc(2000, 1, 1), progress=lambda *done: told.append(done))
-    assert next(walk).timestamp == history.begins(unit)
-    assert history.calls <= 34 + 48  # to find the beginning, and two blocks of pages
+    assert next(walk).timestamp == past.begins(unit)
+    assert past.calls <= 34 + 48  # to find the beginning, and two blocks of pages
     rows = 1 + sum(1 for _ in walk)
-    assert rows == unit.periods(history.begins(unit), NOW)
+    assert rows == unit.periods(past.begins(unit), NOW)
     assert told[-1] == (rows, rows)
-    assert history.calls <= 36 + 2 + rows / 200 + 10
+    assert past.calls <= 36 + 2 + rows / 200 + 10
     assert history.close(Deadline.after(2.0)) == []
 
 
 def test_a_beginning_that_is_known_costs_nothing_again() -> None:
-    history = LongPast(utc(2019, 5, 6, 7, 8, 9))
+    past = LongPast(utc(2019, 5, 6, 7, 8, 9))
     history = history_of(past)
     assert history.history_start(SYMBOL, "1m") == utc(2019, 5, 6, 7, 8)
-    before = history.calls
+    before = past.calls
     assert history.history_start(SYMBOL, "1m") == utc(2019, 5, 6, 7, 8)
     assert list(history.iter(SYMBOL, "1m", start=utc(1999, 1, 1), end=utc(2019, 5, 6, 7, 8))) == []
-    assert history.calls == before
+    assert past.calls == before
     assert history.close(Deadline.after(2.0)) == []
 
 

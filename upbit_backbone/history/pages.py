@@ -11,11 +11,11 @@ from itertools import chain
 from typing import Final, Protocol
 
 from .._concurrency import Clock, Deadline, WorkerPool
-from ..candles.beginning import first_candle
 from ..errors import MalformedDataError, UpbitBackboneError, one_line
 from ..exchange.timeframes import FIRST_MOMENT, Timeframe
 from ..models.enums import DataSource, Priority
 from ..models.market import CandleData
+from .beginning import first_candle
 from .closed_candles import ClosedCandles, settled_before
 from .download import PAGE_SECONDS, Answer, CancelToken, Download, Pace, check, raise_with_rest
 from .paging import PAGE_ROWS, Area, Page

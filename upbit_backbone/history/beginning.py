@@ -14,8 +14,8 @@ from operator import attrgetter
 from typing import Final
 
 from ..exchange.timeframes import FIRST_MOMENT, TIMEFRAMES, Timeframe
-from ..history.paging import PAGE_ROWS
 from ..models.market import CandleData
+from .paging import PAGE_ROWS
 
 COARSEST: Final = TIMEFRAMES[-1]
 
