@@ -97,7 +97,7 @@ def test_ten_thousand_candles_with_holes_a_429_and_a_cut_are_the_reference_rows(
 @pytest.mark.parametrize("unit", TIMEFRAMES, ids=str)
 def test_every_unit_starts_where_the_table_says(upbit: FakeUpbit, rest: RestClient, unit: Any) -> None:
     history = CandleHistory(rest.candles_page, exchange_now=clock_of(upbit))
-    rows = history.get("KRW-BTC", unit, count=30)
+    rows = history.get("KRW-BTC", unit, count=30, timeout=PATIENCE)
     starts = [row.timestamp for row in rows]
     assert starts == sorted(set(starts))
     assert [unit.floor(start) for start in starts] == starts
