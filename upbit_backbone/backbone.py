@@ -468,6 +468,7 @@ class MarketDataBackbone:
             ),
             exchange_now=parts.exchange_now,
             on_update=on_update,
+            emit=parts.emit,
             timeout=deadline.remaining(),
             clock=parts.clock,
         )

@@ -17,6 +17,7 @@ from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import ClosedError, InvalidRequestError, NetworkError, SubscriptionError, UnknownSymbolError
 from upbit_backbone.exchange.timeframes import timeframe_of
 from upbit_backbone.history.candles import CandleHistory
+from upbit_backbone.live.bars import CATCH_UP
 from upbit_backbone.live.candle_series import CandleSeries
 from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event, GapEvent
@@ -162,6 +163,52 @@ def test_after_a_cut_of_any_length_it_is_what_rest_says(stage: Stage, seconds: i
     stage.send()
     stage.recover()
     eventually(lambda: [numbers(row) for row in series] == stage.expected() and series.is_current)
+
+
+@pytest.mark.parametrize("is_told_first", [False, True])
+@pytest.mark.parametrize(("size", "missed"), [(1, 1), (1, 5), (2, 1), (20, 60), (20, 250), (200, 199)])
+def test_a_cut_longer_than_the_series_skips_no_candle(
+    stage: Stage, size: int, missed: int, is_told_first: bool
+) -> None:
+    first = MINUTE.floor(NOW)
+    stage.exchange.serve(MINUTE, [MINUTE.shift(first, index) for index in range(-300, missed + 2)])
+    series = stage.open(size=size)
+    stage.interrupt()
+    stage.exchange.now += timedelta(minutes=missed + 1)
+    if is_told_first:  # the stream is back before REST has told what was missed
+        newest = stage.exchange.candles(MINUTE)[-1]
+        stage.stream.inbox.put(replace(newest, source=DataSource.WEBSOCKET))
+        eventually(lambda: any(candle.timestamp == newest.timestamp for candle, _ in stage.updates))
+    stage.recover()
+    eventually(lambda: series.is_current)
+    eventually(lambda: sum(closed for _, closed in stage.updates) >= missed + 1)
+    closed = [candle.timestamp for candle, is_closed in stage.updates if is_closed]
+    assert sorted(closed) == [MINUTE.shift(first, index) for index in range(missed + 1)]
+    assert [row.timestamp for row in series] == [MINUTE.shift(first, missed + 1 - index) for index in range(size)][::-1]
+
+
+def test_what_was_missed_beyond_all_measure_is_told_once(stage: Stage) -> None:
+    first = MINUTE.floor(NOW)
+    missed = CATCH_UP + 500
+    stage.exchange.serve(MINUTE, [MINUTE.shift(first, index) for index in range(-30, missed + 2)])
+    receipts: list[Event] = []
+    series = stage.open(size=10, emit=receipts.append)
+    stage.interrupt()
+    stage.exchange.now += timedelta(minutes=missed + 1)
+    stage.recover()
+    eventually(lambda: stage.updates[-1:] and stage.updates[-1][0].timestamp == MINUTE.shift(first, missed + 1))
+    (receipt,) = receipts
+    assert isinstance(receipt, GapEvent)
+    closed = [candle.timestamp for candle, is_closed in stage.updates if is_closed]
+    assert not receipt.complete
+    assert closed == sorted(set(closed))
+    expected = [MINUTE.shift(first, index) for index in range(missed + 1)]
+    told = [start for start in expected if not receipt.missing_start <= start <= receipt.missing_end]
+    assert len(told) == CATCH_UP - 1
+    assert [start for start in closed if start != first] == told  # the first was forming when the line broke
+    series.repair()
+    eventually(lambda: series.is_current)
+    assert len(receipts) == 1
 
 
 def test_a_gap_report_about_another_market_is_not_ours(stage: Stage) -> None:

@@ -22,6 +22,8 @@ from ..models.market import CandleData
 # Upbit evaluates streamed candles once a second (docs: websocket-candle), so a last frame may come this late.
 CLOSE_GRACE: Final = timedelta(seconds=2)
 
+CATCH_UP: Final = 10_000  # candles that are made up for after a break, whatever the size; fifty requests
+
 _START: Final = attrgetter("timestamp")
 # Without the traded value: no trade changes it alone, but its last digits may be rounded differently per channel.
 _NUMBERS: Final = attrgetter("open_price", "high_price", "low_price", "close_price", "volume")
@@ -37,16 +39,29 @@ class BarUpdate:
 
 
 class Bars:
-    """At most `size` candles, oldest first, each start once. Not thread-safe: its owner locks.
+    """The newest `size` candles, oldest first, each start once. Not thread-safe: its owner locks.
 
-    Everything that starts before `certain_until` is final by REST.
+    Everything that starts before `certain_until` is final by REST. What is not is kept beyond `size`, too, lest REST's
+    word on it look like news of a candle that nobody has reported yet.
     """
 
     def __init__(self, timeframe: Timeframe, size: int) -> None:
         self._timeframe = timeframe
         self.size = size
-        self.rows: list[CandleData] = []
+        self._kept: list[CandleData] = []
         self.certain_until = FIRST_MOMENT
+
+    def __len__(self) -> int:
+        return min(len(self._kept), self.size)
+
+    @property
+    def rows(self) -> list[CandleData]:
+        """A copy."""
+        return self._kept[-self.size :]
+
+    @property
+    def last(self) -> CandleData | None:
+        return self._kept[-1] if self._kept else None
 
     def resize(self, size: int) -> None:
         self.size = size
@@ -54,37 +69,37 @@ class Bars:
 
     def prepend(self, rows: Sequence[CandleData]) -> None:
         """Older rows from REST, oldest first; those not older than what is known are ignored."""
-        first = self.rows[0].timestamp if self.rows else None
-        self.rows = [row for row in rows if first is None or row.timestamp < first] + self.rows
+        first = self._kept[0].timestamp if self._kept else None
+        self._kept = [row for row in rows if first is None or row.timestamp < first] + self._kept
         self._trim()
 
     def live(self, candle: CandleData) -> list[BarUpdate]:
         """A frame from the stream."""
-        last = self.rows[-1] if self.rows else None
+        last = self._kept[-1] if self._kept else None
         if last is None or candle.timestamp > last.timestamp:
             updates = self._close_last()
-            self.rows.append(replace(candle, is_closed=False))
+            self._kept.append(replace(candle, is_closed=False))
             self._trim()
-            return [*updates, BarUpdate(self.rows[-1], closed=False)]
+            return [*updates, BarUpdate(self._kept[-1], closed=False)]
         if candle.timestamp == last.timestamp and not last.is_closed:
             if not _is_later(candle, last):
                 return []
-            self.rows[-1] = replace(candle, is_closed=False)
-            return [BarUpdate(self.rows[-1], closed=False)] if _differ(candle, last) else []
+            self._kept[-1] = replace(candle, is_closed=False)
+            return [BarUpdate(self._kept[-1], closed=False)] if _differ(candle, last) else []
         return self._late(replace(candle, is_closed=True))
 
     def _late(self, candle: CandleData) -> list[BarUpdate]:
         """A frame about a candle that is over."""
-        index = bisect_left(self.rows, candle.timestamp, key=_START)
-        known = self.rows[index] if self.rows[index].timestamp == candle.timestamp else None
+        index = bisect_left(self._kept, candle.timestamp, key=_START)
+        known = self._kept[index] if self._kept[index].timestamp == candle.timestamp else None
         is_out_of_sight = known is None and index == 0
         if is_out_of_sight or (known is not None and not _differ(candle, known)):
             return []
         self.certain_until = min(self.certain_until, candle.timestamp)
         if known is None:
-            self.rows.insert(index, candle)
+            self._kept.insert(index, candle)
         elif _is_later(candle, known):
-            self.rows[index] = candle
+            self._kept[index] = candle
         else:
             return []
         self._trim()
@@ -92,21 +107,21 @@ class Bars:
 
     def tick(self, now: datetime) -> list[BarUpdate]:
         """Close the forming candle if its period is over and no later one came."""
-        last = self.rows[-1] if self.rows else None
+        last = self._kept[-1] if self._kept else None
         is_over = last is not None and self._timeframe.next_start(last.timestamp) + CLOSE_GRACE <= now
         return self._close_last() if is_over else []
 
     def _close_last(self) -> list[BarUpdate]:
-        if not self.rows or self.rows[-1].is_closed:
+        if not self._kept or self._kept[-1].is_closed:
             return []
-        self.rows[-1] = replace(self.rows[-1], is_closed=True)
-        return [BarUpdate(self.rows[-1], closed=True)]
+        self._kept[-1] = replace(self._kept[-1], is_closed=True)
+        return [BarUpdate(self._kept[-1], closed=True)]
 
     def wants_proof(self, now: datetime) -> bool:
         """Whether a candle is over for long enough that REST's word would be final, and has not been asked."""
         settled = settled_before(self._timeframe, now)
-        index = bisect_left(self.rows, self.certain_until, key=_START)
-        return index < len(self.rows) and self.rows[index].timestamp < settled
+        index = bisect_left(self._kept, self.certain_until, key=_START)
+        return index < len(self._kept) and self._kept[index].timestamp < settled
 
     def take_over(self, rows: Sequence[CandleData], since: datetime, asked_at: datetime) -> list[BarUpdate]:
         """REST's answer, asked at `asked_at`, for everything that starts at or after `since`; oldest first.
@@ -114,9 +129,9 @@ class Bars:
         Reports what became different, in order: missed candles, corrections, the end of the forming one.
         """
         settled = settled_before(self._timeframe, asked_at)
-        known = {row.timestamp: row for row in self.rows if row.timestamp >= since}
+        known = {row.timestamp: row for row in self._kept if row.timestamp >= since}
         told = {row.timestamp: row for row in rows if row.timestamp >= since}
-        kept = [row for row in self.rows if row.timestamp < since]
+        kept = [row for row in self._kept if row.timestamp < since]
         newest = max([*known, *told], default=None)
         updates: list[BarUpdate] = []
         for start in sorted(known.keys() | told.keys()):
@@ -127,14 +142,16 @@ class Bars:
             row = row if row.is_closed == is_closed else replace(row, is_closed=is_closed)
             updates += _update(known.get(start), row)
             kept.append(row)
-        self.rows = kept
+        self._kept = kept
         self.certain_until = max(self.certain_until, settled) if since <= self.certain_until else self.certain_until
         self._trim()
         return updates
 
     def _trim(self) -> None:
-        if len(self.rows) > self.size:
-            self.rows = self.rows[-self.size :]
+        surplus = len(self._kept) - self.size
+        if surplus > 0:
+            certain = bisect_left(self._kept, self.certain_until, key=_START)
+            self._kept = self._kept[max(min(surplus, certain), surplus - CATCH_UP) :]
 
 
 def _decide(known: CandleData | None, told: CandleData | None, *, is_final: bool) -> CandleData | None:

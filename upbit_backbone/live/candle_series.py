@@ -15,10 +15,10 @@ from ..exchange.timeframes import Timeframe, timeframe_of
 from ..history.aggregate import FormingPeriod
 from ..history.candles import CandleHistory
 from ..models.enums import DataType, Priority
-from ..models.events import ConnectionEvent, Event
+from ..models.events import ConnectionEvent, Event, GapEvent
 from ..models.market import CandleData, TickerData
 from ..models.topic import Topic
-from .bars import Bars, BarUpdate
+from .bars import CATCH_UP, Bars, BarUpdate
 from .series_repair import Repair, leaves_doubt
 
 log = logging.getLogger("upbit_backbone")
@@ -61,6 +61,7 @@ class CandleSeries:
         subscribe: Subscribe,
         exchange_now: Callable[[], datetime],
         on_update: OnUpdate | None = None,
+        emit: Callable[[Event], object] = lambda event: None,
         timeout: float | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -88,6 +89,7 @@ class CandleSeries:
             on_change=self._tell,
             cancel=self._closing,
             exchange_now=exchange_now,
+            skipped=lambda start, end, recovered: emit(self._receipt(start, end, recovered)),
             clock=clock,
         )
         self.corrections = 0
@@ -107,12 +109,12 @@ class CandleSeries:
     def candles(self) -> list[CandleData]:
         """A snapshot, oldest first; the last one has `is_closed=False` while it forms."""
         with self._held():
-            return list(self._bars.rows)
+            return self._bars.rows
 
     @property
     def last(self) -> CandleData | None:
         with self._held():
-            return self._bars.rows[-1] if self._bars.rows else None
+            return self._bars.last
 
     @property
     def size(self) -> int:
@@ -126,7 +128,7 @@ class CandleSeries:
 
     def __len__(self) -> int:
         with self._held():
-            return len(self._bars.rows)
+            return len(self._bars)
 
     def __iter__(self) -> Iterator[CandleData]:
         return iter(self.candles)
@@ -148,7 +150,9 @@ class CandleSeries:
     def on_update(self, callback: OnUpdate) -> OnUpdate:
         """Call `callback(candle, closed)` at each change from now on. Usable as a decorator.
 
-        `closed=True` comes once when a candle ends, and again with the same start if it was corrected afterwards.
+        `closed=True` comes once when a candle ends, and again with the same start if it was corrected afterwards. After
+        a break each missed candle comes, up to 10,000 whatever the size; older ones only as one GapEvent (`on_event`
+        of the backbone) that says what was skipped.
         """
         with self._held():
             self._listeners = [*self._listeners, callback]
@@ -162,7 +166,7 @@ class CandleSeries:
             wait_for(self._changed, lambda: self._version != seen or self._closing.is_set(), deadline)
             if self._closing.is_set():
                 raise ClosedError(f"the series {self.symbol} {self.timeframe} is closed")
-            return None if self._version == seen or not self._bars.rows else self._bars.rows[-1]
+            return None if self._version == seen else self._bars.last
 
     # -- changing ---------------------------------------------------------------------------------------------------
 
@@ -173,7 +177,8 @@ class CandleSeries:
         size = _checked_size(size)
         with self._held():
             self._bars.resize(size)
-            missing, first = size - len(self._bars.rows), self._bars.rows[0].timestamp if self._bars.rows else None
+            rows = self._bars.rows
+            missing, first = size - len(rows), rows[0].timestamp if rows else None
         if missing > 0 and first is not None:
             older = self._history.get(self.symbol, self._unit, count=missing, to=first, timeout=timeout)
             with self._held():
@@ -273,6 +278,21 @@ class CandleSeries:
         if updates is not None:
             self.last_error = None
             self._publish(updates)
+
+    def _receipt(self, start: datetime, end: datetime, recovered: int) -> GapEvent:
+        """What of [start, end) is not made up for: too much was missed."""
+        return GapEvent(
+            at=self._exchange_now(),
+            symbol=self.symbol,
+            type=self.topic.data_type,
+            start=self._unit.previous_start(start),
+            end=end,
+            recovered=recovered,
+            complete=False,
+            reason=f"a {self.timeframe} candle series makes up for {CATCH_UP:,} candles at most",
+            missing_start=start,
+            missing_end=self._unit.previous_start(end),
+        )
 
     def _tell(self) -> None:
         self._version += 1

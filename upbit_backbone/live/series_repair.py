@@ -17,7 +17,7 @@ from ..models.enums import Priority
 from ..models.events import ConnectionEvent, Event, GapEvent, OverflowEvent, StaleEvent
 from ..models.market import CandleData
 from ..models.topic import Topic
-from .bars import Bars, BarUpdate
+from .bars import CATCH_UP, Bars, BarUpdate
 
 VERIFY_EVERY_SECONDS: Final = 10.0  # closed candles are checked with REST at most this often, in one request
 VERIFY_SPREAD_SECONDS: Final = 5.0  # and not by all series in the same second
@@ -55,6 +55,7 @@ class Repair:
         on_change: Callable[[], None],
         cancel: threading.Event,
         exchange_now: Callable[[], datetime],
+        skipped: Callable[[datetime, datetime, int], object],
         clock: Clock,
     ) -> None:
         self._symbol = symbol
@@ -66,6 +67,7 @@ class Repair:
         self._on_change = on_change
         self._cancel = cancel
         self._exchange_now = exchange_now
+        self._skipped = skipped
         self._clock = clock
         self._spread = VERIFY_EVERY_SECONDS + hash((symbol, unit.word)) % 1000 / 1000 * VERIFY_SPREAD_SECONDS
         self._is_wanted = False
@@ -138,11 +140,18 @@ class Repair:
         is_seed = since == FIRST_MOMENT
         if not is_seed:
             self._history.kept.doubt(self._symbol, self._unit, since)  # a correction must not be hidden by what we kept
-        is_far_behind = self._unit.periods(since, asked_at) >= size
-        bounds: dict[str, Any] = {"count": size} if is_far_behind else {"start": since}
+        # Each missed candle is reported, even those that the series is too short to hold.
+        most = size if is_seed else max(size, CATCH_UP)
+        is_far_behind = self._unit.periods(since, asked_at) >= most
+        bounds: dict[str, Any] = {"count": most} if is_far_behind else {"start": since}
         rows = self._history.get(
             self._symbol, self._unit, **bounds, timeout=timeout, priority=priority, cancel=self._cancel
         )
+        if is_far_behind and not is_seed and len(rows) >= most and rows[0].timestamp > since:
+            self._skipped(since, rows[0].timestamp, len(rows))
+            since = rows[0].timestamp
+            with self._lock:
+                self._bars.certain_until = since
         return rows, since
 
     def _fetch_days(self, asked_at: datetime, timeout: float | None, priority: Priority) -> list[CandleData]:
