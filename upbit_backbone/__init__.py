@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
         UpbitBackboneError,
     )
     from .exchange.fields import FIELD_MAPPING
+    from .history.aggregate import candles_from_trades, resample
     from .history.candles import CandleHistory
     from .live.candle_series import CandleSeries
     from .live.orderbook import LiveOrderbook
@@ -107,6 +108,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
 
 _NAMES_OF = {
     "backbone": ("MarketDataBackbone", "UnifiedMarketDataAPI"),
+    "history.aggregate": ("candles_from_trades", "resample"),
     "history.candles": ("CandleHistory",),
     "live.orderbook": ("LiveOrderbook",),
     "live.candle_series": ("CandleSeries",),
@@ -282,6 +284,7 @@ __all__ = [
     "UnknownTimeframeError",
     "UpbitBackboneError",
     "__version__",
+    "candles_from_trades",
     "choose_channel",
     "get_candles",
     "get_markets",
@@ -289,5 +292,6 @@ __all__ = [
     "get_ticker",
     "get_tickers",
     "get_trades",
+    "resample",
     "shared_backbone",
 ]

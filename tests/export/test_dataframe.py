@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -76,6 +77,35 @@ def test_trades_and_tickers_have_their_columns() -> None:
 def test_an_empty_list_has_the_columns_of_the_kind_it_is_told() -> None:
     assert list(to_dataframe([], kind=TradeData).columns) == list(COLUMNS[TradeData])
     assert str(to_dataframe([]).index.tz) == "UTC"
+
+
+def kinds() -> list[tuple[type[object], list[object]]]:
+    ticker = TickerData("KRW-BTC", Decimal(1), Decimal("0.01"), None, None, None, None, None, START, DataSource.REST)
+    return [(CandleData, [*candles(2)]), (TradeData, [*trades()]), (TickerData, [ticker])]
+
+
+def emptied(item: object) -> object:
+    """With everything missing that may be missing."""
+    optional = {field.name: None for field in fields(item) if field.default is None}
+    return replace(item, **optional)
+
+
+@pytest.mark.parametrize("numbers", ["exact", "float"])
+@pytest.mark.parametrize(("kind", "items"), kinds(), ids=lambda each: getattr(each, "__name__", ""))
+def test_types_do_not_depend_on_what_is_there(kind: type[object], items: list[object], numbers: str) -> None:
+    whole = to_dataframe(items, numbers)
+    for other in ([], [emptied(item) for item in items]):
+        frame = to_dataframe(other, numbers, kind=kind)
+        assert frame.dtypes.to_dict() == whole.dtypes.to_dict()
+        assert frame.index.dtype == whole.index.dtype
+    assert str(whole["symbol"].dtype) == "string"
+
+
+def test_a_missing_id_leaves_the_others_whole() -> None:
+    (known,) = trades()
+    frame = to_dataframe([known, replace(known, sequential_id=None)])
+    assert frame["sequential_id"].iloc[0] == 17951516403650001
+    assert frame["sequential_id"].isna().tolist() == [False, True]
 
 
 @pytest.mark.parametrize("items", [[1], [*trades(), *candles(1)], [OrderbookData]])

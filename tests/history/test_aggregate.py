@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.candle_reference import SYMBOL, brute_force, trade, utc
-from upbit_backbone.exchange.timeframes import TIMEFRAMES, timeframe_of
+from tests.support.candle_reference import SYMBOL, brute_force, candle, trade, utc
+from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.exchange.timeframes import TIMEFRAMES, Timeframe, timeframe_of
 from upbit_backbone.history.aggregate import FormingPeriod, candles_from_trades, day_of_ticker, resample
 from upbit_backbone.models.enums import DataSource
 from upbit_backbone.models.market import CandleData, TickerData, TradeData
@@ -55,13 +57,15 @@ def histories(draw: st.DrawFn) -> list[TradeData]:
     trades, at = [], start
     for number, (step, price) in enumerate(zip(steps, prices, strict=True)):
         at += timedelta(seconds=step)
-        trades.append(trade(at, price, f"0.{price:04}", number=10**9 + (number ^ 5)))
+        trades.append(trade(at, price, f"0.{price:04}", number=10**9 + number))
     return trades
 
 
 @given(histories(), st.sampled_from(TIMEFRAMES), st.randoms(use_true_random=False))
 def test_trades_make_the_candles_that_brute_force_makes(trades: list[TradeData], unit: object, random: object) -> None:
-    made = candles_from_trades([*trades, trades[0]], unit)
+    shuffled = [*trades, trades[0]]
+    random.shuffle(shuffled)
+    made = candles_from_trades(shuffled, unit)
     expected = brute_force(unit, trades, utc(2030, 1, 1))
     assert [numbers(candle) for candle in made] == [numbers(candle) for candle in expected]
 
@@ -72,6 +76,38 @@ def test_smaller_candles_add_up_to_larger_ones(trades: list[TradeData], unit: ob
     added = resample(brute_force(timeframe_of("1m"), trades, now), unit)
     expected = brute_force(unit, trades, now)
     assert [numbers(candle) for candle in added] == [numbers(candle) for candle in expected]
+
+
+@pytest.mark.parametrize("small", TIMEFRAMES, ids=str)
+@pytest.mark.parametrize("large", TIMEFRAMES, ids=str)
+def test_candles_are_added_up_only_where_periods_nest(small: Timeframe, large: Timeframe) -> None:
+    starts = list(small.starts(utc(2023, 12, 25), small.shift(utc(2023, 12, 25), 400)))
+    parts = [candle(small, start) for start in starts]
+    is_smaller = TIMEFRAMES.index(small) < TIMEFRAMES.index(large)
+    crosses = any(small.next_start(start) > large.next_start(large.floor(start)) for start in starts)
+    begins_within = any(small.floor(large.floor(start)) != large.floor(start) for start in starts)
+    if is_smaller and not crosses and not begins_within:
+        assert [row.timestamp for row in resample(parts[::-1], large)] == sorted({large.floor(s) for s in starts})
+    else:
+        with pytest.raises(InvalidRequestError, match="possible are"):
+            resample(parts, large)
+
+
+def test_trades_of_one_moment_follow_each_other_by_their_ids() -> None:
+    at = utc(2026, 1, 1, 0, 0, 30)
+    trades = [trade(at, 100 + index, number=10**15 + index) for index in range(3)]
+    for order in (trades, trades[::-1], [trades[1], trades[2], trades[0]]):
+        (made,) = candles_from_trades(order, "1m")
+        assert (made.open_price, made.close_price) == (100, 102)
+
+
+def test_markets_are_not_mixed() -> None:
+    at = utc(2026, 1, 1)
+    with pytest.raises(InvalidRequestError, match="one market"):
+        candles_from_trades([trade(at, number=1), replace(trade(at, number=2), symbol="KRW-ETH")], "1m")
+    unit = timeframe_of("1m")
+    with pytest.raises(InvalidRequestError, match="one market"):
+        resample([candle(unit, at), replace(candle(unit, at), symbol="KRW-ETH")], "1h")
 
 
 @settings(deadline=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import tzinfo
-from decimal import Decimal
 from typing import Any, Final, Literal
 
 from ..errors import InvalidRequestError
@@ -21,6 +20,10 @@ COLUMNS: Final[dict[type[Any], tuple[str, ...]]] = {
         *("prev_closing_price", "volume_24h", "traded_value_24h", "volume_today", "traded_value_today", "source"),
     ),
 }
+# What is none of these is a number.
+TEXTS: Final = frozenset({"symbol", "timeframe", "side", "source"})
+FLAGS: Final = frozenset({"is_closed", "is_filled", "is_backfilled"})
+IDS: Final = frozenset({"sequential_id"})
 
 
 def to_dataframe(
@@ -33,8 +36,9 @@ def to_dataframe(
     """A DataFrame of candles, trades or tickers (a list, an iterator or a CandleSeries), in the order given.
 
     The index is `timestamp`, aware, in `tz` ("Asia/Seoul" for Korean time). `numbers="exact"` keeps `Decimal` objects;
-    "float" gives float64 columns, fast but rounded. A missing number is None (NaN among floats). The columns are
-    always the same for one kind of item; `kind` names it where the list may be empty.
+    "float" gives float64 columns, fast but rounded. A missing number is None (NaN among floats). Columns and their
+    types are always the same for one kind of item, however few rows and whatever is missing: texts are `string`, ids
+    `Int64`, flags `bool`; `kind` names it where the list may be empty.
     """
     pandas = _pandas()
     rows = list(items)
@@ -45,7 +49,7 @@ def to_dataframe(
     index = pandas.DatetimeIndex(
         [row.timestamp for row in rows], tz="UTC", name="timestamp", dtype="datetime64[us, UTC]"
     )
-    data = {name: _column(pandas, [getattr(row, name) for row in rows], numbers) for name in columns}
+    data = {name: _column(pandas, name, [getattr(row, name) for row in rows], numbers) for name in columns}
     return pandas.DataFrame(data, index=index.tz_convert(tz), columns=list(columns))
 
 
@@ -67,10 +71,13 @@ def _columns_of(kind: type[Any] | None, rows: list[Any]) -> tuple[str, ...]:
     return columns
 
 
-def _column(pandas: Any, values: list[Any], numbers: Numbers) -> Any:
-    has_numbers = any(isinstance(value, Decimal) for value in values)
-    if has_numbers and numbers == "float":
-        return [float("nan") if value is None else float(value) for value in values]
-    if has_numbers:
-        return pandas.array(values, dtype=object)
-    return [str(value) if isinstance(value, str) else value for value in values]
+def _column(pandas: Any, name: str, values: list[Any], numbers: Numbers) -> Any:
+    if name in TEXTS:
+        return pandas.array([value if value is None else str(value) for value in values], dtype="string")
+    if name in IDS:
+        return pandas.array(values, dtype="Int64")  # plain integers cannot be missing, and floats would round them
+    if name in FLAGS:
+        return pandas.array(values, dtype="bool")
+    if numbers == "float":
+        return pandas.array([float("nan") if value is None else float(value) for value in values], dtype="float64")
+    return pandas.Series(values, dtype=object).array

@@ -22,7 +22,7 @@ from typing import IO, Any, Final
 
 from ..errors import InvalidRequestError
 from ..models.market import CandleData
-from .dataframe import COLUMNS, Numbers
+from .dataframe import COLUMNS, FLAGS, IDS, TEXTS, Numbers
 
 BATCH_ROWS: Final = 10_000
 # Upbit's prices and sizes have at most 8 decimals, their product 16; 22 digits remain before the point.
@@ -198,19 +198,15 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-_TEXT: Final = frozenset({"symbol", "timeframe", "side", "source"})
-_FLAGS: Final = frozenset({"is_closed", "is_filled", "is_backfilled"})
-
-
 def _schema(arrow: Any, kind: type[Any], numbers: Numbers) -> Any:
     number = arrow.float64() if numbers == "float" else arrow.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES)
 
     def type_of(name: str) -> Any:
         if name == "timestamp":
             return arrow.timestamp("ms", tz="UTC")
-        if name == "sequential_id":
+        if name in IDS:
             return arrow.int64()
-        return arrow.string() if name in _TEXT else arrow.bool_() if name in _FLAGS else number
+        return arrow.string() if name in TEXTS else arrow.bool_() if name in FLAGS else number
 
     return arrow.schema([(name, type_of(name)) for name in columns_of(kind)])
 

@@ -14,7 +14,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
-from ..exchange.timeframes import Timeframe, timeframe_of
+from ..errors import InvalidRequestError
+from ..exchange.timeframes import TIMEFRAMES, Timeframe, timeframe_of
 from ..models.enums import DataSource
 from ..models.market import CandleData, TickerData, TradeData
 from .closed_candles import SETTLE
@@ -25,13 +26,16 @@ ONE_DAY: Final = timeframe_of("1d")
 def candles_from_trades(trades: Iterable[TradeData], timeframe: str | Timeframe) -> list[CandleData]:
     """The candles that `trades` of one market (any order) make, oldest first; an id that repeats counts once.
 
-    All are marked closed: whether the last period is over is for the caller to know.
+    Trades of one millisecond follow each other by their ids, so that open and close are the same whichever way the
+    trades came. All candles are marked closed: whether the last period is over is for the caller to know.
+    InvalidRequestError for trades of several markets.
     """
     unit = timeframe_of(timeframe)
     unique: dict[object, TradeData] = {}
     for each in trades:
         unique.setdefault(object() if each.sequential_id is None else each.sequential_id, each)
-    ordered = sorted(unique.values(), key=attrgetter("timestamp"))
+    _refuse_a_mixture({each.symbol for each in unique.values()}, "trades")
+    ordered = sorted(unique.values(), key=lambda one: (one.timestamp, one.sequential_id or 0))
     groups = groupby(ordered, lambda one: unit.floor(one.timestamp))
     return [_from_trades(list(group), unit, start) for start, group in groups]
 
@@ -54,13 +58,36 @@ def _from_trades(trades: list[TradeData], unit: Timeframe, start: datetime) -> C
 
 
 def resample(candles: Iterable[CandleData], timeframe: str | Timeframe) -> list[CandleData]:
-    """Candles of a larger unit from smaller ones of one market (oldest first).
+    """Candles of a larger unit, oldest first, from smaller ones of one market (any order).
 
-    A period is closed if every candle in it is; holes stay holes.
+    A period is closed if every candle in it is; holes stay holes. InvalidRequestError unless the larger periods are
+    made of whole smaller ones: 3m gives 15m but not 10m, weeks give neither months nor years, nothing gives smaller.
     """
-    unit = timeframe_of(timeframe)
-    groups = groupby(candles, lambda one: unit.floor(one.timestamp))
+    unit, parts = timeframe_of(timeframe), sorted(candles, key=attrgetter("timestamp"))
+    _refuse_a_mixture({each.symbol for each in parts}, "candles")
+    for word in {each.timeframe for each in parts}:
+        if not _nests(timeframe_of(word), unit):
+            fitting = ", ".join(each.word for each in TIMEFRAMES if _nests(timeframe_of(word), each)) or "none"
+            raise InvalidRequestError(
+                f"timeframe={unit.word!r} from candles of {word}: its periods are not made of whole ones of these; "
+                f"possible are {fitting}"
+            )
+    groups = groupby(parts, lambda one: unit.floor(one.timestamp))
     return [merged(list(group), unit, start) for start, group in groups]
+
+
+def _nests(small: Timeframe, large: Timeframe) -> bool:
+    """Whether each period of `large` is made of several whole ones of `small`."""
+    if small.months:
+        return large.months > small.months and large.months % small.months == 0
+    if large.months:
+        return ONE_DAY.seconds % small.seconds == 0
+    return large.seconds > small.seconds and large.seconds % small.seconds == 0
+
+
+def _refuse_a_mixture(symbols: set[str], what: str) -> None:
+    if len(symbols) > 1:
+        raise InvalidRequestError(f"{what} of {', '.join(sorted(symbols)[:5])}: expected those of one market")
 
 
 def merged(parts: Sequence[CandleData], unit: Timeframe, start: datetime) -> CandleData:
