@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
-from candle_reference import SYMBOL, ReferenceExchange, candle, utc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.candle_reference import SYMBOL, ReferenceExchange, candle, utc
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import ServerError
 from upbit_backbone.exchange.timeframes import TIMEFRAMES, Timeframe, timeframe_of
