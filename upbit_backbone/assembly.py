@@ -138,7 +138,7 @@ class Assembly:
         # A recording is what it is: its stamps and the present have nothing to say to each other.
         self._judging_clock = self.exchange_clock if self._recording is None else None
         self.store = LiveStore(config.liveness_seconds, clock=clock, exchange_clock=self._judging_clock)
-        self.transport = TappedTransport(self._make_transport(), clock, self._measure)
+        self.transport = TappedTransport(self._make_transport(), clock)
         self.rest = RestClient(
             config,
             limiter=self.limiter,
@@ -147,6 +147,7 @@ class Assembly:
             clock=clock,
             transport=self.transport,
             exchange_clock=self.exchange_clock,
+            measure=self._measure,
         )
         self.directory = MarketDirectory(
             self._load_markets,

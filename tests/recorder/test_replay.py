@@ -204,22 +204,3 @@ def test_a_tapped_transport_shows_its_answers_and_changes_nothing(make_recording
     again = ReplayTransport(Recording(tmp_path / "second.rec"))
     assert again.get(endpoints.tickers(["KRW-BTC"]), ANY) == response
     assert response.received_at is not None
-
-
-@pytest.mark.parametrize(
-    ("status", "error"),
-    [(200, None), (404, "InvalidRequestError"), (418, "BannedError"), (429, "RateLimitError"), (503, "ServerError")],
-)
-def test_a_tapped_transport_times_every_call(path, status, error):
-    from datetime import UTC, datetime
-
-    with Recorder(path) as recorder:
-        recorder.rest("/v1/ticker?markets=KRW-BTC", status, b"{}", datetime.now(UTC))
-    measured = []
-    tapped = TappedTransport(ReplayTransport(Recording(path)), ReplayClock(), lambda *given: measured.append(given))
-    tapped.get(endpoints.tickers(["KRW-BTC"]), ANY)
-    with pytest.raises(ChannelUnavailableError):
-        tapped.get(endpoints.tickers(["KRW-XRP"]), ANY)
-    ((group, _, first, size), (_, _, second, _)) = measured
-    assert (group, first and type(first).__name__, size) == ("ticker", error, 2)
-    assert isinstance(second, ChannelUnavailableError)

@@ -161,6 +161,35 @@ def test_a_server_that_is_not_there_is_a_network_error_within_the_deadline(scene
     assert time.monotonic() - started < 3.0
 
 
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, RefusedRequestError), (429, RateLimitError), (503, MaintenanceError), (200, None)]
+)
+def test_every_call_is_measured_once_with_what_came_of_it(
+    scene: Make, upbit: FakeUpbit, status: int, error: type[UpbitBackboneError] | None
+) -> None:
+    made = scene(rest_attempts=1)
+    if error is not None:
+        upbit.rest_fault("/v1/ticker", status=status)
+        with pytest.raises(error):
+            ask(made)
+    else:
+        ask(made)
+    ((group, seconds, failure, size),) = made.measured
+    assert group == "ticker"
+    assert 0 < seconds < 10.0
+    assert (failure and type(failure)) is error
+    assert size > 0 or error is not None
+
+
+def test_a_call_that_nobody_answered_is_measured_as_its_error(scene: Make) -> None:
+    made = scene(url="http://127.0.0.1:9", rest_attempts=1)
+    with pytest.raises(NetworkError):
+        ask(made)
+    ((group, _, failure, size),) = made.measured
+    assert (group, size) == ("ticker", 0)
+    assert isinstance(failure, NetworkError)
+
+
 def test_kept_connections_that_the_server_dropped_are_nobodys_problem(scene: Make, upbit: FakeUpbit) -> None:
     made, since = scene(rest_attempts=1), last_request(upbit)
     for how in ("fin", "rst", "fin"):

@@ -26,11 +26,16 @@ class Scene:
     def __init__(self, url: str, **settings: Any) -> None:
         self.remembered: list[Any] = []
         self.events: list[Event] = []
+        self.measured: list[tuple[str, float, BaseException | None, int]] = []
         self.host = str(uuid.uuid4())
         self.config = BackboneConfig(rest_url=url, **settings)
         self.limiter = RateLimiter(self.host, self.config.rest_requests_per_second, emit=self.events.append)
         self.rest = RestClient(
-            self.config, limiter=self.limiter, remember=self.remembered.extend, emit=self.events.append
+            self.config,
+            limiter=self.limiter,
+            remember=self.remembered.extend,
+            emit=self.events.append,
+            measure=lambda *call: self.measured.append(call),
         )
 
     def close(self) -> None:

@@ -1,14 +1,13 @@
-"""Where a recorder is attached, and REST is timed: told of everything that comes in, never allowed to hold it up."""
+"""Where a recorder is attached: told of everything that comes in, never allowed to hold it up."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from .._concurrency import Clock, Deadline
-from ..errors import BannedError, InvalidRequestError, RateLimitError, ServerError, UpbitBackboneError
 from ..exchange.endpoints import RestCall
 from ..models.topic import Topic
 from ..wire.rest_transport import RestResponse
@@ -40,29 +39,19 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-# (rate group, seconds, error or None, bytes on the wire)
-Measure = Callable[[str, float, BaseException | None, int], object]
-
-
 class TappedTransport:
-    """A REST transport that shows its answers to `tap`, while there is one, and times each call for `measure`."""
+    """A REST transport that shows its answers to `tap`, while there is one."""
 
-    def __init__(self, inner: Transport, clock: Clock, measure: Measure = lambda *_: None) -> None:
+    def __init__(self, inner: Transport, clock: Clock) -> None:
         self._inner = inner
         self._clock = clock
-        self._measure = measure
         self.tap: Tap | None = None
 
     def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse:
-        began = self._clock.monotonic()
-        try:
-            response = self._inner.get(call, deadline, departure)
-        except UpbitBackboneError as error:
-            self._measure(call.group.value, self._clock.monotonic() - began, error, 0)
-            raise
-        self._measure(call.group.value, response.elapsed, error_of(response.status), response.wire_bytes)
+        response = self._inner.get(call, deadline, departure)
         if (tap := self.tap) is None:
             return response
+        # The very time the answer will carry: a replay has to give the same.
         received_at = self._clock.wall()
         tap.rest(call.target, response.status, response.body, received_at)
         return dataclasses.replace(response, received_at=received_at)
@@ -72,12 +61,3 @@ class TappedTransport:
 
     def __repr__(self) -> str:
         return f"<TappedTransport {self._inner!r}{' recording' if self.tap else ''}>"
-
-
-def error_of(status: int) -> UpbitBackboneError | None:
-    """The class of error that a status stands for, None where it is an answer."""
-    if status < 400:
-        return None
-    if status in (418, 429):
-        return (BannedError if status == 418 else RateLimitError)(f"status {status}")
-    return ServerError(f"status {status}", status=status) if status >= 500 else InvalidRequestError(f"status {status}")

@@ -51,6 +51,10 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
+# (rate group, seconds, error or None, bytes on the wire) of every call, whatever came of it
+Measure = Callable[[str, float, BaseException | None, int], object]
+
+
 class RetryingCaller:
     """Makes the calls of one rate group, on whatever thread wants one; `stop` calls off what waits in between."""
 
@@ -65,6 +69,7 @@ class RetryingCaller:
         clock: Clock,
         random: Callable[[], float],
         on_response: Callable[[RestResponse, datetime], object],
+        measure: Measure = lambda *_: None,
     ) -> None:
         self.group = group
         self.limiter = limiter
@@ -75,6 +80,7 @@ class RetryingCaller:
         self._clock = clock
         self._random = random
         self._on_response = on_response
+        self._measure = measure
         self._lock = threading.Lock()  # guards the counts
         self.requests = 0
         self._failures = 0
@@ -119,6 +125,7 @@ class RetryingCaller:
                 response = self._transport.get(call, job.deadline, permit)
             except UpbitBackboneError as error:
                 self._count(0, failed=True)
+                self._measure(self.group.value, time.monotonic() - started, error, 0)
                 is_only_hurry = isinstance(error, RequestTimeoutError) and time.monotonic() - started < PATIENT_SECONDS
                 if isinstance(error, (NetworkError, ProtocolError)) and not is_only_hurry:
                     attempt.failed(error)
@@ -134,6 +141,7 @@ class RetryingCaller:
             self.limiter.learn(remaining.group, remaining.per_second, sent_at)
         error = judge(response, call, received_at)
         self._count(response.wire_bytes, failed=error is not None)
+        self._measure(self.group.value, response.elapsed, error, response.wire_bytes)
         if isinstance(error, BannedError):
             self.limiter.ban(seconds=error.retry_after, sent_at=sent_at)
             raise error

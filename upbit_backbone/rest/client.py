@@ -30,7 +30,7 @@ from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import IntelligentCache, Lifetime
 from ..unify.rest import decode_candles, decode_markets, decode_orderbooks, decode_tickers, decode_trades
 from ..wire.rest_transport import RestResponse, RestTransport
-from .attempt import RetryingCaller, Transport
+from .attempt import Measure, RetryingCaller, Transport
 from .batching import BookDesks, ListDesk
 from .group_queue import GroupQueue
 from .single_flight import CallMerger
@@ -66,11 +66,13 @@ class RestClient:
         random: Callable[[], float] = random.random,
         transport: Transport | None = None,
         exchange_clock: ExchangeClock | None = None,
+        measure: Measure = lambda *_: None,
     ) -> None:
         self._config = config
         self._clock = clock
         self._limiter = limiter
         self._remember = remember
+        self._measure = measure
         self._guard = ForkGuard("REST channel")
         self._transport: Transport = transport or RestTransport(
             config.rest_url,
@@ -122,6 +124,7 @@ class RestClient:
             clock=self._clock,
             random=random,
             on_response=self._learn_offset,
+            measure=self._measure,
         )
         return GroupQueue(caller, workers=config.rest_workers_per_group)
 
