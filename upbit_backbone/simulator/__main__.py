@@ -75,9 +75,10 @@ def _options(chosen: argparse.Namespace) -> Options:
 
 
 async def _serve(options: Options, chosen: argparse.Namespace) -> int:
+    from upbit_backbone.simulator.control.port import Control
     from upbit_backbone.simulator.serving.server import Server
 
-    server = Server(options)
+    server = Server(options, control=lambda server: Control(server).serve)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers in the loop

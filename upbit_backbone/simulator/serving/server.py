@@ -7,10 +7,10 @@ import contextlib
 import socket
 import ssl
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from upbit_backbone.simulator.control.port import Control
 from upbit_backbone.simulator.options import Options
 from upbit_backbone.simulator.serving.connection import Connection
 from upbit_backbone.simulator.serving.context import Context
@@ -20,6 +20,9 @@ from upbit_backbone.simulator.serving.tls import server_context
 STEP_SECONDS = 0.01
 DOORS = ("rest", "websocket")
 BACKLOG = 512
+
+# Serves one connection of the control port.
+ServeControl = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class _Silent(asyncio.Protocol):
@@ -35,10 +38,12 @@ class _Silent(asyncio.Protocol):
 class Server:
     """A running simulator. Both doors serve REST and WebSocket; they are two so that one can fail alone."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, control: Callable[[Server], ServeControl]) -> None:
+        """`control` makes whoever serves the control port: it knows us, and we need not know it."""
         self.options = options
         self.context = Context(options)
         self.load = Load(self.context)
+        self._serve_control = control(self)
         self.ports: dict[str, int] = {}
         self.ca_file: Path | None = None
         self._tls: ssl.SSLContext | None = None
@@ -57,9 +62,8 @@ class Server:
         for door, port in zip(DOORS, (self.options.rest_port, self.options.websocket_port), strict=True):
             self.ports[door] = port
             await self.open_door(door)
-        control = Control(self)
         self._listeners["control"] = await asyncio.start_server(
-            control.serve, self.options.host, self.options.control_port, backlog=BACKLOG
+            self._serve_control, self.options.host, self.options.control_port, backlog=BACKLOG
         )
         self.ports["control"] = self._listeners["control"].sockets[0].getsockname()[1]
         self.context.start(self._move())
