@@ -3,7 +3,8 @@
 UpbitBackboneError
 ├── InvalidRequestError          the question cannot be asked (also a ValueError); nothing went on the wire
 │   ├── UnknownSymbolError       no such market at Upbit
-│   └── UnknownTimeframeError    no such candle unit
+│   ├── UnknownTimeframeError    no such candle unit
+│   └── FileInUseError           somebody else writes that file; `holder` says who
 ├── RateLimitError               Upbit said 429, or our own limiter cannot serve you before your deadline
 │   └── BannedError              Upbit said 418: the whole IP waits until `until`
 ├── AuthenticationError          401/403: public data needs no key, so a proxy or firewall stands in between
@@ -89,6 +90,16 @@ class UnknownSymbolError(InvalidRequestError):
 
 class UnknownTimeframeError(InvalidRequestError):
     """No such candle unit; the message lists those that exist."""
+
+
+class FileInUseError(InvalidRequestError):
+    """Somebody else writes this file now; `holder` names the process and what it does."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, holder: str = "") -> None:
+        super().__init__(message)
+        self.holder = holder
 
 
 class RateLimitError(UpbitBackboneError):
