@@ -9,15 +9,19 @@ from hypothesis import strategies as st
 
 from upbit_backbone.errors import MalformedDataError
 from upbit_backbone.recorder.format import (
-    HEADER_SIZE,
+    HEAD_SIZE,
     Record,
     RecordKind,
     decode_member,
     decode_records,
     encode_member,
     encode_record,
-    member_length,
+    encode_records,
+    member_head,
+    microseconds,
 )
+
+OLD_HEAD = 20  # of a member without a summary
 
 records = st.builds(
     Record,
@@ -43,13 +47,33 @@ def test_what_is_recorded_is_read_again_exactly(many):
 def test_any_gzip_reader_can_read_a_member_and_we_know_its_length(data):
     member = encode_member(data)
     assert gzip.decompress(member) == data
-    assert member_length(member) == len(member)
+    assert member_head(member[:HEAD_SIZE]).length == len(member)
+
+
+@given(st.lists(records, min_size=1, max_size=6))
+def test_a_member_of_records_tells_what_is_in_it(many):
+    member = encode_records(many)
+    head = member_head(member[:HEAD_SIZE])
+    assert b"".join(map(encode_record, many)) == gzip.decompress(member) == decode_member(member)
+    assert head.summary.records == len(many)
+    assert {kind for kind in RecordKind if head.summary.has(kind)} == {record.kind for record in many}
+    assert head.summary.first_us == min(microseconds(record.wall) for record in many)
+    assert head.summary.last_us == max(microseconds(record.wall) for record in many)
+
+
+@given(st.lists(records, min_size=1, max_size=3), st.data())
+def test_a_damaged_head_never_misleads(many, choose):
+    member = bytearray(encode_records(many))
+    place = choose.draw(st.integers(0, HEAD_SIZE - 1))
+    member[place] ^= 1 << choose.draw(st.integers(0, 7))
+    head = member_head(bytes(member[:HEAD_SIZE]))
+    assert head is None or not head.is_proven
 
 
 @given(st.binary(min_size=1, max_size=200), st.data())
 def test_one_flipped_bit_is_always_noticed(data, choose):
     member = bytearray(encode_member(data))
-    place = choose.draw(st.integers(HEADER_SIZE, len(member) - 1))
+    place = choose.draw(st.integers(OLD_HEAD, len(member) - 1))
     member[place] ^= 1 << choose.draw(st.integers(0, 7))
     try:
         found = decode_member(bytes(member))
@@ -62,7 +86,7 @@ def test_one_flipped_bit_is_always_noticed(data, choose):
 def test_garbage_is_refused_as_ours(garbage):
     with pytest.raises(MalformedDataError):
         list(decode_records(b"{" + garbage))
-    assert member_length(garbage[:HEADER_SIZE]) is None
+    assert member_head(garbage[:HEAD_SIZE]) is None
 
 
 @pytest.mark.parametrize("sizes", ["[-1]", "[999]", '["x"]', "null"])

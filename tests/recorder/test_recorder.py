@@ -2,19 +2,32 @@ from __future__ import annotations
 
 import gzip
 import os
+import queue
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 
-from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone._concurrency import Deadline, wait_event
+from upbit_backbone.errors import FileInUseError, InvalidRequestError
 from upbit_backbone.recorder import Recorder, Recording
 from upbit_backbone.recorder import recorder as recorder_module
-from upbit_backbone.recorder.format import RecordKind
+from upbit_backbone.recorder.format import (
+    FORMAT,
+    HEAD_SIZE,
+    Record,
+    RecordKind,
+    encode_member,
+    encode_record,
+    encode_records,
+    member_head,
+)
 
 
 def numbers(path) -> list[bytes]:
@@ -58,25 +71,135 @@ def test_a_recording_cut_anywhere_reads_up_to_the_damage_and_can_be_continued(pa
         found = numbers(path)
         assert found == expected(len(found))
         assert len(found) >= 2 * (cut * 4 // len(whole)) - 2
-    path.write_bytes(whole[:-5])
+        with Recorder(path) as recorder:
+            fill_recorder(recorder, 2, first=len(found))
+        assert numbers(path) == expected(len(found) + 2)
+        assert Recording(path).damage is None
+
+
+def ends_of_members(data: bytes) -> list[int]:
+    ends, offset = [], 0
+    while offset < len(data):
+        offset += member_head(data[offset : offset + HEAD_SIZE]).length
+        ends.append(offset)
+    return ends
+
+
+@pytest.fixture
+def pieces(path, fill_recorder):
+    """A recording of six members, two batches each, and where each member ends."""
+    for piece in range(6):
+        with Recorder(path) as recorder:
+            fill_recorder(recorder, 2, first=2 * piece)
+    data = path.read_bytes()
+    return data, ends_of_members(data)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_damage_costs_the_member_it_is_in_and_no_other(path, pieces, fill_recorder, seed):
+    data, ends = pieces
+    rng = random.Random(seed)
+    start = rng.randrange(len(data))
+    damaged = bytearray(data)
+    for place in range(start, min(len(data), start + rng.choice([1, 1, 2, 8, 300]))):
+        damaged[place] ^= rng.randrange(1, 256)
+    hit = {
+        number
+        for number, end in enumerate(ends)
+        if any(damaged[place] != data[place] for place in range(ends[number - 1] if number else 0, end))
+    }
+    path.write_bytes(damaged)
+    if hit == set(range(6)):
+        return
+    whole = {name for number in range(6) if number not in hit for name in expected(2, first=2 * number)}
+
+    def check(found, more):
+        assert found == sorted(found, key=lambda name: int(name.split(b":")[1][:-1]))
+        assert whole | more <= set(found)
+        assert set(found) <= set(expected(12)) | more
+
+    recording = Recording(path)
+    check([record.blobs[0] for record in recording if record.kind is RecordKind.FRAMES], set())
+    assert recording.damage is not None
     with Recorder(path) as recorder:
-        fill_recorder(recorder, 2, first=6)
-    assert numbers(path) == expected(8)
+        fill_recorder(recorder, 2, first=12)
+    assert path.stat().st_size > len(data), "damage is no reason to cut anything"
+    assert recorder.stats.damage is not None
+    check(numbers(path), set(expected(2, first=12)))
+
+
+def test_a_torn_member_behind_damage_hides_nothing_that_follows(path, pieces, fill_recorder):
+    data, ends = pieces
+    damaged = bytearray(data[: ends[-1] - 10])
+    damaged[ends[-3]] ^= 0xFF  # the head of the last but one: now nothing proves that the last is a member
+    path.write_bytes(damaged)
+    for first in (12, 14):
+        with Recorder(path) as recorder:
+            fill_recorder(recorder, 2, first=first)
+    assert numbers(path) == expected(8) + expected(4, first=12)
+
+
+def test_damage_is_told_by_place_and_the_reading_goes_on(path, pieces, caplog, fill_recorder):
+    data, ends = pieces
+    damaged = bytearray(data)
+    damaged[ends[2] - 12] ^= 0xFF
+    path.write_bytes(damaged)
+    recording = Recording(path)
+    assert sum(record.kind is RecordKind.FRAMES for record in recording) == 10
+    assert recording.damage.startswith(f"at byte {ends[1]}: ")
+    assert recording.damage.endswith(f"{ends[2] - ends[1]} bytes are left out")
+    with Recorder(path) as recorder:
+        fill_recorder(recorder, 1)
+    assert f"damaged at byte {ends[1]}" in caplog.text
+
+
+def test_a_recording_of_the_first_format_is_read_and_continued(path, fill_recorder):
+    def old(kind, *blobs, **details):
+        record = Record(kind, 1.0, datetime(2026, 1, 1, tzinfo=UTC), "s", 1, blobs, details or None)
+        return encode_member(encode_record(record))
+
+    path.write_bytes(old(RecordKind.BEGIN) + old(RecordKind.FRAMES, b'{"number":0}'))
+    with Recorder(path) as recorder:
+        fill_recorder(recorder, 1, first=1)
+    assert numbers(path) == expected(2)
     assert Recording(path).damage is None
 
 
-def test_damage_in_the_middle_is_named_and_ends_the_reading(make_recording, fill_recorder):
-    path = make_recording(50)
-    first_size = path.stat().st_size
+def test_it_carries_its_format_and_the_librarys_version_and_a_later_one_is_refused(path, make_recording):
+    begin = next(iter(Recording(make_recording(1))))
+    assert begin.details["format"] == FORMAT
+    assert begin.details["library"]
+    later = Record(RecordKind.BEGIN, 1.0, begin.wall, details={"format": FORMAT + 1, "library": "9.1"})
+    with path.open("ab") as file:
+        file.write(encode_records([later]))
+    told = rf"recorded by upbit-backbone 9\.1 in format {FORMAT + 1}"
+    size = path.stat().st_size
+    with pytest.raises(InvalidRequestError, match=told):
+        list(Recording(path))
+    with pytest.raises(InvalidRequestError, match=told):
+        Recorder(path)
+    assert path.stat().st_size == size
+
+
+def test_two_recorders_do_not_share_a_file(path, fill_recorder):
+    with Recorder(path) as first:
+        fill_recorder(first, 3)
+        with pytest.raises(FileInUseError, match=rf"in use: recording by process {os.getpid()} "):
+            Recorder(path)
+    assert numbers(path) == expected(3)
+    with Recorder(path) as second:
+        fill_recorder(second, 1, first=3)
+    assert numbers(path) == expected(4)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_second_process_is_refused_and_changes_nothing(path, fill_recorder):
+    program = f"from upbit_backbone.recorder import Recorder; Recorder({str(path)!r})"
     with Recorder(path) as recorder:
-        fill_recorder(recorder, 5, first=50)
-    data = bytearray(path.read_bytes())
-    data[first_size + 30] ^= 0xFF
-    path.write_bytes(data)
-    recording = Recording(path)
-    assert sum(record.kind is RecordKind.FRAMES for record in recording) == 50
-    assert recording.damage is not None
-    assert recording.damage.startswith(f"at byte {first_size}: ")
+        fill_recorder(recorder, 3)
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert f"FileInUseError: {path} is in use: recording by process {os.getpid()}" in done.stderr
+    assert numbers(path) == expected(3)
 
 
 @pytest.mark.parametrize("content", [b"hello, I am a letter", gzip.compress(b"other", mtime=0), b"\x1f\x8b"])
@@ -125,11 +248,118 @@ def test_a_disk_error_ends_the_recording_and_is_told(path, monkeypatch, fill_rec
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(recorder_module.RecordingWriter, "append", fail)
-    with Recorder(path) as recorder:
+    events: queue.Queue = queue.Queue()
+    with Recorder(path, emit=events.put) as recorder:
         fill_recorder(recorder, 3)
-    fill_recorder(recorder, 3)
+        event = events.get(timeout=10.0)
+        handed_over = 5  # with BEGIN and SUBSCRIBED
+        assert (event.error, event.lost) == ("[Errno 28] No space left on device", handed_over)
+        fill_recorder(recorder, 3)
+        assert (recorder.stats.records, recorder.stats.lost) == (0, handed_over + 4)
+    fill_recorder(recorder, 3)  # closed: it is nobody's any more
     assert "No space left" in (recorder.stats.error or "")
+    assert recorder.stats.lost == handed_over + 4
     assert caplog.text.count("recording ends") == 1
+
+
+FULL = """
+import os, resource, signal, sys, threading, time
+from datetime import UTC, datetime
+from upbit_backbone.recorder import Recorder
+from upbit_backbone.recorder.recorder import FLUSH_SECONDS
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+failed = threading.Event()
+recorder = Recorder(sys.argv[1], emit=lambda event: failed.set())
+handed_over = 1
+while not failed.is_set():
+    recorder.frames("s", 1, [os.urandom(100)], time.monotonic(), datetime.now(UTC))
+    handed_over += 1
+    failed.wait(0.0005)
+recorder.close()
+stats = recorder.stats
+print(handed_over, stats.records, stats.received_bytes, stats.written_bytes, stats.lost)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on files there")
+@pytest.mark.parametrize("room", [2_000, 50_000, 200_000])
+def test_on_a_full_disk_only_what_is_readable_counts_as_recorded(path, room):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path), str(room)], capture_output=True, text=True, check=True
+    )
+    handed_over, records, received, written, lost = map(int, done.stdout.split())
+    recording = Recording(path)
+    readable = list(recording)
+    assert recording.damage is None, "what was half written was taken back"
+    assert records == len(readable)
+    assert received == sum(record.size for record in readable)
+    assert written == path.stat().st_size
+    assert records + lost == handed_over
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_refused_at_once(path):
+    os.mkfifo(path)
+    for use in (Recorder, Recording):
+        with pytest.raises(InvalidRequestError, match="no regular file"):
+            use(path)
+    with pytest.raises(InvalidRequestError, match="no regular file"):
+        Recorder(path.parent)
+
+
+def test_a_rotated_recording_is_many_small_ones_and_reads_as_one(path, monkeypatch, fill_recorder):
+    monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 0.005)
+    with Recorder(path, rotate_bytes=1_500) as recorder:
+        fill_recorder(recorder, 1)
+        for number in range(1, 400):
+            recorder.frames("upbit-session-1", 1, [b'{"number":%d}' % number], 50.0, datetime(2026, 11, 20, tzinfo=UTC))
+            if number % 20 == 0:
+                until_written(recorder)
+    files = sorted(path.parent.glob("day.*.rec"))
+    assert len(files) == recorder.stats.files > 3
+    assert [file.name for file in files] == [f"day.{number:04d}.rec" for number in range(1, len(files) + 1)]
+    assert all(file.stat().st_size <= 1_500 for file in files)
+    assert numbers(path) == expected(400)
+    assert recorder.stats.written_bytes == sum(file.stat().st_size for file in files)
+    assert recorder.stats.records == sum(1 for _ in Recording(path))
+    begin, streams = list(Recording(files[2]))[:2]
+    assert (begin.kind, begin.details["continues"]) == (RecordKind.BEGIN, files[1].name)
+    assert (streams.kind, streams.session, streams.epoch) == (RecordKind.SUBSCRIBED, "upbit-session-1", 1)
+    assert begin.wall == streams.wall
+
+
+def until_written(recorder):
+    deadline = Deadline.after(20.0)
+    while recorder.stats.waiting:
+        assert not deadline.expired
+        wait_event(threading.Event(), Deadline.after(0.005))
+
+
+def test_rotation_by_time_begins_a_file_each_time_and_goes_on_where_it_was(path, monkeypatch, fill_recorder):
+    monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 0.005)
+    for first in (0, 2):
+        with Recorder(path, rotate_seconds=0.000_1) as recorder:
+            for number in (first, first + 1):
+                fill_recorder(recorder, 1, first=number)
+                until_written(recorder)
+    assert len(list(path.parent.iterdir())) >= 4
+    assert numbers(path) == expected(4)
+
+
+def test_a_rotating_recorder_keeps_others_away_from_all_its_files(path, fill_recorder):
+    with Recorder(path, rotate_bytes=10_000):
+        for name in (path, path.with_name("day.0001.rec")):
+            with pytest.raises(FileInUseError):
+                Recorder(name)
+        with pytest.raises(FileInUseError):
+            Recorder(path, rotate_bytes=10_000)
+
+
+@pytest.mark.parametrize("options", [{"rotate_bytes": 0}, {"rotate_seconds": -1.0}, {"rotate_seconds": float("nan")}])
+def test_an_impossible_rotation_is_refused(path, options):
+    with pytest.raises(InvalidRequestError, match="expected a number > 0"):
+        Recorder(path, **options)
 
 
 def test_a_killed_process_loses_at_most_the_last_second(path):

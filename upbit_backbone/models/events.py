@@ -154,6 +154,15 @@ class MalformedEvent(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingEvent(Event):
+    """A recording is not whole: `lost` records so far found the disk too slow, or `error` ended it."""
+
+    path: str
+    lost: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthEvent(Event):
     """The overall health changed."""
 

@@ -107,6 +107,27 @@ class GapStats(Jsonable):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecorderStats(Jsonable):
+    """A recorder: `records`, `received_bytes` (what came in, in them) and `written_bytes` are safely on the disk.
+
+    `waiting` records are not there yet, half a second at most while all is well. `lost` ones never will be: the disk
+    was too slow for them, or failed; `error` is why recording ended early. `path` is the file that is written now;
+    a rotated recording has `files` of them so far. `damage` tells what could not be read of a recording that was
+    continued.
+    """
+
+    path: str
+    records: int
+    received_bytes: int
+    written_bytes: int
+    lost: int
+    error: str | None
+    waiting: int = 0
+    files: int = 1
+    damage: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PerformanceReport(Jsonable):
     """What the library did and how fast.
 
@@ -148,7 +169,7 @@ class HealthReport(Jsonable):
 
     `recent_drops` are items lost by each slow subscription within the last minute, not counting those that were
     replaced by newer ones. `clock_offset` is our clock minus Upbit's,
-    including the quickest network way; None before the first live message.
+    including the quickest network way; None before the first live message. `recorder` is the one at work, if any.
     """
 
     at: datetime
@@ -161,6 +182,7 @@ class HealthReport(Jsonable):
     recent_drops: dict[str, int] = field(default_factory=dict)
     clock_offset: float | None = None
     gaps: GapStats | None = None
+    recorder: RecorderStats | None = None
 
     @property
     def is_healthy(self) -> bool:

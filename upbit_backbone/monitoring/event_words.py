@@ -17,6 +17,7 @@ from ..models.events import (
     MalformedEvent,
     OverflowEvent,
     RateLimitEvent,
+    RecordingEvent,
     StaleEvent,
     SubscriptionEvent,
 )
@@ -84,6 +85,12 @@ def _malformed(event: MalformedEvent) -> tuple[int, str]:
     return logging.WARNING, f"{text}: {event.sample}"
 
 
+def _recording(event: RecordingEvent) -> tuple[int, str]:
+    if event.error is not None:
+        return logging.ERROR, f"recording {event.path} has ended: {event.error}; {event.lost} records lost"
+    return logging.WARNING, f"recording {event.path}: the disk is too slow, {event.lost} records lost so far"
+
+
 def _health(event: HealthEvent) -> tuple[int, str]:
     level = logging.INFO if event.new is HealthStatus.HEALTHY else logging.WARNING
     reasons = f": {'; '.join(event.reasons)}" if event.reasons else ""
@@ -101,4 +108,5 @@ _WORDS: dict[type[Event], Callable[..., tuple[int, str]]] = {
     BreakerEvent: _breaker,
     MalformedEvent: _malformed,
     HealthEvent: _health,
+    RecordingEvent: _recording,
 }

@@ -1,7 +1,7 @@
 """Record what comes in, and play it again: for tests, backtests and reports of strange behaviour.
 
-format ○ lays out the bytes, recording ● keeps the file, recorder ● writes through a tap, replay ● stands in for the
-sessions and replay_transport ● for REST.
+format ○ lays out the bytes, members ● walks over them, recording ● keeps the file, recorder ● writes through a tap,
+replay ● stands in for the sessions and replay_transport ● for REST.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from .. import _lazy
 
 if TYPE_CHECKING:
-    from .recorder import Recorder, RecorderStats
+    from ..models.report import RecorderStats
+    from .recorder import Recorder
     from .recording import Recording
     from .replay import ReplaySource
     from .replay_sessions import ReplayClock

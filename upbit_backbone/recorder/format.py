@@ -1,9 +1,11 @@
 """The recording format. Pure: bytes in, bytes out.
 
-A recording is a row of gzip members, so `zcat` and `gzip` read it too. Each member holds whole records and carries its
-own length in a gzip extra field: a reader can hop from member to member, and whatever a crash tore is found at once.
-A record is one line of JSON (what, when, from which session, and the sizes of the blobs), the blobs as they came
-over the wire, and a newline.
+A recording is a row of gzip members, so `zcat` and `gzip` read it too. Each member holds whole records and carries in
+gzip extra fields its own length and what is in it (how many records of which kinds, from when to when): the index is
+in the file, a reader hops from member to member and unpacks only those it wants, and whatever was damaged or torn is
+found at once. A record is one line of JSON (what, when, from which session, and the sizes of the blobs), the blobs as
+they came over the wire, and a newline. A BEGIN record says which format and which version of the library wrote what
+follows.
 """
 
 from __future__ import annotations
@@ -15,17 +17,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import MalformedDataError
 
-_HEADER = struct.Struct("<4sIBBH2sHI")  # gzip header with one extra field: b"UB", 4 bytes, length of the member
+# What the BEGIN record says under "format". 1: members without a summary, and BEGIN without a format. A reader refuses
+# what is newer than it knows instead of misreading it.
+FORMAT = 2
+_HEADER = struct.Struct("<4sIBBH2sHI")  # gzip header and its first extra field: b"UB", 4 bytes, length of the member
+_SUMMARY = struct.Struct("<2sHqqIH")  # b"US", 26 bytes, first and last time in µs, number of records, their kinds,
+_CHECK = struct.Struct("<I")  # and the checksum of all before it: what tells where to look must not mislead
 _TRAILER = struct.Struct("<II")
-HEADER_SIZE = _HEADER.size
-_MAGIC = b"\x1f\x8b\x08\x04"
-_FIELD = b"UB"
+MAGIC = b"\x1f\x8b\x08\x04"
+_LENGTH_FIELD, _SUMMARY_FIELD = b"UB", b"US"
+_FIELD_HEAD = 4  # name and size, before every extra field
+_SUMMARY_SIZE = _SUMMARY.size + _CHECK.size
+HEAD_SIZE = _HEADER.size + _SUMMARY_SIZE  # enough to tell what a member is
+_FIXED = 12  # of a gzip header, before the extra fields
 MAX_MEMBER_BYTES = 256 * 1024 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class RecordKind(StrEnum):
@@ -35,6 +46,9 @@ class RecordKind(StrEnum):
     INTERRUPTED = "interrupted"
     REST = "rest"
     LOST = "lost"  # the disk was too slow: so many records are missing here
+
+
+_BIT_OF = {kind: 1 << place for place, kind in enumerate(RecordKind)}  # new kinds go to the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +68,17 @@ class Record:
         return sum(map(len, self.blobs))
 
 
+def microseconds(wall: datetime) -> int:
+    """Since 1970, exactly."""
+    return (wall - _EPOCH) // _MICROSECOND
+
+
 def encode_record(record: Record) -> bytes:
     """The exact inverse of `decode_records`."""
     head: dict[str, Any] = {
         "kind": record.kind.value,
         "monotonic": record.monotonic,
-        "wall_us": (record.wall - _EPOCH) // timedelta(microseconds=1),
+        "wall_us": microseconds(record.wall),
         "session": record.session,
         "epoch": record.epoch,
         "sizes": [len(blob) for blob in record.blobs],
@@ -105,34 +124,115 @@ def _record(head: dict[str, Any], data: bytes, at: int, sizes: Sequence[int]) ->
     return record, at + 1
 
 
-def encode_member(data: bytes, level: int = 6) -> bytes:
-    """`data` as one gzip member that knows its own length."""
+class Summary(NamedTuple):
+    """What is in one member, kept as on the disk, because a day has a hundred thousand of them."""
+
+    first_us: int
+    last_us: int
+    records: int
+    kinds: int
+
+    def has(self, *kinds: RecordKind) -> bool:
+        return any(self.kinds & _BIT_OF[kind] for kind in kinds)
+
+
+class MemberHead(NamedTuple):
+    """What a member says of itself: `summary` is None in recordings of format 1, and where it is damaged.
+
+    `is_proven` is whether a checksum proves all of it; else only the whole member can.
+    """
+
+    length: int
+    body_at: int
+    summary: Summary | None
+
+    @property
+    def is_proven(self) -> bool:
+        return self.summary is not None
+
+    @property
+    def is_damaged(self) -> bool:
+        return self.summary is None and self.body_at >= HEAD_SIZE
+
+
+def encode_member(data: bytes, level: int = 6, summary: Summary | None = None) -> bytes:
+    """`data` as one gzip member that knows its own length, and what is in it."""
     deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     body = deflate.compress(data) + deflate.flush()
-    length = HEADER_SIZE + len(body) + _TRAILER.size
-    header = _HEADER.pack(_MAGIC, 0, 0, 255, 8, _FIELD, 4, length)
-    return b"".join((header, body, _TRAILER.pack(zlib.crc32(data), len(data) & 0xFFFFFFFF)))
+    extra = _HEADER.size - _FIXED + (0 if summary is None else _SUMMARY_SIZE)
+    length = _FIXED + extra + len(body) + _TRAILER.size
+    head = _HEADER.pack(MAGIC, 0, 0, 255, extra, _LENGTH_FIELD, 4, length)
+    if summary is not None:
+        head += _encode_summary(summary)
+        head += _CHECK.pack(zlib.crc32(head))
+    return b"".join((head, body, _TRAILER.pack(zlib.crc32(data), len(data) & 0xFFFFFFFF)))
 
 
-def member_length(header: bytes) -> int | None:
-    """The length of the member that begins with these HEADER_SIZE bytes; None if it is none of ours."""
-    if len(header) < HEADER_SIZE:
+def encode_records(records: Sequence[Record]) -> bytes:
+    """`records` as one member with its summary."""
+    walls = [microseconds(record.wall) for record in records]
+    kinds = sum(_BIT_OF[kind] for kind in {record.kind for record in records})
+    summary = Summary(min(walls), max(walls), len(records), kinds)
+    return encode_member(b"".join(map(encode_record, records)), summary=summary)
+
+
+def _encode_summary(summary: Summary) -> bytes:
+    return _SUMMARY.pack(_SUMMARY_FIELD, _SUMMARY_SIZE - _FIELD_HEAD, *summary)
+
+
+def member_head(start: bytes) -> MemberHead | None:
+    """What the member that begins with these HEAD_SIZE bytes (fewer at the end of a file) is; None if none of ours."""
+    if len(start) < _HEADER.size:
         return None
-    magic, _, _, _, extra, field, field_size, length = _HEADER.unpack(header[:HEADER_SIZE])
-    is_ours = magic == _MAGIC and extra == 8 and field == _FIELD and field_size == 4
-    is_possible = HEADER_SIZE + _TRAILER.size <= length <= MAX_MEMBER_BYTES
-    return int(length) if is_ours and is_possible else None
+    magic, _, _, _, extra, field, field_size, length = _HEADER.unpack(start[: _HEADER.size])
+    is_ours = magic == MAGIC and field == _LENGTH_FIELD and field_size == 4
+    body_at = _FIXED + extra
+    if not is_ours or not body_at + _TRAILER.size <= length <= MAX_MEMBER_BYTES or body_at < _HEADER.size:
+        return None
+    return MemberHead(length, body_at, _decode_summary(start[: min(body_at, HEAD_SIZE)]))
+
+
+def _decode_summary(head: bytes) -> Summary | None:
+    """None where there is none, or where it is damaged."""
+    if len(head) < HEAD_SIZE or head[-_CHECK.size :] != _CHECK.pack(zlib.crc32(head[: -_CHECK.size])):
+        return None
+    name, size, first, last, records, kinds = _SUMMARY.unpack_from(head, _HEADER.size)
+    if name != _SUMMARY_FIELD or size != _SUMMARY_SIZE - _FIELD_HEAD:
+        return None
+    return Summary(first, last, records, kinds)
+
+
+def could_begin_member(start: bytes) -> bool:
+    """Whether a file that ends with these bytes, fewer than a header, may have been torn while a member was written."""
+    return MAGIC.startswith(start[: len(MAGIC)])
+
+
+def is_whole(torn: bytes) -> bool:
+    """Whether a member that seems to be torn is there to its end after all, so that only its length is damaged."""
+    head = member_head(torn[:HEAD_SIZE])
+    if head is None:
+        return False
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = inflate.decompress(torn[head.body_at :], MAX_MEMBER_BYTES)
+    except zlib.error:
+        return False
+    trailer = inflate.unused_data[: _TRAILER.size]
+    return inflate.eof and trailer == _TRAILER.pack(zlib.crc32(data), len(data) & 0xFFFFFFFF)
 
 
 def decode_member(member: bytes) -> bytes:
     """The data of a whole member; MalformedDataError if a single bit is wrong or it unpacks to an absurd size."""
+    head = member_head(member[:HEAD_SIZE])
+    if head is None or head.length != len(member):
+        raise MalformedDataError("a block of the recording is damaged: its head is wrong")
     checksum, size = _TRAILER.unpack(member[-_TRAILER.size :])
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        data = inflate.decompress(member[HEADER_SIZE : -_TRAILER.size], MAX_MEMBER_BYTES)
+        data = inflate.decompress(member[head.body_at : -_TRAILER.size], MAX_MEMBER_BYTES)
     except zlib.error as error:
         raise MalformedDataError(f"a block of the recording is damaged: {error}") from error
-    is_whole = inflate.eof and not inflate.unconsumed_tail and not inflate.unused_data
-    if not is_whole or size != len(data) & 0xFFFFFFFF or checksum != zlib.crc32(data):
+    is_complete = inflate.eof and not inflate.unconsumed_tail and not inflate.unused_data
+    if not is_complete or size != len(data) & 0xFFFFFFFF or checksum != zlib.crc32(data):
         raise MalformedDataError("a block of the recording is damaged: its checksum does not fit")
     return data

@@ -1,129 +1,301 @@
-"""A recording on disk: appended to by one writer, read up to the first damage by anybody."""
+"""A recording on disk: appended to by one writer, read by anybody, over any damage."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
+from .._file_lock import FileLock
 from ..errors import InvalidRequestError, MalformedDataError, one_line
-from .format import HEADER_SIZE, Record, decode_member, decode_records, encode_member, member_length
+from .format import (
+    FORMAT,
+    HEAD_SIZE,
+    MemberHead,
+    Record,
+    RecordKind,
+    decode_member,
+    decode_records,
+    member_head,
+    microseconds,
+)
+from .members import Damage, Member, Wants, walk
 
 log = logging.getLogger("upbit_backbone.recorder")
 
-# (offset of the member, which record of it): places are ordered as the records are
-Place = tuple[int, int]
+# Before it is continued, a recording of at most this size is read through (half a second); of a larger one only the
+# heads of its blocks, and damage within a block is for its readers to find.
+CHECKED_BYTES = 64 * 1024 * 1024
+SHOWN_DAMAGES = 5
+
+
+class Place(NamedTuple):
+    """Where a record is: ordered as the records are."""
+
+    part: int
+    offset: int
+    record: int
 
 
 class RecordingWriter:
-    """Appends members to a new or an existing recording.
+    """Appends members to a new or an existing recording, which nobody else writes meanwhile.
 
-    Each member is one write, then synced: a crash loses only what was not handed in yet. What a crash tore off at the
-    end of an existing recording is cut away, so that new members can be read; any other file is refused.
+    Each member is one write, then synced: a crash loses only what was not handed in yet. Of an existing recording only
+    an incomplete last member is cut away, so that what follows can be read by anybody; damage before it is skipped and
+    told (`damages`), for the data behind it is good. Any other file is refused, and so is one in use.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.written = 0
+        self.damages: tuple[Damage, ...] = ()
+        self._file = _open_to_write(path)
         try:
-            self._file: BinaryIO = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise InvalidRequestError(f"{one_line(path)}: cannot record there: {error.strerror}") from error
-        try:
-            self._file.seek(self._end_of_whole_members())
+            self._lock = FileLock(path, "recording")
         except BaseException:
             self._file.close()
             raise
-        self.written = 0
+        try:
+            self._end = self._end_of_whole_members()
+        except BaseException:
+            self.close()
+            raise
 
     def _end_of_whole_members(self) -> int:
         size = os.fstat(self._file.fileno()).st_size
-        end = 0
-        for _, offset, length in _hop(self._file, size):
-            end = offset + length
-        if end == size:
-            return end
-        if end == 0:
+        is_checked = size <= CHECKED_BYTES
+        damages: list[Damage] = []
+        members = 0
+        for each in walk(self._file, size, lambda head: is_checked or _begins(head)):
+            if isinstance(each, Damage):
+                damages.append(each)
+                continue
+            members += 1
+            _check_format(each, self._path)
+        if size and not members and not _is_begun(self._file, damages):
             raise InvalidRequestError(f"{one_line(self._path)} exists and is no recording; choose another name")
-        log.warning(
-            "the recording was torn by a crash: its last bytes are cut away",
-            extra={"path": str(self._path), "cut_bytes": size - end},
-        )
-        self._file.truncate(end)
-        return end
+        if damages and damages[-1].is_torn:
+            torn = damages.pop()
+            log.warning(
+                "the recording was torn by a crash: its last bytes are cut away",
+                extra={"path": str(self._path), "cut_bytes": torn.size},
+            )
+            size = torn.offset
+            self._file.truncate(size)
+        self.damages = tuple(damages)
+        if damages:
+            log.warning("the recording is damaged %s", in_words(damages), extra={"path": str(self._path)})
+        return size
 
-    def append(self, records: bytes) -> None:
-        """Write encoded records as one member and see it to the disk."""
-        member = memoryview(encode_member(records))
+    @property
+    def size(self) -> int:
+        return self._end
+
+    def append(self, member: bytes) -> None:
+        """Write an encoded member and see it to the disk. On an error (OSError) nothing of it is left there."""
+        self._file.seek(self._end)
+        try:
+            left = memoryview(member)
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except BaseException:
+            self._take_back()
+            raise
+        self._end += len(member)
         self.written += len(member)
-        while member:
-            member = member[self._file.write(member) :]
-        os.fsync(self._file.fileno())
+
+    def _take_back(self) -> None:
+        try:
+            self._file.truncate(self._end)
+        except OSError as error:  # half a member stays; readers and the next writer know what to do with it
+            log.warning("the recording cannot be cut: %s", one_line(error), extra={"path": str(self._path)})
 
     def close(self) -> None:
+        """Idempotent."""
         self._file.close()
+        self._lock.release()
 
     def __repr__(self) -> str:
         return f"<RecordingWriter {one_line(self._path)} {self.written} bytes>"
 
 
 class Recording:
-    """A recording to read. `damage` says where reading had to stop, once it has; None while all is well."""
+    """A recording to read: one file, or the parts of one that was rotated, given by the name it was recorded under.
+
+    Damage is skipped; `damage` tells all that was met so far, None while all is well. A recording by a later version
+    of this library, in a format that is not known here, raises InvalidRequestError.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.damage: str | None = None
-        try:
-            with open(self.path, "rb") as file:
-                start = file.read(HEADER_SIZE)
-        except OSError as error:
-            raise InvalidRequestError(f"{one_line(path)}: cannot read the recording: {error.strerror}") from error
-        if start and member_length(start) is None:
-            raise InvalidRequestError(f"{one_line(path)} is no recording of upbit-backbone")
+        self.parts = _parts(self.path)
+        self._damages: dict[tuple[int, int], Damage] = {}
+        self.began = self._look_at_beginning()
+
+    def _look_at_beginning(self) -> datetime | None:
+        """The time of the first record, None where there is none. Raises for what is no recording."""
+        for path in self.parts:
+            with _open_to_read(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                met: list[Damage] = []
+                for each in walk(file, size, lambda head: True):
+                    if isinstance(each, Damage):
+                        met.append(each)
+                        continue
+                    _check_format(each, path)
+                    with contextlib.suppress(MalformedDataError, StopIteration):  # told as damage when it is read
+                        return next(decode_records(each.data or b"")).wall
+                if size and not _is_begun(file, met):
+                    raise InvalidRequestError(f"{one_line(path)} is no recording of upbit-backbone")
+        return None
+
+    @property
+    def damages(self) -> tuple[Damage, ...]:
+        """What could not be read so far, in order."""
+        return tuple(damage for _, damage in sorted(self._damages.items()))
+
+    @property
+    def damage(self) -> str | None:
+        return in_words(self.damages) if self._damages else None
 
     def __iter__(self) -> Iterator[Record]:
         for _, record in self.located():
             yield record
 
-    def located(self) -> Iterator[tuple[Place, Record]]:
-        """Every record with its place, in order, up to the first damage."""
-        with open(self.path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            end = 0
-            try:
-                for member, offset, length in _hop(file, size, want_data=True):
-                    for position, record in enumerate(decode_records(decode_member(member))):
-                        yield (offset, position), record
-                    end = offset + length
-            except MalformedDataError as error:
-                self.damage = f"at byte {end}: {error}"
-                return
-            if end < size:
-                self.damage = f"at byte {end}: the last block is not complete, {size - end} bytes are left out"
+    def located(
+        self, since: datetime | None = None, until: datetime | None = None, *kinds: RecordKind
+    ) -> Iterator[tuple[Place, Record]]:
+        """Every record with its place, in order: those from `since` on and before `until`, of `kinds` (none: of all).
+
+        What cannot be among them is hopped over without unpacking it.
+        """
+        for place, found in self.entries(since, until, *kinds):
+            if isinstance(found, Record):
+                yield place, found
+
+    def entries(
+        self, since: datetime | None = None, until: datetime | None = None, *kinds: RecordKind
+    ) -> Iterator[tuple[Place, Record | Damage]]:
+        """As `located`, and in its place each damage that was met."""
+        first, end = (None if moment is None else microseconds(moment) for moment in (since, until))
+
+        def wants(head: MemberHead) -> bool:
+            if head.summary is None:
+                return True
+            is_in_time = (first is None or head.summary.last_us >= first) and (
+                end is None or head.summary.first_us < end
+            )
+            return is_in_time and (not kinds or head.summary.has(*kinds))
+
+        for part, path in enumerate(self.parts):
+            for each in self._members(part, path, wants):
+                if isinstance(each, Damage):
+                    yield Place(part, each.offset, -1), each
+                    continue
+                _check_format(each, path)
+                try:
+                    for position, record in enumerate(decode_records(each.data or b"")):
+                        is_asked = (since is None or record.wall >= since) and (until is None or record.wall < until)
+                        if is_asked and (not kinds or record.kind in kinds):
+                            yield Place(part, each.offset, position), record
+                except MalformedDataError as error:
+                    damage = self._damaged(part, Damage(each.offset, each.head.length, one_line(error)))
+                    yield Place(part, each.offset, -1), damage
+
+    def _members(self, part: int, path: Path, wants: Wants) -> Iterator[Member | Damage]:
+        with _open_to_read(path) as file:
+            for each in walk(file, os.fstat(file.fileno()).st_size, wants):
+                yield self._damaged(part, each) if isinstance(each, Damage) else each
+
+    def _damaged(self, part: int, damage: Damage) -> Damage:
+        self._damages[part, damage.offset] = damage
+        return damage
 
     def at(self, place: Place) -> Record:
         """The record at a place that `located` gave."""
-        offset, position = place
-        with open(self.path, "rb") as file:
-            file.seek(offset)
-            length = member_length(file.read(HEADER_SIZE)) or 0
-            file.seek(offset)
-            return list(decode_records(decode_member(file.read(length))))[position]
+        with _open_to_read(self.parts[place.part]) as file:
+            file.seek(place.offset)
+            head = member_head(file.read(HEAD_SIZE))
+            file.seek(place.offset)
+            return list(decode_records(decode_member(file.read(head.length if head else 0))))[place.record]
 
     def __repr__(self) -> str:
-        return f"<Recording {one_line(self.path)}{' damaged' if self.damage else ''}>"
+        return f"<Recording {one_line(self.path)}{' damaged' if self._damages else ''}>"
 
 
-def _hop(file: BinaryIO, size: int, *, want_data: bool = False) -> Iterator[tuple[bytes, int, int]]:
-    """(member or b"", offset, length) of each member that is there in full, from the start of the file."""
-    offset = 0
-    while offset < size:
-        file.seek(offset)
-        length = member_length(file.read(HEADER_SIZE))
-        if length is None or offset + length > size:
-            return
-        if want_data:
-            file.seek(offset)
-        yield (file.read(length) if want_data else b""), offset, length
-        offset += length
+def in_words(damages: Sequence[Damage]) -> str:
+    """ "at byte 4711: …, 15 bytes are left out", for one damage or several."""
+    shown = "; ".join(map(str, damages[:SHOWN_DAMAGES]))
+    return shown + (f"; and {len(damages) - SHOWN_DAMAGES} more" if len(damages) > SHOWN_DAMAGES else "")
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The name of one part of a rotated recording: day.rec, 3 → day.0003.rec."""
+    return path.with_name(f"{path.stem}.{number:04d}{path.suffix}")
+
+
+def numbers_of(path: Path) -> list[int]:
+    """The numbers of the parts that there are of a rotated recording, ascending."""
+    if not path.parent.is_dir():
+        return []
+    name = re.compile(rf"{re.escape(path.stem)}\.(\d{{4,}}){re.escape(path.suffix)}")
+    matches = (name.fullmatch(each.name) for each in path.parent.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    if path.exists():
+        return (path,)
+    return tuple(numbered(path, number) for number in numbers_of(path)) or (path,)
+
+
+def _begins(head: MemberHead) -> bool:
+    return head.summary is not None and head.summary.has(RecordKind.BEGIN)
+
+
+def _check_format(member: Member, path: Path) -> None:
+    """InvalidRequestError if `member` begins what a later version wrote in a format of its own."""
+    if member.data is None or not _begins(member.head):
+        return
+    with contextlib.suppress(MalformedDataError):  # a kind of a later format, for example; what came before it tells
+        for record in decode_records(member.data):
+            about = record.details or {}
+            written_as = about.get("format")
+            if record.kind is RecordKind.BEGIN and isinstance(written_as, int) and written_as > FORMAT:
+                raise InvalidRequestError(
+                    f"{one_line(path)} was recorded by upbit-backbone {one_line(about.get('library'))} in format "
+                    f"{written_as}; this version reads formats up to {FORMAT}: update upbit-backbone"
+                )
+
+
+def _is_begun(file: BinaryIO, damages: Sequence[Damage]) -> bool:
+    """Whether a file without a whole member is a recording all the same: a crash tore its very first one."""
+    file.seek(0)
+    return bool(damages) and damages[-1].is_torn and member_head(file.read(HEAD_SIZE)) is not None
+
+
+def _open_to_write(path: Path) -> BinaryIO:
+    try:
+        # A pipe or a terminal would block while it is opened, or take the bytes and keep nothing.
+        if path.exists() and not path.is_file():
+            raise InvalidRequestError(f"{one_line(path)} is no regular file: a recording must be one; name another")
+        # Not truncated: it may be somebody else's who was quicker.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        return open(descriptor, "r+b", buffering=0)
+    except OSError as error:
+        raise InvalidRequestError(f"{one_line(path)}: cannot record there: {error.strerror}") from error
+
+
+def _open_to_read(path: Path) -> BinaryIO:
+    try:
+        if path.exists() and not path.is_file():
+            raise InvalidRequestError(f"{one_line(path)} is no regular file: a recording must be one")
+        return open(path, "rb", buffering=0)
+    except OSError as error:
+        raise InvalidRequestError(f"{one_line(path)}: cannot read the recording: {error.strerror}") from error

@@ -35,7 +35,7 @@ class ReplayTransport:
         self._symbols: set[str] = set()
         self._given: Counter[str] = Counter()
         self._is_playing = False
-        self._reached: Place = (0, -1)
+        self._reached = Place(0, 0, -1)
         self._awaited: list[Place] = []
 
     def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse:
