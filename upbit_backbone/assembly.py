@@ -359,6 +359,7 @@ class Assembly:
                 subscriptions=lambda: self.hub.stats(),
                 cache=lambda: self.rest.cache.stats(),
                 breakers=lambda: {self.connect_breaker.name: self.connect_breaker.state},
+                recorder=lambda: None if (recorder := self._recorder) is None else recorder.stats,
                 ask_rest=lambda deadline: self.rest.markets(deadline=deadline),
                 gaps=self.repair.stats,
                 ban=self.limiter.ban_in_words,
@@ -405,7 +406,7 @@ class Assembly:
         entries = ((topic, self.store.entry(topic)) for topic in topics)
         return frozenset(topic for topic, entry in entries if entry is None or entry.news_at < since)
 
-    def record(self, path: Path) -> Recorder:
+    def record(self, path: Path, rotate_bytes: int | None = None, rotate_seconds: float | None = None) -> Recorder:
         """Attach a recorder to everything that comes in; one at a time."""
         with self._recording_lock:
             if self._recorder is not None:
@@ -413,7 +414,15 @@ class Assembly:
             from .recorder import Recorder
 
             about = {"rest_url": self.config.rest_url}
-            recorder = self._recorder = Recorder(path, clock=self.clock, about=about, on_close=self._detach)
+            recorder = self._recorder = Recorder(
+                path,
+                clock=self.clock,
+                about=about,
+                on_close=self._detach,
+                emit=self.emit,
+                rotate_bytes=rotate_bytes,
+                rotate_seconds=rotate_seconds,
+            )
         self.transport.tap = recorder
         self.intake.attach(recorder)
         return recorder

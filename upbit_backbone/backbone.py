@@ -557,7 +557,8 @@ class MarketDataBackbone:
         return self._open().monitor.check_websocket_health()
 
     def prometheus_collector(self) -> PrometheusCollector:
-        """A collector for prometheus-client (extra `[prometheus]`): `REGISTRY.register(...)` it."""
+        """A collector for prometheus-client (extra `[prometheus]`): `REGISTRY.register(...)` it, once. For several
+        backbones in one registry see `monitoring.prometheus.PrometheusCollector`."""
         from .monitoring.prometheus import PrometheusCollector
 
         return PrometheusCollector(self.health)
@@ -569,9 +570,18 @@ class MarketDataBackbone:
         check_callable("callback", callback, required=True)
         return self._open().monitor.alert(callback, *(() if rules is None else (rules,)))
 
-    def record(self, path: str | Path) -> Recorder:
-        """Record everything that comes in from now on, until `.close()`; play it again with `replay`."""
-        return self._open().record(Path(path))
+    def record(
+        self, path: str | Path, *, rotate_bytes: int | None = None, rotate_seconds: float | None = None
+    ) -> Recorder:
+        """Record everything that comes in from now on, until `.close()`; play it again with `replay`.
+
+        An existing recording is continued. With `rotate_bytes` (no file larger) or `rotate_seconds` (none longer) the
+        files are numbered, day.0001.rec and so on, and a new one is begun each time; `replay("day.rec")` plays them in
+        a row. Raises InvalidRequestError for what cannot be recorded to (a pipe, another kind of file), FileInUseError
+        where somebody else writes. A disk that is full or too slow never holds up the data: it is told as a
+        RecordingEvent and in `health()`, and `.stats` counts what is safely written and what is lost.
+        """
+        return self._open().record(Path(path), rotate_bytes, rotate_seconds)
 
     def submit(self, method: Callable[..., T], *args: Any, **options: Any) -> Future[T]:
         """Run one of the blocking methods on a background thread: `market.submit(market.get_ticker, "KRW-BTC")`.
@@ -606,7 +616,8 @@ class MarketDataBackbone:
         return self._parts.is_closed or self._parts.guard.is_foreign
 
     def close(self, timeout: float | None = None) -> None:
-        """Stop everything, within two seconds. Idempotent; from any thread and from inside callbacks.
+        """Stop everything within `timeout` seconds (default: `config.close_timeout_seconds`, with which it takes two
+        at most unless you set more). Idempotent; from any thread and from inside callbacks.
 
         Waiting calls end with ClosedError, loops over subscriptions end.
         """

@@ -59,6 +59,39 @@ def test_an_alert_ends_when_its_subject_is_gone(report, make):
     assert book.active == []
 
 
+@pytest.mark.parametrize(
+    ("rule", "before", "why"),
+    [
+        ("dropped", {"recent_drops": {"sub-1": 5}}, "subscription sub-1 has lost nothing for a minute"),
+        ("lag", {"lag": 4.0}, "session upbit-session-1 has had no data lately that could be late"),
+        ("staleness", {"last_data_age": 11.0}, "session upbit-session-1 is not in use any more"),
+    ],
+)
+def test_an_alert_that_ends_for_want_of_anything_to_measure_says_so(report, make, rule, before, why):
+    rules = [dataclasses.replace(each, hold_seconds=0.0) for each in DEFAULT_RULES if each.name == rule]
+    drops = before.pop("recent_drops", {})
+    bad = dataclasses.replace(
+        report, recent_drops=drops, sessions=(make.session(last_pong_age=None, **before),),
+        subscriptions=(make.subscription(),),
+    )  # fmt: skip
+    good = dataclasses.replace(bad, recent_drops={}, sessions=(make.session(topics=0),))
+    book = AlertBook(rules)
+    assert [alert.active for alert in book.look(bad, 0.0)] == [True]
+    (ended,) = book.look(good, 1.0, {"sub-1", "upbit-session-1"})
+    assert (ended.active, ended.message) == (False, why)
+    book.look(bad, 2.0)
+    (ended,) = book.look(good, 3.0, set())
+    assert ended.message == f"{ended.subject} is gone"
+
+
+def test_an_alert_that_ends_after_calm_says_by_how_much_it_is_good(report, make):
+    book = AlertBook([LATE])
+    told(book, report, make, [(0, 4.0), (2, 4.0), (3, 0.5)])
+    good = dataclasses.replace(report, sessions=(make.session(lag=0.25),))
+    (ended,) = book.look(good, 8.0)
+    assert ended.message == "late of upbit-session-1 is good again: 0.25, below 1 for 5 s"
+
+
 def test_the_default_rules_see_health_staleness_drops_and_errors(report, make):
     book = AlertBook(DEFAULT_RULES)
     assert book.look(report, 0.0) == []

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
 import queue
+import sys
 import threading
 import time
 
@@ -10,7 +12,8 @@ import pytest
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import ClosedError, NetworkError
 from upbit_backbone.models.enums import Channel, DataType, HealthStatus
-from upbit_backbone.models.events import ConnectionState, GapEvent, HealthEvent
+from upbit_backbone.models.events import CallbackErrorEvent, ConnectionState, GapEvent, HealthEvent
+from upbit_backbone.models.report import RecorderStats
 from upbit_backbone.monitoring.alerts import AlertRule
 from upbit_backbone.monitoring.health_monitor import HealthMonitor, HealthSources
 from upbit_backbone.monitoring.metrics import Metrics
@@ -87,6 +90,61 @@ def test_the_clock_offset_is_shown_as_ours_minus_upbits(monitored):
     assert monitored(clock_offset=lambda: None).health().clock_offset is None
 
 
+@pytest.mark.parametrize("seconds", [1, 5, 9, 11, 30, 60, 61, 120, 3600])
+def test_rates_and_drops_are_right_however_seldom_somebody_looks(world, make, hand_clock, seconds):
+    monitor = HealthMonitor(world.sources, Metrics(hand_clock), clock=hand_clock)
+    looks = max(14, 120 // seconds)
+    for _ in range(looks):
+        hand_clock.now += seconds
+        passed = int(hand_clock.now - 1000)
+        world.sessions = [make.session(messages=100 * passed, bytes=1000 * passed)]
+        world.subscriptions = [make.subscription(lost=50 * passed)]
+        report = monitor.health()
+    assert report.sessions[0].messages_per_second == pytest.approx(100.0)
+    assert report.recent_drops["sub-1"] == min(3_000, 50 * (looks - 1) * seconds)
+    assert report.status is HealthStatus.DEGRADED
+
+
+def test_several_who_look_do_not_spoil_each_others_rates(world, make, hand_clock):
+    monitor = HealthMonitor(world.sources, Metrics(hand_clock), clock=hand_clock)
+    seen = []
+    for step in range(200):
+        hand_clock.now += 0.5
+        passed = hand_clock.now - 1000
+        world.sessions = [make.session(messages=int(100 * passed))]
+        seen.append(monitor.health().sessions[0].messages_per_second)
+        if step % 30 == 0:
+            again = monitor.health().sessions[0].messages_per_second  # another scraper, at the very same moment
+            assert again == seen[-1]
+    assert seen[0] is None
+    assert seen[1:] == pytest.approx([100.0] * 199)
+
+
+def test_a_name_that_is_used_again_starts_anew(world, make, hand_clock):
+    monitor = HealthMonitor(world.sources, Metrics(hand_clock), clock=hand_clock)
+    world.subscriptions = [make.subscription(lost=500)]
+    monitor.health()
+    hand_clock.now += 2.0
+    world.subscriptions = [make.subscription(lost=3)]
+    assert monitor.health().recent_drops == {}
+
+
+def test_a_recording_that_ended_or_loses_is_a_reason_not_to_be_healthy(world, hand_clock):
+    stats = [RecorderStats(path="day.rec", records=7, received_bytes=70, written_bytes=50, lost=0, error=None)]
+    sources = dataclasses.replace(world.sources, recorder=lambda: stats[0])
+    monitor = HealthMonitor(sources, Metrics(hand_clock), clock=hand_clock)
+    assert monitor.health().status is HealthStatus.HEALTHY
+    hand_clock.now += 1.0
+    stats[0] = dataclasses.replace(stats[0], lost=4)
+    report = monitor.health()
+    assert (report.status, report.recorder) == (HealthStatus.DEGRADED, stats[0])
+    assert report.reasons == ("recording day.rec lost 4 records within a minute: the disk is too slow",)
+    hand_clock.now += 61.0
+    assert monitor.health().status is HealthStatus.HEALTHY
+    stats[0] = dataclasses.replace(stats[0], error="No space left on device")
+    assert "has ended: No space left on device; 4 records lost" in monitor.health().reasons[0]
+
+
 def test_a_lost_session_becomes_a_health_event_within_a_second(world, make, monitored):
     events: queue.Queue = queue.Queue()
     monitor = monitored(emit=events.put)
@@ -113,6 +171,35 @@ def test_an_alert_callback_that_raises_hurts_only_itself(world, make, monitored,
         first = alerts.get(timeout=5.0)
     assert (first.rule, first.active) == ("health", True)
     assert "an alert callback raised" in caplog.text
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ZeroDivisionError])
+def test_whatever_an_alert_callback_raises_is_told_and_the_next_alert_comes(world, make, monitored, error):
+    alerts: queue.Queue = queue.Queue()
+    events: queue.Queue = queue.Queue()
+
+    def leave(alert):
+        alerts.put(alert)
+        raise error("enough")
+
+    monitor = monitored(emit=events.put)
+    monitor.alert(leave)
+    for suspect in (True, False):
+        world.sessions = [make.session(suspect=suspect)]
+        assert alerts.get(timeout=10.0).active is suspect
+        told = [events.get(timeout=10.0) for _ in range(2)]
+        (failure,) = [event for event in told if isinstance(event, CallbackErrorEvent)]
+        assert (failure.subscription, type(failure.error)) == ("alert health", error)
+
+
+def test_a_rule_that_leaves_the_interpreter_ends_nobody_elses_alerts(world, make, monitored):
+    alerts: queue.Queue = queue.Queue()
+    monitor = monitored()
+    monitor.alert(alerts.put, [AlertRule(name="exit", measure=lambda report: sys.exit(), raise_at=1, clear_below=1,
+                                         message="")])  # fmt: skip
+    monitor.alert(alerts.put)
+    world.sessions = [make.session(suspect=True)]
+    assert alerts.get(timeout=10.0).rule == "health"
 
 
 def test_a_rule_that_raises_is_removed_and_the_others_go_on(world, make, monitored, caplog):

@@ -10,6 +10,7 @@ import pytest
 from upbit_backbone.errors import InvalidRequestError, NetworkError
 from upbit_backbone.models.enums import Channel
 from upbit_backbone.models.events import ConnectionState
+from upbit_backbone.models.report import RecorderStats
 from upbit_backbone.monitoring.health_monitor import HealthMonitor, HealthSources
 from upbit_backbone.monitoring.metrics import Metrics
 
@@ -70,6 +71,46 @@ def test_registering_asks_nothing(monitor):
         raise AssertionError("asked before the first scrape")
 
     prometheus_client.CollectorRegistry().register(PrometheusCollector(fail))
+
+
+def test_a_registry_refuses_what_would_make_a_page_that_nobody_can_read(monitor):
+    registry = prometheus_client.CollectorRegistry()
+    collector = PrometheusCollector(monitor.health)
+    registry.register(collector)
+    for another in (collector, PrometheusCollector(monitor.health), PrometheusCollector({"b": monitor})):
+        with pytest.raises(ValueError, match=r"Duplicated timeseries.*upbit_backbone_health"):
+            registry.register(another)
+    registry.unregister(collector)
+    registry.register(PrometheusCollector(monitor.health))
+
+
+def test_all_that_is_collected_is_described(monitor, make):
+    collector = PrometheusCollector(monitor.health)
+    assert {family.name for family in collector.collect()} <= {family.name for family in collector.describe()}
+
+
+def test_several_backbones_share_a_page_by_their_names(monitor, make):
+    other = HealthMonitor(HealthSources(sessions=lambda: [make.session(), make.session(session="b")]), Metrics())
+    with serve_metrics({"kr": monitor, "sg": other}, 0) as server:
+        text = page(server.url)
+    announced = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    assert len(announced) == len(set(announced)), "every family is announced once"
+    up = {
+        (sample.labels["backbone"], sample.labels["session"]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "upbit_backbone_session_up"
+    }
+    assert up == {("kr", "upbit-session-1"): 0.0, ("sg", "upbit-session-1"): 1.0, ("sg", "b"): 1.0}
+
+
+def test_a_recorder_is_exported(make):
+    stats = RecorderStats(path="day.rec", records=7, received_bytes=70, written_bytes=50, lost=3, error="full")
+    monitor = HealthMonitor(HealthSources(recorder=lambda: stats), Metrics())
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(PrometheusCollector(monitor.health))
+    assert registry.get_sample_value("upbit_backbone_recorder_up", {"path": "day.rec"}) == 0.0
+    assert registry.get_sample_value("upbit_backbone_recorder_lost_records_total", {"path": "day.rec"}) == 3.0
 
 
 def test_a_taken_port_says_what_to_do(monitor):

@@ -2,12 +2,12 @@
 
 A rule measures one number per subject (a session, a group, a subscription) in a `HealthReport`. Its alert begins when
 the number has been at or above `raise_at` for `hold_seconds`, and is over when it has been below `clear_below` for
-`calm_seconds`, or when the subject is gone.
+`calm_seconds`, when there is nothing to measure any more, or when the subject is gone; its message says which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import InvalidRequestError
@@ -15,12 +15,14 @@ from ..models.events import ConnectionState
 from ..models.report import Alert, HealthReport, SessionStats
 from .assessment import WORSE
 
+BACKBONE = "backbone"
+
 Measure = Callable[[HealthReport], Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertRule:
-    """`message` may use {subject} and {value}."""
+    """`message` may use {subject} and {value}, `quiet` {subject}: it says what it means that nothing is measured."""
 
     name: str
     measure: Measure
@@ -29,6 +31,7 @@ class AlertRule:
     message: str
     hold_seconds: float = 0.0
     calm_seconds: float = 5.0
+    quiet: str | None = None
 
     def __post_init__(self) -> None:
         if self.clear_below > self.raise_at:
@@ -39,7 +42,7 @@ class AlertRule:
 
 def health(report: HealthReport) -> Mapping[str, float]:
     """0 healthy, 1 degraded, 2 unhealthy."""
-    return {"backbone": float(WORSE[report.status])}
+    return {BACKBONE: float(WORSE[report.status])}
 
 
 def error_rate(report: HealthReport) -> Mapping[str, float]:
@@ -80,6 +83,7 @@ DEFAULT_RULES: tuple[AlertRule, ...] = (
         raise_at=0.10,
         clear_below=0.05,
         message="{subject}: {value:.0%} of the recent answers failed",
+        quiet="{subject}: too few answers lately to tell how many fail",
     ),
     AlertRule(
         name="lag",
@@ -88,6 +92,7 @@ DEFAULT_RULES: tuple[AlertRule, ...] = (
         clear_below=1.0,
         hold_seconds=3.0,
         message="session {subject} is {value:.1f} s behind the exchange",
+        quiet="session {subject} has had no data lately that could be late",
     ),
     AlertRule(
         name="staleness",
@@ -96,6 +101,7 @@ DEFAULT_RULES: tuple[AlertRule, ...] = (
         clear_below=8.0,
         calm_seconds=1.0,
         message="session {subject} was not heard for {value:.1f} s",
+        quiet="session {subject} is not in use any more",
     ),
     AlertRule(
         name="dropped",
@@ -103,6 +109,7 @@ DEFAULT_RULES: tuple[AlertRule, ...] = (
         raise_at=1.0,
         clear_below=1.0,
         message="subscription {subject} lost {value:.0f} items within a minute: its consumer is too slow",
+        quiet="subscription {subject} has lost nothing for a minute",
     ),
 )
 
@@ -127,14 +134,19 @@ class AlertBook:
         """(rule, subject) of every alert that is on."""
         return [key for key, track in self._tracks.items() if track.active]
 
-    def look(self, report: HealthReport, now: float) -> list[Alert]:
-        """The alerts that begin or end with this report; `now` is monotonic."""
+    def look(self, report: HealthReport, now: float, present: Container[str] | None = None) -> list[Alert]:
+        """The alerts that begin or end with this report; `now` is monotonic.
+
+        `present` are all subjects there are (None: not known): what is not measured and not there either is gone.
+        """
         alerts = []
         for rule in self._rules:
             values = rule.measure(report)
-            gone = {subject for name, subject in self._tracks if name == rule.name} - values.keys()
-            ended = [subject for subject in gone if self._tracks.pop((rule.name, subject)).active]
-            alerts += [_alert(rule, subject, 0.0, False, report, f"{subject} is gone") for subject in ended]
+            unmeasured = {subject for name, subject in self._tracks if name == rule.name} - values.keys()
+            ended = [subject for subject in sorted(unmeasured) if self._tracks.pop((rule.name, subject)).active]
+            alerts += [
+                _alert(rule, subject, 0.0, False, report, _why_unmeasured(rule, subject, present)) for subject in ended
+            ]
             for subject, value in values.items():
                 alerts += self._look_at(rule, subject, value, report, now)
         return alerts
@@ -149,11 +161,19 @@ class AlertBook:
         if rule.measure is health and report.reasons:
             message = f"health is {report.status.value}: {'; '.join(report.reasons)}"
         elif not after.active:
-            message = f"{rule.name} of {subject} is good again"
+            below = f"{rule.clear_below:g} for {rule.calm_seconds:g} s"
+            message = f"{rule.name} of {subject} is good again: {value:.3g}, below {below}"
         return [_alert(rule, subject, value, after.active, report, message)]
 
     def __repr__(self) -> str:
         return f"<AlertBook {len(self._rules)} rules, {len(self.active)} active>"
+
+
+def _why_unmeasured(rule: AlertRule, subject: str, present: Container[str] | None) -> str:
+    is_gone = rule.quiet is None if present is None else subject not in present
+    if is_gone:
+        return f"{subject} is gone"
+    return (rule.quiet or "{subject} is not measured any more").format(subject=subject)
 
 
 def _step(rule: AlertRule, track: _Track, value: float, now: float) -> _Track:

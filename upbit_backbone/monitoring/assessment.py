@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..models.enums import HealthStatus
 from ..models.events import ConnectionState
 from ..models.metric import PerformanceMetric
-from ..models.report import GapStats, GroupStats, SessionStats
+from ..models.report import GapStats, GroupStats, RecorderStats, SessionStats
 
 OPEN_WORDS = ("open", "half-open", "half_open")
 WORSE = {HealthStatus.HEALTHY: 0, HealthStatus.DEGRADED: 1, HealthStatus.UNHEALTHY: 2}
@@ -42,6 +42,8 @@ class Facts:
     recent_drops: Mapping[str, int] = field(default_factory=dict)
     gaps: GapStats | None = None
     ban: str | None = None  # in words, while there is one
+    recorder: RecorderStats | None = None
+    recently_unrecorded: int = 0
     closed: bool = False
 
 
@@ -64,7 +66,8 @@ def assess(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
         for name, count in facts.recent_drops.items()
         if count
     )
-    reasons = (*rest.reasons, *websocket.reasons, *_gap_reasons(facts.gaps, limits), *consumers)
+    troubles = (*_gap_reasons(facts.gaps, limits), *consumers, *_recorder_reasons(facts))
+    reasons = (*rest.reasons, *websocket.reasons, *troubles)
     stream_helps = any(_is_wanted(session) for session in facts.sessions) and not _is_down(websocket)
     if _is_down(rest) and not stream_helps:
         return Assessment(HealthStatus.UNHEALTHY, reasons)
@@ -140,6 +143,17 @@ def _gap_reasons(gaps: GapStats | None, limits: Limits) -> Iterator[str]:
     elif gaps.late or gaps.oldest > limits.gap_seconds:
         live = "live data goes on" if gaps.late else "live data waits"
         yield f"gap repair: {gaps.open} gaps wait for REST, the oldest for {gaps.oldest:.0f} s{why}; {live}"
+
+
+def _recorder_reasons(facts: Facts) -> Iterator[str]:
+    recorder = facts.recorder
+    if recorder is None:
+        return
+    if recorder.error is not None:
+        yield f"recording {recorder.path} has ended: {recorder.error}; {recorder.lost} records lost, close it"
+    elif facts.recently_unrecorded:
+        lost = f"{facts.recently_unrecorded} records within a minute"
+        yield f"recording {recorder.path} lost {lost}: the disk is too slow"
 
 
 def _is_down(assessment: Assessment) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, join_all, spawn
 from ..errors import ClosedError, UpbitBackboneError
 from ..models.enums import Channel, HealthStatus
-from ..models.events import Event, HealthEvent
+from ..models.events import CallbackErrorEvent, Event, HealthEvent
 from ..models.report import (
     Alert,
     CacheStats,
@@ -20,19 +21,22 @@ from ..models.report import (
     GroupStats,
     HealthReport,
     PerformanceReport,
+    RecorderStats,
     SessionStats,
     SubscriptionStats,
 )
-from .alerts import DEFAULT_RULES, AlertBook, AlertRule
+from .alerts import BACKBONE, DEFAULT_RULES, AlertBook, AlertRule
 from .assessment import DEFAULT_LIMITS, Facts, Hysteresis, Limits, assess, assess_rest, assess_websocket
 from .metrics import Metrics
 
 log = logging.getLogger("upbit_backbone.monitoring")
 
 POLL_SECONDS = 0.5
+MIN_SPAN_SECONDS = POLL_SECONDS / 2  # looks nearer than this are one: several may look at the same time
 RATE_SECONDS = 10.0
 DROP_SECONDS = 60.0
 STREAK_SECONDS = 30.0
+RECORDER = "recorder"
 
 
 def _nothing() -> Sequence[object]:
@@ -53,11 +57,12 @@ class HealthSources:
     breakers: Callable[[], Mapping[str, str]] = dict
     gaps: Callable[[], GapStats | None] = lambda: None
     ban: Callable[[], str | None] = lambda: None
+    recorder: Callable[[], RecorderStats | None] = lambda: None
     ask_rest: Callable[[Deadline], object] | None = None
 
 
 class Trend:
-    """A growing number looked at now and then: how much it grew over the last seconds."""
+    """A growing number looked at now and then, by however many and however seldom: how fast it grows."""
 
     __slots__ = ("_looks", "_seconds")
 
@@ -66,13 +71,22 @@ class Trend:
         self._looks: deque[tuple[float, int]] = deque()
 
     def look(self, now: float, value: int) -> tuple[int, float]:
-        """(growth, over how many seconds) since the oldest look within the memory."""
-        if not self._looks or now - self._looks[-1][0] >= POLL_SECONDS / 2:
-            self._looks.append((now, value))
-        while len(self._looks) > 1 and now - self._looks[0][0] > self._seconds:
-            self._looks.popleft()
-        then, before = self._looks[0]
+        """(growth, over how many seconds) of the last `seconds`, or of the time since the last look if that is more."""
+        looks = self._looks
+        if looks and value < looks[-1][1]:
+            looks.clear()  # counted anew: another session, or subscription, has the name now
+        if not looks or now - looks[-1][0] >= MIN_SPAN_SECONDS:
+            looks.append((now, value))
+        # The newest of those beyond the memory stays: who looks once in five minutes would have nothing to compare.
+        while len(looks) > 1 and now - looks[1][0] >= self._seconds:
+            looks.popleft()
+        then, before = looks[0]
         return value - before, now - then
+
+    def recent(self, now: float, value: int) -> int:
+        """The growth within the last `seconds`: a share of it where the looks are further apart, but never nothing."""
+        growth, span = self.look(now, value)
+        return growth if span <= self._seconds else math.ceil(growth * self._seconds / span)
 
 
 class HealthMonitor:
@@ -122,6 +136,7 @@ class HealthMonitor:
             recent_drops=dict(facts.recent_drops),
             gaps=facts.gaps,
             clock_offset=None if (ahead := self._clock_offset()) is None else -ahead,
+            recorder=facts.recorder,
         )
 
     def performance(self) -> PerformanceReport:
@@ -151,15 +166,16 @@ class HealthMonitor:
     def _facts(self) -> tuple[Facts, tuple[SubscriptionStats, ...]]:
         now = self._clock.monotonic()
         sessions, groups = self._sources.sessions(), self._sources.groups()
-        subscriptions = tuple(self._sources.subscriptions())
+        subscriptions, recorder = tuple(self._sources.subscriptions()), self._sources.recorder()
         performance = self._metrics.report()
         with self._lock:
             sessions = [self._with_rates(session, now) for session in sessions]
             drops = {
-                each.subscription: self._grown("lost", each.subscription, now, each.lost, DROP_SECONDS)[0]
+                each.subscription: self._trend("lost", each.subscription, DROP_SECONDS).recent(now, each.lost)
                 for each in subscriptions
             }
-            self._forget({s.session for s in sessions} | {s.subscription for s in subscriptions})
+            unrecorded = 0 if recorder is None else self._trend("", RECORDER, DROP_SECONDS).recent(now, recorder.lost)
+            self._forget({s.session for s in sessions} | {s.subscription for s in subscriptions} | {RECORDER})
             closed = self._closed
         facts = Facts(
             sessions=sessions,
@@ -170,23 +186,28 @@ class HealthMonitor:
             recent_drops={name: count for name, count in drops.items() if count > 0},
             gaps=self._sources.gaps(),
             ban=self._sources.ban(),
+            recorder=recorder,
+            recently_unrecorded=unrecorded,
             closed=closed,
         )
         return facts, subscriptions
 
     def _with_rates(self, stats: SessionStats, now: float) -> SessionStats:
-        messages, seconds = self._grown("messages", stats.session, now, stats.messages, RATE_SECONDS)
-        size, _ = self._grown("bytes", stats.session, now, stats.bytes, RATE_SECONDS)
+        messages, seconds = self._trend("messages", stats.session, RATE_SECONDS).look(now, stats.messages)
+        size, _ = self._trend("bytes", stats.session, RATE_SECONDS).look(now, stats.bytes)
+        is_known = seconds >= MIN_SPAN_SECONDS
         return dataclasses.replace(
             stats,
-            messages_per_second=messages / seconds if seconds > 0 else None,
-            bytes_per_second=size / seconds if seconds > 0 else None,
+            messages_per_second=messages / seconds if is_known else None,
+            bytes_per_second=size / seconds if is_known else None,
         )
 
-    def _grown(self, what: str, name: str, now: float, value: int, memory: float) -> tuple[int, float]:
+    def _trend(self, what: str, name: str, memory: float) -> Trend:
         assert self._lock.locked()  # noqa: S101 - the caller holds it
-        trend = self._trends.setdefault((what, name), Trend(memory))
-        return trend.look(now, value)
+        trend = self._trends.get((what, name))
+        if trend is None:
+            trend = self._trends[what, name] = Trend(memory)
+        return trend
 
     def _forget(self, present: set[str]) -> None:
         for key in [key for key in self._trends if key[1] not in present]:
@@ -220,7 +241,8 @@ class HealthMonitor:
     ) -> Callable[[], None]:
         """Call `callback` on the monitor's thread when a rule begins or ceases to hold; returns the way to stop it.
 
-        An exception in the callback is logged and hurts nobody else.
+        Whatever the callback raises (SystemExit and KeyboardInterrupt included) is told as a CallbackErrorEvent and in
+        the log, and the next alert comes all the same. A rule whose measure raises is removed, with those beside it.
         """
         watcher = (AlertBook(rules), callback)
         with self._lock:
@@ -258,13 +280,25 @@ class HealthMonitor:
     def _tell(self, watcher: tuple[AlertBook, Callable[[Alert], object]], report: HealthReport, now: float) -> None:
         book, callback = watcher
         try:
-            alerts = book.look(report, now)
-        except Exception:  # a measure of the user's; it would fail again in half a second
+            alerts = book.look(report, now, _present(report))
+        except BaseException as error:  # a measure of the user's; it would fail again in half a second
             log.exception("an alert rule raised; its watcher is removed")
             self._remove(watcher)
+            self._report_error("alert rule", error, 1)
             return
         for alert in alerts:
-            _call(callback, alert)
+            self._call(callback, alert)
+
+    def _call(self, callback: Callable[[Alert], object], alert: Alert) -> None:
+        try:
+            callback(alert)
+        except BaseException as error:  # sys.exit() in a callback must not end the alerts of everybody
+            log.exception("an alert callback raised", extra={"alert": alert.rule, "subject": alert.subject})
+            self._report_error(f"alert {alert.rule}", error, 1)
+
+    def _report_error(self, whose: str, error: BaseException, in_a_row: int) -> None:
+        if self._emit is not None:
+            self._emit(CallbackErrorEvent(at=self._clock.wall(), subscription=whose, error=error, in_a_row=in_a_row))
 
     def _remove(self, watcher: tuple[AlertBook, Callable[[Alert], object]]) -> None:
         with self._lock:
@@ -285,8 +319,14 @@ class HealthMonitor:
         return f"<HealthMonitor {state}, {self._hysteresis.status.value}>"
 
 
-def _call(callback: Callable[[Alert], object], alert: Alert) -> None:
-    try:
-        callback(alert)
-    except Exception:
-        log.exception("an alert callback raised", extra={"alert": alert.rule, "subject": alert.subject})
+def _present(report: HealthReport) -> frozenset[str]:
+    """Everything an alert can be about that is there now."""
+    metrics = (*report.performance.channels, *report.performance.groups)
+    return frozenset(
+        (
+            BACKBONE,
+            *(session.session for session in report.sessions),
+            *(subscription.subscription for subscription in report.subscriptions),
+            *(metric.name for metric in metrics),
+        )
+    )

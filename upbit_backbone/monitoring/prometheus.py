@@ -7,7 +7,8 @@ dimension. Nothing is kept here: every scrape looks at the backbone once.
 from __future__ import annotations
 
 import socketserver
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -20,8 +21,9 @@ from ..errors import InvalidRequestError
 from ..models.enums import HealthStatus
 from ..models.events import ConnectionState
 from ..models.metric import PerformanceMetric
-from ..models.report import GroupStats, HealthReport, SessionStats, SubscriptionStats
+from ..models.report import CacheStats, GroupStats, HealthReport, RecorderStats, SessionStats, SubscriptionStats
 from .assessment import WORSE
+from .metrics import Metrics
 
 PREFIX = "upbit_backbone_"
 BREAKER_VALUES = {"closed": 0, "half-open": 1, "half_open": 1, "open": 2}
@@ -71,32 +73,77 @@ SUBSCRIPTION_COLUMNS: tuple[Column, ...] = (
     ("subscription_lag_seconds", "Age of the oldest item that waits.", lambda s: s.lag, False),
 )
 
+RECORDER_COLUMNS: tuple[Column, ...] = (
+    ("recorder_up", "1 while the recorder writes, 0 after a disk error.", lambda r: r.error is None, False),
+    ("recorder_records", "Records safely on the disk.", lambda r: r.records, True),
+    (
+        "recorder_lost_records",
+        "Records that will never be on the disk.",
+        lambda r: r.lost,
+        True,
+    ),
+    ("recorder_waiting_records", "Records that wait for the disk.", lambda r: r.waiting, False),
+    ("recorder_written_bytes", "Bytes written.", lambda r: r.written_bytes, True),
+)
+
 
 class HasHealth(Protocol):
     def health(self) -> HealthReport: ...
 
 
 class PrometheusCollector(Collector):
-    """Register it with any registry: `REGISTRY.register(market.prometheus_collector())`."""
+    """Register it with any registry: `REGISTRY.register(market.prometheus_collector())`.
 
-    def __init__(self, health: Callable[[], HealthReport]) -> None:
+    Once: a page on which a name is announced twice is refused by every parser, so a registry refuses a second collector
+    (ValueError). Several backbones share one, by names of yours: `PrometheusCollector({"kr": one, "sg": other})`;
+    every sample then carries the label `backbone`.
+    """
+
+    def __init__(self, health: Callable[[], HealthReport] | Mapping[str, HasHealth]) -> None:
         self._health = health
 
     def describe(self) -> Iterable[Metric]:
-        return ()  # nothing is asked of the backbone before the first scrape
+        """The names of all families, by which a registry knows who is there twice. Asks nothing of a backbone."""
+        return _families(_NOTHING)
 
     def collect(self) -> Iterator[Metric]:
-        report = self._health()
-        yield from _overall(report)
-        yield from _table(SESSION_COLUMNS, "session", report.sessions, lambda s: s.session)
-        yield from _table(GROUP_COLUMNS, "group", report.groups, lambda g: g.group)
-        yield from _subscriptions(report.subscriptions)
-        performance = report.performance
-        yield from _answers(performance.channels, "channel_answer", "channel", "by channel")
-        yield from _answers(performance.groups, "rest_answer", "group", "by REST group")
+        if not isinstance(self._health, Mapping):
+            yield from _families(self._health())
+            return
+        merged: dict[str, Metric] = {}
+        for name, market in self._health.items():
+            for family in _families(market.health()):
+                known = merged.setdefault(family.name, family)
+                labelled = [each._replace(labels={"backbone": name, **each.labels}) for each in family.samples]
+                known.samples = labelled if known is family else known.samples + labelled
+        yield from merged.values()
 
     def __repr__(self) -> str:
-        return "<PrometheusCollector>"
+        names = f" of {', '.join(self._health)}" if isinstance(self._health, Mapping) else ""
+        return f"<PrometheusCollector{names}>"
+
+
+def _families(report: HealthReport) -> Iterator[Metric]:
+    yield from _overall(report)
+    yield from _table(SESSION_COLUMNS, "session", report.sessions, lambda s: s.session)
+    yield from _table(GROUP_COLUMNS, "group", report.groups, lambda g: g.group)
+    yield from _subscriptions(report.subscriptions)
+    yield from _table(RECORDER_COLUMNS, "path", [r for r in (report.recorder,) if r is not None], lambda r: r.path)
+    performance = report.performance
+    yield from _answers(performance.channels, "channel_answer", "channel", "by channel")
+    yield from _answers(performance.groups, "rest_answer", "group", "by REST group")
+
+
+_NOTHING = HealthReport(
+    at=datetime.fromtimestamp(0, UTC),
+    status=HealthStatus.HEALTHY,
+    reasons=(),
+    sessions=(),
+    groups=(),
+    subscriptions=(),
+    performance=Metrics().report(CacheStats(hits=0, misses=0, merged=0, stored=0, invalidated=0, size=0)),
+    clock_offset=0.0,  # so that what is left out while it is not known is named, too
+)
 
 
 def _overall(report: HealthReport) -> Iterator[Metric]:
@@ -127,7 +174,7 @@ def _counted(name: str, text: str, label: str, counts: dict[str, int]) -> Metric
     return family
 
 
-Part = SessionStats | GroupStats | SubscriptionStats
+Part = SessionStats | GroupStats | SubscriptionStats | RecorderStats
 
 
 def _table(
@@ -219,6 +266,9 @@ class MetricsServer:
         return f"<MetricsServer {self.url}>"
 
 
-def serve_metrics(market: HasHealth, port: int, host: str = "127.0.0.1") -> MetricsServer:
-    """Serve a backbone's figures as a Prometheus page; port 0 takes a free one. Raises when the port is taken."""
-    return MetricsServer(PrometheusCollector(market.health), port, host)
+def serve_metrics(market: HasHealth | Mapping[str, HasHealth], port: int, host: str = "127.0.0.1") -> MetricsServer:
+    """Serve a backbone's figures (or those of several, by name) as a Prometheus page; port 0 takes a free one.
+
+    InvalidRequestError when the port is taken.
+    """
+    return MetricsServer(PrometheusCollector(market if isinstance(market, Mapping) else market.health), port, host)
