@@ -14,8 +14,8 @@
 The simulator runs in its own process, which ends with `close`, with the `with` block, or with the process that made
 it. Two ports ("doors") serve REST and WebSocket; each can fail alone, and both speak both protocols.
 
-Switches are the fields of `upbit_backbone.simulator.options.Options`; faults are the methods of `FakeUpbit` (and any
-verb of the control port through `inject`). `trades_per_second=0` is manual mode: nothing moves unless `publish_trade`
+Switches are the fields of `simulator.serving.options.Options`; faults are the methods of `FakeUpbit` (and any verb of
+the control port through `inject`). `trades_per_second=0` is manual mode: nothing moves unless `publish_trade`
 or `touch_book` is called. `start_time="2026-11-20T23:59:50Z"` and `advance_clock` govern the simulator's clock.
 For pytest there is the plugin `upbit_backbone.simulator.pytest_plugin` with the fixture `fake_upbit`.
 """

@@ -16,7 +16,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from upbit_backbone.simulator.options import Options, parse_setting
+from upbit_backbone.simulator.serving.options import Options, parse_setting
 
 if TYPE_CHECKING:
     from upbit_backbone.simulator.serving.server import Server
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=50.0, help="trades per second over all pairs; 0: only by control")
     parser.add_argument("--start-time", default=None, help="where the clock starts, e.g. 2026-11-20T23:59:50Z")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                        help="any switch of upbit_backbone.simulator.options.Options, repeatable")  # fmt: skip
+                        help="any switch of upbit_backbone.simulator.serving.options.Options, repeatable")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     parser.add_argument("--ready-json", action="store_true", help="print the addresses as one line of JSON")
     parser.add_argument("--parent", type=int, default=None, help="end when this process ends or standard input closes")

@@ -18,7 +18,7 @@ _ENVIRONMENT = {
 class FakeUpbit:
     """A simulated Upbit in its own process; running as soon as it is made, gone after `close`.
 
-    Keyword arguments are the switches of `upbit_backbone.simulator.options.Options`. Usable from several threads.
+    Keyword arguments are the switches of `simulator.serving.options.Options`. Usable from several threads.
     Every method that changes something has taken effect when it returns, except where it says otherwise.
     """
 

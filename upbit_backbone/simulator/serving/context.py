@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from upbit_backbone.simulator.engine.clock import Clock
 from upbit_backbone.simulator.engine.exchange import Exchange
-from upbit_backbone.simulator.options import Options
 from upbit_backbone.simulator.serving.faults import Faults
 from upbit_backbone.simulator.serving.hub import Hub
 from upbit_backbone.simulator.serving.limits import Limits
+from upbit_backbone.simulator.serving.options import Options
 from upbit_backbone.simulator.serving.wire_log import WireLog
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from upbit_backbone.simulator.options import Options
+from upbit_backbone.simulator.serving.options import Options
 
 WIRE_NAMES = {"candle": "candles", "trade": "crix-trades"}
 """Groups that Remaining-Req calls otherwise than the documentation."""

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from upbit_backbone.simulator.options import Options
 from upbit_backbone.simulator.serving.connection import Connection
 from upbit_backbone.simulator.serving.context import Context
 from upbit_backbone.simulator.serving.load import Load
+from upbit_backbone.simulator.serving.options import Options
 from upbit_backbone.simulator.serving.tls import server_context
 
 STEP_SECONDS = 0.01
