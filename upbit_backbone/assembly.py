@@ -10,6 +10,7 @@ modules loaded, when somebody first asks for them.
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Sequence
@@ -64,6 +65,8 @@ RECORDER_SECONDS = 1.0
 # A recording's answers come at their place in it, however long that takes; one worker asks for them, so that holes are
 # filled in the same order each time.
 REPLAY_HOLD_SECONDS = 60.0
+UNLIMITED = 1e6  # per second
+_replays = itertools.count(1)
 JOB_WORKERS = 8
 CALL_WORKERS = 16
 # The session's own backoff paces attempts; the breaker only tells the router, and forgets quickly.
@@ -78,6 +81,10 @@ class History(NamedTuple):
     trades: TradesHistory
 
 
+# From when (inclusive, None: the beginning) until when (exclusive, None: the end).
+Span = tuple[datetime | None, datetime | None]
+
+
 class Assembly:
     """One backbone's parts, wired. `close()` stops them in the order in which data flows, within one deadline."""
 
@@ -88,11 +95,13 @@ class Assembly:
         clock: Clock = SYSTEM_CLOCK,
         recording: Recording | None = None,
         speed: float | None = None,
+        span: Span = (None, None),
     ) -> None:
         self.config = config
         self.clock = clock
         self._recording = recording  # played instead of talking to Upbit, where there is one
         self._speed = speed
+        self._span = span
         self.guard = ForkGuard("this MarketDataBackbone")
         self._closing = threading.Lock()  # held by whoever closes; others wait for it or go away at their deadline
         self._is_closed = threading.Event()
@@ -123,6 +132,9 @@ class Assembly:
     # ── making ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _make_limiter(self) -> RateLimiter:
+        if self._recording is not None:
+            # Nothing goes on the wire: a replay must neither wait for the limits of a host nor use them up for others.
+            return RateLimiter(f"replay {next(_replays)}", UNLIMITED, connects_per_second=UNLIMITED, clock=self.clock)
         return RateLimiter(
             self.config.rest_url,
             self.config.rest_requests_per_second,
@@ -160,7 +172,8 @@ class Assembly:
         if self._recording is not None:
             from .recorder import ReplayTransport
 
-            self._replayed_rest = ReplayTransport(self._recording)
+            since, until = self._span
+            self._replayed_rest = ReplayTransport(self._recording, since=since, until=until)
             return self._replayed_rest
         config = self.config
         return RestTransport(
@@ -222,6 +235,8 @@ class Assembly:
                 backlog=lambda: max((stats.pending for stats in self.hub.stats()), default=0),
                 is_settled=lambda: not any(map(self.repair.has_gaps, self.hub.topics)),
                 on_end=self.hub.finish,
+                since=self._span[0],
+                until=self._span[1],
             )
         return SessionManager(
             self.config,
@@ -524,8 +539,10 @@ def assemble(config: BackboneConfig) -> Assembly:
     return Assembly(config)
 
 
-def assemble_replay(config: BackboneConfig, path: Path, speed: float | None) -> Assembly:
-    """The same parts, fed from a recording."""
+def assemble_replay(config: BackboneConfig, path: Path, speed: float | None, span: Span = (None, None)) -> Assembly:
+    """The same parts, fed from a recording, or from what it has from the first time of `span` on until the second."""
     from .recorder import Recording, ReplayClock
 
-    return Assembly(config, clock=ReplayClock(), recording=Recording(path), speed=speed)
+    recording = Recording(path)
+    clock = ReplayClock(span[0] or recording.began)
+    return Assembly(config, clock=clock, recording=recording, speed=speed, span=span)

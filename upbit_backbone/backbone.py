@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from ._concurrency import Deadline, at_exit, check_timeout
-from .assembly import Assembly, assemble, assemble_replay
+from .assembly import Assembly, Span, assemble, assemble_replay
 from .config import BackboneConfig
 from .delivery.subscription import Subscription, SubscriptionId, check_arguments
 from .errors import ClosedError, InvalidRequestError
@@ -99,14 +99,28 @@ class MarketDataBackbone:
         at_exit(parts.close)
 
     @classmethod
-    def replay(cls, path: str | Path, *, speed: float | None = None, **overrides: Any) -> Self:
+    def replay(
+        cls,
+        path: str | Path,
+        *,
+        speed: float | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        **overrides: Any,
+    ) -> Self:
         """A backbone fed from a recording instead of Upbit: the same subscriptions, no network at all.
 
-        `speed` 1.0 keeps the recording's pace, 10.0 is ten times as fast, None as fast as the consumers read. Playing
-        starts with the first subscription.
+        `speed` 1.0 keeps the recording's pace, 10.0 is ten times as fast, None as fast as the consumers read. Only
+        what came from `start` on and before `end` (aware datetimes) is played. Its clock stands at the first record
+        (or at `start`) until the first subscription, with which playing starts. A hole in the recording is a GapEvent;
+        `on_event` hears everything from the first record on. Raises InvalidRequestError for what is no recording.
         """
+        span = _span(start, end)
         self = cls.__new__(cls)
-        self._take(assemble_replay(BackboneConfig.from_environment(**overrides), Path(path), speed))
+        self._take(assemble_replay(BackboneConfig.from_environment(**overrides), Path(path), speed, span))
+        if on_event is not None:
+            self.on_event(on_event)
         return self
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -697,6 +711,15 @@ UnifiedMarketDataAPI = MarketDataBackbone
 
 def _age(max_age: float | None, name: str = "max_age") -> float | None:
     return None if max_age is None else check_timeout(max_age, name)
+
+
+def _span(start: datetime | None, end: datetime | None) -> Span:
+    for name, moment in (("start", start), ("end", end)):
+        if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
+            raise InvalidRequestError(f"{name}={moment!r}: expected an aware datetime, such as datetime.now(UTC)")
+    if start is not None and end is not None and end <= start:
+        raise InvalidRequestError(f"start={start} and end={end}: the end must come after the start")
+    return start, end
 
 
 def _check_download(progress: object, cancel: object) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from upbit_backbone._concurrency import Deadline, wait_event
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.recorder.recorder import Recorder
@@ -54,3 +56,16 @@ def make_recording(path):
 @pytest.fixture
 def fill_recorder():
     return fill
+
+
+@pytest.fixture
+def until_written():
+    """until_written(recorder): what was handed over is on the disk, by the recorder's own thread."""
+
+    def wait(recorder: Recorder) -> None:
+        deadline = Deadline.after(20.0)
+        while recorder.stats.waiting:
+            assert not deadline.expired
+            wait_event(threading.Event(), Deadline.after(0.005))
+
+    return wait

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from upbit_backbone import DataType, MarketDataBackbone, Overflow
+from upbit_backbone import DataType, HealthStatus, MarketDataBackbone, Overflow
 from upbit_backbone.errors import ClosedError, InvalidRequestError
+from upbit_backbone.models.events import ConnectionEvent, ConnectionState, RecordingEvent
 from upbit_backbone.recorder import Recording
 from upbit_backbone.recorder.format import RecordKind
+from upbit_backbone.recorder.recording import RecordingWriter
 from upbit_backbone.simulator import FakeUpbit
 
 SYMBOLS = ["KRW-BTC", "KRW-ETH"]
@@ -91,6 +95,73 @@ def test_one_recorder_at_a_time_and_none_after_close(upbit, path, tmp_path):
     market.close()  # ends the forgotten recorder too: the leak check of every test sees to it
     with pytest.raises(ClosedError):
         market.record(path)
+
+
+def test_before_anybody_subscribes_the_clock_stands_at_the_beginning_and_no_limit_is_in_the_way(upbit, path):
+    with backbone(upbit) as market, market.record(path):
+        day = timedelta(days=1)
+        start = datetime.now(UTC) - day
+        asked = [{"count": 500}, {"start": start, "end": start + day / 2}]
+        candles = [market.get_candles("KRW-BTC", "1m", **bounds) for bounds in asked]
+        assert all(candles)
+    with MarketDataBackbone.replay(path) as market:
+        again = [market.get_candles("KRW-BTC", "1m", **bounds, timeout=5.0) for bounds in asked]
+    for then, now in zip(candles, again, strict=True):
+        assert [(each.timestamp, each.close_price) for each in now] == [(x.timestamp, x.close_price) for x in then]
+
+
+def test_on_event_hears_a_replay_from_its_first_event_on(upbit, path):
+    with backbone(upbit) as market, market.record(path):
+        market.subscribe("KRW-BTC", DataType.TRADE).get(timeout=10.0)
+    events: queue.Queue = queue.Queue()
+    with MarketDataBackbone.replay(path, on_event=events.put) as market:
+        assert len(list(market.subscribe("KRW-BTC", DataType.TRADE))) > 0
+    first = events.get(timeout=10.0)
+    assert (type(first), first.state) == (ConnectionEvent, ConnectionState.LIVE)
+
+
+def test_a_replay_begins_and_ends_where_it_is_told_to(upbit, path):
+    with backbone(upbit) as market, market.record(path):
+        trades = market.subscribe("KRW-BTC", DataType.TRADE)
+        seen = [trades.get(timeout=10.0) for _ in range(60)]
+    start, end = seen[20].received_at, seen[40].received_at
+    with MarketDataBackbone.replay(path, start=start, end=end) as market:
+        played = list(market.subscribe("KRW-BTC", DataType.TRADE, overflow=Overflow.DROP_OLDEST))
+    wanted = [trade for trade in seen if start <= trade.received_at < end]
+    assert as_bytes(played) == as_bytes(wanted)
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        {"start": datetime(2026, 1, 1)},
+        {"end": "2026-01-01"},
+        {"start": datetime(2026, 1, 2, tzinfo=UTC), "end": datetime(2026, 1, 1, tzinfo=UTC)},
+    ],
+)
+def test_a_span_that_makes_no_sense_is_refused(path, span):
+    with pytest.raises(InvalidRequestError, match=r"start|end"):
+        MarketDataBackbone.replay(path, **span)
+
+
+def test_a_recorder_that_fails_is_an_event_and_the_health_knows(upbit, path, monkeypatch):
+    def fail(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RecordingWriter, "append", fail)
+    events: queue.Queue = queue.Queue()
+    with backbone(upbit) as market:
+        market.on_event(events.put)
+        recorder = market.record(path)
+        while not isinstance(event := events.get(timeout=10.0), RecordingEvent):
+            pass
+        assert "No space left" in event.error
+        health = market.health()
+        assert health.status is HealthStatus.DEGRADED
+        assert any("No space left" in reason for reason in health.reasons)
+        assert market.get_ticker("KRW-BTC").symbol == "KRW-BTC"
+        recorder.close()
+        assert market.health().recorder is None
 
 
 def test_rest_answers_are_recorded(upbit, path):

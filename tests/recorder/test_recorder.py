@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from upbit_backbone._concurrency import Deadline, wait_event
 from upbit_backbone.errors import FileInUseError, InvalidRequestError
 from upbit_backbone.recorder import Recorder, Recording
 from upbit_backbone.recorder import recorder as recorder_module
@@ -308,7 +307,7 @@ def test_a_pipe_is_refused_at_once(path):
         Recorder(path.parent)
 
 
-def test_a_rotated_recording_is_many_small_ones_and_reads_as_one(path, monkeypatch, fill_recorder):
+def test_a_rotated_recording_is_many_small_ones_and_reads_as_one(path, monkeypatch, fill_recorder, until_written):
     monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 0.005)
     with Recorder(path, rotate_bytes=1_500) as recorder:
         fill_recorder(recorder, 1)
@@ -329,14 +328,7 @@ def test_a_rotated_recording_is_many_small_ones_and_reads_as_one(path, monkeypat
     assert begin.wall == streams.wall
 
 
-def until_written(recorder):
-    deadline = Deadline.after(20.0)
-    while recorder.stats.waiting:
-        assert not deadline.expired
-        wait_event(threading.Event(), Deadline.after(0.005))
-
-
-def test_rotation_by_time_begins_a_file_each_time_and_goes_on_where_it_was(path, monkeypatch, fill_recorder):
+def test_rotation_by_time_begins_files_and_goes_on_where_it_was(path, monkeypatch, fill_recorder, until_written):
     monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 0.005)
     for first in (0, 2):
         with Recorder(path, rotate_seconds=0.000_1) as recorder:

@@ -3,19 +3,24 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from upbit_backbone._concurrency import Deadline
-from upbit_backbone.errors import ChannelUnavailableError, InvalidRequestError
+from upbit_backbone.errors import ChannelUnavailableError, InvalidRequestError, RequestTimeoutError
 from upbit_backbone.exchange import endpoints
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.events import ConnectionEvent, SubscriptionEvent
+from upbit_backbone.models.events import ConnectionEvent, GapEvent, SubscriptionEvent
 from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource, ReplayTransport, TappedTransport
+from upbit_backbone.recorder import recorder as recorder_module
+from upbit_backbone.recorder.format import Record, RecordKind, encode_records
 
+START = datetime(2026, 11, 20, 5, 0, tzinfo=UTC)
 BITCOIN = Topic(DataType.TRADE, "KRW-BTC")
-ANY = Deadline.after(5.0)
+ANY = Deadline.after(600.0)  # from when this module is loaded
 
 
 class Sink:
@@ -54,8 +59,6 @@ def play():
 
 
 def test_the_sink_sees_what_it_saw_then_with_the_times_of_then(make_recording, play):
-    from datetime import UTC, datetime
-
     source, sink = play(make_recording(20), speed=None)
     source.acquire([SubscriptionRequest(BITCOIN)])
     assert source.wait(Deadline.after(5.0))
@@ -169,8 +172,15 @@ def test_the_end_is_told_and_so_is_what_the_recording_never_had(make_recording, 
     assert missing.topics == ("trade:KRW-XRP",)
 
 
-def test_rest_answers_come_again_in_their_order_and_the_last_stays(make_recording):
-    transport = ReplayTransport(Recording(make_recording()))
+@pytest.fixture
+def replayed():
+    """replayed(path, **options) -> a ReplayTransport, closed at the end"""
+    with ExitStack() as stack:
+        yield lambda path, **options: stack.enter_context(closing(ReplayTransport(Recording(path), **options)))
+
+
+def test_rest_answers_come_again_in_their_order_and_the_last_stays(make_recording, replayed):
+    transport = replayed(make_recording())
     answers = [transport.get(endpoints.tickers(["KRW-BTC"]), ANY) for _ in range(3)]
     assert [(each.status, each.body) for each in answers] == [
         (200, b'[{"first":1}]'),
@@ -179,20 +189,20 @@ def test_rest_answers_come_again_in_their_order_and_the_last_stays(make_recordin
     ]
 
 
-def test_a_question_nobody_asked_then_has_no_answer(make_recording):
-    transport = ReplayTransport(Recording(make_recording()))
+def test_a_question_nobody_asked_then_has_no_answer(make_recording, replayed):
+    transport = replayed(make_recording())
     with pytest.raises(ChannelUnavailableError, match="no answer"):
         transport.get(endpoints.tickers(["KRW-XRP"]), ANY)
 
 
-def test_a_missing_market_list_is_made_up_from_the_recorded_topics(make_recording):
-    response = ReplayTransport(Recording(make_recording())).get(endpoints.markets(), ANY)
+def test_a_missing_market_list_is_made_up_from_the_recorded_topics(make_recording, replayed):
+    response = replayed(make_recording()).get(endpoints.markets(), ANY)
     assert b'"KRW-BTC"' in response.body
     assert b'"KRW-ETH"' in response.body
 
 
-def test_a_tapped_transport_shows_its_answers_and_changes_nothing(make_recording, tmp_path):
-    inner = ReplayTransport(Recording(make_recording()))
+def test_a_tapped_transport_shows_its_answers_and_changes_nothing(make_recording, replayed, tmp_path):
+    inner = replayed(make_recording())
     clock = ReplayClock()
     tapped = TappedTransport(inner, clock)
     with Recorder(tmp_path / "second.rec") as recorder:
@@ -201,6 +211,168 @@ def test_a_tapped_transport_shows_its_answers_and_changes_nothing(make_recording
         tapped.tap = None
         tapped.get(endpoints.tickers(["KRW-BTC"]), ANY)
     tapped.close()
-    again = ReplayTransport(Recording(tmp_path / "second.rec"))
+    again = replayed(tmp_path / "second.rec")
     assert again.get(endpoints.tickers(["KRW-BTC"]), ANY) == response
     assert response.received_at is not None
+
+
+def test_a_question_ends_by_its_deadline_however_long_the_recording_is(make_recording, replayed, monkeypatch):
+    path, reading, go_on = make_recording(), threading.Event(), threading.Event()
+    located = Recording.located
+
+    def slowly(self, *span):
+        reading.set()
+        go_on.wait(20.0)
+        yield from located(self, *span)
+
+    monkeypatch.setattr(Recording, "located", slowly)
+    transport = replayed(path)
+    for call in (endpoints.tickers(["KRW-BTC"]), endpoints.markets()):
+        began = time.monotonic()
+        with pytest.raises(RequestTimeoutError, match="was not looked through by the deadline"):
+            transport.get(call, Deadline.after(0.05))
+        assert time.monotonic() - began < 5.0
+    assert reading.is_set()
+    go_on.set()
+    assert transport.get(endpoints.tickers(["KRW-BTC"]), ANY).body == b'[{"first":1}]', "nobody was given it before"
+
+
+def test_an_answer_is_given_as_soon_as_it_is_found(make_recording, replayed, monkeypatch):
+    go_on = threading.Event()
+    located = Recording.located
+
+    def stopping(self, *span):
+        for place, record in located(self, *span):
+            yield place, record
+            if record.kind is RecordKind.REST:
+                go_on.wait(20.0)
+
+    monkeypatch.setattr(Recording, "located", stopping)
+    transport = replayed(make_recording())
+    assert transport.get(endpoints.tickers(["KRW-BTC"]), ANY).status == 200
+    assert not go_on.is_set()
+    go_on.set()
+
+
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def three_hours(path):
+    """Three files' worth: each hour a price by REST and a batch; in the second hour the line breaks and comes again."""
+
+    def at(hour, minutes=0.0):
+        return START + timedelta(hours=hour, minutes=minutes)
+
+    def subscribed(session, epoch, wall):
+        rows = [["trade", "KRW-BTC", "0"]]
+        return Record(RecordKind.SUBSCRIBED, 0.0, wall, session, epoch, details={"topics": rows})
+
+    members = [
+        [Record(RecordKind.BEGIN, 0.0, at(0), details={"format": 2}), subscribed("a", 1, at(0)), frames(at(0, 1), 0)],
+        [rest(at(0, 2), 0), rest(at(0, 3), 1)],
+        [Record(RecordKind.INTERRUPTED, 0.0, at(1), "a", 1, details={"topics": [], "reason": "cut"})],
+        [subscribed("a", 2, at(1, 1)), frames(at(1, 2), 1, epoch=2)],
+        [rest(at(1, 3), 2)],
+        [frames(at(2), 2, epoch=2), rest(at(2, 1), 3)],
+    ]
+    path.write_bytes(b"".join(map(encode_records, members)))
+    return path, at
+
+
+def frames(wall, number, epoch=1):
+    return Record(RecordKind.FRAMES, 0.0, wall, "a", epoch, (b'{"number":%d}' % number,))
+
+
+def rest(wall, number):
+    details = {"path": "/v1/ticker?markets=KRW-BTC", "status": 200}
+    return Record(RecordKind.REST, 0.0, wall, blobs=(b'[{"number":%d}]' % number,), details=details)
+
+
+def fed(sink) -> list:
+    return [entry[3] if entry[0] == "frames" else (entry[0], entry[2]) for entry in sink.seen]
+
+
+def test_playing_from_a_time_on_begins_with_what_streamed_then(three_hours, play):
+    path, at = three_hours
+    source, sink = play(path, speed=None, since=at(1, 1.5), until=at(1, 30))
+    source.start()
+    assert source.wait(Deadline.after(10.0))
+    assert fed(sink) == [("subscribed", 2), [b'{"number":1}'], ("interrupted", 2)]
+    source, sink = play(path, speed=None, since=at(1, 0.5), until=at(1, 2))
+    source.start()
+    assert source.wait(Deadline.after(10.0))
+    assert fed(sink) == [("subscribed", 2), ("interrupted", 2)], "at half past nothing streamed"
+    source, sink = play(path, speed=None, until=at(0, 2))
+    source.start()
+    assert source.wait(Deadline.after(10.0))
+    assert fed(sink) == [("subscribed", 1), [b'{"number":0}'], ("interrupted", 1)]
+
+
+def test_of_the_answers_before_the_start_the_last_one_counts(three_hours, replayed):
+    path, at = three_hours
+    transport = replayed(path, since=at(1), until=at(2, 1))
+    answers = [transport.get(endpoints.tickers(["KRW-BTC"]), ANY).body for _ in range(3)]
+    assert answers == [b'[{"number":1}]', b'[{"number":2}]', b'[{"number":2}]']
+
+
+def test_the_parts_of_a_rotated_recording_play_as_one_and_each_alone(path, play, monkeypatch, until_written):
+    monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 0.005)
+    with Recorder(path, rotate_bytes=600) as recorder:
+        recorder.subscribed("a", 1, frozenset({BITCOIN}))
+        for number in range(6):
+            recorder.frames("a", 1, [b'{"number":%d}' % number], 50.0, START)
+            until_written(recorder)
+    files = sorted(path.parent.iterdir())
+    assert len(files) > 2
+    source, sink = play(path, speed=None)
+    source.start()
+    assert source.wait(Deadline.after(10.0))
+    numbered = [[b'{"number":%d}' % number] for number in range(6)]
+    assert fed(sink) == [("subscribed", 1), *numbered, ("interrupted", 1)], "nothing is told of the files' ends"
+    source, sink = play(files[-1], speed=None)
+    source.start()
+    assert source.wait(Deadline.after(10.0))
+    assert fed(sink)[:2] == [("subscribed", 1), sink.seen[1][3]]
+    assert sink.seen[1][3] in numbered
+
+
+def test_what_is_missing_in_a_recording_comes_as_a_gap_to_those_who_want_it(path, play):
+    lost = Record(RecordKind.LOST, 0.0, START + 2 * SECOND, details={"records": 17})
+    topics = {"topics": [["trade", "KRW-BTC", "0"], ["trade", "KRW-ETH", "0"]]}
+    subscribed = Record(RecordKind.SUBSCRIBED, 0.0, START, "a", 1, details=topics)
+    members = [[subscribed, frames(START + SECOND, 0), lost], [frames(START + 3 * SECOND, 1)],
+               [frames(START + 4 * SECOND, 2)], [frames(START + 5 * SECOND, 3)]]  # fmt: skip
+    encoded = [bytearray(encode_records(member)) for member in members]
+    encoded[2][-6] ^= 0xFF
+    path.write_bytes(b"".join(encoded))
+    events: queue.Queue = queue.Queue()
+    source, sink = play(path, speed=None, emit=events.put)
+    source.acquire([SubscriptionRequest(BITCOIN)])
+    assert source.wait(Deadline.after(10.0))
+    assert fed(sink)[1:-1] == [[b'{"number":0}'], [b'{"number":1}'], [b'{"number":3}']]
+    gaps = [event for event in list(events.queue) if isinstance(event, GapEvent)]
+    assert [(gap.symbol, gap.type, gap.complete, gap.recovered) for gap in gaps] == [
+        ("KRW-BTC", DataType.TRADE, False, 0)
+    ] * 2
+    first, second = gaps
+    assert (first.start, first.end) == (START + SECOND, START + 2 * SECOND)
+    assert "17 records were lost" in first.reason
+    assert (second.start, second.end) == (START + 3 * SECOND, START + 5 * SECOND)
+    assert "the recording is damaged at byte" in second.reason
+
+
+def test_a_lost_subscription_does_not_cost_what_streamed_afterwards(path, play):
+    topics = {"topics": [["trade", "KRW-BTC", "0"]]}
+    members = [
+        [Record(RecordKind.SUBSCRIBED, 0.0, START, "a", 1, details=topics), frames(START, 0)],
+        [Record(RecordKind.SUBSCRIBED, 0.0, START, "a", 2, details=topics)],
+        [frames(START + SECOND, 1, epoch=2)],
+    ]
+    encoded = [bytearray(encode_records(member)) for member in members]
+    encoded[1][-6] ^= 0xFF
+    path.write_bytes(b"".join(encoded))
+    source, sink = play(path, speed=None)
+    source.acquire([SubscriptionRequest(BITCOIN)])
+    assert source.wait(Deadline.after(10.0))
+    assert fed(sink)[2:4] == [("subscribed", 2), [b'{"number":1}']]

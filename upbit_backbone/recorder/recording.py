@@ -217,6 +217,19 @@ class Recording:
         self._damages[part, damage.offset] = damage
         return damage
 
+    def streams_at(self, moment: datetime) -> list[Record]:
+        """What streamed at `moment`: the SUBSCRIBED records that were in force then, one of each session."""
+        kinds = (RecordKind.BEGIN, RecordKind.SUBSCRIBED, RecordKind.INTERRUPTED)
+        streams: dict[str, Record] = {}
+        for _, record in self.located(None, moment, *kinds):
+            if record.kind is RecordKind.SUBSCRIBED:
+                streams[record.session] = record
+            elif record.kind is RecordKind.INTERRUPTED:
+                streams.pop(record.session, None)
+            elif not (record.details or {}).get("continues"):
+                streams.clear()
+        return list(streams.values())
+
     def at(self, place: Place) -> Record:
         """The record at a place that `located` gave."""
         with _open_to_read(self.parts[place.part]) as file:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from .._concurrency import Deadline, join_all, spawn, wait_event
 from ..errors import InvalidRequestError, one_line
@@ -13,9 +16,13 @@ from ..models.report import SessionStats
 from ..models.session import SessionHealth
 from ..models.topic import SubscriptionRequest, Topic
 from .format import Record, RecordKind
+from .members import Damage
 from .recording import Recording
-from .replay_sessions import FrameSink, PlayedSessions, ReplayClock
+from .replay_sessions import PlayedSessions, ReplayClock
 from .replay_transport import ReplayTransport
+
+if TYPE_CHECKING:
+    from ..sessions.ports import FrameSink
 
 log = logging.getLogger("upbit_backbone.recorder")
 
@@ -34,6 +41,10 @@ class ReplaySource:
     that takes nothing for a second is not waited for. Playing begins with the first `want` (or `start()`); `on_end` is
     called after the last record, on the replaying thread.
 
+    Only what came from `since` on and before `until` is played; what was subscribed by then streams from the beginning.
+    Where the recording has holes (damage, or a disk that was too slow then), each topic that is wanted gets a GapEvent
+    that is not complete.
+
     What is fed, and in which order, is always the same. While a hole is being filled (not `is_settled`), playing
     waits, and `rest` gives a recorded answer no earlier than its place in the recording.
     """
@@ -51,12 +62,16 @@ class ReplaySource:
         is_settled: Callable[[], bool] = lambda: True,
         on_end: Callable[[], None] = lambda: None,
         autostart: bool = True,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> None:
         if speed is not None and not 0 < speed < float("inf"):
             raise InvalidRequestError(f"speed={speed!r}: expected a number > 0, or None for as fast as possible")
         self._recording = recording
-        self._rest = rest or ReplayTransport(recording)
-        self._sessions = PlayedSessions(sink, clock, emit)
+        self._rest = rest or ReplayTransport(recording, since=since, until=until)
+        self._since = since
+        self._until = until
+        self._sessions = PlayedSessions(sink, clock, emit, self.topics)
         self._clock = clock
         self._speed = speed
         self._emit = emit
@@ -110,7 +125,7 @@ class ReplaySource:
     def close(self, deadline: Deadline) -> list[str]:
         """Stop playing; names of threads that would not. Idempotent."""
         self._stop.set()
-        self._rest.end()
+        self._rest.close()
         with self._lock:
             thread = self._thread
         return join_all([thread] if thread else [], deadline)
@@ -136,7 +151,7 @@ class ReplaySource:
         try:
             if not self._play():
                 return
-            self._sessions.end_all("the recording is over", ConnectionState.CLOSED)
+            self._sessions.end("the recording is over")
             self._tell_what_was_missing()
         except Exception as error:
             log.exception("the replay broke off")
@@ -149,7 +164,14 @@ class ReplaySource:
 
     def _play(self) -> bool:
         """Feed every record in its turn; False when told to stop."""
-        for place, record in self._recording.located():
+        if self._since is not None:
+            for stream in self._recording.streams_at(self._since):
+                self._sessions.feed(dataclasses.replace(stream, wall=self._since))
+        for place, record in self._recording.entries(self._since, self._until):
+            if isinstance(record, Damage):
+                if record.size:  # else only its head is damaged, and all the data is there
+                    self._sessions.missing(f"the recording is damaged {record}")
+                continue
             if not self._pace(record):
                 return False
             self._clock.now = record.wall
@@ -175,7 +197,8 @@ class ReplaySource:
         if self._speed is None:
             return self._wait_for_consumers()
         now = self._clock.monotonic()
-        if record.kind is RecordKind.BEGIN or self._origin is None:
+        is_anew = record.kind is RecordKind.BEGIN and not (record.details or {}).get("continues")
+        if is_anew or self._origin is None:
             self._origin = (record.monotonic, now)
         recorded, began = self._origin
         turn = began + (record.monotonic - recorded) / self._speed

@@ -5,30 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ..errors import one_line
 from ..models.enums import DataType
-from ..models.events import ConnectionEvent, ConnectionState, Event
+from ..models.events import ConnectionEvent, ConnectionState, Event, GapEvent
 from ..models.report import SessionStats
 from ..models.session import SessionHealth
 from ..models.topic import Topic
 from .format import Record, RecordKind
 
+if TYPE_CHECKING:
+    from ..sessions.ports import FrameSink
+
 log = logging.getLogger("upbit_backbone.recorder")
-
-
-class FrameSink(Protocol):
-    """Where the frames go; see sessions.ports.FrameSink, which is the same."""
-
-    def frames(self, health: SessionHealth, epoch: int, frames: list[bytes], monotonic: float) -> Sequence[object]: ...
-
-    def subscribed(self, health: SessionHealth, epoch: int, topics: frozenset[Topic]) -> None: ...
-
-    def interrupted(self, health: SessionHealth, epoch: int, topics: frozenset[Topic], reason: str) -> None: ...
 
 
 class ReplayClock:
@@ -36,8 +29,10 @@ class ReplayClock:
 
     monotonic = staticmethod(time.monotonic)
 
-    def __init__(self) -> None:
-        self.now = datetime.fromtimestamp(0, UTC)  # written by the replaying thread only
+    def __init__(self, start: datetime | None = None) -> None:
+        # Where the recording begins, so that questions make sense before anything is played. Afterwards written by the
+        # replaying thread only.
+        self.now = start or datetime.fromtimestamp(0, UTC)
 
     def wall(self) -> datetime:
         return self.now
@@ -61,11 +56,21 @@ class _Played:
 class PlayedSessions:
     """Gives records to the sink as the sessions did then. Fed by the replaying thread, asked by any."""
 
-    def __init__(self, sink: FrameSink, clock: ReplayClock, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        sink: FrameSink,
+        clock: ReplayClock,
+        emit: Callable[[Event], None],
+        wanted: Callable[[], frozenset[Topic]] = frozenset,
+    ) -> None:
         self._sink = sink
         self._clock = clock
         self._emit = emit
         self.was_interrupted = False
+        self._is_incomplete = False  # whether something is missing in what was fed
+        self._missing: tuple[datetime, str] | None = None  # since when, and why: until the next record tells the end
+        self._fed_until: datetime | None = None
+        self._wanted = wanted
         self._lock = threading.Lock()  # guards _played and the topics in it
         self._played: dict[str, _Played] = {}
 
@@ -90,9 +95,51 @@ class PlayedSessions:
                 each.health.heard_at = now
 
     def feed(self, record: Record) -> None:
+        if self._missing is not None:
+            since, reason = self._missing
+            self._missing = None
+            self._tell_gap(since, record.wall, reason)
+        self._feed(record)
+        self._fed_until = record.wall
+
+    def missing(self, reason: str) -> None:
+        """Here the recording has a hole, which lasts until the next record."""
+        self._is_incomplete = True
+        since, before = self._missing or (self._fed_until or self._clock.wall(), "")
+        self._missing = since, f"{before}; {reason}" if before else reason
+
+    def end(self, reason: str) -> None:
+        """Nothing more comes."""
+        if self._missing is not None:
+            since, why = self._missing
+            self._missing = None
+            self._tell_gap(since, self._clock.wall(), why)
+        self.end_all(reason, ConnectionState.CLOSED)
+
+    def _tell_gap(self, start: datetime, end: datetime, reason: str) -> None:
+        """What streamed and is wanted has a hole that nobody can fill: as after an interruption without a repair."""
+        for topic in sorted(self.topics() & self._wanted(), key=str):
+            self._emit(
+                GapEvent(
+                    at=self._clock.wall(),
+                    symbol=topic.symbol,
+                    type=topic.data_type,
+                    start=start,
+                    end=end,
+                    recovered=0,
+                    complete=False,
+                    reason=reason,
+                    missing_start=start,
+                    missing_end=end,
+                )
+            )
+
+    def _feed(self, record: Record) -> None:
         match record.kind:
-            case RecordKind.BEGIN:
+            case RecordKind.BEGIN if not (record.details or {}).get("continues"):
                 self.end_all("the recorder was attached anew")
+            case RecordKind.BEGIN:
+                pass  # the next file of a rotated recording: nothing happened to the streams
             case RecordKind.FRAMES:
                 self._feed_frames(record)
             case RecordKind.SUBSCRIBED:
@@ -100,12 +147,19 @@ class PlayedSessions:
             case RecordKind.INTERRUPTED:
                 self._feed_interrupted(record)
             case RecordKind.LOST:
-                log.warning("records are missing in the recording", extra={"lost": record.details})
+                lost = (record.details or {}).get("records", "some")
+                self._is_incomplete = True
+                log.warning("records are missing in the recording", extra={"lost": lost})
+                since = self._fed_until or record.wall
+                self._tell_gap(since, record.wall, f"{lost} records were lost while recording: the disk was too slow")
             case RecordKind.REST:
                 pass  # ReplayTransport answers with these
 
     def _feed_frames(self, record: Record) -> None:
         played, now = self._session(record), self._clock.monotonic()
+        if self._is_incomplete and (not played.health.connected or played.health.epoch != record.epoch):
+            # That it was subscribed is among what is missing; without it everything that follows would be dropped.
+            self._subscribe(played, record.epoch, played.topics or self._wanted())
         played.health.heard_at = played.data_at = now
         played.messages += len(record.blobs)
         played.bytes += record.size
@@ -113,15 +167,21 @@ class PlayedSessions:
 
     def _feed_subscribed(self, record: Record) -> None:
         played, topics = self._session(record), topics_of(record)
-        is_new = played.health.epoch != record.epoch or not played.health.connected
-        played.health.epoch, played.health.connected = record.epoch, True
+        is_known = played.health.connected and played.health.epoch == record.epoch and played.topics == topics
+        if is_known and (record.details or {}).get("restated"):
+            return  # said again at the beginning of a file, for those who play it alone
+        self._subscribe(played, record.epoch, topics)
+
+    def _subscribe(self, played: _Played, epoch: int, topics: frozenset[Topic]) -> None:
+        is_new = played.health.epoch != epoch or not played.health.connected
+        played.health.epoch, played.health.connected = epoch, True
         played.health.heard_at = self._clock.monotonic()
         with self._lock:
             played.topics = topics
         if is_new:
             played.connects += 1
             self._tell(played, ConnectionState.LIVE, "replayed")
-        self._sink.subscribed(played.health, record.epoch, topics)
+        self._sink.subscribed(played.health, epoch, topics)
 
     def _feed_interrupted(self, record: Record) -> None:
         reason = one_line((record.details or {}).get("reason", ""))

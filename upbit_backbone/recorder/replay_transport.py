@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from .._concurrency import Deadline, wait_for
-from ..errors import ChannelUnavailableError, RequestTimeoutError, one_line
+from .._concurrency import Deadline, join_all, spawn, wait_for
+from ..errors import ChannelUnavailableError, RequestTimeoutError, UpbitBackboneError, one_line
 from ..exchange.endpoints import MARKETS, RestCall
 from ..wire.rest_transport import RestResponse
-from .format import RecordKind
+from .format import Record, RecordKind
 from .recording import Place, Recording
 
 if TYPE_CHECKING:
     from ..wire.deadline_socket import Departure
+
+log = logging.getLogger("upbit_backbone.recorder")
+
+CLOSE_SECONDS = 1.0  # the index is left after the block in hand
 
 
 class ReplayTransport:
@@ -26,20 +32,31 @@ class ReplayTransport:
     recording; whoever asks earlier waits for it, until the deadline. A question nobody asked then raises
     ChannelUnavailableError. Only the market list is made up from the recorded topics where it is missing, because
     everything needs it.
+
+    Where the answers are is found out on a thread of its own, from the first question on, so that in a recording of
+    any size a question ends by its deadline (RequestTimeoutError). Of what was answered before `since` only the last
+    answer to each question counts, and nothing from `until` on.
     """
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, *, since: datetime | None = None, until: datetime | None = None) -> None:
         self._recording = recording
+        self._since = since
+        self._until = until
+        self._stop = threading.Event()
         self._moved = threading.Condition()  # guards everything below
-        self._places: dict[str, list[Place]] | None = None
+        self._places: dict[str, list[Place]] = {}
         self._symbols: set[str] = set()
+        self._indexer: threading.Thread | None = None
+        self._is_indexed = False
+        self._is_past_start = since is None  # whether no earlier answer can be replaced by a later one any more
         self._given: Counter[str] = Counter()
         self._is_playing = False
         self._reached = Place(0, 0, -1)
+        self._asking = 0
         self._awaited: list[Place] = []
 
     def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse:
-        place = self._place(call)
+        place = self._place(call, deadline)
         if departure is not None:
             departure.sent()
         if place is None:
@@ -50,18 +67,64 @@ class ReplayTransport:
         status, body = int((record.details or {}).get("status", 200)), record.blobs[0]
         return RestResponse(status, {}, body, 0.0, len(body), record.wall)
 
-    def _place(self, call: RestCall) -> Place | None:
+    def _place(self, call: RestCall, deadline: Deadline) -> Place | None:
         """Where the next answer to this question is; None for a market list that was not recorded."""
         with self._moved:
-            places = self._index().get(call.target)
+            number = self._given[call.target] + 1
+            self._find(call, number, deadline)
+            places = self._places.get(call.target)
             if places is None and call.path == MARKETS.path:
                 return None
             if places is None:
                 raise ChannelUnavailableError(
                     f"{one_line(call)}: the recording {one_line(self._recording.path)} has no answer to this"
                 )
-            self._given[call.target] += 1
-            return places[min(self._given[call.target], len(places)) - 1]
+            self._given[call.target] = number
+            return places[min(number, len(places)) - 1]
+
+    def _find(self, call: RestCall, number: int, deadline: Deadline) -> None:
+        """Wait until so many answers to this question are found, or the whole recording was looked through."""
+        if self._indexer is None and not self._stop.is_set():
+            self._indexer = spawn(self._index, "upbit-replay-index")
+
+        def is_found() -> bool:
+            return self._is_indexed or (self._is_past_start and len(self._places.get(call.target, ())) >= number)
+
+        self._asking += 1
+        try:
+            is_in_time = wait_for(self._moved, is_found, deadline)
+        finally:
+            self._asking -= 1
+        if not is_in_time:
+            raise RequestTimeoutError(f"{one_line(call)}: the recording was not looked through by the deadline")
+
+    def _index(self) -> None:
+        try:
+            for place, record in self._recording.located(None, self._until, RecordKind.REST, RecordKind.SUBSCRIBED):
+                if self._stop.is_set():
+                    return
+                with self._moved:
+                    self._learn(place, record)
+                    if self._asking:
+                        self._moved.notify_all()
+        except (UpbitBackboneError, OSError) as error:
+            log.warning("the recording cannot be looked through to its end: %s", one_line(error))
+        finally:
+            with self._moved:
+                self._is_indexed = True
+                self._moved.notify_all()
+
+    def _learn(self, place: Place, record: Record) -> None:
+        details = record.details or {}
+        is_early = self._since is not None and record.wall < self._since
+        self._is_past_start = self._is_past_start or not is_early
+        if record.kind is RecordKind.SUBSCRIBED:
+            self._symbols.update(str(topic[1]) for topic in details.get("topics", ()))
+            return
+        places = self._places.setdefault(str(details.get("path")), [])
+        if is_early:
+            places.clear()
+        places.append(place)
 
     def _wait_for(self, place: Place, call: RestCall, deadline: Deadline) -> None:
         with self._moved:
@@ -100,30 +163,16 @@ class ReplayTransport:
         with self._moved:
             return any(place > self._reached for place in self._awaited)
 
-    def _index(self) -> dict[str, list[Place]]:
-        if self._places is None:
-            self._places, self._symbols = _read_index(self._recording)
-        return self._places
-
     def close(self) -> None:
-        """Whoever waits for an answer gets it."""
+        """Whoever waits for an answer gets it. Idempotent."""
+        self._stop.set()
         self.end()
+        with self._moved:
+            indexer = self._indexer
+        join_all([indexer] if indexer else [], Deadline.after(CLOSE_SECONDS))
 
     def __repr__(self) -> str:
         return f"<ReplayTransport {one_line(self._recording.path)}>"
-
-
-def _read_index(recording: Recording) -> tuple[dict[str, list[Place]], set[str]]:
-    """Where the answers to each target are, and which symbols were streamed."""
-    places: dict[str, list[Place]] = {}
-    symbols: set[str] = set()
-    for place, record in recording.located():
-        details = record.details or {}
-        if record.kind is RecordKind.REST:
-            places.setdefault(str(details.get("path")), []).append(place)
-        elif record.kind is RecordKind.SUBSCRIBED:
-            symbols.update(str(topic[1]) for topic in details.get("topics", ()))
-    return places, symbols
 
 
 def _made_up_markets(symbols: Iterable[str]) -> bytes:
