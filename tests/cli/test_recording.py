@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+
+from upbit_backbone.recorder import Recorder
 
 
 def test_what_is_recorded_is_replayed_the_same_each_time(piped, tmp_path):
@@ -46,3 +49,27 @@ def test_a_damaged_recording_plays_up_to_the_damage_and_says_so(piped, tmp_path)
     done = piped("replay", str(path))
     assert done.returncode == 0
     assert "damaged" in done.stderr
+
+
+def test_a_rotated_recording_is_replayed_by_its_one_name_from_a_time_on(piped, tmp_path):
+    file = tmp_path / "day.rec"
+    done = piped("record", str(file), "KRW-BTC", "--type", "trade", "--seconds", "3", "--rotate-seconds", "0.6")
+    assert done.returncode == 0, done.stderr
+    assert " files" in done.stdout
+    assert len(list(tmp_path.glob("day.*.rec"))) >= 3
+    rows = [json.loads(line) for line in piped("replay", str(file), "--json").stdout.splitlines()]
+    half = rows[len(rows) // 2]["received_at"]
+    later = [json.loads(line) for line in piped("replay", str(file), "--json", "--start", half).stdout.splitlines()]
+    earlier = [json.loads(line) for line in piped("replay", str(file), "--json", "--end", half).stdout.splitlines()]
+    assert earlier + later == rows
+    wrong = piped("replay", str(file), "--start", "yesterday")
+    assert (wrong.returncode, "--start yesterday: expected a time" in wrong.stderr) == (2, True)
+
+
+def test_a_file_that_is_being_recorded_is_refused_with_the_holders_name(piped, tmp_path):
+    path = tmp_path / "day.rec"
+    with Recorder(path):
+        done = piped("record", str(path), "KRW-BTC", "--seconds", "1")
+    assert done.returncode == 2
+    assert f"is in use: recording by process {os.getpid()}" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +21,7 @@ from ..export.files import CsvFile, write_csv, write_parquet
 from ..models.market import CandleData
 from . import output
 from .output import area_chart
-from .running import FOUND_TROUBLE, Json, Symbol, command, need, open_market, say_error
+from .running import FOUND_TROUBLE, Json, Symbol, command, moment_of, need, open_market, say_error
 
 SHOWN_ROWS = 20
 CHART_HEIGHT = 8
@@ -50,7 +50,7 @@ def candles(
     """Candles of one market, oldest first, to the screen or a file."""
     if csv and parquet:
         raise InvalidRequestError("--csv and --parquet: give one of them")
-    first, stop = _moment(start, "--start"), _moment(end, "--end")
+    first, stop = moment_of(start, "--start"), moment_of(end, "--end")
     with open_market() as market, _progress(f"{symbol} {timeframe}") as report:
         if csv and first:
             rows = _into_csv(market, symbol, timeframe, first, stop, csv, resume, report)
@@ -74,17 +74,6 @@ def candles(
     else:
         _show(symbol, timeframe, found)
     return 0 if rows else FOUND_TROUBLE
-
-
-def _moment(text: str | None, name: str) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        example = "2026-01-31, 2026-01-31T09:00 or 2026-01-31T09:00+09:00"
-        raise InvalidRequestError(f"{name} {output.safe(text)}: expected a time such as {example}") from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _into_csv(

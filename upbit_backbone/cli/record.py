@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +16,11 @@ from .._concurrency import Deadline
 from ..backbone import MarketDataBackbone
 from ..errors import InvalidRequestError
 from ..models.enums import DataType, Overflow
+from ..models.events import GapEvent
 from ..recorder import Recorder, Recording
-from ..recorder.format import RecordKind
+from ..recorder.format import Record, RecordKind
 from . import output
-from .running import FAILED, FOUND_TROUBLE, Json, Seconds, command, follow, open_market, overrides, say_error
+from .running import FAILED, FOUND_TROUBLE, Json, Seconds, command, follow, moment_of, open_market, overrides, say_error
 from .watch import print_json_line, print_line
 
 Types = Annotated[
@@ -34,12 +36,19 @@ def record(
     symbols: Annotated[list[str], typer.Argument(help="Market codes such as KRW-BTC.", metavar="SYMBOL…")],
     types: Types = None,
     seconds: Seconds = None,
+    rotate_mib: Annotated[
+        float | None, typer.Option("--rotate-mib", help="Begin a new file (FILE.0001…, .0002…) at so many MiB.")
+    ] = None,
+    rotate_seconds: Annotated[
+        float | None, typer.Option("--rotate-seconds", help="Begin a new file after so many seconds.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Record everything that comes in for these markets, until Ctrl-C."""
     kinds = types or [DataType.TICKER, DataType.TRADE, DataType.ORDERBOOK]
     with open_market() as market:
-        recorder = market.record(file)
+        size = None if rotate_mib is None else int(rotate_mib * 1024 * 1024)
+        recorder = market.record(file, rotate_bytes=size, rotate_seconds=rotate_seconds)
         try:
             market.subscribe_realtime(symbols, kinds, callback=lambda item: None)
             _show_progress(recorder, Deadline.after(seconds))
@@ -50,6 +59,8 @@ def record(
         output.print_json(output.as_plain(stats))
     else:
         print(_summary(stats))
+    if stats.damage:
+        say_error(f"what was there before is damaged {stats.damage}", label="note")
     if stats.error:
         say_error(stats.error)
         return FAILED
@@ -59,7 +70,8 @@ def record(
 def _summary(stats: Any) -> str:
     lost = f", {stats.lost} lost" if stats.lost else ""
     sizes = f"{stats.received_bytes:,} bytes received, {stats.written_bytes:,} written"
-    return f"{output.safe(stats.path)}: {stats.records:,} records, {sizes}{lost}"
+    files = f", {stats.files} files" if stats.files > 1 else ""
+    return f"{output.safe(stats.path)}: {stats.records:,} records, {sizes}{files}{lost}"
 
 
 def _show_progress(recorder: Recorder, end: Deadline) -> None:
@@ -85,16 +97,19 @@ def replay(
     symbols: Annotated[list[str] | None, typer.Argument(help="Only these markets.", metavar="[SYMBOL…]")] = None,
     types: Types = None,
     speed: Annotated[str, typer.Option(help="1 for the recorded pace, 10 for ten times it, max for no pause.")] = "max",
+    start: Annotated[str | None, typer.Option(help="Play from this time on (UTC unless it names a zone).")] = None,
+    end: Annotated[str | None, typer.Option(help="Play what came before this time.")] = None,
     info: Annotated[bool, typer.Option("--info", help="Only tell what is in the recording.")] = False,
     json: Json = False,
 ) -> int:
     """Play a recording: the same deliveries, line by line."""
     recording = Recording(file)
-    found = _contents(recording)
     if info:
-        _show_contents(recording, found, json)
+        _show_contents(recording, _contents(recording), json)
         return FOUND_TROUBLE if recording.damage else 0
-    topics = [topic for topic in found["topics"] if _is_asked(topic, symbols, types)]
+    first, stop = moment_of(start, "--start"), moment_of(end, "--end")
+    streamed = recording.located(None, stop, RecordKind.SUBSCRIBED)
+    topics = sorted({topic for _, each in streamed for topic in _topics(each) if _is_asked(topic, symbols, types)})
     if not topics:
         raise InvalidRequestError(f"{output.safe(file)} has none of that; --info tells what is in it")
     say = print_json_line if json else print_line
@@ -107,11 +122,18 @@ def replay(
 
     kinds = sorted({DataType(kind) for kind, _ in topics})
     codes = sorted({symbol for _, symbol in topics})
-    with MarketDataBackbone.replay(file, speed=_speed(speed), **overrides) as market:
+    holes: dict[tuple[Any, Any, str], None] = {}
+
+    def hear(event: Any) -> None:
+        if isinstance(event, GapEvent) and not event.complete:
+            holes[event.start, event.end, event.reason] = None
+
+    span: dict[str, Any] = {"start": first, "end": stop}
+    with MarketDataBackbone.replay(file, speed=_speed(speed), on_event=hear, **span, **overrides) as market:
         stream = market.subscribe(codes, kinds, overflow=Overflow.DROP_OLDEST)
         follow(stream, Deadline.after(None), take, is_over=lambda: stream.closed)
-    if recording.damage:
-        say_error(f"the recording is damaged {recording.damage}", label="note")
+    for since, until, reason in holes:
+        say_error(f"missing from {output.moment(since)} to {output.moment(until)} KST: {reason}", label="note")
     return 0 if count else FOUND_TROUBLE
 
 
@@ -129,6 +151,11 @@ def _is_asked(topic: tuple[str, str], symbols: list[str] | None, types: list[Dat
     return (not symbols or symbol in symbols) and (not types or kind in types)
 
 
+def _topics(subscribed: Record) -> Iterator[tuple[str, str]]:
+    for kind, symbol, _ in (subscribed.details or {}).get("topics", ()):
+        yield str(kind), str(symbol)
+
+
 def _contents(recording: Recording) -> dict[str, Any]:
     kinds: Counter[str] = Counter()
     topics: set[tuple[str, str]] = set()
@@ -141,7 +168,7 @@ def _contents(recording: Recording) -> dict[str, Any]:
         frames += len(each.blobs) if each.kind is RecordKind.FRAMES else 0
         first, last = first or each.wall, each.wall
         if each.kind is RecordKind.SUBSCRIBED:
-            topics.update((str(kind), str(symbol)) for kind, symbol, _ in (each.details or {}).get("topics", ()))
+            topics.update(_topics(each))
     return {
         "records": dict(kinds), "frames": frames, "bytes": size, "first": first, "last": last,
         "topics": sorted(topics), "seconds_to_read": round(time.monotonic() - began, 3),

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn, ParamSpec, Protocol
 
 import typer
@@ -17,6 +18,7 @@ from .._concurrency import Deadline
 from ..backbone import MarketDataBackbone
 from ..errors import ClosedError, InvalidRequestError, RateLimitError, UpbitBackboneError, one_line
 from ..models.events import Event
+from . import output
 
 # Following a subscription in the main thread: take what comes, draw now and then, end in time.
 
@@ -99,6 +101,18 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         raise typer.Exit(code or 0)
 
     return run
+
+
+def moment_of(text: str | None, name: str) -> datetime | None:
+    """What the option `name` says as an aware time, UTC where it names no zone; else InvalidRequestError."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        example = "2026-01-31, 2026-01-31T09:00 or 2026-01-31T09:00+09:00"
+        raise InvalidRequestError(f"{name} {output.safe(text)}: expected a time such as {example}") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def fail(error: UpbitBackboneError) -> NoReturn:
