@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upbit_backbone.limits.ban import CAREFUL_SECONDS, FIRST_BAN_SECONDS, LONGEST_BAN_SECONDS, PROBE_SECONDS, Ban
+from upbit_backbone.exchange.status import DEFAULT_BAN_SECONDS
+from upbit_backbone.limits.ban import CAREFUL_SECONDS, LONGEST_BAN_SECONDS, PROBE_SECONDS, Ban
 
 
 def test_a_good_standing_admits_everything() -> None:
@@ -29,7 +30,7 @@ def test_without_a_stated_time_each_repetition_doubles_the_wait() -> None:
         waits.append(ban.remaining(now))
         now = ban.until
         ban = ban.sending(now)
-    assert waits == [FIRST_BAN_SECONDS, 2 * FIRST_BAN_SECONDS, 4 * FIRST_BAN_SECONDS]
+    assert waits == [DEFAULT_BAN_SECONDS, 2 * DEFAULT_BAN_SECONDS, 4 * DEFAULT_BAN_SECONDS]
 
 
 def test_answers_to_what_was_under_way_are_the_same_ban() -> None:

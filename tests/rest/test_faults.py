@@ -23,8 +23,8 @@ from upbit_backbone.errors import (
     ServerError,
     UpbitBackboneError,
 )
+from upbit_backbone.exchange.status import RefusedRequestError, UnexpectedAnswerError
 from upbit_backbone.models.events import BreakerEvent
-from upbit_backbone.rest.status import RefusedRequestError, UnexpectedAnswerError
 from upbit_backbone.simulator import FakeUpbit
 
 AllAtOnce = Callable[[int, Callable[[int], Any]], list[Any]]

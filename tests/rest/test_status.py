@@ -19,7 +19,8 @@ from upbit_backbone.errors import (
     UpbitBackboneError,
 )
 from upbit_backbone.exchange import endpoints
-from upbit_backbone.rest.status import RefusedRequestError, UnexpectedAnswerError, judge, symbols_of
+from upbit_backbone.exchange.status import RefusedRequestError, UnexpectedAnswerError, symbols_of
+from upbit_backbone.rest.attempt import error_for_response
 from upbit_backbone.wire.rest_transport import RestResponse
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -54,17 +55,17 @@ def envelope(name: int | str, message: str) -> bytes:
     ],
 )
 def test_every_status_has_one_meaning(status: int, body: bytes, kind: type[UpbitBackboneError]) -> None:
-    error = judge(response(status, body), CALL, NOW)
+    error = error_for_response(response(status, body), CALL, NOW)
     assert type(error) is kind
     assert "/v1/ticker" in str(error)
 
 
 def test_a_good_answer_is_no_error() -> None:
-    assert judge(response(200, b"[]"), CALL, NOW) is None
+    assert error_for_response(response(200, b"[]"), CALL, NOW) is None
 
 
 def test_an_unknown_code_names_the_markets_that_were_asked() -> None:
-    error = judge(response(404, envelope(404, "Code not found")), CALL, NOW)
+    error = error_for_response(response(404, envelope(404, "Code not found")), CALL, NOW)
     assert isinstance(error, UnknownSymbolError)
     assert error.symbols == ("KRW-BTC", "KRW-ETH")
     assert symbols_of(endpoints.markets()) == ()
@@ -80,7 +81,7 @@ def test_an_unknown_code_names_the_markets_that_were_asked() -> None:
     ],
 )
 def test_a_ban_lasts_as_long_as_upbit_says(body: bytes, headers: dict[str, str], seconds: float | None) -> None:
-    error = judge(response(418, body, **headers), CALL, NOW)
+    error = error_for_response(response(418, body, **headers), CALL, NOW)
     assert isinstance(error, BannedError)
     assert error.retry_after == seconds
     assert error.until == (None if seconds is None else NOW + timedelta(seconds=seconds))
@@ -88,6 +89,6 @@ def test_a_ban_lasts_as_long_as_upbit_says(body: bytes, headers: dict[str, str],
 
 @given(status=st.integers(100, 999), body=st.binary(max_size=300), wait=st.text(max_size=30))
 def test_no_answer_is_beyond_judgement(status: int, body: bytes, wait: str) -> None:
-    error = judge(response(status, body, **{"retry-after": wait}), CALL, NOW)
+    error = error_for_response(response(status, body, **{"retry-after": wait}), CALL, NOW)
     assert (error is None) == (status == 200 and not body[:64].lstrip().startswith(b"<"))
     assert error is None or "\n" not in str(error)

@@ -15,15 +15,14 @@ from upbit_backbone.errors import (
     ServerError,
     UpbitBackboneError,
 )
+from upbit_backbone.exchange.status import MAX_WAIT_SECONDS, wait_seconds
 from upbit_backbone.wire.http_head import (
     MAX_BODY_BYTES,
-    MAX_WAIT_SECONDS,
     HandshakeRefusedError,
     body_length,
     looks_like_http,
     parse_head,
     refusal,
-    wait_seconds,
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

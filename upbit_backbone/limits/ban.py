@@ -15,7 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-FIRST_BAN_SECONDS: Final = 60.0  # where Upbit does not say how long; doubled with each repetition
+from ..exchange.status import DEFAULT_BAN_SECONDS
+
 LONGEST_BAN_SECONDS: Final = 86_400.0
 FORGOTTEN_AFTER_SECONDS: Final = 3_600.0
 PROBE_SECONDS: Final = 5.0  # a probe nobody reports on counts as passed after this
@@ -47,7 +48,7 @@ class Ban:
             return replace(self, until=until, covers_connects=self.covers_connects or at_connect)
         is_repetition = now - self.until < FORGOTTEN_AFTER_SECONDS
         offences = self.offences + 1 if is_repetition else 1
-        default = FIRST_BAN_SECONDS * 2 ** (offences - 1)
+        default = DEFAULT_BAN_SECONDS * 2 ** (offences - 1)
         length = min(default if seconds is None else max(seconds, 1.0), LONGEST_BAN_SECONDS)
         return Ban(
             since=now,

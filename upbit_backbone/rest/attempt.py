@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from .._concurrency import Clock, Deadline, wait_event
 from ..errors import (
     BannedError,
+    MaintenanceError,
     MalformedDataError,
     MessageTooBigError,
     NetworkError,
@@ -21,14 +22,16 @@ from ..errors import (
     ServerError,
     TlsError,
     UpbitBackboneError,
+    one_line,
 )
 from ..exchange.endpoints import RestCall, parse_remaining
+from ..exchange.status import OK, error_for_status, wait_seconds
 from ..limits.rate_limiter import Permit, RateLimiter
 from ..models.enums import RateGroup
 from ..resilience.circuit_breaker import Attempt, CircuitBreaker
+from ..unify.rest import decode_error
 from ..wire.rest_transport import RestResponse
 from .call import Job
-from .status import judge
 
 if TYPE_CHECKING:
     from ..models.report import GroupStats
@@ -41,6 +44,19 @@ RETRY_SECONDS: Final = 0.1
 # These are worth another attempt by the same thread; a 429 as well, once the limiter allows it.
 _PASSING: Final = (NetworkError, ServerError, ProtocolError, RateLimitError)
 _LASTING: Final = (TlsError, MessageTooBigError, BannedError)
+
+
+def error_for_response(response: RestResponse, call: RestCall, now: datetime) -> UpbitBackboneError | None:
+    """The error an answer stands for, or None for a good one. `now` tells the end of a ban as a time."""
+    if response.status == OK:
+        looks_like_html = response.body[:64].lstrip().startswith(b"<")
+        message = f"{call.path} answered with a web page instead of data"
+        return MaintenanceError(message, status=OK) if looks_like_html else None
+    envelope = decode_error(response.body)
+    said = envelope[1] if envelope else one_line(response.body[:200].decode("utf-8", "replace").strip())
+    wait = wait_seconds(response.headers, response.body)
+    message = f"{call.path} answered {response.status}"
+    return error_for_status(response.status, message, said=said, wait=wait, now=now, call=call)
 
 
 class Transport(Protocol):
@@ -139,7 +155,7 @@ class RetryingCaller:
         remaining = parse_remaining(response.headers.get("remaining-req"))
         if remaining is not None and remaining.group is not None:
             self.limiter.learn(remaining.group, remaining.per_second, sent_at)
-        error = judge(response, call, received_at)
+        error = error_for_response(response, call, received_at)
         self._count(response.wire_bytes, failed=error is not None)
         self._measure(self.group.value, response.elapsed, error, response.wire_bytes)
         if isinstance(error, BannedError):

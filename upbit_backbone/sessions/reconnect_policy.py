@@ -7,12 +7,11 @@ from typing import Final
 
 from ..config import BackboneConfig
 from ..errors import BannedError, RateLimitError, UpbitBackboneError
+from ..exchange.status import DEFAULT_BAN_SECONDS, DEFAULT_LIMITED_SECONDS
 from ..resilience.backoff import Backoff, Random
 
 OFFLINE_AFTER_SECONDS: Final = 60.0  # trouble that has lasted this long is an outage, not an accident
 PERMANENT_SECONDS: Final = 60.0  # 401, 403, 404, TLS: waiting alone repairs nothing
-LIMITED_SECONDS: Final = 1.0  # a 429 without a time: Upbit counts per second
-BANNED_SECONDS: Final = 60.0  # a 418 without a time
 DEFERRED_SECONDS: Final = 0.1
 DATA_PROVES_SECONDS: Final = 10.0
 MIN_PAUSE_SECONDS: Final = 0.5
@@ -94,10 +93,10 @@ class ReconnectPolicy:
 
     def open_failed(self, error: UpbitBackboneError, now: float) -> None:
         if isinstance(error, BannedError):
-            self.ban(now + (error.retry_after or BANNED_SECONDS))
+            self.ban(now + (error.retry_after or DEFAULT_BAN_SECONDS))
             self._retry_after(0.0, now, counted_from=now)
         elif isinstance(error, RateLimitError):
-            self._limited_until = now + (error.retry_after or LIMITED_SECONDS)
+            self._limited_until = now + (error.retry_after or DEFAULT_LIMITED_SECONDS)
             self._retry_after(self._delay(now), now, counted_from=now)
         elif not error.retryable:
             delay, self._backoff = self._backoff.retry_slowly(PERMANENT_SECONDS, self._random)
@@ -108,7 +107,7 @@ class ReconnectPolicy:
     def deferred(self, error: UpbitBackboneError, now: float) -> None:
         """Our own limiter asks for patience; that is no failed attempt."""
         if isinstance(error, BannedError):
-            self.ban(now + (error.retry_after or BANNED_SECONDS))
+            self.ban(now + (error.retry_after or DEFAULT_BAN_SECONDS))
         self.retry_at = max(now + (error.retry_after or DEFERRED_SECONDS), self._forbidden_until)
 
     def ban(self, until: float) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from ..errors import one_line
+from ..errors import BannedError, RateLimitError, one_line
+from ..exchange.status import (
+    DEFAULT_BAN_SECONDS,
+    DEFAULT_LIMITED_SECONDS,
+    RefusedRequestError,
+    error_for_word,
+)
 from ..exchange.stream import list_message, listed_topics, subscription_message
 from ..models.session import StreamError, SubscriptionList
 from .messages import SendText, TellSubscribed
 from .pacing import MessagePacer
-from .reconnect_policy import BANNED_SECONDS, LIMITED_SECONDS
 from .session_state import SessionState
 
 MESSAGE_GROUP: Final = "websocket-message"
 AUDIT_AFTER_SECONDS: Final = 1.0
-TOO_MANY = frozenset({"too many requests", "too_many_requests"})
-ABOUT_TOPICS = frozenset({"invalid_param", "no_codes", "no_type", "wrong_format"})
-TEAPOT = frozenset({"i'm a teapot", "im_a_teapot"})
 
 
 class SubscriptionSender:
@@ -97,16 +99,16 @@ class SubscriptionSender:
 
     def complained(self, error: StreamError, now: float) -> None:
         """Upbit answered the latest message with an error; it closes the connection a moment later."""
-        name = error.name.lower()
-        reason = one_line(f"{error.name}: {error.message}")
-        if name in TEAPOT:
-            self._limited(BANNED_SECONDS, reason, now, banned=True)
-        elif name in TOO_MANY:
-            self._limited(LIMITED_SECONDS, reason, now, banned=False)
+        meaning = error_for_word(error.name, error.message)
+        reason = one_line(meaning)
+        if isinstance(meaning, BannedError):
+            self._limited(DEFAULT_BAN_SECONDS, reason, now, banned=True)
+        elif isinstance(meaning, RateLimitError):
+            self._limited(DEFAULT_LIMITED_SECONDS, reason, now, banned=False)
         else:
             shared = self._shared
             shared.status.last_error = reason
-            guilty = shared.plan.complaint(is_about_topics=name in ABOUT_TOPICS)
+            guilty = shared.plan.complaint(is_about_topics=isinstance(meaning, RefusedRequestError))
             shared.first_frames.line_lost()
             if guilty:
                 shared.emit(shared.status.topics(guilty, f"refused by Upbit: {reason}"))

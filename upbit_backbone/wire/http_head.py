@@ -8,32 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from ..errors import (
-    AuthenticationError,
-    BannedError,
-    MaintenanceError,
-    ProtocolError,
-    RateLimitError,
-    ServerError,
-    UpbitBackboneError,
-    one_line,
-)
+from ..errors import ProtocolError, UpbitBackboneError, one_line
+from ..exchange.status import RefusedRequestError, UnexpectedAnswerError, error_for_status, wait_seconds
 
 MAX_HEAD_BYTES: Final = 65_536
 MAX_BODY_BYTES: Final = 4_096
 END_OF_HEAD: Final = b"\r\n\r\n"
 SWITCHING_PROTOCOLS: Final = 101
-# Upbit's own text cannot be trusted to be sane; nobody is banned for longer than this by one answer.
-MAX_WAIT_SECONDS: Final = 30 * 86_400.0
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: ([^\r\n]*))?")
-_DURATION = re.compile(r"(\d{1,9})\s*(seconds?|secs?|s|minutes?|mins?|m|hours?|h|초|분|시간)(?![a-z])", re.IGNORECASE)
-_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "초": 1.0, "분": 60.0, "시": 3600.0}
 
 
 class HandshakeRefusedError(ProtocolError):
@@ -86,55 +73,12 @@ def body_length(head: Head) -> int:
 
 def refusal(head: Head, body: bytes, host: str, now: datetime) -> UpbitBackboneError:
     """What an answer other than 101 means; `now` is only used where a ban's end has to be told as a time."""
-    said = one_line(body.decode("utf-8", "replace").strip())
     message = f"{host} answered {head.status} {head.reason}".rstrip() + " to the WebSocket handshake"
-    message += f": {said}" if said else ""
-    wait = wait_seconds(head.headers, body)
-    if head.status == 418:
-        until = None if wait is None else now + timedelta(seconds=wait)
-        return BannedError(message, until=until, retry_after=wait)
-    if head.status == 429:
-        return RateLimitError(message, retry_after=wait)
-    if head.status in (401, 403):
-        return AuthenticationError(message)
-    if head.status == 503:
-        return MaintenanceError(message, status=head.status, retry_after=wait)
-    if head.status >= 500:
-        return ServerError(message, status=head.status, retry_after=wait)
-    return HandshakeRefusedError(f"{message}; check websocket_url", status=head.status)
-
-
-def wait_seconds(headers: Mapping[str, str], body: bytes) -> float | None:
-    """How long the server asks us to wait: Retry-After, else a duration in the text (300 seconds, 5분)."""
-    stated = _retry_after(headers)
-    if stated is None:
-        parts = _DURATION.findall(body[:MAX_BODY_BYTES].decode("utf-8", "replace"))
-        # The same duration may be said in two languages: each adds up for itself (1분 30초, 1 minute 30 seconds).
-        said = [
-            sum(int(number) * _UNIT_SECONDS[unit[0].lower()] for number, unit in parts if unit.isascii() is is_english)
-            for is_english in (True, False)
-        ]
-        stated = max(said) if parts else None
-    return None if stated is None else min(stated, MAX_WAIT_SECONDS)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,12}", text, re.ASCII):
-        return float(text)
-    if "date" not in headers:
-        return None
-    try:
-        # Both times are the server's, so a wrong clock here does not matter.
-        wait = _moment(text) - _moment(headers["date"])
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(0.0, wait.total_seconds())
-
-
-def _moment(text: str) -> datetime:
-    moment = parsedate_to_datetime(text)
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    said = one_line(body.decode("utf-8", "replace").strip())
+    error = error_for_status(head.status, message, said=said, wait=wait_seconds(head.headers, body), now=now)
+    if isinstance(error, (RefusedRequestError, UnexpectedAnswerError)):
+        return HandshakeRefusedError(f"{error}; check websocket_url", status=head.status)
+    return error
 
 
 def _text(raw: bytes) -> str:
