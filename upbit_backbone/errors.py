@@ -18,6 +18,7 @@ UpbitBackboneError
 │   └── MessageTooBigError       more bytes than we are willing to hold
 ├── ChannelUnavailableError      no channel can answer now
 ├── StaleDataError               only an old value is known; it travels in `last_known`
+├── NoTradesYetError             the market is listed, but nobody has traded there yet: it has no price
 ├── SubscriptionError            a subscription was refused, overflowed or never produced a first frame
 ├── DownloadCancelledError       you cancelled a download; what came before travels in `partial`
 └── ClosedError                  the backbone (or subscription) is closed
@@ -203,6 +204,21 @@ class ChannelUnavailableError(UpbitBackboneError):
 
 class StaleDataError(ChannelUnavailableError):
     """Only an old value is known: `last_known` is it, `age` its age in seconds."""
+
+
+class NoTradesYetError(UpbitBackboneError):
+    """The market `symbol` exists and has no price, because nobody has traded there yet. Its first trade ends that."""
+
+    retryable = True
+    whose_fault = "nobody's"
+
+    def __init__(self, message: str | None = None, *, symbol: str) -> None:
+        super().__init__(
+            message
+            or f"{symbol} is listed, but nobody has traded there yet, so it has no price: ask again later, or "
+            "subscribe to its ticker and take what comes"
+        )
+        self.symbol = symbol
 
 
 class SubscriptionError(UpbitBackboneError):

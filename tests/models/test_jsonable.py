@@ -16,6 +16,7 @@ from upbit_backbone.models.enums import Channel, DataSource, DataType, HealthSta
 from upbit_backbone.models.events import CallbackErrorEvent, GapEvent, HealthEvent, SubscriptionEvent
 from upbit_backbone.models.jsonable import Jsonable
 from upbit_backbone.models.market import OrderbookData, OrderbookUnit, TickerData
+from upbit_backbone.models.number import plain
 from upbit_backbone.models.report import CacheStats, PerformanceReport
 from upbit_backbone.models.request import ChannelDecision, DataRequest
 
@@ -26,22 +27,34 @@ def ticker(**more: object) -> TickerData:
     values = dict.fromkeys(
         ("change_rate", "change_amount", "volume_24h", "high_24h", "low_24h", "prev_closing_price"), None
     )
-    base = {"symbol": "KRW-BTC", "current_price": Decimal("1.10"), "timestamp": NOW, "source": DataSource.REST}
+    base = {"symbol": "KRW-BTC", "current_price": Decimal("1.1"), "timestamp": NOW, "source": DataSource.REST}
     return TickerData(**(values | base | more))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    "text", ["0E-8", "1.16539E+8", "1E-30", "-0.0", "123456789012345678901234567890.12345", "0", "1.10"]
+    ("text", "written"),
+    [
+        ("0E-8", "0"),
+        ("1.16539E+8", "116539000"),
+        ("1E-30", "0.000000000000000000000000000001"),
+        ("-0.0", "0"),
+        ("123456789012345678901234567890.12345", "123456789012345678901234567890.12345"),
+        ("1.10", "1.1"),
+        ("-0.00000120", "-0.0000012"),
+    ],
 )
-def test_a_decimal_keeps_every_digit_and_its_exponent(text: str) -> None:
-    again = TickerData.from_json(ticker(current_price=Decimal(text)).to_json())
-    assert again.current_price.as_tuple() == Decimal(text).as_tuple()
+def test_a_decimal_keeps_its_value_to_the_last_digit_and_is_written_plainly(text: str, written: str) -> None:
+    data = ticker(current_price=Decimal(text)).to_json()
+    assert json.loads(data)["current_price"] == written
+    again = TickerData.from_json(data)
+    assert again.current_price == Decimal(text)
+    assert str(again.current_price) == f"{again.current_price}" == written
 
 
 def test_to_dict_is_plain_data_in_json_words() -> None:
     data = ticker(received_at=NOW, delisting_date=date(2026, 12, 1)).to_dict()
     assert json.loads(json.dumps(data)) == data
-    assert data["current_price"] == "1.10"
+    assert data["current_price"] == "1.1"
     assert data["timestamp"] == "2026-11-22T12:00:00.123456+00:00"
     assert data["delisting_date"] == "2026-12-01"
     assert type(data["source"]) is str
@@ -63,7 +76,7 @@ def test_what_is_about_us_travels_too_though_it_does_not_count_for_equality() ->
 
 
 def test_nested_levels_come_back_as_levels() -> None:
-    unit = OrderbookUnit(Decimal("1E-8"), Decimal("2.50"))
+    unit = OrderbookUnit(plain(Decimal("1E-8")), Decimal("2.5"))
     book = OrderbookData("BTC-ETH", (unit, unit), (), Decimal(5), Decimal(0), NOW, DataSource.WEBSOCKET)
     again = OrderbookData.from_json(book.to_json(indent=2))
     assert again == book
@@ -72,7 +85,7 @@ def test_nested_levels_come_back_as_levels() -> None:
 
 
 def test_numbers_in_the_json_are_taken_from_their_text() -> None:
-    text = ticker().to_json().replace('"1.10"', "1.100000000000000000000000000001")
+    text = ticker().to_json().replace('"1.1"', "1.100000000000000000000000000001")
     assert TickerData.from_json(text).current_price == Decimal("1.100000000000000000000000000001")
 
 
@@ -140,8 +153,8 @@ def test_any_dataclass_of_ours_may_join() -> None:
         amounts: tuple[Decimal, ...]
         note: str | None = None
 
-    basket = Basket((Decimal("1.0"), Decimal("2.00")))
-    assert basket.to_json() == '{"amounts": ["1.0", "2.00"], "note": null}'
+    basket = Basket((Decimal("1.5"), Decimal("1E+2")))
+    assert basket.to_json() == '{"amounts": ["1.5", "100"], "note": null}'
 
 
 def test_the_package_is_loaded_on_first_use_only() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from upbit_backbone.errors import MalformedDataError, UnknownTimeframeError
-from upbit_backbone.exchange.fields import FIELD_MAPPING, Spelling, Use
+from upbit_backbone.exchange.fields import FIELD_TABLE, Spelling, Use
 from upbit_backbone.models.enums import Change, DataSource, DataType, Side, StreamType
 from upbit_backbone.models.market import CandleData, MarketInfo, OrderbookData, OrderbookUnit, TickerData, TradeData
 from upbit_backbone.unify import rest
@@ -61,7 +61,7 @@ class TestSigns:
         assert (unified.change_amount, unified.side) == (-5, Side.ASK)
 
     def test_negating_keeps_every_digit(self) -> None:
-        digits = "0.1234567890123456789012345678901234567890"
+        digits = "0.1234567890123456789012345678901234567891"
         raw = f'{{"ty":"trade","cd":"KRW-BTC","tp":1,"tv":1,"ttms":1,"c":"FALL","cp":{digits}}}'.encode()
         (item,) = StreamDecoder().decode(raw, NOW)
         assert str(item.change_amount) == f"-{digits}"  # type: ignore[union-attr]
@@ -77,10 +77,10 @@ class TestTimes:
 
     def test_the_last_moment_of_the_calendar_is_exact_and_the_next_is_malformed(self) -> None:
         last = 253_402_300_799_999_999
-        assert trade(tms=last).published_at == datetime.max.replace(tzinfo=UTC)
+        assert trade(ttms=last).timestamp == datetime.max.replace(tzinfo=UTC)
         with pytest.raises(MalformedDataError) as caught:
-            trade(tms=last + 1)
-        assert caught.value.field == "tms"
+            trade(ttms=last + 1)
+        assert caught.value.field == "ttms"
 
     @pytest.mark.parametrize(
         ("text", "expected"),
@@ -297,12 +297,12 @@ OURS = {"source", "received_at", "degraded", "is_backfilled", "is_closed", "is_f
 class TestTable:
     @pytest.mark.parametrize("kind", MODELS)
     def test_every_field_of_a_model_has_a_row_or_is_our_own(self, kind: str) -> None:
-        rows = {row.name for row in FIELD_MAPPING[kind] if row.use not in {Use.HELPER, Use.FALLBACK}}
+        rows = {row.name for row in FIELD_TABLE[kind] if row.use not in {Use.HELPER, Use.FALLBACK}}
         names = {field.name for field in fields(MODELS[kind])}
         assert rows == names - OURS - ({"timestamp"} if kind == "market" else set())
 
-    @pytest.mark.parametrize("kind", FIELD_MAPPING)
+    @pytest.mark.parametrize("kind", FIELD_TABLE)
     @pytest.mark.parametrize("spelling", Spelling)
     def test_no_name_means_two_things_on_one_channel(self, kind: str, spelling: Spelling) -> None:
-        names = [row.spelled(spelling) for row in FIELD_MAPPING[kind] if row.spelled(spelling)]
+        names = [row.spelled(spelling) for row in FIELD_TABLE[kind] if row.spelled(spelling)]
         assert len(names) == len(set(names))

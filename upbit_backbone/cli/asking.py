@@ -106,7 +106,7 @@ def trades(
                 f"{output.moment(each.timestamp)}",
                 output.number(each.price),
                 output.number(each.volume),
-                output.safe(each.side.value if each.side else None),
+                output.safe(each.side),
                 output.safe(each.sequential_id),
             )
             for each in found

@@ -77,8 +77,8 @@ def _best_prices(board: Board, width: int, now: float) -> Table:
         if book is None or book.best_ask is None or book.best_bid is None:
             table.add_row(symbol, Text("waiting…", output.QUIET_STYLE))
             continue
-        total = book.total_bid_size + book.total_ask_size
-        share = float(book.total_bid_size / total) if total else 0.5
+        bid_size, ask_size = book.total_bid_size or 0, book.total_ask_size or 0
+        share = float(bid_size / (bid_size + ask_size)) if bid_size or ask_size else 0.5
         table.add_row(
             symbol,
             output.number(book.best_bid.size),
@@ -95,7 +95,7 @@ def _best_prices(board: Board, width: int, now: float) -> Table:
 def tape(board: Board, width: int, height: int, now: float) -> Table:
     table = output.new_table(None, ("time (KST)", "symbol", "side", ">price", ">volume", "note"))
     for trade in list(board.tape)[: max(1, height - 6)]:
-        is_buy = trade.side is not None and trade.side.value == "BID"
+        is_buy = trade.side == "BID"
         table.add_row(
             output.clock_time(trade.timestamp),
             output.safe(trade.symbol),

@@ -1,4 +1,4 @@
-"""Upbit's three spellings side by side: the one table behind every decoder.
+"""Upbit's three spellings side by side: the one table behind every decoder, and `FIELD_MAPPING` made from it.
 
 REST and WebSocket DEFAULT write full names, SIMPLE abbreviates. None means that this channel does not send the
 field. Where a name is the same but means something else, the table has two rows: `change_price` is signed in REST
@@ -37,9 +37,9 @@ class Spelling(StrEnum):
 
 
 class Use(StrEnum):
-    """What a row is for."""
+    """What a row is for. Only REQUIRED is needed to know what, when and how much: nothing else costs its message."""
 
-    OPTIONAL = "optional"  # a field of the model, None when missing
+    OPTIONAL = "optional"  # a field of the model, None when missing or unreadable
     REQUIRED = "required"  # a field of the model; without it the message is malformed
     DERIVABLE = "derivable"  # a field of the model that can be worked out from helpers when missing
     HELPER = "helper"  # no field of the model; read wherever another field needs it
@@ -67,10 +67,11 @@ class Field(NamedTuple):
 
 
 CODE = Field("symbol", SYMBOL, "market", "code", "cd", REQUIRED, old=("market", "mk"))
+LISTED = Field("symbol", SYMBOL, "market", None, None, REQUIRED)  # of what only REST tells
 STREAM = Field("stream_type", STREAM_TYPE, None, "stream_type", "st")
 
 # fmt: off
-FIELD_MAPPING: Mapping[str, tuple[Field, ...]] = {
+FIELD_TABLE: Mapping[str, tuple[Field, ...]] = {
     "ticker": (
         CODE,
         Field("current_price", AMOUNT, "trade_price", "trade_price", "tp", REQUIRED),
@@ -127,8 +128,8 @@ FIELD_MAPPING: Mapping[str, tuple[Field, ...]] = {
     ),
     "orderbook": (
         CODE,
-        Field("total_ask_size", AMOUNT, "total_ask_size", "total_ask_size", "tas", REQUIRED),
-        Field("total_bid_size", AMOUNT, "total_bid_size", "total_bid_size", "tbs", REQUIRED),
+        Field("total_ask_size", AMOUNT, "total_ask_size", "total_ask_size", "tas"),
+        Field("total_bid_size", AMOUNT, "total_bid_size", "total_bid_size", "tbs"),
         Field("timestamp", MOMENT, "timestamp", "timestamp", "tms", REQUIRED),
         Field("level", AMOUNT, "level", "level", "lv"),
         STREAM,
@@ -157,16 +158,16 @@ FIELD_MAPPING: Mapping[str, tuple[Field, ...]] = {
         STREAM,
     ),
     "instrument": (
-        CODE,
+        LISTED,
         Field("quote_currency", TEXT, "quote_currency", None, None),
         Field("tick_size", AMOUNT, "tick_size", None, None),
-        Field("supported_levels", AMOUNTS, "supported_levels", None, None, REQUIRED),
+        Field("supported_levels", AMOUNTS, "supported_levels", None, None),
     ),
     "market": (
-        CODE,
+        LISTED,
         Field("korean_name", TEXT, "korean_name", None, None),
         Field("english_name", TEXT, "english_name", None, None),
-        Field("warning", FLAG, "market_event.warning", None, None),
+        Field("warning", FLAG, "market_event.warning", None, None, DERIVABLE),
         Field("cautions", RAISED_FLAGS, "market_event.caution", None, None),
         Field("market_warning", TEXT, "market_warning", None, None),
     ),
@@ -178,3 +179,24 @@ UNITS_KEY: Mapping[Spelling, str] = {
     Spelling.DEFAULT: "orderbook_units",
     Spelling.SIMPLE: "obu",
 }
+
+_CHANNEL_NAMES: Mapping[str, Spelling] = {
+    "REST_API": Spelling.REST,
+    "WEBSOCKET_DEFAULT": Spelling.DEFAULT,
+    "WEBSOCKET_SIMPLE": Spelling.SIMPLE,
+}
+
+
+def _mapping(kind: str) -> Mapping[str, Mapping[str, str]]:
+    """By channel, each wire name of `kind` and the model's field that its value becomes."""
+    rows = [row for row in FIELD_TABLE[kind] if row.use not in (HELPER, FALLBACK)]
+    return {
+        name: {key: row.name for row in rows if (key := row.spelled(spelling)) is not None}
+        for name, spelling in _CHANNEL_NAMES.items()
+    }
+
+
+FIELD_MAPPINGS: Mapping[str, Mapping[str, Mapping[str, str]]] = {kind: _mapping(kind) for kind in FIELD_TABLE}
+"""`FIELD_MAPPINGS["trade"]["WEBSOCKET_SIMPLE"]["tp"] == "price"`: by kind, channel and wire name."""
+FIELD_MAPPING: Mapping[str, Mapping[str, str]] = FIELD_MAPPINGS["ticker"]
+"""The ticker's: `FIELD_MAPPING["REST_API"]["trade_price"] == "current_price"`."""

@@ -1,7 +1,7 @@
 """How one value is read: strictly about meaning, tolerantly about spelling.
 
-A number may be written as Upbit likes (`8450000.00000000`, `1.16539E8`, `0E-8`) or be quoted; it stays the exact
-Decimal of its text. A float has lost that text already and is refused.
+A number may be written as Upbit likes (`8450000.00000000`, `1.16539E8`, `0E-8`) or be quoted; its value is exactly
+that of the text, its spelling the plain one. A float has lost that text already and is refused.
 """
 
 from __future__ import annotations
@@ -10,39 +10,23 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Rounded
-from functools import lru_cache, reduce
-from typing import Any, NamedTuple
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 from ..models.enums import Change, Side, StreamType
+from ..models.number import plain
 
-ZERO = Decimal(0)
-ONE = Decimal(1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 PAST_INT64 = 2**63
 
-# Raises unless the sum is exact within a hundred digits: see `are_sane`.
-_EXACT = Context(prec=100, traps=[Inexact, Rounded, Overflow, InvalidOperation])
-
 _FIRST_MICROSECOND_STAMP = 10**14  # as milliseconds this would be the year 5138
 _LAST_DIRECT_MILLISECOND = 2**33 * 1000  # up to here (the year 2242) a double holds every microsecond
 _DAY = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)", re.ASCII)
-_STREAM_TYPES = {member.value: member for member in StreamType}
 _TIME = re.compile(r"(\d\d)(?::?(\d\d))?(?::?(\d\d))?", re.ASCII)
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)?", re.ASCII)
-
-
-def are_sane(amounts: list[Decimal]) -> bool:
-    """Whether all (non-negative) amounts are finite and of a size that arithmetic and printing can bear.
-
-    One exact sum, beginning with 1, proves it for all of them at once: it is inexact when a number is absurdly large
-    or small, and not finite when one is NaN or infinite. This costs a quarter of looking at each.
-    """
-    try:
-        return reduce(_EXACT.add, amounts, ONE).is_finite()
-    except ArithmeticError:
-        return False
 
 
 def number(value: object) -> Decimal:
@@ -55,9 +39,10 @@ def number(value: object) -> Decimal:
         result = Decimal(value.removesuffix(",") if isinstance(value, str) else value)
     except InvalidOperation:
         raise ValueError("is not a number") from None
-    if not are_sane([result.copy_abs()]):
-        raise ValueError("is not a finite number of sensible size")
-    return result
+    try:
+        return plain(result)
+    except (ArithmeticError, ValueError):
+        raise ValueError("is not a finite number of sensible size") from None
 
 
 def amount(value: object) -> Decimal:
@@ -167,24 +152,25 @@ def raised_flags(value: object) -> tuple[str, ...]:
     return tuple(text(name) for name, is_up in value.items() if flag(is_up))
 
 
-def change(value: object) -> Change:
-    return Change(text(value))
+Word = TypeVar("Word", bound=StrEnum)
 
 
-def side(value: object) -> Side:
-    return Side(text(value))
+def word_of(words: type[Word]) -> Callable[[object], Word | str]:
+    """A list of words that Upbit may add to: one we do not know yet stays the text it is."""
+    known = {member.value: member for member in words}
+
+    def word(value: object) -> Word | str:
+        said = text(value)
+        return known.get(said, said)
+
+    return word
 
 
-def stream_type(value: object) -> StreamType | None:
-    """A word Upbit may add to; one we do not know is no reason to lose the datum."""
-    return _STREAM_TYPES.get(text(value))
-
-
-def to_signed(difference: Decimal | None, direction: Change | None) -> Decimal | None:
+def to_signed(difference: Decimal | None, direction: Change | str | None) -> Decimal | None:
     """The signed difference from its absolute value and the direction; None while either is unknown."""
-    if difference is None or direction is None:
+    if difference is None or not isinstance(direction, Change):
         return None
-    return difference.copy_negate() if direction is Change.FALL and difference else difference
+    return plain(difference.copy_negate()) if direction is Change.FALL else difference
 
 
 class Conversion(NamedTuple):
@@ -206,6 +192,6 @@ UTC_TEXT = Conversion("utc text", utc_text, datetime)
 TEXT = Conversion("text", text, str)
 FLAG = Conversion("flag", flag, bool)
 RAISED_FLAGS = Conversion("raised flags", raised_flags, dict[str, bool])
-CHANGE = Conversion("change", change, Change)
-SIDE = Conversion("side", side, Side)
-STREAM_TYPE = Conversion("stream type", stream_type, StreamType)
+CHANGE = Conversion("change", word_of(Change), Change)
+SIDE = Conversion("side", word_of(Side), Side)
+STREAM_TYPE = Conversion("stream type", word_of(StreamType), StreamType)

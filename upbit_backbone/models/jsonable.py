@@ -16,6 +16,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 from ..errors import MalformedDataError, one_line
+from .number import plain
 
 
 def about_us(default: Any = None) -> Any:
@@ -26,10 +27,10 @@ def about_us(default: Any = None) -> Any:
 class Jsonable:
     """Mixin for dataclasses: `to_dict()`, `to_json()`, `from_dict()`, `from_json()`, exact in a round trip.
 
-    Both give plain JSON data: a Decimal as its exact text (`"0E-8"`), a datetime as ISO 8601 with its offset, a date
-    as ISO 8601, an enum as its value, nested data as objects and lists, an exception as its text. Reading takes the
-    same forms back, ignores unknown keys, fills missing ones from their defaults, and raises MalformedDataError naming
-    the field otherwise. Decimals may also be given as JSON numbers, which `from_json` takes from their text.
+    Both give plain JSON data: a Decimal as its exact text (`"0.00001234"`), a datetime as ISO 8601 with its offset, a
+    date as ISO 8601, an enum as its value, nested data as objects and lists, an exception as its text. Reading takes
+    the same forms back, ignores unknown keys, fills missing ones from their defaults, and raises MalformedDataError
+    naming the field otherwise. Decimals may also be given as JSON numbers, which `from_json` takes from their text.
     """
 
     __slots__ = ()
@@ -120,6 +121,8 @@ def _codec(hint: Any) -> _Codec:
     """Chosen by the annotation: optional, tuple, nested dataclass, or one of the plain kinds."""
     if get_origin(hint) in (Union, UnionType):
         members = [member for member in get_args(hint) if member is not NoneType]
+        if len(members) == 2 and members[1] is str and isinstance(members[0], type) and issubclass(members[0], Enum):
+            return _optional(_open_words(members[0]))
         return _optional(_codec(members[0])) if len(members) == 1 else _Codec(_plain, _same)
     if get_origin(hint) is tuple and get_args(hint)[1:] == (Ellipsis,):
         return _many(_codec(get_args(hint)[0]))
@@ -137,6 +140,13 @@ def _optional(codec: _Codec) -> _Codec:
         lambda value: None if value is None else codec.encode(value),
         lambda value: None if value is None else codec.decode(value),
     )
+
+
+def _open_words(words: type[Enum]) -> _Codec:
+    """Words of a list that may grow: one that is not in it is the text it is."""
+    known = {member.value: member for member in words}
+    read = _CODECS[str].decode
+    return _Codec(_plain, lambda value: known.get(value) or read(value))
 
 
 def _many(codec: _Codec) -> _Codec:
@@ -177,9 +187,11 @@ def _decimal(value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise TypeError("not an exact number")
     number = Decimal(value)
-    if not number.is_finite():
-        raise ValueError("not a finite number")
-    return number
+    return plain(number)
+
+
+def _decimal_text(value: Decimal) -> str:
+    return str(plain(value)) if value.is_finite() else str(value)
 
 
 def _aware(value: Any) -> datetime:
@@ -209,7 +221,7 @@ def _float(value: Any) -> float:
 
 
 _CODECS: Mapping[type[Any], _Codec] = {
-    Decimal: _Codec(str, _decimal),
+    Decimal: _Codec(_decimal_text, _decimal),
     datetime: _Codec(datetime.isoformat, _aware),
     date: _Codec(date.isoformat, _date),
     float: _Codec(_same, _float),

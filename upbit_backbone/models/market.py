@@ -1,8 +1,10 @@
 """What flows: one exact, UTC-aware shape per kind of datum, whatever channel it came through.
 
 Prices and sizes are `Decimal`s made from the text on the wire; times are aware UTC datetimes. `source` says where
-a datum came from, `timestamp` is the exchange's own time, `received_at` ours. `degraded=True` marks an answer given
-while the channel that should have given it was down. Equality compares what Upbit said, not when we heard it.
+a datum came from, `timestamp` is the exchange's own time, `received_at` ours. What Upbit left out, or wrote so that it
+cannot be read, is None; a word that is not in our lists (a new `change`, say) stays the text it is. `degraded=True`
+marks an answer given while the channel that should have given it was down. Equality compares what Upbit said, not when
+we heard it. Numbers print plainly, however Upbit spelled them: see `number`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from decimal import Decimal
 
 from .enums import Change, DataSource, Side, StreamType
 from .jsonable import Jsonable, about_us
+from .number import plain
 
 KST = timezone(timedelta(hours=9), "KST")
 HUNDRED = Decimal(100)
@@ -28,7 +31,7 @@ class TickerData(Jsonable):
 
     `timestamp` is when Upbit made this picture, `trade_timestamp` when the last trade in it happened. `…_today` counts
     since 00:00 UTC. The sides of the volume, the side of the last trade, the state of the market and `stream_type`
-    come by WebSocket only and are None in REST answers; so is whatever Upbit left out.
+    come by WebSocket only and are None in REST answers.
     """
 
     symbol: str
@@ -45,9 +48,9 @@ class TickerData(Jsonable):
     traded_value_24h: Decimal | None = None
     volume_today: Decimal | None = None
     traded_value_today: Decimal | None = None
-    change: Change | None = None
+    change: Change | str | None = None
     last_trade_volume: Decimal | None = None
-    last_trade_side: Side | None = None
+    last_trade_side: Side | str | None = None
     trade_timestamp: datetime | None = None
     ask_volume_today: Decimal | None = None
     bid_volume_today: Decimal | None = None
@@ -59,14 +62,14 @@ class TickerData(Jsonable):
     market_warning: str | None = None
     is_trading_suspended: bool | None = None
     delisting_date: date | None = None
-    stream_type: StreamType | None = None
+    stream_type: StreamType | str | None = None
     received_at: datetime | None = about_us()
     degraded: bool = about_us(False)
 
     @property
     def change_percent(self) -> Decimal | None:
         """`change_rate` in per cent, exact."""
-        return None if self.change_rate is None else self.change_rate * HUNDRED
+        return None if self.change_rate is None else plain(self.change_rate * HUNDRED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class TradeData(Jsonable):
     symbol: str
     price: Decimal
     volume: Decimal
-    side: Side | None
+    side: Side | str | None
     timestamp: datetime
     sequential_id: int | None
     source: DataSource
@@ -91,7 +94,7 @@ class TradeData(Jsonable):
     best_bid_price: Decimal | None = None
     best_bid_size: Decimal | None = None
     published_at: datetime | None = None
-    stream_type: StreamType | None = None
+    stream_type: StreamType | str | None = None
     is_backfilled: bool = about_us(False)
     received_at: datetime | None = about_us()
     degraded: bool = about_us(False)
@@ -116,12 +119,12 @@ class OrderbookData(Jsonable):
     symbol: str
     asks: tuple[OrderbookUnit, ...]
     bids: tuple[OrderbookUnit, ...]
-    total_ask_size: Decimal
-    total_bid_size: Decimal
+    total_ask_size: Decimal | None
+    total_bid_size: Decimal | None
     timestamp: datetime
     source: DataSource
     level: Decimal = Decimal(0)
-    stream_type: StreamType | None = None
+    stream_type: StreamType | str | None = None
     received_at: datetime | None = about_us()
     degraded: bool = about_us(False)
 
@@ -136,17 +139,17 @@ class OrderbookData(Jsonable):
     @property
     def spread(self) -> Decimal | None:
         """Best ask minus best bid; None while a side is empty."""
-        return self.asks[0].price - self.bids[0].price if self.asks and self.bids else None
+        return plain(self.asks[0].price - self.bids[0].price) if self.asks and self.bids else None
 
     @property
     def mid_price(self) -> Decimal | None:
-        return (self.asks[0].price + self.bids[0].price) / 2 if self.asks and self.bids else None
+        return plain((self.asks[0].price + self.bids[0].price) / 2) if self.asks and self.bids else None
 
     @property
     def spread_percent(self) -> Decimal | None:
         """Spread in per cent of the best bid; None while a side is empty."""
         spread = self.spread
-        return None if spread is None else spread / self.bids[0].price * HUNDRED
+        return None if spread is None else plain(spread / self.bids[0].price * HUNDRED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ class CandleData(Jsonable):
     change_rate: Decimal | None = None
     converted_close_price: Decimal | None = None
     first_day_of_period: date | None = None
-    stream_type: StreamType | None = None
+    stream_type: StreamType | str | None = None
     is_closed: bool = about_us(True)
     is_filled: bool = about_us(False)
     is_backfilled: bool = about_us(False)
@@ -190,13 +193,14 @@ class CandleData(Jsonable):
 
 @dataclass(frozen=True, slots=True)
 class OrderbookInstrument(Jsonable):
-    """The order book policy of one market: the tick at its present price and the price groupings it offers."""
+    """The order book policy of one market: the tick at its present price and the price groupings it offers (None where
+    Upbit does not say, as in its regions)."""
 
     symbol: str
     source: DataSource
     quote_currency: str | None = None
     tick_size: Decimal | None = None
-    supported_levels: tuple[Decimal, ...] = ()
+    supported_levels: tuple[Decimal, ...] | None = None
     received_at: datetime | None = about_us()
 
 

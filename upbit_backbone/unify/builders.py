@@ -9,17 +9,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, make_dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, Subnormal
 from functools import cache
 from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
-from ..exchange.fields import FIELD_MAPPING, Spelling, Use
-from ..exchange.values import AMOUNT, PAST_INT64, SIGNED, ZERO, are_sane, to_moment, to_signed, to_symbol, to_utc
+from ..exchange.fields import FIELD_TABLE, Spelling, Use
+from ..exchange.values import AMOUNT, PAST_INT64, SIGNED, to_moment, to_signed, to_symbol, to_utc
 from ..models.enums import DataSource
 from ..models.jsonable import Jsonable
 from ..models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData
+from ..models.number import ZERO, plain, strip
 
 # Construction at speed: frozen, slotted models filled without going through their own `__init__`.
 
@@ -35,45 +36,71 @@ class FastBuilder:
     frozenness. `make` fills a mutable twin with the same slots instead and then changes its class: five times faster.
 
     `computed` are the fields the builder works out and hands to `make` first, followed by `received_at`, the values
-    of `plain(message)` and `constants` (what this channel does not send).
+    of `numbers(message)`, those of `others(message)` and `constants` (what this channel does not send). `helpers` are
+    numbers that the builder needs for its own work; they come last of the numbers and are not for `make`.
     """
 
-    def __init__(self, kind: str, spelling: Spelling, model: type[Any], computed: Sequence[str]) -> None:
-        sent = {row.name: row for row in FIELD_MAPPING[kind] if row.spelled(spelling)}
+    def __init__(
+        self, kind: str, spelling: Spelling, model: type[Any], computed: Sequence[str], helpers: Sequence[str] = ()
+    ) -> None:
+        sent = {row.name: row for row in FIELD_TABLE[kind] if row.spelled(spelling) and row.use is not Use.FALLBACK}
         computed = (*computed, "received_at")
-        plain = [field.name for field in fields(model) if field.name in sent and field.name not in computed]
-        constant = [field for field in fields(model) if field.name not in {*plain, *computed}]
+        read = [sent[field.name] for field in fields(model) if field.name in sent and field.name not in computed]
+        signed = [row.name for row in read if row.how is SIGNED]
+        amounts = [row.name for row in read if row.how is AMOUNT]
+        others = [row.name for row in read if row.how not in (SIGNED, AMOUNT)]
+        constant = [field for field in fields(model) if field.name not in {*signed, *amounts, *others, *computed}]
         source = DataSource.REST if spelling is Spelling.REST else DataSource.WEBSOCKET
         preset = {"source": source} | ({} if spelling is Spelling.REST else {"is_closed": False})
-        self.plain = attrgetter(*plain)
+        self.others = _getter(others)
         self.constants = tuple(
             preset.get(field.name, None if field.default is MISSING else field.default) for field in constant
         )
-        names = [*computed, *plain, *(field.name for field in constant)]
+        names = [*computed, *signed, *amounts, *others, *(field.name for field in constant)]
         self._model = model
         self._twin: Callable[..., Any] = make_dataclass(
             f"{model.__name__}Draft", names, bases=(Jsonable,), slots=True, eq=False, repr=False
         )
-        read = [row for row in sent.values() if row.use is not Use.FALLBACK]
-        self._amounts = attrgetter(*(row.name for row in read if row.how is AMOUNT))
-        self._signed = [row.name for row in read if row.how is SIGNED]
+        self._numbers = _getter([*signed, *amounts, *helpers])
+        self._signed = range(len(signed))
 
     def make(self, *values: Any) -> Any:
         draft = self._twin(*values)
         draft.__class__ = self._model
         return draft
 
-    def check(self, message: Any) -> None:
-        """Refuses NaN, infinities, absurd sizes and negative amounts (msgspec takes "NaN" for a Decimal)."""
-        amounts = [amount for amount in self._amounts(message) if amount is not None]
-        if min(amounts) < ZERO:
-            raise RefusedError
-        for name in self._signed:
-            value = getattr(message, name)
-            if value is not None:
-                amounts.append(value.copy_abs())
-        if not are_sane(amounts):
-            raise RefusedError
+    def numbers(self, message: Any) -> list[Any]:
+        """The message's numbers in their plain spelling, checked as `plain_amounts` does."""
+        values = self._numbers(message)
+        if not self._signed:
+            return plain_amounts(values)
+        count = len(self._signed)
+        return [None if value is None else plain(value) for value in values[:count]] + plain_amounts(values[count:])
+
+
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """attrgetter, giving a tuple for any number of names."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda message: tuple(getattr(message, name) for name in names)
+
+
+def plain_amounts(values: Sequence[Decimal | None]) -> list[Any]:
+    """All of them in their plain spelling. Refuses NaN, infinities (msgspec takes "NaN" for a Decimal), absurd sizes
+    and negative amounts. None where the message left a number out."""
+    try:
+        amounts = list(map(strip, values))  # type: ignore[arg-type]  # None is rare, and found out
+    except (Subnormal, TypeError):
+        amounts = [value if value is None else plain(value) for value in values]  # type: ignore[misc]
+        given = [amount for amount in amounts if amount is not None]
+    else:
+        given = amounts
+    if any(map(_is_signed, given)) or not all(map(_is_finite, given)):
+        raise RefusedError
+    return amounts
+
+
+_is_signed, _is_finite = Decimal.is_signed, Decimal.is_finite
 
 
 def unpadded(prices: list[Decimal], sizes: list[Decimal]) -> tuple[list[Decimal], list[Decimal]]:
@@ -98,16 +125,16 @@ Build = Callable[[Any, datetime | None], Any]
 
 def ticker_builder(spelling: Spelling) -> Build:
     mould = FastBuilder("ticker", spelling, TickerData, ("symbol", "timestamp", "trade_timestamp"))
-    make, plain, constants, check = mould.make, mould.plain, mould.constants, mould.check
+    make, numbers, others, constants = mould.make, mould.numbers, mould.others, mould.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
-        check(message)
         return make(
             to_symbol(message.symbol),
             to_moment(message.timestamp),
             to_moment(message.trade_timestamp),
             received_at,
-            *plain(message),
+            *numbers(message),
+            *others(message),
             *constants,
         )
 
@@ -117,28 +144,27 @@ def ticker_builder(spelling: Spelling) -> Build:
 def trade_builder(spelling: Spelling) -> Build:
     is_rest = spelling is Spelling.REST
     computed = ("symbol", "timestamp") if is_rest else ("symbol", "timestamp", "published_at", "change_amount")
-    mould = FastBuilder("trade", spelling, TradeData, computed)
-    make, plain, constants, check = mould.make, mould.plain, mould.constants, mould.check
+    mould = FastBuilder("trade", spelling, TradeData, computed, () if is_rest else ("absolute_change_amount",))
+    make, numbers, others, constants = mould.make, mould.numbers, mould.others, mould.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
-        check(message)
         if message.sequential_id is not None and not 0 <= message.sequential_id < PAST_INT64:
             raise RefusedError
-        moments: tuple[Any, ...] = (to_symbol(message.symbol), to_moment(message.timestamp))
+        amounts = numbers(message)
+        computed: tuple[Any, ...] = (to_symbol(message.symbol), to_moment(message.timestamp))
         if not is_rest:
             published = None if message.published_at is None else to_moment(message.published_at)
-            moments += (published, to_signed(message.absolute_change_amount, message.change))
-        return make(*moments, received_at, *plain(message), *constants)
+            computed += (published, to_signed(amounts.pop(), message.change))
+        return make(*computed, received_at, *amounts, *others(message), *constants)
 
     return build
 
 
 def candle_builder(spelling: Spelling, timeframe: str) -> Build:
     mould = _candle_builder_of(spelling)
-    make, plain, constants, check = mould.make, mould.plain, mould.constants, mould.check
+    make, numbers, others, constants = mould.make, mould.numbers, mould.others, mould.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
-        check(message)
         last = message.last_trade_at
         return make(
             to_symbol(message.symbol),
@@ -146,7 +172,8 @@ def candle_builder(spelling: Spelling, timeframe: str) -> Build:
             None if last is None else to_moment(last),
             timeframe,
             received_at,
-            *plain(message),
+            *numbers(message),
+            *others(message),
             *constants,
         )
 
@@ -159,31 +186,37 @@ def _candle_builder_of(spelling: Spelling) -> FastBuilder:
 
 
 def orderbook_builder(spelling: Spelling) -> Build:
-    mould = FastBuilder("orderbook", spelling, OrderbookData, ("symbol", "timestamp", "level", "asks", "bids"))
-    make, plain, constants = mould.make, mould.plain, mould.constants
+    computed = ("symbol", "timestamp", "level", "asks", "bids", "total_ask_size", "total_bid_size")
+    mould = FastBuilder("orderbook", spelling, OrderbookData, computed)
+    make, others, constants = mould.make, mould.others, mould.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
         units = message.units
-        ask_prices = [unit.ask_price for unit in units]
-        ask_sizes = [unit.ask_size for unit in units]
-        bid_prices = [unit.bid_price for unit in units]
-        bid_sizes = [unit.bid_size for unit in units]
-        level = message.level or ZERO
-        amounts = [*ask_prices, *ask_sizes, *bid_prices, *bid_sizes, message.total_ask_size, message.total_bid_size]
-        smallest = min(amounts)
-        if smallest < ZERO or level < ZERO or not are_sane([level, *amounts]):
-            raise RefusedError
-        if not smallest:
+        columns = [
+            *(unit.ask_price for unit in units),
+            *(unit.ask_size for unit in units),
+            *(unit.bid_price for unit in units),
+            *(unit.bid_size for unit in units),
+        ]
+        *amounts, level, total_ask_size, total_bid_size = plain_amounts(
+            [*columns, message.level, message.total_ask_size, message.total_bid_size]
+        )
+        depth = len(units)
+        ask_prices, ask_sizes = amounts[:depth], amounts[depth : 2 * depth]
+        bid_prices, bid_sizes = amounts[2 * depth : 3 * depth], amounts[3 * depth :]
+        if not all(amounts):
             ask_prices, ask_sizes = unpadded(ask_prices, ask_sizes)
             bid_prices, bid_sizes = unpadded(bid_prices, bid_sizes)
         return make(
             to_symbol(message.symbol),
             to_moment(message.timestamp),
-            level,
+            level or ZERO,
             levels_of(ask_prices, ask_sizes),
             levels_of(bid_prices, bid_sizes),
+            total_ask_size,
+            total_bid_size,
             received_at,
-            *plain(message),
+            *others(message),
             *constants,
         )
 

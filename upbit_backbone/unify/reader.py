@@ -1,14 +1,18 @@
-"""Reads one decoded message by the table, field by field, and complains by name."""
+"""Reads one decoded message by the table, field by field, and complains by name.
+
+What is needed to know what, when and how much is insisted on; any other field that cannot be read is None in the model
+and told to whoever wants to count it.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from ..errors import MalformedDataError, one_line
-from ..exchange.fields import FIELD_MAPPING, Field, Spelling, Use
+from ..errors import MalformedDataError, UpbitBackboneError, one_line
+from ..exchange.fields import FIELD_TABLE, Field, Spelling, Use
 from ..models.enums import DataSource
 
 # JSON read by the standard library: slower, and exact for any shape of message.
@@ -29,9 +33,36 @@ def _refuse(constant: str) -> NoReturn:
 
 
 _MODEL_USES = (Use.REQUIRED, Use.DERIVABLE, Use.OPTIONAL)
-_ROWS: Mapping[str, Mapping[str, Field]] = {
-    kind: {row.name: row for row in rows} for kind, rows in FIELD_MAPPING.items()
-}
+_ROWS: Mapping[str, Mapping[str, Field]] = {kind: {row.name: row for row in rows} for kind, rows in FIELD_TABLE.items()}
+
+
+class UnreadField(NamedTuple):
+    """A field that came and could not be read; its message was taken without it. `key` is its name on the wire, with
+    its place in the payload."""
+
+    kind: str
+    name: str
+    key: str
+    reason: str
+
+
+class UnreadRow(NamedTuple):
+    """An element of a list that could not be read, while the others were: what it is about, as far as that could be
+    told, and why not."""
+
+    kind: str | None
+    symbol: str | None
+    place: int
+    error: UpbitBackboneError
+    row: Any
+
+
+Unread = UnreadField | UnreadRow
+Tell = Callable[[Unread], object]
+
+
+def tell_nobody(unread: Unread) -> None:
+    """For who reads single messages and does not count."""
 
 
 def spelling_of(raw: object, source: DataSource) -> Spelling:
@@ -47,7 +78,7 @@ class Reader:
     `place` is where the message stands in the payload, for the complaint: `[3].` or `orderbook_units[0].`.
     """
 
-    def __init__(self, kind: str, raw: object, spelling: Spelling, place: str = "") -> None:
+    def __init__(self, kind: str, raw: object, spelling: Spelling, place: str = "", tell: Tell = tell_nobody) -> None:
         if not isinstance(raw, Mapping):
             where = place.rstrip(".") or None
             raise MalformedDataError(f"{kind}: {where or 'the message'} is not an object", field=where)
@@ -55,12 +86,13 @@ class Reader:
         self._raw = raw
         self._spelling = spelling
         self._place = place
+        self._tell = tell
 
     def model_fields(self) -> dict[str, Any]:
-        """Every field that this channel sends, converted; None for those that are missing."""
+        """Every field that this channel sends, converted; None for those that are missing or could not be read."""
         return {
             row.name: self.value(row.name)
-            for row in FIELD_MAPPING[self._kind]
+            for row in FIELD_TABLE[self._kind]
             if row.use in _MODEL_USES and row.spelled(self._spelling)
         }
 
@@ -72,23 +104,34 @@ class Reader:
                 try:
                     return row.how.tolerant(found)
                 except (ValueError, TypeError, ArithmeticError) as problem:
-                    raise self.complaint(name, f"{_short(problem)}: {shown(found)}") from None
+                    self._unreadable(row, f"{_short(problem)}: {shown(found)}")
+                    return None
         if row.use is Use.REQUIRED:
             raise self.complaint(name, "is missing")
         return None
 
     def derive(self, derivation: Callable[..., Any], *helpers: str) -> Any:
-        """What `derivation` makes of the helper fields, or None while one of them is missing."""
+        """What `derivation` makes of the helper fields, or None while one of them is missing or makes no sense."""
         values = [self.value(helper) for helper in helpers]
         if None in values:
             return None
         try:
             return derivation(*values)
         except ValueError as problem:
-            raise self.complaint(helpers[-1], _short(problem)) from None
+            self._unreadable(_ROWS[self._kind][helpers[-1]], _short(problem))
+            return None
+
+    def _unreadable(self, row: Field, problem: str) -> None:
+        if row.use is Use.REQUIRED:
+            raise self.complaint(row.name, problem) from None
+        self._tell(UnreadField(self._kind, row.name, self._place + self.key(row.name), problem))
+
+    def key(self, name: str) -> str:
+        """What the field is called on this channel."""
+        return _ROWS[self._kind][name].spelled(self._spelling) or name
 
     def complaint(self, name: str, problem: str) -> MalformedDataError:
-        key = self._place + (_ROWS[self._kind][name].spelled(self._spelling) or name)
+        key = self._place + self.key(name)
         return MalformedDataError(f"{self._kind}: {key} ({name}) {problem}", field=key)
 
 
@@ -103,7 +146,9 @@ def _look_up(raw: Mapping[str, Any], key: str) -> Any:
     if not dot:
         return raw.get(key)
     nested = raw.get(outer)
-    return nested.get(inner) if isinstance(nested, Mapping) else None
+    if nested is None or isinstance(nested, Mapping):
+        return None if nested is None else nested.get(inner)
+    return nested  # no object: for the conversion to refuse
 
 
 def _short(problem: Exception) -> str:

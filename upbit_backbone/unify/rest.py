@@ -1,17 +1,20 @@
-"""The door for REST's bytes: one answer in, a list of models out, in Upbit's order (newest first where it matters)."""
+"""The door for REST's bytes: one answer in, a list of models out, in Upbit's order (newest first where it matters).
+
+A row that cannot be read costs only itself: it is in the answer's `unread`, and the others are given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from ..errors import MalformedDataError, one_line
+from ..errors import MalformedDataError, NoTradesYetError, one_line
 from ..exchange.timeframes import timeframe_of
 from ..models.enums import DataSource
 from ..models.market import CandleData, MarketInfo, OrderbookData, OrderbookInstrument, TickerData, TradeData
 from .builders import Build
-from .reader import read_json, shown
+from .reader import Tell, UnreadField, UnreadRow, read_json, shown
 from .typed import REFUSALS, rest_builder, rest_candle_builder, rest_decoder
 from .unifier import DataUnifier
 
@@ -20,26 +23,43 @@ _LONGEST_ERROR = 64 * 1024
 Model = TypeVar("Model")
 
 
-def decode_tickers(body: bytes, received_at: datetime | None = None) -> list[TickerData]:
+class Rows(list[Model]):
+    """The models of one answer, and what could not be read of it: rows that are missing among them (`unread`), and
+    fields that are None in their model (`unread_fields`)."""
+
+    __slots__ = ("unread", "unread_fields")
+
+    def __init__(
+        self,
+        models: Iterable[Model] = (),
+        unread: Iterable[UnreadRow] = (),
+        unread_fields: Iterable[UnreadField] = (),
+    ) -> None:
+        super().__init__(models)
+        self.unread = tuple(unread)
+        self.unread_fields = tuple(unread_fields)
+
+
+def decode_tickers(body: bytes, received_at: datetime | None = None) -> Rows[TickerData]:
     return _typed("ticker", body, received_at, rest_builder("ticker")) or _rows(
         _UNIFIER.unify_ticker_data, body, received_at
     )
 
 
-def decode_trades(body: bytes, received_at: datetime | None = None) -> list[TradeData]:
+def decode_trades(body: bytes, received_at: datetime | None = None) -> Rows[TradeData]:
     """Newest first."""
     return _typed("trade", body, received_at, rest_builder("trade")) or _rows(
         _UNIFIER.unify_trade_data, body, received_at
     )
 
 
-def decode_orderbooks(body: bytes, received_at: datetime | None = None) -> list[OrderbookData]:
+def decode_orderbooks(body: bytes, received_at: datetime | None = None) -> Rows[OrderbookData]:
     return _typed("orderbook", body, received_at, rest_builder("orderbook")) or _rows(
         _UNIFIER.unify_orderbook_data, body, received_at
     )
 
 
-def decode_candles(body: bytes, timeframe: str, received_at: datetime | None = None) -> list[CandleData]:
+def decode_candles(body: bytes, timeframe: str, received_at: datetime | None = None) -> Rows[CandleData]:
     """Newest first. `timeframe` is our word for the unit that was asked for ("1m", "1d"). Whether the newest candle is
     still forming cannot be told from the answer alone: `is_closed` is left at True."""
     return _typed("candle", body, received_at, rest_candle_builder(timeframe_of(timeframe).word)) or _rows(
@@ -47,12 +67,12 @@ def decode_candles(body: bytes, timeframe: str, received_at: datetime | None = N
     )
 
 
-def decode_markets(body: bytes, received_at: datetime | None = None) -> list[MarketInfo]:
+def decode_markets(body: bytes, received_at: datetime | None = None) -> Rows[MarketInfo]:
     """All rows, with or without details. Asked too rarely to deserve typed decoders."""
     return _rows(_UNIFIER.unify_market_data, body, received_at)
 
 
-def decode_instruments(body: bytes, received_at: datetime | None = None) -> list[OrderbookInstrument]:
+def decode_instruments(body: bytes, received_at: datetime | None = None) -> Rows[OrderbookInstrument]:
     """Order book policies, also from the older `supported_levels` endpoint."""
     return _rows(_UNIFIER.unify_instrument_data, body, received_at)
 
@@ -73,16 +93,30 @@ def decode_error(body: bytes) -> tuple[str | int, str] | None:
     return known_name, one_line(error.get("message") or "")
 
 
-def _typed(kind: str, body: bytes, received_at: datetime | None, build: Build) -> list[Any]:
-    """What the typed decoders make of the answer; an empty list where they refuse."""
+def _typed(kind: str, body: bytes, received_at: datetime | None, build: Build) -> Rows[Any]:
+    """What the typed decoders make of the answer; nothing where they refuse."""
     try:
-        return [build(message, received_at) for message in rest_decoder(kind)(body)]
+        return Rows(build(message, received_at) for message in rest_decoder(kind)(body))
     except REFUSALS:
-        return []
+        return Rows()
 
 
-def _rows(unify: Callable[..., Model], body: bytes, received_at: datetime | None, **more: Any) -> list[Model]:
+def _rows(unify: Callable[..., Model], body: bytes, received_at: datetime | None, **more: Any) -> Rows[Model]:
     payload = read_json(body)
     if not isinstance(payload, list):
         raise MalformedDataError(f"an answer is a list, not {shown(payload)}")
-    return [unify(row, DataSource.REST, received_at, place=f"[{index}].", **more) for index, row in enumerate(payload)]
+    models: list[Model] = []
+    unread: list[UnreadRow] = []
+    fields: list[UnreadField] = []
+    tell: Tell = fields.append  # type: ignore[assignment]  # of single rows only fields are told
+    for index, row in enumerate(payload):
+        try:
+            models.append(unify(row, DataSource.REST, received_at, place=f"[{index}].", tell=tell, **more))
+        except (MalformedDataError, NoTradesYetError) as error:
+            unread.append(UnreadRow(None, _symbol_in(row), index, error, row))
+    return Rows(models, unread, fields)
+
+
+def _symbol_in(row: object) -> str | None:
+    code = row.get("market") if isinstance(row, dict) else None
+    return code if isinstance(code, str) else None

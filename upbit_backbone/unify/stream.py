@@ -1,8 +1,8 @@
 """The door for the WebSocket's bytes: one frame in, models and notices out.
 
 Frames of the usual shape take the typed decoders; whatever those refuse (old spellings, quoted numbers, status and
-error objects, unknown types) is read again tolerantly, which costs more and decides. Only MalformedDataError
-ever leaves this module.
+error objects, unknown types) is read again tolerantly, which costs more and decides. Only MalformedDataError and
+NoTradesYetError ever leave this module.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..errors import MalformedDataError, one_line
+from ..errors import MalformedDataError, NoTradesYetError, one_line
 from ..exchange.fields import Spelling
 from ..models.enums import DataSource, DataType
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
+from ..models.number import ZERO, plain
 from ..models.session import Notice, StreamError, SubscriptionList, UnknownMessage, UpStatus
-from ..models.topic import ZERO
-from .reader import read_json, shown
+from .reader import Tell, UnreadRow, read_json, shown, tell_nobody
 from .typed import REFUSALS, stream_types
 from .unifier import DataUnifier
 
@@ -50,7 +50,7 @@ class BookHeader(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _level(text: bytes) -> Decimal:
-    return Decimal(text.decode("ascii"))
+    return plain(Decimal(text.decode("ascii")))
 
 
 def book_header(raw: bytes) -> BookHeader | None:
@@ -99,8 +99,9 @@ class StreamDecoder:
         self._simple = stream_types(Spelling.SIMPLE)
         self._default = stream_types(Spelling.DEFAULT)
 
-    def decode(self, raw: bytes, received_at: datetime) -> list[StreamItem]:
-        """The items of one frame, in its order. One bad element spoils its frame: MalformedDataError names it."""
+    def decode(self, raw: bytes, received_at: datetime, tell: Tell = tell_nobody) -> list[StreamItem]:
+        """The items of one frame, in its order. What could not be read is told to `tell`: fields, and in a list of
+        several whole elements. Raises MalformedDataError or NoTradesYetError where nothing is left."""
         try:
             if raw.startswith(b"["):
                 types = self._simple if raw.startswith(b'[{"ty"') else self._default
@@ -110,15 +111,26 @@ class StreamDecoder:
             message = types.decode_one(raw)
             return [types.builders[type(message)](message, received_at)]
         except REFUSALS:
-            return self._decode_tolerantly(raw, received_at)
+            return self._decode_tolerantly(raw, received_at, tell)
 
-    def _decode_tolerantly(self, raw: bytes, received_at: datetime) -> list[StreamItem]:
+    def _decode_tolerantly(self, raw: bytes, received_at: datetime, tell: Tell = tell_nobody) -> list[StreamItem]:
         payload = read_json(raw)
-        if isinstance(payload, list):
-            return [self._item(element, received_at, f"[{index}].") for index, element in enumerate(payload)]
-        return [self._item(payload, received_at, "")]
+        if not isinstance(payload, list):
+            return [self._item(payload, received_at, "", tell)]
+        items: list[StreamItem] = []
+        unread: list[UnreadRow] = []
+        for index, element in enumerate(payload):
+            try:
+                items.append(self._item(element, received_at, f"[{index}].", tell))
+            except (MalformedDataError, NoTradesYetError) as error:
+                unread.append(UnreadRow(*_type_and_code(element), index, error, element))
+        if unread and not items:
+            raise unread[0].error
+        for row in unread:
+            tell(row)
+        return items
 
-    def _item(self, message: Any, received_at: datetime, place: str) -> StreamItem:
+    def _item(self, message: Any, received_at: datetime, place: str, tell: Tell) -> StreamItem:
         if not isinstance(message, dict):
             raise MalformedDataError(
                 f"a stream message is an object, not {shown(message)}", field=place.rstrip(".") or None
@@ -130,7 +142,7 @@ class StreamDecoder:
         read = self._reader(kind)
         if read is None:
             return UnknownMessage(one_line(kind, 60))
-        return read(message, DataSource.WEBSOCKET, received_at, place=place)
+        return read(message, DataSource.WEBSOCKET, received_at, place=place, tell=tell)
 
     def _reader(self, kind: str) -> Callable[..., StreamItem] | None:
         if kind == DataType.TICKER:
@@ -140,6 +152,21 @@ class StreamDecoder:
         if kind == DataType.ORDERBOOK:
             return self._unifier.unify_orderbook_data
         return self._unifier.unify_candle_data if kind in _WORDS else None
+
+
+def type_and_code(raw: bytes) -> tuple[str | None, str | None]:
+    """What a refused frame of one object says it is about: type and market code, as far as they can be read."""
+    try:
+        return _type_and_code(read_json(raw))
+    except MalformedDataError:
+        return None, None
+
+
+def _type_and_code(message: object) -> tuple[str | None, str | None]:
+    if not isinstance(message, dict):
+        return None, None
+    kind, code = message.get("type", message.get("ty")), message.get("code", message.get("cd"))
+    return kind if isinstance(kind, str) else None, code if isinstance(code, str) else None
 
 
 def _kind(message: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ..exchange.fields import FIELD_MAPPING, UNITS_KEY, Spelling, Use
+from ..exchange.fields import FIELD_TABLE, UNITS_KEY, Spelling, Use
 from ..exchange.timeframes import TIMEFRAMES
 from ..models.enums import DataType
 from .builders import Build, candle_builder, orderbook_builder, ticker_builder, trade_builder
@@ -27,7 +27,7 @@ def structure(kind: str, spelling: Spelling, tag: str | None = None, **more: Any
     """The message of one kind in one spelling, with our field names. `more` are further fields: name=(key, type)."""
     columns: list[Any] = []
     keys: dict[str, str] = {}
-    for row in FIELD_MAPPING[kind]:
+    for row in FIELD_TABLE[kind]:
         key = row.spelled(spelling)
         if key is None or row.use is Use.FALLBACK:
             continue

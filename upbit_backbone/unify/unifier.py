@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, overload
 
-from ..errors import MalformedDataError, UnknownTimeframeError
+from ..errors import MalformedDataError, NoTradesYetError, UnknownTimeframeError
 from ..exchange.fields import UNITS_KEY, Spelling
 from ..exchange.timeframes import timeframe_of
-from ..exchange.values import ZERO, day_and_time, to_signed, whole
+from ..exchange.values import day_and_time, to_signed, whole
 from ..models.enums import DataSource
 from ..models.market import (
     CandleData,
@@ -24,21 +24,36 @@ from ..models.market import (
     TickerData,
     TradeData,
 )
-from .reader import Reader, shown, spelling_of
+from ..models.number import ZERO
+from .reader import Reader, Tell, shown, spelling_of, tell_nobody
+
+# The regions' way to say it (a word instead of Korea's `market_event`).
+_REGIONAL_WARNINGS = {"CAUTION": True, "NONE": False}
 
 
 class DataUnifier:
     """Decoded messages (numbers as Decimal or int) in Upbit's spellings become models.
 
     `source` says which channel the message came through and so which names to expect; DEFAULT and SIMPLE spellings
-    of the WebSocket are told apart by themselves. A message that cannot be understood is a `MalformedDataError`
-    naming the field; unknown fields are ignored. Stateless, safe from any thread.
+    of the WebSocket are told apart by themselves. A message that does not say what, when or how much is a
+    `MalformedDataError` naming the field, a ticker whose price is null a `NoTradesYetError`. Any other field that
+    cannot be read is None in the model and told to `tell`; unknown fields are ignored, and words we do not know (a new
+    `change`, a new side) stay the text they are. Stateless, safe from any thread.
     """
 
     def unify_ticker_data(
-        self, raw: Mapping[str, Any], source: DataSource, received_at: datetime | None = None, *, place: str = ""
+        self,
+        raw: Mapping[str, Any],
+        source: DataSource,
+        received_at: datetime | None = None,
+        *,
+        place: str = "",
+        tell: Tell = tell_nobody,
     ) -> TickerData:
-        reader = Reader("ticker", raw, spelling_of(raw, source), place)
+        spelling = spelling_of(raw, source)
+        reader = Reader("ticker", raw, spelling, place, tell)
+        if _is_null(raw, reader.key("current_price")):
+            raise NoTradesYetError(symbol=reader.value("symbol"))
         values = reader.model_fields()
         if values["change_amount"] is None:
             values["change_amount"] = reader.derive(to_signed, "absolute_change_amount", "change")
@@ -49,23 +64,35 @@ class DataUnifier:
         return TickerData(**values, source=source, received_at=received_at)
 
     def unify_trade_data(
-        self, raw: Mapping[str, Any], source: DataSource, received_at: datetime | None = None, *, place: str = ""
+        self,
+        raw: Mapping[str, Any],
+        source: DataSource,
+        received_at: datetime | None = None,
+        *,
+        place: str = "",
+        tell: Tell = tell_nobody,
     ) -> TradeData:
-        reader = Reader("trade", raw, spelling_of(raw, source), place)
+        reader = Reader("trade", raw, spelling_of(raw, source), place, tell)
         values = reader.model_fields()
         if source is not DataSource.REST:
             values["change_amount"] = reader.derive(to_signed, "absolute_change_amount", "change")
         if values["timestamp"] is None:
             values["timestamp"] = reader.derive(day_and_time, "trade_date", "trade_time")
         if values["timestamp"] is None:
-            raise reader.complaint("timestamp", "is missing")
+            raise reader.complaint("timestamp", "is missing or unreadable, and so are date and time")
         return TradeData(**values, source=source, received_at=received_at)
 
     def unify_orderbook_data(
-        self, raw: Mapping[str, Any], source: DataSource, received_at: datetime | None = None, *, place: str = ""
+        self,
+        raw: Mapping[str, Any],
+        source: DataSource,
+        received_at: datetime | None = None,
+        *,
+        place: str = "",
+        tell: Tell = tell_nobody,
     ) -> OrderbookData:
         spelling = spelling_of(raw, source)
-        values = Reader("orderbook", raw, spelling, place).model_fields()
+        values = Reader("orderbook", raw, spelling, place, tell).model_fields()
         values["level"] = values["level"] or ZERO
         asks, bids = _sides(raw.get(UNITS_KEY[spelling]), spelling, place)
         return OrderbookData(**values, asks=asks, bids=bids, source=source, received_at=received_at)
@@ -79,6 +106,7 @@ class DataUnifier:
         *,
         timeframe: str | None = None,
         place: str = "",
+        tell: Tell = tell_nobody,
     ) -> CandleData: ...
 
     @overload
@@ -90,6 +118,7 @@ class DataUnifier:
         *,
         timeframe: str | None = None,
         place: str = "",
+        tell: Tell = tell_nobody,
     ) -> list[CandleData]: ...
 
     def unify_candle_data(
@@ -100,6 +129,7 @@ class DataUnifier:
         *,
         timeframe: str | None = None,
         place: str = "",
+        tell: Tell = tell_nobody,
     ) -> CandleData | list[CandleData]:
         """One candle, or the candles of a list in its order.
 
@@ -107,29 +137,49 @@ class DataUnifier:
         show it, weeks, months and years are judged by the first day of the period and the last trade in it.
         """
         if not isinstance(raw, list | tuple):
-            return _candle(raw, source, received_at, timeframe, place)
-        return [_candle(row, source, received_at, timeframe, f"{place}[{index}].") for index, row in enumerate(raw)]
+            return _candle(raw, source, received_at, timeframe, place, tell)
+        return [
+            _candle(row, source, received_at, timeframe, f"{place}[{index}].", tell) for index, row in enumerate(raw)
+        ]
 
     def unify_market_data(
-        self, raw: Mapping[str, Any], source: DataSource, received_at: datetime | None = None, *, place: str = ""
+        self,
+        raw: Mapping[str, Any],
+        source: DataSource,
+        received_at: datetime | None = None,
+        *,
+        place: str = "",
+        tell: Tell = tell_nobody,
     ) -> MarketInfo:
-        values = Reader("market", raw, Spelling.REST, place).model_fields()
+        values = Reader("market", raw, Spelling.REST, place, tell).model_fields()
+        if values["warning"] is None:
+            values["warning"] = _REGIONAL_WARNINGS.get(values["market_warning"])
         return MarketInfo(**values, source=source, received_at=received_at)
 
     def unify_instrument_data(
-        self, raw: Mapping[str, Any], source: DataSource, received_at: datetime | None = None, *, place: str = ""
+        self,
+        raw: Mapping[str, Any],
+        source: DataSource,
+        received_at: datetime | None = None,
+        *,
+        place: str = "",
+        tell: Tell = tell_nobody,
     ) -> OrderbookInstrument:
         """The order book policy of one market (REST only)."""
-        values = Reader("instrument", raw, Spelling.REST, place).model_fields()
+        values = Reader("instrument", raw, Spelling.REST, place, tell).model_fields()
         return OrderbookInstrument(**values, source=source, received_at=received_at)
 
 
+def _is_null(raw: Mapping[str, Any], key: str) -> bool:
+    return key in raw and raw[key] is None
+
+
 def _candle(
-    raw: Any, source: DataSource, received_at: datetime | None, timeframe: str | None, place: str
+    raw: Any, source: DataSource, received_at: datetime | None, timeframe: str | None, place: str, tell: Tell
 ) -> CandleData:
     is_stream = source is not DataSource.REST
     spelling = spelling_of(raw, source)
-    values = Reader("candle", raw, spelling, place).model_fields()
+    values = Reader("candle", raw, spelling, place, tell).model_fields()
     frame = (
         timeframe_of(timeframe).word
         if timeframe
