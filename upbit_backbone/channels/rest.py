@@ -8,6 +8,7 @@ from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
 from ..models.symbol import QUOTES
+from ..rest.batching import Answers
 from ..rest.client import RestClient
 from ..rest.quote_lists import QuoteLists
 from .markets import MarketDirectory
@@ -26,7 +27,8 @@ class RestChannel:
         self._lists = lists
 
     def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
-        """UnknownSymbolError for a market that does not exist; otherwise what `RestClient` raises."""
+        """UnknownSymbolError for a market that does not exist, NoTradesYetError for one without a price,
+        MalformedDataError where its row cannot be read; otherwise what `RestClient` raises."""
         if request.kind is RequestKind.ORDERBOOK:
             return self._orderbook(request, deadline)
         return self._ticker(request, deadline)
@@ -40,17 +42,21 @@ class RestChannel:
             found = self._all_of(quote, request, deadline)
             if symbol in found:
                 return found[symbol]
+            if symbol in found.refused:
+                raise found.refused[symbol]
         self._directory.require((symbol,), deadline)
         answers = self._rest.tickers((symbol,), deadline=deadline, priority=request.priority, max_age=request.max_age)
+        if symbol in answers.refused:
+            raise answers.refused[symbol]
         if symbol not in answers:
             raise self._directory.verdict(symbol, deadline)
         return answers[symbol]
 
-    def _all_of(self, quote: str, request: DataRequest, deadline: Deadline) -> dict[str, TickerData]:
+    def _all_of(self, quote: str, request: DataRequest, deadline: Deadline) -> Answers[TickerData]:
         try:
             return self._lists.tickers(quote, deadline=deadline, priority=request.priority, max_age=request.max_age)
         except (InvalidRequestError, ServerError, ProtocolError):
-            return {}  # a region without this board, or only this endpoint is ill: ask for the one market
+            return Answers()  # a region without this board, or only this endpoint is ill: ask for the one market
 
     def _orderbook(self, request: DataRequest, deadline: Deadline) -> OrderbookData:
         symbol = request.symbol
@@ -68,6 +74,8 @@ class RestChannel:
         )
         if symbol in answers:
             return answers[symbol]
+        if symbol in answers.refused:
+            raise answers.refused[symbol]
         if request.level:
             raise InvalidRequestError(
                 f"order book of {symbol} with level={request.level}: Upbit does not group this market's prices so; "

@@ -19,6 +19,7 @@ from ..models.enums import DataType, Priority
 from ..models.market import TickerData
 from ..models.symbol import normalise_quote, normalise_symbols
 from ..models.topic import SubscriptionRequest, Topic
+from ..rest.batching import Answers
 from ..rest.client import RestClient
 from ..store.live_store import LiveStore
 from .markets import SHRINKS_BY, MarketDirectory
@@ -63,7 +64,8 @@ class TickerSnapshot:
         max_age: float | None,
         deadline: Deadline,
     ) -> dict[str, TickerData]:
-        """By symbol, in the order given (of one quote: Upbit's): every wanted market, or an error."""
+        """By symbol, in the order given (of one quote: Upbit's): every wanted market that has a price and can be read,
+        or an error. Where none is left, the error of the first."""
         if symbols is not None and quote is not None:
             raise InvalidRequestError("give either symbols or quote=, not both")
         if symbols is not None:
@@ -74,7 +76,10 @@ class TickerSnapshot:
         missing = [code for code in codes if code not in found]
         if missing:
             self._asked([Topic(DataType.TICKER, code) for code in missing])
-            found.update(self._fetch(missing, symbols is not None, priority, max_age, deadline))
+            answers = self._fetch(missing, symbols is not None, priority, max_age, deadline)
+            found.update(answers)
+            if not found and answers.refused:
+                raise next(iter(answers.refused.values()))
         return {code: found[code] for code in codes if code in found}
 
     def _of_quote(self, quote: str | None, priority: Priority, deadline: Deadline) -> Sequence[str]:
@@ -99,7 +104,7 @@ class TickerSnapshot:
 
     def _fetch(
         self, missing: Sequence[str], are_named: bool, priority: Priority, max_age: float | None, deadline: Deadline
-    ) -> dict[str, TickerData]:
+    ) -> Answers[TickerData]:
         try:
             return self._by_rest(missing, are_named, priority, max_age, deadline.fraction(REST_SHARE))
         except (InvalidRequestError, ClosedError):
@@ -109,11 +114,11 @@ class TickerSnapshot:
             found = {} if isinstance(error, BannedError) else self._by_stream(missing, deadline)
             if len(found) < len(missing):
                 raise self._unanswered([code for code in missing if code not in found], error) from error
-            return {code: dataclasses.replace(ticker, degraded=True) for code, ticker in found.items()}
+            return Answers((code, dataclasses.replace(ticker, degraded=True)) for code, ticker in found.items())
 
     def _by_rest(
         self, missing: Sequence[str], are_named: bool, priority: Priority, max_age: float | None, deadline: Deadline
-    ) -> dict[str, TickerData]:
+    ) -> Answers[TickerData]:
         if are_named:
             self._directory.require(missing, deadline)
         by_quote: dict[str, list[str]] = {}
@@ -122,22 +127,29 @@ class TickerSnapshot:
         whole = [quote for quote, codes in by_quote.items() if len(codes) >= LIST_ALL_FROM]
         singles = [code for quote, codes in by_quote.items() if quote not in whole for code in codes]
         found: dict[str, TickerData] = {}
+        refused: dict[str, UpbitBackboneError] = {}
         if whole:
-            found = self._rest.tickers_of_quotes(whole, deadline=deadline, priority=priority, max_age=max_age)
+            listed = self._rest.tickers_of_quotes(whole, deadline=deadline, priority=priority, max_age=max_age)
+            found, refused = {**listed}, {**listed.refused}
         if singles:
-            found |= self._rest.tickers(singles, deadline=deadline, priority=priority, max_age=max_age)
-        left_out = [code for code in missing if code not in found and code not in singles]
+            named = self._rest.tickers(singles, deadline=deadline, priority=priority, max_age=max_age)
+            found |= named
+            refused |= named.refused
+        left_out = [code for code in missing if code not in found and code not in refused and code not in singles]
         if left_out:
-            found |= self._left_out(left_out, len(missing), are_named, priority, deadline)
-        unknown = [code for code in missing if code not in found]
+            asked_for = self._left_out(left_out, len(missing), are_named, priority, deadline)
+            found |= asked_for
+            refused |= asked_for.refused
+        unknown = [code for code in missing if code not in found and code not in refused]
         if unknown and are_named:
             raise self._directory.verdict(unknown[0], deadline)
         # Nobody named the others: they came from our list, which is older than their delisting.
-        return {code: found[code] for code in missing if code in found}
+        in_order = ((code, found[code]) for code in missing if code in found)
+        return Answers(in_order, {code: refused[code] for code in missing if code in refused})
 
     def _left_out(
         self, codes: Sequence[str], wanted: int, are_named: bool, priority: Priority, deadline: Deadline
-    ) -> dict[str, TickerData]:
+    ) -> Answers[TickerData]:
         """The tickers that a list of a whole quote currency lacks: it may be cut, so they are asked for by name.
 
         Nobody waits for the last few that nobody named: a market without a trade yet has none.
@@ -147,7 +159,7 @@ class TickerSnapshot:
         except ProtocolError:
             if are_named or len(codes) > max(1.0, SHRINKS_BY * wanted):
                 raise
-            return {}
+            return Answers()
 
     def _by_stream(self, missing: Sequence[str], deadline: Deadline) -> dict[str, TickerData]:
         """REST failed: wish for the topics and take each one's first frame."""

@@ -143,7 +143,9 @@ class RetryingCaller:
                 self._count(0, failed=True)
                 self._measure(self.group.value, time.monotonic() - started, error, 0)
                 is_only_hurry = isinstance(error, RequestTimeoutError) and time.monotonic() - started < PATIENT_SECONDS
-                if isinstance(error, (NetworkError, ProtocolError)) and not is_only_hurry:
+                # What came was too much for us, but it came: a matter of the content, like what cannot be read.
+                is_about_content = isinstance(error, MessageTooBigError)
+                if isinstance(error, (NetworkError, ProtocolError)) and not (is_only_hurry or is_about_content):
                     attempt.failed(error)
                 raise
             permit.answered()
@@ -168,14 +170,12 @@ class RetryingCaller:
             attempt.failed(error)
         if error is not None:
             raise error
+        attempt.succeeded()  # the channel brought what Upbit said; whether that can be read is no matter of the channel
         try:
-            meaning = job.read(response.body, received_at)
-        except MalformedDataError as malformed:
+            return job.read(response.body, received_at)
+        except MalformedDataError:
             self._count(0, failed=True, requests=0)
-            attempt.failed(malformed)
             raise
-        attempt.succeeded()
-        return meaning
 
     def _count(self, size: int, *, failed: bool, requests: int = 1) -> None:
         with self._lock:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Final, Generic, Protocol, TypeVar
 
 from .._concurrency import Clock, Deadline
@@ -18,6 +19,7 @@ from ..models.enums import Priority
 from ..models.market import OrderbookData
 from ..models.symbol import CODE
 from ..store.intelligent_cache import IntelligentCache, Key
+from ..unify.rest import error_of, unread_of
 from .call import Job
 from .group_queue import GroupQueue
 
@@ -224,6 +226,7 @@ class Boarding(Generic[Answer]):
 
 log = logging.getLogger("upbit_backbone.rest")
 
+EMPTY: Final[Mapping[str, UpbitBackboneError]] = MappingProxyType({})
 ABSENT: Final = object()  # kept for a market that does not exist
 # So many suspects are asked for one by one; of more, the market list and the refusal of the whole list are believed.
 MAX_SUSPECTS: Final = 10
@@ -237,15 +240,44 @@ class HasSymbol(Protocol):
 Model = TypeVar("Model", bound=HasSymbol)
 
 
+class Answers(dict[str, Model]):
+    """By symbol what Upbit said; `refused` are the markets it spoke of in a way that cannot be read, or that have no
+    price yet, each with the error for whoever asked for that very one."""
+
+    __slots__ = ("refused",)
+
+    def __init__(
+        self, found: Iterable[tuple[str, Model]] = (), refused: Mapping[str, UpbitBackboneError] = EMPTY
+    ) -> None:
+        super().__init__(found)
+        self.refused = refused
+
+
+def refused_in(items: Sequence[HasSymbol], wanted: Iterable[str]) -> dict[str, UpbitBackboneError]:
+    """Which of the `wanted` markets are among the rows that could not be read. A row that does not even say its market
+    may be any that is missing."""
+    rows = unread_of(items)
+    if not rows:
+        return {}
+    by_symbol = {row.symbol: row for row in rows}
+    missing = set(wanted) - {item.symbol for item in items}
+    nameless = next((row for row in rows if row.symbol is None or not CODE.fullmatch(row.symbol)), None)
+    found = ((symbol, by_symbol.get(symbol, nameless)) for symbol in missing)
+    return {symbol: error_of(row, symbol) for symbol, row in found if row is not None}
+
+
 @dataclass(slots=True)
 class Outcome(Generic[Model]):
-    """What came of a question: the found ones and the first error. Without an error, Upbit has refused the rest."""
+    """What came of a question: the found ones, those whose rows could not be read, and the first error. Without an
+    error, Upbit has refused the rest."""
 
     found: dict[str, Model] = field(default_factory=dict)
     error: UpbitBackboneError | None = None
+    refused: dict[str, UpbitBackboneError] = field(default_factory=dict)
 
     def add(self, other: Outcome[Model]) -> None:
         self.found.update(other.found)
+        self.refused.update(other.refused)
         self.error = self.error or other.error
 
 
@@ -288,7 +320,7 @@ class ListDesk(Generic[Model]):
 
     def ask(
         self, symbols: Iterable[str], deadline: Deadline, priority: Priority, max_age: float | None
-    ) -> dict[str, Model]:
+    ) -> Answers[Model]:
         """What Upbit says about those of `symbols` that exist, at most `max_age` seconds old, in the order given.
 
         MalformedDataError where Upbit answered twice without saying anything about one of them, not even that it does
@@ -297,12 +329,14 @@ class ListDesk(Generic[Model]):
         """
         wanted = dict.fromkeys(_checked(symbol) for symbol in symbols)
         found, missing = self._from_cache(wanted, max_age)
+        refused: Mapping[str, UpbitBackboneError] = EMPTY
         if missing:
             outcome = self._from_upbit(missing, deadline, priority, is_fresh_wanted=max_age == 0)
             if outcome.error is not None:
                 raise outcome.error
             found.update(outcome.found)
-        return {symbol: found[symbol] for symbol in wanted if symbol in found}
+            refused = outcome.refused
+        return Answers(((symbol, found[symbol]) for symbol in wanted if symbol in found), refused)
 
     def key(self, symbol: str) -> Key:
         return (self._kind, symbol, *self._variant)
@@ -358,8 +392,9 @@ class ListDesk(Generic[Model]):
                     outcome.add(Outcome(error=error))
             else:
                 wanted = set(mine)
-                outcome.add(Outcome({item.symbol: item for item in items if item.symbol in wanted}))
-                left_out = [symbol for symbol in mine if symbol not in outcome.found]
+                found = {item.symbol: item for item in items if item.symbol in wanted}
+                outcome.add(Outcome(found, refused=refused_in(items, wanted)))
+                left_out = [symbol for symbol in mine if symbol not in found and symbol not in outcome.refused]
                 if left_out and not self._may_leave_out:
                     outcome.add(self._once_more(left_out, deadline, priority, is_second=is_second))
         return outcome
@@ -439,16 +474,17 @@ class BookDesks:
         deadline: Deadline,
         priority: Priority,
         max_age: float | None,
-    ) -> dict[str, OrderbookData]:
+    ) -> Answers[OrderbookData]:
         """Books with at most `levels` levels a side; see `ListDesk.ask`."""
         check_levels(levels, level)
         depth = next(each for each in BOOK_DEPTHS if each >= levels)
         books = self._desk(depth, Decimal(level)).ask(symbols, deadline, priority, max_age)
         if depth == levels:
             return books
-        return {
-            symbol: replace(book, asks=book.asks[:levels], bids=book.bids[:levels]) for symbol, book in books.items()
-        }
+        cut = (
+            (symbol, replace(book, asks=book.asks[:levels], bids=book.bids[:levels])) for symbol, book in books.items()
+        )
+        return Answers(cut, books.refused)
 
     def _desk(self, depth: int, level: Decimal) -> ListDesk[OrderbookData]:
         with self._lock:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard
 from ..config import BackboneConfig
@@ -28,10 +28,18 @@ from ..models.topic import ZERO
 from ..resilience.circuit_breaker import CircuitBreaker
 from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import IntelligentCache, Lifetime
-from ..unify.rest import decode_candles, decode_markets, decode_orderbooks, decode_tickers, decode_trades
+from ..unify.rest import (
+    Rows,
+    decode_candles,
+    decode_markets,
+    decode_orderbooks,
+    decode_tickers,
+    decode_trades,
+    unread_of,
+)
 from ..wire.rest_transport import RestResponse, RestTransport
 from .attempt import Measure, RetryingCaller, Transport
-from .batching import BookDesks, ListDesk
+from .batching import Answers, BookDesks, ListDesk, refused_in
 from .group_queue import GroupQueue
 from .single_flight import CallMerger
 
@@ -44,6 +52,8 @@ FIRST_RESET_SHARE: Final = 0.2  # a short trouble closes a group for a short tim
 # A market list at most this old may tell which code of a list does not exist.
 MARKET_LIST_SECONDS: Final = 10.0
 
+Model = TypeVar("Model")
+
 
 class RestClient:
     """All of Upbit's public REST questions. Blocking; usable from any number of threads.
@@ -51,7 +61,8 @@ class RestClient:
     Every method ends by its deadline with an answer or with one of our errors: InvalidRequestError before anything is
     sent; RateLimitError, BannedError and ChannelUnavailableError (breaker open) at once, with `retry_after`;
     RequestTimeoutError, NetworkError, ServerError, MalformedDataError after what attempts the deadline allowed;
-    ClosedError after `close`. `remember` is told of every fresh answer, on the thread that
+    ClosedError after `close`. A row that cannot be read costs only itself: see `Answers.refused` and `Rows.unread`.
+    `remember` is told of every fresh answer, and `unread` of all in it that could not be read, on the thread that
     fetched it: the asker's own or a worker's.
     """
 
@@ -61,6 +72,7 @@ class RestClient:
         *,
         limiter: RateLimiter,
         remember: Callable[[Sequence[Any]], object] = lambda items: None,
+        unread: Callable[[str, Rows[Any]], object] = lambda kind, rows: None,
         emit: Callable[[Event], object] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         random: Callable[[], float] = random.random,
@@ -73,6 +85,7 @@ class RestClient:
         self._limiter = limiter
         self._remember = remember
         self._measure = measure
+        self._unread = unread
         self._guard = ForkGuard("REST channel")
         self._transport: Transport = transport or RestTransport(
             config.rest_url,
@@ -89,14 +102,14 @@ class RestClient:
             group: CallMerger(group.value, lane, self.cache, clock) for group, lane in self._lanes.items()
         }
         self._tickers: ListDesk[TickerData] = self._list_desk(
-            RateGroup.TICKER, (), endpoints.tickers, decode_tickers, TICKERS_PER_CALL
+            RateGroup.TICKER, (), endpoints.tickers, self._telling("ticker", decode_tickers), TICKERS_PER_CALL
         )
         self._books = BookDesks(
             lambda depth, level: self._list_desk(
                 RateGroup.ORDERBOOK,
                 (depth, level),
                 partial(endpoints.orderbooks, count=depth, level=level),
-                decode_orderbooks,
+                self._telling("orderbook", decode_orderbooks),
                 BOOKS_PER_CALL,
                 may_leave_out=level != 0,  # a market whose prices cannot be grouped so has no such book
             )
@@ -128,6 +141,19 @@ class RestClient:
         )
         return GroupQueue(caller, workers=config.rest_workers_per_group)
 
+    def _telling(
+        self, kind: str, decode: Callable[[bytes, datetime], Rows[Model]]
+    ) -> Callable[[bytes, datetime], list[Model]]:
+        """`decode`, telling what could not be read."""
+
+        def decoded(body: bytes, received_at: datetime) -> list[Model]:
+            rows = decode(body, received_at)
+            if rows.unread or rows.unread_fields:
+                self._unread(kind, rows)
+            return rows
+
+        return decoded
+
     # --- questions about many markets -----------------------------------------------------------------------
 
     def tickers(
@@ -137,7 +163,7 @@ class RestClient:
         deadline: Deadline,
         priority: Priority = Priority.NORMAL,
         max_age: float | None = None,
-    ) -> dict[str, TickerData]:
+    ) -> Answers[TickerData]:
         """Tickers at most `max_age` seconds old (None: `config.rest_max_age_seconds`); markets that Upbit refuses as
         unknown are absent, one that it only left out is MalformedDataError."""
         self._check()
@@ -145,7 +171,8 @@ class RestClient:
 
     def refuses(self, symbol: str, deadline: Deadline) -> bool:
         """Whether Upbit says that there is no such market, when asked for its ticker by name."""
-        return symbol not in self.tickers((symbol,), deadline=deadline, max_age=60.0)
+        answers = self.tickers((symbol,), deadline=deadline, max_age=60.0)
+        return symbol not in answers and symbol not in answers.refused
 
     def tickers_of_quotes(
         self,
@@ -154,7 +181,7 @@ class RestClient:
         deadline: Deadline,
         priority: Priority = Priority.NORMAL,
         max_age: float | None = None,
-    ) -> dict[str, TickerData]:
+    ) -> Answers[TickerData]:
         """The tickers of all markets priced in `quotes` (such as ["KRW", "BTC"]), by one request."""
         self._check()
         call = endpoints.tickers_of_quotes(quotes)
@@ -163,7 +190,7 @@ class RestClient:
         if None not in listed:
             kept = self._tickers.from_cache([symbol for symbols in listed for symbol in symbols or ()], max_age)
             if kept is not None:
-                return kept
+                return Answers(kept.items())
         generation = self.cache.generation()
 
         def keep(items: Sequence[TickerData]) -> None:
@@ -172,8 +199,11 @@ class RestClient:
                 self.cache.cache_data(("quote", quote), symbols, 60.0, generation)
             self._tickers.keep(items, generation)
 
-        items = self._calls[RateGroup.TICKER].ask(call, decode_tickers, deadline, priority, keep)
-        return {item.symbol: item for item in items}
+        items = self._calls[RateGroup.TICKER].ask(
+            call, self._telling("ticker", decode_tickers), deadline, priority, keep
+        )
+        named = [row.symbol for row in unread_of(items) if row.symbol is not None]
+        return Answers(((item.symbol, item) for item in items), refused_in(items, named))
 
     def orderbooks(
         self,
@@ -184,7 +214,7 @@ class RestClient:
         deadline: Deadline,
         priority: Priority = Priority.NORMAL,
         max_age: float | None = None,
-    ) -> dict[str, OrderbookData]:
+    ) -> Answers[OrderbookData]:
         """Books with at most `levels` levels a side, prices grouped by `level`; unknown markets are absent."""
         self._check()
         return self._books.ask(symbols, levels, level, deadline, priority, max_age)
@@ -231,7 +261,7 @@ class RestClient:
         self._check()
         call = endpoints.trades(symbol, count, to=to, cursor=cursor, days_ago=days_ago)
         desk = self._calls[RateGroup.TRADE]
-        return desk.ask(call, decode_trades, deadline, priority, self._remember, symbol)
+        return _page(desk.ask(call, self._telling("trade", decode_trades), deadline, priority, self._remember, symbol))
 
     def candles_page(
         self,
@@ -248,10 +278,11 @@ class RestClient:
         call = endpoints.candles(timeframe, symbol, count, to=to)
         word = timeframe_of(timeframe).word
 
-        def decode(body: bytes, received_at: datetime) -> list[CandleData]:
+        def decode(body: bytes, received_at: datetime) -> Rows[CandleData]:
             return decode_candles(body, word, received_at)
 
-        return self._calls[RateGroup.CANDLE].ask(call, decode, deadline, priority, self._remember, symbol)
+        desk = self._calls[RateGroup.CANDLE]
+        return _page(desk.ask(call, self._telling("candle", decode), deadline, priority, self._remember, symbol))
 
     def markets(self, *, deadline: Deadline, priority: Priority = Priority.NORMAL) -> list[MarketInfo]:
         """Every market, with warnings, straight from Upbit."""
@@ -263,7 +294,9 @@ class RestClient:
             self._remember(items)
 
         call = endpoints.markets(details=True)
-        return self._calls[RateGroup.MARKET].ask(call, decode_markets, deadline, priority, keep)
+        return self._calls[RateGroup.MARKET].ask(
+            call, self._telling("market", decode_markets), deadline, priority, keep
+        )
 
     def _known_markets(self, deadline: Deadline, priority: Priority) -> frozenset[str]:
         known: frozenset[str] | None = self.cache.get_cached_data(("known",), counted=False)
@@ -306,3 +339,12 @@ class RestClient:
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"{sum(lane.requests for lane in self._lanes.values())} requests"
         return f"<RestClient {self._config.rest_url} {state}>"
+
+
+def _page(rows: list[Model]) -> list[Model]:
+    """A page of history. One without a single row that can be read is an error: taken for an empty one, it would be the
+    end of history."""
+    unread = unread_of(rows)
+    if unread and not rows:
+        raise unread[0].error
+    return rows

@@ -11,7 +11,7 @@ import threading
 from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline
 from ..models.enums import Priority
 from ..models.market import TickerData
-from .batching import CROWD_SECONDS, PREDECESSOR_SECONDS
+from .batching import CROWD_SECONDS, PREDECESSOR_SECONDS, Answers
 from .client import RestClient
 
 
@@ -39,7 +39,7 @@ class QuoteLists:
 
     def tickers(
         self, quote: str, *, deadline: Deadline, priority: Priority, max_age: float | None
-    ) -> dict[str, TickerData]:
+    ) -> Answers[TickerData]:
         """The tickers of all markets priced in `quote`, and of those whose turn it was at the same time."""
         departure = self._board(quote, deadline)
         try:

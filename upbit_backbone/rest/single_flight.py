@@ -75,7 +75,7 @@ class CallMerger(Generic[Model]):
                 if not job.is_to_be_asked_again(error, deadline):
                     raise
             else:
-                return list(items)  # one for each, so that nobody's sorting is another's surprise
+                return items.copy()  # one for each, so that nobody's sorting is another's surprise
 
     def _share(
         self,

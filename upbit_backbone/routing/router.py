@@ -14,6 +14,8 @@ from ..errors import (
     ChannelUnavailableError,
     ClosedError,
     InvalidRequestError,
+    MalformedDataError,
+    NoTradesYetError,
     RequestTimeoutError,
     StaleDataError,
     UpbitBackboneError,
@@ -150,8 +152,8 @@ class RequestRouter:
             started = self._clock.monotonic()
             try:
                 item = self._readers[channel].fetch(request, share)
-            except (InvalidRequestError, ClosedError):
-                raise
+            except (InvalidRequestError, ClosedError, NoTradesYetError):
+                raise  # another channel would say the same
             except UpbitBackboneError as error:
                 self._record(channel, started, error)
                 failures.append(error)
@@ -216,6 +218,9 @@ class RequestRouter:
         known = self._last_known(request)
         if known is None and ban is not None:
             return ban  # says until when, which is all there is to say
+        unreadable = next((error for error in failures if isinstance(error, MalformedDataError)), None)
+        if known is None and unreadable is not None:
+            return unreadable  # names what is wrong with this very datum
         error = self._unanswered(request, known, "; ".join(map(str, failures)) or decision.reason)
         error.retry_after = max((each.retry_after for each in failures if each.retry_after is not None), default=None)
         # What will not go away by itself explains more than what might.

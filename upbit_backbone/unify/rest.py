@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from ..errors import MalformedDataError, NoTradesYetError, one_line
+from ..errors import MalformedDataError, NoTradesYetError, UpbitBackboneError, one_line
 from ..exchange.timeframes import timeframe_of
 from ..models.enums import DataSource
 from ..models.market import CandleData, MarketInfo, OrderbookData, OrderbookInstrument, TickerData, TradeData
@@ -38,6 +38,21 @@ class Rows(list[Model]):
         super().__init__(models)
         self.unread = tuple(unread)
         self.unread_fields = tuple(unread_fields)
+
+    def copy(self) -> Rows[Model]:
+        return Rows(self, self.unread, self.unread_fields)
+
+
+def unread_of(rows: object) -> tuple[UnreadRow, ...]:
+    """What could not be read among `rows`; nothing where they are an ordinary list."""
+    return rows.unread if isinstance(rows, Rows) else ()
+
+
+def error_of(row: UnreadRow, symbol: str) -> UpbitBackboneError:
+    """For whoever asked for this very row."""
+    if not isinstance(row.error, MalformedDataError):
+        return row.error
+    return MalformedDataError(f"{symbol}: Upbit's answer cannot be read: {row.error}", field=row.error.field)
 
 
 def decode_tickers(body: bytes, received_at: datetime | None = None) -> Rows[TickerData]:
