@@ -16,12 +16,12 @@ from upbit_backbone._concurrency import Deadline
 from upbit_backbone.backfill.gap_repair import GapRepair
 from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
-from upbit_backbone.intake import Intake
+from upbit_backbone.intake import Intake, SessionExpectation
 from upbit_backbone.models.enums import DataSource, DataType
-from upbit_backbone.models.events import MalformedEvent
+from upbit_backbone.models.events import MalformedEvent, UnreadFieldEvent
 from upbit_backbone.models.lazy_book import LazyBook
 from upbit_backbone.models.market import OrderbookData, TickerData
-from upbit_backbone.models.session import FirstFrame, SessionHealth, StreamError, UpStatus
+from upbit_backbone.models.session import FirstFrame, RefusedFrames, SessionHealth, StreamError, UpStatus
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.store.live_store import LiveStore
 
@@ -263,6 +263,92 @@ def test_a_broken_book_is_counted_when_it_is_first_read_and_never_when_overtaken
     assert (received, delivered, dropped, pending) == (3, 1, 2, 0)
 
 
+def altered(raw: bytes, **fields: Any) -> bytes:
+    return json.dumps(json.loads(raw) | fields, separators=(",", ":")).encode()
+
+
+def test_a_field_that_cannot_be_read_is_told_by_name_and_its_message_delivered(bench: Bench) -> None:
+    bench.streams(TICKER)
+    subscription = bench.hub.subscribe([TICKER], overflow="drop_oldest")
+    for number in range(1, 101):
+        bench.read(altered(ticker(number), delisting_date="soon", change="UPPER"))
+    got = subscription.queue.drain()
+    assert len(got) == 100
+    assert {(item.delisting_date, item.change) for item in got} == {(None, "UPPER")}
+    told = [event for event in bench.events.recent() if isinstance(event, UnreadFieldEvent)]
+    assert [(event.field, event.key, event.count) for event in told] == [
+        ("ticker.delisting_date", "delisting_date", count) for count in (1, 10, 100)
+    ]
+    assert bench.intake.malformed() == 0
+    assert bench.intake.refusals() == []
+
+
+def test_in_a_list_only_the_bad_elements_are_lost_and_each_is_counted(bench: Bench) -> None:
+    bench.streams(TICKER, TRADE)
+    subscription = bench.hub.subscribe([TICKER, TRADE], overflow="drop_oldest")
+    bad = altered(ticker(2), trade_price={})
+    bench.read(b"[" + b",".join([ticker(1), bad, trade(1), b"5"]) + b"]")
+    assert [type(item).__name__ for item in subscription.queue.drain()] == ["TickerData", "TradeData"]
+    assert bench.intake.malformed() == 2
+
+
+def test_what_cannot_be_read_is_no_data_for_the_session(bench: Bench) -> None:
+    bench.streams(TICKER)
+    assert bench.read(ticker(1), b"x", altered(ticker(2), timestamp="now")) == [FirstFrame(TICKER), RefusedFrames(2)]
+
+
+def test_a_value_is_not_current_once_a_newer_one_came_that_cannot_be_read(bench: Bench) -> None:
+    bench.streams(TICKER, TRADE)
+    bench.read(ticker(1))
+    bench.read(altered(ticker(2), trade_price="n/a"))
+    assert bench.current(TICKER) is None
+    assert bench.store.last_known(DataType.TICKER, "KRW-BTC").current_price == 1
+    bench.read(ticker(3))
+    assert bench.current(TICKER).current_price == 3
+
+
+def test_refusals_are_told_by_topic_and_for_all_and_end_with_the_next_that_can_be_read(bench: Bench) -> None:
+    bench.streams(TICKER, TRADE)
+    bench.read(ticker(1), trade(1))
+    bench.read(altered(ticker(2), trade_price="n/a"))
+    assert bench.intake.refusals() == []  # one alone may be an accident
+    bench.read(altered(ticker(3), trade_price="n/a"))
+    whole, single = bench.intake.refusals()
+    assert (whole.session, whole.topic, whole.count) == ("ws-1", None, 2)
+    assert (single.topic, single.count) == (str(TICKER), 2)
+    assert "trade_price" in single.reason
+    bench.read(trade(2))
+    assert [each.topic for each in bench.intake.refusals()] == [str(TICKER)]
+    bench.read(ticker(4))
+    assert bench.intake.refusals() == []
+
+
+def test_a_stream_that_begins_with_what_cannot_be_read_is_refused_from_the_first_frame(bench: Bench) -> None:
+    bench.streams(TICKER)
+    bench.read(altered(ticker(1), trade_price="n/a"))
+    assert [each.topic for each in bench.intake.refusals()] == [None, str(TICKER)]
+
+
+def test_books_that_cannot_be_read_are_refused_though_they_are_decoded_late(bench: Bench) -> None:
+    bench.streams(BOOK)
+    bench.read(book(1))
+    bench.read(book(2, units='{"ask_price":{}}'))
+    assert bench.current(BOOK) is None
+    bench.read(book(3, units='{"ask_price":{}}'), book(4, units='{"ask_price":{}}'))
+    assert [each.count for each in bench.intake.refusals()] == [3, 3]
+    bench.read(book(5))
+    assert bench.current(BOOK).total_ask_size == 6
+    assert bench.intake.refusals() == []
+
+
+def test_a_market_without_a_trade_yet_has_spoken_and_is_no_refusal(bench: Bench) -> None:
+    bench.streams(TICKER)
+    assert bench.read(altered(ticker(1), trade_price=None)) == [FirstFrame(TICKER)]
+    assert bench.intake.malformed() == 0
+    assert bench.intake.refusals() == []
+    assert bench.current(TICKER) is None
+
+
 def test_poison_is_reported_in_samples_and_in_one_safe_line(bench: Bench) -> None:
     for _ in range(1000):
         bench.read(b"\x1b[31mred\nnext line " + b"x" * 10_000)
@@ -314,6 +400,7 @@ def test_the_book_at_a_glance_agrees_with_the_decoded_one(bench: Bench) -> None:
 def _read_of(bench: Bench) -> Any:
     class ReadBatch:
         health = bench.health
+        line = SessionExpectation()
         received_at = bench.intake._clock.wall()
 
     return ReadBatch()

@@ -82,6 +82,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
         RateLimitEvent,
         StaleEvent,
         SubscriptionEvent,
+        UnreadFieldEvent,
     )
     from .models.market import (
         KST,
@@ -133,7 +134,6 @@ _NAMES_OF = {
         "RequestTimeoutError",
         "ServerError",
         "NoTradesYetError",
-        "NoTradesYetError",
         "StaleDataError",
         "SubscriptionError",
         "TlsError",
@@ -168,6 +168,7 @@ _NAMES_OF = {
         "RateLimitEvent",
         "StaleEvent",
         "SubscriptionEvent",
+        "UnreadFieldEvent",
     ),
     "models.market": (
         "KST",
@@ -289,6 +290,7 @@ __all__ = [
     "UnifiedTradeData",
     "UnknownSymbolError",
     "UnknownTimeframeError",
+    "UnreadFieldEvent",
     "UpbitBackboneError",
     "__version__",
     "candles_from_trades",

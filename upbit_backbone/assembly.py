@@ -50,6 +50,7 @@ from .routing.router import RequestRouter
 from .sessions.session_manager import SessionManager
 from .store.exchange_clock import ExchangeClock
 from .store.live_store import LiveStore
+from .unread import UnreadLog
 from .wire.rest_transport import RestTransport
 
 if TYPE_CHECKING:
@@ -150,11 +151,13 @@ class Assembly:
         # A recording is what it is: its stamps and the present have nothing to say to each other.
         self._judging_clock = self.exchange_clock if self._recording is None else None
         self.store = LiveStore(config.liveness_seconds, clock=clock, exchange_clock=self._judging_clock)
+        self.unread = UnreadLog(self.emit, clock, self.metrics.count)
         self.transport = TappedTransport(self._make_transport(), clock)
         self.rest = RestClient(
             config,
             limiter=self.limiter,
             remember=self._remember,
+            unread=self.unread.rows,
             emit=self.emit,
             clock=clock,
             transport=self.transport,
@@ -217,6 +220,7 @@ class Assembly:
             emit=self.emit,
             clock=clock,
             exchange_clock=self._judging_clock,
+            unread=self.unread,
         )
         self.sessions = self._make_sessions()
 
@@ -375,6 +379,7 @@ class Assembly:
                 cache=lambda: self.rest.cache.stats(),
                 breakers=lambda: {self.connect_breaker.name: self.connect_breaker.state},
                 recorder=lambda: None if (recorder := self._recorder) is None else recorder.stats,
+                refusals=lambda: self.intake.refusals(),
                 ask_rest=lambda deadline: self.rest.markets(deadline=deadline),
                 gaps=self.repair.stats,
                 ban=self.limiter.ban_in_words,

@@ -15,25 +15,30 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._concurrency import SYSTEM_CLOCK, Clock
 from .backfill.gap_repair import Early, GapRepair
 from .backfill.sequence import ConnectionId
 from .delivery.hub import Hub
-from .delivery.reporting import LogThrottle
-from .errors import MalformedDataError, one_line
+from .errors import MalformedDataError, NoTradesYetError, one_line
 from .exchange.timeframes import timeframe_of
 from .models.enums import Audience, DataType
-from .models.events import Event, MalformedEvent
+from .models.events import Event
 from .models.lazy_book import Datum, Envelope, LazyBook, StoredItem
 from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
-from .models.session import FirstFrame, Notice, SessionHealth
+from .models.session import FirstFrame, Notice, RefusedFrames, SessionHealth
 from .models.topic import Topic
 from .store.exchange_clock import ExchangeClock
 from .store.live_store import STATE_TYPES, LiveStore
-from .unify.stream import StreamDecoder, book_header
+from .unify.reader import Unread, UnreadField
+from .unify.stream import StreamDecoder, book_header, type_and_code
+from .unread import UnreadLog
+
+if TYPE_CHECKING:
+    from .models.report import RefusalStats
 
 # Whether an exchange time can be believed. Pure.
 
@@ -95,6 +100,8 @@ class SessionExpectation:
         self.unwanted = 0  # items of no topic expected
         self.outdated = 0  # items older than what was known
         self.timestamp_guard = TimestampGuard()
+        self.refusals: dict[Topic | None, Refusal] = {}  # of a topic; under None of everything that came
+        self.has_accepted = False  # anything readable from this connection
         self.timed_at = float("-inf")  # when its lag behind the exchange was last taken
         # Added to the time of receipt: what is stamped before that comes too late. None: nobody can say.
         self.late_shift: timedelta | None = None
@@ -102,18 +109,50 @@ class SessionExpectation:
 
     def expect(self, epoch: int, topics: frozenset[Topic], now: float) -> None:
         """From now on the connection `epoch` streams exactly `topics`; the new ones begin with a first frame."""
+        if epoch != self.epoch:
+            self.refusals = {}
+            self.has_accepted = False
         known = self.topics if epoch == self.epoch else frozenset()
         awaited = self.awaited if epoch == self.epoch else {}
         self.awaited = {topic: awaited.get(topic, now) for topic in topics if topic in awaited or topic not in known}
         self.epoch = epoch
         self.topics = topics
         self.by_place = {_place_of(topic): topic for topic in topics}
+        self.refusals = {topic: each for topic, each in self.refusals.items() if topic is None or topic in topics}
 
     def fall_silent(self) -> None:
         """The line was lost: nothing is expected until the next `expect`."""
         self.awaited = {}
         self.by_place = {}
+        self.refusals = {}
         self.epoch = -1
+
+    def accepted(self, topic: Topic) -> None:
+        """Something of `topic` could be read."""
+        self.has_accepted = True
+        self.refusals.pop(None, None)
+        self.refusals.pop(topic, None)
+
+    def refused(self, topic: Topic | None, reason: str, monotonic: float) -> None:
+        """Something could not be read, of `topic` if that could be told."""
+        for key in (None,) if topic is None else (None, topic):
+            known = self.refusals.get(key)
+            since, count = (monotonic, 0) if known is None else (known.since, known.count)
+            self.refusals[key] = Refusal(since, count + 1, reason)
+
+    def topic_named(self, kind: str | None, symbol: str | None) -> Topic | None:
+        """The topic that a refused frame claims to be of, where only one can be meant."""
+        named = [topic for topic in self.topics if topic.data_type.value == kind and topic.symbol == symbol]
+        return named[0] if len(named) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What came since the last that could be read, and could not: since when (monotonic), how many, why the last."""
+
+    since: float
+    count: int
+    reason: str
 
 
 class ReadBatch:
@@ -130,6 +169,7 @@ class ReadBatch:
         "monotonic",
         "notices",
         "received_at",
+        "unread",
     )
 
     def __init__(
@@ -145,6 +185,7 @@ class ReadBatch:
         self.late_before: datetime | None = None
         self.notices: list[Notice] = []
         self.arrived: list[Envelope] = []
+        self.unread: list[Unread] = []  # fields and elements of a list, while the others of their frame were taken
 
 
 def _place_of(topic: Topic) -> Place:
@@ -160,7 +201,7 @@ def _place_of(topic: Topic) -> Place:
 log = logging.getLogger("upbit_backbone.intake")
 
 BOOK_HEADS = (b'{"ty":"orderbook"', b'{"type":"orderbook"')
-SAMPLE_BYTES = 200
+REFUSALS_IN_A_ROW = 2  # one alone may be an accident, unless nothing readable ever came
 
 # How often a session's lag behind the exchange is taken.
 TIMED_EVERY_SECONDS = 0.1
@@ -193,6 +234,7 @@ class Intake:
         emit: Callable[[Event], None] = lambda event: None,
         clock: Clock = SYSTEM_CLOCK,
         exchange_clock: ExchangeClock | None = None,
+        unread: UnreadLog | None = None,
     ) -> None:
         self._exchange_clock = exchange_clock  # learns from every session; without one nothing is called late
         self._store = store
@@ -205,9 +247,8 @@ class Intake:
         self._lines: dict[str, SessionExpectation] = {}
         self._past = Counter[str]()  # counts of sessions that are gone
         self._opening = threading.Lock()  # guards the decoding of lazy books, so that each is decoded once
-        self._counting = threading.Lock()  # guards _malformed, _samplers and _past
-        self._malformed: dict[str, int] = {}
-        self._samplers: dict[str, LogThrottle] = {}
+        self._unread = unread or UnreadLog(emit, clock, lambda name: None)
+        self._counting = threading.Lock()  # guards _past and what the lines know of refusals
         self.tap: Tap | None = None  # a recorder, while there is one
 
     # What sessions call
@@ -219,14 +260,22 @@ class Intake:
             self.tap.frames(health.session, epoch, frames, monotonic, received_at)
         read = ReadBatch(self._line(health.session), health, epoch, monotonic, received_at)
         read.line.timestamp_guard.advance(received_at)
+        refused = 0
         if self._exchange_clock is not None:
             read.late_before = self._late_before(read, self._exchange_clock)
         for raw in frames:
             try:
                 for item in self._decoded(raw, read):
                     self._take(item, read)
+            except NoTradesYetError as error:
+                self._untraded(error, read)
             except Exception as error:  # noqa: BLE001 - a poison message affects only itself, whatever it breaks
-                self._poisoned(health.session, raw, error)
+                refused += 1
+                self._poisoned(health.session, health, raw, error, monotonic)
+            if read.unread:
+                self._tell_unread(read)
+        if refused:
+            read.notices.append(RefusedFrames(refused))
         if read.arrived:
             self._hub.publish_all(read.arrived)
             is_due = monotonic - read.line.timed_at >= TIMED_EVERY_SECONDS
@@ -280,8 +329,27 @@ class Intake:
 
     def malformed(self, session: str | None = None) -> int:
         """Broken payloads so far, of one session or of all."""
+        return self._unread.count(session)
+
+    def refusals(self) -> list[RefusalStats]:
+        """What comes and cannot be read: topics, and sessions of which nothing can."""
+        from .models.report import RefusalStats  # loaded with the first report
+
+        now = self._clock.monotonic()
         with self._counting:
-            return sum(self._malformed.values()) if session is None else self._malformed.get(session, 0)
+            found = [(name, line, dict(line.refusals)) for name, line in self._lines.items() if line.refusals]
+        return [
+            RefusalStats(
+                session=name,
+                topic=None if topic is None else str(topic),
+                seconds=max(0.0, now - each.since),
+                count=each.count,
+                reason=each.reason,
+            )
+            for name, line, refusals in found
+            for topic, each in refusals.items()
+            if each.count >= REFUSALS_IN_A_ROW or not line.has_accepted
+        ]
 
     def counts(self) -> dict[str, int]:
         """Messages not delivered, by reason."""
@@ -316,11 +384,12 @@ class Intake:
     def _decoded(self, raw: bytes, read: ReadBatch) -> Sequence[Any]:
         if raw.startswith(BOOK_HEADS):
             seen = book_header(raw)
-            if seen is not None:
+            # While books are refused each is decoded at once: what nobody reads could be called neither good nor bad.
+            if seen is not None and not read.line.refusals:
                 symbol, timestamp, level = seen
                 session = read.health.session
                 return (LazyBook(raw, symbol, level, timestamp, read.received_at, session, self._open_book),)
-        return self._decode(raw, read.received_at)
+        return self._decode(raw, read.received_at, read.unread.append)
 
     def _take(self, item: Any, read: ReadBatch) -> None:
         line = read.line
@@ -342,6 +411,11 @@ class Intake:
         if line.awaited and topic in line.awaited:
             read.asked_at = line.awaited.pop(topic)
             read.notices.append(FirstFrame(topic))
+        if line.refusals:
+            with self._counting:
+                line.accepted(topic)
+        elif not line.has_accepted:
+            line.has_accepted = True
         self._keep(topic, item, read)
 
     def _keep(self, topic: Topic, item: StoredItem, read: ReadBatch) -> None:
@@ -379,7 +453,7 @@ class Intake:
                 error = caught
                 raw = lazy.raw
                 lazy.settle(None)
-        self._poisoned(lazy.session, raw, error)
+        self._poisoned(lazy.session, None, raw, error, self._clock.monotonic())
 
     def _late_before(self, read: ReadBatch, exchange_clock: ExchangeClock) -> datetime | None:
         """What is stamped before this comes too late. Looked up now and then: an addition is all a read can afford."""
@@ -411,16 +485,47 @@ class Intake:
         if lag is not None:
             health.news_came(lag, now)
 
-    def _poisoned(self, session: str, raw: bytes, error: Exception) -> None:
+    def _untraded(self, error: NoTradesYetError, read: ReadBatch) -> None:
+        """A ticker of a market without a price: its topic has spoken, though there is nothing to keep."""
+        topic = read.line.by_place.get((TickerData, error.symbol))
+        if topic is not None and topic in read.line.awaited:
+            del read.line.awaited[topic]
+            read.notices.append(FirstFrame(topic))
+
+    def _tell_unread(self, read: ReadBatch) -> None:
+        for unread in read.unread:
+            if isinstance(unread, UnreadField):
+                self._unread.field(read.health.session, unread)
+            elif isinstance(unread.error, NoTradesYetError):
+                self._untraded(unread.error, read)
+            else:
+                topic = read.line.topic_named(unread.kind, unread.symbol)
+                self._refuse(read.line, read.health, topic, unread.error, read.monotonic)
+                self._unread.refused(read.health.session, one_line(unread.error), unread.error)
+        read.unread.clear()
+
+    def _poisoned(
+        self, session: str, health: SessionHealth | None, raw: bytes, error: Exception, monotonic: float
+    ) -> None:
+        """A frame, or (on whatever thread first read it, without a health) a book, turned out to be broken."""
+        line = self._lines.get(session)
+        if line is not None:
+            self._refuse(line, health, line.topic_named(*type_and_code(raw)), error, monotonic)
+        self._unread.refused(session, raw, error)
+
+    def _refuse(
+        self,
+        line: SessionExpectation,
+        health: SessionHealth | None,
+        topic: Topic | None,
+        error: Exception,
+        monotonic: float,
+    ) -> None:
+        """Something newer than the live value of `topic` came and cannot be read: that value is current no more."""
         with self._counting:
-            count = self._malformed[session] = self._malformed.get(session, 0) + 1
-            sampler = self._samplers.setdefault(session, LogThrottle())
-            is_due = sampler.is_due(count, self._clock.monotonic())
-        if not is_due:
-            return
-        reason = one_line(error if isinstance(error, MalformedDataError) else f"{type(error).__name__}: {error}")
-        sample = one_line(raw[:SAMPLE_BYTES].decode("utf-8", "replace"))
-        self._emit(MalformedEvent(at=self._clock.wall(), session=session, reason=reason, sample=sample, count=count))
+            line.refused(topic, one_line(error), monotonic)
+        if topic is not None and health is not None:
+            self._store.forget(topic, health)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {word}" for word, count in self.counts().items())

@@ -4,7 +4,7 @@ import pytest
 
 from upbit_backbone.models.enums import HealthStatus
 from upbit_backbone.models.events import ConnectionState
-from upbit_backbone.models.report import PerformanceMetric
+from upbit_backbone.models.report import PerformanceMetric, RefusalStats
 from upbit_backbone.monitoring.assessment import Facts, Hysteresis, assess, assess_rest, assess_websocket
 
 HEALTHY, DEGRADED, UNHEALTHY = HealthStatus.HEALTHY, HealthStatus.DEGRADED, HealthStatus.UNHEALTHY
@@ -43,6 +43,28 @@ def test_a_session_is_judged_by_what_it_can_deliver(make, changes, status, words
     verdict = assess_websocket(Facts(sessions=[make.session(**changes)]))
     assert verdict.status is status
     assert words in "; ".join(verdict.reasons)
+
+
+def refusal(seconds, topic=None):
+    return RefusalStats(session="ws-1", topic=topic, seconds=seconds, count=7, reason="tp is not a number")
+
+
+def test_a_stream_of_which_nothing_can_be_read_is_unhealthy_though_rest_is_well(make):
+    facts = Facts(
+        sessions=[make.session(session="ws-1", refused_seconds=1.5)], groups=[make.group()], refusals=[refusal(1.5)]
+    )
+    verdict = assess(facts)
+    assert verdict.status is assess_websocket(facts).status is UNHEALTHY
+    assert "nothing that came for 1.5 s could be read (tp is not a number)" in verdict.reasons[0]
+    moment = Facts(sessions=[make.session(session="ws-1", refused_seconds=0.2)], refusals=[refusal(0.2)])
+    assert assess(moment).status is HEALTHY
+
+
+def test_a_single_topic_of_which_nothing_can_be_read_degrades(make):
+    facts = Facts(sessions=[make.session(session="ws-1")], refusals=[refusal(2.0, "ticker:KRW-BTC")])
+    verdict = assess(facts)
+    assert verdict.status is DEGRADED
+    assert verdict.reasons == ("ticker:KRW-BTC: the last 7 messages could not be read (tp is not a number)",)
 
 
 def test_one_lost_session_of_two_degrades(make):

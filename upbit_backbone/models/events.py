@@ -163,6 +163,21 @@ class RecordingEvent(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadFieldEvent(Event):
+    """A field that came could not be read, so its datum has None there: Upbit may write it in a new way.
+
+    `field` is our name for it ("ticker.delisting_date"), `key` Upbit's with its place in the payload. Sampled: `count`
+    is the total so far.
+    """
+
+    source: str
+    field: str
+    key: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthEvent(Event):
     """The overall health changed."""
 

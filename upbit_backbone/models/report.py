@@ -18,8 +18,10 @@ from .metric import PerformanceMetric, duration
 class SessionStats(Jsonable):
     """One WebSocket session. Ages in seconds, None before the first time.
 
+    `last_data_age` counts data that could be read; `messages` and `bytes` whatever came, `malformed` what was refused.
     `lag` is how many seconds what came last was late at most, by Upbit's clock or, where nothing new comes, by the time
-    an answer took. The rates between two looks are filled in by the health monitor.
+    an answer took. The rates between two looks are filled in by the health monitor, and so is `refused_seconds`, for
+    how long everything that came has been unreadable.
     """
 
     session: str
@@ -41,6 +43,7 @@ class SessionStats(Jsonable):
     messages_per_second: float | None = None
     bytes_per_second: float | None = None
     lag: float | None = None
+    refused_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,18 @@ class SubscriptionStats(Jsonable):
     errors: int
     closed: bool
     lost: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalStats(Jsonable):
+    """Data that comes and cannot be read: of one `topic`, or (None) everything a session receives. `seconds` since the
+    last that could; `reason` is the latest complaint."""
+
+    session: str
+    topic: str | None
+    seconds: float
+    count: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +195,7 @@ class HealthReport(Jsonable):
     subscriptions: tuple[SubscriptionStats, ...]
     performance: PerformanceReport
     recent_drops: dict[str, int] = field(default_factory=dict)
+    refusals: tuple[RefusalStats, ...] = ()
     clock_offset: float | None = None
     gaps: GapStats | None = None
     recorder: RecorderStats | None = None

@@ -45,7 +45,14 @@ class UnknownMessage:
     type: str
 
 
-Notice = UpStatus | StreamError | SubscriptionList | FirstFrame | UnknownMessage
+@dataclass(frozen=True, slots=True)
+class RefusedFrames:
+    """So many frames of a read could not be read: they came, but are no data."""
+
+    count: int
+
+
+Notice = UpStatus | StreamError | SubscriptionList | FirstFrame | UnknownMessage | RefusedFrames
 
 
 # Session health: the sign of life of one WebSocket session, and how late what it brings is.

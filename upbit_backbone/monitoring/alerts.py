@@ -68,6 +68,11 @@ def _unheard(session: SessionStats, report: HealthReport) -> float:
     return max(away, min(ages, default=0.0))
 
 
+def refused(report: HealthReport) -> Mapping[str, float]:
+    """Seconds for which nothing that each stream brought could be read."""
+    return {each.topic or each.session: each.seconds for each in report.refusals}
+
+
 def dropped(report: HealthReport) -> Mapping[str, float]:
     """Items each slow subscription lost within the last minute."""
     return {name: float(count) for name, count in report.recent_drops.items()}
@@ -102,6 +107,13 @@ DEFAULT_RULES: tuple[AlertRule, ...] = (
         calm_seconds=1.0,
         message="session {subject} was not heard for {value:.1f} s",
         quiet="session {subject} is not in use any more",
+    ),
+    AlertRule(
+        name="refused",
+        measure=refused,
+        raise_at=1.0,
+        clear_below=1.0,
+        message="{subject}: nothing that came for {value:.1f} s could be read",
     ),
     AlertRule(
         name="dropped",

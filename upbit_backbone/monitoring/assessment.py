@@ -1,6 +1,7 @@
 """What the facts mean: HEALTHY, DEGRADED or UNHEALTHY, each with its reasons in words. Pure.
 
-UNHEALTHY: nothing can answer with current data. DEGRADED: answers come, but a channel, a session, a group or a
+UNHEALTHY: nothing can answer with current data, or a stream brings nothing that can be read, which neither waiting nor
+another channel mends for its subscribers. DEGRADED: answers come, but a channel, a session, a group or a
 consumer is in trouble. HEALTHY: neither.
 """
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from ..models.enums import HealthStatus
 from ..models.events import ConnectionState
 from ..models.metric import PerformanceMetric
-from ..models.report import GapStats, GroupStats, RecorderStats, SessionStats
+from ..models.report import GapStats, GroupStats, RecorderStats, RefusalStats, SessionStats
 
 OPEN_WORDS = ("open", "half-open", "half_open")
 WORSE = {HealthStatus.HEALTHY: 0, HealthStatus.DEGRADED: 1, HealthStatus.UNHEALTHY: 2}
@@ -28,6 +29,7 @@ class Limits:
     lag_seconds: float = 2.0
     gap_seconds: float = 5.0  # a hole usually fills within one
     unattended_seconds: float = 1.0
+    refused_seconds: float = 1.0  # for so long nothing of a stream could be read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,7 @@ class Facts:
     ban: str | None = None  # in words, while there is one
     recorder: RecorderStats | None = None
     recently_unrecorded: int = 0
+    refusals: Sequence[RefusalStats] = ()
     closed: bool = False
 
 
@@ -69,7 +72,8 @@ def assess(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
     troubles = (*_gap_reasons(facts.gaps, limits), *consumers, *_recorder_reasons(facts))
     reasons = (*rest.reasons, *websocket.reasons, *troubles)
     stream_helps = any(_is_wanted(session) for session in facts.sessions) and not _is_down(websocket)
-    if _is_down(rest) and not stream_helps:
+    is_all_refused = any(_is_wanted(each) and _is_refused(each, limits) for each in facts.sessions)
+    if is_all_refused or (_is_down(rest) and not stream_helps):
         return Assessment(HealthStatus.UNHEALTHY, reasons)
     return Assessment(HealthStatus.DEGRADED if reasons else HealthStatus.HEALTHY, reasons)
 
@@ -87,7 +91,7 @@ def assess_rest(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
 
 def assess_websocket(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
     """The sessions alone: UNHEALTHY when something is subscribed and no session can deliver it."""
-    reasons = tuple(_session_reasons(facts, limits))
+    reasons = (*_session_reasons(facts, limits), *_topics_refused(facts, limits))
     wanted = [session for session in facts.sessions if _is_wanted(session)]
     if wanted and not any(_delivers(session, limits) for session in wanted):
         return Assessment(HealthStatus.UNHEALTHY, reasons)
@@ -130,6 +134,11 @@ def _session_reasons(facts: Facts, limits: Limits) -> Iterator[str]:
             yield f"session {session.session} is suspected mute: REST shows newer trades than the stream"
         elif not _was_heard(session, limits):
             yield f"session {session.session} was not heard for more than {limits.liveness_seconds:g} s"
+        elif _is_refused(session, limits):
+            yield (
+                f"session {session.session}: nothing that came for {session.refused_seconds:.1f} s could be read "
+                f"({_complaint(facts, session.session)})"
+            )
         elif session.lag is not None and session.lag > limits.lag_seconds:
             yield f"session {session.session} is {session.lag:.1f} s behind the exchange: busy machine or slow network"
 
@@ -154,6 +163,18 @@ def _recorder_reasons(facts: Facts) -> Iterator[str]:
     elif facts.recently_unrecorded:
         lost = f"{facts.recently_unrecorded} records within a minute"
         yield f"recording {recorder.path} lost {lost}: the disk is too slow"
+
+
+def _topics_refused(facts: Facts, limits: Limits) -> Iterator[str]:
+    """Single topics, where the rest of their session is well."""
+    wholly = {session.session for session in facts.sessions if _is_refused(session, limits)}
+    for each in facts.refusals:
+        if each.topic is not None and each.session not in wholly and each.seconds >= limits.refused_seconds:
+            yield f"{each.topic}: the last {each.count} messages could not be read ({each.reason})"
+
+
+def _complaint(facts: Facts, session: str) -> str:
+    return next((each.reason for each in facts.refusals if each.session == session and each.topic is None), "")
 
 
 def _is_down(assessment: Assessment) -> bool:
@@ -181,7 +202,12 @@ def _was_heard(session: SessionStats, limits: Limits) -> bool:
 
 
 def _delivers(session: SessionStats, limits: Limits) -> bool:
-    return session.state is ConnectionState.LIVE and not session.suspect and _was_heard(session, limits)
+    is_live = session.state is ConnectionState.LIVE and not session.suspect
+    return is_live and _was_heard(session, limits) and not _is_refused(session, limits)
+
+
+def _is_refused(session: SessionStats, limits: Limits) -> bool:
+    return session.refused_seconds is not None and session.refused_seconds >= limits.refused_seconds
 
 
 @dataclass(frozen=True, slots=True)

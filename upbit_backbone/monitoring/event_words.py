@@ -20,6 +20,7 @@ from ..models.events import (
     RecordingEvent,
     StaleEvent,
     SubscriptionEvent,
+    UnreadFieldEvent,
 )
 
 
@@ -91,6 +92,11 @@ def _recording(event: RecordingEvent) -> tuple[int, str]:
     return logging.WARNING, f"recording {event.path}: the disk is too slow, {event.lost} records lost so far"
 
 
+def _unread_field(event: UnreadFieldEvent) -> tuple[int, str]:
+    text = f"{event.source}: {event.field} could not be read and is None, {event.count} times so far"
+    return logging.WARNING, f"{text}: {event.key} {event.reason}"
+
+
 def _health(event: HealthEvent) -> tuple[int, str]:
     level = logging.INFO if event.new is HealthStatus.HEALTHY else logging.WARNING
     reasons = f": {'; '.join(event.reasons)}" if event.reasons else ""
@@ -107,6 +113,7 @@ _WORDS: dict[type[Event], Callable[..., tuple[int, str]]] = {
     RateLimitEvent: _rate_limit,
     BreakerEvent: _breaker,
     MalformedEvent: _malformed,
+    UnreadFieldEvent: _unread_field,
     HealthEvent: _health,
     RecordingEvent: _recording,
 }

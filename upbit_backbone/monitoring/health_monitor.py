@@ -22,6 +22,7 @@ from ..models.report import (
     HealthReport,
     PerformanceReport,
     RecorderStats,
+    RefusalStats,
     SessionStats,
     SubscriptionStats,
 )
@@ -58,6 +59,7 @@ class HealthSources:
     gaps: Callable[[], GapStats | None] = lambda: None
     ban: Callable[[], str | None] = lambda: None
     recorder: Callable[[], RecorderStats | None] = lambda: None
+    refusals: Callable[[], Sequence[RefusalStats]] = _nothing  # type: ignore[assignment]
     ask_rest: Callable[[Deadline], object] | None = None
 
 
@@ -134,6 +136,7 @@ class HealthMonitor:
             subscriptions=subscriptions,
             performance=self.performance(),
             recent_drops=dict(facts.recent_drops),
+            refusals=tuple(facts.refusals),
             gaps=facts.gaps,
             clock_offset=None if (ahead := self._clock_offset()) is None else -ahead,
             recorder=facts.recorder,
@@ -168,8 +171,10 @@ class HealthMonitor:
         sessions, groups = self._sources.sessions(), self._sources.groups()
         subscriptions, recorder = tuple(self._sources.subscriptions()), self._sources.recorder()
         performance = self._metrics.report()
+        refusals = self._sources.refusals()
+        wholly_refused = {each.session: each.seconds for each in refusals if each.topic is None}
         with self._lock:
-            sessions = [self._with_rates(session, now) for session in sessions]
+            sessions = [self._with_rates(session, now, wholly_refused.get(session.session)) for session in sessions]
             drops = {
                 each.subscription: self._trend("lost", each.subscription, DROP_SECONDS).recent(now, each.lost)
                 for each in subscriptions
@@ -188,11 +193,12 @@ class HealthMonitor:
             ban=self._sources.ban(),
             recorder=recorder,
             recently_unrecorded=unrecorded,
+            refusals=refusals,
             closed=closed,
         )
         return facts, subscriptions
 
-    def _with_rates(self, stats: SessionStats, now: float) -> SessionStats:
+    def _with_rates(self, stats: SessionStats, now: float, refused_seconds: float | None) -> SessionStats:
         messages, seconds = self._trend("messages", stats.session, RATE_SECONDS).look(now, stats.messages)
         size, _ = self._trend("bytes", stats.session, RATE_SECONDS).look(now, stats.bytes)
         is_known = seconds >= MIN_SPAN_SECONDS
@@ -200,6 +206,7 @@ class HealthMonitor:
             stats,
             messages_per_second=messages / seconds if is_known else None,
             bytes_per_second=size / seconds if is_known else None,
+            refused_seconds=refused_seconds,
         )
 
     def _trend(self, what: str, name: str, memory: float) -> Trend:

@@ -35,7 +35,7 @@ SESSION_COLUMNS: tuple[Column, ...] = (
     ("session_up", "1 while the WebSocket session is live.", lambda s: s.state is ConnectionState.LIVE, False),
     ("session_suspect", "1 while a silent stall is suspected.", lambda s: s.suspect, False),
     ("session_topics", "Topics the session carries.", lambda s: s.topics, False),
-    ("session_last_data_age_seconds", "Seconds since the last data.", lambda s: s.last_data_age, False),
+    ("session_last_data_age_seconds", "Seconds since the last readable data.", lambda s: s.last_data_age, False),
     ("session_last_pong_age_seconds", "Seconds since the last pong.", lambda s: s.last_pong_age, False),
     ("session_pong_seconds", "Round trip of the last ping.", lambda s: s.pong_seconds, False),
     ("session_lag_seconds", "Lag against the exchange clock, offset removed.", lambda s: s.lag, False),
@@ -45,6 +45,7 @@ SESSION_COLUMNS: tuple[Column, ...] = (
     ("session_connects", "Connections made.", lambda s: s.connects, True),
     ("session_reconnects", "Connections made after an interruption.", lambda s: s.reconnects, True),
     ("session_malformed_messages", "Messages not understood.", lambda s: s.malformed, True),
+    ("session_refused_seconds", "For how long nothing readable came.", lambda s: s.refused_seconds or 0.0, False),
 )
 GROUP_COLUMNS: tuple[Column, ...] = (
     ("rest_requests", "REST requests.", lambda g: g.requests, True),
@@ -159,8 +160,10 @@ def _overall(report: HealthReport) -> Iterator[Metric]:
         f"{PREFIX}live_answers", "Answers straight from a live stream.", value=performance.live_answers
     )
     yield _counted(f"{PREFIX}routed", "Answers by the rule that chose the way.", "rule", performance.routing)
-    events = {name.removeprefix("event."): n for name, n in performance.counters.items() if "event." in name}
+    events = {name.removeprefix("event."): n for name, n in performance.counters.items() if name.startswith("event.")}
     yield _counted(f"{PREFIX}events", "Events by kind.", "kind", events)
+    unread = {name.removeprefix("unread."): n for name, n in performance.counters.items() if name.startswith("unread.")}
+    yield _counted(f"{PREFIX}unread_fields", "Fields that could not be read.", "field", unread)
     if (cache := performance.cache) is not None:
         words = {"hit": cache.hits, "miss": cache.misses, "merged": cache.merged}
         yield _counted(f"{PREFIX}cache_requests", "Questions to the cache by result.", "result", words)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..models.session import FirstFrame, Notice, StreamError, SubscriptionList
+from ..models.session import FirstFrame, Notice, RefusedFrames, StreamError, SubscriptionList
 from ..models.topic import Topic
 from ..wire.frames import Close, FrameEvent, FrameReader, Ping, Pong, ProtocolViolation
 from .keep_alive import KeepAlive
@@ -99,9 +99,9 @@ class OpenConnection:
             self._shared.lateness.look(self._shared.health.is_late, now)
 
     def noticed(self, noticed: Noticed, now: float) -> None:
-        """What the sink made of our frames: everything that is not about the session was data."""
-        about_us = sum(type(notice) is not FirstFrame for notice in noticed.notices)
-        if noticed.frames > about_us:
+        """What the sink made of our frames: everything that is not about the session, and was not refused, was data."""
+        no_data = sum(map(_frames_without_data, noticed.notices))
+        if noticed.frames > no_data:
             self._data_came(now)
         self._is_reading = False
         self._first_frames_came([notice.topic for notice in noticed.notices if isinstance(notice, FirstFrame)])
@@ -213,3 +213,9 @@ class OpenConnection:
     def _probe(self, topics: frozenset[Topic], *, whole_line: bool) -> None:
         if topics:
             self._shared.effects.append(StartProbe(self._shared.health.epoch, topics, whole_line))
+
+
+def _frames_without_data(notice: Notice) -> int:
+    if isinstance(notice, FirstFrame):
+        return 0
+    return notice.count if isinstance(notice, RefusedFrames) else 1
