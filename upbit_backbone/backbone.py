@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -31,7 +32,7 @@ from .delivery.subscription import Subscription, SubscriptionId, check_arguments
 from .errors import ClosedError, InvalidRequestError
 from .exchange.timeframes import timeframe_of
 from .models.enums import DataStrategy, DataType, HealthStatus, Overflow, Priority, RequestKind
-from .models.symbol import normalise_quote, normalise_symbol, normalise_symbols
+from .models.symbol import normalise_quote, normalise_symbol, normalise_symbols, swapped
 from .models.topic import ZERO, SubscriptionRequest, Topic
 from .routing.requests import (
     MAX_LEVELS,
@@ -149,8 +150,14 @@ class MarketDataBackbone:
                 if timeout is not None:
                     check_timeout(timeout)
                 return ticker
-        asked = build_request(
-            RequestKind.TICKER, symbol, realtime=realtime, priority=priority, strategy=strategy, max_age=max_age
+        asked = self._request(
+            RequestKind.TICKER,
+            symbol,
+            timeout,
+            realtime=realtime,
+            priority=priority,
+            strategy=strategy,
+            max_age=max_age,
         )
         return self._answer(asked, timeout)  # type: ignore[no-any-return]
 
@@ -195,9 +202,10 @@ class MarketDataBackbone:
             book = self._live_book(symbol, levels, monotonic())
             if book is not None:
                 return book
-        asked = build_request(
+        asked = self._request(
             RequestKind.ORDERBOOK,
             symbol,
+            timeout,
             levels=levels,
             level=level,
             realtime=realtime,
@@ -229,6 +237,7 @@ class MarketDataBackbone:
         _check_download(progress, cancel)
         trades = parts.history.trades
         deadline = trades.deadline_for(count=count, since=since, days_ago=days_ago, timeout=timeout)
+        code = parts.directory.meant(code, deadline)
         parts.directory.require((code,), deadline)
         return trades.get(
             code,
@@ -293,7 +302,7 @@ class MarketDataBackbone:
         Times must be aware. `fill="forward"` adds candles for periods without trades (`is_filled`). The forming candle
         is the last one, `is_closed=False`; it is taken from the stream where one runs.
         """
-        asked = build_request(RequestKind.CANDLES, symbol, strategy=strategy, priority=priority)
+        asked = self._request(RequestKind.CANDLES, symbol, timeout, strategy=strategy, priority=priority)
         self._history_allowed(asked)
         _check_download(progress, cancel)
         parts = self._open()
@@ -333,6 +342,7 @@ class MarketDataBackbone:
         none). Wrong arguments raise here, not at the first candle."""
         code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
         _check_download(progress, cancel)
+        code = parts.directory.meant(code, self._deadline(timeout))
         walk = parts.history.paged.iter(
             code,
             timeframe,
@@ -470,6 +480,7 @@ class MarketDataBackbone:
         whole_number(size, "size", low=1, high=MAX_SIZE)
         check_callable("on_update", on_update)
         parts, deadline = self._open(), Deadline.after(timeout)
+        code = parts.directory.meant(code, self._deadline(timeout))
         parts.directory.require((code,), self._deadline(timeout))
         return CandleSeries(
             code,
@@ -504,6 +515,7 @@ class MarketDataBackbone:
         topic = Topic(DataType.ORDERBOOK, normalise_symbol(symbol), price_level(level))
         whole_number(levels, "levels", low=1, high=MAX_LEVELS)
         parts, deadline = self._open(), self._deadline(timeout)
+        topic = topic._replace(symbol=parts.directory.meant(topic.symbol, deadline))
         parts.directory.require((topic.symbol,), deadline)
         asked_at = monotonic()
         book = LiveOrderbook(
@@ -533,7 +545,9 @@ class MarketDataBackbone:
 
         `options` are those of the `get_*` method (`realtime`, `strategy`, `max_age`, `levels`, …). Asks nobody.
         """
-        return self._open().router.analyze_request(described(kind, symbol, options))
+        parts, asked = self._open(), described(kind, symbol, options)
+        meant = tuple(parts.directory.meant(code, None) for code in asked.symbols)
+        return parts.router.analyze_request(replace(asked, symbols=meant))
 
     @property
     def router(self) -> RequestRouter:
@@ -619,8 +633,9 @@ class MarketDataBackbone:
         """Forget cached REST answers of a symbol, a kind, or all; how many. Answers under way are not kept either."""
         if data_type is not None and not isinstance(data_type, str):
             raise InvalidRequestError(f"data_type={data_type!r}: expected a kind such as 'ticker', or None for all")
-        code = None if symbol is None else normalise_symbol(symbol)
-        return self._open().rest.cache.invalidate_cache(code, data_type)
+        parts = self._open()
+        code = None if symbol is None else parts.directory.meant(normalise_symbol(symbol), None)
+        return parts.rest.cache.invalidate_cache(code, data_type)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -665,6 +680,13 @@ class MarketDataBackbone:
 
     # ── within ───────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _request(self, kind: RequestKind, symbol: str, timeout: float | None, **options: Any) -> DataRequest:
+        """A checked question about the market that `symbol` means."""
+        asked = build_request(kind, symbol, **options)
+        if swapped(asked.symbol) is None:
+            return asked
+        return replace(asked, symbols=(self._open().directory.meant(asked.symbol, self._deadline(timeout)),))
+
     def _answer(self, asked: DataRequest, timeout: float | None) -> Any:
         parts = self._open()
         item, _ = parts.router.answer(asked, self._deadline(timeout))
@@ -694,19 +716,25 @@ class MarketDataBackbone:
         """Every argument is checked before the market list is asked for, and that before anything is subscribed."""
         codes = normalise_symbols(symbols, limit=self.config.max_subscribed_symbols)
         kinds, grouping = data_types(types), price_level(level)
-        wishes = [
-            SubscriptionRequest(Topic(kind, code, grouping if kind is DataType.ORDERBOOK else ZERO))
-            for kind in kinds
-            for code in codes
-        ]
         depth = None if levels is None else whole_number(levels, "levels", low=1, high=MAX_LEVELS)
-        check_arguments(wishes, **delivery)
-        parts = self._open()
-        parts.directory.require(codes, self._deadline(None))
+        check_arguments(_requests(kinds, codes, grouping), **delivery)
+        parts, deadline = self._open(), self._deadline(None)
+        codes = tuple(dict.fromkeys(parts.directory.meant(code, deadline) for code in codes))
+        wishes = _requests(kinds, codes, grouping)
+        parts.directory.require(codes, deadline)
         return parts.hub.subscribe(wishes, levels=depth, **delivery)
 
 
 UnifiedMarketDataAPI = MarketDataBackbone
+
+
+def _requests(kinds: Iterable[DataType], codes: Iterable[str], grouping: Decimal) -> list[SubscriptionRequest]:
+    codes = tuple(codes)
+    return [
+        SubscriptionRequest(Topic(kind, code, grouping if kind is DataType.ORDERBOOK else ZERO))
+        for kind in kinds
+        for code in codes
+    ]
 
 
 def _age(max_age: float | None, name: str = "max_age") -> float | None:

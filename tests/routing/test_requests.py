@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.enums import DataStrategy, DataType, Priority, RequestKind
-from upbit_backbone.models.symbol import CODE, normalise_symbol, normalise_symbols
+from upbit_backbone.models.symbol import CODE, normalise_symbol, normalise_symbols, swapped
 from upbit_backbone.routing.requests import build_request, data_types, whole_number
 
 
@@ -20,8 +20,8 @@ from upbit_backbone.routing.requests import build_request, data_types, whole_num
     [
         ("KRW-BTC", "KRW-BTC"),
         ("BTC/KRW", "KRW-BTC"),
-        ("BTC-KRW", "KRW-BTC"),
-        ("ETH-BTC", "BTC-ETH"),
+        ("BTC-KRW", "BTC-KRW"),  # what is meant is for the market list to tell
+        ("USDC-BTC", "USDC-BTC"),
         ("BTC-USDT", "BTC-USDT"),  # a real market of Upbit's BTC board: taken as it stands
         ("USDT-BTC", "USDT-BTC"),
         ("BTC/USDT", "USDT-BTC"),
@@ -30,6 +30,14 @@ from upbit_backbone.routing.requests import build_request, data_types, whole_num
 )
 def test_spellings_without_doubt_are_understood(spelling: str, code: str) -> None:
     assert normalise_symbol(spelling) == code
+
+
+@pytest.mark.parametrize(
+    ("code", "other"),
+    [("BTC-KRW", "KRW-BTC"), ("ETH-BTC", "BTC-ETH"), ("KRW-BTC", None), ("BTC-USDT", None), ("USDC-BTC", "BTC-USDC")],
+)
+def test_a_code_that_looks_swapped_has_a_second_reading_and_no_other(code: str, other: str | None) -> None:
+    assert swapped(code) == other
 
 
 @pytest.mark.parametrize(

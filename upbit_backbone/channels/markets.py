@@ -15,6 +15,7 @@ from .._concurrency import Clock, Deadline, clock_offset
 from ..errors import ClosedError, MalformedDataError, ServerError, UnknownSymbolError, UpbitBackboneError, one_line
 from ..models.enums import Priority
 from ..models.market import MarketInfo
+from ..models.symbol import swapped
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -114,6 +115,28 @@ class MarketDirectory:
     def _is_plausible(self, markets: Sequence[MarketInfo]) -> bool:
         missing = self._known.difference(market.symbol for market in markets)
         return bool(markets) and len(missing) <= SHRINKS_BY * len(self._known)
+
+    def meant(self, code: str, deadline: Deadline | None) -> str:
+        """The market that `code` says; the swapped one where only that exists ("BTC-KRW").
+
+        Asks Upbit only for a code that looks swapped, and not without a `deadline`: for the list, and as a list may be
+        cut, for the market as it is said. Where Upbit cannot be asked, the code is taken as it is said.
+        """
+        other = swapped(code)
+        if other is None or code in self._known:
+            return code
+        is_gone = self._loaded_at != float("-inf")
+        if deadline is not None:
+            checking = deadline.fraction(CHECKING_SHARE).sooner(CHECKING_SECONDS)
+            try:
+                self.markets(checking, max_age=RELIST_SECONDS)
+                is_gone = other in self._known and code not in self._known and self._refused(code, checking)
+            except ClosedError:
+                raise
+            except UpbitBackboneError as error:
+                log.warning("a swapped symbol not looked up", extra={"why": one_line(error)})
+                return code
+        return other if is_gone and other in self._known and code not in self._known else code
 
     def require(self, symbols: Sequence[str], deadline: Deadline) -> None:
         """Raise UnknownSymbolError, naming each, if one of `symbols` does not exist.

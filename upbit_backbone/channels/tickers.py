@@ -69,7 +69,8 @@ class TickerSnapshot:
         if symbols is not None and quote is not None:
             raise InvalidRequestError("give either symbols or quote=, not both")
         if symbols is not None:
-            codes: Sequence[str] = normalise_symbols(symbols, limit=self._max_symbols)
+            said = normalise_symbols(symbols, limit=self._max_symbols)
+            codes: Sequence[str] = tuple(dict.fromkeys(self._directory.meant(code, deadline) for code in said))
         else:
             codes = self._of_quote(None if quote is None else normalise_quote(quote), priority, deadline)
         found = self._live(codes, max_age)

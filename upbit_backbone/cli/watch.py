@@ -18,7 +18,6 @@ from .._concurrency import Deadline
 from ..models.enums import DataType, Overflow
 from ..models.events import Event
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
-from ..models.symbol import normalise_symbol
 from ..monitoring.event_words import describe
 from . import output
 from .board import Board
@@ -115,12 +114,13 @@ def watch(
     json: Json = False,
 ) -> int:
     """Live data in a table that follows the market; plain lines into a pipe."""
-    news, board = News(), Board([normalise_symbol(symbol) for symbol in symbols])
+    news = News()
     overflow = Overflow.DROP_OLDEST if data_type is DataType.TRADE else Overflow.CONFLATE
     end = Deadline.after(seconds)
     say = print_json_line if json else print_line
     is_drawn = output.is_terminal() and not json
     with open_market(on_event=news) as market, market.subscribe(symbols, data_type, overflow=overflow) as stream:
+        board = Board(list(dict.fromkeys(request.topic.symbol for request in stream.requests)))
 
         def take(item: Any) -> bool:
             board.take(item, time.monotonic())

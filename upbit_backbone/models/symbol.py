@@ -10,25 +10,29 @@ from ..errors import InvalidRequestError
 
 CODE = re.compile(r"[A-Z0-9]{2,10}-[A-Z0-9]{1,20}", re.ASCII)
 QUOTES = frozenset({"KRW", "BTC", "USDT", "SGD", "IDR", "THB"})
-# Money that is never the thing bought: "BTC-KRW" can only mean KRW-BTC.
+# Money that is hardly ever the thing bought: "BTC-KRW" most likely means KRW-BTC.
 FIATS = frozenset({"KRW", "SGD", "IDR", "THB"})
 
 
 @lru_cache(maxsize=4096)
 def _normalise(text: str) -> str:
-    if "/" in text:
-        base, _, quote = text.partition("/")
-        code = f"{quote}-{base}"
-    else:
-        code = text
-        first, _, second = text.partition("-")
-        is_reversed = second in FIATS or (second in QUOTES and first not in QUOTES)
-        if is_reversed:
-            code = f"{second}-{first}"
+    base, slash, quote = text.partition("/")
+    code = f"{quote}-{base}" if slash else text
     if CODE.fullmatch(code):
         return code
     hint = _hint(text)
     raise InvalidRequestError(f"symbol {text!r}: expected a market code such as 'KRW-BTC' (QUOTE-BASE){hint}")
+
+
+def swapped(code: str) -> str | None:
+    """What a code may mean to somebody who puts the quote last: "BTC-KRW" is KRW-BTC. None where that is unlikely.
+
+    Only a guess. Upbit opens boards in new currencies, and then `USDC-BTC` and `BTC-USDC` are two markets with two
+    prices: who exists as it is said is never looked at this way (see `MarketDirectory.meant`).
+    """
+    first, _, second = code.partition("-")
+    is_likely = second in FIATS or (second in QUOTES and first not in QUOTES)
+    return f"{second}-{first}" if is_likely else None
 
 
 def _hint(text: str) -> str:
@@ -40,10 +44,10 @@ def _hint(text: str) -> str:
 
 
 def normalise_symbol(symbol: object) -> str:
-    """Upbit's code for `symbol`.
+    """The code that `symbol` says: "KRW-BTC" as it stands, "BTC/KRW" as base and quote.
 
-    "KRW-BTC", "BTC/KRW" and "BTC-KRW" are understood. Everything else, lower case included, raises
-    InvalidRequestError, with a hint where the meaning can be guessed: nothing unvalidated reaches the wire.
+    Everything else, lower case included, raises InvalidRequestError, with a hint where the meaning can be guessed:
+    nothing unvalidated reaches the wire.
     """
     if not isinstance(symbol, str):
         raise InvalidRequestError(f"symbol {symbol!r}: expected a text such as 'KRW-BTC', got {type(symbol).__name__}")
