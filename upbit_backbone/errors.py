@@ -180,7 +180,10 @@ class MalformedDataError(ProtocolError):
 
 
 class MessageTooBigError(ProtocolError):
-    """A frame, message or answer is larger than the library is willing to hold."""
+    """A frame, message or answer is larger than the library is willing to hold. The same question would be answered
+    alike."""
+
+    retryable = False
 
 
 class ChannelUnavailableError(UpbitBackboneError):

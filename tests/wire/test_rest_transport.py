@@ -167,6 +167,44 @@ def answer(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+HINT = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"
+PATIENCE = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+
+
+# --- answers as HTTP allows them ---
+
+
+@pytest.mark.parametrize("interim", [HINT, PATIENCE, PATIENCE + HINT * 5], ids=["hint", "patience", "many"])
+def test_interim_answers_are_read_past_on_every_request_of_a_connection(
+    serve: Serve, dial: Dial, interim: bytes
+) -> None:
+    server = serve(answering(interim + answer(b"[1]"), interim + answer(b"[2]")))
+    transport = dial(server)
+    bodies = [transport.get(CALL, within(WAIT_SECONDS)).body for _ in range(2)]
+    assert bodies == [b"[1]", b"[2]"]
+    assert server.connections == 1
+
+
+def test_an_error_after_an_interim_answer_is_the_error(serve: Serve, dial: Dial) -> None:
+    server = serve(answering(HINT + answer(b"wait", "Retry-After: 7", status="429 Too Many Requests")))
+    response = dial(server).get(CALL, within(WAIT_SECONDS))
+    assert (response.status, response.body, response.headers["retry-after"]) == (429, b"wait", "7")
+
+
+def test_interim_answers_without_end_are_no_answer(serve: Serve, dial: Dial) -> None:
+    server = serve(answering(HINT * 1000 + OK))
+    with pytest.raises(ProtocolError, match="interim"):
+        dial(server).get(CALL, within(WAIT_SECONDS))
+
+
+@pytest.mark.parametrize(
+    "headers", [("Content-Encoding: x-gzip",), ("Content-Encoding: identity", "Content-Encoding: gzip")]
+)
+def test_gzip_is_understood_however_it_is_announced(serve: Serve, dial: Dial, headers: tuple[str, ...]) -> None:
+    server = serve(answering(answer(gzip.compress(b"[]", mtime=0), *headers)))
+    assert dial(server).get(CALL, within(WAIT_SECONDS)).body == b"[]"
+
+
 # --- what is sent ---
 
 

@@ -357,6 +357,52 @@ def test_an_answer_dripped_in_time_is_an_answer() -> None:
         assert connection.recv() is None
 
 
+FRAME = b"\x82\x02hi"
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_interim_answers_before_the_upgrade_are_read_past(step: int) -> None:
+    def script(peer: Peer) -> None:
+        for at in range(0, len(INTERIM), step):
+            peer.sock.sendall(INTERIM[at : at + step])
+        peer.accept(early=FRAME)
+        peer.stay()
+
+    with Server(script) as server, decoded(server) as connection:
+        assert read(connection, len(FRAME)) == FRAME
+
+
+def test_a_refusal_after_an_interim_answer_is_the_refusal() -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.sendall(INTERIM)
+        peer.answer("429 Too Many Requests", b"", "Retry-After: 3")
+
+    with Server(script) as server:
+        error = failure(server)
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after == 3
+
+
+@pytest.mark.parametrize("others", [("Connection: keep-alive",), ("connection: keep-alive, x", "Upgrade: websocket")])
+def test_headers_that_come_in_several_lines_count_as_one_list(others: tuple[str, ...]) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept(*others, "Remaining-Req: group=websocket", early=FRAME)
+        peer.stay()
+
+    with Server(script) as server, decoded(server) as connection:
+        assert read(connection, len(FRAME)) == FRAME
+        assert connection.response_headers["connection"].startswith("Upgrade, keep-alive")
+
+
+def test_a_proof_that_comes_twice_proves_nothing() -> None:
+    def script(peer: Peer) -> None:
+        peer.accept("Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+
+    with Server(script) as server:
+        assert isinstance(failure(server), ProtocolError)
+
+
 # --- handshakes that never end ---
 
 
@@ -470,7 +516,6 @@ def test_a_status_is_not_hidden_by_a_body_that_never_comes() -> None:
         ("502 Bad Gateway", b"<html>", ServerError),
         ("503 Service Unavailable", b"<html>down</html>", MaintenanceError),
         ("200 OK", b"", HandshakeRefusedError),
-        ("100 Continue", b"", HandshakeRefusedError),
     ],
 )
 def test_a_refusal_becomes_the_error_that_names_it(status: str, body: bytes, kind: type[Exception]) -> None:
@@ -783,7 +828,7 @@ def tunnel(peer: Peer) -> None:
     found = re.match(rb"CONNECT 127\.0\.0\.1:(\d+) HTTP/1\.1\r\n", request)
     assert found is not None
     with socket.create_connection(("127.0.0.1", int(found[1]))) as target:
-        peer.sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        peer.sock.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 Connection established\r\n\r\n")
         other = threading.Thread(target=pump, args=(target, peer.sock), name="proxy-pump", daemon=True)
         other.start()
         pump(peer.sock, target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._concurrency import Deadline
-from ..errors import InvalidRequestError, ProtocolError, ServerError
+from ..errors import InvalidRequestError, MessageTooBigError, ProtocolError, ServerError
 from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
@@ -55,6 +55,8 @@ class RestChannel:
     def _all_of(self, quote: str, request: DataRequest, deadline: Deadline) -> Answers[TickerData]:
         try:
             return self._lists.tickers(quote, deadline=deadline, priority=request.priority, max_age=request.max_age)
+        except MessageTooBigError:
+            raise  # once is enough
         except (InvalidRequestError, ServerError, ProtocolError):
             return Answers()  # a region without this board, or only this endpoint is ill: ask for the one market
 

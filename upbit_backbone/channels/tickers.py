@@ -11,6 +11,7 @@ from ..errors import (
     ChannelUnavailableError,
     ClosedError,
     InvalidRequestError,
+    MessageTooBigError,
     ProtocolError,
     StaleDataError,
     UpbitBackboneError,
@@ -108,7 +109,7 @@ class TickerSnapshot:
     ) -> Answers[TickerData]:
         try:
             return self._by_rest(missing, are_named, priority, max_age, deadline.fraction(REST_SHARE))
-        except (InvalidRequestError, ClosedError):
+        except (InvalidRequestError, ClosedError, MessageTooBigError):
             raise
         except UpbitBackboneError as error:
             # While this IP is banned nothing may be subscribed either: there is nothing to wait for.

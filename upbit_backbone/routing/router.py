@@ -15,6 +15,7 @@ from ..errors import (
     ClosedError,
     InvalidRequestError,
     MalformedDataError,
+    MessageTooBigError,
     NoTradesYetError,
     RequestTimeoutError,
     StaleDataError,
@@ -152,8 +153,8 @@ class RequestRouter:
             started = self._clock.monotonic()
             try:
                 item = self._readers[channel].fetch(request, share)
-            except (InvalidRequestError, ClosedError, NoTradesYetError):
-                raise  # another channel would say the same
+            except (InvalidRequestError, ClosedError, NoTradesYetError, MessageTooBigError):
+                raise  # another channel would say the same, or nobody shall wait for it to
             except UpbitBackboneError as error:
                 self._record(channel, started, error)
                 failures.append(error)

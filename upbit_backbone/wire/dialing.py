@@ -27,8 +27,7 @@ from ..errors import (
     RequestTimeoutError,
     one_line,
 )
-from .http_head import parse_head
-from .io_deadline import WRITE, IoDeadline, read_head, retry_until_ready, send_all
+from .io_deadline import WRITE, IoDeadline, read_final_head, retry_until_ready, send_all
 
 _CONNECTING = frozenset((0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)))
 
@@ -190,8 +189,7 @@ class Proxy:
 def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, patience: IoDeadline) -> None:
     """Ask the proxy for a tunnel to `host`; afterwards `sock` speaks with the host itself."""
     send_all(sock, proxy.request(host, port), patience)
-    raw, early = read_head(sock, patience)
-    head = parse_head(raw)
+    head, early = read_final_head(sock, patience)
     answer = f"{patience.what}: proxy {proxy.host}:{proxy.port} answered {head.status} {head.reason}".rstrip()
     if head.status == 407:
         raise AuthenticationError(f"{answer}; it wants other credentials: proxy=http://user:password@host:port")

@@ -15,8 +15,8 @@ from typing import Final
 
 from .._concurrency import Clock
 from ..errors import NetworkError, ProtocolError, UpbitBackboneError
-from .http_head import MAX_BODY_BYTES, SWITCHING_PROTOCOLS, Head, body_length, parse_head, refusal
-from .io_deadline import IoDeadline, read_head, retry_until_ready, send_all
+from .http_head import MAX_BODY_BYTES, SWITCHING_PROTOCOLS, Head, body_length, refusal
+from .io_deadline import IoDeadline, read_final_head, retry_until_ready, send_all
 
 ERROR_BODY_SECONDS: Final = 0.5
 
@@ -53,17 +53,16 @@ class HandshakeSocket:
         self._sock.close()
 
     def _read_answer(self) -> bytes:
-        raw, self.early = read_head(self._sock, self._patience)
-        head = parse_head(raw)
+        head, self.early = read_final_head(self._sock, self._patience)
         if head.status != SWITCHING_PROTOCOLS:
             raise refusal(head, self._read_error_body(head), self._host, self._clock.wall())
         for name in ("sec-websocket-extensions", "sec-websocket-protocol"):
             if name in head.headers:
                 raise ProtocolError(f"{self._patience.what}: the server chose {name}, which was never offered")
         self.headers = head.headers
-        # Without its cookies: websocket-client would keep them in a global jar and send them ever after.
-        lines = [line for line in raw.split(b"\r\n") if not line.lower().startswith(b"set-cookie:")]
-        return b"\r\n".join([*lines, b"", b""])
+        # Without its cookies: websocket-client would keep them in a global jar and send them ever after. And repeated
+        # headers as one: of two it sees the last only, so "Connection" in two lines may hide the upgrade from it.
+        return head.without("set-cookie")
 
     def _read_error_body(self, head: Head) -> bytes:
         body, wanted = self.early[:MAX_BODY_BYTES], body_length(head)

@@ -25,6 +25,7 @@ from .._concurrency import Deadline
 from ..errors import NetworkError, ProtocolError, UpbitBackboneError, one_line
 from .deadline_socket import DeadlineSocket, Departure, Watch
 from .dialing import Proxy, dial
+from .http_head import MAX_INTERIM_ANSWERS, is_interim
 from .io_deadline import translated
 
 UNKNOWN_LENGTH_BYTES: Final = 262_144
@@ -182,10 +183,23 @@ class _Adapter(requests.adapters.HTTPAdapter):
         return response
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """Reads past every interim answer; of those http.client itself knows only 100 and takes 103 for the answer."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(MAX_INTERIM_ANSWERS + 1):
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # a private method of theirs
+            if not is_interim(status):
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException(f"more than {MAX_INTERIM_ANSWERS} interim answers")
+
+
 class _Connection(urllib3.connection.HTTPConnection):
     """Plain to urllib3: encryption and proxies are the dialled socket's business."""
 
     dial: Callable[[], DeadlineSocket]
+    response_class = _FinalResponse
 
     def connect(self) -> None:
         self.sock = self.dial()  # what http.client uses of a socket

@@ -17,6 +17,7 @@ from ..exchange.status import RefusedRequestError, UnexpectedAnswerError, error_
 
 MAX_HEAD_BYTES: Final = 65_536
 MAX_BODY_BYTES: Final = 4_096
+MAX_INTERIM_ANSWERS: Final = 16  # nobody needs more hints than that
 END_OF_HEAD: Final = b"\r\n\r\n"
 SWITCHING_PROTOCOLS: Final = 101
 
@@ -40,6 +41,21 @@ class Head(NamedTuple):
     status: int
     reason: str
     headers: Mapping[str, str]
+
+    @property
+    def is_interim(self) -> bool:
+        """Whether the real answer is still to come (100 Continue, 103 Early Hints)."""
+        return is_interim(self.status)
+
+    def without(self, name: str) -> bytes:
+        """The head as bytes, each header on one line, less one of them."""
+        lines = [f"{key}: {value}" for key, value in self.headers.items() if key != name]
+        return "\r\n".join([f"HTTP/1.1 {self.status} {self.reason}", *lines, "", ""]).encode("latin-1")
+
+
+def is_interim(status: int) -> bool:
+    """101 is not: it ends HTTP on the connection."""
+    return 100 <= status < 200 and status != SWITCHING_PROTOCOLS
 
 
 def looks_like_http(received: bytes | bytearray) -> bool:

@@ -25,7 +25,7 @@ from ..errors import (
     TlsError,
     one_line,
 )
-from .http_head import END_OF_HEAD, MAX_HEAD_BYTES, looks_like_http
+from .http_head import END_OF_HEAD, MAX_HEAD_BYTES, MAX_INTERIM_ANSWERS, Head, looks_like_http, parse_head
 
 READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE
@@ -104,10 +104,21 @@ def send_all(sock: socket.socket, data: bytes, patience: IoDeadline) -> None:
         rest = rest[retry_until_ready(partial(sock.send, rest), sock, patience, WRITE) :]
 
 
-def read_head(sock: socket.socket, patience: IoDeadline) -> tuple[bytes, bytes]:
-    """The bytes of an HTTP head, capped, and whatever came with it after its end."""
-    received = bytearray()
-    end = -1
+def read_final_head(sock: socket.socket, patience: IoDeadline) -> tuple[Head, bytes]:
+    """The head of the answer that counts, and whatever came with it after its end. Interim answers are read past."""
+    early = b""
+    for _ in range(MAX_INTERIM_ANSWERS + 1):
+        raw, early = read_head(sock, patience, early)
+        head = parse_head(raw)
+        if not head.is_interim:
+            return head, early
+    raise ProtocolError(f"{patience.what}: more than {MAX_INTERIM_ANSWERS} interim answers")
+
+
+def read_head(sock: socket.socket, patience: IoDeadline, early: bytes = b"") -> tuple[bytes, bytes]:
+    """The bytes of an HTTP head, capped, and whatever came with it after its end; `early` is what is there already."""
+    received = bytearray(early)
+    end = received.find(END_OF_HEAD)
     while end < 0:
         room = MAX_HEAD_BYTES - len(received)
         if room <= 0:

@@ -174,11 +174,12 @@ def _decoded(exchange: Exchange, call: RestCall) -> bytes:
     is_error = exchange.status >= 400
     if exchange.is_cut and not is_error:
         raise MessageTooBigError(f"{call.path}: an answer of more than {MAX_BODY_BYTES} bytes")
-    coding = exchange.headers.get("content-encoding", "identity").strip().lower()
-    if coding == "identity" or not exchange.body:
+    said = exchange.headers.get("content-encoding", "")
+    codings = [coding for each in said.split(",") if (coding := each.strip().lower()) not in ("", "identity")]
+    if not codings or not exchange.body:
         return exchange.body
-    if coding != "gzip":
-        raise ProtocolError(f"{call.path}: Content-Encoding {one_line(coding, 40)}, which was never asked for")
+    if codings not in (["gzip"], ["x-gzip"]):  # two names of one thing (RFC 9110, 8.4.1.3)
+        raise ProtocolError(f"{call.path}: Content-Encoding {one_line(said, 40)}, which was never asked for")
     return _gunzipped(exchange.body, call, is_error)
 
 

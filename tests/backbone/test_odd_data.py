@@ -1,0 +1,164 @@
+"""Data that Upbit has not sent yet: an odd field costs itself, an odd row itself, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from upbit_backbone import (
+    HealthStatus,
+    MalformedDataError,
+    MarketDataBackbone,
+    MessageTooBigError,
+    NoTradesYetError,
+    UnreadFieldEvent,
+)
+from upbit_backbone.simulator import FakeUpbit
+
+Make = Callable[..., MarketDataBackbone]
+Ask = Callable[..., Any]
+NOW_MS = 1_793_697_435_188
+
+
+def ticker(code: str, **more: Any) -> dict[str, Any]:
+    return {"market": code, "trade_price": 100, "timestamp": NOW_MS, "change": "RISE"} | more
+
+
+def listed(code: str, **more: Any) -> dict[str, Any]:
+    return {"market": code, "korean_name": "x", "english_name": "X"} | more
+
+
+def candle(minute: int, **more: Any) -> dict[str, Any]:
+    return {
+        "market": "KRW-BTC", "candle_date_time_utc": f"2026-11-03T09:{minute:02d}:00", "opening_price": 1,
+        "high_price": 1, "low_price": 1, "trade_price": 1, "timestamp": NOW_MS, "candle_acc_trade_volume": 1,
+        "unit": 1,
+    } | more  # fmt: skip
+
+
+def answers(upbit: FakeUpbit, path: str, rows: list[Any]) -> None:
+    """From now on REST answers `path` with these rows."""
+    upbit.rest_fault(path, mode="shape", body=json.dumps(rows), times=None, seconds=60.0)
+
+
+@pytest.fixture
+def odd(own_upbit: Callable[..., FakeUpbit], backbone: Make) -> tuple[MarketDataBackbone, FakeUpbit]:
+    """A backbone and its own simulator, whose answers a test may bend."""
+    upbit = own_upbit()
+    return backbone(upbit, promote_after_questions=1000), upbit
+
+
+def test_one_odd_row_of_the_market_list_costs_one_flag(odd: tuple[MarketDataBackbone, FakeUpbit]) -> None:
+    market, upbit = odd
+    grown = {"market_event": {"warning": True, "caution": {"PRICE_FLUCTUATIONS": {"level": 2}}}}
+    answers(upbit, "/v1/market/all", [listed("KRW-BTC"), listed("KRW-ETH", **grown), None, {"market": 5}])
+    markets = market.get_markets()
+    assert [each.symbol for each in markets] == ["KRW-BTC", "KRW-ETH"]
+    assert (markets[1].warning, markets[1].cautions) == (True, None)
+    assert market.performance().counters["unread.market.cautions"] == 1
+
+
+def test_a_sweep_gives_the_rows_that_can_be_read_and_the_breaker_stays_closed(
+    odd: tuple[MarketDataBackbone, FakeUpbit],
+) -> None:
+    market, upbit = odd
+    broken = ticker("KRW-ETH", trade_price="n/a")
+    rows = [ticker("KRW-BTC", change="UPPER"), broken, ticker("KRW-XRP", trade_price=None)]
+    for path in ("/v1/ticker", "/v1/ticker/all"):
+        answers(upbit, path, rows)
+    for _ in range(8):
+        swept = market.get_tickers(quote="KRW", max_age=0, timeout=60)
+        assert list(swept) == ["KRW-BTC"]
+        assert swept["KRW-BTC"].change == "UPPER"
+    assert {group.breaker for group in market.health().groups} == {"closed"}
+
+
+def test_a_named_list_gives_the_rest_and_who_asks_for_the_row_itself_is_told_which_it_is(
+    odd: tuple[MarketDataBackbone, FakeUpbit],
+) -> None:
+    market, upbit = odd
+    rows = [ticker("KRW-BTC"), ticker("KRW-ETH", trade_price="n/a"), ticker("KRW-XRP", trade_price=None)]
+    for path in ("/v1/ticker", "/v1/ticker/all"):
+        answers(upbit, path, rows)
+    assert list(market.get_tickers(["KRW-ETH", "KRW-BTC", "KRW-XRP"])) == ["KRW-BTC"]
+    with pytest.raises(MalformedDataError, match=r"KRW-ETH.*trade_price"):
+        market.get_tickers(["KRW-ETH"])
+    with pytest.raises(MalformedDataError, match=r"KRW-ETH.*trade_price"):
+        market.get_ticker("KRW-ETH", strategy="rest_only")
+    with pytest.raises(NoTradesYetError, match="KRW-XRP") as caught:
+        market.get_ticker("KRW-XRP")
+    assert caught.value.retryable
+    assert caught.value.symbol == "KRW-XRP"
+
+
+def test_an_order_book_that_cannot_be_read_costs_no_other(odd: tuple[MarketDataBackbone, FakeUpbit]) -> None:
+    market, upbit = odd
+    units = [{"ask_price": 2, "ask_size": 1, "bid_price": 1, "bid_size": 1}]
+    good = {"market": "KRW-BTC", "timestamp": NOW_MS, "orderbook_units": units}
+    answers(upbit, "/v1/orderbook", [good, good | {"market": "KRW-ETH", "orderbook_units": None}])
+    assert market.get_orderbook("KRW-BTC", strategy="rest_only").total_ask_size is None
+    with pytest.raises(MalformedDataError, match=r"KRW-ETH.*orderbook_units"):
+        market.get_orderbook("KRW-ETH", strategy="rest_only")
+
+
+def test_a_bomb_is_fetched_once_and_told_at_once(odd: tuple[MarketDataBackbone, FakeUpbit]) -> None:
+    market, upbit = odd
+    market.get_markets()
+    questions: list[tuple[str, Callable[[], object]]] = [
+        ("/v1/ticker", lambda: market.get_ticker("KRW-BTC")),
+        ("/v1/ticker", lambda: market.get_tickers(["KRW-BTC", "KRW-ETH"])),
+        ("/v1/orderbook", lambda: market.get_orderbook("KRW-BTC")),
+        ("/v1/candles/minutes/1", lambda: market.get_candles("KRW-BTC", "1m", count=100)),
+        ("/v1/trades/ticks", lambda: market.get_trades("KRW-BTC", count=600)),
+    ]
+    for path, ask in questions:
+        upbit.rest_fault(path, mode="gzip_bomb", times=None, seconds=60.0)
+        before = len(upbit.requests())
+        with pytest.raises(MessageTooBigError):
+            ask()
+        asked = [request["path"] for request in upbit.requests()[before:]]
+        assert len(asked) == 1, (path, asked)
+        upbit.clear_faults()
+    assert {group.breaker for group in market.health().groups} == {"closed"}
+
+
+def stream(upbit: FakeUpbit, code: str, **more: Any) -> None:
+    message = {"ty": "ticker", "cd": code, "tp": 100, "tms": NOW_MS, "c": "RISE", "st": "REALTIME"} | more
+    upbit.send_json(json.dumps(message))
+
+
+def test_a_stream_with_words_and_fields_of_tomorrow_is_delivered_and_counted(
+    odd: tuple[MarketDataBackbone, FakeUpbit], until: Ask
+) -> None:
+    market, upbit = odd
+    events: list[Any] = []
+    tickers = market.subscribe("KRW-BTC", "ticker", overflow="drop_oldest")
+    with closing(market.on_event(events.append)), tickers:
+        newest = tickers.get(timeout=10)
+        stamp = int(newest.timestamp.timestamp() * 1000) + 5
+        stream(upbit, "KRW-BTC", c="UPPER", dd={"when": "soon"}, tms=stamp)
+        odd_one = tickers.get(timeout=10)
+        assert (odd_one.current_price, odd_one.change, odd_one.delisting_date) == (Decimal(100), "UPPER", None)
+        told = until(lambda: next((each for each in events if isinstance(each, UnreadFieldEvent)), None), "an event")
+        assert (told.field, told.count) == ("ticker.delisting_date", 1)
+    assert market.health().status is HealthStatus.HEALTHY
+
+
+def test_a_stream_of_which_nothing_can_be_read_is_unhealthy_and_its_value_no_answer(
+    odd: tuple[MarketDataBackbone, FakeUpbit], until: Ask
+) -> None:
+    market, upbit = odd
+    with market.subscribe("KRW-BTC", "ticker") as tickers:
+        tickers.get(timeout=10)
+        assert market.health().status is HealthStatus.HEALTHY
+        stream(upbit, "KRW-BTC", tp="n/a")
+        stream(upbit, "KRW-BTC", tp="n/a")
+        report = until(lambda: (seen := market.health()).status is HealthStatus.UNHEALTHY and seen, "bad health")
+        assert "could be read" in report.reasons[0]
+        assert "tp (current_price)" in report.reasons[0]
+        assert market.get_ticker("KRW-BTC").source == "rest"
