@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
 import math
 import os
@@ -18,13 +19,17 @@ import pytest
 
 from upbit_backbone._concurrency import (
     Deadline,
+    EventCount,
+    Flag,
     ForkGuard,
+    LoopThread,
+    SharedFuture,
     SingleFlight,
     WorkerPool,
     join_all,
     spawn,
+    spawn_unwaited,
     wait_event,
-    wait_for,
     wait_future,
 )
 from upbit_backbone.errors import ClosedError, InvalidRequestError, RateLimitError, RequestTimeoutError
@@ -51,6 +56,7 @@ def test_a_timeout_that_is_no_number_of_seconds_is_refused(bad: object) -> None:
 def test_an_endless_timeout_is_no_overflow() -> None:
     assert Deadline.after(math.inf).remaining_or(1.0) == 1.0
     assert Deadline.after(1e300).remaining_or(1.0) == 1.0
+    assert Deadline.after(10**400).remaining_or(1.0) == 1.0
 
 
 def test_a_deadline_counts_down_and_stops_at_zero() -> None:
@@ -75,13 +81,184 @@ def test_no_deadline_never_expires() -> None:
 
 def test_waiting_ends_at_the_deadline_whatever_is_waited_for() -> None:
     started = time.monotonic()
-    condition = threading.Condition()
-    with condition:
-        assert not wait_for(condition, lambda: False, Deadline.after(0.05))
+    assert not EventCount().wait_for(lambda: False, Deadline.after(0.05))
     assert not wait_event(threading.Event(), Deadline.after(0.05))
     with pytest.raises(RequestTimeoutError, match="ticker"):
         wait_future(Future(), Deadline.after(0.05), "ticker")
     assert 0.15 <= time.monotonic() - started < 5.0
+
+
+# --- waiting and telling ---
+
+
+def test_who_waits_is_woken_by_who_changes_the_state_and_tells() -> None:
+    changed, state, got = EventCount(), [], Flag()
+
+    def wait() -> None:
+        if changed.wait_for(lambda: state, Deadline.after(WAIT_SECONDS)):
+            got.set()
+
+    threads = [spawn(wait, f"test-wait-{n}") for n in range(5)]
+    state.append("news")
+    changed.notify_all()
+    assert got.wait(WAIT_SECONDS)
+    assert join_all(threads, Deadline.after(WAIT_SECONDS)) == []
+    assert not changed.waiting
+
+
+def test_a_wait_ends_at_its_deadline_and_leaves_no_waiter_behind() -> None:
+    changed = EventCount()
+    assert not changed.wait_for(lambda: False, Deadline.after(0.02))
+    assert not changed.waiting
+    with pytest.raises(ZeroDivisionError):
+        changed.wait_for(lambda: 1 / 0, Deadline.after(WAIT_SECONDS))
+    assert not changed.waiting
+
+
+def test_a_flag_is_an_event() -> None:
+    flag = Flag()
+    assert not flag.wait(0.01)
+    assert not flag.is_set()
+    thread = spawn(flag.set, "test-flag")
+    assert flag.wait(WAIT_SECONDS)
+    flag.clear()
+    assert not flag.is_set()
+    assert join_all([thread], Deadline.after(WAIT_SECONDS)) == []
+
+
+def test_a_future_brings_results_and_errors_to_who_waits_for_it_at_any_time() -> None:
+    future: Future[int] = SharedFuture()
+    assert future.set_running_or_notify_cancel()
+    thread = spawn(lambda: future.set_result(5), "test-future")
+    assert future.result(WAIT_SECONDS) == 5
+    assert join_all([thread], Deadline.after(WAIT_SECONDS)) == []
+    with pytest.raises(TimeoutError):
+        SharedFuture().result(0.01)
+    late: Future[int] = SharedFuture()
+    assert late.cancel()
+    assert not late.set_running_or_notify_cancel()
+    assert concurrent.futures.wait([future, late], WAIT_SECONDS).not_done == set()
+
+
+# --- threads that nothing ends ---
+
+
+def test_whatever_a_turn_raises_the_next_one_follows() -> None:
+    errors = iter([ValueError(), SystemExit(), KeyboardInterrupt(), GeneratorExit(), MemoryError()])
+    told, over = [], Flag()
+
+    def turn() -> None:
+        error = next(errors, None)
+        if error is None:
+            over.set()
+        else:
+            raise error
+
+    loop = LoopThread(turn, "test-loop", is_over=over.is_set, failed=told.append)
+    loop.ensure()
+    first = loop.thread
+    assert over.wait(WAIT_SECONDS)
+    assert loop.join(Deadline.after(WAIT_SECONDS)) == []
+    assert [type(error) for error in told] == [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError]
+    assert loop.thread is first
+
+
+def test_a_report_that_fails_ends_nothing_either(caplog: pytest.LogCaptureFixture) -> None:
+    turns, over = [], Flag()
+
+    def turn() -> None:
+        turns.append(1)
+        if len(turns) == 3:
+            over.set()
+        raise ValueError
+
+    def failed(error: BaseException) -> None:
+        raise SystemExit from error
+
+    loop = LoopThread(turn, "test-loop", is_over=over.is_set, failed=failed)
+    loop.ensure()
+    assert over.wait(WAIT_SECONDS)
+    assert loop.join(Deadline.after(WAIT_SECONDS)) == []
+    assert "cannot even report" in caplog.text
+
+
+def test_a_thread_that_dies_between_its_turns_is_told_of_and_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    """Asynchronous exceptions reach places that no `except` covers."""
+    asked, threads, over = [], [], Flag()
+
+    def is_over() -> bool:
+        asked.append(1)
+        if len(asked) == 3:
+            raise SystemExit
+        return over.is_set()
+
+    def turn() -> None:
+        threads.append(threading.current_thread())
+        if len(set(threads)) == 2:
+            over.set()
+
+    ended = Flag()
+    loop = LoopThread(turn, "test-loop", is_over=is_over, at_end=ended.set)
+    loop.ensure()
+    assert ended.wait(WAIT_SECONDS)
+    assert loop.join(Deadline.after(WAIT_SECONDS)) == []
+    assert "broke out of its loop" in caplog.text
+    assert loop.thread is threads[-1]
+
+
+def test_a_thread_that_could_not_be_replaced_is_started_by_the_next_who_looks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, over, turned = [], Flag(), Flag()
+
+    def is_over() -> bool:
+        asked.append(1)
+        if len(asked) == 2:
+            monkeypatch.setattr("upbit_backbone._concurrency._start", no_thread)
+            raise SystemExit
+        return over.is_set()
+
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    loop = LoopThread(turned.set, "test-loop", is_over=is_over)
+    loop.ensure()
+    dead = loop.thread
+    assert dead is not None
+    dead.join(WAIT_SECONDS)
+    assert "no thread to replace" in caplog.text
+    with pytest.raises(RuntimeError):
+        loop.ensure()
+    monkeypatch.undo()
+    loop.ensure()
+    assert turned.wait(WAIT_SECONDS)
+    over.set()
+    assert loop.join(Deadline.after(WAIT_SECONDS)) == []
+
+
+def test_many_who_look_after_a_thread_at_once_start_one() -> None:
+    over, running, most = Flag(), [], []
+
+    def turn() -> None:
+        running.append(1)
+        most.append(len(running))
+        over.wait(WAIT_SECONDS)
+        running.pop()
+
+    loop = LoopThread(turn, "test-loop", is_over=over.is_set)
+    helpers = [spawn(loop.ensure, f"test-ensure-{n}") for n in range(16)]
+    assert join_all(helpers, Deadline.after(WAIT_SECONDS)) == []
+    over.set()
+    assert loop.join(Deadline.after(WAIT_SECONDS)) == []
+    assert set(most) == {1}
+
+
+def test_a_thread_can_be_started_without_waiting_for_anything() -> None:
+    started = Flag()
+    with threading._active_limbo_lock:  # type: ignore[attr-defined]  # held by an interrupted Thread.start
+        spawn_unwaited(started.set, "test-unwaited")
+        assert not started.is_set()
+    assert started.wait(WAIT_SECONDS)
 
 
 # --- worker pool ---
@@ -152,6 +329,36 @@ def test_a_cancelled_job_never_runs(pool: WorkerPool) -> None:
     assert future.cancel()
     release.set()
     assert pool.submit(lambda: "next").result(WAIT_SECONDS) == "next"
+    assert not ran.is_set()
+
+
+def test_a_worker_outlives_a_callback_that_breaks_it(pool: WorkerPool, caplog: pytest.LogCaptureFixture) -> None:
+    """What is called back when a result is there runs on the worker."""
+
+    def broken(future: Future[int]) -> None:
+        raise SystemExit
+
+    release = threading.Event()
+    future = pool.submit(lambda: release.wait(WAIT_SECONDS))
+    future.add_done_callback(broken)
+    release.set()
+    assert future.result(WAIT_SECONDS)
+    assert [pool.submit(lambda: 7).result(WAIT_SECONDS) for _ in range(10)] == [7] * 10
+    assert "a worker broke down" in caplog.text
+
+
+def test_a_job_whose_submission_was_interrupted_is_not_waited_for(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    ran = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr("upbit_backbone._concurrency._start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(ran.set)
+    assert pool.submit(lambda: 7).result(WAIT_SECONDS) == 7
     assert not ran.is_set()
 
 
@@ -234,7 +441,7 @@ def test_what_was_made_before_a_fork_says_so_in_the_child_even_while_its_lock_is
         pool = WorkerPool(1, "parent")
         guard = ForkGuard("thing")
         guard.check()
-        with pool._wakeup:
+        with pool._lock:
             child = os.fork()
         if child == 0:
             try:

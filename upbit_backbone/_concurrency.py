@@ -8,6 +8,7 @@ for locks that nobody there will ever release. Clocks, deadlines and waits live 
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import logging
@@ -25,14 +26,18 @@ from ._deadline import (
     WAIT_SLICE_SECONDS,
     Clock,
     Deadline,
+    EventCount,
+    Flag,
+    SharedFuture,
     SystemClock,
+    Waitable,
     check_timeout,
     clock_offset,
     wait_event,
-    wait_for,
     wait_future,
     wall_seconds,
 )
+from ._log import GuardedLogger, get_logger, is_own_thread, own_threads
 from .errors import ClosedError
 
 # Parts that are made when somebody first needs them, with the modules they need: `Once`.
@@ -76,23 +81,30 @@ __all__ = [
     "WAIT_SLICE_SECONDS",
     "Clock",
     "Deadline",
+    "EventCount",
+    "Flag",
     "ForkGuard",
+    "GuardedLogger",
+    "LoopThread",
+    "SharedFuture",
     "SingleFlight",
     "SystemClock",
+    "Waitable",
     "WorkerPool",
     "at_exit",
     "check_timeout",
     "clock_offset",
+    "get_logger",
     "is_own_thread",
     "join_all",
     "spawn",
+    "spawn_unwaited",
     "wait_event",
-    "wait_for",
     "wait_future",
     "wall_seconds",
 ]
 
-log = logging.getLogger("upbit_backbone")
+log = get_logger("upbit_backbone")
 
 EXIT_SECONDS: Final = 0.6  # of the second within which a forgotten backbone lets the process go
 IDLE_SECONDS: Final = 10.0
@@ -102,19 +114,163 @@ K = TypeVar("K")
 
 
 def spawn(target: Callable[[], object], name: str) -> threading.Thread:
-    """Start a named daemon thread. Daemon, so that a forgotten backbone never keeps the process alive."""
-    thread = threading.Thread(target=target, name=name, daemon=True)
-    _born_here.add(thread)
-    thread.start()
+    """Start a named daemon thread. Daemon, so that a forgotten backbone never keeps the process alive.
+
+    RuntimeError if the system has no thread to give. Ctrl-C may come at any moment: the thread is then started or not,
+    but never half started.
+    """
+    thread = _new_thread(target, name)
+    _start(thread)
     return thread
 
 
-_born_here: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+def spawn_unwaited(target: Callable[[], object], name: str) -> None:
+    """As `spawn`, but without waiting for anything: for finalizers and signal handlers.
+
+    They run wherever they interrupt, so perhaps within `Thread.start`, whose lock a second `start` would wait for.
+    """
+    _thread.start_new_thread(_start_here, (_new_thread(target, name), Flag(), []))
 
 
-def is_own_thread() -> bool:
-    """Whether the calling thread was born here, so that somebody who closes may be waiting for it."""
-    return threading.current_thread() in _born_here
+def _new_thread(target: Callable[[], object], name: str) -> threading.Thread:
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    own_threads.add(thread)
+    return thread
+
+
+def _start(thread: threading.Thread) -> None:
+    """`Thread.start`, on a thread that no signal reaches.
+
+    `Thread.start` waits on an Event until the new thread says that it runs. A signal's exception in there leaves the
+    Event's lock held, and the new thread waits for it for ever. Signals reach the main thread only.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        thread.start()
+        return
+    is_started, errors = Flag(), []  # type: tuple[Flag, list[Exception]]
+    _thread.start_new_thread(_start_here, (thread, is_started, errors))
+    is_started.wait()
+    if errors:
+        raise errors[0]
+
+
+def _start_here(thread: threading.Thread, is_started: Flag, errors: list[Exception]) -> None:
+    try:
+        thread.start()
+    except Exception as error:  # noqa: BLE001 - raised where the thread was asked for
+        errors.append(error)
+    finally:
+        is_started.set()
+
+
+class LoopThread:
+    """A thread of ours that takes one `turn` after the other until `is_over`, and that nothing else can end.
+
+    Whatever a turn raises, BaseException included, is told to `failed` and the next turn follows, later and later
+    where turns fail in a row. Should the thread die all the same, between two turns or for want of memory, it is
+    logged and a new one takes its place at once; where the system has none to give, at the next `ensure`.
+    `at_end` is called once, on the thread, when it is over.
+    """
+
+    def __init__(
+        self,
+        turn: Callable[[], object],
+        name: str,
+        *,
+        is_over: Callable[[], bool],
+        failed: Callable[[BaseException], object] | None = None,
+        at_end: Callable[[], object] | None = None,
+    ) -> None:
+        self.name: Final = name
+        self._turn = turn
+        self._is_over = is_over
+        self._failed = failed
+        self._at_end = at_end
+        self._starting = threading.Lock()  # guards every change of _thread
+        # Held by the thread as long as it loops: should two have been started, the older leaves before the newer
+        # begins, because turns own sockets.
+        self._turns = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._failures = 0  # in a row
+        self._has_ended = False
+
+    def ensure(self) -> None:
+        """Have it run: start it, or a new one if it has died. RuntimeError if the system has no thread to give."""
+        thread = self._thread
+        if self._is_over() or (thread is not None and thread.is_alive()):
+            return
+        with self._starting:
+            if self._thread is thread:
+                self._thread = _new_thread(self._run, self.name)
+                _start(self._thread)
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread of now; None before the first `ensure`."""
+        return self._thread
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs now."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the calling thread is this one."""
+        return threading.current_thread() is self._thread
+
+    def join(self, deadline: Deadline) -> list[str]:
+        """Wait for its end, unless the calling thread is this one; its name if it still runs at the deadline."""
+        thread = self._thread
+        return [] if thread is None or not thread.is_alive() else join_all([thread], deadline)
+
+    def _run(self) -> None:
+        me = threading.current_thread()
+        try:
+            with self._turns:
+                while self._thread is me and not self._is_over():
+                    self._take_turn()
+                if self._thread is me:
+                    self._end()
+        except BaseException:
+            log.critical("a thread broke out of its loop", exc_info=True, extra={"thread_name": self.name})
+        if self._thread is me and not self._has_ended:
+            self._replace()
+
+    def _take_turn(self) -> None:
+        try:
+            self._turn()
+            self._failures = 0
+        except BaseException as error:  # noqa: BLE001 - whoever knows what failed tells it
+            self._failures += 1
+            self._tell(error)
+            if self._failures > 1:
+                Flag().wait(min(WAIT_SLICE_SECONDS, 0.001 * 2.0 ** min(self._failures, 16)))
+
+    def _tell(self, error: BaseException) -> None:
+        try:
+            if self._failed is not None:
+                self._failed(error)
+            else:
+                log.error("%s failed and goes on", self.name, exc_info=error)
+        except BaseException:
+            log.exception("%s cannot even report its failure", self.name)
+
+    def _end(self) -> None:
+        self._has_ended = True
+        if self._at_end is not None:
+            self._at_end()
+
+    def _replace(self) -> None:
+        try:
+            with self._starting:
+                self._thread = _new_thread(self._run, self.name)
+                _start(self._thread)
+        except RuntimeError:
+            log.critical("no thread to replace one that died", exc_info=True, extra={"thread_name": self.name})
+
+    def __repr__(self) -> str:
+        return f"<LoopThread {self.name} {'running' if self.is_alive else 'not running'}>"
 
 
 def join_all(threads: Iterable[threading.Thread], deadline: Deadline) -> list[str]:
@@ -183,7 +339,7 @@ def at_exit(close: Callable[[Deadline], object]) -> None:
 
 
 def _leave() -> None:
-    log.setLevel(logging.CRITICAL + 1)
+    logging.getLogger(log.name).setLevel(logging.CRITICAL + 1)
     deadline = Deadline.after(EXIT_SECONDS)
     with _exit_lock:
         closers = [reference() for reference in reversed(_leaving.values())]
@@ -216,7 +372,7 @@ class SingleFlight(Generic[K, T]):
             if flight is not None:
                 self.merged += 1
                 return flight, False
-            flight = self._flights[key] = Future()
+            flight = self._flights[key] = SharedFuture()
         flight.add_done_callback(lambda done: self._forget(key, done))
         return flight, True
 
@@ -251,61 +407,88 @@ class WorkerPool:
         self._name = name
         self._idle_seconds = idle_seconds
         self._guard = ForkGuard(f"worker pool {name}")
-        self._wakeup = threading.Condition()  # guards everything below
+        self._lock = threading.Lock()  # guards every change of _threads, and that _is_closed is looked at with it
+        self._wakeup = EventCount()  # who waits there is idle
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._threads: set[threading.Thread] = set()
-        self._idle = 0
         self._born = 0
         self._is_closed = False
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
-        """Run `job` on a worker; its result or error in a Future. Cancelling works until it begins."""
+        """Run `job` on a worker; its result or error in a Future. Cancelling works until it begins.
+
+        ClosedError after `close`, RuntimeError if there is no worker and the system has no thread to give.
+        """
         self._guard.check()
-        future: Future[T] = Future()
-        with self._wakeup:
-            if self._is_closed:
-                raise ClosedError(f"{self._name} is closed")
-            self._jobs.append((future, job))
-            if len(self._jobs) > self._idle and len(self._threads) < self._size:
-                self._hire()
-            else:
-                self._wakeup.notify()
+        future: Future[T] = SharedFuture()
+        entry = (future, job)
+        try:
+            with self._lock:
+                if self._is_closed:
+                    raise ClosedError(f"{self._name} is closed")
+                self._jobs.append(entry)
+            self._hire()
+        except BaseException:
+            # Whoever asked gets an exception instead of the Future: what nobody can wait for is not begun.
+            with contextlib.suppress(ValueError):  # a worker has it already
+                self._jobs.remove(entry)
+            future.cancel()
+            raise
         return future
 
     def _hire(self) -> None:
-        self._born += 1
-        try:
-            thread = spawn(self._work, f"{self._name}-{self._born}")
-        except RuntimeError:  # "can't start new thread": whoever works already will come to it
-            if not self._threads:
-                self._jobs.pop()
-                raise
-        else:
+        """Wake an idle worker; start one where more jobs wait than workers are idle, and there may be more."""
+        idle = len(self._wakeup.waiting)
+        self._wakeup.notify()
+        if len(self._jobs) <= idle:
+            return
+        with self._lock:
+            self._threads = {thread for thread in self._threads if thread.is_alive()}
+            if self._is_closed or len(self._threads) >= self._size:
+                return
+            self._born += 1
+            thread = _new_thread(self._work, f"{self._name}-{self._born}")
             self._threads.add(thread)
+            try:
+                _start(thread)
+            except RuntimeError:  # "can't start new thread": whoever works already will come to it
+                self._threads.discard(thread)
+                if not self._threads:
+                    raise
 
     def _work(self) -> None:
-        while True:
-            with self._wakeup:
-                taken = self._next_job()
-            if taken is None:
-                return
-            self._run(*taken)
-            del taken  # an idle worker must not keep the last job's result alive
+        me = threading.current_thread()
+        with self._lock:
+            self._threads.add(me)  # an interrupted `_hire` may have taken it for dead
+        try:
+            while (taken := self._next_job(me)) is not None:
+                self._run(*taken)
+                taken = None  # an idle worker must not keep the last job's result alive
+        except BaseException:
+            log.critical("a worker broke down", exc_info=True, extra={"thread_name": me.name})
+        finally:
+            with self._lock:
+                self._threads.discard(me)
+            if self._jobs and not self._is_closed:
+                self._hire()
 
-    def _next_job(self) -> tuple[Future[Any], Callable[[], Any]] | None:
-        self._idle += 1
-        has_work = self._wakeup.wait_for(lambda: self._jobs or self._is_closed, self._idle_seconds)
-        self._idle -= 1
-        if has_work and self._jobs:
-            return self._jobs.popleft()
-        self._threads.discard(threading.current_thread())
-        return None
+    def _next_job(self, me: threading.Thread) -> tuple[Future[Any], Callable[[], Any]] | None:
+        deadline = Deadline.after(self._idle_seconds)
+        while True:
+            self._wakeup.wait_for(lambda: self._jobs or self._is_closed, deadline)
+            try:
+                return self._jobs.popleft()
+            except IndexError:
+                with self._lock:  # under it, so that no `submit` counts on a worker that is about to go
+                    if self._is_closed or (deadline.expired and not self._jobs):
+                        self._threads.discard(me)
+                        return None
 
     @staticmethod
     def _run(future: Future[Any], job: Callable[[], Any]) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
         try:
+            if not future.set_running_or_notify_cancel():
+                return
             result = job()
         except BaseException as error:  # noqa: BLE001  # whatever it is, it belongs to whoever waits
             future.set_exception(error)
@@ -316,15 +499,15 @@ class WorkerPool:
         """Stop by `deadline`; names of the workers that are still busy then. Safe to call again, from anywhere."""
         if self._guard.is_foreign:
             return []
-        with self._wakeup:
+        with self._lock:
             self._is_closed = True
             abandoned, threads = list(self._jobs), list(self._threads)
             self._jobs.clear()
-            self._wakeup.notify_all()
+        self._wakeup.notify_all()
         for future, _ in abandoned:
             if future.set_running_or_notify_cancel():
                 future.set_exception(ClosedError(f"{self._name} was closed before this began"))
-        return join_all(threads, deadline)
+        return join_all([thread for thread in threads if thread.is_alive()], deadline)
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"{len(self._jobs)} waiting"

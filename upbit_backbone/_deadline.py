@@ -6,9 +6,11 @@ on every platform. Imported by everyone through `_concurrency`.
 
 from __future__ import annotations
 
-import math
+import contextlib
 import threading
 import time
+from _thread import RLock
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -113,21 +115,138 @@ class Deadline:
 
 def check_timeout(seconds: float, name: str = "timeout") -> float:
     """`seconds` as a finite float >= 0, or InvalidRequestError that says what was given."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or math.isnan(seconds) or seconds < 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:  # nor NaN
         raise InvalidRequestError(f"{name}={seconds!r}: expected seconds as a number >= 0, or None for no limit")
-    return min(float(seconds), threading.TIMEOUT_MAX)
+    return float(min(seconds, threading.TIMEOUT_MAX))  # in this order: 10**400 is no float
 
 
-def wait_for(condition: threading.Condition, predicate: Callable[[], bool], deadline: Deadline) -> bool:
-    """`condition.wait_for` that stays interruptible everywhere; the caller holds the condition's lock."""
-    while not predicate():
-        if deadline.expired:
-            return False
-        condition.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
-    return True
+class Waitable(Protocol):
+    """A `Flag`, or a `threading.Event` of the user's."""
+
+    def is_set(self) -> bool: ...
+
+    def wait(self, timeout: float | None = None) -> bool: ...
 
 
-def wait_event(event: threading.Event, deadline: Deadline) -> bool:
+class EventCount:
+    """Where threads wait until a state has changed that some lock beside it guards.
+
+    `threading.Condition` does this, too, but in Python code: an exception that comes from anywhere (Ctrl-C, a signal
+    handler that raises) may leave its lock held, or have `wait` return without it. Here nothing is held while waiting,
+    and telling takes no lock at all, so that finalizers and signal handlers may do it.
+
+    A waiter is entered first, then looks at the state, then sleeps; whoever changes the state does so first and tells
+    afterwards. So no change goes unnoticed. A word that is lost with an interrupted waiter costs the others one slice.
+    """
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting: deque[threading.Lock] = deque()
+
+    def notify(self, count: int = 1) -> None:
+        """Wake at most so many of the threads that wait, the longest waiting first. Takes no lock."""
+        for _ in range(count):
+            try:
+                waiter = self.waiting.popleft()
+            except IndexError:
+                return
+            waiter.release()
+
+    def notify_all(self) -> None:
+        """Wake every thread that waits now. Takes no lock."""
+        self.notify(len(self.waiting))
+
+    def enter(self) -> threading.Lock:
+        """A new waiter, to `sleep` with. Entered under the state's lock, it misses nothing that comes after."""
+        waiter = threading.Lock()
+        waiter.acquire()
+        self.waiting.append(waiter)
+        return waiter
+
+    def sleep(self, waiter: threading.Lock, seconds: float) -> None:
+        """Until somebody tells, or for so many seconds. The caller holds no lock, and looks at the state himself."""
+        try:
+            waiter.acquire(timeout=max(0.0, seconds))
+        finally:
+            with contextlib.suppress(ValueError):  # it was woken
+                self.waiting.remove(waiter)
+
+    def wait_for(self, ready: Callable[[], object], deadline: Deadline) -> bool:
+        """Whether `ready()` came true by the deadline. The caller holds no lock; `ready` takes the one it needs."""
+        while not ready():
+            if deadline.expired:
+                return False
+            waiter = self.enter()
+            self.sleep(waiter, 0.0 if ready() else deadline.remaining_or(WAIT_SLICE_SECONDS))
+        return True
+
+    def __repr__(self) -> str:
+        return f"<EventCount, {len(self.waiting)} wait>"
+
+
+class Flag:
+    """`threading.Event` by other means: the same methods, but `set` takes no lock (see EventCount)."""
+
+    __slots__ = ("_changed", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._changed = EventCount()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        """From any thread, also from a finalizer or a signal handler."""
+        self._is_set = True
+        self._changed.notify_all()
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it is set, or `timeout` seconds are over; True if it was set. Ctrl-C gets through on every platform."""
+        return self._changed.wait_for(self.is_set, Deadline.after(timeout))
+
+    def __repr__(self) -> str:
+        return f"<Flag {'set' if self._is_set else 'not set'}>"
+
+
+class _FutureCondition(RLock):  # type: ignore[misc]  # final in the type hints only
+    """What a Future needs of a `threading.Condition`, entered and left in C like the lock that it is.
+
+    `with future._condition:` is what all methods of a Future do, on the threads of whoever asks. If Ctrl-C left that
+    lock held, the worker that brings the result would wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._changed = EventCount()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As `Condition.wait`; the caller holds the lock once."""
+        waiter = self._changed.enter()
+        try:
+            self.release()
+            return waiter.acquire(timeout=threading.TIMEOUT_MAX if timeout is None else max(0.0, timeout))
+        finally:
+            self.acquire()
+
+    def notify_all(self) -> None:
+        self._changed.notify_all()
+
+    notify = notify_all
+
+
+class SharedFuture(Future[T]):
+    """A `Future` whose waiters may be interrupted at any moment without harm to whoever completes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition = _FutureCondition()  # type: ignore[assignment]  # all that a Future needs of one
+
+
+def wait_event(event: Waitable, deadline: Deadline) -> bool:
     """Wait for `event` until `deadline`, in interruptible slices; True if it was set."""
     while not event.is_set():
         if deadline.expired:
@@ -140,7 +259,7 @@ def wait_future(future: Future[T], deadline: Deadline, what: str) -> T:
     """The future's result, or its error; RequestTimeoutError naming `what` when the deadline comes first."""
     if future.done():
         return future.result()
-    done = threading.Event()
+    done = Flag()
     future.add_done_callback(lambda _: done.set())
     if not wait_event(done, deadline):
         raise RequestTimeoutError(f"{what}: no answer by the deadline; ask again or give a larger timeout=")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import socket
 import weakref
@@ -21,9 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from ._log import get_logger
 from .errors import FileInUseError, InvalidRequestError, one_line
 
-log = logging.getLogger("upbit_backbone")
+log = get_logger("upbit_backbone")
 
 MAX_HOLDER_BYTES: Final = 500
 _TAKEN: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})

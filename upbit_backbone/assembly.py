@@ -18,7 +18,19 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard, Once, WorkerPool, is_own_thread, spawn
+from ._concurrency import (
+    SYSTEM_CLOCK,
+    Clock,
+    Deadline,
+    Flag,
+    ForkGuard,
+    Once,
+    Waitable,
+    WorkerPool,
+    get_logger,
+    is_own_thread,
+    spawn,
+)
 from .backfill.gap_repair import WORKERS, GapRepair
 from .channels.markets import MarketDirectory
 from .channels.memory import CacheChannel, LiveChannel
@@ -61,6 +73,8 @@ if TYPE_CHECKING:
     from .recorder import Recorder, Recording, ReplaySource, ReplayTransport
     from .wire.websocket_transport import WebSocketConnection, WebSocketTransport
 
+
+log = get_logger("upbit_backbone")
 
 RECORDER_SECONDS = 1.0
 # A recording's answers come at their place in it, however long that takes; one worker asks for them, so that holes are
@@ -105,7 +119,7 @@ class Assembly:
         self._span = span
         self.guard = ForkGuard("this MarketDataBackbone")
         self._closing = threading.Lock()  # held by whoever closes; others wait for it or go away at their deadline
-        self._is_closed = threading.Event()
+        self._is_closed = Flag()
         self._recorder: Recorder | None = None
         self._recording_lock = threading.Lock()  # guards _recorder
 
@@ -396,13 +410,23 @@ class Assembly:
     # ── what parts tell each other ───────────────────────────────────────────────────────────────────────────────
 
     def emit(self, event: Event) -> None:
-        """To the log, the listeners and the monitor. From any thread; never waits."""
-        self._log_event(event)
-        self.events.emit(event)
+        """To the log, the listeners, the monitor and, where it is a ban, the sessions.
+
+        From any thread. Never waits, and never raises into the place that emits: whoever fails to hear it is logged.
+        """
+        for tell in (self._log_event, self.events.emit, self._count, self._obey_ban):
+            try:
+                tell(event)
+            except Exception:
+                log.exception("an event was not told to everyone", extra={"upbit_event": type(event).__name__})
+
+    def _count(self, event: Event) -> None:
         if (monitor := self._monitor.made) is None:
             self.metrics.count_event(event)
         else:
             monitor.observe(event)
+
+    def _obey_ban(self, event: Event) -> None:
         # A ban that REST met is REST's: the limiter knows what a line that breaks may do meanwhile.
         if isinstance(event, RateLimitEvent) and event.banned and event.group != REST_ALONE:
             seconds = max(0.0, (event.until - self.clock.wall()).total_seconds())
@@ -454,7 +478,7 @@ class Assembly:
 
     # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _dial(self, deadline: Deadline, *, stop: threading.Event) -> WebSocketConnection:
+    def _dial(self, deadline: Deadline, *, stop: Waitable) -> WebSocketConnection:
         # When to try is the session's to decide: see CONNECT_BREAKER_RESET_SECONDS.
         with self.connect_breaker.admit_anyway() as attempt:
             try:

@@ -11,7 +11,6 @@ and, sampled, reported at once; the next message is always delivered.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ._concurrency import SYSTEM_CLOCK, Clock
+from ._concurrency import SYSTEM_CLOCK, Clock, get_logger
 from .backfill.gap_repair import Early, GapRepair
 from .backfill.sequence import ConnectionId
 from .delivery.hub import Hub
@@ -198,7 +197,7 @@ def _place_of(topic: Topic) -> Place:
     return CandleData, topic.symbol, timeframe_of(topic.data_type.value).word
 
 
-log = logging.getLogger("upbit_backbone.intake")
+log = get_logger("upbit_backbone.intake")
 
 BOOK_HEADS = (b'{"ty":"orderbook"', b'{"type":"orderbook"')
 REFUSALS_IN_A_ROW = 2  # one alone may be an accident, unless nothing readable ever came

@@ -131,14 +131,19 @@ class Bench:
             clock=self.clock,
             **options,
         )
-        self.repair._wake.wait = self.pass_time  # type: ignore[method-assign, assignment]
+        self.repair._wake = self  # type: ignore[assignment]  # waiting passes the clock's time
         self.line = ConnectionId("ws-1", 0)
 
-    def pass_time(self, timeout: float | None = None) -> bool:
+    def enter(self) -> None:
+        """Nobody has to be woken."""
+
+    def sleep(self, _: None, seconds: float) -> None:
         if self.is_glancing:
             raise WaitingError
-        self.clock.now += timeout or 0.0
-        return False
+        self.clock.now += seconds
+
+    def notify_all(self) -> None:
+        """Nobody waits."""
 
     def candles_page(self, symbol: str, timeframe: str, *, count: int, to: Any = None, **_: Any) -> list[CandleData]:
         newest_first = sorted(self.candles, key=lambda each: each.timestamp, reverse=True)

@@ -9,13 +9,12 @@ hour; no gap is passed over in silence.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock
+from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, EventCount, get_logger
 from ..errors import ClosedError, InvalidRequestError, UpbitBackboneError, one_line
 from ..models.enums import Audience, DataType
 from ..models.events import Event, GapEvent
@@ -27,7 +26,7 @@ from .sequence import CandleSequenceTracker, ConnectionId, Gap, SequenceTracker,
 if TYPE_CHECKING:
     from ..models.report import GapStats
 
-log = logging.getLogger("upbit_backbone.gap_repair")
+log = get_logger("upbit_backbone.gap_repair")
 
 WORKERS: Final = 2  # of 10 pages per second one thread gets through most; two hide each other's latency
 HOLD_SECONDS: Final = 2.0  # for which live data waits for REST
@@ -101,7 +100,7 @@ class GapRepair:
         self._clock = clock
         # Guards all that follows, the trackers included. Held for moments: nothing is fetched or published under it.
         self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
+        self._wake = EventCount()
         self._trackers: dict[Topic, SequenceTracker[Any]] = {}
         self._open: dict[Gap[Any], _Task] = {}  # every gap without a receipt, oldest first
         self._tasks: list[_Task] = []  # those that wait for a worker
@@ -296,19 +295,19 @@ class GapRepair:
 
     def _next_overdue(self) -> _Task | None:
         """The next gap that has been waited for long enough; None when nobody waits for any."""
-        with self._lock:
-            while not self._closed:
+        while True:
+            with self._lock:
                 now = self._clock.monotonic()
                 waiting = [task for task in self._open.values() if task.tracker.gap is task.gap]
-                if not waiting:
-                    break
+                if self._closed or not waiting:
+                    self._is_watched = False
+                    return None
                 for task in waiting:
                     if not task.gap.is_draining and self._is_overdue(task.gap, now):
                         task.gap.is_draining = True
                         return task
-                self._wake.wait(self._until_overdue(waiting, now))
-            self._is_watched = False
-            return None
+                waiter, pause = self._wake.enter(), self._until_overdue(waiting, now)
+            self._wake.sleep(waiter, pause)
 
     def _until_overdue(self, waiting: Sequence[_Task], now: float) -> float:
         times = [self._waited_until(task.gap) - now for task in waiting if not task.gap.is_draining]
@@ -404,8 +403,11 @@ class GapRepair:
 
     def _next_task(self) -> _Task | None:
         """The next gap to work on, once its pause is over; None when there are none left."""
-        with self._lock:
-            while self._tasks and not self._closed:
+        while True:
+            with self._lock:
+                if self._closed or not self._tasks:
+                    self._leave()
+                    return None
                 now = self._clock.monotonic()
                 free = [task for task in self._tasks if task.topic not in self._busy]
                 ready = [task for task in free if task.due <= now]
@@ -414,9 +416,8 @@ class GapRepair:
                     self._tasks.remove(task)
                     self._busy.add(task.topic)
                     return task
-                self._wake.wait(min([WAIT_SLICE_SECONDS, *(task.due - now for task in free)]))
-            self._leave()
-            return None
+                waiter, pause = self._wake.enter(), min([WAIT_SLICE_SECONDS, *(task.due - now for task in free)])
+            self._wake.sleep(waiter, pause)
 
     def _advance(self, task: _Task) -> None:
         """Fetch one page; finish when that was the last."""

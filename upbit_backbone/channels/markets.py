@@ -6,12 +6,11 @@ asked for again, and a market is refused only where the list lacks it *and* Upbi
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec, TypeVar, cast
 
-from .._concurrency import Clock, Deadline, clock_offset
+from .._concurrency import Clock, Deadline, clock_offset, get_logger
 from ..errors import ClosedError, MalformedDataError, ServerError, UnknownSymbolError, UpbitBackboneError, one_line
 from ..models.enums import Priority
 from ..models.market import MarketInfo
@@ -20,7 +19,7 @@ from ..models.symbol import swapped
 P = ParamSpec("P")
 T = TypeVar("T")
 
-log = logging.getLogger("upbit_backbone.markets")
+log = get_logger("upbit_backbone.markets")
 
 # A code missing from a list older than this may have been listed since: look again before refusing it.
 RELIST_SECONDS = 10.0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Annotated
 
 import typer
 
-from .._concurrency import Deadline, wait_event
+from .._concurrency import Deadline, Flag, wait_event
 from ..models.enums import DataType
 from . import output
 from .running import Json, Seconds, command, need, open_market
@@ -33,7 +32,7 @@ def serve_metrics(
             output.print_json({"url": server.url})
         else:
             print(f"serving {server.url} (Ctrl-C ends)", flush=True)
-        wait_event(threading.Event(), Deadline.after(seconds))
+        wait_event(Flag(), Deadline.after(seconds))
 
 
 @command

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import threading
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from .._concurrency import Deadline, join_all, spawn
+from .._concurrency import Deadline, LoopThread, get_logger
 from ..errors import UpbitBackboneError
 from .mailbox import Mailbox
 from .reporting import LogThrottle
 
-log = logging.getLogger("upbit_backbone.delivery")
+log = get_logger("upbit_backbone.delivery")
 
 # One failing callback at a thousand messages a second shall not fill a disk.
 REPORT_EVERY_SECONDS = 1.0
@@ -45,41 +44,50 @@ class Consumer:
         self._on_error = on_error
         self._on_failure = on_failure
         self._sampler = LogThrottle(REPORT_EVERY_SECONDS)
-        self._thread: threading.Thread | None = None
+        self._is_done = False
+        self._loop = LoopThread(self._serve, name, is_over=lambda: self._is_done, failed=self._broke_off)
         self.errors = 0
         self.errors_in_a_row = 0
 
     def start(self) -> None:
-        self._thread = spawn(self._run, self._name)
+        """RuntimeError if the system has no thread to give."""
+        self._loop.ensure()
+
+    def ensure(self) -> None:
+        """Go on with a new thread, if the old one has died and the system has one to give."""
+        if self._loop.thread is not None:
+            with contextlib.suppress(RuntimeError):  # none yet: it was told when the old one died
+                self._loop.ensure()
 
     def stop(self, deadline: Deadline) -> list[str]:
         """Close the mailbox, wait for the callback under way, join the thread; names of those still running."""
         self._mailbox.close()
-        thread = self._thread
-        if thread is None or self.is_own_thread:
+        if self.is_own_thread or not self.is_alive:
             return []
         if not self._mailbox.wait_idle(deadline):
             log.warning("%s: its callback is still running although it was closed", self._name)
             return [self._name]
-        return join_all([thread], deadline)
+        return self._loop.join(deadline)
 
     @property
     def is_own_thread(self) -> bool:
-        return threading.current_thread() is self._thread
+        return self._loop.is_current
 
     @property
     def is_alive(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        return self._loop.is_alive
 
-    def _run(self) -> None:
+    def _serve(self) -> None:
         mailbox = self._mailbox
         while True:
             try:
                 item = mailbox.begin_turn()
             except UpbitBackboneError as ended:
+                self._is_done = True
                 self._failed(ended)
                 return
             if item is None:
+                self._is_done = True
                 return
             try:
                 if not mailbox.closed_by_user:
@@ -90,6 +98,11 @@ class Consumer:
             finally:
                 mailbox.end_turn()
                 item = None
+
+    def _broke_off(self, error: BaseException) -> None:
+        """Not the callback failed, but what is around it: the item at hand is lost, and the next one follows."""
+        log.error("%s broke off and goes on", self._name, exc_info=error)
+        self._mailbox.end_turn()
 
     def _failed(self, error: BaseException) -> None:
         self.errors += 1

@@ -9,13 +9,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .._concurrency import Deadline
+from .._concurrency import Deadline, get_logger
 from ..errors import ClosedError
 from ..models.enums import DataType, Overflow
 from ..models.events import Event
 from ..models.topic import Topic
 from .consumer import Consumer
 from .mailbox import Mailbox
+
+log = get_logger("upbit_backbone.delivery")
 
 WAITING_EVENTS = 1000
 RECENT_EVENTS = 200
@@ -79,8 +81,11 @@ class EventBus:
         """Tell everyone. From any thread, also the stream's: it never waits and never raises."""
         self._recent.append(event)
         for listening in self._listening:
-            if listening.wants is None or listening.wants(event):
-                listening.mailbox.put_many([(_TOPIC, event, self._clock())])  # type: ignore[list-item]
+            try:
+                if listening.wants is None or listening.wants(event):
+                    listening.mailbox.put_many([(_TOPIC, event, self._clock())])  # type: ignore[list-item]
+            except Exception:
+                log.exception("an event was not delivered", extra={"upbit_event": type(event).__name__})
 
     def listen(self, listener: Listener, *, wants: Wants | None = None) -> Listening:
         """Call `listener(event)` from now on, for the events it wants, until what is returned is closed."""
@@ -89,7 +94,11 @@ class EventBus:
             if self._closed:
                 raise ClosedError("the backbone is closed; make a new one")
             self._listening = (*self._listening, listening)
-        listening.consumer.start()
+        try:
+            listening.consumer.start()
+        except BaseException:  # no thread to be had, or Ctrl-C: nobody could ever take this listener out again
+            listening.begin_close()
+            raise
         return listening
 
     def recent(self, count: int = RECENT_EVENTS) -> list[Event]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._concurrency import Deadline
+from .._concurrency import Deadline, get_logger
 from ..errors import ClosedError
 from ..models.enums import Audience, Overflow
 from ..models.events import CallbackErrorEvent, Event, GapEvent, OverflowEvent, StaleEvent, SubscriptionEvent, now
@@ -23,7 +22,7 @@ from .subscription import STRICT, AnyQueue, Subscription, SubscriptionId, check_
 if TYPE_CHECKING:
     from ..models.report import SubscriptionStats
 
-log = logging.getLogger("upbit_backbone.delivery")
+log = get_logger("upbit_backbone.delivery")
 
 DEFAULT_QUEUE_SIZE = 100_000
 CLOSE_SECONDS = 1.5
@@ -185,6 +184,8 @@ class Hub:
     def stats(self) -> list[SubscriptionStats]:
         with self._lock:
             subscriptions = list(self._subscriptions.values())
+        for subscription in subscriptions:
+            subscription.ensure()
         return [subscription.stats for subscription in subscriptions]
 
     def is_wanted(self, topic: Topic) -> bool:

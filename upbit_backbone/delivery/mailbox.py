@@ -6,12 +6,11 @@ import contextlib
 import dataclasses
 import queue
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .._concurrency import WAIT_SLICE_SECONDS, Deadline, ForkGuard
+from .._concurrency import Deadline, EventCount, ForkGuard
 from ..errors import ClosedError, RequestTimeoutError, SubscriptionError
 from ..models.enums import Overflow
 from ..models.lazy_book import Datum, Envelope, StoredItem, decoded
@@ -60,7 +59,8 @@ class Mailbox(queue.Queue[Any]):
         report: Report | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # `self.mutex`, made by queue.Queue, guards all that follows; `not_empty` and `all_tasks_done` share it.
+        # `self.mutex`, made by queue.Queue, guards all that follows. Its conditions are not used: an exception in the
+        # middle of one (Ctrl-C) would leave the mutex held, and the stream waiting for it.
         super().__init__(maxsize)
         self._guard = ForkGuard("this subscription")
         self.overflow = overflow
@@ -72,13 +72,14 @@ class Mailbox(queue.Queue[Any]):
         self._report = report
         self._clock = clock
         self._buffer = Buffer(overflow, maxsize)
-        self._getters = 0
         self._seeds: dict[Topic, StoredItem] = {}
         self._closed = False
         self._ended = False
         self._failure: str | None = None
         self._grievances = BackpressureReporter()
-        self._idle = threading.Condition(self.mutex)
+        self._arrivals = EventCount()
+        self._idle = EventCount()
+        self._tasks_done = EventCount()
 
     # The stream's side: never waits
 
@@ -89,6 +90,7 @@ class Mailbox(queue.Queue[Any]):
         """
         with self.mutex:
             if self._closed or self._ended or self._failure is not None:
+                self._clear_if_closed()
                 return
             count = len(deliveries)
             self.received += count
@@ -101,11 +103,11 @@ class Mailbox(queue.Queue[Any]):
             gain = waiting - before
             self.dropped += count - gain
             self.unfinished_tasks += gain
-            if self._getters and gain > 0:
-                self.not_empty.notify(gain)
             news = None
             if lost or self._grievances.busy_since is not None or waiting > buffer.bound:
                 news = self._trouble(lost, deliveries[-1][2] if deliveries else self._clock())
+        if gain > 0 and self._arrivals.waiting:
+            self._arrivals.notify(gain)
         if news is not None and self._report is not None:
             self._report(*news)
 
@@ -124,7 +126,7 @@ class Mailbox(queue.Queue[Any]):
         if lost and self.overflow is Overflow.ERROR:
             grievances.lost += lost
             self._failure = f"more than {self.maxsize} items waited (overflow=ERROR)"
-            self.not_empty.notify_all()
+            self._arrivals.notify_all()
             return self._failure, grievances.lost
         reason = grievances.about(lost, len(buffer), buffer.bound, buffer.capacity, now)
         return None if reason is None else (reason, grievances.lost)
@@ -144,7 +146,7 @@ class Mailbox(queue.Queue[Any]):
             self._seeds = {topic: stored for topic, stored, _ in fresh}
             self.received += len(fresh)
             self.unfinished_tasks += len(fresh)
-            self.not_empty.notify_all()
+        self._arrivals.notify_all()
 
     def _news(self, deliveries: Sequence[Envelope]) -> list[Envelope]:
         """`deliveries` without what the seeds already gave, or have overtaken."""
@@ -171,14 +173,12 @@ class Mailbox(queue.Queue[Any]):
         self._guard.check()
         deadline: Deadline | None = None
         while True:
-            with self.mutex:
-                while not self._buffer:
-                    self._check_open()
-                    deadline = deadline or Deadline.after(timeout if block else 0.0)
-                    self._wait(deadline)
-                delivery = self._take()
-            item = self._present(delivery[1])
-            if item is not None:
+            delivery = self._taken()
+            if delivery is None:
+                deadline = deadline or Deadline.after(timeout if block else 0.0)
+                if not self._arrivals.wait_for(self._has_news, deadline):
+                    raise NothingArrivedError("nothing arrived on the subscription by the deadline")
+            elif (item := self._present(delivery[1])) is not None:
                 return item
 
     def get_nowait(self) -> Datum:
@@ -188,12 +188,20 @@ class Mailbox(queue.Queue[Any]):
         """Everything that waits now, at most `limit` items, in one go and without waiting. ClosedError once closed."""
         self._guard.check()
         with self.mutex:
-            if not self._buffer:
+            if self._closed or not self._buffer:
                 self._check_open()
             count = len(self._buffer) if limit is None else min(limit, len(self._buffer))
             deliveries = [self._take() for _ in range(count)]
         items = (self._present(delivery[1]) for delivery in deliveries)
         return [item for item in items if item is not None]
+
+    def _taken(self) -> Envelope | None:
+        """The next delivery, taken out; None where nothing waits. Raises once it is over."""
+        with self.mutex:
+            if self._closed or not self._buffer:
+                self._check_open()
+                return None
+            return self._take()
 
     def _take(self) -> Envelope:
         self.delivered += 1
@@ -201,17 +209,13 @@ class Mailbox(queue.Queue[Any]):
             self._grievances.parked(len(self._buffer), self._buffer.bound)
         return self._buffer.pop()
 
-    def _wait(self, deadline: Deadline) -> None:
-        if deadline.expired:
-            raise NothingArrivedError("nothing arrived on the subscription by the deadline")
-        self._getters += 1
-        try:
-            self.not_empty.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
-        finally:
-            self._getters -= 1
+    def _has_news(self) -> bool:
+        """Whether something waits, or it is over. Looked at without the lock: each is one read."""
+        return bool(self._buffer) or self._closed or self._ended or self._failure is not None
 
     def _check_open(self) -> None:
         if self._closed:
+            self._clear_if_closed()
             raise MailboxClosedError("the subscription is closed")
         if self._ended:
             raise MailboxClosedError("the stream is over and everything was read")
@@ -239,40 +243,38 @@ class Mailbox(queue.Queue[Any]):
         """
         while True:
             with self.mutex:
-                while not self._buffer:
-                    if self._closed or self._ended:
-                        return None
+                if self._closed or (self._ended and not self._buffer):
+                    return None
+                delivery = None
+                if self._buffer:
+                    delivery = self._take()
+                    self._grievances.begin_turn(self._clock())
+                else:
                     self._check_open()
-                    self._wait(Deadline(None))
-                delivery = self._take()
-                self._grievances.begin_turn(self._clock())
-            item = self._present(delivery[1])
-            if item is not None:
+            if delivery is None:
+                self._arrivals.wait_for(self._has_news, Deadline(None))
+            elif (item := self._present(delivery[1])) is not None:
                 return item
-            self.end_turn()
+            else:
+                self.end_turn()
 
     def end_turn(self) -> None:
         with self.mutex:
             self._grievances.end_turn()
-            self._idle.notify_all()
+        self._idle.notify_all()
 
     def wait_idle(self, deadline: Deadline) -> bool:
         """Wait until no turn is under way; False at the deadline."""
-        with self.mutex:
-            while self._grievances.busy_since is not None:
-                if deadline.expired:
-                    return False
-                self._idle.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
-            return True
+        return self._idle.wait_for(lambda: self._grievances.busy_since is None, deadline)
 
     def wait_empty(self, deadline: Deadline) -> bool:
         """Wait until everything was handed to the callback and it is done; False at the deadline."""
-        with self.mutex:
-            while self._buffer or self._grievances.busy_since is not None:
-                if deadline.expired:
-                    return False
-                self._idle.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
-            return True
+
+        def is_empty() -> bool:
+            with self.mutex:  # an item is in the buffer or at the callback, at no moment in between
+                return not self._buffer and self._grievances.busy_since is None
+
+        return self._idle.wait_for(is_empty, deadline)
 
     # Closing
 
@@ -280,20 +282,31 @@ class Mailbox(queue.Queue[Any]):
         """Nothing more comes, because the source is over: what waits can still be read, then it counts as closed."""
         with self.mutex:
             self._ended = True
-            self.not_empty.notify_all()
+        self._arrivals.notify_all()
 
     def close(self) -> None:
         """Wake every getter; what still waits is dropped. Idempotent, from any thread."""
         if self._guard.is_foreign:
             return
+        self.begin_close()
         with self.mutex:
-            self._closed = True
+            self._clear_if_closed()
+
+    def begin_close(self) -> None:
+        """What takes no lock of `close`: from now on it counts as closed, and every getter is woken.
+
+        What still waits is dropped by whoever has the lock next. For finalizers and signal handlers.
+        """
+        self._closed = True
+        self._arrivals.notify_all()
+        self._tasks_done.notify_all()
+
+    def _clear_if_closed(self) -> None:
+        if self._closed and (self._buffer or self._seeds):
             dropped = self._buffer.clear()
             self.dropped += dropped
             self._seeds.clear()
             self._done(dropped)
-            self.not_empty.notify_all()
-            self.all_tasks_done.notify_all()
 
     def shutdown(self, immediate: bool = False) -> None:
         """As `close`, under the name Python 3.13 gave it; what waits is dropped either way."""
@@ -328,14 +341,19 @@ class Mailbox(queue.Queue[Any]):
     def join(self) -> None:
         """Until every item was marked by `task_done`, or the subscription is closed."""
         self._guard.check()
-        with self.all_tasks_done:
-            while self.unfinished_tasks and not self._closed:
-                self.all_tasks_done.wait(WAIT_SLICE_SECONDS)
+        self._tasks_done.wait_for(lambda: self._closed or not self.unfinished_tasks, Deadline(None))
+
+    def task_done(self) -> None:
+        """As `queue.Queue.task_done`."""
+        with self.mutex:
+            if self.unfinished_tasks <= 0:
+                raise ValueError("task_done() called too many times")
+            self._done(1)
 
     def _done(self, count: int) -> None:
         self.unfinished_tasks -= count
         if self.unfinished_tasks <= 0:
-            self.all_tasks_done.notify_all()
+            self._tasks_done.notify_all()
 
     # Figures
 
@@ -345,6 +363,7 @@ class Mailbox(queue.Queue[Any]):
     def counts(self) -> tuple[int, int, int, int]:
         """received, delivered, dropped, pending: taken at one moment, so that the sum is right."""
         with contextlib.nullcontext() if self.is_foreign else self.mutex:
+            self._clear_if_closed()
             return self.received, self.delivered, self.dropped, len(self._buffer)
 
     @property

@@ -155,6 +155,11 @@ class Subscription:
         running = [] if self._consumer is None else self._consumer.stop(deadline)
         return running if self.listening is None else running + self.listening.finish_close(deadline)
 
+    def ensure(self) -> None:
+        """Have the callback's thread replaced, if that has died and there was none to replace it then."""
+        if self._consumer is not None:
+            self._consumer.ensure()
+
     @property
     def closed(self) -> bool:
         return self._mailbox.closed

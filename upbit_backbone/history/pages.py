@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,7 +9,7 @@ from decimal import Decimal
 from itertools import chain
 from typing import Final, Protocol
 
-from .._concurrency import Clock, Deadline, WorkerPool
+from .._concurrency import Clock, Deadline, WorkerPool, get_logger
 from ..errors import MalformedDataError, UpbitBackboneError, one_line
 from ..exchange.timeframes import FIRST_MOMENT, Timeframe
 from ..models.enums import DataSource, Priority
@@ -73,7 +72,7 @@ def fill_forward(
 LONG_BLOCKS: Final = 2  # a range of more blocks is worth a request to learn whether anything is at its beginning
 BLOCK_PAGES: Final = 24  # how much of a range is fetched at a time where the oldest candle comes first
 
-log = logging.getLogger("upbit_backbone")
+log = get_logger("upbit_backbone")
 
 Progress = Callable[[int, int | None], object]
 

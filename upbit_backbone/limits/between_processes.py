@@ -9,16 +9,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import logging
 import os
 import re
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, TypeVar
 
-from .._concurrency import Clock, Deadline
+from .._concurrency import Clock, Deadline, Flag, get_logger
 from ..errors import one_line
 from ..models.enums import RateGroup
 from .window import CLOCK_MARGIN_SECONDS, SECOND
@@ -155,7 +153,7 @@ def _locked(file: IO[Any], deadline: Deadline) -> bool:
         except OSError:
             if deadline.expired:
                 return False
-            threading.Event().wait(LOCK_RETRY_SECONDS)
+            Flag().wait(LOCK_RETRY_SECONDS)
         else:
             return True
 
@@ -170,7 +168,7 @@ def _entries(state: dict[str, Any], group: str) -> dict[str, float]:
 
 
 T = TypeVar("T")
-log = logging.getLogger("upbit_backbone.limits")
+log = get_logger("upbit_backbone.limits")
 
 
 class InterProcessLimiter:

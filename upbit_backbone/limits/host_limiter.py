@@ -13,7 +13,7 @@ from datetime import timedelta
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline, ForkGuard
+from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline, Flag, ForkGuard
 from ..errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
 from ..models.enums import Priority, RateGroup
 from .ban import CAREFUL_SECONDS, Ban
@@ -32,7 +32,7 @@ class Waiter:
         self.group = group
         self.priority = priority
         self.number = number
-        self.bell = threading.Event()
+        self.bell = Flag()
         self.slot: Slot | None = None
         self.is_gone = False
 

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
 from ..exchange.hosts import normal_host
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
@@ -105,9 +105,7 @@ class RateLimiter:
         self._host_limiter = _host_limiter_of(host, clock)
         self._host_limiter.enter(self, Rates(per_second, connects_per_second))
 
-    def permit(
-        self, group: RateGroup, priority: Priority, deadline: Deadline, stop: threading.Event | None = None
-    ) -> Permit:
+    def permit(self, group: RateGroup, priority: Priority, deadline: Deadline, stop: Waitable | None = None) -> Permit:
         """Wait for a turn, at most until `stop` is set. Raises
 
         - RateLimitError(retry_after) at once when the turn would surely come after the deadline,

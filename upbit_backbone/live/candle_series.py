@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol, overload
 
-from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline, ForkGuard, join_all, spawn, wait_for
+from .._concurrency import (
+    SYSTEM_CLOCK,
+    WAIT_SLICE_SECONDS,
+    Clock,
+    Deadline,
+    EventCount,
+    Flag,
+    ForkGuard,
+    get_logger,
+    join_all,
+    spawn,
+)
 from ..errors import ClosedError, InvalidRequestError, UpbitBackboneError
 from ..exchange.timeframes import Timeframe, timeframe_of
 from ..history.aggregate import FormingPeriod
@@ -21,7 +31,7 @@ from ..models.topic import Topic
 from .bars import CATCH_UP, Bars, BarUpdate
 from .series_repair import Repair, leaves_doubt
 
-log = logging.getLogger("upbit_backbone")
+log = get_logger("upbit_backbone")
 
 MAX_SIZE: Final = 100_000
 CLOSE_SECONDS: Final = 1.5
@@ -72,20 +82,21 @@ class CandleSeries:
         self._history = history
         self._exchange_now = exchange_now
         self._guard = ForkGuard(f"the series {symbol} {self.timeframe}")
-        self._changed = threading.Condition()  # guards _bars, _version, _listeners and what _repair says it does
+        self._lock = threading.Lock()  # guards _bars, _version, _listeners and what _repair says it does
+        self._changed = EventCount()
         self._bars = Bars(self._unit, _checked_size(size))
         self._version = 0
         self._listeners: list[OnUpdate] = [] if on_update is None else [on_update]
         self._forming = None if self._unit.data_type else FormingPeriod(self._unit)
         self._is_interrupted = False
-        self._closing = threading.Event()
+        self._closing = Flag()
         self._repair = Repair(
             symbol,
             self._unit,
             self._bars,
             self._forming,
             history=history,
-            lock=self._changed,
+            lock=self._lock,
             on_change=self._tell,
             cancel=self._closing,
             exchange_now=exchange_now,
@@ -163,7 +174,8 @@ class CandleSeries:
         deadline = Deadline.after(timeout)
         with self._held():
             seen = self._version
-            wait_for(self._changed, lambda: self._version != seen or self._closing.is_set(), deadline)
+        self._changed.wait_for(lambda: self._version != seen or self._closing.is_set(), deadline)
+        with self._held():
             if self._closing.is_set():
                 raise ClosedError(f"the series {self.symbol} {self.timeframe} is closed")
             return None if self._version == seen else self._bars.last
@@ -194,14 +206,13 @@ class CandleSeries:
             return []
         self._closing.set()
         self._feed.close()
-        with self._changed:
-            self._changed.notify_all()
+        self._changed.notify_all()
         return join_all([self._thread], deadline or Deadline.after(CLOSE_SECONDS))
 
-    def _held(self) -> threading.Condition:
+    def _held(self) -> threading.Lock:
         """The lock, to be entered; ClosedError in a forked child, where nobody may ever release it."""
         self._guard.check()
-        return self._changed
+        return self._lock
 
     def __enter__(self) -> CandleSeries:
         return self
@@ -224,7 +235,7 @@ class CandleSeries:
 
     def repair(self) -> None:
         """Ask REST again from the last certain candle on, soon and on the series' own thread."""
-        with self._changed:
+        with self._lock:
             self._repair.acquire()
 
     # -- on the series' own thread ----------------------------------------------------------------------------------
@@ -247,13 +258,12 @@ class CandleSeries:
             log.error("candle series lost its stream", extra={"symbol": self.symbol, "error": str(error)})
         self.last_error = error
         self._closing.set()
-        with self._changed:
-            self._changed.notify_all()
+        self._changed.notify_all()
 
     def _apply(self, item: Any) -> list[BarUpdate]:
         now = self._exchange_now()
         candle = self._candle_of(item)
-        with self._changed:
+        with self._lock:
             updates = self._bars.live(candle) if candle is not None else []
             if item is None:  # never while frames still wait: they may be about the candle that seems to be over
                 updates += self._bars.tick(now)

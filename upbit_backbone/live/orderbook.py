@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple, Protocol
 
-from .._concurrency import Deadline, ForkGuard, wait_for
+from .._concurrency import Deadline, EventCount, ForkGuard
 from ..errors import ClosedError, InvalidRequestError, MalformedDataError, StaleDataError
 from ..models.market import OrderbookData, OrderbookUnit
 
@@ -79,8 +78,8 @@ class LiveOrderbook:
         self._last_known = last_known
         self._guard = ForkGuard(f"the order book of {symbol}")
         self._is_closing = is_closing
-        self._changed = threading.Condition()  # guards _version and _is_closed
-        self._version = 0
+        self._changed = EventCount()
+        self._version = 0  # written by the subscription's thread only
         self._is_closed = False
         self._subscription = subscribe(self._on_book)
 
@@ -156,9 +155,8 @@ class LiveOrderbook:
         """Wait for the next change and read; None on timeout. ClosedError once closed, otherwise raises as `book`."""
         self._guard.check()
         deadline = Deadline.after(timeout)
-        with self._changed:
-            seen = self._version
-            has_changed = wait_for(self._changed, lambda: self._is_over() or self._version != seen, deadline)
+        seen = self._version
+        has_changed = self._changed.wait_for(lambda: self._is_over() or self._version != seen, deadline)
         return self.book if has_changed else None
 
     # -- keeping ----------------------------------------------------------------------------------------------------
@@ -168,17 +166,15 @@ class LiveOrderbook:
         return self._is_closed or self._is_closing() or self._subscription.closed
 
     def _on_book(self, book: OrderbookData) -> None:
-        with self._changed:
-            self._version += 1
-            self._changed.notify_all()
+        self._version += 1
+        self._changed.notify_all()
 
     def close(self) -> None:
         """End the subscription; waiting calls end with ClosedError. Safe to call again."""
         if self._guard.is_foreign:
             return
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
+        self._is_closed = True
+        self._changed.notify_all()
         self._subscription.close()
 
     def __enter__(self) -> LiveOrderbook:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final
 
-from .._concurrency import Clock
+from .._concurrency import Clock, Waitable
 from ..errors import UpbitBackboneError
 from ..exchange.timeframes import FIRST_MOMENT, Timeframe
 from ..history.aggregate import ONE_DAY, FormingPeriod
@@ -53,7 +52,7 @@ class Repair:
         history: CandleHistory,
         lock: AbstractContextManager[Any],
         on_change: Callable[[], None],
-        cancel: threading.Event,
+        cancel: Waitable,
         exchange_now: Callable[[], datetime],
         skipped: Callable[[datetime, datetime, int], object],
         clock: Clock,

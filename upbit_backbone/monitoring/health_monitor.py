@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, join_all, spawn
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, LoopThread, get_logger
 from ..errors import ClosedError, UpbitBackboneError
 from ..models.enums import Channel, HealthStatus
 from ..models.events import CallbackErrorEvent, Event, HealthEvent
@@ -30,7 +29,7 @@ from .alerts import BACKBONE, DEFAULT_RULES, AlertBook, AlertRule
 from .assessment import DEFAULT_LIMITS, Facts, Hysteresis, Limits, assess, assess_rest, assess_websocket
 from .metrics import Metrics
 
-log = logging.getLogger("upbit_backbone.monitoring")
+log = get_logger("upbit_backbone.monitoring")
 
 POLL_SECONDS = 0.5
 MIN_SPAN_SECONDS = POLL_SECONDS / 2  # looks nearer than this are one: several may look at the same time
@@ -113,11 +112,12 @@ class HealthMonitor:
         self._emit = emit
         self._limits = limits
         self._name = name
-        self._wake = threading.Event()
+        self._wake = Flag()
         self._lock = threading.Lock()  # guards everything below
         self._trends: dict[tuple[str, str], Trend] = {}
         self._watchers: list[tuple[AlertBook, Callable[[Alert], object]]] = []
-        self._thread: threading.Thread | None = None
+        self._loop = LoopThread(self._turn, name, is_over=lambda: self._closed, failed=self._failed)
+        self._has_failed = False
         self._closed = False
         self._hysteresis = Hysteresis()
 
@@ -239,9 +239,9 @@ class HealthMonitor:
     def watch(self) -> None:
         """Emit a HealthEvent whenever the status changes; it worsens at once and improves after two calm seconds."""
         with self._lock:
-            if self._closed or self._thread is not None:
+            if self._closed:
                 return
-            self._thread = spawn(self._run, self._name)
+        self._loop.ensure()
 
     def alert(
         self, callback: Callable[[Alert], object], rules: Sequence[AlertRule] = DEFAULT_RULES
@@ -259,18 +259,19 @@ class HealthMonitor:
         self.watch()
         return lambda: self._remove(watcher)
 
-    def _run(self) -> None:
-        failed = False
-        while not self._closed:
-            try:
-                self._look_once()
-                failed = False
-            except Exception:  # a source of ours failed: whoever watches must go on watching
-                if not failed:
-                    log.exception("the health monitor could not look; it tries again")
-                failed = True
+    def _turn(self) -> None:
+        try:
+            self._look_once()
+            self._has_failed = False
+        finally:
             self._wake.wait(POLL_SECONDS)
             self._wake.clear()
+
+    def _failed(self, error: BaseException) -> None:
+        """A source of ours failed: told once, and whoever watches goes on watching."""
+        if not self._has_failed:
+            log.error("the health monitor could not look; it tries again", exc_info=error)
+        self._has_failed = True
 
     def _look_once(self) -> None:
         report, now = self.health(), self._clock.monotonic()
@@ -317,12 +318,11 @@ class HealthMonitor:
         with self._lock:
             self._closed = True
             self._watchers.clear()
-            thread = self._thread
         self._wake.set()
-        return join_all([thread] if thread else [], deadline)
+        return self._loop.join(deadline)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "watching" if self._thread else "on demand"
+        state = "closed" if self._closed else "watching" if self._loop.is_alive else "on demand"
         return f"<HealthMonitor {state}, {self._hysteresis.status.value}>"
 
 

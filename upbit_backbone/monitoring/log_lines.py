@@ -10,7 +10,7 @@ import logging
 import threading
 from dataclasses import fields
 
-from .._concurrency import SYSTEM_CLOCK, Clock
+from .._concurrency import SYSTEM_CLOCK, Clock, GuardedLogger, get_logger
 from ..errors import one_line
 from ..models.events import ConnectionEvent, ConnectionState, Event, StaleEvent
 from .event_words import describe
@@ -24,7 +24,7 @@ class EventLog:
     """Give it every event: `event_log(event)`. Thread-safe; writes outside its lock."""
 
     def __init__(self, log: logging.Logger | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._log = log or logging.getLogger("upbit_backbone.events")
+        self._log = get_logger("upbit_backbone.events") if log is None else GuardedLogger(log)
         self._clock = clock
         self._lock = threading.Lock()  # guards everything below
         self._down: set[str] = set()

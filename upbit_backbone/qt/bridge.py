@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from .._concurrency import get_logger
 from ..backbone import MarketDataBackbone
 from ..delivery.subscription import Subscription
 from ..errors import ClosedError, UpbitBackboneError
@@ -20,7 +20,7 @@ except ImportError as error:  # qtpy raises a subclass where it finds no Qt
         "/ Qt 바인딩과 qtpy가 필요합니다: python -m pip install 'upbit-backbone[qt]'"
     ) from error
 
-log = logging.getLogger("upbit_backbone.qt")
+log = get_logger("upbit_backbone.qt")
 
 FRAME_MILLISECONDS = 16  # one screen refresh: drawing more often is seen by nobody
 ITEMS_PER_FRAME = 2000  # what is left waits for the next frame, so that a burst never freezes the window

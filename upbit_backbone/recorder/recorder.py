@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -11,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, join_all, spawn, wait_event
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, get_logger, join_all, spawn, wait_event
 from .._file_lock import FileLock
 from ..errors import InvalidRequestError, one_line
 from ..models.events import Event, RecordingEvent
@@ -20,7 +19,7 @@ from ..models.topic import Topic
 from .format import FORMAT, Record, RecordKind, encode_records
 from .recording import RecordingWriter, in_words, numbered, numbers_of
 
-log = logging.getLogger("upbit_backbone.recorder")
+log = get_logger("upbit_backbone.recorder")
 
 FLUSH_SECONDS = 0.5  # a crash loses at most this, well within the promised second
 MAX_WAITING_BYTES = 64 * 1024 * 1024
@@ -75,7 +74,7 @@ class Recorder:
         self._on_close = on_close
         self._emit = emit
         self._files = _Files(self.path, Rotation(rotate_bytes, rotate_seconds), self._about, clock)
-        self._wake = threading.Event()
+        self._wake = Flag()
         self._lock = threading.Lock()  # guards everything below
         self._waiting: list[Record] = []
         self._waiting_bytes = 0

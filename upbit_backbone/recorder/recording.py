@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from .._concurrency import get_logger
 from .._file_lock import FileLock
 from ..errors import InvalidRequestError, MalformedDataError, one_line
 from .format import (
@@ -26,7 +26,7 @@ from .format import (
 )
 from .members import Damage, Member, Wants, walk
 
-log = logging.getLogger("upbit_backbone.recorder")
+log = get_logger("upbit_backbone.recorder")
 
 # Before it is continued, a recording of at most this size is read through (half a second); of a larger one only the
 # heads of its blocks, and damage within a block is for its readers to find.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from .._concurrency import Deadline, join_all, spawn, wait_event
+from .._concurrency import Deadline, Flag, get_logger, join_all, spawn, wait_event
 from ..errors import InvalidRequestError, one_line
 from ..models.events import ConnectionState, Event, SubscriptionEvent
 from ..models.report import SessionStats
@@ -24,7 +23,7 @@ from .replay_transport import ReplayTransport
 if TYPE_CHECKING:
     from ..sessions.ports import FrameSink
 
-log = logging.getLogger("upbit_backbone.recorder")
+log = get_logger("upbit_backbone.recorder")
 
 HEARTBEAT_SECONDS = 0.25
 LOOK_SECONDS = 0.001
@@ -79,8 +78,8 @@ class ReplaySource:
         self._is_settled = is_settled
         self._on_end = on_end
         self._autostart = autostart
-        self._stop = threading.Event()
-        self._over = threading.Event()
+        self._stop = Flag()
+        self._over = Flag()
         self._origin: tuple[float, float] | None = None  # (recorded, now) monotonic; the replaying thread's own
         self._lock = threading.Lock()  # guards everything below
         self._wanted: dict[Topic, int] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from .._concurrency import get_logger
 from ..errors import one_line
 from ..models.enums import DataType
 from ..models.events import ConnectionEvent, ConnectionState, Event, GapEvent
@@ -21,7 +21,7 @@ from .format import Record, RecordKind
 if TYPE_CHECKING:
     from ..sessions.ports import FrameSink
 
-log = logging.getLogger("upbit_backbone.recorder")
+log = get_logger("upbit_backbone.recorder")
 
 
 class ReplayClock:

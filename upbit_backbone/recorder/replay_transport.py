@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from .._concurrency import Deadline, join_all, spawn, wait_for
+from .._concurrency import Deadline, EventCount, Flag, get_logger, join_all, spawn
 from ..errors import ChannelUnavailableError, RequestTimeoutError, UpbitBackboneError, one_line
 from ..exchange.endpoints import MARKETS, RestCall
 from ..wire.rest_transport import RestResponse
@@ -20,7 +20,7 @@ from .recording import Place, Recording
 if TYPE_CHECKING:
     from ..wire.deadline_socket import Departure
 
-log = logging.getLogger("upbit_backbone.recorder")
+log = get_logger("upbit_backbone.recorder")
 
 CLOSE_SECONDS = 1.0  # the index is left after the block in hand
 
@@ -42,8 +42,9 @@ class ReplayTransport:
         self._recording = recording
         self._since = since
         self._until = until
-        self._stop = threading.Event()
-        self._moved = threading.Condition()  # guards everything below
+        self._stop = Flag()
+        self._lock = threading.Lock()  # guards everything below, but for what is one read or one write
+        self._moved = EventCount()
         self._places: dict[str, list[Place]] = {}
         self._symbols: set[str] = set()
         self._indexer: threading.Thread | None = None
@@ -52,7 +53,6 @@ class ReplayTransport:
         self._given: Counter[str] = Counter()
         self._is_playing = False
         self._reached = Place(0, 0, -1)
-        self._asking = 0
         self._awaited: list[Place] = []
 
     def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse:
@@ -69,33 +69,32 @@ class ReplayTransport:
 
     def _place(self, call: RestCall, deadline: Deadline) -> Place | None:
         """Where the next answer to this question is; None for a market list that was not recorded."""
-        with self._moved:
+        while True:
             number = self._given[call.target] + 1
             self._find(call, number, deadline)
-            places = self._places.get(call.target)
-            if places is None and call.path == MARKETS.path:
-                return None
-            if places is None:
-                raise ChannelUnavailableError(
-                    f"{one_line(call)}: the recording {one_line(self._recording.path)} has no answer to this"
-                )
-            self._given[call.target] = number
-            return places[min(number, len(places)) - 1]
+            with self._lock:
+                if self._given[call.target] + 1 != number:
+                    continue  # meanwhile somebody else was given that one
+                places = self._places.get(call.target)
+                if places is None and call.path == MARKETS.path:
+                    return None
+                if places is None:
+                    raise ChannelUnavailableError(
+                        f"{one_line(call)}: the recording {one_line(self._recording.path)} has no answer to this"
+                    )
+                self._given[call.target] = number
+                return places[min(number, len(places)) - 1]
 
     def _find(self, call: RestCall, number: int, deadline: Deadline) -> None:
         """Wait until so many answers to this question are found, or the whole recording was looked through."""
-        if self._indexer is None and not self._stop.is_set():
-            self._indexer = spawn(self._index, "upbit-replay-index")
+        with self._lock:
+            if self._indexer is None and not self._stop.is_set():
+                self._indexer = spawn(self._index, "upbit-replay-index")
 
         def is_found() -> bool:
             return self._is_indexed or (self._is_past_start and len(self._places.get(call.target, ())) >= number)
 
-        self._asking += 1
-        try:
-            is_in_time = wait_for(self._moved, is_found, deadline)
-        finally:
-            self._asking -= 1
-        if not is_in_time:
+        if not self._moved.wait_for(is_found, deadline):
             raise RequestTimeoutError(f"{one_line(call)}: the recording was not looked through by the deadline")
 
     def _index(self) -> None:
@@ -103,16 +102,14 @@ class ReplayTransport:
             for place, record in self._recording.located(None, self._until, RecordKind.REST, RecordKind.SUBSCRIBED):
                 if self._stop.is_set():
                     return
-                with self._moved:
+                with self._lock:
                     self._learn(place, record)
-                    if self._asking:
-                        self._moved.notify_all()
+                self._moved.notify_all()
         except (UpbitBackboneError, OSError) as error:
             log.warning("the recording cannot be looked through to its end: %s", one_line(error))
         finally:
-            with self._moved:
-                self._is_indexed = True
-                self._moved.notify_all()
+            self._is_indexed = True
+            self._moved.notify_all()
 
     def _learn(self, place: Place, record: Record) -> None:
         details = record.details or {}
@@ -127,11 +124,11 @@ class ReplayTransport:
         places.append(place)
 
     def _wait_for(self, place: Place, call: RestCall, deadline: Deadline) -> None:
-        with self._moved:
+        try:
             self._awaited.append(place)
-            try:
-                is_there = wait_for(self._moved, lambda: not self._is_playing or self._reached >= place, deadline)
-            finally:
+            is_there = self._moved.wait_for(lambda: not self._is_playing or self._reached >= place, deadline)
+        finally:
+            with contextlib.suppress(ValueError):  # interrupted before it was entered
                 self._awaited.remove(place)
         if not is_there:
             raise RequestTimeoutError(
@@ -141,33 +138,29 @@ class ReplayTransport:
     # What the replay tells
 
     def begin(self) -> None:
-        with self._moved:
-            self._is_playing = True
+        self._is_playing = True
 
     def reached(self, place: Place) -> None:
         """Everything up to `place` was played."""
-        with self._moved:
-            self._reached = place
-            if self._awaited:
-                self._moved.notify_all()
+        self._reached = place
+        if self._awaited:
+            self._moved.notify_all()
 
     def end(self) -> None:
         """Nothing more is played: every answer is there."""
-        with self._moved:
-            self._is_playing = False
-            self._moved.notify_all()
+        self._is_playing = False
+        self._moved.notify_all()
 
     @property
     def is_awaited(self) -> bool:
         """Whether somebody waits for an answer that is still to come."""
-        with self._moved:
-            return any(place > self._reached for place in self._awaited)
+        return any(place > self._reached for place in list(self._awaited))
 
     def close(self) -> None:
         """Whoever waits for an answer gets it. Idempotent."""
         self._stop.set()
         self.end()
-        with self._moved:
+        with self._lock:
             indexer = self._indexer
         join_all([indexer] if indexer else [], Deadline.after(CLOSE_SECONDS))
 

@@ -117,7 +117,11 @@ class CircuitBreaker:
                 if self.state == HALF_OPEN:
                     self._probe_since = now
             turn, changes = self._round, self._take_changes()
-        self._tell(changes, f"{self._reset_seconds:g} s are over")
+        try:
+            self._tell(changes, f"{self._reset_seconds:g} s are over")
+        except BaseException:  # Ctrl-C: a probe that never goes must not keep others from trying
+            self.record_nothing(turn)
+            raise
         if left is not None:
             raise self._error(left)
         return Attempt(self, turn)

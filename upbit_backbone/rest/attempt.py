@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from .._concurrency import Clock, Deadline, wait_event
+from .._concurrency import Clock, Deadline, Flag, wait_event
 from ..errors import (
     BannedError,
     MaintenanceError,
@@ -90,7 +90,7 @@ class RetryingCaller:
         self.group = group
         self.limiter = limiter
         self.breaker = breaker
-        self.stop = threading.Event()
+        self.stop = Flag()
         self._transport = transport
         self._attempts = attempts
         self._clock = clock

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final, Generic, Protocol, TypeVar
 
-from .._concurrency import Clock, Deadline
+from .._concurrency import Clock, Deadline, EventCount, get_logger
 from ..errors import InvalidRequestError, MalformedDataError, UnknownSymbolError, UpbitBackboneError, one_line
 from ..exchange.endpoints import BOOK_DEPTHS, RestCall, check_levels
 from ..models.enums import Priority
@@ -90,7 +89,8 @@ class Boarding(Generic[Answer]):
         self._clock = clock
         self._window = window_seconds
         self._limit = limit
-        self._lists = threading.Condition()  # guards the four below, and the jobs' own state
+        self._lists = threading.Lock()  # guards the four below, and the jobs' own state
+        self._changed = EventCount()
         self._open: ListJob[Answer] | None = None
         self._under_way: dict[str, ListJob[Answer]] = {}
         self._away: set[ListJob[Answer]] = set()
@@ -175,12 +175,16 @@ class Boarding(Generic[Answer]):
 
     def wait_for_company(self, job: ListJob[Answer]) -> None:
         """Keep the list open while it is likely to grow; on a worker's thread."""
-        with self._lists:
-            while not job.is_sealed:
+        while not job.is_sealed and not job.deadline.expired:
+            with self._lists:
                 wait = self._window_left(job, self._clock.monotonic())
-                if wait <= 0 or job.deadline.expired:
-                    return
-                self._lists.wait(job.deadline.remaining_or(wait))
+            if wait <= 0:
+                return
+            self._wait_for_change(job, wait)
+
+    def _wait_for_change(self, job: ListJob[Answer], seconds: float) -> None:
+        away = len(self._away)
+        self._changed.wait_for(lambda: job.is_sealed or len(self._away) != away, job.deadline.sooner(seconds))
 
     def _window_left(self, job: ListJob[Answer], now: float) -> float:
         if len(job.symbols) >= self._limit or not job.expects_company:
@@ -211,7 +215,7 @@ class Boarding(Generic[Answer]):
             for symbol in job.symbols:
                 if self._under_way.get(symbol) is job:
                     del self._under_way[symbol]
-            self._lists.notify_all()
+        self._changed.notify_all()
 
     def __repr__(self) -> str:
         return f"<Boarding {len(self._away)} lists under way{', one open' if self._open else ''}>"
@@ -224,7 +228,7 @@ class Boarding(Generic[Answer]):
 # that an
 # answer merely left out is asked for once more, and then it is an error of Upbit's.
 
-log = logging.getLogger("upbit_backbone.rest")
+log = get_logger("upbit_backbone.rest")
 
 EMPTY: Final[Mapping[str, UpbitBackboneError]] = MappingProxyType({})
 ABSENT: Final = object()  # kept for a market that does not exist

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
-from .._concurrency import Deadline, wait_future
+from .._concurrency import Deadline, SharedFuture, wait_future
 from ..errors import NetworkError, RateLimitError, RequestTimeoutError, UpbitBackboneError
 from ..exchange.endpoints import RestCall
 from ..models.enums import Priority
@@ -45,7 +45,7 @@ class Job(ABC, Generic[T]):
 
     def __init__(self, priority: Priority, deadline: Deadline) -> None:
         self.priority = priority
-        self.future: Future[T] = Future()
+        self.future: Future[T] = SharedFuture()
         self.is_led = False
         self.is_queued = False
         self.began_at: float | None = None  # monotonic; when it was taken from the queue

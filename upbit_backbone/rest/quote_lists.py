@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 
-from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline
+from .._concurrency import Clock, Deadline, EventCount
 from ..models.enums import Priority
 from ..models.market import TickerData
 from .batching import CROWD_SECONDS, PREDECESSOR_SECONDS, Answers
@@ -21,7 +21,7 @@ class _Departure:
     def __init__(self, now: float) -> None:
         self.opened_at = now
         self.quotes: set[str] = set()
-        self.passengers = 0
+        self.passengers: set[object] = set()
         self.is_sealed = False
 
 
@@ -32,7 +32,8 @@ class QuoteLists:
         self._rest = rest
         self._window = window_seconds
         self._clock = clock
-        self._changed = threading.Condition()  # guards the three below, and the departures' own state
+        self._lock = threading.Lock()  # guards the three below, and the departures' own state
+        self._changed = EventCount()
         self._open: _Departure | None = None
         self._away: list[_Departure] = []
         self._crowded_until = float("-inf")
@@ -41,26 +42,27 @@ class QuoteLists:
         self, quote: str, *, deadline: Deadline, priority: Priority, max_age: float | None
     ) -> Answers[TickerData]:
         """The tickers of all markets priced in `quote`, and of those whose turn it was at the same time."""
-        departure = self._board(quote, deadline)
+        me = object()
         try:
+            departure = self._board(quote, me)
+            self._wait_for_company(departure, deadline)
+            self._seal(departure)
             return self._rest.tickers_of_quotes(
                 sorted(departure.quotes), deadline=deadline, priority=priority, max_age=max_age
             )
         finally:
-            self._landed(departure)
+            self._leave(me)
 
-    def _board(self, quote: str, deadline: Deadline) -> _Departure:
-        with self._changed:
+    def _board(self, quote: str, passenger: object) -> _Departure:
+        with self._lock:
             if self._away or self._open is not None:
                 self._crowded_until = self._clock.monotonic() + CROWD_SECONDS
             departure = next((each for each in self._away if quote in each.quotes), self._open)
             if departure is None:
                 departure = self._open = _Departure(self._clock.monotonic())
-            departure.passengers += 1
+            departure.passengers.add(passenger)
             if not departure.is_sealed:
                 departure.quotes.add(quote)
-                self._wait_for_company(departure, deadline)
-                self._seal(departure)
             return departure
 
     def _wait_for_company(self, departure: _Departure, deadline: Deadline) -> None:
@@ -70,22 +72,34 @@ class QuoteLists:
             left = departure.opened_at + patience - now
             if left <= 0 or now >= self._crowded_until:
                 return
-            self._changed.wait(deadline.remaining_or(min(left, WAIT_SLICE_SECONDS)))
+            self._wait_for_change(departure, deadline.sooner(left))
+
+    def _wait_for_change(self, departure: _Departure, deadline: Deadline) -> None:
+        away = len(self._away)
+        self._changed.wait_for(lambda: departure.is_sealed or len(self._away) != away, deadline)
 
     def _seal(self, departure: _Departure) -> None:
-        if not departure.is_sealed:
+        with self._lock:
+            if departure.is_sealed:
+                return
             departure.is_sealed = True
             self._open = None
             self._away.append(departure)
-            self._changed.notify_all()
+        self._changed.notify_all()
 
-    def _landed(self, departure: _Departure) -> None:
-        with self._changed:
-            departure.passengers -= 1
-            if not departure.passengers:
-                self._away.remove(departure)
-                self._changed.notify_all()
+    def _leave(self, passenger: object) -> None:
+        """Whoever came has his answer, or was interrupted anywhere: a list that nobody is on any more is over."""
+        with self._lock:
+            for departure in [each for each in (self._open, *self._away) if each is not None]:
+                departure.passengers.discard(passenger)
+                if departure.passengers:
+                    continue
+                if departure is self._open:
+                    self._open = None
+                else:
+                    self._away.remove(departure)
+        self._changed.notify_all()
 
     def __repr__(self) -> str:
-        with self._changed:
+        with self._lock:
             return f"<QuoteLists {len(self._away)} under way>"

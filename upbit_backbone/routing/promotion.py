@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
-from .._concurrency import Clock, Deadline, join_all, spawn, wait_event
+from .._concurrency import Clock, Deadline, Flag, LoopThread, get_logger
 from ..errors import UpbitBackboneError, one_line
 from ..models.enums import DataType
 from ..models.topic import SubscriptionRequest, Topic
@@ -15,7 +14,7 @@ from .request_frequency import RequestFrequency
 
 # Topics that are streamed because they are asked often, without anybody having subscribed.
 
-log = logging.getLogger("upbit_backbone.routing")
+log = get_logger("upbit_backbone.routing")
 
 
 class Promotions:
@@ -125,10 +124,9 @@ class PromotionWorker:
         self._promote_after = promote_after
         self._clock = clock
         self._promotions: Promotions | None = None
-        self._work = threading.Event()  # something was promoted, or the house is closed
-        self._stop = threading.Event()
-        self._lock = threading.Lock()  # guards _thread
-        self._thread: threading.Thread | None = None
+        self._work = Flag()  # something was promoted, or the house is closed
+        self._stop = Flag()
+        self._loop = LoopThread(self._turn, "upbit-housekeeping", is_over=self._stop.is_set)
 
     def look_after(self, promotions: Promotions) -> None:
         self._promotions = promotions
@@ -148,25 +146,23 @@ class PromotionWorker:
     def wake(self) -> None:
         if not self._work.is_set():
             self._work.set()
-        with self._lock:
-            if self._thread is None and not self._stop.is_set():
-                self._thread = spawn(self._run, "upbit-housekeeping")
+        self._loop.ensure()
 
-    def _run(self) -> None:
-        while not self._stop.is_set() and self._promotions is not None:
-            if wait_event(self._work, Deadline.after(LOOK_SECONDS)):
-                self._work.clear()
-                wait_event(self._stop, Deadline.after(GATHER_SECONDS))
-                self._promotions.flush()
-            for topic in self._promotions.demote_unused(self._frequency.last_asked.get, self._clock.monotonic()):
-                self._frequency.forget(topic)
+    def _turn(self) -> None:
+        promotions = self._promotions
+        if promotions is None or (self._work.wait(LOOK_SECONDS) and self._stop.is_set()):
+            return
+        if self._work.is_set():
+            self._work.clear()
+            self._stop.wait(GATHER_SECONDS)
+            promotions.flush()
+        for topic in promotions.demote_unused(self._frequency.last_asked.get, self._clock.monotonic()):
+            self._frequency.forget(topic)
 
     def close(self, deadline: Deadline) -> list[str]:
         self._stop.set()
         self._work.set()
-        with self._lock:
-            threads = [] if self._thread is None else [self._thread]
-        return join_all(threads, deadline)
+        return self._loop.join(deadline)
 
     def __repr__(self) -> str:
-        return f"<PromotionWorker {'idle' if self._thread is None else 'at work'}, {self._promotions!r}>"
+        return f"<PromotionWorker {'at work' if self._loop.is_alive else 'idle'}, {self._promotions!r}>"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from .._concurrency import Clock, Deadline
+from .._concurrency import Clock, Deadline, get_logger
 from ..channels.memory import topic_of
 from ..errors import (
     BannedError,
@@ -30,7 +29,7 @@ from .policy import GOOD_P95_SECONDS, RoutingContext, can_stream, choose_channel
 from .promotion import Promotions
 from .request_frequency import RequestFrequency
 
-log = logging.getLogger("upbit_backbone.routing")
+log = get_logger("upbit_backbone.routing")
 
 # A verdict sorts a thousand samples: often while there is a sign of trouble, else now and then.
 JUDGE_EVERY_SECONDS, JUDGE_CALMLY_SECONDS = 0.5, 5.0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from .._concurrency import Clock, Deadline
+from .._concurrency import Clock, Deadline, Waitable
 from ..errors import RateLimitError
 from ..models.events import Event
 from ..models.session import Notice, SessionHealth
@@ -39,7 +38,7 @@ class Connection(Protocol):
 class Dial(Protocol):
     """Opens a connection by `deadline`, or raises an error of ours; setting `stop` calls it off."""
 
-    def __call__(self, deadline: Deadline, *, stop: threading.Event) -> Connection: ...
+    def __call__(self, deadline: Deadline, *, stop: Waitable) -> Connection: ...
 
 
 class FrameSink(Protocol):

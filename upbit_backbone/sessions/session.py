@@ -7,14 +7,13 @@ No user code runs here.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from .._concurrency import SLEEP_SECONDS, Deadline, clock_offset, spawn
+from .._concurrency import SLEEP_SECONDS, Deadline, Flag, LoopThread, clock_offset, get_logger
 from ..errors import NetworkError, UpbitBackboneError, one_line
 from ..models.events import ConnectionState
 from ..models.report import SessionStats
@@ -80,7 +79,7 @@ def take_in(lifecycle: Lifecycle, take_frames: TakeFrames, data: bytes, now: flo
     return lifecycle.delivered(now)
 
 
-log = logging.getLogger("upbit_backbone")
+log = get_logger("upbit_backbone")
 
 MAX_WAIT_SECONDS: Final = 2.0  # so that waking from the machine's sleep is noticed soon
 ACQUIRE_SECONDS: Final = 0.5  # the wait for permission cannot be called off, so it is short
@@ -112,10 +111,16 @@ class Session:
         self._shed = shed
         self._commands: deque[on.Input] = deque()  # appended by anyone, taken by the thread
         self._wishes_changed = False
-        self._stop = threading.Event()
+        self._stop = Flag()
         self._socket = SessionSocket()
         self.health.clock_offset = self._clock_offset = clock_offset(with_.clock)
-        self.thread: threading.Thread | None = None
+        self._loop = LoopThread(
+            self._turn,
+            f"upbit-{self.name}",
+            is_over=lambda: lifecycle.state is ConnectionState.CLOSED,
+            failed=self._start_over,
+            at_end=self._socket.release,
+        )
 
     @property
     def name(self) -> str:
@@ -128,10 +133,18 @@ class Session:
     def start(self) -> None:
         """Begin; NetworkError if the system has no thread to give, after which the session is closed."""
         try:
-            self.thread = spawn(self._run, f"upbit-{self.name}")
+            self._loop.ensure()
         except RuntimeError as theirs:
             self._socket.release()
             raise NetworkError(f"{self.name} cannot start: {one_line(theirs)}") from theirs
+
+    def ensure(self) -> None:
+        """Replace its thread if that has died; RuntimeError if the system has none to give."""
+        self._loop.ensure()
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        return self._loop.thread
 
     def wake(self) -> None:
         """The requests have changed."""
@@ -154,29 +167,15 @@ class Session:
 
     # The thread
 
-    def _run(self) -> None:
+    def _start_over(self, error: BaseException) -> None:
+        """A turn failed: whatever nobody foresaw costs the connection, never the thread."""
+        log.error("session failed and starts over", exc_info=error, extra={"session": self.name})
         try:
-            while self._lifecycle.state is not ConnectionState.CLOSED:
-                self._turn_safely()
-        finally:
-            self._socket.release()
-
-    def _turn_safely(self) -> None:
-        """One turn; whatever nobody foresaw costs the connection, never the thread."""
-        try:
-            self._turn()
-        except Exception as error:
-            log.exception("session failed and starts over", extra={"session": self.name})
             self._socket.drop(None)
-            self._tell_crash(error)
-
-    def _tell_crash(self, error: Exception) -> None:
-        try:
+        finally:
+            # Should not even the report get through, perhaps for want of memory: the state has changed all the same,
+            # and the retry policy keeps the next turns apart.
             self._perform(self._lifecycle.handle(on.Crashed(error), self._now()))
-        except Exception:
-            # Not even the report gets through, perhaps for want of memory. The state has changed all the
-            # same, and the retry policy keeps the next turns apart.
-            log.exception("session cannot report its failure", extra={"session": self.name})
 
     def _turn(self) -> None:
         self._wait()

@@ -7,6 +7,7 @@ whatever order threads arrive in.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable
@@ -215,10 +216,10 @@ class SessionManager:
 
     def states(self) -> dict[str, ConnectionState]:
         """What each session is doing, by its name; much cheaper than `stats`."""
-        return {session.name: session.state for session in self._sessions()}
+        return {session.name: session.state for session in self._tended()}
 
     def stats(self) -> list[SessionStats]:
-        return [session.stats() for session in self._sessions()]
+        return [session.stats() for session in self._tended()]
 
     def reconnect(self, session: str | None = None, reason: str = "asked to reconnect") -> None:
         """Have one session, or all, drop its line and connect anew; paced by the retry policy like any break."""
@@ -298,6 +299,15 @@ class SessionManager:
             if not _ends_by(session, gentle):
                 session.abort()
         return join_all((session.thread for session in sessions if session.thread is not None), deadline)
+
+    def _tended(self) -> list[Session]:
+        """The sessions; whose thread has died, and could not be replaced then, gets a new one now."""
+        sessions = self._sessions()
+        if not self._is_closed:
+            for session in sessions:
+                with contextlib.suppress(RuntimeError):  # still none to be had: it was told when the old one died
+                    session.ensure()
+        return sessions
 
     def _sessions(self) -> list[Session]:
         with self._lock:

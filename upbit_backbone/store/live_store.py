@@ -7,13 +7,13 @@ last known value, and as umpire where the stream is in doubt.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
 
-from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline, wall_seconds
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, EventCount, wall_seconds
 from ..errors import ClosedError
 from ..exchange.timeframes import timeframe_of
 from ..models.enums import DataSource, DataType, RequestKind
@@ -104,9 +104,8 @@ class LiveStore:
         self._max_remembered = max_remembered
         self._lock = threading.Lock()  # guards _remembered
         self._remembered: dict[tuple[object, ...], StoredItem] = {}
-        # Guards _waited_for and _closed. Writers take it only while somebody waits for their topic.
-        self._arrival = threading.Condition()
-        self._waited_for: Counter[Topic] = Counter()
+        self._arrival = EventCount()
+        self._waited_for: list[Topic] = []  # once for each who waits; writers tell only while somebody does
         self._closed = False
 
     # Writing
@@ -144,8 +143,7 @@ class LiveStore:
             health.news_at = monotonic
         self._entries[topic] = entry
         if self._waited_for and topic in self._waited_for:
-            with self._arrival:
-                self._arrival.notify_all()
+            self._arrival.notify_all()
         return True
 
     def _admits(self, entry: Entry, known: Entry | None, late_before: datetime | None) -> bool:
@@ -299,9 +297,8 @@ class LiveStore:
         ClosedError at once when the store is closed. The session's thread pays for waiters only while there are any.
         """
         item: Datum | None = None
-        with self._arrival:
-            self._waited_for[topic] += 1
         try:
+            self._waited_for.append(topic)
             while item is None:
                 entry = self._wait_entry(topic, since_monotonic, deadline, made_after)
                 if entry is None:
@@ -310,32 +307,32 @@ class LiveStore:
                 item = decoded(entry.item)
             return item
         finally:
-            with self._arrival:
-                self._waited_for[topic] -= 1
-                if not self._waited_for[topic]:
-                    del self._waited_for[topic]
+            with contextlib.suppress(ValueError):  # interrupted before it was entered
+                self._waited_for.remove(topic)
 
     def _wait_entry(
         self, topic: Topic, since: float, deadline: Deadline, made_after: Callable[[], datetime | None] | None
     ) -> Entry | None:
-        with self._arrival:
-            while True:
-                if self._closed:
-                    raise ClosedError("the backbone was closed while waiting for live data")
-                entry = self._entries.get(topic)
-                is_new = entry is not None and entry.monotonic > since and entry.proven and not entry.health.is_late
-                bound = None if made_after is None or not is_new else made_after()
-                if entry is not None and is_new and (bound is None or entry.stamp >= bound):
-                    return entry
-                if deadline.expired:
-                    return None
-                self._arrival.wait(deadline.remaining_or(WAIT_SLICE_SECONDS))
+        found: Entry | None = None
+
+        def is_there() -> bool:
+            nonlocal found
+            entry = self._entries.get(topic)
+            is_new = entry is not None and entry.monotonic > since and entry.proven and not entry.health.is_late
+            bound = None if made_after is None or not is_new else made_after()
+            if entry is not None and is_new and (bound is None or entry.stamp >= bound):
+                found = entry
+            return found is not None or self._closed
+
+        self._arrival.wait_for(is_there, deadline)
+        if self._closed:
+            raise ClosedError("the backbone was closed while waiting for live data")
+        return found
 
     def close(self) -> None:
         """End every wait at once. Values stay readable as last known."""
-        with self._arrival:
-            self._closed = True
-            self._arrival.notify_all()
+        self._closed = True
+        self._arrival.notify_all()
 
     def __len__(self) -> int:
         return len(self._entries)

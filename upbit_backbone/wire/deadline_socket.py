@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
-from .._concurrency import WAIT_SLICE_SECONDS, Deadline
+from .._concurrency import WAIT_SLICE_SECONDS, Deadline, Waitable
 from ..errors import UpbitBackboneError
 from .io_deadline import IoDeadline, send_all, translated
 
@@ -36,7 +36,7 @@ class Watch:
     """
 
     def __init__(
-        self, what: str, deadline: Deadline, stop: threading.Event | None = None, departure: Departure | None = None
+        self, what: str, deadline: Deadline, stop: Waitable | None = None, departure: Departure | None = None
     ) -> None:
         self.patience = IoDeadline(what, deadline, stop)
         self.failure: UpbitBackboneError | None = None

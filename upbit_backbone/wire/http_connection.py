@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 import ssl
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,7 +20,7 @@ import urllib3.connection
 import urllib3.connectionpool
 from requests.structures import CaseInsensitiveDict
 
-from .._concurrency import Deadline
+from .._concurrency import Deadline, Waitable
 from ..errors import NetworkError, ProtocolError, UpbitBackboneError, one_line
 from .deadline_socket import DeadlineSocket, Departure, Watch
 from .dialing import Proxy, dial
@@ -65,7 +64,7 @@ class Exchange:
 class HttpConnection:
     """A connection that is dialled when needed and used by one thread at a time; only `interrupt` is for others."""
 
-    def __init__(self, destination: Destination, stop: threading.Event) -> None:
+    def __init__(self, destination: Destination, stop: Waitable) -> None:
         self.used_at = 0.0  # monotonic; kept by the transport
         self._destination = destination
         self._stop = stop

@@ -9,13 +9,12 @@ from __future__ import annotations
 import selectors
 import socket
 import ssl
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from .._concurrency import WAIT_SLICE_SECONDS, Deadline
+from .._concurrency import WAIT_SLICE_SECONDS, Deadline, Flag, Waitable
 from ..errors import (
     ClosedError,
     MessageTooBigError,
@@ -37,7 +36,7 @@ T = TypeVar("T")
 class IoDeadline:
     """How long a wait may last: until `deadline`, or until somebody sets `stop`."""
 
-    def __init__(self, what: str, deadline: Deadline, stop: threading.Event | None = None) -> None:
+    def __init__(self, what: str, deadline: Deadline, stop: Waitable | None = None) -> None:
         self.what = what
         self._deadline = deadline
         self._stop = stop
@@ -61,7 +60,7 @@ class IoDeadline:
                 self.check()
 
     def wait_done(self, future: Future[Any]) -> None:
-        done = threading.Event()
+        done = Flag()
         future.add_done_callback(lambda _: done.set())
         while not done.wait(self._slice()):
             self.check()

@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from .._concurrency import Deadline, ForkGuard
+from .._concurrency import Deadline, Flag, ForkGuard
 from ..errors import ClosedError, MessageTooBigError, NetworkError, ProtocolError, one_line
 from ..exchange.endpoints import RestCall
 from .dialing import Proxy, tls_context
@@ -78,7 +78,7 @@ class RestTransport:
         )
         self._caps = Caps(MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES)
         self._guard = ForkGuard("REST transport")
-        self._stop = threading.Event()
+        self._stop = Flag()
         self._lock = threading.Lock()  # guards _free and _busy
         self._free: list[HttpConnection] = []
         self._busy: set[HttpConnection] = set()

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import websocket
 
-from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
 from ..errors import InvalidRequestError, NetworkError, ProtocolError, one_line
 from .dialing import Proxy, dial, tls_context
 from .frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT
@@ -59,7 +59,7 @@ class WebSocketTransport:
         self._connect_seconds = connect_seconds
         self._clock = clock
 
-    def open(self, deadline: Deadline | None = None, *, stop: threading.Event | None = None) -> WebSocketConnection:
+    def open(self, deadline: Deadline | None = None, *, stop: Waitable | None = None) -> WebSocketConnection:
         """A connection after its handshake, by `deadline` and at the latest after `connect_seconds` in all.
 
         Raises RequestTimeoutError, NetworkError, TlsError, ProtocolError, or what the server's refusal means:

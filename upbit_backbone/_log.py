@@ -1,0 +1,99 @@
+"""The guarded logger: a line that cannot be written is told on stderr, and never raised into what is going on.
+
+Logging handlers and filters are the user's code. One that raises must not end a thread of ours, nor leave undone what
+comes after the line that was to be written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import traceback
+import weakref
+from typing import Any
+
+# Threads born in `_concurrency.spawn`. Here, because the logger has to know whose thread it is on.
+own_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def is_own_thread() -> bool:
+    """Whether the calling thread is one of ours, so that somebody who closes may be waiting for it."""
+    return threading.current_thread() in own_threads
+
+
+class GuardedLogger:
+    """A `logging.Logger` whose methods never raise what a handler or filter raised.
+
+    Such an error is printed to stderr, as `logging.Handler.handleError` does it (and, like there, not at all where
+    `logging.raiseExceptions` is off); the first of them, then every tenfold count. On a thread of the user's only
+    `Exception` is held back: a KeyboardInterrupt, or a SystemExit out of a signal handler, is meant for his program.
+    """
+
+    __slots__ = ("_logger", "lost")
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self.lost = 0  # lines that no handler took to the end
+
+    def debug(self, message: str, *args: object, **options: Any) -> None:
+        self.log(logging.DEBUG, message, *args, **options)
+
+    def info(self, message: str, *args: object, **options: Any) -> None:
+        self.log(logging.INFO, message, *args, **options)
+
+    def warning(self, message: str, *args: object, **options: Any) -> None:
+        self.log(logging.WARNING, message, *args, **options)
+
+    def error(self, message: str, *args: object, **options: Any) -> None:
+        self.log(logging.ERROR, message, *args, **options)
+
+    def exception(self, message: str, *args: object, **options: Any) -> None:
+        """An error with the traceback of the exception being handled."""
+        self.log(logging.ERROR, message, *args, exc_info=True, **options)
+
+    def critical(self, message: str, *args: object, **options: Any) -> None:
+        self.log(logging.CRITICAL, message, *args, **options)
+
+    def log(self, level: int, message: str, *args: object, **options: Any) -> None:
+        """Write a line; `options` are those of `logging.Logger.log`."""
+        try:
+            if self._logger.isEnabledFor(level):
+                self._logger.log(level, message, *args, stacklevel=_frames_to_caller(), **options)
+        except Exception as error:  # noqa: BLE001 - whatever a handler of the user's raises is told, and no more
+            self._tell(error, message)
+        except BaseException as error:
+            if not is_own_thread():
+                raise
+            self._tell(error, message)
+
+    def _tell(self, error: BaseException, message: str) -> None:
+        self.lost += 1
+        is_worth_a_line = str(self.lost).strip("0") == "1"  # 1, 10, 100, …
+        if not (is_worth_a_line and logging.raiseExceptions and sys.stderr is not None):
+            return
+        with contextlib.suppress(Exception):  # a broken stderr: there is nowhere left to tell it
+            lines = traceback.format_exception(error)
+            sys.stderr.write(f"{self._logger.name}: a logging handler raised; {self.lost} lines were lost, now: ")
+            sys.stderr.write(f"{message}\n{''.join(lines)}")
+
+    @property
+    def name(self) -> str:
+        return self._logger.name
+
+    def __repr__(self) -> str:
+        return f"<GuardedLogger {self.name}, {self.lost} lines lost>"
+
+
+def get_logger(name: str) -> GuardedLogger:
+    """The guarded logger of that name; `logging.getLogger(name)` is the one to configure."""
+    return GuardedLogger(logging.getLogger(name))
+
+
+def _frames_to_caller() -> int:
+    """How far up the caller is, so that a record names its line and not ours."""
+    depth, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        depth, frame = depth + 1, frame.f_back
+    return depth
