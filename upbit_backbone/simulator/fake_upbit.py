@@ -241,6 +241,10 @@ class FakeUpbit:
         row: dict[str, Any] = self.inject("publish_trade", symbol=symbol, price=price, volume=volume, ask_bid=ask_bid)
         return row
 
+    def burst(self, symbol: str, count: int) -> int:
+        """So many trades of one pair as fast as the simulator can, many of them in the same millisecond."""
+        return int(self.inject("burst", symbol=symbol, count=count))
+
     def touch_book(self, symbol: str) -> None:
         """The order book changes without a trade."""
         self.inject("touch_book", symbol=symbol)

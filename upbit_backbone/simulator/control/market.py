@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
 from upbit_backbone.simulator.control.base import PRICE_UNIT, VerbsBase
 from upbit_backbone.simulator.payloads.spelling import plain
+
+BURST_AT_ONCE = 200
 
 
 class MarketVerbs(VerbsBase):
@@ -26,6 +29,17 @@ class MarketVerbs(VerbsBase):
         self._context.hub.happened_by_hand([(market, trade)], market)
         return {"sequential_id": trade.id, "trade_timestamp": trade.ms, "price": plain(trade.price),
                 "volume": plain(trade.volume), "ask_bid": "BID" if trade.is_bid else "ASK"}  # fmt: skip
+
+    async def burst(self, symbol: str, count: int) -> int:
+        """So many trades of one pair as fast as the simulator can, many of them in the same millisecond."""
+        exchange, hub = self._context.exchange, self._context.hub
+        left = count
+        while left > 0:
+            made = [exchange.publish(symbol) for _ in range(min(left, BURST_AT_ONCE))]
+            hub.happened_by_hand(made, exchange.markets[symbol])
+            left -= len(made)
+            await asyncio.sleep(0)  # connections and limits go on meanwhile
+        return count
 
     def touch_book(self, symbol: str) -> None:
         """A few sizes of the book change; it is published like any other change."""
