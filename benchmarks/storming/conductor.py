@@ -44,7 +44,7 @@ def conduct(
     for fault in faults:
         if stop.wait(max(0.0, began + fault.at - time.monotonic())):
             return
-        fault.kind.inject(fake, fault.kind.blocks)
+        fault.kind.strike(fake)
         injected.append(time.monotonic() - began)
     stop.wait(max(0.0, began + seconds - time.monotonic()))
 

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from benchmarks.storming.plan import Fault
 
@@ -44,6 +45,13 @@ class Admitted:
     end: float
 
 
+class Line(NamedTuple):
+    """From when to when a client's line was open; wall-clock seconds."""
+
+    start: float
+    end: float
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One `get_*` call. `trade_at` is the last trade its answer knows of; None where that cannot be told."""
@@ -68,6 +76,7 @@ class Verdict:
     duplicated: int
     unreported: int
     backfilled: int
+    longest_silence: float = math.nan
     most_stale: float = 0.0
     stale_unmarked: int = 0
     answers: int = 0
@@ -82,10 +91,12 @@ class Verdict:
 def judge(
     faults: Sequence[Fault], began: float, seconds: float, published: Sequence[Published],
     arrivals: Sequence[Arrival], admitted: Sequence[Admitted] = (), injected: Sequence[float] = (),
+    lines: Sequence[Line] = (),
 ) -> Verdict:  # fmt: skip
     """`began` is the wall clock at the start of the storm, which lasted `seconds`.
 
-    `injected` tells when each fault had really been done, in seconds from the start, where that is known.
+    `injected` tells when each fault had really been done, in seconds from the start, and `lines` when the client's line
+    was open, where that is known.
     """
     when = {trade.key: trade.at for trade in published}
     fresh = sorted(
@@ -106,6 +117,7 @@ def judge(
         duplicated=sum(count - 1 for count in seen.values()),
         unreported=sum(1 for gap in lost if any(not _is_admitted(trade, admitted) for trade in gap)),
         backfilled=sum(1 for arrival in arrivals if arrival.backfilled),
+        longest_silence=_longest_silence(_serving(lines, faults, began), published, arrivals),
     )
 
 
@@ -131,6 +143,34 @@ def judge_answers(
         if not answer.marked:
             verdict.most_stale = max(verdict.most_stale, stale)
             verdict.stale_unmarked += stale > promised
+
+
+def _serving(lines: Sequence[Line], faults: Sequence[Fault], began: float) -> list[Line]:
+    """The parts of `lines` in which the server served."""
+    served = list(lines)
+    for fault in faults:
+        start, end = began + fault.at, began + fault.able_again
+        if end > start:
+            served = [piece for line in served for piece in (line._replace(end=min(line.end, start)),
+                                                             line._replace(start=max(line.start, end)))]  # fmt: skip
+            served = [line for line in served if line.end > line.start]
+    return served
+
+
+def _longest_silence(lines: Sequence[Line], published: Sequence[Published], arrivals: Sequence[Arrival]) -> float:
+    """The longest time for which an open line that is served gave nothing new, although there was something."""
+    if not lines:
+        return math.nan
+    made = sorted(trade.at for trade in published)
+    heard = sorted(arrival.at for arrival in arrivals if not arrival.backfilled)
+    longest = 0.0
+    for line in lines:
+        during = heard[bisect.bisect_left(heard, line.start) : bisect.bisect_right(heard, line.end)]
+        for sooner, later in itertools.pairwise([line.start, *during, line.end]):
+            place = bisect.bisect_right(made, sooner)
+            if place < len(made) and made[place] < later:
+                longest = max(longest, later - made[place])
+    return longest
 
 
 def _windows(faults: Sequence[Fault], fresh: Sequence[float], count: int) -> tuple[float, float]:

@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.storming.conductor import MARKETS
-from benchmarks.storming.judge import Admitted, Answer, Arrival
+from benchmarks.storming.judge import Admitted, Answer, Arrival, Line
 from upbit_backbone import DataType, MarketDataBackbone, TickerData
 from upbit_backbone.errors import ClosedError, UpbitBackboneError
-from upbit_backbone.models.events import Event, GapEvent
+from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event, GapEvent
 from upbit_backbone.simulator import FakeUpbit
 
 TIMEOUT_SECONDS = 3.0
 ASK_INTERVAL_SECONDS = 0.05
 ASKERS = 2
+FIRST_SESSION = "session-1"
 
 
 @dataclass(slots=True)
@@ -36,6 +37,20 @@ class Seen:
             if isinstance(event, GapEvent) and event.missing_start is not None and event.missing_end is not None
         ]
 
+    def lines(self) -> list[Line]:
+        """When the line that streams the trades, which is our first, was open."""
+        lines: list[Line] = []
+        since: float | None = None
+        for at, event in self.events:
+            if not isinstance(event, ConnectionEvent) or event.session != FIRST_SESSION:
+                continue
+            if event.state is ConnectionState.LIVE:
+                since = at
+            elif since is not None:
+                lines.append(Line(since, at))
+                since = None
+        return lines if since is None else [*lines, Line(since, self.arrivals[-1].at if self.arrivals else since)]
+
 
 class Ours:
     """A backbone under observation. `close()` returns how long the backbone took to close."""
@@ -52,6 +67,15 @@ class Ours:
         ]
         for thread in self._threads:
             thread.start()
+
+    def repaired(self, seconds: float) -> bool:
+        """Whether REST has filled every gap, or does so within `seconds`: it may have been banned for a while."""
+        deadline = time.monotonic() + seconds
+        while (gaps := self._market.health().gaps) is not None and gaps.open:
+            if time.monotonic() > deadline:
+                return False
+            self._stop.wait(ASK_INTERVAL_SECONDS)
+        return True
 
     def close(self) -> float:
         self._stop.set()

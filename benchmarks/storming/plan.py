@@ -18,7 +18,8 @@ class Kind:
     """One kind of fault.
 
     `blocks` is for how many seconds the server can then serve nobody; `group` is the row of the recovery table.
-    `lasts` is for how long it goes on doing harm although it could serve.
+    `lasts` is for how long it goes on doing harm although it could serve, `rest_away` for how long REST is out although
+    streams are served.
     """
 
     name: str
@@ -26,10 +27,18 @@ class Kind:
     blocks: float
     inject: Callable[[FakeUpbit, float], object]
     lasts: float = 0.0
+    rest_away: float = 0.0
 
     def lasting(self, seconds: float) -> Kind:
         """The same with another time during which nobody is served."""
         return replace(self, blocks=seconds)
+
+    def without_rest_for(self, seconds: float) -> Kind:
+        """The same with another time during which REST is out."""
+        return replace(self, rest_away=seconds)
+
+    def strike(self, fake: FakeUpbit) -> None:
+        self.inject(fake, self.blocks or self.rest_away)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,8 @@ class Fault:
 
 
 VISIBLE, POISON, FREEZE, STALL, OUTAGE, REST = "visible", "poison", "freeze", "silent stall", "outage end", "REST only"
+BACK_ALONE, BURST = "line back, REST not", "burst"
+BURST_TRADES = 50_000
 
 
 def _handshake_503(fake: FakeUpbit, seconds: float) -> None:
@@ -66,6 +77,37 @@ def _garbage(fake: FakeUpbit, _: float) -> None:
     fake.send_binary(b'{"ty":"trade","cd":"KRW-BTC","tp":null}')
 
 
+def _strange(fake: FakeUpbit, _: float) -> None:
+    """Words that Upbit may invent tomorrow, and nulls where there were none, in frames of every type."""
+    stamp = fake.now_ms()
+    told = f'"cd":"KRW-BTC","tms":{stamp},"st":"REALTIME"'
+    fake.send_json(f'{{"ty":"ticker",{told},"tp":1.0,"c":"SIDEWAYS","ab":"BOTH","ms":null,"dd":"someday"}}')
+    fake.send_json(f'{{"ty":"ticker",{told},"tp":null,"c":null}}')
+    fake.send_json(f'{{"ty":"trade",{told},"ttms":{stamp},"tp":null,"tv":null,"sid":1}}')
+    fake.send_json(f'{{"ty":"orderbook",{told},"tas":null,"tbs":1,"obu":[null,{{"ap":null,"bp":1,"as":1,"bs":1}}]}}')
+    fake.send_json(f'{{"ty":"candle.1m",{told},"cdttmu":null,"op":null}}')
+    fake.send_json(f'{{"ty":"rumour",{told},"w":[null]}}')
+
+
+def _banned(fake: FakeUpbit, seconds: float) -> None:
+    """The IP is blocked for REST, and then the line breaks."""
+    fake.rest_fault("*", status=418, times=None, seconds=seconds, headers={"Retry-After": f"{seconds:.0f}"})
+    fake.drop_sessions("fin")
+
+
+def _out(mode: str, **more: int) -> Callable[[FakeUpbit, float], None]:
+    def inject(fake: FakeUpbit, seconds: float) -> None:
+        fake.rest_fault("*", mode, times=None, seconds=seconds, **more)
+        fake.drop_sessions("rst")
+
+    return inject
+
+
+def burst_of(count: int) -> Kind:
+    """So many trades of one market as fast as the simulator can."""
+    return Kind(f"burst of {count:,}", BURST, 0, lambda fake, _: fake.burst("KRW-BTC", count))
+
+
 KINDS: tuple[Kind, ...] = (
     Kind("close 1000", VISIBLE, 0, lambda fake, _: fake.close_sessions(1000)),
     Kind("close 1001", VISIBLE, 0, lambda fake, _: fake.close_sessions(1001)),
@@ -80,6 +122,12 @@ KINDS: tuple[Kind, ...] = (
     Kind("refused", OUTAGE, 8, lambda fake, seconds: fake.refuse(seconds)),
     Kind("503 at the handshake", OUTAGE, 5, _handshake_503),
     Kind("accepted, then closed", OUTAGE, 4, _crash_loop),
+    Kind("unknown words and nulls", POISON, 0, _strange),
+    Kind("REST bans, FIN", BACK_ALONE, 0, _banned, rest_away=60.0),
+    Kind("REST hangs, RST", BACK_ALONE, 0, _out("hang"), rest_away=15.0),
+    Kind("REST 503, RST", BACK_ALONE, 0, _out("status", status=503), rest_away=15.0),
+    Kind("REST garbage, RST", BACK_ALONE, 0, _out("garbage"), rest_away=15.0),
+    burst_of(BURST_TRADES),
     Kind("REST answers 503", REST, 0, lambda fake, _: fake.rest_fault("*", status=503, seconds=8.0)),
 )
 BY_NAME = {kind.name: kind for kind in KINDS}

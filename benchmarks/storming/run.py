@@ -73,12 +73,16 @@ def run(
             for thread in conductors:
                 thread.join()
             time.sleep(CALM_SECONDS)
+            ours.repaired(max((fault.at + fault.kind.rest_away for fault in faults), default=0.0) + PATIENCE_SECONDS)
         finally:
             stop.set()
             trades = _settled(fake)
             close_seconds = ours.close()
         left = _left(threads_before, sockets_before)
-        verdict = judge(faults, began_wall, seconds, trades, ours.seen.arrivals, ours.seen.admitted(), injected[US])
+        verdict = judge(
+            faults, began_wall, seconds, trades, ours.seen.arrivals, ours.seen.admitted(), injected[US],
+            ours.seen.lines(),
+        )  # fmt: skip
         judge_answers(verdict, ours.seen.answers, trades, TIMEOUT_SECONDS, stale_seconds)
         for name, (peer, peer_fake) in watched.items():
             peer_trades = _settled(peer_fake)

@@ -6,11 +6,21 @@ import math
 
 from benchmarks.measuring import percentile
 from benchmarks.storming.judge import Verdict
-from benchmarks.storming.plan import FREEZE, OUTAGE, POISON, REST, STALL, VISIBLE
+from benchmarks.storming.plan import BACK_ALONE, BURST, FREEZE, OUTAGE, POISON, REST, STALL, VISIBLE
 from benchmarks.storming.run import Outcome
 from benchmarks.table import grid
 
-RECOVERY_TARGETS = {VISIBLE: 0.5, POISON: 0.5, FREEZE: 11.0, STALL: 15.0, OUTAGE: 2.5, REST: 0.5}
+RECOVERY_TARGETS = {
+    VISIBLE: 0.5,
+    POISON: 0.5,
+    FREEZE: 11.0,
+    STALL: 15.0,
+    OUTAGE: 2.5,
+    REST: 0.5,
+    BACK_ALONE: 2.5,
+    BURST: 0.5,
+}
+SILENT_SECONDS = 2.5
 OF_BEST, CLOSE_SECONDS, ANSWERED_PERCENT = 0.98, 2.0, 99.99
 
 
@@ -31,6 +41,7 @@ def _clients(outcome: Outcome) -> str:
         ("trades duplicated", lambda one: f"{one.duplicated:,}", "0"),
         ("filled in from REST", lambda one: f"{one.backfilled:,}", ""),
         ("unreported gaps", lambda one: f"{one.unreported}", "0"),
+        ("longest silence of a live line", lambda one: _seconds(one.longest_silence), f"≤ {SILENT_SECONDS} s"),
     ):
         cells = [verdict if isinstance(verdict, str) else show(verdict) for verdict in verdicts.values()]
         rows.append((what, *cells, target))
@@ -90,4 +101,4 @@ def _worst(times: list[float]) -> str:
 
 
 def _seconds(value: float) -> str:
-    return "never" if math.isinf(value) else f"{value:.2f} s"
+    return "never" if math.isinf(value) else "–" if math.isnan(value) else f"{value:.2f} s"

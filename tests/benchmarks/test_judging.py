@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from benchmarks.storming.judge import Admitted, Answer, Arrival, Published, Verdict, judge, judge_answers
+from benchmarks.storming.judge import Admitted, Answer, Arrival, Line, Published, Verdict, judge, judge_answers
 from benchmarks.storming.plan import BY_NAME, KINDS, Fault, plan
 
 BEGAN = 1_000_000.0
@@ -99,11 +99,30 @@ def test_an_answer_is_stale_by_the_oldest_trade_it_misses() -> None:
     assert verdict.problems == {"RequestTimeoutError": 1}
 
 
+def test_an_open_line_is_silent_from_the_first_trade_it_does_not_give() -> None:
+    trades = published(1.0, 2.0, 3.0, 8.0, 9.0)
+    seen = arrived(1, 2, 4, 5, trades=trades) + arrived(3, trades=trades, late=1.0, backfilled=True)
+    lines = [Line(BEGAN, BEGAN + 5.0), Line(BEGAN + 7.0, BEGAN + 10.0)]
+    verdict = judge([], BEGAN, 10, trades, seen, lines=lines)
+    assert verdict.longest_silence == pytest.approx(2.0)  # from 3.0 to the end of the first line
+
+
+def test_a_line_is_not_silent_while_nothing_happens_or_the_server_cannot_serve() -> None:
+    trades = published(1.0, 3.0, 6.2, 20.0)
+    outage = Fault(2.0, BY_NAME["accepted, then closed"])
+    verdict = judge([outage], BEGAN, 21, trades, arrived(1, 3, 4, trades=trades), lines=[Line(BEGAN, BEGAN + 21.0)])
+    assert verdict.longest_silence == 0.0
+
+
+def test_where_nobody_knows_when_a_line_was_open_there_is_no_figure() -> None:
+    assert math.isnan(judge([], BEGAN, 4, published(0.5), []).longest_silence)
+
+
 def test_the_plan_holds_every_kind_once_and_repeats_with_its_seed() -> None:
-    faults = plan(7, 285)
+    faults = plan(7, 405)
     assert sorted(fault.kind.name for fault in faults) == sorted(kind.name for kind in KINDS)
-    assert faults == plan(7, 285)
-    assert faults != plan(8, 285)
+    assert faults == plan(7, 405)
+    assert faults != plan(8, 405)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -7,23 +7,28 @@ import sys
 import pytest
 
 from benchmarks.storming.conductor import CONNECT_LIMIT, MESSAGE_LIMIT, REST_LIMIT
-from benchmarks.storming.plan import BY_NAME, VISIBLE, Fault
+from benchmarks.storming.plan import BY_NAME, VISIBLE, Fault, burst_of
 from benchmarks.storming.run import Outcome, run
 from benchmarks.storming.show import render
 
-SECONDS = 30.0
+SECONDS = 42.0
+SILENT_SECONDS = 2.5
 AT_LEAST_AVAILABLE = 0.8
 RECOVERED_SECONDS = 8.0
 # Watchful settings, so that a freeze is found in two seconds instead of ten.
 SETTINGS = {"ping_interval_seconds": 1.0, "pong_timeout_seconds": 1.0, "liveness_seconds": 3.0}
 FAULTS = (
     Fault(2.0, BY_NAME["close 1001"]),
-    Fault(5.0, BY_NAME["RST"]),
-    Fault(8.0, BY_NAME["garbage messages"]),
-    Fault(10.0, BY_NAME["reserved opcode"]),
-    Fault(13.0, BY_NAME["accepted, then closed"].lasting(2.0)),
-    Fault(18.0, BY_NAME["freeze"].lasting(4.0)),
-    Fault(25.0, BY_NAME["FIN"]),
+    Fault(5.0, BY_NAME["REST bans, FIN"].without_rest_for(5.0)),
+    Fault(9.0, BY_NAME["RST"]),
+    Fault(11.0, BY_NAME["garbage messages"]),
+    Fault(12.0, BY_NAME["unknown words and nulls"]),
+    Fault(13.0, burst_of(5_000)),
+    Fault(16.0, BY_NAME["reserved opcode"]),
+    Fault(19.0, BY_NAME["accepted, then closed"].lasting(2.0)),
+    Fault(24.0, BY_NAME["REST hangs, RST"].without_rest_for(3.0)),
+    Fault(30.0, BY_NAME["freeze"].lasting(4.0)),
+    Fault(38.0, BY_NAME["FIN"]),
 )
 
 
@@ -47,6 +52,10 @@ def test_the_stream_comes_back_after_every_fault(outcome: Outcome) -> None:
     assert outcome.ours.of_best >= AT_LEAST_AVAILABLE
     for fault, took in outcome.ours.recoveries:
         assert took <= RECOVERED_SECONDS, fault.kind.name
+
+
+def test_a_line_that_is_open_is_not_silent_whatever_rest_does(outcome: Outcome) -> None:
+    assert outcome.ours.longest_silence <= SILENT_SECONDS
 
 
 def test_every_visible_fault_is_told(outcome: Outcome) -> None:
