@@ -34,7 +34,7 @@ from ._concurrency import (
 from .backfill.gap_repair import WORKERS, GapRepair
 from .channels.markets import MarketDirectory
 from .channels.memory import CacheChannel, LiveChannel
-from .channels.rest import RestChannel
+from .channels.rest import AnswerCheck, RestChannel
 from .channels.stall_probe import StallProbe
 from .channels.stream_wait import StreamWaitChannel
 from .channels.tickers import TickerSnapshot
@@ -274,6 +274,7 @@ class Assembly:
 
     def _make_answers(self) -> None:
         """Whoever answers questions: by what is asked often, where it can be answered from, and the ways to do it."""
+        self._answer_check = AnswerCheck(self.store, self.rest.cache, self.clock, self._judging_clock)
         self._make_frequency()
         self.observer = self._make_observer()
         self.router = self._make_router()
@@ -281,6 +282,7 @@ class Assembly:
             store=self.store,
             rest=self.rest,
             directory=self.directory,
+            check=self._answer_check,
             asked=self.promotion_worker.asked,
             acquire=self.sessions.acquire,
             release=self.sessions.release,
@@ -335,7 +337,7 @@ class Assembly:
                     clock,
                     exchange_clock=self._judging_clock,
                 ),
-                Channel.REST: RestChannel(self.rest, self.directory, lists),
+                Channel.REST: RestChannel(self.rest, self.directory, lists, self._answer_check),
                 Channel.CACHE: CacheChannel(self.rest.cache),
             },
             self.observer.context,

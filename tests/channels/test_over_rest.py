@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
 from upbit_backbone.channels.markets import MarketDirectory
-from upbit_backbone.channels.rest import RestChannel
+from upbit_backbone.channels.rest import AnswerCheck, RestChannel
 from upbit_backbone.channels.stall_probe import StallProbe
 from upbit_backbone.channels.tickers import TickerSnapshot
 from upbit_backbone.errors import ChannelUnavailableError, InvalidRequestError, StaleDataError, UnknownSymbolError
@@ -41,10 +42,11 @@ class Desk:
             clock=SYSTEM_CLOCK,
         )
         lists = QuoteLists(made.rest, window_seconds=0.003, clock=SYSTEM_CLOCK)
-        self.reader = RestChannel(made.rest, self.directory, lists)
+        check = AnswerCheck(self.store, made.rest.cache, SYSTEM_CLOCK, None)
+        self.reader = RestChannel(made.rest, self.directory, lists, check)
         self.asked: list[Topic] = []
         self.board = TickerSnapshot(
-            store=self.store, rest=made.rest, directory=self.directory, asked=self.asked.extend,
+            store=self.store, rest=made.rest, directory=self.directory, check=check, asked=self.asked.extend,
             acquire=lambda requests: None, release=lambda requests: None, clock=SYSTEM_CLOCK, max_symbols=1000,
         )  # fmt: skip
         self.probe = StallProbe(made.rest, self.store, SYSTEM_CLOCK)
@@ -84,13 +86,37 @@ def desk(scene: Make, upbit: FakeUpbit) -> Desk:
 
 def test_the_first_question_about_a_quote_is_its_list_which_answers_the_next_ones_too(desk: Desk) -> None:
     assert desk.ask("KRW-BTC").symbol == "KRW-BTC"
-    assert desk.ask("KRW-ETH").symbol == "KRW-ETH"
+    assert desk.ask("KRW-ETH", max_age=30.0).symbol == "KRW-ETH"
     assert desk.paths == ["/v1/ticker/all"]
 
 
 def test_a_question_that_must_be_fresh_asks_for_its_market_alone(desk: Desk) -> None:
     assert desk.ask("KRW-BTC", max_age=0.0).symbol == "KRW-BTC"
     assert desk.paths == ["/v1/market/all", "/v1/ticker"]
+
+
+@pytest.mark.parametrize("kind", [RequestKind.TICKER, RequestKind.ORDERBOOK])
+def test_an_answer_that_was_longer_on_its_way_than_max_age_is_marked(
+    desk: Desk, upbit: FakeUpbit, kind: RequestKind
+) -> None:
+    assert not desk.ask("KRW-BTC", kind=kind, max_age=5.0).degraded
+    desk.rest.cache.invalidate_cache()
+    path = "/v1/ticker" if kind is RequestKind.TICKER else "/v1/orderbook"
+    upbit.rest_fault(path, mode="latency", latency=0.4)
+    assert desk.ask("KRW-BTC", kind=kind, max_age=0.2).degraded
+
+
+def test_what_a_stream_has_shown_since_is_given_instead_of_a_replica_that_lags(desk: Desk) -> None:
+    told = desk.ask("KRW-BTC")
+    later = told.timestamp + timedelta(seconds=9)
+    topic = desk.stream(replace(told, timestamp=later, trade_timestamp=later, source=DataSource.WEBSOCKET))
+    desk.store.forget(topic)
+    again = desk.ask("KRW-BTC", max_age=0.0)
+    assert again.trade_timestamp == told.trade_timestamp, "of a stream that is gone nobody knows"
+    desk.stream(replace(told, timestamp=later, trade_timestamp=later, source=DataSource.WEBSOCKET))
+    newest = desk.ask("KRW-BTC", max_age=0.0)
+    assert (newest.timestamp, newest.degraded) == (later, True)
+    assert desk.tickers(["KRW-BTC"])["KRW-BTC"].timestamp == later
 
 
 def test_where_there_is_no_list_of_a_quote_the_one_market_is_asked_for(desk: Desk, upbit: FakeUpbit) -> None:

@@ -61,6 +61,29 @@ def test_all_tickers_of_a_quote_take_one_request_and_serve_single_questions_afte
     assert len(upbit.requests(since=since)) == 1
 
 
+def test_the_age_of_an_answer_counts_from_when_its_request_left(scene: Make, upbit: FakeUpbit) -> None:
+    made = scene()
+    upbit.rest_fault("/v1/ticker", mode="latency", latency=0.6)
+    made.rest.tickers(["KRW-BTC"], deadline=soon())
+    assert made.rest.cache.age_of(("ticker", "KRW-BTC")) >= 0.6
+    since = last_request(upbit)
+    made.rest.tickers(["KRW-BTC"], deadline=soon(), max_age=0.5)
+    assert len(upbit.requests(since=since)) == 1, "an answer that was half a second on its way is older than that"
+
+
+def test_nobody_joins_a_call_that_left_longer_ago_than_he_allows(scene: Make, upbit: FakeUpbit) -> None:
+    made, since = scene(), last_request(upbit)
+    upbit.rest_fault("/v1/ticker", mode="latency", latency=1.5)
+    slow = spawn(lambda: made.rest.tickers(["KRW-BTC"], deadline=soon()), "slow")
+    while not upbit.requests(since=since):
+        assert slow.is_alive()
+    asked_at = time.monotonic()
+    made.rest.tickers(["KRW-BTC"], deadline=soon(), max_age=1e-6)
+    assert time.monotonic() - asked_at < 1.0, "the call under way would have taken longer"
+    assert join_all([slow], soon()) == []
+    assert len(upbit.requests(since=since)) == 2
+
+
 def test_books_are_trimmed_to_the_levels_asked(scene: Make, upbit: FakeUpbit) -> None:
     made, since = scene(), last_request(upbit)
     for levels in (7, 15, 11):

@@ -81,6 +81,7 @@ class MarketDirectory:
         age = self.age()
         if age is not None and age <= limit:
             return self._markets
+        asked_at = self._clock.monotonic()
         try:
             markets = self._loaded(deadline, priority)
         except ClosedError:
@@ -92,7 +93,7 @@ class MarketDirectory:
             return self._markets
         with self._lock:
             self._markets = markets
-            self._loaded_at = self._clock.monotonic()
+            self._loaded_at = asked_at  # what came was true when it was asked for, however long it took
             self._clock_offset = clock_offset(self._clock)
             # A delisted market leaves the list and with it what we know.
             self._known = frozenset(market.symbol for market in markets)

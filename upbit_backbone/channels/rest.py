@@ -2,16 +2,63 @@
 
 from __future__ import annotations
 
-from .._concurrency import Deadline
+import dataclasses
+from typing import TypeVar
+
+from .._concurrency import Clock, Deadline
 from ..errors import InvalidRequestError, MessageTooBigError, ProtocolError, ServerError
 from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
 from ..models.symbol import QUOTES
+from ..models.topic import Topic
 from ..rest.batching import Answers
+from ..rest.call import JOINABLE_SECONDS
 from ..rest.client import RestClient
 from ..rest.quote_lists import QuoteLists
+from ..store.exchange_clock import ExchangeClock
+from ..store.intelligent_cache import IntelligentCache, Key
+from ..store.live_store import LiveStore
 from .markets import MarketDirectory
+from .memory import topic_of, trimmed
+
+State = TypeVar("State", TickerData, OrderbookData)
+
+
+class AnswerCheck:
+    """Whether what REST answered is as young as was asked for, and the newest there is. Thread-safe, without a lock.
+
+    An answer is true as of its stamp, or of the moment its request left, whichever is later: how long it was on its way
+    makes it older. A replica that lags shows what was; where a stream, or another answer, has shown the market moving
+    since, that is given instead. Either way the caller is told by `degraded`.
+    """
+
+    def __init__(
+        self, store: LiveStore, cache: IntelligentCache, clock: Clock, exchange_clock: ExchangeClock | None
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._clock = clock
+        self._exchange_clock = exchange_clock
+
+    def checked(self, item: State, topic: Topic, key: Key | DataRequest, max_age: float | None) -> State:
+        """`item`, kept in the cache under `key`; `max_age` None or 0 says that whatever came just now will do."""
+        known = self._store.overtakes(topic, item)
+        if known is not None:
+            return dataclasses.replace(known, degraded=True)  # type: ignore[no-any-return]  # of the topic's type
+        if max_age and self._age(item, key) > max_age:
+            return dataclasses.replace(item, degraded=True)
+        return item
+
+    def _age(self, item: State, key: Key | DataRequest) -> float:
+        since_request = self._cache.age_of(key)
+        since_stamp = None
+        if self._exchange_clock is not None:
+            since_stamp = self._exchange_clock.seconds_since(item.timestamp, self._clock.monotonic())
+        return min((each for each in (since_request, since_stamp) if each is not None), default=0.0)
+
+    def __repr__(self) -> str:
+        return f"<AnswerCheck by {self._store!r}>"
 
 
 class RestChannel:
@@ -21,23 +68,27 @@ class RestChannel:
     for the next market a moment later.
     """
 
-    def __init__(self, rest: RestClient, directory: MarketDirectory, lists: QuoteLists) -> None:
+    def __init__(self, rest: RestClient, directory: MarketDirectory, lists: QuoteLists, check: AnswerCheck) -> None:
         self._rest = rest
+        self._check = check
         self._directory = directory
         self._lists = lists
 
     def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
         """UnknownSymbolError for a market that does not exist, NoTradesYetError for one without a price,
         MalformedDataError where its row cannot be read; otherwise what `RestClient` raises."""
+        topic = topic_of(request)
         if request.kind is RequestKind.ORDERBOOK:
-            return self._orderbook(request, deadline)
-        return self._ticker(request, deadline)
+            book = self._check.checked(self._orderbook(request, deadline), topic, request, request.max_age)
+            return trimmed(book, request.levels)
+        return self._check.checked(self._ticker(request, deadline), topic, request, request.max_age)
 
     def _ticker(self, request: DataRequest, deadline: Deadline) -> TickerData:
         symbol = request.symbol
         quote = symbol.partition("-")[0]
         is_first = not self._directory.knows(symbol)
-        may_be_shared = request.max_age != 0  # a list under way left before this call
+        # A list under way left before this call.
+        may_be_shared = request.max_age is None or request.max_age >= JOINABLE_SECONDS
         if quote in QUOTES and may_be_shared and (request.is_sweep or is_first):
             found = self._all_of(quote, request, deadline)
             if symbol in found:

@@ -24,6 +24,7 @@ from ..rest.batching import Answers
 from ..rest.client import RestClient
 from ..store.live_store import LiveStore
 from .markets import SHRINKS_BY, MarketDirectory
+from .rest import AnswerCheck
 
 # From so many missing markets of one quote on, the list of all of them is the smaller question.
 LIST_ALL_FROM = 20
@@ -42,6 +43,7 @@ class TickerSnapshot:
         store: LiveStore,
         rest: RestClient,
         directory: MarketDirectory,
+        check: AnswerCheck,
         asked: Asked,
         acquire: ChangeSubscriptions,
         release: ChangeSubscriptions,
@@ -51,6 +53,7 @@ class TickerSnapshot:
         self._store = store
         self._rest = rest
         self._directory = directory
+        self._check = check
         self._asked = asked
         self._acquire = acquire
         self._release = release
@@ -146,8 +149,12 @@ class TickerSnapshot:
         if unknown and are_named:
             raise self._directory.verdict(unknown[0], deadline)
         # Nobody named the others: they came from our list, which is older than their delisting.
-        in_order = ((code, found[code]) for code in missing if code in found)
+        in_order = ((code, self._checked(found[code], max_age)) for code in missing if code in found)
         return Answers(in_order, {code: refused[code] for code in missing if code in refused})
+
+    def _checked(self, ticker: TickerData, max_age: float | None) -> TickerData:
+        key = (DataType.TICKER.value, ticker.symbol)
+        return self._check.checked(ticker, Topic(DataType.TICKER, ticker.symbol), key, max_age)
 
     def _left_out(
         self, codes: Sequence[str], wanted: int, are_named: bool, priority: Priority, deadline: Deadline

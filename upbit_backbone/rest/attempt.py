@@ -171,6 +171,7 @@ class RetryingCaller:
         if error is not None:
             raise error
         attempt.succeeded()  # the channel brought what Upbit said; whether that can be read is no matter of the channel
+        job.sent_at = sent_at
         try:
             return job.read(response.body, received_at)
         except MalformedDataError:

@@ -60,7 +60,7 @@ class ListJob(Job[list[Answer]]):
         return self._boarding.seal(self)
 
     def read(self, body: bytes, received_at: datetime) -> list[Answer]:
-        return self._boarding.read(body, received_at, self.generation)
+        return self._boarding.read(body, received_at, self.generation, self.sent_at)
 
 
 Boarded = dict[ListJob[Answer], list[str]]
@@ -74,7 +74,7 @@ class Boarding(Generic[Answer]):
         *,
         key: Callable[[str], Key],
         make_call: Callable[[Iterable[str]], RestCall],
-        read: Callable[[bytes, datetime, int], list[Answer]],
+        read: Callable[[bytes, datetime, int, float], list[Answer]],
         lane: GroupQueue,
         cache: IntelligentCache,
         clock: Clock,
@@ -97,12 +97,18 @@ class Boarding(Generic[Answer]):
         self._crowded_until = float("-inf")
 
     def board(
-        self, symbols: Sequence[str], deadline: Deadline, priority: Priority, *, is_fresh_wanted: bool, is_alone: bool
+        self,
+        symbols: Sequence[str],
+        deadline: Deadline,
+        priority: Priority,
+        *,
+        max_age: float | None,
+        is_alone: bool,
     ) -> Boarded[Answer]:
         """Find each symbol a place: on a list that has it already, on the open one, or on a new one.
 
-        `is_fresh_wanted` takes no list that has left, `is_alone` none that others are on. Where the question meets no
-        other, its answer is there when this returns.
+        None that left longer ago than `max_age`, because what it brings was true then; with `is_alone` none that others
+        are on. Where the question meets no other, its answer is there when this returns.
         """
         generation = self._cache.generation()
         boarded: Boarded[Answer] = {}
@@ -122,7 +128,7 @@ class Boarding(Generic[Answer]):
                 if is_alone:
                     boarded[self._fill(start(), symbols)] = list(symbols)
                 else:
-                    self._find_places(symbols, generation, is_fresh_wanted, start, boarded)
+                    self._find_places(symbols, generation, max_age, start, boarded)
                 for job in boarded:
                     job.join(deadline)
                 for job in started:
@@ -140,14 +146,14 @@ class Boarding(Generic[Answer]):
         self,
         symbols: Sequence[str],
         generation: int,
-        is_fresh_wanted: bool,
+        max_age: float | None,
         start: Callable[[], ListJob[Answer]],
         boarded: Boarded[Answer],
     ) -> None:
         job = self._open
         for symbol in symbols:
             shared = self._under_way.get(symbol)
-            if shared is not None and self._is_joinable(shared, symbol, is_fresh_wanted):
+            if shared is not None and self._is_joinable(shared, symbol, max_age):
                 boarded.setdefault(shared, []).append(symbol)
                 continue
             if job is None or job.generation != generation or len(job.symbols) >= self._limit:
@@ -168,10 +174,9 @@ class Boarding(Generic[Answer]):
             self._crowded_until = now + CROWD_SECONDS
         return now < self._crowded_until
 
-    def _is_joinable(self, job: ListJob[Answer], symbol: str, is_fresh_wanted: bool) -> bool:
-        if self._cache.is_outdated(self._key(symbol), job.generation) or not job.is_joinable(self._clock.monotonic()):
-            return False
-        return not (is_fresh_wanted and job.is_sealed)
+    def _is_joinable(self, job: ListJob[Answer], symbol: str, max_age: float | None) -> bool:
+        is_outdated = self._cache.is_outdated(self._key(symbol), job.generation)
+        return not is_outdated and job.is_joinable(self._clock.monotonic(), max_age)
 
     def wait_for_company(self, job: ListJob[Answer]) -> None:
         """Keep the list open while it is likely to grow; on a worker's thread."""
@@ -308,6 +313,7 @@ class ListDesk(Generic[Model]):
         self._variant = variant
         self._may_leave_out = may_leave_out
         self._cache = cache
+        self._clock = clock
         self._decode = decode
         self._remember = remember
         self._known_markets = known_markets
@@ -335,7 +341,7 @@ class ListDesk(Generic[Model]):
         found, missing = self._from_cache(wanted, max_age)
         refused: Mapping[str, UpbitBackboneError] = EMPTY
         if missing:
-            outcome = self._from_upbit(missing, deadline, priority, is_fresh_wanted=max_age == 0)
+            outcome = self._from_upbit(missing, deadline, priority, max_age=max_age)
             if outcome.error is not None:
                 raise outcome.error
             found.update(outcome.found)
@@ -350,15 +356,16 @@ class ListDesk(Generic[Model]):
         found, missing = self._from_cache(symbols, max_age)
         return None if missing else found
 
-    def keep(self, items: Sequence[Model], generation: int) -> None:
-        """Fresh answers, into the cache and on to whoever wants to know."""
+    def keep(self, items: Sequence[Model], generation: int, sent_at: float) -> None:
+        """Fresh answers to a request that left at `sent_at`, into the cache and on to whoever wants to know."""
+        age = max(0.0, self._clock.monotonic() - sent_at)
         for item in items:
-            self._cache.cache_data(self.key(item.symbol), item, generation=generation)
+            self._cache.cache_data(self.key(item.symbol), item, generation=generation, age=age)
         self._remember(items)
 
-    def _read(self, body: bytes, received_at: datetime, generation: int) -> list[Model]:
+    def _read(self, body: bytes, received_at: datetime, generation: int, sent_at: float) -> list[Model]:
         items = self._decode(body, received_at)
-        self.keep(items, generation)
+        self.keep(items, generation, sent_at)
         return items
 
     def _from_cache(self, symbols: Iterable[str], max_age: float | None) -> tuple[dict[str, Model], list[str]]:
@@ -378,12 +385,12 @@ class ListDesk(Generic[Model]):
         deadline: Deadline,
         priority: Priority,
         *,
-        is_fresh_wanted: bool = False,
+        max_age: float | None = None,
         is_alone: bool = False,
         is_second: bool = False,
     ) -> Outcome[Model]:
         outcome: Outcome[Model] = Outcome()
-        boarded = self._boarding.board(symbols, deadline, priority, is_fresh_wanted=is_fresh_wanted, is_alone=is_alone)
+        boarded = self._boarding.board(symbols, deadline, priority, max_age=max_age, is_alone=is_alone)
         for job, mine in boarded.items():
             try:
                 items = job.result(deadline, f"{self._kind} of {one_line(', '.join(mine), 60)}")
@@ -391,7 +398,7 @@ class ListDesk(Generic[Model]):
                 outcome.add(self._sort_out(job, mine, deadline, priority))
             except UpbitBackboneError as error:
                 if job.is_to_be_asked_again(error, deadline):
-                    outcome.add(self._from_upbit(mine, deadline, priority, is_fresh_wanted=is_fresh_wanted))
+                    outcome.add(self._from_upbit(mine, deadline, priority, max_age=max_age))
                 else:
                     outcome.add(Outcome(error=error))
             else:

@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from datetime import datetime
+from math import inf
 from typing import Final, Generic, TypeVar
 
 from .._concurrency import Deadline, SharedFuture, wait_future
@@ -49,6 +50,7 @@ class Job(ABC, Generic[T]):
         self.is_led = False
         self.is_queued = False
         self.began_at: float | None = None  # monotonic; when it was taken from the queue
+        self.sent_at = inf  # monotonic; when the request left whose answer is being read
         self._own = deadline
         self._latest = LatestDeadline(deadline._instant, deadline._clock)
 
@@ -61,9 +63,11 @@ class Job(ABC, Generic[T]):
         """Somebody else waits for it, too, until `deadline`."""
         self._latest.extend(deadline)
 
-    def is_joinable(self, now: float) -> bool:
-        """Whether others may still wait for it: not for one that hangs, or each would keep it alive for the next."""
-        has_begun_lately = self.began_at is None or now - self.began_at < JOINABLE_SECONDS
+    def is_joinable(self, now: float, max_age: float | None = None) -> bool:
+        """Whether others may still wait for it: not for one that hangs, or each would keep it alive for the next; nor
+        for one that left longer ago than `max_age`, because its answer tells what was true then."""
+        limit = JOINABLE_SECONDS if max_age is None else min(max_age, JOINABLE_SECONDS)
+        has_begun_lately = self.began_at is None or now - self.began_at < limit
         return has_begun_lately and not self.future.done()
 
     def result(self, deadline: Deadline, what: str) -> T:

@@ -193,11 +193,11 @@ class RestClient:
                 return Answers(kept.items())
         generation = self.cache.generation()
 
-        def keep(items: Sequence[TickerData]) -> None:
+        def keep(items: Sequence[TickerData], sent_at: float) -> None:
             for quote in wanted:
                 symbols = tuple(item.symbol for item in items if item.symbol.startswith(f"{quote}-"))
                 self.cache.cache_data(("quote", quote), symbols, 60.0, generation)
-            self._tickers.keep(items, generation)
+            self._tickers.keep(items, generation, sent_at)
 
         items = self._calls[RateGroup.TICKER].ask(
             call, self._telling("ticker", decode_tickers), deadline, priority, keep
@@ -261,7 +261,7 @@ class RestClient:
         self._check()
         call = endpoints.trades(symbol, count, to=to, cursor=cursor, days_ago=days_ago)
         desk = self._calls[RateGroup.TRADE]
-        return _page(desk.ask(call, self._telling("trade", decode_trades), deadline, priority, self._remember, symbol))
+        return _page(desk.ask(call, self._telling("trade", decode_trades), deadline, priority, self._tell, symbol))
 
     def candles_page(
         self,
@@ -282,13 +282,16 @@ class RestClient:
             return decode_candles(body, word, received_at)
 
         desk = self._calls[RateGroup.CANDLE]
-        return _page(desk.ask(call, self._telling("candle", decode), deadline, priority, self._remember, symbol))
+        return _page(desk.ask(call, self._telling("candle", decode), deadline, priority, self._tell, symbol))
+
+    def _tell(self, items: Sequence[Any], _: float) -> None:
+        self._remember(items)
 
     def markets(self, *, deadline: Deadline, priority: Priority = Priority.NORMAL) -> list[MarketInfo]:
         """Every market, with warnings, straight from Upbit."""
         self._check()
 
-        def keep(items: Sequence[MarketInfo]) -> None:
+        def keep(items: Sequence[MarketInfo], sent_at: float) -> None:
             known = frozenset(item.symbol for item in items)
             self.cache.cache_data(("known",), known, MARKET_LIST_SECONDS)
             self._remember(items)

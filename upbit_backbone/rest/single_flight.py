@@ -26,7 +26,7 @@ class CallJob(Job[list[Model]]):
         self,
         call: RestCall,
         decode: Callable[[bytes, datetime], list[Model]],
-        remember: Callable[[Sequence[Model]], object],
+        remember: Callable[[Sequence[Model], float], object],
         generation: int,
         priority: Priority,
         deadline: Deadline,
@@ -42,7 +42,7 @@ class CallJob(Job[list[Model]]):
 
     def read(self, body: bytes, received_at: datetime) -> list[Model]:
         items = self._decode(body, received_at)
-        self._remember(items)
+        self._remember(items, self.sent_at)
         return items
 
 
@@ -63,10 +63,11 @@ class CallMerger(Generic[Model]):
         decode: Callable[[bytes, datetime], list[Model]],
         deadline: Deadline,
         priority: Priority,
-        remember: Callable[[Sequence[Model]], object],
+        remember: Callable[[Sequence[Model], float], object],
         symbol: str | None = None,
     ) -> list[Model]:
-        """The decoded answer by `deadline`, or the error. A fresh answer is told to `remember` once."""
+        """The decoded answer by `deadline`, or the error. A fresh answer is told to `remember` once, with the
+        monotonic time at which its request left."""
         while True:
             job = self._share(call, decode, deadline, priority, remember, symbol)
             try:
@@ -83,7 +84,7 @@ class CallMerger(Generic[Model]):
         decode: Callable[[bytes, datetime], list[Model]],
         deadline: Deadline,
         priority: Priority,
-        remember: Callable[[Sequence[Model]], object],
+        remember: Callable[[Sequence[Model], float], object],
         symbol: str | None,
     ) -> CallJob[Model]:
         """The equal call that is under way, or a new one."""

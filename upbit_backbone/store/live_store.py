@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, EventCount, wall_seconds
 from ..errors import ClosedError
@@ -283,6 +284,20 @@ class LiveStore:
         if streamed is None or told is None:
             return streamed or told
         return told if told.timestamp > streamed.timestamp else streamed
+
+    def overtakes(self, topic: Topic, told: TickerData | OrderbookData) -> Any | None:
+        """What we know of the market that moved after what REST has `told`, which then comes from a replica that lags.
+
+        What the stream contradicts itself about is not held against REST; what merely came late is.
+        """
+        entry, remembered = self._entries.get(topic), self._remembered.get(topic)
+        is_trusted = entry is not None and (entry.proven or entry.late_by > 0.0)
+        candidates = [entry.item] if entry is not None and is_trusted else []
+        candidates += [remembered] if remembered is not None and _is_rest(remembered) else []
+        newest = max(candidates, key=_moved_at, default=None)
+        if newest is None or _moved_at(newest) <= _moved_at(told) + REST_TOLERANCE:
+            return None
+        return decoded(newest)
 
     def wait_newer(
         self,
