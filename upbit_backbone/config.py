@@ -37,7 +37,7 @@ class BackboneConfig:
 
     timeout_seconds: float = 5.0  # default for every blocking call
     connect_timeout_seconds: float = 5.0
-    close_timeout_seconds: float = 1.5
+    close_timeout_seconds: float = 1.5  # how long `close()` waits at most; two seconds in all with this default
 
     # REST
     rest_requests_per_second: float = 10.0  # per rate group (docs: rate-limits)
