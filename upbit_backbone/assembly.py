@@ -50,7 +50,6 @@ from .models.market import MarketInfo
 from .models.topic import Topic
 from .monitoring.log_lines import EventLog
 from .monitoring.metrics import Metrics
-from .recorder.tap import TappedTransport
 from .resilience.circuit_breaker import CircuitBreaker
 from .rest.client import RestClient
 from .rest.quote_lists import QuoteLists
@@ -64,6 +63,7 @@ from .store.exchange_clock import ExchangeClock
 from .store.live_store import LiveStore
 from .unread import UnreadLog
 from .wire.rest_transport import RestTransport
+from .wire.tap import TappedTransport
 
 if TYPE_CHECKING:
     from .history.candles import CandleHistory

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ._concurrency import SYSTEM_CLOCK, Clock, get_logger
 from .backfill.gap_repair import Early, GapRepair
@@ -38,6 +38,7 @@ from .unread import UnreadLog
 
 if TYPE_CHECKING:
     from .models.report import RefusalStats
+    from .wire.tap import Tap
 
 # Whether an exchange time can be believed. Pure.
 
@@ -204,18 +205,6 @@ REFUSALS_IN_A_ROW = 2  # one alone may be an accident, unless nothing readable e
 
 # How often a session's lag behind the exchange is taken.
 TIMED_EVERY_SECONDS = 0.1
-
-
-class Tap(Protocol):
-    """A recorder's view of what comes in."""
-
-    def frames(
-        self, session: str, epoch: int, frames: Sequence[bytes], monotonic: float, received_at: datetime
-    ) -> None: ...
-
-    def subscribed(self, session: str, epoch: int, topics: frozenset[Topic]) -> None: ...
-
-    def interrupted(self, session: str, epoch: int, topics: frozenset[Topic], reason: str) -> None: ...
 
 
 class Intake:

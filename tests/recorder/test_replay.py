@@ -14,9 +14,10 @@ from upbit_backbone.exchange import endpoints
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionEvent, GapEvent, SubscriptionEvent
 from upbit_backbone.models.topic import SubscriptionRequest, Topic
-from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource, ReplayTransport, TappedTransport
+from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource, ReplayTransport
 from upbit_backbone.recorder import recorder as recorder_module
 from upbit_backbone.recorder.format import Record, RecordKind, encode_records
+from upbit_backbone.wire.tap import TappedTransport
 
 START = datetime(2026, 11, 20, 5, 0, tzinfo=UTC)
 BITCOIN = Topic(DataType.TRADE, "KRW-BTC")

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .replay import ReplaySource
     from .replay_sessions import ReplayClock
     from .replay_transport import ReplayTransport
-    from .tap import Tap, TappedTransport
 else:  # every backbone has a tap; few record or play
     __getattr__, __dir__ = _lazy.attributes(
         __name__,
@@ -25,7 +24,6 @@ else:  # every backbone has a tap; few record or play
             "replay": ("ReplaySource",),
             "replay_sessions": ("ReplayClock",),
             "replay_transport": ("ReplayTransport",),
-            "tap": ("Tap", "TappedTransport"),
         },
     )
 
@@ -36,6 +34,4 @@ __all__ = [
     "ReplayClock",
     "ReplaySource",
     "ReplayTransport",
-    "Tap",
-    "TappedTransport",
 ]

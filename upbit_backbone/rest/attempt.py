@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .._concurrency import Clock, Deadline, Flag, wait_event
 from ..errors import (
@@ -30,7 +30,7 @@ from ..limits.rate_limiter import Permit, RateLimiter
 from ..models.enums import RateGroup
 from ..resilience.circuit_breaker import Attempt, CircuitBreaker
 from ..unify.rest import decode_error
-from ..wire.rest_transport import RestResponse
+from ..wire.rest_transport import RestResponse, Transport
 from .call import Job
 
 if TYPE_CHECKING:
@@ -57,14 +57,6 @@ def error_for_response(response: RestResponse, call: RestCall, now: datetime) ->
     wait = wait_seconds(response.headers, response.body)
     message = f"{call.path} answered {response.status}"
     return error_for_status(response.status, message, said=said, wait=wait, now=now, call=call)
-
-
-class Transport(Protocol):
-    """What is needed of `RestTransport`."""
-
-    def get(self, call: RestCall, deadline: Deadline, departure: Permit | None = None) -> RestResponse: ...
-
-    def close(self) -> None: ...
 
 
 # (rate group, seconds, error or None, bytes on the wire) of every call, whatever came of it

@@ -37,8 +37,8 @@ from ..unify.rest import (
     decode_trades,
     unread_of,
 )
-from ..wire.rest_transport import RestResponse, RestTransport
-from .attempt import Measure, RetryingCaller, Transport
+from ..wire.rest_transport import RestResponse, RestTransport, Transport
+from .attempt import Measure, RetryingCaller
 from .batching import Answers, BookDesks, ListDesk, refused_in
 from .group_queue import GroupQueue
 from .single_flight import CallMerger

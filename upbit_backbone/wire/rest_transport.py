@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 from .._concurrency import Deadline, Flag, ForkGuard
@@ -46,6 +46,14 @@ class RestResponse:
     elapsed: float
     wire_bytes: int
     received_at: datetime | None = None
+
+
+class Transport(Protocol):
+    """What others need of `RestTransport`, and what stands in front of it or instead of it offers as well."""
+
+    def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse: ...
+
+    def close(self) -> None: ...
 
 
 class RestTransport:

@@ -1,4 +1,4 @@
-"""Where a recorder is attached: told of everything that comes in, never allowed to hold it up."""
+"""Tap: where a recorder is attached; told of everything that comes in, never allowed to hold it up."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 from .._concurrency import Clock, Deadline
 from ..exchange.endpoints import RestCall
 from ..models.topic import Topic
-from ..wire.rest_transport import RestResponse
+from .rest_transport import RestResponse, Transport
 
 if TYPE_CHECKING:
-    from ..wire.deadline_socket import Departure
+    from .deadline_socket import Departure
 
 
 class Tap(Protocol):
@@ -29,14 +29,6 @@ class Tap(Protocol):
 
     def rest(self, path: str, status: int, body: bytes, received_at: datetime) -> None:
         """An answer to GET `path` (with its query) in whatever status."""
-
-
-class Transport(Protocol):
-    """What `TappedTransport` stands in front of, and `ReplayTransport` instead of."""
-
-    def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse: ...
-
-    def close(self) -> None: ...
 
 
 class TappedTransport:
