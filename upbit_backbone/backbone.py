@@ -30,12 +30,12 @@ from .assembly import Assembly, Span, assemble, assemble_replay
 from .config import BackboneConfig
 from .delivery.subscription import Subscription, SubscriptionId, check_arguments
 from .errors import ClosedError, InvalidRequestError
+from .exchange.endpoints import MAX_LEVELS
+from .exchange.symbols import normalise_quote, normalise_symbol, normalise_symbols, swapped
 from .exchange.timeframes import timeframe_of
 from .models.enums import DataStrategy, DataType, HealthStatus, Overflow, Priority, RequestKind
-from .models.symbol import normalise_quote, normalise_symbol, normalise_symbols, swapped
 from .models.topic import ZERO, SubscriptionRequest, Topic
 from .routing.requests import (
-    MAX_LEVELS,
     build_request,
     cache_key,
     check_callable,

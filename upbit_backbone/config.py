@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from .errors import InvalidRequestError
 from .exchange.hosts import REGION_HOSTS, WEBSOCKET_FORMATS
+from .exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 
 ENVIRONMENT_PREFIX = "UPBIT_BACKBONE_"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -40,7 +41,7 @@ class BackboneConfig:
     close_timeout_seconds: float = 1.5  # how long `close()` waits at most; two seconds in all with this default
 
     # REST
-    rest_requests_per_second: float = 10.0  # per rate group (docs: rate-limits)
+    rest_requests_per_second: float = REQUESTS_PER_SECOND  # per rate group (docs: rate-limits)
     rest_workers_per_group: int = 4
     rest_attempts: int = 3
     merge_window_seconds: float = 0.003
@@ -55,7 +56,7 @@ class BackboneConfig:
     markets_max_age_seconds: float = 300.0
 
     # Sessions
-    connects_per_second: float = 5.0  # WebSocket handshakes of this IP (docs: rate-limits)
+    connects_per_second: float = CONNECTS_PER_SECOND  # WebSocket handshakes of this IP (docs: rate-limits)
     websocket_format: str = "SIMPLE"
     ping_interval_seconds: float = 5.0  # Upbit drops idle sockets after 60 s (measured) to 120 s (documented)
     pong_timeout_seconds: float = 5.0

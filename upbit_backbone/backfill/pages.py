@@ -8,16 +8,15 @@ from datetime import datetime
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from .._concurrency import Clock, Deadline
+from ..exchange.endpoints import MAX_CANDLES, MAX_DAYS_AGO, MAX_TRADES
+from ..exchange.identity import SHUFFLE
 from ..models.enums import DataType, Priority
 from ..models.market import CandleData, TradeData
 from ..models.topic import Topic
-from .sequence import SHUFFLE, Gap
+from .sequence import Gap
 
 # Which page of history to ask for next, until a gap is covered. Pure: the pages are handed in.
 
-TRADES_PER_PAGE = 500
-CANDLES_PER_PAGE = 200
-KEPT_DAYS = 7  # docs: recent-trades-history, days_ago 1-7
 
 T = TypeVar("T", TradeData, CandleData)
 
@@ -88,7 +87,7 @@ class TradeFetch(Fetch[TradeData]):
 
     def step(self, page_of: TradePage, missing: CountMissing) -> None:
         """Ask for one page and take it in."""
-        page = page_of(TRADES_PER_PAGE, self._cursor, self._days_ago or None)
+        page = page_of(MAX_TRADES, self._cursor, self._days_ago or None)
         fresh = [trade for trade in page if trade.sequential_id not in self._ids]
         self.items += fresh
         self._ids.update(trade.sequential_id for trade in fresh)
@@ -130,8 +129,8 @@ class TradeFetch(Fetch[TradeData]):
         self._cursors.clear()
         if self._days_ago >= self._days:
             self._end()
-        elif self._days_ago >= KEPT_DAYS:
-            self._end(f"Upbit keeps trades for {KEPT_DAYS} days")
+        elif self._days_ago >= MAX_DAYS_AGO:
+            self._end(f"Upbit keeps trades for {MAX_DAYS_AGO} days")
         else:
             self._days_ago += 1
 
@@ -150,7 +149,7 @@ class CandleFetch(Fetch[CandleData]):
 
     def step(self, page_of: CandlePage, missing: CountMissing) -> None:
         """Ask for one page and take it in."""
-        page = page_of(CANDLES_PER_PAGE, self._to)
+        page = page_of(MAX_CANDLES, self._to)
         fresh = [candle for candle in page if candle.timestamp < self._to]
         self.items += fresh
         if not fresh or fresh[-1].timestamp <= self.floor:

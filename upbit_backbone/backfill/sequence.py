@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from ..exchange.identity import SHUFFLE
 from ..models.enums import StreamType
 from ..models.market import CandleData, TradeData
 
@@ -39,8 +40,6 @@ def merge_ordered(missing: Sequence[Placed[Item]], parked: Iterable[Placed[Item]
     return woven
 
 
-# Trades of one market overtake each other by this much at most, on the stream and in REST lists alike.
-SHUFFLE = timedelta(seconds=2)
 # Ids are remembered for so long by exchange time, or so many of them: repeats come within seconds, fills overlap by
 # SHUFFLE, and a snapshot repeats the very last trade, which is always among them.
 MEMORY = timedelta(seconds=120)

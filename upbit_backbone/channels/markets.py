@@ -12,9 +12,9 @@ from typing import ParamSpec, TypeVar, cast
 
 from .._concurrency import Clock, Deadline, clock_offset, get_logger
 from ..errors import ClosedError, MalformedDataError, ServerError, UnknownSymbolError, UpbitBackboneError, one_line
+from ..exchange.symbols import swapped
 from ..models.enums import Priority
 from ..models.market import MarketInfo
-from ..models.symbol import swapped
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from .._concurrency import Clock, Deadline
 from ..errors import InvalidRequestError, MessageTooBigError, ProtocolError, ServerError
+from ..exchange.symbols import QUOTES
 from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
-from ..models.symbol import QUOTES
 from ..models.topic import Topic
 from ..rest.batching import Answers
 from ..rest.call import JOINABLE_SECONDS

@@ -16,9 +16,9 @@ from ..errors import (
     StaleDataError,
     UpbitBackboneError,
 )
+from ..exchange.symbols import normalise_quote, normalise_symbols
 from ..models.enums import DataType, Priority
 from ..models.market import TickerData
-from ..models.symbol import normalise_quote, normalise_symbols
 from ..models.topic import SubscriptionRequest, Topic
 from ..rest.batching import Answers
 from ..rest.client import RestClient

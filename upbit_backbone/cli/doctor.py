@@ -22,6 +22,7 @@ from ..backbone import MarketDataBackbone
 from ..config import ENVIRONMENT_PREFIX, BackboneConfig
 from ..errors import RateLimitError, UpbitBackboneError
 from ..exchange import endpoints
+from ..exchange.rates import parse_remaining
 from ..models.enums import DataType
 from ..wire.dialing import connect, resolve, start_tls, tls_context
 from ..wire.io_deadline import IoDeadline
@@ -169,7 +170,7 @@ def _rest(config: BackboneConfig) -> Iterator[Finding]:
 
 
 def _origin(header: str | None) -> Finding:
-    remaining = endpoints.parse_remaining(header)
+    remaining = parse_remaining(header)
     if remaining is None:
         return Finding("limits", Verdict.NOTE, "no Remaining-Req header; the documented limits are kept")
     if remaining.name == "origin":
@@ -201,7 +202,7 @@ def _websocket(config: BackboneConfig) -> Iterator[Finding]:
     connection = transport.open(Deadline.after(CHECK_SECONDS))
     try:
         yield Finding("WebSocket", Verdict.OK, f"connected ({_since(began)})")
-        remaining = endpoints.parse_remaining(connection.response_headers.get("remaining-req"))
+        remaining = parse_remaining(connection.response_headers.get("remaining-req"))
         if remaining is not None and remaining.name == "origin":
             yield Finding("Origin", Verdict.BAD, "Upbit saw an Origin header at the handshake", _ORIGIN_ADVICE)
     finally:

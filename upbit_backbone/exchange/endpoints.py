@@ -7,48 +7,26 @@ of `PATHS`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import quote
 
 from ..errors import InvalidRequestError, one_line
 from ..models.enums import RateGroup
-from ..models.symbol import CODE, normalise_quote
+from .symbols import CODE, normalise_quote
 from .timeframes import TIMEFRAMES, timeframe_of
 
+# A page at most; larger counts are cut silently (docs: recent-trades-history, list-candles-minutes).
 MAX_TRADES: Final = 500
 MAX_CANDLES: Final = 200
 # The depths a subscription may ask for; any other suffix makes Upbit send 30 levels (changelog of 2025-07-02).
 BOOK_DEPTHS: Final = (1, 5, 15, 30)
-MAX_LEVELS: Final = 30
-MAX_DAYS_AGO: Final = 7
-
-# What Upbit calls the groups in `Remaining-Req`, which is not always what the docs call them.
-GROUPS_ON_THE_WIRE: Final[Mapping[str, RateGroup]] = MappingProxyType(
-    {
-        "market": RateGroup.MARKET,
-        "candle": RateGroup.CANDLE,
-        "candles": RateGroup.CANDLE,
-        "trade": RateGroup.TRADE,
-        "crix-trades": RateGroup.TRADE,
-        "ticker": RateGroup.TICKER,
-        "orderbook": RateGroup.ORDERBOOK,
-        "websocket": RateGroup.WEBSOCKET_CONNECT,
-        "websocket-connect": RateGroup.WEBSOCKET_CONNECT,
-    }
-)
-REST_GROUPS: Final = (
-    RateGroup.MARKET,
-    RateGroup.CANDLE,
-    RateGroup.TRADE,
-    RateGroup.TICKER,
-    RateGroup.ORDERBOOK,
-)
+MAX_LEVELS: Final = 30  # docs: list-orderbooks and websocket-orderbook
+MAX_DAYS_AGO: Final = 7  # docs: recent-trades-history, which keeps trades for so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,28 +144,6 @@ def check_levels(levels: int, level: Decimal | int = 0) -> None:
     """InvalidRequestError for a depth or a price step that `orderbooks` would refuse."""
     _count(levels, ORDERBOOKS)
     _level(level)
-
-
-class Remaining(NamedTuple):
-    """What `Remaining-Req` says: calls left in the present second, for a group (None: one we do not know)."""
-
-    group: RateGroup | None
-    name: str
-    per_second: int
-
-
-_REMAINING = re.compile(r"\s*([a-z_]{1,10})\s*=\s*([a-z0-9_-]{1,40})\s*", re.ASCII | re.IGNORECASE)
-
-
-def parse_remaining(header: str | None) -> Remaining | None:
-    """`group=candles; min=600; sec=9`, in any order; None for anything else. Never raises."""
-    if not header or len(header) > 200:
-        return None
-    parts = {match[1].lower(): match[2].lower() for each in header.split(";") if (match := _REMAINING.fullmatch(each))}
-    name, seconds = parts.get("group"), parts.get("sec", "")
-    if name is None or not re.fullmatch(r"\d{1,6}", seconds, re.ASCII):
-        return None
-    return Remaining(GROUPS_ON_THE_WIRE.get(name), name, int(seconds))
 
 
 def _code(symbol: str) -> str:

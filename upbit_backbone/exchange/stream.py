@@ -16,10 +16,10 @@ from typing import Final
 from ..errors import InvalidRequestError, one_line
 from ..models.enums import DataType
 from ..models.session import SubscriptionList
-from ..models.symbol import CODE
 from ..models.topic import ZERO, SubscriptionRequest, Topic
 from .endpoints import BOOK_DEPTHS
 from .hosts import WEBSOCKET_FORMATS
+from .symbols import CODE
 
 _DATA_TYPES: Final = {data_type.value: data_type for data_type in DataType}
 _TICKET: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)

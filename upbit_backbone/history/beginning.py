@@ -13,9 +13,9 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Final
 
+from ..exchange.endpoints import MAX_CANDLES
 from ..exchange.timeframes import FIRST_MOMENT, TIMEFRAMES, Timeframe
 from ..models.market import CandleData
-from .paging import PAGE_ROWS
 
 COARSEST: Final = TIMEFRAMES[-1]
 
@@ -40,11 +40,11 @@ def first_candle(page: PageBefore, unit: Timeframe) -> CandleData | None:
 def _down_the_units(page: PageBefore, unit: Timeframe) -> tuple[datetime, CandleData | None]:
     """The oldest candle of `unit` as far as the coarser ones lead to it, and before what they know of nothing."""
     rung = COARSEST
-    oldest = _oldest(page(rung, PAGE_ROWS, None))
+    oldest = _oldest(page(rung, MAX_CANDLES, None))
     while oldest is not None and rung != unit:
         low, high = oldest.timestamp, rung.next_start(oldest.timestamp)
         finer = next(each for each in TIMEFRAMES if _leads_on(each, low, high, rung, unit))
-        oldest = _oldest(page(finer, PAGE_ROWS, high))
+        oldest = _oldest(page(finer, MAX_CANDLES, high))
         if oldest is None:
             return low, None
         rung = finer
@@ -54,24 +54,24 @@ def _down_the_units(page: PageBefore, unit: Timeframe) -> tuple[datetime, Candle
 def _leads_on(each: Timeframe, low: datetime, high: datetime, above: Timeframe, target: Timeframe) -> bool:
     """Whether `each` lies between the two units and [low, high) is a page of it at most."""
     is_between = TIMEFRAMES.index(target) <= TIMEFRAMES.index(each) < TIMEFRAMES.index(above)
-    return is_between and each.periods(low, high) <= PAGE_ROWS
+    return is_between and each.periods(low, high) <= MAX_CANDLES
 
 
 def _by_halving(page: PageBefore, unit: Timeframe, known_empty: datetime, first: CandleData) -> CandleData:
     """The oldest candle, which starts at or after `known_empty` and not after `first`."""
     while True:
         low = known_empty
-        while (periods := unit.periods(low, first.timestamp)) > PAGE_ROWS:
+        while (periods := unit.periods(low, first.timestamp)) > MAX_CANDLES:
             middle = unit.shift(unit.ceil(low), periods // 2)
             found = page(unit, 1, middle)
             if found:
                 first = found[0]
             else:
                 low = middle
-        rows = page(unit, PAGE_ROWS, first.timestamp)
+        rows = page(unit, MAX_CANDLES, first.timestamp)
         first = _oldest(rows) or first
         # An empty answer on the way may have been a hiccup, so what is below the end of the way is asked for at last.
-        if not rows or (len(rows) < PAGE_ROWS and not page(unit, 1, first.timestamp)):
+        if not rows or (len(rows) < MAX_CANDLES and not page(unit, 1, first.timestamp)):
             return first
 
 

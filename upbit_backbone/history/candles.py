@@ -8,13 +8,13 @@ from typing import Final, Unpack
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, WorkerPool, check_timeout
 from ..errors import ClosedError, InvalidRequestError
+from ..exchange.endpoints import MAX_CANDLES
 from ..exchange.timeframes import Timeframe, timeframe_of
 from ..models.enums import Priority
 from ..models.market import CandleData
 from .closed_candles import MAX_ROWS, ClosedCandles
 from .download import PARALLEL_PAGES, CancelToken, Pace
 from .pages import CandlesPage, Progress, Source, Walk
-from .paging import PAGE_ROWS
 from .ranges import Bounds, CandleRange, candle_range
 
 BEGINNING_SECONDS: Final = 5.0  # some thirty requests at Upbit's rate, at worst
@@ -141,7 +141,7 @@ class CandleHistory:
         if timeout is None:
             start = wish.start
             rows = wish.count or (wish.timeframe.periods(start, min(wish.end or now, now)) if start else 0)
-            timeout = self._timeout_seconds + SECONDS_PER_PAGE * (rows // PAGE_ROWS)
+            timeout = self._timeout_seconds + SECONDS_PER_PAGE * (rows // MAX_CANDLES)
         return Deadline.after(check_timeout(timeout), self._clock.monotonic)
 
     def _open(self) -> Source:

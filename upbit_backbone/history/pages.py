@@ -11,13 +11,14 @@ from typing import Final, Protocol
 
 from .._concurrency import Clock, Deadline, WorkerPool, get_logger
 from ..errors import MalformedDataError, UpbitBackboneError, one_line
+from ..exchange.endpoints import MAX_CANDLES
 from ..exchange.timeframes import FIRST_MOMENT, Timeframe
 from ..models.enums import DataSource, Priority
 from ..models.market import CandleData
 from .beginning import first_candle
 from .closed_candles import ClosedCandles, settled_before
 from .download import PAGE_SECONDS, Answer, CancelToken, Download, Pace, check, raise_with_rest
-from .paging import PAGE_ROWS, Area, Page
+from .paging import Area, Page
 from .ranges import CandleRange, Fill, ResumePoint
 
 # Candles made up for periods in which nobody traded, only where asked for. Pure.
@@ -172,7 +173,7 @@ class Walk:
     def _beginning(self, start: datetime) -> datetime:
         """`start`, or where the candles begin if that is later: what lies before would cost a request per block."""
         wish, end = self.wish, min(self.wish.end or self.now, self.now)
-        if wish.timeframe.periods(start, end) <= LONG_BLOCKS * BLOCK_PAGES * PAGE_ROWS:
+        if wish.timeframe.periods(start, end) <= LONG_BLOCKS * BLOCK_PAGES * MAX_CANDLES:
             return start
         try:
             if self.source.kept.first(wish.symbol, wish.timeframe) is None and self.page(
@@ -213,7 +214,7 @@ class Walk:
         area: Area | None = None
         while low is not None:
             density = area.density if area is not None else None
-            high = self.wish.timeframe.shift(low, int(BLOCK_PAGES * PAGE_ROWS / (density or 1.0)))
+            high = self.wish.timeframe.shift(low, int(BLOCK_PAGES * MAX_CANDLES / (density or 1.0)))
             is_last = high >= (self.wish.end or self.now)
             area = self._area(low, self.wish.end if is_last else high, density)
             yield area

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from ..exchange.endpoints import MAX_CANDLES
 from ..exchange.timeframes import FIRST_MOMENT, LAST_MOMENT, Timeframe
 from ..models.market import CandleData
 
-PAGE_ROWS: Final = 200  # Upbit cuts larger counts silently (docs: list-candles-minutes)
 DENSE: Final = 0.96  # above this share of periods with a candle, 200 periods are as good as 200 rows
 SPLIT_PAGES: Final = 8  # a sparse stretch shorter than this is not worth splitting: each split wastes half a page
 REACH_PAGES: Final = 48  # how far from the oldest certain row we look for parts to split off; bounds the memory
@@ -186,14 +186,14 @@ class Area:
     def pages_left(self) -> float:
         """About how many pages what is not certain yet will take."""
         if self._wanted is not None:
-            return (self._wanted - self.rows) / PAGE_ROWS
-        return self._timeframe.periods(self.low, min(self.certain_from, self._brim)) * self._density / PAGE_ROWS
+            return (self._wanted - self.rows) / MAX_CANDLES
+        return self._timeframe.periods(self.low, min(self.certain_from, self._brim)) * self._density / MAX_CANDLES
 
     @property
     def _is_long(self) -> bool:
         """Whether it pays to wait for the first answer before guessing where others end."""
         rows = self._timeframe.periods(self.low, self._brim) if self._wanted is None else self._wanted
-        return rows > SPLIT_PAGES * PAGE_ROWS
+        return rows > SPLIT_PAGES * MAX_CANDLES
 
     # -- what to ask ------------------------------------------------------------------------------------------------
 
@@ -265,7 +265,7 @@ class Area:
 
     def _split(self, gaps: list[_Gap]) -> Page | None:
         """Walk the longest sparse stretch from its middle as well."""
-        reach = self._back(min(self.certain_from, self._brim), REACH_PAGES * PAGE_ROWS)
+        reach = self._back(min(self.certain_from, self._brim), REACH_PAGES * MAX_CANDLES)
         near = [_Gap(max(gap.low, reach), gap.high, gap.is_certain, gap.rows_above) for gap in gaps if gap.high > reach]
         if not near:
             return None
@@ -273,7 +273,7 @@ class Area:
         rows = self._timeframe.periods(longest.low, longest.high) * self._density
         if self._wanted is not None:
             rows = min(rows, self._wanted - longest.rows_above)
-        if rows < SPLIT_PAGES * PAGE_ROWS:
+        if rows < SPLIT_PAGES * MAX_CANDLES:
             return None
         return self._page(self._back(longest.high, rows / 2), longest)
 
@@ -282,7 +282,7 @@ class Area:
         count = self._timeframe.periods(gap.low, min(high, self._brim)) + (CLOCK_ROWS if is_open else 0)
         if self._wanted is not None:
             count = min(count, self._wanted)
-        return Page(None if is_open else high, max(1, min(PAGE_ROWS, count)))
+        return Page(None if is_open else high, max(1, min(MAX_CANDLES, count)))
 
     def _gaps(self) -> Iterator[_Gap]:
         """Unknown stretches from the newest down, as far as the wanted rows are expected to reach."""

@@ -9,15 +9,14 @@ from typing import Final, Protocol
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
 from ..errors import DownloadCancelledError, InvalidRequestError, RequestTimeoutError, UpbitBackboneError
+from ..exchange.endpoints import MAX_DAYS_AGO, MAX_TRADES
 from ..models.enums import Priority
 from ..models.market import TradeData
 from .download import PAGE_SECONDS, CancelToken, copied
 from .ranges import aware, checked_count
 
-PAGE_TRADES: Final = 500  # docs: recent-trades-history
 DAY: Final = timedelta(days=1)
-OLDEST_DAY: Final = 7
-MAX_TRADES: Final = 1_000_000
+MAX_COUNT: Final = 1_000_000
 SECONDS_PER_PAGE: Final = 0.5
 OPEN_ENDED_SECONDS: Final = 300.0  # a busy day of KRW-BTC is several hundred pages
 
@@ -101,7 +100,7 @@ class TradesHistory:
 
     def _deadline(self, count: int | None, timeout: float | None) -> Deadline:
         if timeout is None:
-            pages = (count or 0) // PAGE_TRADES
+            pages = (count or 0) // MAX_TRADES
             timeout = OPEN_ENDED_SECONDS if count is None else self._timeout_seconds + SECONDS_PER_PAGE * pages
         return Deadline.after(timeout, self._clock.monotonic)
 
@@ -129,17 +128,17 @@ class TradesHistory:
         if since is not None and (count is not None or days_ago is not None):
             raise InvalidRequestError("since= stands alone; allowed are count=, days_ago=, both of them, or since=")
         if days_ago is not None and (
-            isinstance(days_ago, bool) or not isinstance(days_ago, int) or not 0 <= days_ago <= OLDEST_DAY
+            isinstance(days_ago, bool) or not isinstance(days_ago, int) or not 0 <= days_ago <= MAX_DAYS_AGO
         ):
-            raise InvalidRequestError(f"days_ago={days_ago!r}: expected 0 (today, UTC) to {OLDEST_DAY}")
+            raise InvalidRequestError(f"days_ago={days_ago!r}: expected 0 (today, UTC) to {MAX_DAYS_AGO}")
         if count is not None or (since is None and days_ago is None):
-            count = checked_count(count, MAX_TRADES)
+            count = checked_count(count, MAX_COUNT)
         today = self._today()
         first = None if since is None else aware(since, "since")
-        oldest = today - OLDEST_DAY * DAY
+        oldest = today - MAX_DAYS_AGO * DAY
         if first is not None and first < oldest:
             raise InvalidRequestError(
-                f"since={first.isoformat()}: Upbit keeps trades of today and {OLDEST_DAY} days before, now from "
+                f"since={first.isoformat()}: Upbit keeps trades of today and {MAX_DAYS_AGO} days before, now from "
                 f"{oldest.isoformat()}; for older times ask for candles"
             )
         return (today - days_ago * DAY if days_ago is not None else first), count
@@ -196,13 +195,13 @@ class TradesHistory:
         day, lag = today - days_ago * DAY, 0
         cursor: int | None = None
         is_doubted = False  # a page was short or empty: the day is over if the next one is empty
-        size = min(count or PAGE_TRADES, PAGE_TRADES)
+        size = min(count or MAX_TRADES, MAX_TRADES)
         while first is None or day + DAY > first:
             last_seen, today = today, self._today()
             if today != last_seen:
                 lag = min(lag, 0)  # if Upbit's midnight came first, ours has now caught up
             asked = max((today - day) // DAY + lag, 0)
-            if asked > OLDEST_DAY:
+            if asked > MAX_DAYS_AGO:
                 return
             _check(deadline, cancel)
             page = self._trades_page(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from heapq import heappop, heappush
@@ -15,12 +16,48 @@ from typing import NamedTuple
 
 from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline, Flag, ForkGuard
 from ..errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
+from ..exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..models.enums import Priority, RateGroup
 from .ban import CAREFUL_SECONDS, Ban
-from .rates import Limits, Rates
 from .window import Slot, Window
 
 # Who waits for a rate group, and in which order: the urgent first, equals as they came.
+
+
+class Rates(NamedTuple):
+    """What one backbone allows itself per second: requests of each REST group, and WebSocket handshakes."""
+
+    requests: float = REQUESTS_PER_SECOND
+    connects: float = CONNECTS_PER_SECOND
+
+
+class Limits:
+    """Whoever shares one host's budget. The most careful decides: it is one and the same for all of them."""
+
+    def __init__(self) -> None:
+        # Weakly, so that a backbone nobody closed counts only as long as it lives.
+        self._rates: weakref.WeakKeyDictionary[object, Rates] = weakref.WeakKeyDictionary()
+
+    def enter(self, user: object, rates: Rates) -> None:
+        self._rates[user] = rates
+
+    def leave(self, user: object) -> None:
+        self._rates.pop(user, None)
+
+    def rate(self, group: RateGroup) -> float:
+        """What all of them together may send to `group` in a second."""
+        every = list(self._rates.values()) or [Rates()]
+        is_connect = group is RateGroup.WEBSOCKET_CONNECT
+        return min(rates.connects if is_connect else rates.requests for rates in every)
+
+    def all(self) -> list[object]:
+        return list(self._rates)
+
+    def __len__(self) -> int:
+        return len(self._rates)
+
+    def __repr__(self) -> str:
+        return f"<Limits {len(self)}>"
 
 
 class Waiter:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
 from ..exchange.hosts import normal_host
+from ..exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
-from .host_limiter import HostLimiter, LimiterView
-from .rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND, Rates
+from .host_limiter import HostLimiter, LimiterView, Rates
 from .window import Slot
 
 if TYPE_CHECKING:

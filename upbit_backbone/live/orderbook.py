@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from itertools import accumulate, pairwise
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from .._concurrency import Deadline, EventCount, ForkGuard
 from ..errors import ClosedError, InvalidRequestError, MalformedDataError, StaleDataError
+from ..exchange.endpoints import MAX_LEVELS
 from ..models.market import OrderbookData, OrderbookUnit
-
-MAX_LEVELS: Final = 30
 
 
 class Depth(NamedTuple):

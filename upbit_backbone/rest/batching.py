@@ -14,9 +14,9 @@ from typing import Final, Generic, Protocol, TypeVar
 from .._concurrency import Clock, Deadline, EventCount, get_logger
 from ..errors import InvalidRequestError, MalformedDataError, UnknownSymbolError, UpbitBackboneError, one_line
 from ..exchange.endpoints import BOOK_DEPTHS, RestCall, check_levels
+from ..exchange.symbols import CODE
 from ..models.enums import Priority
 from ..models.market import OrderbookData
-from ..models.symbol import CODE
 from ..store.intelligent_cache import IntelligentCache, Key
 from ..unify.rest import error_of, unread_of
 from .call import Job

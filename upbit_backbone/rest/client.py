@@ -19,6 +19,7 @@ from ..config import BackboneConfig
 from ..errors import ClosedError
 from ..exchange import endpoints
 from ..exchange.endpoints import RestCall
+from ..exchange.rates import REST_GROUPS
 from ..exchange.timeframes import timeframe_of
 from ..limits.rate_limiter import RateLimiter
 from ..models.enums import Priority, RateGroup
@@ -97,7 +98,7 @@ class RestClient:
         lifetime = Lifetime(max_age, max(60.0, max_age))
         self.cache = IntelligentCache({"ticker": lifetime, "orderbook": lifetime}, clock=clock)
         self._exchange_clock = exchange_clock or ExchangeClock(clock)
-        self._lanes = {group: self._lane(group, emit, random) for group in endpoints.REST_GROUPS}
+        self._lanes = {group: self._lane(group, emit, random) for group in REST_GROUPS}
         self._calls: dict[RateGroup, CallMerger[Any]] = {
             group: CallMerger(group.value, lane, self.cache, clock) for group, lane in self._lanes.items()
         }

@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 
 from .._concurrency import check_timeout
 from ..errors import InvalidRequestError
+from ..exchange.endpoints import MAX_LEVELS
+from ..exchange.symbols import normalise_symbol
 from ..exchange.timeframes import timeframe_of
 from ..models.enums import DataStrategy, DataType, Priority, RequestKind
 from ..models.request import DataRequest
-from ..models.symbol import normalise_symbol
-
-MAX_LEVELS = 30  # docs: list-orderbooks and websocket-orderbook
 
 E = TypeVar("E", bound=Enum)
 

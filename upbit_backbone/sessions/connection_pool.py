@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
 from ..errors import SubscriptionError
+from ..exchange.symbols import FIATS
 from ..models.enums import DataType
 from ..models.topic import Topic
 
@@ -17,7 +18,6 @@ from ..models.topic import Topic
 TYPE_WEIGHTS: Final = {DataType.ORDERBOOK: 4.0, DataType.TICKER: 1.5, DataType.TRADE: 1.5}
 CANDLE_WEIGHT: Final = 0.5
 QUIET_QUOTE_FACTOR: Final = 0.3  # BTC and USDT markets trade far less
-LOUD_QUOTES: Final = frozenset({"KRW", "SGD", "IDR", "THB"})
 COMFORTABLE_WEIGHT: Final = 1500.0  # expected frames per second above which a further connection is opened
 
 Carrier = TypeVar("Carrier", bound=Hashable)
@@ -26,7 +26,7 @@ Carrier = TypeVar("Carrier", bound=Hashable)
 def weight(topic: Topic) -> float:
     """Frames per second to expect of `topic`."""
     quote = topic.symbol.partition("-")[0]
-    factor = 1.0 if quote in LOUD_QUOTES else QUIET_QUOTE_FACTOR
+    factor = 1.0 if quote in FIATS else QUIET_QUOTE_FACTOR
     return TYPE_WEIGHTS.get(topic.data_type, CANDLE_WEIGHT) * factor
 
 

@@ -6,14 +6,16 @@ from collections import deque
 from math import inf
 from typing import Final
 
+from ..exchange.rates import MESSAGES_PER_MINUTE, MESSAGES_PER_SECOND
+
 MERGE_SECONDS: Final = 0.02  # changes of one burst travel together
 SPACING_SECONDS: Final = 0.5
 CROWDED_SPACING_SECONDS: Final = 0.8
 CROWDED_PER_MINUTE: Final = 40
-# Upbit: 5 a second and 100 a minute per connection. Two messages may arrive closer together than they were
-# sent, so our windows are longer and our counts lower.
-SHORT_WINDOW: Final = (4, 1.25)
-LONG_WINDOW: Final = (96, 62.0)
+# Two messages may arrive closer together than they were sent, so our windows are longer and our counts lower than what
+# Upbit allows a connection.
+SHORT_WINDOW: Final = (MESSAGES_PER_SECOND - 1, 1.25)
+LONG_WINDOW: Final = (MESSAGES_PER_MINUTE - 4, 62.0)
 
 PONG_SPACING_SECONDS: Final = 0.1
 

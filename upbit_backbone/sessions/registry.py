@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ..errors import InvalidRequestError
+from ..exchange.endpoints import MAX_LEVELS
 from ..models.topic import SubscriptionRequest, Topic
-
-FULL_DEPTH: Final = 30  # what a request without a depth means
 
 
 class Change(NamedTuple):
@@ -64,7 +63,7 @@ class Registry:
     def request(self, topic: Topic) -> SubscriptionRequest:
         """The one request that satisfies everybody who wants `topic`, which must be wanted."""
         deepest = max(self._depths[topic])
-        return SubscriptionRequest(topic, None if deepest >= FULL_DEPTH else deepest)
+        return SubscriptionRequest(topic, None if deepest >= MAX_LEVELS else deepest)
 
     def count(self, topic: Topic) -> int:
         return self._depths.get(topic, Counter()).total()
@@ -84,4 +83,4 @@ class Registry:
 
 
 def _depth(request: SubscriptionRequest) -> int:
-    return FULL_DEPTH if request.depth is None else min(request.depth, FULL_DEPTH)
+    return MAX_LEVELS if request.depth is None else min(request.depth, MAX_LEVELS)

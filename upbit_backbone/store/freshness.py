@@ -13,11 +13,11 @@ from enum import Enum, auto
 from typing import Protocol
 
 from .._deadline import SLEEP_SECONDS
+from ..exchange.identity import SHUFFLE
 from ..models.session import SessionHealth
 from ..models.topic import Topic
 
-# Frames of one market overtake each other by this much at most; whatever is later than that is no straggler.
-SHUFFLE_SECONDS = 2.0
+SHUFFLE_SECONDS = SHUFFLE.total_seconds()  # whatever is later than that is no straggler
 # After so long of nothing but older frames the newer one must have been the odd one out.
 OUTVOTED_SECONDS = 60.0
 # REST and the stream stamp the same state within this much of each other.
