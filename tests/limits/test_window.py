@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from upbit_backbone.limits.window import HEALING_SECONDS, Slot, Window
+from upbit_backbone.limits.window import HEALING_SECONDS, UNDELIVERED_SECONDS, WOKEN_SECONDS, Slot, Window
 
 
 def busiest_second(arrivals: list[float]) -> int:
@@ -107,6 +107,74 @@ def test_a_server_that_pauses_does_not_wake_up_to_a_crowd() -> None:
         window.finished(slot, 3.0)  # no answer: a timeout, a reset
     assert window.available(3.9) == 0
     assert window.available(4.1) == 10
+
+
+def test_a_request_that_was_given_up_on_keeps_its_place_until_it_cannot_be_delivered_any_more() -> None:
+    window = Window(10.0)
+    for slot in use_up(window, 0.0):
+        window.finished(slot, 0.3, is_given_up=True)
+    assert window.available(UNDELIVERED_SECONDS) == 0
+    assert window.available(UNDELIVERED_SECONDS + 1.5) == 10
+
+
+def test_an_answer_to_a_later_request_shows_that_those_given_up_on_have_arrived() -> None:
+    window = Window(10.0)
+    earlier = [window.take(0.0) for _ in range(8)]
+    for slot in earlier:
+        window.sent(slot, 0.0)
+        window.finished(slot, 0.3, is_given_up=True)
+    later, last = window.take(1.0), window.take(1.0)
+    window.sent(later, 1.0)
+    window.sent(last, 2.0)
+    window.finished(last, 2.3, is_given_up=True)
+    window.answered(later, 8.0)
+    assert window.available(8.0 + WOKEN_SECONDS + 0.9) == 1, (
+        "the answered one is over, the others may just be worked off"
+    )
+    assert window.available(8.0 + WOKEN_SECONDS + 1.1) == 9, "but for the one that left after it"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_server_that_stood_still_never_finds_an_eleventh_request(seed: int) -> None:
+    """It stands still now and then for up to 15 s, works off what has come when it wakes, and clients wait briefly."""
+    chance, window, now = Random(seed), Window(10.0), 0.0
+    stops = [(at, at + chance.uniform(1.0, 15.0)) for at in (5.0, 30.0, 70.0, 110.0)]
+    arrivals: list[float] = []
+    answers: list[tuple[float, Slot]] = []
+    timeouts: list[tuple[float, Slot]] = []
+    while now < 150.0:
+        for entry in [entry for entry in answers if entry[0] <= now]:
+            answers.remove(entry)
+            if any(slot is entry[1] for _, slot in timeouts):  # somebody still waits for it
+                timeouts = [each for each in timeouts if each[1] is not entry[1]]
+                window.answered(entry[1], entry[0])
+                window.finished(entry[1], entry[0])
+        for entry in [entry for entry in timeouts if entry[0] <= now]:
+            timeouts.remove(entry)
+            window.finished(entry[1], entry[0], is_given_up=True)
+        while window.available(now):
+            slot = window.take(now)
+            window.sent(slot, now)
+            standing = next((stop for stop in stops if stop[0] <= now < stop[1]), None)
+            arrivals.append(now + 0.005 if standing is None else standing[1] + chance.uniform(0.0, WOKEN_SECONDS / 2))
+            answers.append((arrivals[-1] + 0.005, slot))
+            timeouts.append((now + chance.choice((0.05, 0.2, 1.0)), slot))
+        now += 0.01
+    assert busiest_second(arrivals) <= 10
+    assert len(arrivals) > 500
+
+
+def test_a_wait_shorter_than_answers_usually_take_proves_nothing() -> None:
+    window = Window(10.0)
+    slot = window.take(0.0)
+    window.sent(slot, 0.0)
+    assert window.proves_silence(slot, 0.05), "nothing is known: nothing heard is nothing heard"
+    window.answered(slot, 0.1)
+    assert not window.proves_silence(slot, 5.0)
+    other = window.take(1.0)
+    window.sent(other, 1.0)
+    assert not window.proves_silence(other, 0.15)
+    assert window.proves_silence(other, 0.25)
 
 
 @pytest.mark.parametrize(

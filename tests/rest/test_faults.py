@@ -291,16 +291,22 @@ def test_answers_of_a_living_upbit_never_open_the_breaker(scene: Make, upbit: Fa
     assert made.rest.stats()[2].breaker == "closed"
 
 
-def test_callers_in_a_hurry_never_open_the_breaker_but_a_server_that_hangs_does(scene: Make, upbit: FakeUpbit) -> None:
+def test_callers_in_a_hurry_never_open_the_breaker_but_a_server_that_says_nothing_does(
+    scene: Make, upbit: FakeUpbit
+) -> None:
     made = scene(rest_attempts=1, breaker_failures=2)
-    upbit.rest_fault("/v1/candles*", mode="hang", times=None, seconds=60.0)
+    upbit.rest_fault("/v1/candles*", mode="latency", latency=0.5, times=None, seconds=60.0)
+    made.rest.candles_page("KRW-BTC", "1m", count=7, deadline=soon())
     for count in range(1, 6):
         with pytest.raises(RequestTimeoutError):
             made.rest.candles_page("KRW-BTC", "1m", count=count, deadline=soon(0.05))
     assert made.rest.stats()[1].breaker == "closed"
+    upbit.clear_faults()
+    assert made.rest.candles_page("KRW-BTC", "1m", count=8, deadline=soon())  # in no time, as usual
+    upbit.rest_fault("/v1/candles*", mode="hang", times=None, seconds=60.0)
     for count in range(10, 12):
         with pytest.raises(RequestTimeoutError):
-            made.rest.candles_page("KRW-BTC", "1m", count=count, deadline=soon(1.2))
+            made.rest.candles_page("KRW-BTC", "1m", count=count, deadline=soon(0.9))
     deadline = soon(3.0)
     while made.rest.stats()[1].breaker != "open":
         assert not deadline.expired

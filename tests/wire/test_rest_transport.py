@@ -286,8 +286,11 @@ def test_the_one_who_counts_hears_of_the_departure_and_may_forbid_it(serve: Serv
         def sent(self) -> None:
             told.append("sent")
 
+        def answered(self) -> None:
+            told.append("answered")
+
     transport.get(CALL, within(WAIT_SECONDS), Watcher())
-    assert told == ["leaving", "sent"]
+    assert told == ["leaving", "sent", "answered"]
     with pytest.raises(BannedError):
         transport.get(CALL, within(WAIT_SECONDS), Watcher())
     assert len(server.requests) == 1

@@ -351,11 +351,15 @@ class HostLimiter:
         with self._lock:
             self._windows[group].answered(slot, self._clock.monotonic())
 
-    def finished(self, group: RateGroup, slot: Slot) -> None:
+    def proves_silence(self, group: RateGroup, slot: Slot, waited: float) -> bool:
+        with self._lock:
+            return self._windows[group].proves_silence(slot, waited)
+
+    def finished(self, group: RateGroup, slot: Slot, *, is_given_up: bool = False) -> None:
         """The request is over. A slot that was never sent counts for nothing."""
         with self._lock:
             now = self._clock.monotonic()
-            self._windows[group].finished(slot, now)
+            self._windows[group].finished(slot, now, is_given_up=is_given_up)
             if slot.sent_at is None:
                 self._ban = self._ban.withdrawn(now)
             self._serve(group, now)

@@ -23,7 +23,7 @@ from ..exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
 from .host_limiter import HostLimiter, LimiterView, Rates
-from .window import Slot
+from .window import UNDELIVERED_SECONDS, Slot
 
 if TYPE_CHECKING:
     from .between_processes import InterProcessLimiter
@@ -41,7 +41,7 @@ CONNECT_TRANSIT_SECONDS: Final = 0.5
 class Permit:
     """One turn. Leaving the `with` block without `sent()` gives it back."""
 
-    __slots__ = ("_group", "_host_limiter", "_settle", "_slot")
+    __slots__ = ("_group", "_host_limiter", "_is_given_up", "_settle", "_slot")
 
     def __init__(
         self, limiter: HostLimiter, group: RateGroup, slot: Slot, settle: Callable[[float | None], object] | None = None
@@ -50,6 +50,7 @@ class Permit:
         self._group = group
         self._slot = slot
         self._settle = settle  # with the other processes
+        self._is_given_up = False
 
     @property
     def sent_at(self) -> float | None:
@@ -64,8 +65,17 @@ class Permit:
         self._host_limiter.sent(self._group, self._slot)
 
     def answered(self) -> None:
-        """An answer came. Without this, the request is taken to have arrived when the block was left."""
+        """An answer began to come. Without this, and without `given_up`, the request is taken to have arrived when the
+        block was left."""
         self._host_limiter.answered(self._group, self._slot)
+
+    def given_up(self) -> None:
+        """Nobody waits for the answer any more, but the request may arrive yet: it holds its place until it cannot."""
+        self._is_given_up = True
+
+    def proves_silence(self, waited: float) -> bool:
+        """Whether `waited` seconds without a word of an answer say something about the server, not about our haste."""
+        return self._host_limiter.proves_silence(self._group, self._slot, waited)
 
     def arrives(self, within: float) -> None:
         """Nobody will report on this request: it is taken to arrive within so many seconds."""
@@ -79,9 +89,11 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._host_limiter.finished(self._group, self._slot)
+        is_given_up = self._is_given_up and self._slot.answered_at is None
+        self._host_limiter.finished(self._group, self._slot, is_given_up=is_given_up)
         if self._settle is not None:
-            self._settle(None if self._slot.sent_at is None else 0.0)
+            within = UNDELIVERED_SECONDS if is_given_up else 0.0
+            self._settle(None if self._slot.sent_at is None else within)
 
 
 class RateLimiter:

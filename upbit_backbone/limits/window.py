@@ -13,6 +13,11 @@ from typing import Final
 SECOND: Final = 1.0
 CLOCK_MARGIN_SECONDS: Final = 0.02  # two clocks, rounding, the server's own scheduling
 HELD_SECONDS: Final = 30.0  # a slot that nobody settles (a dead thread) comes back after this
+# A request that was given up on may still be delivered: what was written lies in the buffers of the way and of a server
+# that stands still, also when our end was closed long ago. An answer to a later one shows that it stands no more, and
+# that it works off what had piled up; without one, nothing is kept for longer than servers do.
+UNDELIVERED_SECONDS: Final = 20.0
+WOKEN_SECONDS: Final = 1.0
 # What leaves now has a way to go as well, and no answer is quicker than the way there and back, wherever the longer
 # part of it lies: so the quickest of enough of them may be taken off. Only two thirds of it, because the way may become
 # shorter than any before (by two thirds at once) just when a full second of requests is under way.
@@ -29,13 +34,14 @@ HEALING_SECONDS: Final = 5.0
 class Slot:
     """The right to send one request. `free_at` is when it stops counting; `sent_at` is None until it left."""
 
-    __slots__ = ("answered_at", "free_at", "held_since", "is_settled", "sent_at")
+    __slots__ = ("answered_at", "free_at", "held_since", "is_given_up", "is_settled", "sent_at")
 
     def __init__(self, now: float) -> None:
         self.held_since = now
         self.sent_at: float | None = None
         self.answered_at: float | None = None
         self.is_settled = False
+        self.is_given_up = False
         self.free_at = now + HELD_SECONDS
 
 
@@ -91,8 +97,8 @@ class Window:
             self._first_end = min(self._first_end, slot.free_at)
 
     def answered(self, slot: Slot, now: float) -> None:
-        """An answer came, so the request had arrived before. What it teaches about the way holds for all."""
-        if slot.sent_at is None:
+        """An answer began to come, so the request had arrived before. What it teaches about the way holds for all."""
+        if slot.sent_at is None or slot.answered_at is not None:
             return
         slot.answered_at = now
         self._round_trip_times.append(now - slot.sent_at)
@@ -101,6 +107,16 @@ class Window:
         for each in self._slots if is_news else (slot,):
             if each.sent_at is not None and each.answered_at is not None:
                 self.arrived(each, max(each.sent_at, each.answered_at - known))
+        for each in self._slots:
+            if each.is_given_up and each.sent_at is not None and each.sent_at <= slot.sent_at:
+                each.is_given_up = False
+                self.arrived(each, now + WOKEN_SECONDS)
+
+    def proves_silence(self, slot: Slot, waited: float) -> bool:
+        """Whether `waited` seconds without a word of an answer say something about the server: more than twice what its
+        quickest answers take."""
+        quickest = min(self._round_trip_times, default=0.0)
+        return slot.answered_at is None and waited > 2 * quickest
 
     def _known_way(self) -> float:
         """Seconds that the ways of any two requests have in common."""
@@ -110,14 +126,15 @@ class Window:
             else 0.0
         )
 
-    def finished(self, slot: Slot, now: float) -> None:
-        """The request is over, one way or the other: without an answer it may have arrived just now; not sent, it is
-        as if the slot had never been taken."""
+    def finished(self, slot: Slot, now: float, *, is_given_up: bool = False) -> None:
+        """The request is over, one way or the other: without an answer it may have arrived just now, or, given up on,
+        may do so yet; not sent, it is as if the slot had never been taken."""
         if slot.sent_at is None:
             if slot in self._slots:
                 self._slots.remove(slot)
         elif not slot.is_settled:
-            self.arrived(slot, now)
+            slot.is_given_up = is_given_up
+            self.arrived(slot, now + UNDELIVERED_SECONDS if is_given_up else now)
 
     def learn(self, remaining: int, sent_at: float, now: float) -> None:
         """Upbit says `remaining` calls were left when a request sent at `sent_at` came in.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from .._concurrency import Clock, Deadline, Flag, wait_event
 from ..errors import (
     BannedError,
+    ClosedError,
     MaintenanceError,
     MalformedDataError,
     MessageTooBigError,
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A caller in a hurry does not prove that the server is slow; one that waited for this long does.
+# A caller in a hurry does not prove that the server is slow; one that waited for this long does, and so does one to
+# whom it said nothing at all for longer than it usually takes.
 PATIENT_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.1
 # These are worth another attempt by the same thread; a 429 as well, once the limiter allows it.
@@ -132,17 +134,27 @@ class RetryingCaller:
             started = time.monotonic()
             try:
                 response = self._transport.get(call, job.deadline, permit)
-            except UpbitBackboneError as error:
-                self._count(0, failed=True)
-                self._measure(self.group.value, time.monotonic() - started, error, 0)
-                is_only_hurry = isinstance(error, RequestTimeoutError) and time.monotonic() - started < PATIENT_SECONDS
-                # What came was too much for us, but it came: a matter of the content, like what cannot be read.
-                is_about_content = isinstance(error, MessageTooBigError)
-                if isinstance(error, (NetworkError, ProtocolError)) and not (is_only_hurry or is_about_content):
-                    attempt.failed(error)
+            except BaseException as error:
+                self._lost(error, permit, attempt, time.monotonic() - started)
                 raise
             permit.answered()
             return self._meaning(job, call, response, permit.sent_at or started, attempt)
+
+    def _lost(self, error: BaseException, permit: Permit, attempt: Attempt, waited: float) -> None:
+        """No answer, for whatever reason: what that means for the limits, the measurements and the breaker."""
+        is_ours = isinstance(error, UpbitBackboneError)
+        if not is_ours or isinstance(error, (RequestTimeoutError, ClosedError)):
+            permit.given_up()  # by us; where the server ended it, nothing can arrive any more
+        if not isinstance(error, UpbitBackboneError):
+            return
+        self._count(0, failed=True)
+        self._measure(self.group.value, waited, error, 0)
+        is_timeout = isinstance(error, RequestTimeoutError)
+        is_only_hurry = is_timeout and waited < PATIENT_SECONDS and not permit.proves_silence(waited)
+        # What came was too much for us, but it came: a matter of the content, like what cannot be read.
+        is_about_content = isinstance(error, MessageTooBigError)
+        if isinstance(error, (NetworkError, ProtocolError)) and not (is_only_hurry or is_about_content):
+            attempt.failed(error)
 
     def _meaning(self, job: Job[T], call: RestCall, response: RestResponse, sent_at: float, attempt: Attempt) -> T:
         received_at = response.received_at or self._clock.wall()

@@ -22,11 +22,14 @@ SHORTEST_WAIT_SECONDS: Final = 0.001
 
 
 class Departure(Protocol):
-    """Who wants to know when a request leaves: right before (and may raise), and right after."""
+    """Who wants to know when a request leaves: right before (and may raise), and right after; and when the first of an
+    answer comes."""
 
     def leaving(self) -> object: ...
 
     def sent(self) -> object: ...
+
+    def answered(self) -> object: ...
 
 
 class Watch:
@@ -50,6 +53,10 @@ class Watch:
             send_all(sock, data, self.patience)
             if self._departure is not None:
                 self._departure.sent()
+
+    def answered(self) -> None:
+        if self._departure is not None:
+            self._departure.answered()
 
     def wait_seconds(self) -> float:
         """How long the next read may wait before it must ask again; an error once it is too late."""
@@ -102,7 +109,9 @@ class DeadlineSocket:
                 continue
             except OSError as theirs:
                 raise self.watch.broken(theirs) from theirs
-            self.answered = self.answered or count > 0
+            if count and not self.answered:
+                self.answered = True
+                self.watch.answered()
             self.has_ended = count == 0
             return count
 
