@@ -120,7 +120,8 @@ def test_a_gap_over_utc_midnight_is_filled_from_both_days(own_upbit: MakeUpbit, 
 def test_a_gap_that_rest_cannot_fill_is_told_with_its_bounds(own_upbit: MakeUpbit, backbone: Backbone) -> None:
     server = own_upbit(seed=42, trades_per_second=40.0)
     seen = Watched(backbone(server), server, ["KRW-BTC"])
-    server.rest_fault("/v1/trades/*", status=404, times=None, body="{}", seconds=60)
+    gone = '{"error":{"name":404,"message":"Code not found"}}'
+    server.rest_fault("/v1/trades/*", status=404, times=None, body=gone, seconds=60)
     server.refuse(1.0)
     assert_told_what_is_missing(seen, server)
 
@@ -128,7 +129,7 @@ def test_a_gap_that_rest_cannot_fill_is_told_with_its_bounds(own_upbit: MakeUpbi
 def test_rest_that_fails_until_patience_ends_costs_the_gap_and_not_the_stream(
     own_upbit: MakeUpbit, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """U5: patience is a minute, here two seconds; REST is asked again and again until then."""
+    """U5: patience is an hour, here two seconds; REST is asked again and again until then."""
     monkeypatch.setattr(gap_repair, "PATIENCE_SECONDS", 2.0)
     server = own_upbit(seed=43, trades_per_second=40.0)
     seen = Watched(backbone(server), server, ["KRW-BTC"])

@@ -293,11 +293,14 @@ class Hub:
         subscription = self.get(name)
         if subscription is None or not subscription.queue.failed:
             return
-        # This is the stream's thread: changing requests is not its business.
-        if self._run_job is None:
-            self._release(subscription)
-        else:
-            self._run_job(lambda: self._release(subscription))
+        # This is the stream's thread: changing requests is not its business, unless no other thread can be had.
+        try:
+            if self._run_job is not None:
+                self._run_job(lambda: self._release(subscription))
+                return
+        except (ClosedError, RuntimeError) as error:
+            log.debug("%s is released by the stream itself: %s", name, error)
+        self._release(subscription)
 
     def __repr__(self) -> str:
         with self._lock:

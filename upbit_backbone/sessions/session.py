@@ -284,7 +284,7 @@ class Session:
     def _start_probe(self, effect: do.StartProbe) -> on.Input | None:
         try:
             self._with.run_job(partial(self._probe, effect))
-        except UpbitBackboneError:
+        except (UpbitBackboneError, RuntimeError):  # closing, or no thread to be had: neither may cost the line
             return on.ProbeAnswered(effect.epoch, effect.topics, effect.whole_line, None)
         return None
 
