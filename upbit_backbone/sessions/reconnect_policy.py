@@ -6,7 +6,7 @@ from math import inf
 from typing import Final
 
 from ..config import BackboneConfig
-from ..errors import BannedError, RateLimitError, UpbitBackboneError
+from ..errors import BannedError, MessageTooBigError, RateLimitError, UpbitBackboneError
 from ..exchange.status import DEFAULT_BAN_SECONDS, DEFAULT_LIMITED_SECONDS
 from ..resilience.backoff import Backoff, Random
 
@@ -98,7 +98,8 @@ class ReconnectPolicy:
         elif isinstance(error, RateLimitError):
             self._limited_until = now + (error.retry_after or DEFAULT_LIMITED_SECONDS)
             self._retry_after(self._delay(now), now, counted_from=now)
-        elif not error.retryable:
+        elif not error.retryable and not isinstance(error, MessageTooBigError):
+            # Garbage at the door, however much of it, may be gone a moment later; a 403 or a bad certificate is not.
             delay, self._backoff = self._backoff.retry_slowly(PERMANENT_SECONDS, self._random)
             self._retry_after(delay, now, counted_from=self._attempt_at)
         else:
