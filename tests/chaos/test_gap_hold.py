@@ -134,6 +134,29 @@ def test_closing_delivers_what_waits_or_gives_a_receipt_for_it(own_upbit: MakeUp
         assert untold == []
 
 
+@pytest.mark.parametrize("refusals", [1, 2, 5])
+def test_threads_that_cannot_be_started_delay_a_repair_and_nothing_else(
+    own_upbit: MakeUpbit, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    server = own_upbit(seed=64, trades_per_second=40.0, markets=SYMBOLS)
+    seen = Watched(backbone(server), server, SYMBOLS)
+    start, refused = threading.Thread.start, itertools.count()
+
+    def start_or_not(thread: threading.Thread) -> None:
+        if thread.name.startswith("upbit-job") and next(refused) < refusals:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    seen.recovers(lambda: server.refuse(1.0))
+    within(lambda: seen.of(GapEvent), lambda: seen.reasons())
+    for symbol in SYMBOLS:
+        balance = seen.balance(symbol)
+        assert (balance.lost, balance.doubled) == (0, 0)
+    assert next(refused) >= refusals
+    assert len(seen.breaks) == 1, "a thread that is not to be had is no reason to drop a line"
+
+
 @pytest.mark.parametrize("count", [30_000, 50_000])
 def test_a_burst_of_one_market_arrives_whole(own_upbit: MakeUpbit, backbone: Backbone, count: int) -> None:
     server = own_upbit(seed=63, markets=["KRW-BTC"])

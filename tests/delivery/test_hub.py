@@ -19,7 +19,7 @@ from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.delivery.subscription import Subscription, SubscriptionId
 from upbit_backbone.errors import ClosedError, InvalidRequestError, SubscriptionError
-from upbit_backbone.models.enums import DataSource, DataType, Overflow
+from upbit_backbone.models.enums import Audience, DataSource, DataType, Overflow
 from upbit_backbone.models.events import CallbackErrorEvent, GapEvent, OverflowEvent, SubscriptionEvent, now
 from upbit_backbone.models.market import TradeData
 from upbit_backbone.models.topic import SubscriptionRequest, Topic
@@ -102,6 +102,58 @@ def test_leaving_the_block_ends_it_and_takes_the_wishes_back_once(bench: Bench) 
     assert bench.hub.unsubscribe(subscription.id) is False
     assert [word for word, _ in bench.requests] == ["want", "release"]
     assert bench.hub.publish(BTC, [trade(1)]) == 1  # nobody there
+
+
+def test_while_a_break_is_repaired_strict_subscribers_and_the_others_get_different_things(bench: Bench) -> None:
+    strict, live = bench.hub.subscribe([BTC], gap_order="strict"), bench.hub.subscribe([BTC])
+    assert bench.hub.is_strict(BTC)
+    assert not bench.hub.is_strict(ETH)
+    bench.hub.publish(BTC, [trade(3)], to=Audience.OTHERS)
+    bench.hub.publish(BTC, [trade(1), trade(2)], to=Audience.OTHERS, is_late=True)
+    bench.hub.publish(BTC, [trade(1), trade(2), trade(3)], to=Audience.STRICT)
+    bench.publish(4)
+    assert [item.sequential_id for item in live.queue.drain()] == [3, 1, 2, 4]
+    assert [item.sequential_id for item in strict.queue.drain()] == [1, 2, 3, 4]
+
+
+def test_an_unknown_gap_order_is_refused_in_words(bench: Bench) -> None:
+    with pytest.raises(InvalidRequestError, match="gap_order='ordered': expected 'live' or 'strict'"):
+        bench.hub.subscribe([BTC], gap_order="ordered")
+    assert bench.requests == []
+
+
+def test_what_comes_late_never_replaces_what_is_newer(bench: Bench) -> None:
+    subscription = bench.hub.subscribe([BTC, ETH], overflow=Overflow.CONFLATE)
+    bench.publish(5)
+    bench.hub.publish(BTC, [trade(1), trade(2)], is_late=True)
+    bench.hub.publish(ETH, [trade(1, "KRW-ETH"), trade(2, "KRW-ETH")], is_late=True)  # nothing newer waits
+    stats = subscription.stats
+    assert [item.sequential_id for item in subscription.queue.drain()] == [5, 2]
+    assert (stats.received, stats.dropped, stats.pending, stats.lost) == (5, 3, 2, 0)
+
+
+def test_what_cannot_be_delivered_is_in_the_figures_of_everybody_it_was_for(bench: Bench) -> None:
+    subscription, other = bench.hub.subscribe([BTC]), bench.hub.subscribe([ETH])
+    bench.publish(1)
+    bench.hub.refuse(BTC, 2)
+    stats = subscription.stats
+    assert (stats.received, stats.pending, stats.dropped, stats.lost) == (3, 1, 2, 2)
+    assert other.stats.received == 0
+
+
+def test_without_a_thread_to_be_had_an_overflow_still_releases_its_subscription() -> None:
+    def no_thread(job: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    events = EventBus()
+    released: list[Any] = []
+    hub = Hub(events, release=released.append, run_job=no_thread)
+    subscription = hub.subscribe([BTC], overflow=Overflow.ERROR, maxsize=1)
+    hub.publish(BTC, [trade(1), trade(2)])  # on the stream's thread, which must not hear of it
+    assert subscription.queue.failed
+    assert len(released) == 1
+    hub.close(Deadline.after(2))
+    events.close(Deadline.after(2))
 
 
 def test_get_says_when_nothing_came_and_when_it_is_over(bench: Bench) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from upbit_backbone.models.enums import HealthStatus
 from upbit_backbone.models.events import ConnectionState
-from upbit_backbone.models.report import PerformanceMetric, RefusalStats
+from upbit_backbone.models.report import GapStats, PerformanceMetric, RefusalStats
 from upbit_backbone.monitoring.assessment import Facts, Hysteresis, assess, assess_rest, assess_websocket
 
 HEALTHY, DEGRADED, UNHEALTHY = HealthStatus.HEALTHY, HealthStatus.DEGRADED, HealthStatus.UNHEALTHY
@@ -43,6 +43,30 @@ def test_a_session_is_judged_by_what_it_can_deliver(make, changes, status, words
     verdict = assess_websocket(Facts(sessions=[make.session(**changes)]))
     assert verdict.status is status
     assert words in "; ".join(verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "words"),
+    [
+        (GapStats(open=0, late=0, parked=0, oldest=0.0, unattended=0.0), ""),
+        (GapStats(open=1, late=0, parked=9, oldest=0.5, unattended=0.0), ""),  # usually filled within a second
+        (GapStats(open=2, late=0, parked=9, oldest=12.0, unattended=0.0, problem="503"), "the oldest for 12 s (503)"),
+        (GapStats(open=2, late=2, parked=0, oldest=3.0, unattended=0.0), "live data goes on"),
+        (
+            GapStats(open=3, late=0, parked=0, oldest=9.0, unattended=8.0, problem="can't start new thread"),
+            "no thread has come to them for 8 s (can't start new thread)",
+        ),
+    ],
+)
+def test_gaps_that_stay_open_and_work_nobody_does_are_told(gaps, words):
+    verdict = assess(Facts(gaps=gaps))
+    assert verdict.status is (DEGRADED if words else HEALTHY)
+    assert words in "; ".join(verdict.reasons)
+
+
+def test_a_ban_is_told_with_what_it_means_for_streams(make):
+    verdict = assess(Facts(groups=[make.group()], ban="Upbit blocks this IP for 60 s more: open streams go on"))
+    assert "open streams go on" in verdict.reasons[0]
 
 
 def refusal(seconds, topic=None):

@@ -177,3 +177,18 @@ def test_the_environment_of_this_process_is_no_configuration_of_ours() -> None:
     """Only variables with our prefix are read."""
     assert BackboneConfig.from_environment({"HTTP_PROXY": "http://evil:1", "REST_URL": "https://evil"}).proxy is None
     assert not [name for name in os.environ if name.startswith("UPBIT_BACKBONE_PROXY")]
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("0.5", 0.5), ("7", 7.0)])
+def test_how_long_live_data_waits_for_a_repair_may_be_nothing_and_come_from_the_environment(
+    text: str, value: float
+) -> None:
+    config = BackboneConfig.from_environment({"UPBIT_BACKBONE_GAP_HOLD_SECONDS": text})
+    assert (config.gap_hold_seconds, config.gap_strict_seconds) == (value, 60.0)
+    assert BackboneConfig().gap_hold_seconds == 2.0
+
+
+@pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan"), True, "2"])
+def test_a_wait_that_makes_no_sense_is_refused(value: object) -> None:
+    with pytest.raises(InvalidRequestError, match=r"gap_hold_seconds=.*expected a number >= 0"):
+        BackboneConfig(gap_hold_seconds=value)  # type: ignore[arg-type]
