@@ -22,6 +22,7 @@ from upbit_backbone.simulator import FakeUpbit
 
 Make = Callable[..., MarketDataBackbone]
 Ask = Callable[..., Any]
+PRICES = {"TickerData": "current_price", "TradeData": "price", "CandleData": "close_price"}
 NOW_MS = 1_793_697_435_188
 
 
@@ -69,6 +70,7 @@ def test_a_sweep_gives_the_rows_that_can_be_read_and_the_breaker_stays_closed(
     market, upbit = odd
     broken = ticker("KRW-ETH", trade_price="n/a")
     rows = [ticker("KRW-BTC", change="UPPER"), broken, ticker("KRW-XRP", trade_price=None)]
+    answers(upbit, "/v1/market/all", [listed(row["market"]) for row in rows])
     for path in ("/v1/ticker", "/v1/ticker/all"):
         answers(upbit, path, rows)
     for _ in range(8):
@@ -125,6 +127,28 @@ def test_a_bomb_is_fetched_once_and_told_at_once(odd: tuple[MarketDataBackbone, 
         assert len(asked) == 1, (path, asked)
         upbit.clear_faults()
     assert {group.breaker for group in market.health().groups} == {"closed"}
+
+
+def test_one_price_prints_in_one_way_however_each_channel_spells_it(
+    odd: tuple[MarketDataBackbone, FakeUpbit], until: Ask
+) -> None:
+    market, upbit = odd
+    upbit.publish_trade("KRW-BTC", price=106_691_000, volume="0.00079276", ask_bid="BID")
+    by_rest = market.get_ticker("KRW-BTC", strategy="rest_only")
+    told = [by_rest.current_price, market.get_trades("KRW-BTC", count=1)[0].price]
+    told.append(market.get_candles("KRW-BTC", "1m", count=1)[0].close_price)
+    kinds = ["ticker", "trade", "candle.1m"]
+    with market.subscribe("KRW-BTC", kinds, overflow="drop_oldest") as items:
+        streamed = [items.get(timeout=10) for _ in kinds]
+    told += [getattr(item, PRICES[type(item).__name__]) for item in streamed]
+    assert {str(price) for price in told} == {"106691000"}
+    assert {repr(price) for price in told} == {"Decimal('106691000')"}
+    assert '"current_price": "106691000"' in by_rest.to_json()
+    with market.subscribe("KRW-BTC", "orderbook") as books:
+        prices = [level.price for book in (books.get(timeout=10), market.get_orderbook("KRW-BTC", strategy="rest_only"))
+                  for level in (*book.asks, *book.bids)]  # fmt: skip
+    assert len(prices) > 50
+    assert all(str(price).isdecimal() for price in prices)
 
 
 def stream(upbit: FakeUpbit, code: str, **more: Any) -> None:

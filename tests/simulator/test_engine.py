@@ -22,7 +22,7 @@ amounts = st.integers(min_value=-(10**19), max_value=10**19)
 @given(amounts)
 def test_every_spelling_means_the_same_number(value: int) -> None:
     exact = Decimal(value) / UNIT
-    for spell in (spelling.plain, spelling.padded, spelling.double, spelling.short):
+    for spell in (spelling.plain, spelling.decimal, spelling.padded, spelling.double, spelling.short):
         assert Decimal(spell(value)) == exact
         json.loads(spell(value))
 

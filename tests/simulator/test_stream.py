@@ -91,7 +91,7 @@ def test_only_snapshot_and_only_realtime(upbit: FakeUpbit, connect: Connect) -> 
     assert (message["code"], message["stream_type"]) == ("KRW-ETH", "REALTIME")
 
 
-def test_numbers_are_spelled_by_format(upbit: FakeUpbit, connect: Connect) -> None:
+def test_numbers_are_spelled_by_kind_and_format(upbit: FakeUpbit, connect: Connect) -> None:
     upbit.publish_trade("KRW-BTC", price=131_000_000, volume="0.00079276", ask_bid="BID")
     stream = connect(upbit)
     stream.ask({"type": "trade", "codes": ["KRW-BTC"]}, {"type": "orderbook", "codes": ["KRW-BTC"]})
@@ -99,7 +99,10 @@ def test_numbers_are_spelled_by_format(upbit: FakeUpbit, connect: Connect) -> No
     assert b'"trade_price":131000000.00000000,"trade_volume":0.00079276,' in trade
     assert b'"ask_price":1.31E8,' in book
     stream.ask({"type": "trade", "codes": ["KRW-BTC"]}, {"format": "SIMPLE"})
-    assert b'"tp":131000000,"tv":7.9276E-4,' in stream.raw()
+    assert b'"tp":131000000.00000000,"tv":7.9276E-4,' in stream.raw()
+    for keys, price in (({"format": "SIMPLE"}, b'"tp":131000000.0,'), ({}, b'"trade_price":131000000.0,')):
+        stream.ask({"type": "ticker", "codes": ["KRW-BTC"]}, keys or {"format": "DEFAULT"})
+        assert price in stream.raw()
 
 
 @pytest.mark.parametrize(("name", "key"), [("JSON_LIST", "type"), ("SIMPLE_LIST", "ty")])

@@ -9,7 +9,7 @@ from upbit_backbone.simulator.engine.history import Candle, Trade
 from upbit_backbone.simulator.engine.listing import Listing
 from upbit_backbone.simulator.engine.market import Market, TickerState, day_label
 from upbit_backbone.simulator.payloads import moments
-from upbit_backbone.simulator.payloads.spelling import plain, rate, turnover
+from upbit_backbone.simulator.payloads.spelling import decimal, padded, plain, rate, turnover, turnover_padded
 from upbit_backbone.simulator.payloads.stream_payloads import change_word
 
 _CAUTIONS = ("PRICE_FLUCTUATIONS", "TRADING_VOLUME_SOARING", "DEPOSIT_AMOUNT_SOARING", "GLOBAL_PRICE_DIFFERENCES",
@@ -34,25 +34,25 @@ def candle(code: str, one: Candle, extra: str = "") -> str:
     """A candle of any unit; `extra` is text that begins with a comma."""
     return (
         f'{{"market":"{code}","candle_date_time_utc":"{moments.iso(one.start_ms)}",'
-        f'"candle_date_time_kst":"{moments.iso(one.start_ms + moments.KST_MS)}","opening_price":{plain(one.open)},'
-        f'"high_price":{plain(one.high)},"low_price":{plain(one.low)},"trade_price":{plain(one.close)},'
-        f'"timestamp":{one.last_ms},"candle_acc_trade_price":{turnover(one.turnover)},'
-        f'"candle_acc_trade_volume":{plain(one.volume)}{extra}}}'
+        f'"candle_date_time_kst":"{moments.iso(one.start_ms + moments.KST_MS)}","opening_price":{padded(one.open)},'
+        f'"high_price":{padded(one.high)},"low_price":{padded(one.low)},"trade_price":{padded(one.close)},'
+        f'"timestamp":{one.last_ms},"candle_acc_trade_price":{turnover_padded(one.turnover)},'
+        f'"candle_acc_trade_volume":{padded(one.volume)}{extra}}}'
     )
 
 
 def day_extra(one: Candle, base: int, converted: str | None) -> str:
     """What only daily candles have; `converted` is the value of `converted_trade_price` if that was asked for."""
     change = one.close - base
-    text = f',"prev_closing_price":{plain(base)},"change_price":{plain(change)},"change_rate":{rate(change, base)}'
+    text = f',"prev_closing_price":{padded(base)},"change_price":{padded(change)},"change_rate":{rate(change, base)}'
     return text if converted is None else f'{text},"converted_trade_price":{converted}'
 
 
 def trade(code: str, one: Trade, base: int) -> str:
     return (
         f'{{"market":"{code}","trade_date_utc":"{moments.date(one.ms)}","trade_time_utc":"{moments.time(one.ms)}",'
-        f'"timestamp":{one.ms},"trade_price":{plain(one.price)},"trade_volume":{plain(one.volume)},'
-        f'"prev_closing_price":{plain(base)},"change_price":{plain(one.price - base)},'
+        f'"timestamp":{one.ms},"trade_price":{padded(one.price)},"trade_volume":{padded(one.volume)},'
+        f'"prev_closing_price":{padded(base)},"change_price":{padded(one.price - base)},'
         f'"ask_bid":"{"BID" if one.is_bid else "ASK"}","sequential_id":{one.id}}}'
     )
 
@@ -65,15 +65,15 @@ def ticker(market: Market, state: TickerState) -> str:
         f'{{"market":"{market.code}","trade_date":"{moments.compact_date(last.ms)}",'
         f'"trade_time":"{moments.compact_time(last.ms)}","trade_date_kst":"{moments.compact_date(kst)}",'
         f'"trade_time_kst":"{moments.compact_time(kst)}","trade_timestamp":{last.ms},'
-        f'"opening_price":{plain(state.open)},"high_price":{plain(state.high)},"low_price":{plain(state.low)},'
-        f'"trade_price":{plain(last.price)},"prev_closing_price":{plain(base)},'
+        f'"opening_price":{decimal(state.open)},"high_price":{decimal(state.high)},"low_price":{decimal(state.low)},'
+        f'"trade_price":{decimal(last.price)},"prev_closing_price":{decimal(base)},'
         f'"change":{change_word(last.price, base)},'
-        f'"change_price":{plain(abs(change))},"change_rate":{signed.lstrip("-")},"signed_change_price":{plain(change)},'
-        f'"signed_change_rate":{signed},"trade_volume":{plain(last.volume)},'
+        f'"change_price":{decimal(abs(change))},"change_rate":{signed.lstrip("-")},"signed_change_price":{decimal(change)},'
+        f'"signed_change_rate":{signed},"trade_volume":{decimal(last.volume)},'
         f'"acc_trade_price":{turnover(state.turnover)},"acc_trade_price_24h":{turnover(state.turnover_24h)},'
-        f'"acc_trade_volume":{plain(state.volume)},"acc_trade_volume_24h":{plain(state.volume_24h)},'
-        f'"highest_52_week_price":{plain(state.year[0])},"highest_52_week_date":"{day_label(state.year[1])}",'
-        f'"lowest_52_week_price":{plain(state.year[2])},"lowest_52_week_date":"{day_label(state.year[3])}",'
+        f'"acc_trade_volume":{decimal(state.volume)},"acc_trade_volume_24h":{decimal(state.volume_24h)},'
+        f'"highest_52_week_price":{decimal(state.year[0])},"highest_52_week_date":"{day_label(state.year[1])}",'
+        f'"lowest_52_week_price":{decimal(state.year[2])},"lowest_52_week_date":"{day_label(state.year[3])}",'
         f'"timestamp":{state.ms}}}'
     )
 

@@ -1,4 +1,11 @@
-"""One number, four spellings. Upbit writes the same value differently per channel, format and field.
+"""One number, five spellings. Upbit writes the same value differently per channel, kind and field.
+
+    tickers              decimal   91200000.0
+    trades, candles      padded    106691000.00000000, and 0E-8
+    books in DEFAULT     double    1.16539E8
+    books in SIMPLE      plain     116539000
+    sizes in SIMPLE      short     7.9276E-4
+    books by REST        plain     103460000
 
 All functions take an integer in units of 1e-8.
 """
@@ -16,6 +23,13 @@ def plain(value: int) -> str:
     whole, rest = divmod(abs(value), _UNIT)
     text = f"{whole}.{rest:08d}".rstrip("0").rstrip(".") if rest else str(whole)
     return "-" + text if value < 0 else text
+
+
+@lru_cache(maxsize=65_536)
+def decimal(value: int) -> str:
+    """The shortest decimal that has a point: `91200000.0`, `0.00412345`, `0.0`."""
+    text = plain(value)
+    return text if "." in text else f"{text}.0"
 
 
 @lru_cache(maxsize=65_536)
@@ -49,13 +63,12 @@ def short(value: int) -> str:
 
 def turnover(value: int) -> str:
     """A turnover (units of 1e-16) with up to eight decimals, rounded half up."""
-    return plain((value + _UNIT // 2) // _UNIT)
+    return decimal((value + _UNIT // 2) // _UNIT)
 
 
 def turnover_padded(value: int) -> str:
-    """A turnover with all its sixteen decimals less the last seven, as the stream's DEFAULT has it."""
-    whole, rest = divmod(value // 10_000_000, 10**9)
-    return f"{whole}.{rest:09d}"
+    """The same with all eight decimals, as candles have it."""
+    return padded((value + _UNIT // 2) // _UNIT)
 
 
 def rate(change: int, base: int) -> str:

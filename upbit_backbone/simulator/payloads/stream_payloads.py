@@ -1,4 +1,4 @@
-"""What the WebSocket says: one table of fields per type, two formats of keys, two styles of numbers."""
+"""What the WebSocket says: one table of fields per type, two formats of keys, and numbers as each kind spells them."""
 
 from __future__ import annotations
 
@@ -29,18 +29,15 @@ _DEPRECATED = ("is_trading_suspended", "market_warning")
 
 @dataclass(slots=True, frozen=True)
 class Style:
-    """How one format spells keys and numbers."""
+    """How one format spells keys, prices of books and sizes of books and trades; other numbers are alike in both."""
 
     simple: bool
-    price: Callable[[int], str]
-    base: Callable[[int], str]
-    size: Callable[[int], str]
-    turnover: Callable[[int], str]
     book_price: Callable[[int], str]
+    size: Callable[[int], str]
 
 
-DEFAULT = Style(False, spelling.padded, spelling.padded, spelling.padded, spelling.turnover_padded, spelling.double)
-SIMPLE = Style(True, spelling.plain, spelling.plain, spelling.short, spelling.turnover, spelling.plain)
+DEFAULT = Style(False, spelling.double, spelling.padded)
+SIMPLE = Style(True, spelling.plain, spelling.short)
 
 
 def style_of(format_name: str) -> Style:
@@ -72,35 +69,34 @@ def ticker(market: Market, state: TickerState, style: Style, stream_type: str, d
     """One ticker object."""
     last, base = state.last, state.prev_close
     change = last.price - base
-    # A double is printed where the value was just computed, padded decimals where it comes from the store.
-    traded = spelling.double if not style.simple else style.price
+    number, turnover = spelling.decimal, spelling.turnover
     signed_rate = spelling.rate(change, base)
     delisted = "null" if delisting is None else json.dumps(_date_object(delisting))
     state_word = '"DELISTED"' if delisting is not None and delisting <= moments.date(state.ms) else '"ACTIVE"'
     values = (
-        '"ticker"', f'"{market.code}"', style.base(state.open), traded(state.high), traded(state.low),
-        traded(last.price), style.base(base), style.turnover(state.turnover), change_word(last.price, base),
-        style.base(abs(change)), style.base(change), signed_rate.lstrip("-"), signed_rate,
-        '"BID"' if last.is_bid else '"ASK"', style.size(last.volume), style.size(state.volume),
+        '"ticker"', f'"{market.code}"', number(state.open), number(state.high), number(state.low),
+        number(last.price), number(base), turnover(state.turnover), change_word(last.price, base),
+        number(abs(change)), number(change), signed_rate.lstrip("-"), signed_rate,
+        '"BID"' if last.is_bid else '"ASK"', number(last.volume), number(state.volume),
         f'"{moments.compact_date(last.ms)}"', f'"{moments.compact_time(last.ms)}"', str(last.ms),
-        style.size(state.ask_volume), style.size(state.bid_volume), style.base(state.year[0]),
-        f'"{day_label(state.year[1])}"', style.base(state.year[2]), f'"{day_label(state.year[3])}"', state_word,
+        number(state.ask_volume), number(state.bid_volume), number(state.year[0]),
+        f'"{day_label(state.year[1])}"', number(state.year[2]), f'"{day_label(state.year[3])}"', state_word,
         *(("false", delisted, '"NONE"') if deprecated else (delisted,)), str(state.ms),
-        style.turnover(state.turnover_24h), style.size(state.volume_24h), f'"{stream_type}"',
+        turnover(state.turnover_24h), number(state.volume_24h), f'"{stream_type}"',
     )  # fmt: skip
     return _TEMPLATES["ticker" if deprecated else "ticker-new", style.simple] % values
 
 
 def trade(market: Market, one: Trade, base: int, style: Style, stream_type: str, short_time: bool, sent_ms: int) -> str:
     """One trade object."""
-    book = market.book
+    book, number = market.book, spelling.padded
     clock = moments.time(one.ms)
     if short_time and clock.endswith(":00"):
         clock = clock[:-3]
     return _TEMPLATES["trade", style.simple] % (
         '"trade"', f'"{market.code}"', sent_ms, f'"{moments.date(one.ms)}"', f'"{clock}"', one.ms,
-        style.price(one.price), style.size(one.volume), '"BID"' if one.is_bid else '"ASK"', style.base(base),
-        change_word(one.price, base), style.base(abs(one.price - base)), one.id, spelling.plain(book.best_ask),
+        number(one.price), style.size(one.volume), '"BID"' if one.is_bid else '"ASK"', number(base),
+        change_word(one.price, base), number(abs(one.price - base)), one.id, spelling.plain(book.best_ask),
         style.size(book.best_ask_size), spelling.plain(book.best_bid), style.size(book.best_bid_size),
         f'"{stream_type}"',
     )  # fmt: skip
@@ -108,10 +104,11 @@ def trade(market: Market, one: Trade, base: int, style: Style, stream_type: str,
 
 def candle(type_name: str, code: str, one: Candle, style: Style, stream_type: str) -> str:
     """One candle object; `type_name` is e.g. `candle.1m`."""
+    number = spelling.padded
     return _TEMPLATES["candle", style.simple] % (
         f'"{type_name}"', f'"{code}"', f'"{moments.iso(one.start_ms)}"',
-        f'"{moments.iso(one.start_ms + moments.KST_MS)}"', style.price(one.open), style.price(one.high),
-        style.price(one.low), style.price(one.close), style.size(one.volume), style.turnover(one.turnover),
+        f'"{moments.iso(one.start_ms + moments.KST_MS)}"', number(one.open), number(one.high),
+        number(one.low), number(one.close), number(one.volume), spelling.turnover_padded(one.turnover),
         one.last_ms, f'"{stream_type}"',
     )  # fmt: skip
 
