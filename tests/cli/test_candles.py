@@ -45,6 +45,83 @@ def test_a_finished_file_can_be_extended(piped, tmp_path):
     assert (times[0], times[-1]) == ("2026-01-01", "2026-02-28")
 
 
+SPAN = ("--start", "2026-01-01", "--end", "2026-01-20")
+
+
+def test_a_download_that_is_all_there_is_finished_by_the_same_command(piped, tmp_path):
+    target = tmp_path / "btc.csv"
+    whole = ("candles", "KRW-BTC", "1h", *SPAN, "--csv", str(target))
+    assert piped(*whole).returncode == 0
+    wanted = target.read_text("utf-8")
+    target.rename(tmp_path / "btc.csv.part")  # ended between the last row and the new name
+    done = piped(*whole)
+    assert done.returncode == 0, done.stderr
+    assert target.read_text("utf-8") == wanted
+    assert [each.name for each in tmp_path.iterdir()] == ["btc.csv"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "other"),
+    [
+        ("csv", ("KRW-ETH", "1h", *SPAN)),
+        ("csv", ("KRW-BTC", "1h", "--start", "2025-12-20", "--end", "2026-01-20")),
+        ("csv", ("KRW-BTC", "1h", "--start", "2026-01-01", "--end", "2026-01-05")),
+        ("parquet", ("KRW-BTC", "1h", "--start", "2026-01-10", "--end", "2026-01-20")),
+    ],
+)
+def test_another_download_is_refused_and_changes_nothing(piped, tmp_path, suffix, other):
+    pytest.importorskip("pyarrow")
+    target = tmp_path / f"btc.{suffix}"
+    assert piped("candles", "KRW-BTC", "1h", *SPAN, f"--{suffix}", str(target)).returncode == 0
+    before = target.read_bytes()
+    done = piped("candles", *other, f"--{suffix}", str(target), "--resume")
+    assert done.returncode == 2
+    assert "--force" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert target.read_bytes() == before
+    assert piped("candles", *other, f"--{suffix}", str(target), "--force").returncode == 0
+    assert target.read_bytes() != before
+    assert [each.name for each in tmp_path.iterdir()] == [target.name]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--count", "5", "--csv", "btc.csv", "--resume"),
+        ("--csv", "btc.csv", "--resume"),
+        (*SPAN, "--resume"),
+        (*SPAN, "--csv", "btc.csv", "--resume", "--force"),
+        (*SPAN, "--csv", "btc.csv", "--parquet", "btc.pq"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused(piped, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "btc.csv").write_text("mine", "utf-8")
+    assert piped("candles", "KRW-BTC", "1h", *options).returncode == 2
+    assert (tmp_path / "btc.csv").read_text("utf-8") == "mine"
+
+
+def test_filled_candles_are_written_without_a_hole_and_gone_on_from(piped, tmp_path):
+    target = tmp_path / "xrp.csv"
+    asked = ("candles", "KRW-XRP", "1m", "--fill", "--csv", str(target), "--start", "2026-01-01")
+    assert piped(*asked, "--end", "2026-01-02").returncode == 0
+    assert piped(*asked, "--end", "2026-01-03", "--resume").returncode == 0
+    rows = rows_of(target)
+    assert len(rows) == 2 * 1_440
+    assert {row["is_filled"] for row in rows} == {"True", "False"}
+
+
+def test_a_parquet_download_goes_on_where_it_was(piped, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    target, other = tmp_path / "btc.parquet", tmp_path / "other.parquet"
+    asked = ("candles", "KRW-BTC", "1h", "--start", "2026-01-01", "--parquet", str(target))
+    assert piped(*asked, "--end", "2026-01-10").returncode == 0
+    done = piped(*asked, "--end", "2026-01-20", "--resume")
+    assert "going on after" in done.stderr
+    assert piped("candles", "KRW-BTC", "1h", *SPAN, "--parquet", str(other)).returncode == 0
+    assert parquet.read_table(target).equals(parquet.read_table(other))
+
+
 def test_parquet_is_exact(piped, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     target = tmp_path / "btc.parquet"

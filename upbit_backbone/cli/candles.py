@@ -17,15 +17,17 @@ from rich.text import Text
 from ..backbone import MarketDataBackbone
 from ..errors import InvalidRequestError
 from ..exchange.timeframes import WORDS, timeframe_of
-from ..export.files import CsvFile, write_csv, write_parquet
+from ..export.files import CsvFile, Download, ParquetFile, write_csv, write_parquet
+from ..history.ranges import Fill
 from ..models.market import CandleData
+from ..models.symbol import normalise_symbol
 from . import output
 from .output import area_chart
 from .running import FOUND_TROUBLE, Json, Symbol, command, moment_of, need, open_market, say_error
 
 SHOWN_ROWS = 20
 CHART_HEIGHT = 8
-FLUSH_ROWS = 10_000
+FLUSH_ROWS = 2_000  # ten pages, a second of Upbit's rate: so much is asked for again after a crash, at most
 
 FROM_HELP = "From this time on (ISO 8601; UTC unless it has an offset)."
 
@@ -40,33 +42,39 @@ def candles(
     start: Annotated[str | None, typer.Option(help=FROM_HELP)] = None,
     end: Annotated[str | None, typer.Option(help="Before this time (default: now).")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write CSV. With --start, a broken download goes on.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="Write Parquet (the [parquet] extra).")] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="Write Parquet (the [parquet] extra). With --start, a broken download goes on.")
+    ] = None,
+    fill: Annotated[bool, typer.Option("--fill", help="Make up candles for periods without trades.")] = False,
     resume: Annotated[
         bool | None,
         typer.Option("--resume/--fresh", help="Continue FILE (also a finished one), or start over."),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Start over, whatever FILE.part holds.")] = False,
     json: Json = False,
 ) -> int:
     """Candles of one market, oldest first, to the screen or a file."""
-    if csv and parquet:
-        raise InvalidRequestError("--csv and --parquet: give one of them")
-    first, stop = moment_of(start, "--start"), moment_of(end, "--end")
+    first, stop, target = moment_of(start, "--start"), moment_of(end, "--end"), csv or parquet
+    _check_options(csv, parquet, first, count, resume=resume, force=force)
+    if parquet:
+        need("pyarrow", "parquet")
+    way: Fill = "forward" if fill else "none"
+    found: list[CandleData] = []
     with open_market() as market, _progress(f"{symbol} {timeframe}") as report:
-        if csv and first:
-            rows = _into_csv(market, symbol, timeframe, first, stop, csv, resume, report)
+        if target and first:
+            download = Download(normalise_symbol(symbol), timeframe_of(timeframe).word, _ceil(timeframe, first), way)
+            goes_on = False if force else resume
+            rows = _into_file(market, download, stop, target, goes_on, report, CsvFile if csv else ParquetFile)
         else:
-            if parquet:
-                need("pyarrow", "parquet")
             found = market.get_candles(
                 symbol, timeframe, count, start=first, to=None if first else stop, end=stop if first else None,
-                progress=report,
+                fill=way, progress=report,
             )  # fmt: skip
             rows = len(found)
             if csv:
                 write_csv(found, csv, CandleData)
             elif parquet:
                 write_parquet(found, parquet, CandleData)
-    target = csv or parquet
     if target is not None:
         _say_written(rows, target, json)
     elif json:
@@ -76,33 +84,93 @@ def candles(
     return 0 if rows else FOUND_TROUBLE
 
 
-def _into_csv(
+def _check_options(
+    csv: Path | None,
+    parquet: Path | None,
+    start: datetime | None,
+    count: int | None,
+    *,
+    resume: bool | None,
+    force: bool,
+) -> None:
+    if csv and parquet:
+        raise InvalidRequestError("--csv and --parquet: give one of them")
+    if resume and force:
+        raise InvalidRequestError("--resume goes on in the file, --force starts over: give one of them")
+    if resume and not (csv or parquet):
+        raise InvalidRequestError("--resume goes on in a file: give --csv or --parquet")
+    if resume and (start is None or count is not None):
+        raise InvalidRequestError(
+            "--resume goes with --start (and --end) only: the newest so many candles are others each time, so there is "
+            "nothing to go on from; the file was left as it is"
+        )
+
+
+def _ceil(timeframe: str, moment: datetime) -> datetime:
+    return timeframe_of(timeframe).ceil(moment)
+
+
+def _into_file(
     market: MarketDataBackbone,
-    symbol: str,
-    timeframe: str,
-    start: datetime,
+    download: Download,
     end: datetime | None,
     path: Path,
     resume: bool | None,
     report: Report,
+    make: type[CsvFile],
 ) -> int:
     """Closed candles, oldest first, so that what is there already is simply gone on from."""
     part = path.with_name(path.name + ".part")
     goes_on = part.exists() if resume is None else resume
-    with CsvFile(path, CandleData, resume=goes_on) as file:
-        if file.last is not None:
-            start = max(start, timeframe_of(timeframe).next_start(file.last))
-            say_error(f"{output.safe(path)}: going on after {file.last.isoformat()}", label="note")
+    with make(path, CandleData, resume=goes_on, download=download) as file:
+        start = _check_rows(market, file, download, end)
         try:
-            for candle in market.iter_candles(symbol, timeframe, start=start, end=end, progress=report):
-                if candle.is_closed:
-                    file.write([candle])
-                    if file.rows % FLUSH_ROWS == 0:
-                        file.flush()
+            if end is None or start < end:  # else it was broken off after its last row
+                _write_rows(market, file, download, start, end, report)
         except BaseException:
             say_error(f"broken off after {file.rows} rows; the same command goes on from {part.name}", label="note")
             raise
         return file.rows
+
+
+def _check_rows(market: MarketDataBackbone, file: CsvFile, download: Download, end: datetime | None) -> datetime:
+    """Where to go on. InvalidRequestError if the rows that are there are not the beginning of this download."""
+    if file.first is None or file.last is None:
+        return download.start
+    if end is not None and file.last >= end:
+        raise InvalidRequestError(
+            f"{output.safe(file.path.name)} goes on to {file.last.isoformat()}, beyond --end {end.isoformat()}: give "
+            "another name, or --force to start over"
+        )
+    if not file.is_noted:
+        # Nobody noted where the rows were to begin: they begin where they should if no candle lies in between.
+        before = market.get_candles(download.symbol, download.timeframe, 1, to=file.first)
+        if before and before[0].timestamp >= download.start:
+            raise InvalidRequestError(
+                f"{output.safe(file.path.name)} begins at {file.first.isoformat()}, this download at "
+                f"{download.start.isoformat()}, and there are candles in between: give another name, or --force to "
+                "start over"
+            )
+    say_error(f"{output.safe(file.path.name)}: going on after {file.last.isoformat()}", label="note")
+    return download.unit.next_start(file.last)
+
+
+def _write_rows(
+    market: MarketDataBackbone,
+    file: CsvFile,
+    download: Download,
+    start: datetime,
+    end: datetime | None,
+    report: Report,
+) -> None:
+    fill: Fill = "forward" if download.fill == "forward" else "none"
+    for candle in market.iter_candles(
+        download.symbol, download.timeframe, start=start, end=end, fill=fill, progress=report
+    ):
+        if candle.is_closed:
+            file.write([candle])
+            if file.rows % FLUSH_ROWS == 0:
+                file.flush()
 
 
 def _say_written(rows: int, path: Path, json: bool) -> None:

@@ -1,96 +1,284 @@
-"""CSV and Parquet files of candles, trades and tickers that are either whole or not there at all.
+"""CSV and Parquet files that are either whole or not there at all, and downloads that go on where they were broken off.
 
 Everything is written to a file beside the wanted one, flushed to the disk and put in its place in one step, so that
-a reader (or a crash) never meets half a file. A CSV download that is interrupted leaves `NAME.part`, from which
-`CsvFile(path, resume=True)` goes on. Parquet needs the extra `parquet`.
+a reader (or a crash) never meets half a file, and by one writer at a time. Parquet needs the extra `parquet`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 import shutil
-import uuid
+import zlib
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
-from decimal import Decimal
-from itertools import islice
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
-from ..errors import InvalidRequestError
+from ..errors import InvalidRequestError, one_line
+from ..exchange.timeframes import Timeframe, timeframe_of
 from ..models.market import CandleData
-from .dataframe import COLUMNS, FLAGS, IDS, TEXTS, Numbers
+from .columns import Row, as_text, columns_of, lines_of, parsed
+from .parquet import ParquetRows, batches, pyarrow_modules, rows_of_parquet, schema_of, write_parquet
+from .whole_file import kind_of, put_in_place, replacing, resolved, sole_writer
 
-BATCH_ROWS: Final = 10_000
-# Upbit's prices and sizes have at most 8 decimals, their product 16; 22 digits remain before the point.
-DECIMAL_DIGITS, DECIMAL_PLACES = 38, 16
+__all__ = ["CsvFile", "Download", "ParquetFile", "write_csv", "write_parquet"]
 
-
-def columns_of(kind: type[Any]) -> tuple[str, ...]:
-    """The file's columns: the time first, then as in a DataFrame."""
-    if kind not in COLUMNS:
-        names = ", ".join(each.__name__ for each in COLUMNS)
-        raise InvalidRequestError(f"files can hold {names}; {kind.__name__} is none of them")
-    return ("timestamp", *COLUMNS[kind])
+NOTE_FORMAT: Final = 1
 
 
-def as_text(value: object) -> str:
-    """A cell: numbers as Upbit means them, without exponent; times in ISO 8601 with zone; nothing for None."""
-    if value is None:
-        return ""
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    return str(value)
+def write_csv(
+    items: Iterable[Any], path: str | os.PathLike[str], kind: type[Any] | None = None, *, append: bool = False
+) -> int:
+    """Write `items` (a list or an iterator of one kind) as CSV; how many rows. On an error nothing changes.
+
+    `append=True` adds to the rows of an existing file of the same columns. FileInUseError while somebody else writes
+    the file.
+    """
+    rows, kind = kind_of(items, kind)
+    columns, target = columns_of(kind), resolved(path)
+    count = 0
+    with sole_writer(target), replacing(target) as temporary:
+        goes_on = append and target.exists()
+        if goes_on:
+            _check_header(target, columns)
+            shutil.copyfile(target, temporary)
+        with temporary.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if not goes_on:
+                writer.writerow(columns)
+            for row in rows:
+                writer.writerow([as_text(getattr(row, name)) for name in columns])
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+    return count
 
 
-# -- CSV -------------------------------------------------------------------------------------------------------------
+def _check_header(path: Path, columns: tuple[str, ...]) -> None:
+    with path.open("rb") as file:
+        header = file.readline()
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        ends_well = file.read(1) == b"\n"
+    if header.rstrip(b"\r\n") != ",".join(columns).encode() or not ends_well:
+        raise InvalidRequestError(
+            f"{path} has other columns or ends within a line; give another name, or do not append"
+        )
+
+
+# -- downloads ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What the candles in a growing file are: only the same download may go on in it.
+
+    The end is no part of it: the same file may be continued to a later one.
+    """
+
+    symbol: str
+    timeframe: str
+    start: datetime
+    fill: str = "none"
+
+    @property
+    def unit(self) -> Timeframe:
+        return timeframe_of(self.timeframe)
+
+    def __str__(self) -> str:
+        filled = ", filled" if self.fill == "forward" else ""
+        return f"{self.symbol} {self.timeframe} from {self.start.isoformat()}{filled}"
+
+    def misfit(self, row: Row, before: datetime | None) -> str | None:
+        """Why `row`, which follows one of the time `before`, cannot be of this download."""
+        if (row.symbol, row.timeframe) != (self.symbol, self.timeframe):
+            return f"it is of {row.symbol} {row.timeframe}"
+        if row.timestamp < self.start:
+            return f"it is from {row.timestamp.isoformat()}"
+        if self.unit.floor(row.timestamp) != row.timestamp:
+            return "no period starts then"
+        if self.fill == "none" and row.is_filled:
+            return "it is made up, and this download fills nothing"
+        if self.fill == "forward" and before is not None and self.unit.next_start(before) != row.timestamp:
+            return "a period is missing before it, and this download fills them"
+        return None
+
+
+class _Checked:
+    """A binary file that remembers how much was written to it, and a checksum of that."""
+
+    def __init__(self, file: IO[bytes], size: int, checksum: int) -> None:
+        self.file = file
+        self.size = size
+        self.checksum = checksum
+
+    def write(self, text: str) -> int:
+        data = text.encode("utf-8")
+        self.file.write(data)
+        self.size += len(data)
+        self.checksum = zlib.crc32(data, self.checksum)
+        return len(text)
 
 
 class CsvFile:
     """A CSV file that grows beside its final name and takes it on a clean exit of the `with` block.
 
     On an error the rows so far stay in `NAME.part`; with `resume=True` they (or, where there are none, those of a
-    finished file) are gone on from: `last` is the time of the last whole row, None at the beginning. A torn last line
-    is cut off. Without `resume` it starts afresh.
+    finished file) are gone on from: `first` and `last` are the times of the first and the last whole row, None at the
+    beginning. A torn last line and an unfinished last candle are cut off; any other line that is not as it was written
+    raises InvalidRequestError with its number. Without `resume` it starts afresh.
+
+    `download` says what the rows are. It is noted beside them (`NAME.part.json`, with the columns, the library's
+    version, and a checksum of what is safely written), and rows of something else are refused. Only one may write at a
+    time: FileInUseError, also for another process. Not thread-safe.
     """
 
-    def __init__(self, path: str | os.PathLike[str], kind: type[Any] = CandleData, *, resume: bool = False) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        kind: type[Any] = CandleData,
+        *,
+        resume: bool = False,
+        download: Download | None = None,
+    ) -> None:
+        self.path = resolved(path)
         self.part = self.path.with_name(self.path.name + ".part")
+        self._note = self.path.with_name(self.path.name + ".part.json")
         self._columns = columns_of(kind)
+        self._kind = kind
+        self._download = download
+        self.first: datetime | None = None
         self.last: datetime | None = None
         self.rows = 0
-        has_rows = resume and self._take_up()
-        self._file: IO[str] = self.part.open("a" if has_rows else "w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file)
-        if not has_rows:
-            self._writer.writerow(self._columns)
+        self.is_noted = False  # whether it is known for certain that the rows begin where the download does
+        self._lock = sole_writer(self.path)
+        try:
+            self._open(resume=resume)
+        except BaseException:
+            self._lock.release()
+            raise
 
-    def _take_up(self) -> bool:
-        """Make `.part` the rows to go on from; False where there are none."""
-        if not self.part.exists():
-            if not self.path.exists():
-                return False
+    def _open(self, *, resume: bool) -> None:
+        size = self._take_up() if resume else 0
+        if not size:
+            self._note.unlink(missing_ok=True)
+        with self.part.open("ab") as file:
+            file.truncate(size)
+        self._out = _Checked(self.part.open("ab"), size, _checksum(self.part, size))
+        self._writer = csv.writer(self._out)
+        if not size:
+            self._writer.writerow(self._columns)
+            self.is_noted = True
+        self._remember()
+
+    # -- what is there already ---------------------------------------------------------------------------------------
+
+    def _take_up(self) -> int:
+        """Make `.part` the rows to go on from; how many of its bytes are good, 0 where there are none."""
+        note: dict[str, Any] = {}
+        if self.part.exists():
+            note = self._noted()
+        elif self.path.exists():
             unfinished = self.part.with_name(self.part.name + ".copy")
-            shutil.copyfile(self.path, unfinished)
-            unfinished.replace(self.part)
-        with self.part.open("rb+") as file:
-            whole = _end_of_last_line(file)
-            file.truncate(whole)
-        with self.part.open(newline="", encoding="utf-8") as text:
-            header, *_ = [*islice(csv.reader(text), 1), []]
-            if header and tuple(header) != self._columns:
-                raise InvalidRequestError(
-                    f"{self.part} has other columns than this download; remove it, or do not resume"
+            try:
+                self._unpack(unfinished)
+                unfinished.replace(self.part)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        else:
+            return 0
+        size = self._read(note)
+        if self._download is not None and self.rows:
+            self.is_noted = note.get("start") == self._download.start.isoformat() or self.first == self._download.start
+        return size
+
+    def _unpack(self, target: Path) -> None:
+        """The rows of the finished file, as they grow."""
+        shutil.copyfile(self.path, target)
+
+    def _noted(self) -> dict[str, Any]:
+        try:
+            note = json.loads(self._note.read_bytes())
+        except (OSError, ValueError):
+            return {}  # an older library, or a file renamed by hand: then the rows must tell
+        if not isinstance(note, dict) or note.get("format") != NOTE_FORMAT:
+            return {}
+        if self._download is not None and "symbol" in note:
+            try:
+                theirs = Download(
+                    note["symbol"], note["timeframe"], datetime.fromisoformat(note["start"]), str(note["fill"])
                 )
-            for row in csv.reader(text):
-                self.rows, self.last = self.rows + 1, datetime.fromisoformat(row[0])
-        return bool(header)
+            except (KeyError, TypeError, ValueError):
+                return {}
+            if theirs != self._download:
+                raise self._other(f"is of {theirs}")
+        return note
+
+    def _other(self, what: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"{one_line(self.part)} {what}, and this download is {self._download}: give another name, or start over "
+            "(--force), which drops those rows"
+        )
+
+    def _read(self, note: dict[str, Any]) -> int:
+        """Check every row; how many bytes are good."""
+        with self.part.open("rb") as file:
+            header = file.readline()
+            if not header.endswith(b"\n"):
+                return 0
+            if header.rstrip(b"\r\n") != ",".join(self._columns).encode():
+                raise InvalidRequestError(
+                    f"{one_line(self.part)} has other columns than this download; remove it, or do not resume"
+                )
+            size = good = len(header)
+            for number, line in enumerate(file, 2):
+                if not line.endswith(b"\n"):
+                    break  # torn by a crash
+                size += len(line)
+                row = self._row(line, number)
+                if getattr(row, "is_closed", True):
+                    self.rows, self.first, self.last = self.rows + 1, self.first or row.timestamp, row.timestamp
+                    good = size
+        self._verify(note)
+        return good
+
+    def _row(self, line: bytes, number: int) -> Row:
+        try:
+            row = parsed(self._columns, line.rstrip(b"\r\n"))
+            is_in_order = self.last is None or row.timestamp - self.last >= self._least_step
+            if not is_in_order:
+                raise ValueError("its time is not after that of the line before")
+        except ValueError as error:
+            raise InvalidRequestError(
+                f"{one_line(self.part)}, line {number} is damaged ({one_line(error)}); repair it, give another name, "
+                "or start over (--force)"
+            ) from error
+        misfit = self._download.misfit(row, self.last) if self._download is not None else None
+        if misfit is not None:
+            raise self._other(f"does not belong here, line {number}: {misfit}")
+        return row
+
+    @property
+    def _least_step(self) -> timedelta:
+        return timedelta(microseconds=1) if self._kind is CandleData else timedelta(0)
+
+    def _verify(self, note: dict[str, Any]) -> None:
+        """The checksum tells of damage that still looks like a row. What came after the last flush has none."""
+        size, checksum = note.get("bytes"), note.get("crc32")
+        if not isinstance(size, int) or self.part.stat().st_size < size:
+            return
+        if _checksum(self.part, size) != checksum:
+            raise InvalidRequestError(
+                f"{one_line(self.part)} is damaged: its first {size:,} bytes are not those that were written; "
+                "give another name, or start over (--force)"
+            )
+
+    # -- what comes ----------------------------------------------------------------------------------------------------
 
     def write(self, items: Iterable[Any]) -> int:
         """Append rows; how many. What is written is safe from a crash only after `flush` or the end."""
@@ -98,162 +286,125 @@ class CsvFile:
         for item in items:
             self._writer.writerow([as_text(getattr(item, name)) for name in self._columns])
             self.rows += 1
+            self.first = self.first or item.timestamp
             self.last = item.timestamp
         return self.rows - before
 
     def flush(self) -> None:
-        """Bring everything to the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Bring everything to the disk, and note what is there."""
+        self._out.file.flush()
+        os.fsync(self._out.file.fileno())
+        self._remember()
+
+    def _remember(self) -> None:
+        what = {} if self._download is None else {
+            "symbol": self._download.symbol,
+            "timeframe": self._download.timeframe,
+            "start": self._download.start.isoformat(),
+            "fill": self._download.fill,
+        }  # fmt: skip
+        note = {
+            "format": NOTE_FORMAT,
+            "library": _own_version(),
+            **what,
+            "columns": list(self._columns),
+            "rows": self.rows,
+            "bytes": self._out.size,
+            "crc32": self._out.checksum,
+        }
+        fresh = self._note.with_name(self._note.name + ".new")
+        fresh.write_text(json.dumps(note), encoding="utf-8")
+        fresh.replace(self._note)
 
     def commit(self) -> None:
         """Give the file its final name. Nothing can be written afterwards."""
         self.flush()
-        self._file.close()
-        _put_in_place(self.part, self.path)
+        self._out.file.close()
+        self._finish()
+        self._note.unlink(missing_ok=True)
+        self._lock.release()
 
-    def __enter__(self) -> CsvFile:
+    def _finish(self) -> None:
+        put_in_place(self.part, self.path)
+
+    def close(self) -> None:
+        """End without giving the file its name: what was written stays in `NAME.part`. Idempotent."""
+        if not self._out.file.closed:
+            with contextlib.suppress(OSError):  # a full disk has been told by the write already
+                self.flush()
+            self._out.file.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file.closed:
+        if self._out.file.closed:
             return
-        if error is None:
-            self.commit()
-        else:
-            self._file.close()
+        try:
+            if error is None:
+                self.commit()
+        finally:
+            self.close()
 
     def __repr__(self) -> str:
-        return f"<CsvFile {self.path} {self.rows} rows, {'written' if self._file.closed else 'open'}>"
+        state = "written" if self._out.file.closed else "open"
+        return f"<{type(self).__name__} {self.path} {self.rows} rows, {state}>"
 
 
-def _end_of_last_line(file: IO[bytes]) -> int:
-    """Where the last complete line ends."""
-    end = file.seek(0, os.SEEK_END)
-    while end > 0:
-        start = max(0, end - 4096)
-        file.seek(start)
-        place = file.read(end - start).rfind(b"\n")
-        if place >= 0:
-            return start + place + 1
-        end = start
-    return 0
-
-
-def write_csv(items: Iterable[Any], path: str | os.PathLike[str], kind: type[Any] | None = None) -> int:
-    """Write `items` (a list or an iterator of one kind) as CSV; how many rows. On an error no file appears."""
-    rows, kind = _with_kind(items, kind)
-    columns = columns_of(kind)
-    count = 0
-    with _replacing(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow([as_text(getattr(row, name)) for name in columns])
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    return count
-
-
-# -- Parquet ---------------------------------------------------------------------------------------------------------
-
-
-def write_parquet(
-    items: Iterable[Any],
-    path: str | os.PathLike[str],
-    kind: type[Any] | None = None,
-    *,
-    numbers: Numbers = "exact",
-) -> int:
-    """Write `items` (a list or an iterator of one kind) as Parquet; how many rows. On an error no file appears.
-
-    `numbers="exact"` makes decimal(38, 16) columns; a number that does not fit raises InvalidRequestError and is
-    never rounded. "float" makes doubles.
-    """
-    arrow, parquet = _pyarrow()
-    if numbers not in ("exact", "float"):
-        raise InvalidRequestError(f"numbers={numbers!r}: expected 'exact' or 'float'")
-    rows, kind = _with_kind(items, kind)
-    schema = _schema(arrow, kind, numbers)
-    iterator, count = iter(rows), 0
-    with _replacing(Path(path)) as temporary:
-        with parquet.ParquetWriter(temporary, schema) as writer:
-            while batch := list(islice(iterator, BATCH_ROWS)):
-                writer.write_table(_table(arrow, schema, batch, numbers))
-                count += len(batch)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-    return count
-
-
-def _pyarrow() -> tuple[Any, Any]:
+def _own_version() -> str:
     try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError("Parquet needs pyarrow; install it with: pip install 'upbit-backbone[parquet]'") from error
-    return pyarrow, pyarrow.parquet
+        return version("upbit-backbone")
+    except PackageNotFoundError:  # run from its sources
+        return "unknown"
 
 
-def _schema(arrow: Any, kind: type[Any], numbers: Numbers) -> Any:
-    number = arrow.float64() if numbers == "float" else arrow.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES)
-
-    def type_of(name: str) -> Any:
-        if name == "timestamp":
-            return arrow.timestamp("ms", tz="UTC")
-        if name in IDS:
-            return arrow.int64()
-        return arrow.string() if name in TEXTS else arrow.bool_() if name in FLAGS else number
-
-    return arrow.schema([(name, type_of(name)) for name in columns_of(kind)])
+def _checksum(path: Path, size: int) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while size > 0 and (block := file.read(min(size, 1 << 20))):
+            checksum = zlib.crc32(block, checksum)
+            size -= len(block)
+    return checksum
 
 
-def _table(arrow: Any, schema: Any, rows: list[Any], numbers: Numbers) -> Any:
-    columns = [[getattr(row, name) for row in rows] for name in schema.names]
-    if numbers == "float":
-        columns = [[float(cell) if isinstance(cell, Decimal) else cell for cell in column] for column in columns]
-    try:
-        return arrow.Table.from_arrays(
-            [arrow.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
-        )
-    except arrow.ArrowInvalid as error:
-        raise InvalidRequestError(
-            f"a number does not fit decimal({DECIMAL_DIGITS}, {DECIMAL_PLACES}) exactly ({error}); "
-            "write CSV, or numbers='float'"
-        ) from error
+class ParquetFile(CsvFile):
+    """The same for Parquet, which cannot be appended to: the rows grow as CSV in `NAME.part` and become Parquet at the
+    end. Numbers are exact; see `write_parquet`."""
 
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        kind: type[Any] = CandleData,
+        *,
+        resume: bool = False,
+        download: Download | None = None,
+    ) -> None:
+        pyarrow_modules()  # not at the end of a long download only
+        super().__init__(path, kind, resume=resume, download=download)
 
-# -- both ------------------------------------------------------------------------------------------------------------
+    def _unpack(self, target: Path) -> None:
+        with target.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(self._columns)
+            for row in rows_of_parquet(self.path):
+                writer.writerow([as_text(getattr(row, name)) for name in self._columns])
 
+    def _finish(self) -> None:
+        arrow, _ = pyarrow_modules()
+        with replacing(self.path) as temporary:
+            with ParquetRows(temporary, schema_of(arrow, self._kind, "exact")) as file:
+                for batch in batches(self._written()):
+                    file.write(batch)
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+        self.part.unlink()
 
-def _with_kind(items: Iterable[Any], kind: type[Any] | None) -> tuple[Iterable[Any], type[Any]]:
-    """The items and what they are, told by the first; an empty file is one of candles."""
-    if kind is not None:
-        return items, kind
-    iterator = iter(items)
-    head = list(islice(iterator, 1))
-    return (item for part in (head, iterator) for item in part), type(head[0]) if head else CandleData
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place at the end, or vanishes on an error."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        yield temporary
-        _put_in_place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    temporary.replace(path)
-    if hasattr(os, "O_DIRECTORY"):  # elsewhere (Windows) a directory cannot be flushed
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    def _written(self) -> Iterator[Row]:
+        with self.part.open("rb") as file:
+            lines = lines_of(file)
+            next(lines)
+            for line in lines:
+                yield parsed(self._columns, line)

@@ -1,0 +1,58 @@
+"""Files that are whole or not there: written beside their name, put in place in one step, by one writer at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import uuid
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from .._file_lock import FileLock
+from ..models.market import CandleData
+
+
+def resolved(path: str | os.PathLike[str]) -> Path:
+    """The file that `path` means: through a symbolic link the file it points to is written, and the link stays."""
+    return Path(os.path.realpath(path))
+
+
+def sole_writer(path: Path) -> FileLock:
+    """The exclusive right to write `path`; FileInUseError, which names the holder, while somebody else has it."""
+    return FileLock(path, "export")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place at the end, or vanishes on an error."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        put_in_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """`temporary` becomes `path` in one step, with the access rights of the file it replaces, and is on the disk."""
+    with contextlib.suppress(FileNotFoundError):
+        temporary.chmod(stat.S_IMODE(path.stat().st_mode))  # a private file stays private
+    temporary.replace(path)
+    if hasattr(os, "O_DIRECTORY"):  # elsewhere (Windows) a directory cannot be flushed
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def kind_of(items: Iterable[Any], kind: type[Any] | None) -> tuple[Iterable[Any], type[Any]]:
+    """The items and what they are, told by the first; an empty file is one of candles."""
+    if kind is not None:
+        return items, kind
+    iterator = iter(items)
+    head = list(islice(iterator, 1))
+    return (item for part in (head, iterator) for item in part), type(head[0]) if head else CandleData
