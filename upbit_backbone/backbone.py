@@ -268,6 +268,8 @@ class MarketDataBackbone:
         """
         code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
         _check_download(progress, cancel)
+        parts.history.trades.deadline_for(count=count, since=since, days_ago=days_ago)  # raises for wrong arguments
+        code = parts.directory.meant(code, self._deadline(timeout))
         walk = parts.history.trades.iter(
             code,
             count=count,
@@ -369,6 +371,7 @@ class MarketDataBackbone:
         """
         code, urgency, parts = normalise_symbol(symbol), member(Priority, priority, "priority"), self._open()
         unit, deadline = timeframe_of(timeframe), self._deadline(timeout)
+        code = parts.directory.meant(code, deadline)
         parts.directory.require((code,), deadline)
         return parts.history.paged.history_start(
             code, unit, priority=urgency, timeout=None if timeout is None else deadline.remaining()

@@ -16,11 +16,11 @@ from rich.text import Text
 
 from ..backbone import MarketDataBackbone
 from ..errors import InvalidRequestError
+from ..exchange.symbols import normalise_symbol, swapped
 from ..exchange.timeframes import WORDS, timeframe_of
 from ..export.files import CsvFile, Download, ParquetFile, write_csv, write_parquet
 from ..history.ranges import Fill
 from ..models.market import CandleData
-from ..models.symbol import normalise_symbol
 from . import output
 from .output import area_chart
 from .running import FOUND_TROUBLE, Json, Symbol, command, moment_of, need, open_market, say_error
@@ -62,7 +62,7 @@ def candles(
     found: list[CandleData] = []
     with open_market() as market, _progress(f"{symbol} {timeframe}") as report:
         if target and first:
-            download = Download(normalise_symbol(symbol), timeframe_of(timeframe).word, _ceil(timeframe, first), way)
+            download = Download(_meant(market, symbol), timeframe_of(timeframe).word, _ceil(timeframe, first), way)
             goes_on = False if force else resume
             rows = _into_file(market, download, stop, target, goes_on, report, CsvFile if csv else ParquetFile)
         else:
@@ -104,6 +104,14 @@ def _check_options(
             "--resume goes with --start (and --end) only: the newest so many candles are others each time, so there is "
             "nothing to go on from; the file was left as it is"
         )
+
+
+def _meant(market: MarketDataBackbone, symbol: str) -> str:
+    """The code that the rows will carry: "BTC-KRW" may mean KRW-BTC."""
+    code = normalise_symbol(symbol)
+    other = swapped(code)
+    listed = [] if other is None else [each.symbol for each in market.get_markets()]
+    return other if other in listed and code not in listed else code
 
 
 def _ceil(timeframe: str, moment: datetime) -> datetime:
