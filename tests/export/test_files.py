@@ -129,10 +129,19 @@ def test_wherever_a_file_is_torn_it_resumes_at_a_whole_row(
 BTC = Download("KRW-BTC", "1m", START)
 
 
-def begun(path: Path, rows: int = 30, download: Download = BTC, make: type[CsvFile] = CsvFile) -> Path:
+def begun(
+    path: Path, rows: int = 30, download: Download = BTC, make: type[CsvFile] = CsvFile, flush_each: int = 100
+) -> Path:
     """An interrupted download of so many rows; the file they are in."""
+
+    def flushed(file: CsvFile) -> Iterator[CandleData]:
+        for item in breaking(rows):
+            yield item
+            if file.rows % flush_each == 0:
+                file.flush()
+
     with pytest.raises(RuntimeError), make(path, download=download) as file:
-        file.write(breaking(rows))
+        file.write(flushed(file))
     return file.part
 
 
@@ -222,20 +231,22 @@ def test_a_link_stays_a_link_and_a_private_file_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(real.stat().st_mode) == 0o600
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_whatever_befell_the_part_the_file_is_right_or_the_damage_is_told(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("damaged") / "candles.csv"
-    part = begun(path, data.draw(st.integers(1, 40)))
+    part = begun(path, data.draw(st.integers(1, 40)), flush_each=data.draw(st.sampled_from([7, 100])))
     content = bytearray(part.read_bytes())
-    how = data.draw(st.sampled_from(["flip", "zeros", "cut out", "twice"]))
+    how = data.draw(st.sampled_from(["flip", "zeros", "cut out", "cut off", "twice"]))
     place = data.draw(st.integers(0, len(content) - 1))
     if how == "flip":
         content[place] ^= data.draw(st.integers(1, 255))
     elif how == "zeros":
         content[place:] = bytes(len(content) - place)
+    elif how == "cut off":
+        del content[place:]
     elif how == "cut out":
         del content[place : place + data.draw(st.integers(1, 200))]
     else:
@@ -264,7 +275,7 @@ def test_a_damaged_line_is_told_by_its_number(tmp_path: Path) -> None:
         with pytest.raises(InvalidRequestError, match="line 5 is damaged"):
             CsvFile(path, resume=True, download=BTC)
     part.write_bytes(b"".join([*lines[:3], lines[3].replace(b"0.00000012", b"0.00000013"), *lines[4:]]))
-    with pytest.raises(InvalidRequestError, match="not those that were written"):
+    with pytest.raises(InvalidRequestError, match="not what was written"):
         CsvFile(path, resume=True, download=BTC)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -155,6 +156,7 @@ class CsvFile:
         self.first: datetime | None = None
         self.last: datetime | None = None
         self.rows = 0
+        self._marks: list[tuple[int, int]] = []  # what was on the disk at each flush: bytes, checksum
         self.is_noted = False  # whether it is known for certain that the rows begin where the download does
         self._lock = sole_writer(self.path)
         try:
@@ -208,6 +210,8 @@ class CsvFile:
             return {}  # an older library, or a file renamed by hand: then the rows must tell
         if not isinstance(note, dict) or note.get("format") != NOTE_FORMAT:
             return {}
+        if not all(isinstance(mark, list) and list(map(type, mark)) == [int, int] for mark in note.get("flushed", ())):
+            return {}
         if self._download is not None and "symbol" in note:
             try:
                 theirs = Download(
@@ -227,6 +231,7 @@ class CsvFile:
 
     def _read(self, note: dict[str, Any]) -> int:
         """Check every row; how many bytes are good."""
+        sound = self._sound(note)
         with self.part.open("rb") as file:
             header = file.readline()
             if not header.endswith(b"\n"):
@@ -237,14 +242,19 @@ class CsvFile:
                 )
             size = good = len(header)
             for number, line in enumerate(file, 2):
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") or 0 <= sound < size + len(line):
                     break  # torn by a crash
                 size += len(line)
                 row = self._row(line, number)
                 if getattr(row, "is_closed", True):
                     self.rows, self.first, self.last = self.rows + 1, self.first or row.timestamp, row.timestamp
                     good = size
-        self._verify(note)
+        if sound < 0:  # and no line looks it
+            raise InvalidRequestError(
+                f"{one_line(self.part)} is damaged: it is not what was written; give another name, or start over "
+                "(--force)"
+            )
+        self._marks = [mark for mark in self._marks if mark[0] <= good]
         return good
 
     def _row(self, line: bytes, number: int) -> Row:
@@ -267,16 +277,20 @@ class CsvFile:
     def _least_step(self) -> timedelta:
         return timedelta(microseconds=1) if self._kind is CandleData else timedelta(0)
 
-    def _verify(self, note: dict[str, Any]) -> None:
-        """The checksum tells of damage that still looks like a row. What came after the last flush has none."""
-        size, checksum = note.get("bytes"), note.get("crc32")
-        if not isinstance(size, int) or self.part.stat().st_size < size:
-            return
-        if _checksum(self.part, size) != checksum:
-            raise InvalidRequestError(
-                f"{one_line(self.part)} is damaged: its first {size:,} bytes are not those that were written; "
-                "give another name, or start over (--force)"
-            )
+    def _sound(self, note: dict[str, Any]) -> float:
+        """Up to which byte the rows may be read; -1 where the checksum tells of damage that may still look like rows.
+
+        What was written since the last flush has no checksum. A file that ends before its last flush lost something it
+        had on the disk: then only what an earlier flush vouches for counts.
+        """
+        size = self.part.stat().st_size
+        marks = [(mark, checksum) for mark, checksum in note.get("flushed", ())]
+        self._marks = [mark for mark in marks if mark[0] <= size]
+        if self._marks and _checksum(self.part, self._marks[-1][0]) != self._marks[-1][1]:
+            return -1
+        if self._marks == marks:
+            return inf
+        return self._marks[-1][0] if self._marks else 0
 
     # -- what comes ----------------------------------------------------------------------------------------------------
 
@@ -294,6 +308,7 @@ class CsvFile:
         """Bring everything to the disk, and note what is there."""
         self._out.file.flush()
         os.fsync(self._out.file.fileno())
+        self._marks.append((self._out.size, self._out.checksum))
         self._remember()
 
     def _remember(self) -> None:
@@ -308,9 +323,7 @@ class CsvFile:
             "library": _own_version(),
             **what,
             "columns": list(self._columns),
-            "rows": self.rows,
-            "bytes": self._out.size,
-            "crc32": self._out.checksum,
+            "flushed": self._marks,
         }
         fresh = self._note.with_name(self._note.name + ".new")
         fresh.write_text(json.dumps(note), encoding="utf-8")
