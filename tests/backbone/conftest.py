@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,12 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
 from upbit_backbone import MarketDataBackbone
-from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.simulator import FakeUpbit
-
-PATIENCE_SECONDS = 20.0
-PAUSE = threading.Event()  # never set: a wait on it is a pause between two looks
 
 
 @pytest.fixture(scope="session")
@@ -93,18 +89,9 @@ def wire(upbit: FakeUpbit) -> Wire:
     return Wire(upbit)
 
 
-def within(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """What `condition` says as soon as that is true; fails after so many seconds."""
-    deadline = Deadline.after(seconds)
-    while not (answer := condition()):
-        assert not deadline.expired, f"not within {seconds} s: {what}"
-        PAUSE.wait(0.01)
-    return answer
-
-
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    return within
+    return wait_until
 
 
 @pytest.fixture
@@ -122,35 +109,13 @@ def streaming(backbone: Callable[..., MarketDataBackbone]) -> Callable[..., Mark
         market.subscribe(symbols, kinds)
         for kind in kinds:
             for symbol in symbols:
-                within(
+                wait_until(
                     lambda kind=kind, symbol=symbol: market.explain(kind, symbol).rule in ("live", "history-joined"),
                     f"{kind} {symbol} live",
                 )
         return market
 
     return make
-
-
-@pytest.fixture
-def all_at_once() -> Callable[[int, Callable[[int], Any]], list[Any]]:
-    """`all_at_once(100, ask)`: `ask(n)` from 100 threads at the same time; what each returned or raised."""
-
-    def run(count: int, ask: Callable[[int], Any]) -> list[Any]:
-        barrier = threading.Barrier(count)
-        outcomes: list[Any] = [None] * count
-
-        def one(number: int) -> None:
-            barrier.wait(PATIENCE_SECONDS)
-            try:
-                outcomes[number] = ask(number)
-            except Exception as error:
-                outcomes[number] = error
-
-        threads = [spawn(lambda number=number: one(number), f"test-ask-{number}") for number in range(count)]
-        assert join_all(threads, Deadline.after(60)) == []
-        return outcomes
-
-    return run
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.threads import all_at_once
 from upbit_backbone import DataSource, MarketDataBackbone, OrderbookData, TickerData, UnknownSymbolError
 from upbit_backbone.simulator import FakeUpbit
 
@@ -18,9 +19,7 @@ def of_quote(upbit: FakeUpbit, quote: str, count: int) -> list[str]:
     return [code for code in upbit.markets() if code.startswith(f"{quote}-")][:count]
 
 
-def test_a_hundred_threads_asking_the_same_cold_make_one_request(
-    market: MarketDataBackbone, wire: Any, all_at_once: Ask
-) -> None:
+def test_a_hundred_threads_asking_the_same_cold_make_one_request(market: MarketDataBackbone, wire: Any) -> None:
     answers = all_at_once(100, lambda _: market.get_ticker("KRW-BTC"))
     assert all(isinstance(answer, TickerData) for answer in answers)
     assert len(wire.requests) == 1
@@ -28,7 +27,7 @@ def test_a_hundred_threads_asking_the_same_cold_make_one_request(
 
 @pytest.mark.parametrize("step", [1, 8], ids=["one quote", "three quotes"])
 def test_a_hundred_threads_asking_a_hundred_symbols_cold_make_two_requests(
-    market: MarketDataBackbone, upbit: FakeUpbit, wire: Any, all_at_once: Ask, step: int
+    market: MarketDataBackbone, upbit: FakeUpbit, wire: Any, step: int
 ) -> None:
     symbols = upbit.markets()[::step][:100]
     answers = all_at_once(100, lambda number: market.get_ticker(symbols[number]))
@@ -169,7 +168,7 @@ def test_many_tickers_asked_again_and_again_are_streamed(
 
 
 def test_several_backbones_of_a_process_share_the_limits(
-    backbone: Callable[..., MarketDataBackbone], upbit: FakeUpbit, wire: Any, all_at_once: Ask
+    backbone: Callable[..., MarketDataBackbone], upbit: FakeUpbit, wire: Any
 ) -> None:
     three = [backbone() for _ in range(3)]
     symbols = of_quote(upbit, "KRW", 24)

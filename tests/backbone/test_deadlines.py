@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.threads import all_at_once
 from upbit_backbone import MarketDataBackbone, UpbitBackboneError
 from upbit_backbone.simulator import FakeUpbit
 
@@ -52,7 +53,7 @@ def broken(request: pytest.FixtureRequest) -> Iterator[FakeUpbit]:
 
 
 def test_a_cold_question_to_broken_servers_ends_by_its_deadline(
-    broken: FakeUpbit, backbone: Callable[..., MarketDataBackbone], all_at_once: Ask, stopwatch: Ask
+    broken: FakeUpbit, backbone: Callable[..., MarketDataBackbone], stopwatch: Ask
 ) -> None:
     market = backbone(at=broken)
     asked = list(QUESTIONS)
@@ -63,7 +64,7 @@ def test_a_cold_question_to_broken_servers_ends_by_its_deadline(
 
 
 def test_the_default_timeout_is_for_the_whole_call(
-    broken: FakeUpbit, backbone: Callable[..., MarketDataBackbone], all_at_once: Ask, stopwatch: Ask
+    broken: FakeUpbit, backbone: Callable[..., MarketDataBackbone], stopwatch: Ask
 ) -> None:
     market = backbone(at=broken, timeout_seconds=1.0)
     questions: list[Callable[[], Any]] = [
@@ -88,9 +89,7 @@ def test_a_timeout_of_nothing_is_answered_from_memory_or_not_at_all(
     assert seconds < SLACK_SECONDS
 
 
-def test_32_threads_may_ask_everything_at_once(
-    backbone: Callable[..., MarketDataBackbone], own_upbit: Ask, all_at_once: Ask
-) -> None:
+def test_32_threads_may_ask_everything_at_once(backbone: Callable[..., MarketDataBackbone], own_upbit: Ask) -> None:
     upbit = own_upbit(trades_per_second=100, markets=20)
     market = backbone(at=upbit)
     symbols = upbit.markets()

@@ -72,7 +72,7 @@ def test_the_router_can_be_asked_and_told_by_its_specified_names(market: MarketD
 
 
 def test_a_rest_that_is_measured_slow_is_asked_second_until_it_is_well_again(
-    market: MarketDataBackbone, upbit: FakeUpbit, all_at_once: Ask, stopwatch: Ask
+    market: MarketDataBackbone, upbit: FakeUpbit, stopwatch: Ask
 ) -> None:
     upbit.rest_fault(status=500, times=12)
     for _ in range(12):

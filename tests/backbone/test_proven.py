@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.threads import all_at_once
 from upbit_backbone import (
     ChannelUnavailableError,
     DataSource,
@@ -157,7 +158,7 @@ def test_a_grouped_book_has_a_grouped_one_as_its_last_known(
 
 
 def test_no_unproven_value_is_given_as_current_in_a_storm(
-    backbone: Callable[..., MarketDataBackbone], own_upbit: Ask, all_at_once: Ask
+    backbone: Callable[..., MarketDataBackbone], own_upbit: Ask
 ) -> None:
     """Judged by the simulator's own record: an answer may be no older than the proof bound, or it must say so."""
     symbols = ["KRW-BTC", "KRW-ETH", "KRW-XRP"]

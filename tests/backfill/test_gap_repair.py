@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.clock import ManualClock
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.backfill.gap_repair import (
     HOLD_SECONDS,
@@ -38,19 +39,6 @@ BTC = Topic(DataType.TRADE, "KRW-BTC")
 MINUTES = Topic(DataType.CANDLE_1M, "KRW-BTC")
 FOR_EVER = 1e9
 BEFORE_MIDNIGHT = datetime(2026, 3, 1, 23, 59, 50, tzinfo=UTC)
-
-
-class ManualClock:
-    """Stands still; a repair that pauses moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> datetime:
-        return BEFORE_MIDNIGHT + timedelta(seconds=self.now - 1000.0)
 
 
 def make_trade(number: int, moment: datetime, source: DataSource = DataSource.WEBSOCKET, **more: Any) -> TradeData:
@@ -112,7 +100,7 @@ class Bench:
 
     def __init__(self, exchange: Exchange | None = None, **options: Any) -> None:
         self.exchange = exchange or Exchange()
-        self.clock = ManualClock()
+        self.clock = ManualClock(BEFORE_MIDNIGHT)
         self.delivered: list[Any] = []
         self.strictly: list[Any] = []
         self.late: list[Any] = []

@@ -1,4 +1,4 @@
-"""Row T18: a line may be cut after any byte; half a message is never taken for one, and no trade is lost by it."""
+"""A line may be cut after any byte; half a message is never taken for one, and no trade is lost by it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.chaos.proxy import ChaosProxy
-from tests.chaos.watched import Watched, say, within
+from tests.chaos.watched import Watched, say
+from tests.support.waiting import wait_until
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionState
@@ -37,7 +38,7 @@ def recorded(calm: FakeUpbit) -> bytes:
             for number in range(3):
                 calm.publish_trade("KRW-BTC", price=130_000_000 + 1_000 * number)
             last = calm.trades("KRW-BTC")[-1]["sequential_id"]
-            within(lambda: seen.trades("KRW-BTC")[-1].sequential_id == last, "the last trade")
+            wait_until(lambda: seen.trades("KRW-BTC")[-1].sequential_id == last, "the last trade")
         stream = b"".join(line.recorded)
     return stream[stream.index(b"\r\n\r\n") + 4 :]
 
@@ -99,7 +100,7 @@ def test_thirty_cuts_on_the_wire_lose_nothing(
     )  # fmt: skip
     line.cut_after(limits)
     seen.recovers(lambda: upbit.drop_sessions("fin"))
-    within(lambda: not line.cuts_left, lambda: f"{line.cuts_left} cuts left; {seen.reasons()[-300:]}", 25.0)
+    wait_until(lambda: not line.cuts_left, lambda: f"{line.cuts_left} cuts left; {seen.reasons()[-300:]}", 25.0)
     seen.flows(more=50)
     assert seen.is_whole("KRW-BTC", "KRW-ETH")
     assert seen.malformed == 0

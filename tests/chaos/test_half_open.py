@@ -1,4 +1,4 @@
-"""Rows T5 to T12, T15 to T17, T23, C17: lines that are open and yet no good, and lines that are merely slow."""
+"""Lines that are open and yet no good, and lines that are merely slow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.chaos.proxy import ChaosProxy
-from tests.chaos.watched import PAUSE, Watched, say, within, worst_second
+from tests.chaos.watched import Watched, say, worst_second
+from tests.support.waiting import PAUSE, wait_until
 from upbit_backbone import ChannelUnavailableError, DataSource, MarketDataBackbone
 from upbit_backbone.models.events import BreakerEvent, GapEvent, StaleEvent
 from upbit_backbone.simulator import FakeUpbit
@@ -41,7 +42,7 @@ def test_a_frozen_peer_is_left_and_what_it_kept_to_itself_is_fetched(watch: Watc
     took = seen.recovers(lambda: upbit.freeze(new_connections=False))
     say(f"freeze: {took:.3f} s")
     assert took < FREEZE_SECONDS
-    within(lambda: "pings unanswered" in seen.reasons(), seen.reasons)
+    wait_until(lambda: "pings unanswered" in seen.reasons(), seen.reasons)
     assert seen.is_whole()
     assert [gap.complete for gap in seen.of(GapEvent)] == [True]
 
@@ -78,30 +79,30 @@ def test_a_mute_stream_is_found_out_by_rest_and_left(watch: Watch, upbit: FakeUp
     pongs = len(upbit.wire_log("control", seen.since))
     began = time.monotonic()
     upbit.mute()
-    within(lambda: any(event.stale for event in seen.of(StaleEvent)), "the alarm")
+    wait_until(lambda: any(event.stale for event in seen.of(StaleEvent)), "the alarm")
     say(f"silent stall found after {time.monotonic() - began:.3f} s")
     assert seen.market.get_ticker("KRW-BTC").source is DataSource.REST
     assert "trades" in next(event for event in seen.of(StaleEvent) if event.stale).reason
     upbit.unmute()
-    within(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
-    within(lambda: seen.reconnects >= 1, "a reconnection")
+    wait_until(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
+    wait_until(lambda: seen.reconnects >= 1, "a reconnection")
     assert len(upbit.wire_log("control", seen.since)) >= pongs
     assert seen.is_whole(*SYMBOLS)
 
 
 def test_one_mute_market_concerns_nobody_else(watch: Watch, upbit: FakeUpbit) -> None:
     seen = watch(upbit, SYMBOLS, ["ticker", "trade"], stall_probe_seconds=0.4)
-    within(lambda: seen.market.explain("ticker", "KRW-ETH").rule == "live", "the ticker to be live")
+    wait_until(lambda: seen.market.explain("ticker", "KRW-ETH").rule == "live", "the ticker to be live")
     PAUSE.wait(1.2)  # the habits of the markets are learned
     upbit.mute(symbols=["KRW-ETH"])
-    within(lambda: any(event.stale for event in seen.of(StaleEvent)), "the alarm")
+    wait_until(lambda: any(event.stale for event in seen.of(StaleEvent)), "the alarm")
     (alarm,) = [event for event in seen.of(StaleEvent) if event.stale][:1]
     assert alarm.symbols == ("KRW-ETH",)
-    within(lambda: seen.market.explain("ticker", "KRW-ETH").rule != "live", "the ticker not to be believed", 6.0)
+    wait_until(lambda: seen.market.explain("ticker", "KRW-ETH").rule != "live", "the ticker not to be believed", 6.0)
     assert seen.market.get_ticker("KRW-ETH").source is DataSource.REST
     assert seen.market.get_ticker("KRW-BTC").source is DataSource.WEBSOCKET
     upbit.unmute()
-    within(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
+    wait_until(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
     assert seen.is_whole("KRW-BTC", "KRW-XRP", "KRW-SOL")
     assert (seen.reconnects, seen.breaks) == (0, [])
 
@@ -111,7 +112,7 @@ def test_a_quiet_market_that_goes_mute_alone_is_found_out(watch: Watch, quiet: F
     """Nobody knows its habits, because it has none: its turn to be put to REST comes all the same."""
     quiet.publish_trade("KRW-ETH")
     seen = watch(quiet, SYMBOLS, [kind], stall_probe_seconds=0.3, **WATCHFUL)
-    within(lambda: seen.market.explain(kind, "KRW-ETH").rule == "live", "the market to be live")
+    wait_until(lambda: seen.market.explain(kind, "KRW-ETH").rule == "live", "the market to be live")
     PAUSE.wait(1.5)
     assert seen.of(StaleEvent) == []
     quiet.mute(symbols=["KRW-ETH"])
@@ -121,7 +122,7 @@ def test_a_quiet_market_that_goes_mute_alone_is_found_out(watch: Watch, quiet: F
         quiet.publish_trade("KRW-BTC")  # others flow
         return any(event.stale for event in seen.of(StaleEvent))
 
-    within(alarm, "the alarm")
+    wait_until(alarm, "the alarm")
     assert {event.symbols for event in seen.of(StaleEvent) if event.stale} == {("KRW-ETH",)}
     assert seen.market.explain(kind, "KRW-ETH").rule != "live"
     if kind == "ticker":
@@ -129,7 +130,7 @@ def test_a_quiet_market_that_goes_mute_alone_is_found_out(watch: Watch, quiet: F
     assert seen.market.explain(kind, "KRW-BTC").rule == "live"
     quiet.unmute()
     quiet.publish_trade("KRW-ETH")
-    within(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
+    wait_until(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
     assert (seen.reconnects, seen.breaks) == (0, [])
 
 
@@ -151,7 +152,7 @@ def test_a_market_in_which_nobody_trades_raises_no_alarm(watch: Watch, upbit: Fa
 def test_a_peer_that_stops_reading_blocks_nobody_and_is_left(
     own_upbit: Any, backbone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """T10: its window is closed while we have much to say; half a frame went out, so the line is of no use."""
+    """Its window is closed while we have much to say; half a frame went out, so the line is of no use."""
     connect = socket.socket.connect_ex
 
     def with_small_buffer(self: socket.socket, where: Any) -> int:
@@ -168,10 +169,10 @@ def test_a_peer_that_stops_reading_blocks_nobody_and_is_left(
     began = time.monotonic()
     handles = [market.subscribe(codes, kind) for kind in KINDS_ENOUGH]
     assert market.get_ticker(codes[0])
-    within(lambda: seen.reconnects == 1, seen.reasons, 8.0)
-    left = within(lambda: seen.breaks, "the break to be told")[0]  # events come on a thread of their own
+    wait_until(lambda: seen.reconnects == 1, seen.reasons, 8.0)
+    left = wait_until(lambda: seen.breaks, "the break to be told")[0]  # events come on a thread of their own
     say(f"left and replaced after {time.monotonic() - began:.3f} s: {left.reason}")
-    within(lambda: len(server.subscribed()) == 1 + len(codes) * len(KINDS_ENOUGH), "the whole set")
+    wait_until(lambda: len(server.subscribed()) == 1 + len(codes) * len(KINDS_ENOUGH), "the whole set")
     assert not any(handle.closed for handle in handles)
 
 
@@ -224,7 +225,7 @@ def test_late_and_uneven_delivery_is_no_reason_to_reconnect(watch: Watch, upbit:
         ping_interval_seconds=2.0, pong_timeout_seconds=2.5, stall_probe_seconds=1.0,
     )  # fmt: skip
     PAUSE.wait(2.5)
-    within(lambda: (seen.market.health().sessions[0].pong_seconds or 0.0) > 0.2, "the latency to be seen")
+    wait_until(lambda: (seen.market.health().sessions[0].pong_seconds or 0.0) > 0.2, "the latency to be seen")
     line.set()
     assert seen.is_whole(*SYMBOLS)
     assert (seen.breaks, seen.of(StaleEvent)) == ([], [])
@@ -232,7 +233,7 @@ def test_late_and_uneven_delivery_is_no_reason_to_reconnect(watch: Watch, upbit:
 
 @pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="without a GIL nobody can hold it")
 def test_a_program_that_computes_all_the_time_does_not_blame_the_peer(watch: Watch, upbit: FakeUpbit) -> None:
-    """C17: three seconds beside a loop in Python, then two in which no other thread runs at all."""
+    """Three seconds beside a loop in Python, then two in which no other thread runs at all."""
     seen = watch(upbit, SYMBOLS, ["trade", "ticker"], **WATCHFUL)
     end = time.monotonic() + 3.0
     while time.monotonic() < end:
@@ -286,7 +287,7 @@ def test_messages_in_crumbs_are_the_same_to_the_last_digit(watch: Watch, quiet: 
 def test_a_name_that_moves_is_followed(
     watch: Watch, upbit: FakeUpbit, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """T21: fail-over by DNS; the name is asked anew for each connection, of either kind."""
+    """Fail-over by DNS; the name is asked anew for each connection, of either kind."""
     ask = socket.getaddrinfo
     where = ["127.0.0.1"]
     monkeypatch.setattr(
@@ -329,7 +330,7 @@ def no_answer(host: str) -> str:
 def test_names_that_cannot_be_resolved_are_an_outage_like_any_other(
     watch: Watch, upbit: FakeUpbit, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], str]
 ) -> None:
-    """T19: the network is gone, and DNS with it; then both are back."""
+    """The network is gone, and DNS with it; then both are back."""
     ask = socket.getaddrinfo
     is_gone = threading.Event()
 
@@ -346,7 +347,7 @@ def test_names_that_cannot_be_resolved_are_an_outage_like_any_other(
     is_gone.set()
     line.go_away()
     rest.go_away()
-    opened = within(lambda: [e for e in seen.of(BreakerEvent) if e.breaker == "WebSocket connect"], "the breaker")
+    opened = wait_until(lambda: [e for e in seen.of(BreakerEvent) if e.breaker == "WebSocket connect"], "the breaker")
     assert opened[0].new == "open"
     assert "cannot resolve localhost" in seen.reasons()
     began = time.monotonic()
@@ -364,14 +365,14 @@ def test_names_that_cannot_be_resolved_are_an_outage_like_any_other(
 
 
 def test_an_outage_costs_no_work_and_ends_well(watch: Watch, upbit: FakeUpbit, proxy: Proxy) -> None:
-    """T19 with REST gone as well: typed errors by the deadline, few attempts, hardly any work."""
+    """With REST gone as well: typed errors by the deadline, few attempts, hardly any work."""
     line, rest = proxy(upbit.websocket_url), proxy(upbit.rest_url)
     host, port = rest.address
     settings = {"healthy_after_seconds": 30.0, "reconnect_cap_seconds": 2.0, "rest_url": f"http://{host}:{port}"}
     seen = watch(upbit, **through(line), **settings)
     line.go_away()
     rest.go_away()
-    within(lambda: seen.breaks, "the break")
+    wait_until(lambda: seen.breaks, "the break")
     began = time.monotonic()
     with pytest.raises(Exception) as caught:
         seen.market.get_ticker("KRW-BTC", timeout=0.5)

@@ -1,4 +1,4 @@
-"""Rows H1 to H13: whatever answers the door, waiting has an end, limits are obeyed, and no request is sent in a ban."""
+"""Handshakes: whatever answers the door, waiting has an end, limits are obeyed, and no request is sent in a ban."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 import trustme
 
 from tests.chaos.rekeying import RekeyingFront
-from tests.chaos.watched import PAUSE, Watched, say, within, worst_second
+from tests.chaos.watched import Watched, say, worst_second
+from tests.support.waiting import PAUSE, wait_until
 from upbit_backbone import DataSource, DataStrategy, MarketDataBackbone
 from upbit_backbone.errors import BannedError, TlsError, UpbitBackboneError
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event, RateLimitEvent
@@ -50,7 +51,7 @@ def test_maintenance_is_waited_out_while_rest_answers(watch: Watch, upbit: FakeU
     upbit.handshake_fault("status", status=status, times=2, body=page)
     upbit.drop_sessions("fin")
     assert seen.market.get_ticker("KRW-BTC").source is DataSource.REST
-    within(lambda: seen.reconnects >= 1, seen.reasons)
+    wait_until(lambda: seen.reconnects >= 1, seen.reasons)
     told = [event.reason for event in seen.of(ConnectionEvent) if str(status) in event.reason]
     assert len(told) >= 2
     assert all(len(reason) < 400 and reason.isprintable() for reason in told)
@@ -65,7 +66,7 @@ def test_after_a_429_no_handshake_comes_before_its_time(
     PAUSE.wait(0.3)
     upbit.handshake_fault("status", status=429, times=1, headers=headers)
     upbit.drop_sessions("rst")
-    within(lambda: seen.reconnects >= 1, seen.reasons)
+    wait_until(lambda: seen.reconnects >= 1, seen.reasons)
     _, refused, accepted = seen.handshakes()[-3:] if len(seen.handshakes()) > 2 else [0.0, *seen.handshakes()[-2:]]
     assert accepted - refused >= pause
     events = [each for each in seen.of(RateLimitEvent) if each.group == "websocket-connect"]
@@ -89,15 +90,15 @@ def test_in_a_ban_nobody_of_this_process_sends_a_request(
         with pytest.raises(BannedError):
             seen[0].market.get_orderbook("KRW-BTC", strategy=DataStrategy.REST_ONLY)
     server.drop_sessions("fin")
-    ban = within(lambda: [entry for entry in server.wire_log() if entry.get("status") == 418], "the ban")[0]
-    within(lambda: any(event.banned for event in seen[0].of(RateLimitEvent)), "the ban to be told")
+    ban = wait_until(lambda: [entry for entry in server.wire_log() if entry.get("status") == 418], "the ban")[0]
+    wait_until(lambda: any(event.banned for event in seen[0].of(RateLimitEvent)), "the ban to be told")
     late = backbone(server, timeout_seconds=0.3)
     for market in (seen[1].market, late):
         began = time.monotonic()
         with pytest.raises(UpbitBackboneError):
             market.get_orderbook("KRW-ETH", strategy=DataStrategy.REST_ONLY)
         assert time.monotonic() - began < 0.8
-    within(lambda: all(each.reconnects >= 1 for each in seen), lambda: seen[1].reasons())
+    wait_until(lambda: all(each.reconnects >= 1 for each in seen), lambda: seen[1].reasons())
     for each in seen:
         assert each.is_whole()
     sent = [entry for entry in server.wire_log(since=ban["n"]) if entry["kind"] in ("request", "handshake")]
@@ -120,7 +121,7 @@ def test_what_waiting_cannot_repair_is_tried_once_a_minute(
     market = backbone(server)
     market.on_event(events.append)
     market.subscribe("KRW-BTC")
-    waits = within(
+    waits = wait_until(
         lambda: [each for each in events if isinstance(each, ConnectionEvent) and each.retry_in], "the refusal"
     )
     assert (waits[0].retry_in or 0.0) >= HOPELESS_SECONDS, waits[0]
@@ -143,7 +144,7 @@ def test_a_bad_certificate_is_never_trusted_nor_tried_again_soon(
     with pytest.raises(UpbitBackboneError, match="certificate"):
         market.get_ticker("KRW-BTC", timeout=0.5)
     market.subscribe("KRW-BTC")
-    waits = within(
+    waits = wait_until(
         lambda: [each for each in events if isinstance(each, ConnectionEvent) and each.retry_in], "the refusal"
     )
     assert (waits[0].retry_in or 0.0) >= HOPELESS_SECONDS
@@ -157,13 +158,13 @@ def test_a_tls_handshake_that_is_never_answered_ends_by_the_deadline(own_upbit: 
     seen = Watched(backbone(server, connect_timeout_seconds=0.5), server)
     server.refuse(1.5, instead="silence")
     waits = ConnectionState.WAITING
-    within(lambda: any("deadline" in event.reason for event in seen.connections(waits)), seen.reasons)
-    within(lambda: seen.reconnects == 1, seen.reasons)
+    wait_until(lambda: any("deadline" in event.reason for event in seen.connections(waits)), seen.reasons)
+    wait_until(lambda: seen.reconnects == 1, seen.reasons)
     assert seen.is_whole()
 
 
 def test_tls_stands_talking_both_ways_at_once(own_upbit: MakeUpbit, backbone: Backbone) -> None:
-    """H12: 2,000 messages a second come in while pings and subscriptions go out."""
+    """2,000 messages a second come in while pings and subscriptions go out."""
     server = own_upbit(seed=35, tls=True, trades_per_second=1.0)
     market = backbone(server, ping_interval_seconds=0.01, pong_timeout_seconds=5.0)
     seen = Watched(market, server, ["KRW-BTC", "KRW-ETH"], ["ticker", "trade"])
@@ -185,7 +186,7 @@ def test_tls_stands_talking_both_ways_at_once(own_upbit: MakeUpbit, backbone: Ba
 
 
 def test_new_keys_in_the_middle_of_the_stream_cost_nothing(watch: Watch, upbit: FakeUpbit, tmp_path: Path) -> None:
-    """H13: TLS 1.3 lets the server change its keys whenever it likes, and ask us to change ours."""
+    """TLS 1.3 lets the server change its keys whenever it likes, and ask us to change ours."""
     authority = trustme.CA()
     ca_file = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(ca_file))
@@ -199,7 +200,7 @@ def test_new_keys_in_the_middle_of_the_stream_cost_nothing(watch: Watch, upbit: 
             server, client = front.secrets()
             front.rekey(both_ways=both_ways)
             assert front.secrets()[0] != server
-            within(lambda: (front.secrets()[1] != client) == both_ways, "our own new key")  # noqa: B023
+            wait_until(lambda: (front.secrets()[1] != client) == both_ways, "our own new key")  # noqa: B023
             seen.flows()  # what the server says with its new key is understood
             with seen.market.subscribe("KRW-ETH", "trade") as other:
                 other.get(timeout=10.0)  # and so is, over there, what we say with ours

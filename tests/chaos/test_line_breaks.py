@@ -1,4 +1,4 @@
-"""Rows T1 to T4, T13, T14: whatever ends the connection, the stream goes on, tells why, and misses no trade."""
+"""Breaks: whatever ends the connection, the stream goes on, tells why, and misses no trade."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from tests.chaos.watched import PAUSE, Watched, say, within, worst_second
+from tests.chaos.watched import Watched, say, worst_second
+from tests.support.waiting import PAUSE, wait_until
 from upbit_backbone.models.events import GapEvent
 from upbit_backbone.simulator import FakeUpbit
 
@@ -26,7 +27,7 @@ def test_no_close_code_costs_a_trade_and_each_is_told(watch: Watch, upbit: FakeU
         took = seen.recovers(partial(upbit.close_sessions, code, f"reason {code}"))
         assert took < VISIBLE_SECONDS, code
         say(f"close {code}: {took:.3f} s")
-    within(lambda: [event.code for event in seen.breaks] == CODES, seen.reasons)
+    wait_until(lambda: [event.code for event in seen.breaks] == CODES, seen.reasons)
     assert all(f"reason {event.code}" in event.reason for event in seen.breaks)
     assert all(event.since is not None for event in seen.breaks)
     assert seen.is_whole()
@@ -49,7 +50,7 @@ def test_an_end_without_a_word_costs_no_trade(watch: Watch, upbit: FakeUpbit, ho
         say(f"{how} {number}: {took:.3f} s")
         assert took < VISIBLE_SECONDS
         threads.append(threading.active_count())
-    within(lambda: [event.code for event in seen.breaks] == [1006] * 4, seen.reasons)
+    wait_until(lambda: [event.code for event in seen.breaks] == [1006] * 4, seen.reasons)
     assert seen.is_whole("KRW-BTC", "KRW-ETH")
     assert max(threads) <= threads[0] + 6, threads  # the few workers of REST and of the gap repair
 
@@ -58,7 +59,7 @@ def test_ten_closes_in_two_seconds_keep_the_connect_limit_and_lose_nothing(watch
     seen = watch(upbit)
     seen.recovers(lambda: upbit.flap(times=10, seconds=2.0))
     PAUSE.wait(2.0)  # to its end
-    within(lambda: len(upbit.sessions()) == 1, "one session")
+    wait_until(lambda: len(upbit.sessions()) == 1, "one session")
     seen.flows()
     assert seen.is_whole()
     assert worst_second(seen.handshakes()) <= CONNECT_LIMIT
@@ -70,7 +71,7 @@ def test_a_handshake_that_works_does_not_reset_the_patience(watch: Watch, upbit:
     seen = watch(upbit, healthy_after_seconds=30.0, reconnect_cap_seconds=2.0)
     upbit.handshake_fault(mode, times=None, seconds=2.0)
     upbit.drop_sessions("fin")
-    within(lambda: not upbit.inject("faults")["handshake"], "the end of the crash loop")
+    wait_until(lambda: not upbit.inject("faults")["handshake"], "the end of the crash loop")
     took = seen.recovers(lambda: None)
     say(f"after the crash loop: {took:.3f} s")
     assert took < 2.5

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.chaos.tables import tables
-from tests.chaos.watched import PATIENCE_SECONDS, say, within
+from tests.chaos.watched import say
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from upbit_backbone import MarketDataBackbone
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event, GapEvent
 from upbit_backbone.models.market import TickerData, TradeData
@@ -158,7 +159,7 @@ def ways_to_cut(upbit: FakeUpbit) -> list[Callable[[], object]]:
 def measured(upbit: FakeUpbit, market: MarketDataBackbone, seen: Collector) -> Measured:
     """Once the market rests and every trade it made has come, once and in order, so that nothing is under way."""
     upbit.pause()
-    within(lambda: is_whole(upbit, seen), "every trade, once and in order")
+    wait_until(lambda: is_whole(upbit, seen), "every trade, once and in order")
     held = tables(market)  # first, because it takes memory of its own
     gc.collect()
     names = [thread.name for thread in threading.enumerate() if thread.is_alive()]

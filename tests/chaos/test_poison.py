@@ -1,4 +1,4 @@
-"""Rows W1 to W5, W10 to W12: a poison message harms itself only."""
+"""A poison message harms itself only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.watched import PAUSE, Watched, say, within
+from tests.chaos.watched import Watched, say
+from tests.support.waiting import PAUSE, wait_until
 from upbit_backbone import MarketDataBackbone
 from upbit_backbone.models.events import MalformedEvent, SubscriptionEvent
 from upbit_backbone.models.market import CandleData, TradeData
@@ -62,7 +63,7 @@ def test_the_next_message_after_any_poison_is_delivered(
     assert seen.is_whole()
     assert (seen.breaks, seen.reconnects) == ([], 0)
     assert seen.malformed > 0
-    told = within(lambda: seen.of(MalformedEvent), "a MalformedEvent")
+    told = wait_until(lambda: seen.of(MalformedEvent), "a MalformedEvent")
     assert len(told) <= seen.malformed
     assert all(len(event.sample) <= 1000 and event.sample.isprintable() for event in told)
 
@@ -83,7 +84,7 @@ def test_the_unknown_is_no_error(watch: Watch, quiet: FakeUpbit) -> None:
     good = json.loads(json.dumps(TRADE)) | {"ttms": moment, "tms": moment, "sid": moment * 10_000}
     for odd in ({"ty": "candle.2h", "cd": "KRW-BTC"}, {"ty": "newtype", "x": 1}, good | {"brandnew": {"a": [1]}}):
         quiet.send_json(json.dumps(odd))
-    within(lambda: seen.trades("KRW-BTC")[-1].sequential_id == good["sid"], "the trade with a field more")
+    wait_until(lambda: seen.trades("KRW-BTC")[-1].sequential_id == good["sid"], "the trade with a field more")
     assert (seen.breaks, seen.reconnects) == ([], 0)
 
 
@@ -108,7 +109,7 @@ def test_an_error_from_upbit_is_told_and_is_no_datum(watch: Watch, quiet: FakeUp
     def is_told() -> bool:
         return name in str(seen.of(SubscriptionEvent)) or name in str(seen.market.health().sessions[0].last_error)
 
-    within(is_told, lambda: f"{name} to be told: {seen.events}")
+    wait_until(is_told, lambda: f"{name} to be told: {seen.events}")
     trade = quiet.publish_trade("KRW-BTC")
     seen.arrives(trade)
     assert all(type(item).__name__ in ("TradeData", "TickerData") for item in seen.items[had:])
@@ -128,7 +129,7 @@ def test_all_formats_give_equal_objects(backbone: Backbone, quiet: FakeUpbit) ->
         return all({trade["sequential_id"] for trade in trades} <= {one.sequential_id for one in each.trades("KRW-BTC")}
                    for each in seen)  # fmt: skip
 
-    within(settled, "all trades in all formats")
+    wait_until(settled, "all trades in all formats")
     first = ids(trades)[0]
 
     def told(each: Watched) -> dict[str, list[Any]]:
@@ -143,7 +144,7 @@ def test_all_formats_give_equal_objects(backbone: Backbone, quiet: FakeUpbit) ->
     def are_equal() -> bool:
         return all(told(each) == told(seen[0]) and len(told(each)) == 4 for each in seen)
 
-    within(are_equal, lambda: str({form: told(each) for form, each in zip(formats, seen, strict=True)}), 3.0)
+    wait_until(are_equal, lambda: str({form: told(each) for form, each in zip(formats, seen, strict=True)}), 3.0)
 
 
 def ids(trades: list[dict[str, Any]]) -> list[int]:
@@ -161,10 +162,10 @@ def test_data_for_what_was_left_is_not_delivered(watch: Watch, quiet: FakeUpbit)
     seen = watch(quiet, kinds=["trade"])
     other: list[Any] = []
     left = seen.market.subscribe_realtime("KRW-ETH", "trade", other.append)
-    within(lambda: other, "the first of the other market")
+    wait_until(lambda: other, "the first of the other market")
     seen.market.unsubscribe(left)
     had = len(other)
-    within(lambda: ("trade", "KRW-ETH") not in quiet.subscribed(), "the wire to follow")
+    wait_until(lambda: ("trade", "KRW-ETH") not in quiet.subscribed(), "the wire to follow")
     moment = quiet.now_ms()
     for code in ("KRW-ETH", "KRW-XRP"):
         quiet.send_json(json.dumps(TRADE | {"cd": code, "ttms": moment, "tms": moment, "sid": 7}))

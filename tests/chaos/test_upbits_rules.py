@@ -1,4 +1,4 @@
-"""Rows U1 to U10, U13: Upbit's own rules, and what its data can do without anything being broken."""
+"""Upbit's own rules, and what its data can do without anything being broken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.watched import PAUSE, Watched, say, within
+from tests.chaos.watched import Watched, say
+from tests.support.waiting import PAUSE, wait_until
 from upbit_backbone import DataSource, MarketDataBackbone
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.backfill import gap_repair
@@ -62,7 +63,7 @@ def test_the_set_on_the_wire_is_the_union_of_what_32_threads_hold(
     took = time.monotonic() - began
     requested = set(held) | {("trade", "KRW-BTC")}
     agreed = time.monotonic()
-    within(lambda: quiet.subscribed() == requested, lambda: f"{quiet.subscribed() ^ requested}", AGREED_SECONDS)
+    wait_until(lambda: quiet.subscribed() == requested, lambda: f"{quiet.subscribed() ^ requested}", AGREED_SECONDS)
     sent = seen.messages()[before:]
     say(f"512 changes in {took:.2f} s: {len(sent)} messages, agreed {time.monotonic() - agreed:.3f} s after the last")
     assert len(sent) <= 2 + 3 * (took + 1)
@@ -72,7 +73,7 @@ def test_the_set_on_the_wire_is_the_union_of_what_32_threads_hold(
 
 def test_after_a_break_one_message_restores_the_identical_set(watch: Watch, upbit: FakeUpbit) -> None:
     seen = watch(upbit, SYMBOLS, KINDS)
-    within(lambda: len(upbit.subscribed()) == 16, "the whole set")
+    wait_until(lambda: len(upbit.subscribed()) == 16, "the whole set")
     requested = upbit.subscribed()
     PAUSE.wait(0.6)  # beyond the pause between two messages
     for _ in range(3):
@@ -129,13 +130,13 @@ def test_a_gap_that_rest_cannot_fill_is_told_with_its_bounds(own_upbit: MakeUpbi
 def test_rest_that_fails_until_patience_ends_costs_the_gap_and_not_the_stream(
     own_upbit: MakeUpbit, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """U5: patience is an hour, here two seconds; REST is asked again and again until then."""
+    """Patience is an hour, here two seconds; REST is asked again and again until then."""
     monkeypatch.setattr(gap_repair, "PATIENCE_SECONDS", 2.0)
     server = own_upbit(seed=43, trades_per_second=40.0)
     seen = Watched(backbone(server), server, ["KRW-BTC"])
     server.rest_fault("/v1/trades/*", status=503, times=None, seconds=60)
     server.refuse(0.5)
-    within(lambda: seen.reconnects, "the line")
+    wait_until(lambda: seen.reconnects, "the line")
     back_at = time.monotonic()
     gap = assert_told_what_is_missing(seen, server)
     assert time.monotonic() - back_at > 1.0, "given up at once"
@@ -145,7 +146,7 @@ def test_rest_that_fails_until_patience_ends_costs_the_gap_and_not_the_stream(
 
 def assert_told_what_is_missing(seen: Watched, server: FakeUpbit) -> GapEvent:
     """The receipt's bounds hold all that is missing, and the stream goes on."""
-    within(lambda: seen.of(GapEvent), "the receipt")
+    wait_until(lambda: seen.of(GapEvent), "the receipt")
     (gap,) = seen.of(GapEvent)
     seen.flows()
     assert not gap.complete
@@ -204,7 +205,7 @@ def test_a_corrected_candle_replaces_the_one_before(own_upbit: MakeUpbit, backbo
     server.publish_trade("KRW-BTC", price=131_000_000)
     server.advance_clock(60)
     server.publish_trade("KRW-BTC", price=132_000_000)
-    within(lambda: len({candle.timestamp for candle in seen.items}) == 2, "two candles")
+    wait_until(lambda: len({candle.timestamp for candle in seen.items}) == 2, "two candles")
     for ago in (1, 0, 1):
         server.repeat_candle("KRW-BTC", "candle.1m", ago)
     PAUSE.wait(0.3)
@@ -233,10 +234,10 @@ def test_a_delisted_market_is_told_and_the_others_live(own_upbit: MakeUpbit, bac
     server = own_upbit(seed=44, trades_per_second=40.0)
     market = backbone(server, first_frame_seconds=0.5)
     seen = Watched(market, server, SYMBOLS, ["trade"])
-    within(lambda: {item.symbol for item in seen.items} == set(SYMBOLS), "all markets")
+    wait_until(lambda: {item.symbol for item in seen.items} == set(SYMBOLS), "all markets")
     server.delist("KRW-XRP")
     seen.recovers(lambda: server.drop_sessions("fin"))
-    within(lambda: any("KRW-XRP" in str(event.topics) for event in seen.of(SubscriptionEvent)), "the news", 6.0)
+    wait_until(lambda: any("KRW-XRP" in str(event.topics) for event in seen.of(SubscriptionEvent)), "the news", 6.0)
     assert seen.is_whole("KRW-BTC", "KRW-ETH", "KRW-SOL")
     assert market.get_tickers(quote="KRW").keys() == set(SYMBOLS) - {"KRW-XRP"}
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from tests.support.waiting import PATIENCE_SECONDS, PAUSE, wait_until
 from upbit_backbone import DataType, MarketDataBackbone
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event
 from upbit_backbone.models.market import TradeData
@@ -18,19 +18,6 @@ from upbit_backbone.simulator import FakeUpbit
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
-
-PATIENCE_SECONDS = 12.0
-PAUSE = threading.Event()  # never set: a wait on it is a pause between two looks
-
-
-def within(condition: Callable[[], T], what: str | Callable[[], str], seconds: float = PATIENCE_SECONDS) -> T:
-    """What `condition` says as soon as that is true; fails after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not (answer := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what if isinstance(what, str) else what()}")
-        PAUSE.wait(0.005)
-    return answer
 
 
 def say(text: str) -> None:
@@ -66,7 +53,7 @@ class Watched:
         self.since = mark(upbit)
         market.on_event(self.events.append)
         self.id = market.subscribe_realtime(list(symbols), list(kinds), self.items.append, **options)
-        within(lambda: self.items, lambda: f"the first item; {self.reasons()}")
+        wait_until(lambda: self.items, lambda: f"the first item; {self.reasons()}")
 
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in list(self.events) if isinstance(event, kind)]
@@ -98,19 +85,19 @@ class Watched:
         before = self.reconnects
         act()
         began = time.monotonic()
-        within(lambda: self.reconnects > before, lambda: f"a reconnection; {self.reasons()}", seconds)
+        wait_until(lambda: self.reconnects > before, lambda: f"a reconnection; {self.reasons()}", seconds)
         self.flows(seconds)
         return time.monotonic() - began
 
     def flows(self, seconds: float = PATIENCE_SECONDS, more: int = 1) -> None:
         """Wait for new items."""
         had = len(self.items)
-        within(lambda: len(self.items) >= had + more, lambda: f"{more} more items; {self.reasons()}", seconds)
+        wait_until(lambda: len(self.items) >= had + more, lambda: f"{more} more items; {self.reasons()}", seconds)
 
     def arrives(self, made: dict[str, Any], after: object = "", symbol: str = "KRW-BTC", seconds: float = 5.0) -> None:
         """Wait for this trade, as `publish_trade` told it, to be the latest."""
         wanted = made["sequential_id"]
-        within(
+        wait_until(
             lambda: self.trades(symbol)[-1].sequential_id == wanted,
             lambda: f"trade {wanted} after {after!s:.80}; {self.reasons()}",
             seconds,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
+from tests.support.waiting import wait_until
 from upbit_backbone._concurrency import Deadline, wait_event
 from upbit_backbone.delivery.event_bus import RECENT_EVENTS, WAITING_EVENTS, EventBus
 from upbit_backbone.delivery.reporting import LogThrottle
@@ -26,14 +27,6 @@ def event(number: int = 0) -> SubscriptionEvent:
     return SubscriptionEvent(at=now(), topics=(str(number),), reason="test")
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = Deadline.after(5)
-    pause = threading.Event()
-    while not condition() and not deadline.expired:
-        pause.wait(0.005)
-    return condition()
-
-
 def test_every_listener_hears_everything_in_order(bus: EventBus) -> None:
     first: list[Event] = []
     second: list[Event] = []
@@ -42,7 +35,7 @@ def test_every_listener_hears_everything_in_order(bus: EventBus) -> None:
     events = [event(number) for number in range(100)]
     for each in events:
         bus.emit(each)
-    assert eventually(lambda: len(first) == len(second) == 100)
+    wait_until(lambda: len(first) == len(second) == 100)
     assert first == second == events
 
 
@@ -56,7 +49,7 @@ def test_a_bad_listener_and_a_slow_one_hurt_nobody(bus: EventBus) -> None:
     for number in range(WAITING_EVENTS):
         bus.emit(event(number))
     assert time.monotonic() - started < 5
-    assert eventually(lambda: len(heard) == WAITING_EVENTS)
+    wait_until(lambda: len(heard) == WAITING_EVENTS)
     release.set()
 
 
@@ -65,7 +58,7 @@ def test_a_listener_hears_only_what_it_wants(bus: EventBus) -> None:
     bus.listen(heard.append, wants=lambda each: isinstance(each, SubscriptionEvent) and each.topics == ("7",))
     for number in range(10):
         bus.emit(event(number))
-    assert eventually(lambda: len(heard) == 1)
+    wait_until(lambda: len(heard) == 1)
 
 
 def test_after_closing_a_listener_is_not_called(bus: EventBus) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
 from upbit_backbone._concurrency import Deadline, spawn, wait_event
 from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
@@ -32,16 +33,6 @@ ETH = Topic(DataType.TRADE, "KRW-ETH")
 def trade(number: int, symbol: str = "KRW-BTC") -> TradeData:
     moment = NOON + timedelta(milliseconds=number)
     return TradeData(symbol, Decimal(number), Decimal(1), None, moment, number, DataSource.WEBSOCKET)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    deadline = Deadline.after(seconds)
-    pause = threading.Event()
-    while not condition():
-        if deadline.expired:
-            return False
-        pause.wait(0.005)
-    return True
 
 
 class Bench:
@@ -271,7 +262,7 @@ def test_a_callback_gets_everything_in_order_on_its_own_thread(bench: Bench) -> 
     bench.hub.subscribe([BTC], callback=callback)
     for number in range(200):
         bench.publish(number)
-    assert eventually(lambda: len(got) == 200)
+    wait_until(lambda: len(got) == 200)
     assert got == list(range(200))
     assert threads == {"upbit-sub-1"}
 
@@ -287,10 +278,10 @@ def test_whatever_a_callback_raises_the_next_item_comes(bench: Bench, error: typ
 
     subscription = bench.hub.subscribe([BTC], callback=callback, on_error=told.append)
     bench.publish(1, 2, 3)
-    assert eventually(lambda: len(got) == 3)
-    assert eventually(lambda: subscription.stats.errors == 3)
+    wait_until(lambda: len(got) == 3)
+    wait_until(lambda: subscription.stats.errors == 3)
     assert [type(each) for each in told] == [error] * 3
-    assert eventually(lambda: len(bench.seen(CallbackErrorEvent)) >= 1)
+    wait_until(lambda: len(bench.seen(CallbackErrorEvent)) >= 1)
     event = bench.seen(CallbackErrorEvent)[0]
     assert (event.subscription, event.in_a_row, type(event.error)) == (subscription.id, 1, error)
 
@@ -298,8 +289,8 @@ def test_whatever_a_callback_raises_the_next_item_comes(bench: Bench, error: typ
 def test_errors_in_a_row_become_another_event_and_not_a_flood(bench: Bench) -> None:
     subscription = bench.hub.subscribe([BTC], callback=lambda item: 1 / 0)
     bench.publish(*range(100))
-    assert eventually(lambda: subscription.stats.errors == 100)
-    assert eventually(lambda: {10, 100} <= {event.in_a_row for event in bench.seen(CallbackErrorEvent)})
+    wait_until(lambda: subscription.stats.errors == 100)
+    wait_until(lambda: {10, 100} <= {event.in_a_row for event in bench.seen(CallbackErrorEvent)})
     assert len(bench.seen(CallbackErrorEvent)) < 50
 
 
@@ -309,7 +300,7 @@ def test_an_on_error_that_fails_itself_ends_nothing(bench: Bench) -> None:
 
     subscription = bench.hub.subscribe([BTC], callback=lambda item: 1 / 0, on_error=on_error)
     bench.publish(1, 2, 3)
-    assert eventually(lambda: subscription.stats.errors == 3)
+    wait_until(lambda: subscription.stats.errors == 3)
 
 
 def test_unsubscribing_inside_the_callback_is_the_last_call(bench: Bench) -> None:
@@ -321,9 +312,9 @@ def test_unsubscribing_inside_the_callback_is_the_last_call(bench: Bench) -> Non
 
     bench.hub.subscribe([BTC], callback=callback)
     bench.publish(1, 2, 3)
-    assert eventually(lambda: repr(bench.hub) == "<Hub 0 subscriptions to 0 topics>")
+    wait_until(lambda: repr(bench.hub) == "<Hub 0 subscriptions to 0 topics>")
     bench.publish(4)
-    assert eventually(lambda: not any(thread.name == "upbit-sub-1" for thread in threading.enumerate()))
+    wait_until(lambda: not any(thread.name == "upbit-sub-1" for thread in threading.enumerate()))
     assert got == [1]
 
 
@@ -339,7 +330,7 @@ def test_callbacks_may_subscribe_and_close_each_other(bench: Bench) -> None:
     bench.publish(1)
     assert wait_event(started, Deadline.after(5))
     bench.publish(2)
-    assert eventually(lambda: first.closed)
+    wait_until(lambda: first.closed)
 
 
 def test_closing_the_hub_inside_a_callback_returns(bench: Bench) -> None:
@@ -382,7 +373,7 @@ def test_a_callback_that_hangs_hurts_nobody_else(bench: Bench) -> None:
     for number in range(5000):
         bench.publish(number)
     assert time.monotonic() - started < 5
-    assert eventually(lambda: len(fine) >= 1000)
+    wait_until(lambda: len(fine) >= 1000)
     release.set()
 
 
@@ -410,7 +401,7 @@ def test_a_full_queue_of_the_user_stops_neither_the_stream_nor_close(bench: Benc
     subscription = bench.hub.subscribe([BTC], queue=target, maxsize=5)
     started = time.monotonic()
     bench.publish(*range(100))
-    assert eventually(lambda: target.full())
+    wait_until(lambda: target.full())
     subscription.close()
     assert time.monotonic() - started < 3
     received, delivered, dropped, pending = subscription.queue.counts()
@@ -427,7 +418,7 @@ def test_a_slow_reader_is_told_of_its_losses(bench: Bench) -> None:
     own: list[Any] = []
     subscription = bench.hub.subscribe([BTC], maxsize=3, on_event=own.append)
     bench.publish(*range(10))
-    assert eventually(lambda: len(own) == 1)
+    wait_until(lambda: len(own) == 1)
     event = own[0]
     assert isinstance(event, OverflowEvent)
     assert (event.subscription, event.dropped) == (subscription.id, 7)
@@ -455,7 +446,7 @@ def test_overflow_error_reaches_on_error_of_a_callback(bench: Bench) -> None:
     bench.hub.subscribe([BTC], callback=callback, on_error=told.append, overflow=Overflow.ERROR, maxsize=2)
     bench.publish(*range(10))
     release.set()
-    assert eventually(lambda: len(told) == 1)
+    wait_until(lambda: len(told) == 1)
     assert isinstance(told[0], SubscriptionError)
 
 
@@ -485,7 +476,7 @@ def test_on_event_hears_what_concerns_the_subscription(bench: Bench) -> None:
     mine = (gap("KRW-BTC"), SubscriptionEvent(at=now(), topics=(str(BTC),), reason="no first frame"))
     for event in (*about_others, *mine):
         bench.events.emit(event)
-    assert eventually(lambda: len(heard) == 2)
+    wait_until(lambda: len(heard) == 2)
     assert heard == list(mine)
     subscription.close()
     bench.events.emit(mine[0])

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for lives.py
-
-from lives import MARKETS, Child, Run, backbone_of
-
+from tests.lifecycle.lives import MARKETS, Child, Run, backbone_of
 from upbit_backbone import MarketDataBackbone
 from upbit_backbone.simulator import FakeUpbit
 

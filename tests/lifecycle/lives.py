@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import subprocess
 import sys
@@ -12,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 
+from tests.support.waiting import PATIENCE_SECONDS
 from upbit_backbone import MarketDataBackbone
 from upbit_backbone.simulator import FakeUpbit
 
 MARKETS = ["KRW-BTC", "KRW-ETH", "KRW-XRP", "BTC-ETH", "USDT-BTC"]
-PATIENCE_SECONDS = 20.0
 
 # What every script begins with. `soon_blocked` says READY once the main thread waits in one of ours.
 PRELUDE = """
@@ -54,40 +53,6 @@ def within(seconds: float) -> float:
 
 def backbone_of(upbit: FakeUpbit, **settings: object) -> MarketDataBackbone:
     return MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url, **settings)
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait for a condition, or fail saying which."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}; threads: {threading.enumerate()}"
-        threading.Event().wait(0.005)
-
-
-class Blocked:
-    """A call on a thread of its own, and how it ended."""
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self._call = call
-        self._outcome: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="pytest-blocked", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._outcome.put(self._call())
-        except BaseException as error:
-            self._outcome.put(error)
-
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
-    def outcome(self, seconds: float = 2.0) -> object:
-        """What the call returned, or the exception it raised, if it ends within the seconds."""
-        result = self._outcome.get(timeout=seconds)
-        self._thread.join()
-        return result
 
 
 class Child:

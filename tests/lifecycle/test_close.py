@@ -14,8 +14,10 @@ import weakref
 from collections.abc import Callable
 
 import pytest
-from lives import MARKETS, Blocked, backbone_of, until, within
 
+from tests.lifecycle.lives import MARKETS, backbone_of, within
+from tests.support.threads import Call
+from tests.support.waiting import wait_until
 from upbit_backbone import (
     ClosedError,
     ConnectionEvent,
@@ -78,7 +80,7 @@ def while_the_handshake_is(mode: str) -> State:
     def prepare(upbit: FakeUpbit, market: MarketDataBackbone) -> None:
         upbit.handshake_fault(mode, times=None, interval=0.3)
         request(market)
-        until(lambda: upbit.wire_log("handshake", limit=1) or session_state(market), "an attempt")
+        wait_until(lambda: upbit.wire_log("handshake", limit=1) or session_state(market), "an attempt")
 
     return prepare
 
@@ -93,29 +95,29 @@ def in_the_middle_of_a_frame(upbit: FakeUpbit, market: MarketDataBackbone) -> No
     upbit.send_half_frame()
 
 
-def while_a_candle_download_runs(upbit: FakeUpbit, market: MarketDataBackbone) -> Blocked:
+def while_a_candle_download_runs(upbit: FakeUpbit, market: MarketDataBackbone) -> Call:
     upbit.rest_fault("/v1/candles*", "latency", latency=0.3, times=None)
     seen = len(upbit.requests("/v1/candles/minutes/1"))
-    download = Blocked(lambda: market.get_candles("KRW-BTC", "1m", count=50_000, timeout=60))
-    until(lambda: len(upbit.requests("/v1/candles/minutes/1")) > seen, "the first page")
+    download = Call(lambda: market.get_candles("KRW-BTC", "1m", count=50_000, timeout=60))
+    wait_until(lambda: len(upbit.requests("/v1/candles/minutes/1")) > seen, "the first page")
     return download
 
 
-def while_a_question_hangs(upbit: FakeUpbit, market: MarketDataBackbone) -> Blocked:
+def while_a_question_hangs(upbit: FakeUpbit, market: MarketDataBackbone) -> Call:
     market.get_markets()
     upbit.rest_fault("/v1/ticker*", "hang", times=None)
     seen = len(upbit.requests("/v1/ticker"))
-    question = Blocked(lambda: market.get_ticker("KRW-ETH", timeout=60))
-    until(lambda: len(upbit.requests("/v1/ticker")) > seen, "the question")
+    question = Call(lambda: market.get_ticker("KRW-ETH", timeout=60))
+    wait_until(lambda: len(upbit.requests("/v1/ticker")) > seen, "the question")
     return question
 
 
-def while_an_answer_drips(upbit: FakeUpbit, market: MarketDataBackbone) -> Blocked:
+def while_an_answer_drips(upbit: FakeUpbit, market: MarketDataBackbone) -> Call:
     market.get_markets()
     upbit.rest_fault("/v1/orderbook*", "drip", interval=0.2, times=None)
     seen = len(upbit.requests("/v1/orderbook"))
-    question = Blocked(lambda: market.get_orderbook("KRW-ETH", timeout=60))
-    until(lambda: len(upbit.requests("/v1/orderbook")) > seen, "the question")
+    question = Call(lambda: market.get_orderbook("KRW-ETH", timeout=60))
+    wait_until(lambda: len(upbit.requests("/v1/orderbook")) > seen, "the question")
     return question
 
 
@@ -126,22 +128,22 @@ def while_a_gap_is_repaired(upbit: FakeUpbit, market: MarketDataBackbone) -> Non
     upbit.handshake_fault("status", status=503)
     upbit.close_sessions(1001)
     upbit.publish_trade("KRW-BTC")
-    until(lambda: len(upbit.requests("/v1/trades/ticks")) > seen, "the repair")
+    wait_until(lambda: len(upbit.requests("/v1/trades/ticks")) > seen, "the repair")
 
 
-def while_waiting_for_the_stream(upbit: FakeUpbit, market: MarketDataBackbone) -> Blocked:
+def while_waiting_for_the_stream(upbit: FakeUpbit, market: MarketDataBackbone) -> Call:
     market.get_markets()
     upbit.mute()
     upbit.rest_fault("/v1/ticker*", "hang", times=None)
-    question = Blocked(lambda: market.get_ticker("KRW-ETH", realtime=True, timeout=60))
-    until(lambda: ("ticker", "KRW-ETH") in upbit.subscribed(), "the subscription")
+    question = Call(lambda: market.get_ticker("KRW-ETH", realtime=True, timeout=60))
+    wait_until(lambda: ("ticker", "KRW-ETH") in upbit.subscribed(), "the subscription")
     return question
 
 
 def in_a_crash_loop(upbit: FakeUpbit, market: MarketDataBackbone) -> None:
     upbit.handshake_fault("close_after_101", times=None)
     request(market)
-    until(lambda: session_state(market) is ConnectionState.WAITING, "waiting for the next attempt")
+    wait_until(lambda: session_state(market) is ConnectionState.WAITING, "waiting for the next attempt")
 
 
 STATES: dict[str, State] = {
@@ -167,7 +169,7 @@ STATES: dict[str, State] = {
 def test_closes_in_time_in_every_state(name: str, upbit: FakeUpbit, market: MarketDataBackbone) -> None:
     blocked = STATES[name](upbit, market)
     assert seconds_to_close(market) <= within(CLOSE_SECONDS)
-    if isinstance(blocked, Blocked):
+    if isinstance(blocked, Call):
         assert isinstance(blocked.outcome(), ClosedError)
     assert seconds_to_close(market) <= within(0.2), "closing again costs nothing"
 
@@ -177,8 +179,8 @@ def test_closes_in_time_while_the_server_is_away(instead: str, fresh_upbit: Fake
     market = backbone_of(fresh_upbit)
     live(market)
     fresh_upbit.refuse(60, "all", instead=instead)
-    until(lambda: session_state(market) in (ConnectionState.CONNECTING, ConnectionState.WAITING), "the loss")
-    question = Blocked(lambda: market.get_ticker("KRW-XRP", timeout=60))
+    wait_until(lambda: session_state(market) in (ConnectionState.CONNECTING, ConnectionState.WAITING), "the loss")
+    question = Call(lambda: market.get_ticker("KRW-XRP", timeout=60))
     assert seconds_to_close(market) <= within(CLOSE_SECONDS)
     assert isinstance(question.outcome(), UpbitBackboneError)
 
@@ -187,7 +189,7 @@ def test_closes_in_time_while_waiting_to_try_again(fresh_upbit: FakeUpbit) -> No
     market = backbone_of(fresh_upbit)
     live(market)
     fresh_upbit.refuse(60)
-    until(lambda: session_state(market) is ConnectionState.WAITING, "waiting for the next attempt")
+    wait_until(lambda: session_state(market) is ConnectionState.WAITING, "waiting for the next attempt")
     assert seconds_to_close(market) <= within(CLOSE_SECONDS)
 
 
@@ -198,7 +200,7 @@ def test_closes_in_time_while_banned(fresh_upbit: FakeUpbit) -> None:
     fresh_upbit.close_sessions(1001)
     with pytest.raises(UpbitBackboneError):
         market.get_orderbook("KRW-ETH", timeout=0.5)
-    question = Blocked(lambda: market.get_orderbook("KRW-ETH", timeout=60))
+    question = Call(lambda: market.get_orderbook("KRW-ETH", timeout=60))
     assert seconds_to_close(market) <= within(CLOSE_SECONDS)
     assert isinstance(question.outcome(), UpbitBackboneError)
 
@@ -259,8 +261,10 @@ WAITS: dict[str, tuple[Callable[[MarketDataBackbone], object], type]] = {
 @pytest.mark.parametrize("name", WAITS)
 def test_whoever_waits_is_let_go(name: str, flows: bool, upbit: FakeUpbit, market: MarketDataBackbone) -> None:
     wait, expected = WAITS[name]
-    waiting = Blocked(lambda: wait(market))
-    until(lambda: any(row["codes"] for session in upbit.sessions() for row in session["subscriptions"]), "a stream")
+    waiting = Call(lambda: wait(market))
+    wait_until(
+        lambda: any(row["codes"] for session in upbit.sessions() for row in session["subscriptions"]), "a stream"
+    )
     if not flows:
         upbit.pause()
     market.close()
@@ -317,7 +321,7 @@ def test_eight_threads_close_at_once(upbit: FakeUpbit, market: MarketDataBackbon
         together.wait(10)
         return seconds_to_close(market)
 
-    closing = [Blocked(close) for _ in range(8)]
+    closing = [Call(close) for _ in range(8)]
     assert max(each.outcome(5) for each in closing) <= within(CLOSE_SECONDS)  # type: ignore[type-var]
 
 
@@ -374,7 +378,7 @@ def test_closing_inside_its_own_callbacks(
     closer = Closer(market)
     arrange(market, closer)
     assert closer.took.get(timeout=10) <= within(CLOSE_SECONDS)
-    until(lambda: not our_threads(), "every thread to end", 3)
+    wait_until(lambda: not our_threads(), "every thread to end", 3)
 
 
 def test_closing_from_a_callback_and_from_outside_at_once(upbit: FakeUpbit, market: MarketDataBackbone) -> None:
@@ -384,7 +388,7 @@ def test_closing_from_a_callback_and_from_outside_at_once(upbit: FakeUpbit, mark
 
     def close(item: object) -> None:
         entered.set()
-        until(lambda: market.closed, "the one outside to begin")
+        wait_until(lambda: market.closed, "the one outside to begin")
         took.put(seconds_to_close(market))
 
     market.subscribe_realtime("KRW-BTC", DataType.TRADE, callback=close)
@@ -426,12 +430,12 @@ def test_a_forgotten_backbone_goes_away_by_itself(upbit: FakeUpbit) -> None:
     market = backbone_of(upbit)
     for _ in range(5):
         market.get_ticker("KRW-BTC")  # promoted: a session streams it
-    until(lambda: upbit.sessions(), "the session")
+    wait_until(lambda: upbit.sessions(), "the session")
     gone = weakref.ref(market)
     del market
     gc.collect()
     assert gone() is None
-    until(lambda: not our_threads(), "every thread to end", 3)
+    wait_until(lambda: not our_threads(), "every thread to end", 3)
 
 
 def test_the_last_words_are_heard(upbit: FakeUpbit, market: MarketDataBackbone) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from textwrap import dedent
 
 import pytest
-from lives import Child, Ending, Run, within
 
+from tests.lifecycle.lives import Child, Ending, Run, within
 from upbit_backbone.simulator import FakeUpbit
 
 EXIT_SECONDS = 1.0

@@ -6,7 +6,8 @@ import os
 from textwrap import dedent
 
 import pytest
-from lives import Run
+
+from tests.lifecycle.lives import Run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 

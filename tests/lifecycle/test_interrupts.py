@@ -8,8 +8,10 @@ import sys
 import threading
 
 import pytest
-from lives import Blocked, Run, until, within
 
+from tests.lifecycle.lives import Run, within
+from tests.support.threads import Call
+from tests.support.waiting import wait_until
 from upbit_backbone import DataStrategy, MarketDataBackbone
 from upbit_backbone._concurrency import Deadline, WorkerPool
 from upbit_backbone.simulator import FakeUpbit
@@ -258,10 +260,10 @@ def test_whoever_shares_a_call_does_not_share_its_interruption(
 
     market.get_markets()
     monkeypatch.setattr(WorkerPool, "_hire", interrupted)
-    first = Blocked(lambda: market._parts.rest.trades_page("KRW-BTC", count=1, deadline=Deadline.after(1.9)))
+    first = Call(lambda: market._parts.rest.trades_page("KRW-BTC", count=1, deadline=Deadline.after(1.9)))
     assert entered.wait(10)
-    second = Blocked(lambda: market._parts.rest.trades_page("KRW-BTC", count=1, deadline=Deadline.after(5)))
-    until(lambda: market._parts.rest.cache.stats().merged > 0, "the second to join")
+    second = Call(lambda: market._parts.rest.trades_page("KRW-BTC", count=1, deadline=Deadline.after(5)))
+    wait_until(lambda: market._parts.rest.cache.stats().merged > 0, "the second to join")
     monkeypatch.setattr(WorkerPool, "_hire", hire)
     go_on.set()
     assert isinstance(first.outcome(), KeyboardInterrupt)

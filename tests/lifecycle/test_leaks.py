@@ -5,8 +5,8 @@ from __future__ import annotations
 from textwrap import dedent
 
 import pytest
-from lives import Run
 
+from tests.lifecycle.lives import Run
 from upbit_backbone.simulator import FakeUpbit
 
 WARMING_UP = 40

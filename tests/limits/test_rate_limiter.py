@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clock import ManualClock
+from tests.support.waiting import wait_until
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
 from upbit_backbone.errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
 from upbit_backbone.limits.between_processes import SharedCountFile
@@ -29,16 +31,6 @@ WAIT_SECONDS = 20.0
 TICKER, CANDLE = RateGroup.TICKER, RateGroup.CANDLE
 NORMAL = Priority.NORMAL
 Make = Callable[..., RateLimiter]
-
-
-class ManualClock:
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> datetime:
-        return datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def soon(seconds: float = WAIT_SECONDS) -> Deadline:
@@ -84,13 +76,6 @@ def use_up(limiter: RateLimiter, group: RateGroup = TICKER) -> None:
 def busiest_second(times: list[float]) -> int:
     times = sorted(times)
     return max(bisect_left(times, at + 1.0) - index for index, at in enumerate(times))
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = soon()
-    while not true():
-        assert not deadline.expired
-        threading.Event().wait(0.002)
 
 
 def test_one_server_has_one_budget_and_one_ban_however_its_address_is_written(host: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.candle_reference import SYMBOL, ReferenceExchange, brute_force, trade, utc
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import ClosedError, InvalidRequestError, NetworkError, SubscriptionError, UnknownSymbolError
 from upbit_backbone.exchange.timeframes import timeframe_of
@@ -26,7 +27,6 @@ from upbit_backbone.models.topic import Topic
 
 MINUTE = timeframe_of("1m")
 NOW = utc(2026, 2, 28, 23, 50, 30)
-PATIENCE = 10.0
 
 
 class Stream:
@@ -114,13 +114,6 @@ def numbers(row: CandleData) -> tuple[object, ...]:
     return (row.timestamp, *prices, row.volume, row.is_closed)
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline, pause = Deadline.after(PATIENCE), threading.Event()
-    while not holds():
-        assert not deadline.expired, "it never came true"
-        pause.wait(0.01)
-
-
 @pytest.fixture
 def stage() -> Iterator[Stage]:
     ready = Stage()
@@ -143,8 +136,8 @@ def test_the_stream_carries_it_on_and_every_change_is_reported_in_order(stage: S
     series = stage.open()
     for _ in range(12):
         stage.trade(25)
-    eventually(lambda: [numbers(row) for row in series] == stage.expected())
-    eventually(lambda: len(stage.updates) >= 12)
+    wait_until(lambda: [numbers(row) for row in series] == stage.expected())
+    wait_until(lambda: len(stage.updates) >= 12)
     starts = [candle.timestamp for candle, _ in stage.updates]
     assert starts == sorted(starts)
     closed = [candle.timestamp for candle, is_closed in stage.updates if is_closed]
@@ -162,7 +155,7 @@ def test_after_a_cut_of_any_length_it_is_what_rest_says(stage: Stage, seconds: i
         stage.trade(seconds / 30, is_seen=False)
     stage.send()
     stage.recover()
-    eventually(lambda: [numbers(row) for row in series] == stage.expected() and series.is_current)
+    wait_until(lambda: [numbers(row) for row in series] == stage.expected() and series.is_current)
 
 
 @pytest.mark.parametrize("is_told_first", [False, True])
@@ -178,10 +171,10 @@ def test_a_cut_longer_than_the_series_skips_no_candle(
     if is_told_first:  # the stream is back before REST has told what was missed
         newest = stage.exchange.candles(MINUTE)[-1]
         stage.stream.inbox.put(replace(newest, source=DataSource.WEBSOCKET))
-        eventually(lambda: any(candle.timestamp == newest.timestamp for candle, _ in stage.updates))
+        wait_until(lambda: any(candle.timestamp == newest.timestamp for candle, _ in stage.updates))
     stage.recover()
-    eventually(lambda: series.is_current)
-    eventually(lambda: sum(closed for _, closed in stage.updates) >= missed + 1)
+    wait_until(lambda: series.is_current)
+    wait_until(lambda: sum(closed for _, closed in stage.updates) >= missed + 1)
     closed = [candle.timestamp for candle, is_closed in stage.updates if is_closed]
     assert sorted(closed) == [MINUTE.shift(first, index) for index in range(missed + 1)]
     assert [row.timestamp for row in series] == [MINUTE.shift(first, missed + 1 - index) for index in range(size)][::-1]
@@ -196,7 +189,7 @@ def test_what_was_missed_beyond_all_measure_is_told_once(stage: Stage) -> None:
     stage.interrupt()
     stage.exchange.now += timedelta(minutes=missed + 1)
     stage.recover()
-    eventually(lambda: stage.updates[-1:] and stage.updates[-1][0].timestamp == MINUTE.shift(first, missed + 1))
+    wait_until(lambda: stage.updates[-1:] and stage.updates[-1][0].timestamp == MINUTE.shift(first, missed + 1))
     (receipt,) = receipts
     assert isinstance(receipt, GapEvent)
     closed = [candle.timestamp for candle, is_closed in stage.updates if is_closed]
@@ -207,7 +200,7 @@ def test_what_was_missed_beyond_all_measure_is_told_once(stage: Stage) -> None:
     assert len(told) == CATCH_UP - 1
     assert [start for start in closed if start != first] == told  # the first was forming when the line broke
     series.repair()
-    eventually(lambda: series.is_current)
+    wait_until(lambda: series.is_current)
     assert len(receipts) == 1
 
 
@@ -219,7 +212,7 @@ def test_a_gap_report_about_another_market_is_not_ours(stage: Stage) -> None:
             GapEvent(at=NOW, symbol=symbol, type=kind, start=NOW, end=NOW, recovered=0, complete=False)
         )
     stage.trade(1)
-    eventually(lambda: bool(stage.updates))
+    wait_until(lambda: bool(stage.updates))
     assert len(stage.exchange.calls) == before
 
 
@@ -229,16 +222,16 @@ def test_a_repair_that_fails_is_tried_again_until_it_succeeds(stage: Stage) -> N
     stage.exchange.faults = {calls + 1: UnknownSymbolError("odd")}
     stage.trade(200, is_seen=False)
     stage.recover()
-    eventually(lambda: series.last_error is not None)
+    wait_until(lambda: series.last_error is not None)
     assert not series.is_current
-    eventually(lambda: series.is_current and [numbers(row) for row in series] == stage.expected())
+    wait_until(lambda: series.is_current and [numbers(row) for row in series] == stage.expected())
     assert series.last_error is None
 
 
 def test_a_market_that_falls_silent_still_closes_its_candle(stage: Stage) -> None:
     series = stage.open()
     stage.exchange.now += timedelta(seconds=33)
-    eventually(lambda: bool(stage.updates))
+    wait_until(lambda: bool(stage.updates))
     assert stage.updates[0][1] is True
     assert series.last.is_closed
 
@@ -247,10 +240,10 @@ def test_a_correction_is_reported_and_rest_has_the_last_word(stage: Stage) -> No
     series = stage.open()
     wrong = replace(series[-3], volume=Decimal(999), source=DataSource.WEBSOCKET)
     stage.stream.inbox.put(wrong)
-    eventually(lambda: series.corrections == 1)
+    wait_until(lambda: series.corrections == 1)
     assert series[-3].volume == 999
     series.repair()
-    eventually(lambda: series.corrections == 2)
+    wait_until(lambda: series.corrections == 2)
     assert [numbers(row) for row in series] == stage.expected()
     assert [candle.timestamp for candle, closed in stage.updates if closed] == [wrong.timestamp] * 2
 
@@ -264,7 +257,7 @@ def test_units_without_a_stream_are_kept_by_tickers(timeframe: str) -> None:
         for _ in range(10):
             stage.trade(40, is_seen=False)
             stage.stream.inbox.put(ticker_of(stage))
-        eventually(lambda: [numbers(row) for row in series] == stage.expected(timeframe, 5))
+        wait_until(lambda: [numbers(row) for row in series] == stage.expected(timeframe, 5))
         assert stage.updates
     finally:
         stage.close()
@@ -297,7 +290,7 @@ def test_a_callback_that_raises_hurts_nobody(stage: Stage) -> None:
 
     for _ in range(3):
         stage.trade(1)
-    eventually(lambda: series.callback_errors == 3)
+    wait_until(lambda: series.callback_errors == 3)
     assert len(stage.updates) == 3
 
 
@@ -306,7 +299,7 @@ def test_waiting_gives_the_candle_that_changed_or_none(stage: Stage) -> None:
     assert series.wait_update(timeout=0.01) is None
     timer = threading.Timer(0.05, stage.trade, [5, 777])
     timer.start()
-    changed = series.wait_update(timeout=PATIENCE)
+    changed = series.wait_update(timeout=PATIENCE_SECONDS)
     timer.join()
     assert changed is not None
     assert changed.close_price == 777
@@ -335,7 +328,7 @@ def test_closing_ends_it_and_keeps_the_rows_readable(stage: Stage) -> None:
     timer = threading.Timer(0.05, series.close)
     timer.start()
     with pytest.raises(ClosedError):
-        series.wait_update(timeout=PATIENCE)
+        series.wait_update(timeout=PATIENCE_SECONDS)
     timer.join()
     assert len(series) == 20
     assert not series.is_current
@@ -350,7 +343,7 @@ def test_closing_during_a_repair_is_quick(stage: Stage) -> None:
     stage.exchange.latency = 1.0
     calls = len(stage.exchange.calls)
     stage.recover()
-    eventually(lambda: len(stage.exchange.calls) > calls)
+    wait_until(lambda: len(stage.exchange.calls) > calls)
     assert series.close(Deadline.after(0.9)) == []
 
 
@@ -358,7 +351,7 @@ def test_a_subscription_that_ends_ends_the_series_with_its_error(stage: Stage) -
     series = stage.open()
     stage.stream.inbox.put(SubscriptionError("refused"))
     with pytest.raises(ClosedError):
-        series.wait_update(timeout=PATIENCE)
+        series.wait_update(timeout=PATIENCE_SECONDS)
     assert isinstance(series.last_error, SubscriptionError)
 
 
@@ -380,7 +373,7 @@ def test_reading_while_it_changes_never_sees_half_a_change(stage: Stage) -> None
         stage.trade(31)
         if index % 20 == 10:
             stage.recover()
-    eventually(lambda: series.is_current and [numbers(row) for row in series] == stage.expected())
+    wait_until(lambda: series.is_current and [numbers(row) for row in series] == stage.expected())
     stop.set()
     for reader in readers:
         reader.join()
@@ -393,4 +386,4 @@ def test_trouble_during_a_repair_is_survived(stage: Stage) -> None:
     stage.exchange.faults = {calls + 1: NetworkError("cut", retry_after=0.01)}
     stage.trade(500, is_seen=False)
     stage.recover()
-    eventually(lambda: series.is_current and [numbers(row) for row in series] == stage.expected())
+    wait_until(lambda: series.is_current and [numbers(row) for row in series] == stage.expected())

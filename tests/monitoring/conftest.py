@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.support.clock import START, ManualClock
 from upbit_backbone.models.events import ConnectionState
 from upbit_backbone.models.report import GroupStats, SessionStats, SubscriptionStats
-
-START = datetime(2026, 11, 20, 5, 0, tzinfo=UTC)
-
-
-class HandClock:
-    """Time that moves only by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> datetime:
-        return START + timedelta(seconds=self.now - 1000.0)
 
 
 def session(**changes: Any) -> SessionStats:
@@ -53,8 +38,8 @@ def subscription(**changes: Any) -> SubscriptionStats:
 
 
 @pytest.fixture
-def hand_clock() -> HandClock:
-    return HandClock()
+def hand_clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture

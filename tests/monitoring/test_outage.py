@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support.waiting import wait_until
 from upbit_backbone import DataType, MarketDataBackbone
 from upbit_backbone.models.enums import HealthStatus
 from upbit_backbone.models.events import ConnectionEvent, HealthEvent
@@ -24,15 +25,6 @@ def upbit():
         yield upbit
 
 
-def becomes_true(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        threading.Event().wait(0.02)
-    return True
-
-
 def test_an_outage_shows_everywhere_within_a_second(upbit, caplog):
     events: queue.Queue = queue.Queue()
     caplog.set_level(logging.INFO, logger="upbit_backbone")
@@ -44,7 +36,7 @@ def test_an_outage_shows_everywhere_within_a_second(upbit, caplog):
         registry.register(market.prometheus_collector())
         with market.subscribe(["KRW-BTC", "KRW-ETH"], [DataType.TICKER, DataType.TRADE]) as stream:
             stream.get(timeout=10.0)
-            assert becomes_true(lambda: market.health().status is HealthStatus.HEALTHY, 5.0)
+            wait_until(lambda: market.health().status is HealthStatus.HEALTHY, 5.0)
             caplog.clear()
             upbit.refuse(4.0)
             noticed = wait_for(events, lambda e: isinstance(e, ConnectionEvent) and e.is_interruption)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
 from upbit_backbone import DataType, MarketDataBackbone, TickerData, UnknownSymbolError
 from upbit_backbone.simulator import FakeUpbit
 
@@ -41,11 +41,7 @@ def market(upbit: FakeUpbit) -> Iterator[MarketDataBackbone]:
 
 
 def run_until(app: QCoreApplication, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened in the event loop"
-        app.processEvents()
-        threading.Event().wait(0.002)
+    wait_until(lambda: app.processEvents() or condition(), "the event loop's turn")
 
 
 def deleted(app: QCoreApplication, thing: QObject) -> None:

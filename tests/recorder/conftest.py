@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from tests.support.clock import BEGIN, START, ManualClock
 from upbit_backbone._concurrency import Deadline, wait_event
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.recorder.recorder import Recorder
 
-START = datetime(2026, 11, 20, 5, 0, tzinfo=UTC)
 TOPICS = frozenset({Topic(DataType.TRADE, "KRW-BTC"), Topic(DataType.TICKER, "KRW-ETH")})
 
 
@@ -20,22 +20,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "day.rec"
 
 
-class StandingClock:
-    """The moment before the first batch."""
-
-    def monotonic(self) -> float:
-        return 50.0
-
-    def wall(self) -> datetime:
-        return START
-
-
 def fill(recorder: Recorder, batches: int, first: int = 0) -> None:
     """One session that is subscribed and gives `batches` batches of two frames, 10 ms apart."""
     recorder.subscribed("upbit-session-1", 1, TOPICS)
     for number in range(first, first + batches):
         frames = [b'{"number":%d}' % number, bytes([number % 256, 0, 10, 255])]
-        recorder.frames("upbit-session-1", 1, frames, 50.0 + number / 100, START + timedelta(seconds=number / 100))
+        recorder.frames("upbit-session-1", 1, frames, BEGIN + number / 100, START + timedelta(seconds=number / 100))
 
 
 @pytest.fixture
@@ -43,7 +33,7 @@ def make_recording(path):
     """make_recording(batches) -> the path of a finished recording"""
 
     def make(batches: int = 20) -> Path:
-        with Recorder(path, clock=StandingClock()) as recorder:
+        with Recorder(path, clock=ManualClock()) as recorder:
             fill(recorder, batches)
             recorder.rest("/v1/ticker?markets=KRW-BTC", 200, b'[{"first":1}]', START)
             recorder.rest("/v1/ticker?markets=KRW-BTC", 429, b"slow down", START)

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.support.clock import ManualClock
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.errors import ChannelUnavailableError
 from upbit_backbone.models.events import BreakerEvent, Event
 from upbit_backbone.resilience.circuit_breaker import LOST_PROBE_SECONDS, Attempt, CircuitBreaker
-
-
-class ManualClock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.threads import all_at_once
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.errors import ClosedError, InvalidRequestError, UnknownSymbolError, UpbitBackboneError
 from upbit_backbone.models.enums import DataSource, Priority
 from upbit_backbone.simulator import FakeUpbit
 
-AllAtOnce = Callable[[int, Callable[[int], Any]], list[Any]]
 Make = Callable[..., Any]
 
 
@@ -157,9 +157,7 @@ def test_bad_questions_are_refused_before_anything_is_sent(scene: Make, upbit: F
 ROUND_TRIP = 0.09
 
 
-def test_a_hundred_threads_that_ask_the_same_cost_one_request(
-    scene: Make, upbit: FakeUpbit, all_at_once: AllAtOnce
-) -> None:
+def test_a_hundred_threads_that_ask_the_same_cost_one_request(scene: Make, upbit: FakeUpbit) -> None:
     made, since = scene(), last_request(upbit)
     upbit.rest_fault("/v1/ticker", mode="latency", latency=ROUND_TRIP, times=None)
     answers = all_at_once(100, lambda _: made.rest.tickers(["KRW-BTC"], deadline=soon()))
@@ -168,9 +166,7 @@ def test_a_hundred_threads_that_ask_the_same_cost_one_request(
 
 
 @pytest.mark.parametrize("kind", ["tickers", "orderbooks"])
-def test_a_hundred_threads_with_a_hundred_symbols_cost_at_most_two(
-    scene: Make, upbit: FakeUpbit, all_at_once: AllAtOnce, kind: str
-) -> None:
+def test_a_hundred_threads_with_a_hundred_symbols_cost_at_most_two(scene: Make, upbit: FakeUpbit, kind: str) -> None:
     made, symbols = scene(), upbit.markets()[:100]
     since = last_request(upbit)
     for path in ("/v1/ticker", "/v1/orderbook"):
@@ -181,9 +177,7 @@ def test_a_hundred_threads_with_a_hundred_symbols_cost_at_most_two(
     assert len(upbit.requests(since=since)) <= 2
 
 
-def test_equal_pages_share_one_call_and_everyone_owns_his_list(
-    scene: Make, upbit: FakeUpbit, all_at_once: AllAtOnce
-) -> None:
+def test_equal_pages_share_one_call_and_everyone_owns_his_list(scene: Make, upbit: FakeUpbit) -> None:
     made, since = scene(), last_request(upbit)
     upbit.rest_fault("/v1/candles*", mode="latency", latency=0.3)
     pages = all_at_once(20, lambda _: made.rest.candles_page("KRW-BTC", "1m", count=10, deadline=soon()))
@@ -255,9 +249,7 @@ def test_an_unknown_market_spoils_nobody_elses_answer(scene: Make, upbit: FakeUp
     assert len(upbit.requests(since=since)) == 6
 
 
-def test_strangers_on_one_list_do_not_suffer_from_each_others_unknown_markets(
-    scene: Make, upbit: FakeUpbit, all_at_once: AllAtOnce
-) -> None:
+def test_strangers_on_one_list_do_not_suffer_from_each_others_unknown_markets(scene: Make, upbit: FakeUpbit) -> None:
     made, symbols = scene(), upbit.markets()[:20]
     since = last_request(upbit)
     asked = [*symbols, "KRW-NOPE", "BTC-NOPE"]

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from upbit_backbone._concurrency import Deadline, join_all, spawn
-from upbit_backbone.errors import NetworkError, RequestTimeoutError, UpbitBackboneError
+from tests.support.threads import Call, all_at_once
+from tests.support.waiting import wait_until
+from upbit_backbone._concurrency import Deadline
+from upbit_backbone.errors import NetworkError, RequestTimeoutError
 from upbit_backbone.simulator import FakeUpbit
 
 Make = Callable[..., Any]
-AllAtOnce = Callable[[int, Callable[[int], Any]], list[Any]]
 
 
 def soon(seconds: float = 10.0) -> Deadline:
@@ -25,32 +26,6 @@ def soon(seconds: float = 10.0) -> Deadline:
 def last_request(upbit: FakeUpbit) -> int:
     log = upbit.wire_log(limit=1)
     return int(log[-1]["n"]) if log else 0
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = soon()
-    while not condition():
-        assert not deadline.expired
-        threading.Event().wait(0.005)
-
-
-class Asked:
-    """A question on a thread of its own; `outcome()` is what came of it."""
-
-    def __init__(self, ask: Callable[[], Any]) -> None:
-        self._outcome: list[Any] = []
-        self._ask = ask
-        self._thread = spawn(self._run, "test-asked")
-
-    def _run(self) -> None:
-        try:
-            self._outcome.append(self._ask())
-        except UpbitBackboneError as error:
-            self._outcome.append(error)
-
-    def outcome(self) -> Any:
-        assert join_all([self._thread], soon(20)) == []
-        return self._outcome[0]
 
 
 @pytest.fixture
@@ -95,13 +70,11 @@ def test_one_in_a_hurry_is_answered_too(scene: Make) -> None:
 # --- behind another ---
 
 
-def test_what_is_asked_behind_a_question_leaves_as_one_list(
-    scene: Make, upbit: FakeUpbit, all_at_once: AllAtOnce
-) -> None:
+def test_what_is_asked_behind_a_question_leaves_as_one_list(scene: Make, upbit: FakeUpbit) -> None:
     made, symbols, since = scene(), upbit.markets()[:40], last_request(upbit)
     upbit.rest_fault("/v1/ticker", mode="latency", latency=0.09)
-    first = Asked(lambda: made.rest.tickers(["KRW-BTC"], deadline=soon()))
-    until(lambda: upbit.requests(since=since))
+    first = Call(lambda: made.rest.tickers(["KRW-BTC"], deadline=soon()))
+    wait_until(lambda: upbit.requests(since=since))
     asked = [symbol for symbol in symbols if symbol != "KRW-BTC"]
     answers = all_at_once(len(asked), lambda n: made.rest.tickers([asked[n]], deadline=soon()))
     assert [list(answer) for answer in answers] == [[symbol] for symbol in asked]
@@ -111,13 +84,13 @@ def test_what_is_asked_behind_a_question_leaves_as_one_list(
 
 @pytest.mark.parametrize("kind", ["tickers", "orderbooks"])
 def test_without_a_thread_to_be_had_everybody_on_the_list_is_told(
-    scene: Make, upbit: FakeUpbit, all_at_once: AllAtOnce, monkeypatch: pytest.MonkeyPatch, kind: str
+    scene: Make, upbit: FakeUpbit, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     made, since = scene(), last_request(upbit)
     ask, symbols = getattr(made.rest, kind), upbit.markets()[1:9]
     upbit.rest_fault("/v1/ticker" if kind == "tickers" else "/v1/orderbook", mode="latency", latency=1.5)
-    first = Asked(lambda: ask([upbit.markets()[0]], deadline=soon()))
-    until(lambda: upbit.requests(since=since))
+    first = Call(lambda: ask([upbit.markets()[0]], deadline=soon()))
+    wait_until(lambda: upbit.requests(since=since))
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -152,10 +125,10 @@ def test_a_page_in_a_hurry_without_a_thread_to_be_had_is_a_network_error(
 def test_who_outlives_the_one_who_sent_the_call_asks_again(scene: Make, upbit: FakeUpbit) -> None:
     made, since = scene(rest_attempts=1), last_request(upbit)
     upbit.rest_fault("/v1/*", mode="hang", times=1)
-    leader = Asked(lambda: made.rest.tickers(["KRW-BTC"], deadline=soon(2.2)))
-    until(lambda: upbit.requests(since=since))
-    follower = Asked(lambda: made.rest.tickers(["KRW-BTC"], deadline=soon(15.0)))
-    twin = Asked(lambda: made.rest.tickers(["KRW-BTC"], deadline=soon(2.2)))
+    leader = Call(lambda: made.rest.tickers(["KRW-BTC"], deadline=soon(2.2)))
+    wait_until(lambda: upbit.requests(since=since))
+    follower = Call(lambda: made.rest.tickers(["KRW-BTC"], deadline=soon(15.0)))
+    twin = Call(lambda: made.rest.tickers(["KRW-BTC"], deadline=soon(2.2)))
     assert isinstance(leader.outcome(), RequestTimeoutError)
     assert list(follower.outcome()) == ["KRW-BTC"]
     twin.outcome()  # by the answer to the follower or by its own deadline, but it ends
@@ -174,10 +147,10 @@ def test_who_shares_a_question_does_not_share_its_interruption(scene: Make, upbi
         return [candle.symbol for candle in made.rest.candles_page("KRW-BTC", "1m", deadline=soon())]
 
     def follow() -> Any:
-        until(lambda: upbit.requests(since=since))
+        wait_until(lambda: upbit.requests(since=since))
         return ask()
 
-    follower = Asked(follow)
+    follower = Call(follow)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.4)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, ForkGuard
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.market import TickerData
@@ -27,13 +26,6 @@ from upbit_backbone.store.live_store import LiveStore
 BTC = Topic(DataType.TICKER, "KRW-BTC")
 CHART = Topic(DataType.CANDLE_1M, "KRW-BTC")
 ASK = DataRequest(RequestKind.TICKER, ("KRW-BTC",))
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = Deadline.after(10)
-    while not condition():
-        assert not deadline.expired
-        threading.Event().wait(0.005)
 
 
 # --- the hot path ---
@@ -112,7 +104,7 @@ def test_the_third_question_streams_a_ticker_and_the_second_a_chart(house: Simpl
     assert BTC not in promoted
     house.keeper.asked([BTC])
     assert BTC in promoted
-    until(lambda: {topic for request in house.wanted for topic in request} == {BTC, CHART})
+    wait_until(lambda: {topic for request in house.wanted for topic in request} == {BTC, CHART})
 
 
 def test_no_thread_starts_before_something_is_promoted(house: SimpleNamespace) -> None:
@@ -127,7 +119,7 @@ def test_what_is_promoted_at_about_the_same_time_is_one_wish(house: SimpleNamesp
     promoted = house.promotions(demote_after=60.0)
     symbols = [Topic(DataType.TICKER, f"KRW-{number}") for number in range(8)]
     promoted.promote(symbols, time.monotonic())
-    until(lambda: house.wanted)
+    wait_until(lambda: house.wanted)
     assert house.wanted == [symbols]
 
 
@@ -135,8 +127,8 @@ def test_what_nobody_asks_for_is_streamed_no_longer_and_counts_from_nought(house
     promoted = house.promotions(demote_after=0.2)
     for _ in range(3):
         house.keeper.asked([BTC])
-    until(lambda: house.unwanted == [BTC])
-    until(lambda: BTC not in house.frequency.last_asked)
+    wait_until(lambda: house.unwanted == [BTC])
+    wait_until(lambda: BTC not in house.frequency.last_asked)
     assert len(promoted) == 0
 
 

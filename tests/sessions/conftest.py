@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, spawn
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import BannedError, RateLimitError
@@ -24,8 +24,6 @@ from upbit_backbone.sessions.ports import Dial
 from upbit_backbone.sessions.session_manager import SessionManager
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.wire.websocket_transport import WebSocketTransport
-
-PATIENCE_SECONDS = 20.0
 
 
 class Sink:
@@ -137,10 +135,7 @@ class Rig:
     def until(self, holds: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> float:
         """Wait until it holds; the seconds it took."""
         started = time.monotonic()
-        pause = threading.Event()
-        while not holds():
-            assert time.monotonic() - started < seconds, f"{what} did not come within {seconds} s: {self.events[-3:]}"
-            pause.wait(0.005)
+        wait_until(holds, lambda: f"{what}: {self.events[-3:]}", seconds)
         return time.monotonic() - started
 
     def recovers(self, act: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> float:

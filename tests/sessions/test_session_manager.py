@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import ClosedError, InvalidRequestError, NetworkError, SubscriptionError
 from upbit_backbone.models.enums import DataType
@@ -69,13 +70,6 @@ def test_the_servers_set_is_the_union_of_what_32_threads_want(rig: MakeRig, wide
     sent = messages(wide, since)
     assert len(sent) <= 5, "480 calls in a burst"
     assert max(in_any_second([entry["t"] for entry in sent])) <= 5
-
-
-def wait_until(holds: Callable[[], object], seconds: float) -> None:
-    started, pause = time.monotonic(), threading.Event()
-    while not holds():
-        assert time.monotonic() - started < seconds
-        pause.wait(0.02)
 
 
 def in_any_second(times: list[float]) -> list[int]:

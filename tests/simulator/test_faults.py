@@ -15,6 +15,7 @@ import pytest
 import requests
 import websocket
 
+from tests.support.waiting import wait_until
 from upbit_backbone.simulator import FakeUpbit, SimulatorError
 
 Connect = Callable[..., Any]
@@ -83,7 +84,7 @@ def test_a_refusing_door_opens_again_on_the_same_port(upbit: FakeUpbit, connect:
     with pytest.raises(ConnectionRefusedError):
         connect(upbit)
     assert get(upbit, "/v1/market/all").status == 200
-    wait_for(lambda: bool(upbit.wire_log("fault", since=before, where={"what": "listening again"})))
+    wait_until(lambda: bool(upbit.wire_log("fault", since=before, where={"what": "listening again"})))
     connect(upbit)
 
 
@@ -93,7 +94,7 @@ def test_a_door_can_swallow_connections(connect: Connect, instead: str) -> None:
         upbit.refuse(0.5, instead=instead)
         with pytest.raises((websocket.WebSocketTimeoutException, TimeoutError)):
             websocket.create_connection(upbit.websocket_url, timeout=0.2, suppress_origin=True)
-        wait_for(lambda: bool(upbit.wire_log("fault", where={"what": "listening again"})))
+        wait_until(lambda: bool(upbit.wire_log("fault", where={"what": "listening again"})))
         connect(upbit)
 
 
@@ -294,7 +295,7 @@ def test_what_a_connection_was_sent_is_known_after_its_end(upbit: FakeUpbit, con
     # The system may have given the same port to a connection of an earlier test.
     before = len(upbit.wire_log("disconnect", where={"port": port}))
     stream.close()
-    wait_for(lambda: len(upbit.wire_log("disconnect", where={"port": port})) > before)
+    wait_until(lambda: len(upbit.wire_log("disconnect", where={"port": port})) > before)
     assert upbit.wire_log("disconnect", where={"port": port})[-1]["sent"]["ticker"] == 2
 
 
@@ -375,10 +376,3 @@ def last_entry(upbit: FakeUpbit) -> int:
     """The serial number of the newest entry of the wire log."""
     newest = upbit.wire_log(limit=1)
     return int(newest[0]["n"]) if newest else 0
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.02)

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.support.clock import ManualClock
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.store.intelligent_cache import MAX_SCOPES, IntelligentCache, Lifetime
 
 BTC, ETH = ("ticker", "KRW-BTC"), ("ticker", "KRW-ETH")
-
-
-class ManualClock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.slept = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> datetime:
-        return datetime(2026, 11, 20, tzinfo=UTC) + timedelta(seconds=self.now + self.slept)
 
 
 @pytest.fixture

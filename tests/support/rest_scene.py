@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from upbit_backbone._concurrency import Deadline, join_all, spawn
+from upbit_backbone._concurrency import Deadline
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.events import Event
@@ -69,25 +68,3 @@ def scene(upbit: FakeUpbit) -> Iterator[Callable[..., Scene]]:
             return made
 
         yield make
-
-
-@pytest.fixture
-def all_at_once() -> Callable[[int, Callable[[int], Any]], list[Any]]:
-    """`all_at_once(100, ask)`: `ask(n)` from 100 threads at the same time; what each returned or raised."""
-
-    def run(count: int, ask: Callable[[int], Any]) -> list[Any]:
-        barrier = threading.Barrier(count)
-        outcomes: list[Any] = [None] * count
-
-        def one(number: int) -> None:
-            barrier.wait(WAIT_SECONDS)
-            try:
-                outcomes[number] = ask(number)
-            except Exception as error:
-                outcomes[number] = error
-
-        threads = [spawn(lambda number=number: one(number), f"test-ask-{number}") for number in range(count)]
-        assert join_all(threads, Deadline.after(60)) == []
-        return outcomes
-
-    return run

@@ -1,0 +1,23 @@
+"""Time that passes when a test says so."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+START = datetime(2026, 11, 20, 5, 0, tzinfo=UTC)
+BEGIN = 1000.0  # what the monotonic clock says at START: as arbitrary as a real one
+
+
+class ManualClock:
+    """Stands still until `now` is moved. `slept` is what only the wall clock has seen, as of a machine asleep."""
+
+    def __init__(self, start: datetime = START) -> None:
+        self._start = start
+        self.now = BEGIN
+        self.slept = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> datetime:
+        return self._start + timedelta(seconds=self.now - BEGIN + self.slept)
