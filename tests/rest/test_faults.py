@@ -1,4 +1,4 @@
-"""Rows R1 to R11 of trouble: each ends by the deadline, in an answer or in an error that says what happened."""
+"""REST in trouble: each question ends by the deadline, in an answer or in an error that says what happened."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.threads import all_at_once
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.errors import (
     AuthenticationError,
@@ -27,7 +28,6 @@ from upbit_backbone.exchange.status import RefusedRequestError, UnexpectedAnswer
 from upbit_backbone.models.events import BreakerEvent
 from upbit_backbone.simulator import FakeUpbit
 
-AllAtOnce = Callable[[int, Callable[[int], Any]], list[Any]]
 Make = Callable[..., Any]
 SLACK_SECONDS = 0.6
 
@@ -200,9 +200,7 @@ def test_kept_connections_that_the_server_dropped_are_nobodys_problem(scene: Mak
     assert made.rest.stats()[3].failures == 0
 
 
-def test_thirty_two_threads_share_one_failing_call_and_its_time(
-    scene: Make, upbit: FakeUpbit, all_at_once: AllAtOnce
-) -> None:
+def test_thirty_two_threads_share_one_failing_call_and_its_time(scene: Make, upbit: FakeUpbit) -> None:
     made, since = scene(rest_attempts=1), last_request(upbit)
     upbit.rest_fault("/v1/candles*", mode="status", status=500, latency=0.4, times=None, seconds=30.0)
     started = time.monotonic()

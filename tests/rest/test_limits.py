@@ -1,4 +1,4 @@
-"""Rows L1 to L8 and H6: Upbit's own wire log is the judge."""
+"""Rate limits and bans at work: Upbit's own wire log is the judge."""
 
 from __future__ import annotations
 
