@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.watched import Watched, say, within
+from tests.chaos.watched import Watched, say
+from tests.support.waiting import wait_until
 from upbit_backbone import DataType, HealthStatus, MarketDataBackbone
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, GapEvent
 from upbit_backbone.simulator import FakeUpbit
@@ -71,23 +72,23 @@ def test_live_trades_flow_soon_after_the_line_is_back_whatever_rest_does(
     market.on_event(events.append)
     market.subscribe_realtime(SYMBOLS, DataType.TRADE, seen.append)
     market.subscribe_realtime(SYMBOLS, DataType.TRADE, strict.append, gap_order="strict")
-    within(lambda: {symbol for symbol, _ in ids_of(strict)} == set(SYMBOLS), "both markets")
+    wait_until(lambda: {symbol for symbol, _ in ids_of(strict)} == set(SYMBOLS), "both markets")
     server.rest_fault("/v1/*", times=None, seconds=OUTAGE_SECONDS, **TROUBLES[trouble])
     broken_at = time.monotonic()
     server.refuse(1.0)
-    within(lambda: seen.times[-1] > broken_at + 1.2, "live data")
+    wait_until(lambda: seen.times[-1] > broken_at + 1.2, "live data")
     back_at = next(
         at for at, event in zip(events.times, list(events), strict=True) if at > broken_at and is_back(event)
     )
-    within(lambda: market.health().gaps.late, "the health to know of gaps")
+    wait_until(lambda: market.health().gaps.late, "the health to know of gaps")
     assert market.health().status is not HealthStatus.HEALTHY
     assert any("gap repair" in reason for reason in market.health().reasons)
-    within(lambda: time.monotonic() > broken_at + OUTAGE_SECONDS + 0.5, "the outage's end")
-    within(lambda: not market.health().gaps.open, "every gap to be filled", 20.0)
+    wait_until(lambda: time.monotonic() > broken_at + OUTAGE_SECONDS + 0.5, "the outage's end")
+    wait_until(lambda: not market.health().gaps.open, "every gap to be filled", 20.0)
     server.pause()
     wanted = everything(server, ids_of(seen))
     for items in (seen, strict):
-        within(lambda items=items: set(ids_of(items)) >= wanted, "every trade")
+        wait_until(lambda items=items: set(ids_of(items)) >= wanted, "every trade")
         assert max(Counter(ids_of(items)).values()) == 1
     live = [at for at, item in zip(seen.times, list(seen), strict=True) if not item.is_backfilled and at > broken_at]
     silence = max(
@@ -113,10 +114,10 @@ def test_closing_delivers_what_waits_or_gives_a_receipt_for_it(own_upbit: MakeUp
     seen: list[Any] = []
     reader = threading.Thread(target=lambda: seen.extend(iter(subscription)))
     reader.start()
-    within(lambda: {symbol for symbol, _ in ids_of(seen)} == set(SYMBOLS), "both markets")
+    wait_until(lambda: {symbol for symbol, _ in ids_of(seen)} == set(SYMBOLS), "both markets")
     server.rest_fault("/v1/*", mode="hang", times=None, seconds=60)
     server.refuse(0.5)
-    within(lambda: market.health().gaps.parked > 100, "parked trades")
+    wait_until(lambda: market.health().gaps.parked > 100, "parked trades")
     server.pause()
     market.close()
     reader.join(5.0)
@@ -165,9 +166,9 @@ def test_a_burst_of_one_market_arrives_whole(own_upbit: MakeUpbit, backbone: Bac
     subscription = market.subscribe("KRW-BTC", DataType.TRADE)
     before = subscription.stats.received
     server.burst("KRW-BTC", count)
-    within(lambda: subscription.stats.received >= before + count, lambda: f"{subscription.stats}", 60.0)
+    wait_until(lambda: subscription.stats.received >= before + count, lambda: f"{subscription.stats}", 60.0)
     published = [row["sequential_id"] for row in server.trades("KRW-BTC")]
-    within(lambda: len(seen.items) >= len(published), "every trade", 30.0)
+    wait_until(lambda: len(seen.items) >= len(published), "every trade", 30.0)
     made = set(published)
     got = [item.sequential_id for item in seen.items if item.sequential_id in made]
     assert got == published

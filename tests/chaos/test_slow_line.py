@@ -11,7 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.chaos.proxy import ChaosProxy
-from tests.chaos.watched import Watched, say, within
+from tests.chaos.watched import Watched, say
+from tests.support.waiting import wait_until
 from upbit_backbone import DataSource, MarketDataBackbone, StaleDataError
 from upbit_backbone.models.events import StaleEvent
 from upbit_backbone.models.market import TickerData
@@ -89,7 +90,7 @@ def verdict(answers: list[Answer], judge: Judge) -> None:
 def test_behind_a_narrow_line_no_answer_is_silently_old(watch: Watch, upbit: FakeUpbit, proxy: Proxy) -> None:
     line = proxy(upbit.websocket_url)
     seen = watch(upbit, SYMBOLS, ["ticker", "orderbook"], **through(line))
-    within(lambda: seen.market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live")
+    wait_until(lambda: seen.market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live")
     rng = random.Random(5)
     healthy = ask(seen.market, 1.0, rng)
     assert any(answer.ticker.source is DataSource.WEBSOCKET for answer in healthy)
@@ -100,8 +101,8 @@ def test_behind_a_narrow_line_no_answer_is_silently_old(watch: Watch, upbit: Fak
     assert any("behind the exchange" in reason for reason in seen.market.health().reasons)
     verdict(healthy + answers, Judge(upbit))
     line.set(bandwidth=0.0)
-    within(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
-    within(lambda: seen.market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live again")
+    wait_until(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
+    wait_until(lambda: seen.market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live again")
 
 
 def test_a_line_late_from_its_start_is_late(backbone: Callable[..., MarketDataBackbone], upbit: FakeUpbit,
@@ -121,9 +122,9 @@ def test_where_rest_fails_as_well_the_last_known_value_is_as_old_as_it_says(
 ) -> None:
     line = proxy(upbit.websocket_url)
     seen = watch(upbit, SYMBOLS, ["ticker", "orderbook"], **through(line))
-    within(lambda: seen.market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live")
+    wait_until(lambda: seen.market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live")
     line.set(latency=4.0)
-    within(lambda: any(event.stale for event in seen.of(StaleEvent)), "the alarm")
+    wait_until(lambda: any(event.stale for event in seen.of(StaleEvent)), "the alarm")
     upbit.rest_fault("/v1/ticker", "hang", times=None, seconds=30.0)
     asked_at = time.time()
     with pytest.raises(StaleDataError) as caught:
@@ -141,7 +142,7 @@ def test_a_quiet_market_stays_current_on_a_line_that_is_merely_long(
     line.set(latency=0.3, jitter=0.2)
     market = backbone(quiet, ping_interval_seconds=0.5, **through(line))
     with market.subscribe(SYMBOLS, "ticker"):
-        within(lambda: market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live")
+        wait_until(lambda: market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live")
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
             assert market.explain("ticker", "KRW-BTC").rule == "live"

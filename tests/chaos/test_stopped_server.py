@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.watched import say, within
+from tests.chaos.watched import say
+from tests.support.waiting import wait_until
 from upbit_backbone import MarketDataBackbone, UpbitBackboneError
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.simulator import FakeUpbit
@@ -44,10 +45,10 @@ def test_a_woken_server_never_finds_an_eleventh_request(
     os.kill(upbit.pid, signal.SIGSTOP)
     began = time.monotonic()
     try:
-        within(lambda: time.monotonic() - began > STOPPED_SECONDS, "the end of the stop")
+        wait_until(lambda: time.monotonic() - began > STOPPED_SECONDS, "the end of the stop")
     finally:
         os.kill(upbit.pid, signal.SIGCONT)
-    within(lambda: upbit.requests(group="trade"), "what was on its way arrives")
+    wait_until(lambda: upbit.requests(group="trade"), "what was on its way arrives")
     stop.set()
     assert join_all(threads, Deadline.after(10.0)) == []
     busiest = upbit.busiest(group="trade")

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from lives import backbone_of, until
 
+from tests.lifecycle.lives import backbone_of
+from tests.support.waiting import wait_until
 from upbit_backbone import DataType, HealthStatus, MarketDataBackbone
 from upbit_backbone.models.events import ConnectionState
 from upbit_backbone.sessions.session import Session
@@ -55,8 +56,8 @@ def test_a_stream_outlives_handlers_that_raise_on_every_line(broken: Raising, fr
         for _ in range(2):
             fresh_upbit.close_sessions(1001)
             trades.queue.drain()
-            until(lambda: trades.get(timeout=WAIT_SECONDS) is not None, "a trade after the break")
-        until(lambda: trades.get(timeout=WAIT_SECONDS).source is not None, "the stream to go on")
+            wait_until(lambda: trades.get(timeout=WAIT_SECONDS) is not None, "a trade after the break")
+        wait_until(lambda: trades.get(timeout=WAIT_SECONDS).source is not None, "the stream to go on")
         with market.subscribe("KRW-ETH", "trade") as others:  # placed on the session that was closed
             assert others.get(timeout=WAIT_SECONDS).symbol == "KRW-ETH"
         assert broken.asked > 0
@@ -72,10 +73,10 @@ def test_a_callback_thread_and_promotion_outlive_handlers_that_raise(broken: Rai
             raise ValueError("a callback that always fails")
 
         market.subscribe_realtime("KRW-BTC", "trade", callback=callback)
-        until(lambda: len(heard) > 20, "the callback to be called again and again")
+        wait_until(lambda: len(heard) > 20, "the callback to be called again and again")
         promotion = market._parts.promotion_worker
         promotion.asked([topic for topic in (_ticker("KRW-XRP"),) for _ in range(3)])
-        until(lambda: market.get_ticker("KRW-XRP").source.name == "WEBSOCKET", "promotion")
+        wait_until(lambda: market.get_ticker("KRW-XRP").source.name == "WEBSOCKET", "promotion")
         assert broken.asked > 0
 
 
@@ -99,8 +100,8 @@ def test_a_housekeeper_that_failed_once_promotes_afterwards(
             return flush()
 
         monkeypatch.setattr(promotions, "flush", broken)
-        until(lambda: market.get_ticker("KRW-BTC", max_age=0) and failed.is_set(), "the first promotion")
-        until(lambda: market.get_ticker("KRW-ETH").source.name == "WEBSOCKET", "the next promotion")
+        wait_until(lambda: market.get_ticker("KRW-BTC", max_age=0) and failed.is_set(), "the first promotion")
+        wait_until(lambda: market.get_ticker("KRW-ETH").source.name == "WEBSOCKET", "the next promotion")
         assert "housekeeping failed and goes on" in caplog.text
 
 
@@ -124,11 +125,11 @@ def test_a_session_whose_thread_has_died_is_told_of_replaced_and_streams_again(
 
         monkeypatch.setattr(session._loop, "_take_turn", broken)
         assert broke.wait(WAIT_SECONDS)
-        until(lambda: session.thread is not first, "a new thread")
+        wait_until(lambda: session.thread is not first, "a new thread")
         trades.queue.drain()
         assert trades.get(timeout=WAIT_SECONDS)
         assert "broke out of its loop" in caplog.text
-        until(lambda: not first.is_alive(), "the end of the old thread")
+        wait_until(lambda: not first.is_alive(), "the end of the old thread")
 
 
 def test_a_session_without_a_thread_gets_one_when_somebody_looks(
@@ -154,7 +155,7 @@ def test_a_session_without_a_thread_gets_one_when_somebody_looks(
             assert not first.is_alive()
         assert "no thread to replace" in caplog.text
         assert market.health().status in HealthStatus
-        until(lambda: session.thread is not first and session.thread.is_alive(), "a new thread")
+        wait_until(lambda: session.thread is not first and session.thread.is_alive(), "a new thread")
         trades.queue.drain()
         assert trades.get(timeout=WAIT_SECONDS)
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.clock import BEGIN, ManualClock
 from upbit_backbone.store.exchange_clock import Bounds, ClockOffset, ExchangeClock
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -130,23 +131,15 @@ def test_a_session_that_has_gone_is_forgotten_after_five_minutes() -> None:
     assert bounds.high < 1.0
 
 
-class HandClock:
-    """Shows what it is told: our wall clock may be wrong by any amount."""
-
-    def __init__(self, wrong_by: float = 0.0) -> None:
-        self.now = 500.0
-        self.wrong_by = wrong_by
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> datetime:
-        return NOON + timedelta(seconds=self.now + self.wrong_by)
+def our_clock(wrong_by: float = 0.0) -> ManualClock:
+    clock = ManualClock(NOON + timedelta(seconds=BEGIN))
+    clock.wall_ahead = wrong_by
+    return clock
 
 
 @pytest.mark.parametrize("wrong_by", [0.0, 3600.0, -86_400.0])
 def test_ages_are_told_by_upbits_clock_however_wrong_ours_is(wrong_by: float) -> None:
-    ours = HandClock(wrong_by)
+    ours = our_clock(wrong_by)
     clock = ExchangeClock(ours)
     assert clock.seconds_since(NOON, ours.now) is None
     upbits_now = NOON + timedelta(seconds=ours.now + 0.5)
@@ -162,18 +155,18 @@ def test_ages_are_told_by_upbits_clock_however_wrong_ours_is(wrong_by: float) ->
 
 
 def test_our_clock_may_be_corrected_while_we_measure() -> None:
-    ours = HandClock()
+    ours = our_clock()
     clock = ExchangeClock(ours)
     clock.learn_stamp("session-1", NOON + timedelta(seconds=ours.now), ours.now, 0.01)
-    ours.wrong_by = 1.5  # set by the system's own time service
+    ours.wall_ahead = 1.5  # set by the system's own time service
     assert clock.seconds_since(NOON, ours.now) == pytest.approx(ours.now, abs=0.02)
 
 
 def test_after_the_machine_slept_nothing_that_was_known_holds() -> None:
-    ours = HandClock()
+    ours = our_clock()
     clock = ExchangeClock(ours)
     clock.learn_stamp("session-1", NOON + timedelta(seconds=ours.now), ours.now, 0.01)
-    ours.wrong_by = 3600.0  # the monotonic clock stood still for an hour
+    ours.wall_ahead = 3600.0  # the monotonic clock stood still for an hour
     upbits_now = NOON + timedelta(seconds=ours.now + 3600.0)
     clock.learn_stamp("session-1", upbits_now, ours.now, 0.01)
     assert clock.seconds_since(upbits_now, ours.now) == pytest.approx(0.0, abs=0.02)

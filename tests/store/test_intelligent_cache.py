@@ -136,7 +136,7 @@ def test_a_sleeping_laptop_wakes_up_with_an_empty_cache(
 ) -> None:
     cache.cache_data(BTC, "yesterday's price")
     generation = cache.generation()
-    clock.slept += jump
+    clock.wall_ahead += jump
     assert cache.get_cached_data(BTC) is None
     assert not cache.cache_data(BTC, "asked before the sleep", generation=generation)
 
@@ -144,7 +144,7 @@ def test_a_sleeping_laptop_wakes_up_with_an_empty_cache(
 def test_a_clock_that_is_merely_adjusted_harms_nothing(cache: IntelligentCache, clock: ManualClock) -> None:
     cache.cache_data(BTC, "price")
     for _ in range(10):
-        clock.slept += 0.5
+        clock.wall_ahead += 0.5
         assert cache.get_cached_data(BTC) == "price"
 
 

@@ -9,15 +9,15 @@ BEGIN = 1000.0  # what the monotonic clock says at START: as arbitrary as a real
 
 
 class ManualClock:
-    """Stands still until `now` is moved. `slept` is what only the wall clock has seen, as of a machine asleep."""
+    """Stands still until `now` is moved. `wall_ahead` is the wall clock's alone: the machine slept, or somebody set it."""
 
     def __init__(self, start: datetime = START) -> None:
         self._start = start
         self.now = BEGIN
-        self.slept = 0.0
+        self.wall_ahead = 0.0
 
     def monotonic(self) -> float:
         return self.now
 
     def wall(self) -> datetime:
-        return self._start + timedelta(seconds=self.now - BEGIN + self.slept)
+        return self._start + timedelta(seconds=self.now - BEGIN + self.wall_ahead)
