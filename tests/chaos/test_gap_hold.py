@@ -150,7 +150,7 @@ def test_threads_that_cannot_be_started_delay_a_repair_and_nothing_else(
 
     monkeypatch.setattr(threading.Thread, "start", start_or_not)
     seen.recovers(lambda: server.refuse(1.0))
-    within(lambda: seen.of(GapEvent), lambda: seen.reasons())
+    wait_until(lambda: seen.of(GapEvent), lambda: seen.reasons())
     for symbol in SYMBOLS:
         balance = seen.balance(symbol)
         assert (balance.lost, balance.doubled) == (0, 0)

@@ -9,7 +9,10 @@ BEGIN = 1000.0  # what the monotonic clock says at START: as arbitrary as a real
 
 
 class ManualClock:
-    """Stands still until `now` is moved. `wall_ahead` is the wall clock's alone: the machine slept, or somebody set it."""
+    """Stands still until `now` is moved.
+
+    `wall_ahead` is the wall clock's alone: the machine slept, or somebody set it.
+    """
 
     def __init__(self, start: datetime = START) -> None:
         self._start = start
