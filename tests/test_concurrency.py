@@ -378,7 +378,7 @@ def test_many_threads_submit_at_once_and_nothing_is_lost(pool: WorkerPool) -> No
 
 
 def test_a_hundred_equal_calls_share_one_flight() -> None:
-    flights: SingleFlight[str, int] = SingleFlight()
+    flights: SingleFlight[str, Future[int]] = SingleFlight()
     joined = [flights.join("key") for _ in range(100)]
     assert sum(leads for _, leads in joined) == 1
     assert flights.merged == 99
@@ -388,11 +388,10 @@ def test_a_hundred_equal_calls_share_one_flight() -> None:
     assert flights.join("key")[1]
 
 
-def test_a_forgotten_flight_is_not_joined_but_still_lands() -> None:
-    flights: SingleFlight[str, int] = SingleFlight()
+def test_a_flight_that_may_not_be_joined_is_replaced_and_still_lands() -> None:
+    flights: SingleFlight[str, Future[int]] = SingleFlight()
     old, _ = flights.join("key")
-    flights.forget("key")
-    new, leads = flights.join("key")
+    new, leads = flights.join("key", may_join=lambda flight: flight is not old)
     assert leads
     old.set_result(1)
     assert flights.join("key") == (new, False)

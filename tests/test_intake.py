@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upbit_backbone._concurrency import Deadline
+from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
 from upbit_backbone.backfill.gap_repair import GapRepair
 from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
+from upbit_backbone.errors import MalformedDataError
+from upbit_backbone.exchange.endpoints import tickers
 from upbit_backbone.intake import Intake, SessionExpectation
 from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.events import MalformedEvent, UnreadFieldEvent
@@ -23,7 +25,9 @@ from upbit_backbone.models.lazy_book import LazyBook
 from upbit_backbone.models.market import OrderbookData, TickerData
 from upbit_backbone.models.session import FirstFrame, RefusedFrames, SessionHealth, StreamError, UpStatus
 from upbit_backbone.models.topic import Topic
+from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.store.live_store import LiveStore
+from upbit_backbone.wire.rest_transport import RestTransport
 
 NOW_MS = 1_772_366_400_000
 TICKER = Topic(DataType.TICKER, "KRW-BTC")
@@ -74,6 +78,12 @@ def candle() -> bytes:
         "stream_type": "SNAPSHOT",
     }  # fmt: skip
     return json.dumps(fields, separators=(",", ":")).encode()
+
+
+@pytest.fixture(scope="module")
+def upbit() -> Iterator[FakeUpbit]:
+    with FakeUpbit(trades_per_second=0, markets=3) as server:
+        yield server
 
 
 class Bench:
@@ -379,12 +389,17 @@ def test_a_new_subscriber_of_a_live_topic_gets_its_value_first(bench: Bench) -> 
     assert got[0].current_price == 2
 
 
-def test_rest_answers_are_known_but_never_live(bench: Bench) -> None:
+def test_rest_answers_come_through_the_same_door_and_are_known_but_never_live(bench: Bench, upbit: FakeUpbit) -> None:
     bench.streams(TICKER)
-    decoded = bench.intake._decode(ticker(7), bench.intake._clock.wall())[0]
-    bench.intake.remember([decoded])
+    call, transport = tickers(["KRW-BTC"]), RestTransport(upbit.rest_url)
+    body = transport.get(call, Deadline.after(10)).body
+    transport.close()
+    (decoded,) = bench.intake.answer(call, body, SYSTEM_CLOCK.wall())
+    assert decoded.source is DataSource.REST
     assert bench.current(TICKER) is None
     assert bench.store.last_known(DataType.TICKER, "KRW-BTC") == decoded
+    with pytest.raises(MalformedDataError):
+        bench.intake.answer(call, b"{}", SYSTEM_CLOCK.wall())
 
 
 def test_the_book_at_a_glance_agrees_with_the_decoded_one(bench: Bench) -> None:

@@ -28,6 +28,7 @@ from ._deadline import (
     Deadline,
     EventCount,
     Flag,
+    LatestDeadline,
     SharedFuture,
     SystemClock,
     Waitable,
@@ -85,6 +86,7 @@ __all__ = [
     "Flag",
     "ForkGuard",
     "GuardedLogger",
+    "LatestDeadline",
     "LoopThread",
     "SharedFuture",
     "SingleFlight",
@@ -111,6 +113,7 @@ IDLE_SECONDS: Final = 10.0
 
 T = TypeVar("T")
 K = TypeVar("K")
+F = TypeVar("F", bound=Future[Any])
 
 
 def spawn(target: Callable[[], object], name: str) -> threading.Thread:
@@ -353,7 +356,7 @@ def _leave() -> None:
 atexit.register(_leave)
 
 
-class SingleFlight(Generic[K, T]):
+class SingleFlight(Generic[K, F]):
     """Equal concurrent calls become one: one leader, one Future, one result or error for everybody.
 
     The leader sees to it that the future is completed. Followers wait on the same future, each under its own
@@ -362,26 +365,30 @@ class SingleFlight(Generic[K, T]):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _flights and merged
-        self._flights: dict[K, Future[T]] = {}
+        self._flights: dict[K, F] = {}
         self.merged = 0
 
-    def join(self, key: K) -> tuple[Future[T], bool]:
-        """The flight for `key` and whether the caller is its leader, who must complete the future."""
+    def join(
+        self,
+        key: K,
+        start: Callable[[], F] = SharedFuture,  # type: ignore[assignment]  # where nothing more is needed
+        may_join: Callable[[F], bool] = lambda flight: True,
+    ) -> tuple[F, bool]:
+        """The flight for `key` and whether the caller is its leader, who must complete it.
+
+        `start` makes a new one where none is under way, or `may_join` (asked under the lock) says no to the one that
+        is: whoever is aboard that one still gets its result.
+        """
         with self._lock:
             flight = self._flights.get(key)
-            if flight is not None:
+            if flight is not None and may_join(flight):
                 self.merged += 1
                 return flight, False
-            flight = self._flights[key] = SharedFuture()
+            flight = self._flights[key] = start()
         flight.add_done_callback(lambda done: self._forget(key, done))
         return flight, True
 
-    def forget(self, key: K) -> None:
-        """From now on nobody joins the present flight for `key`; those aboard still get its result."""
-        with self._lock:
-            self._flights.pop(key, None)
-
-    def _forget(self, key: K, flight: Future[T]) -> None:
+    def _forget(self, key: K, flight: Future[Any]) -> None:
         with self._lock:
             if self._flights.get(key) is flight:
                 del self._flights[key]
@@ -413,6 +420,11 @@ class WorkerPool:
         self._threads: set[threading.Thread] = set()
         self._born = 0
         self._is_closed = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether what is submitted now begins at once."""
+        return len(self._wakeup.waiting) > len(self._jobs) or len(self._threads) < self._size
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
         """Run `job` on a worker; its result or error in a Future. Cancelling works until it begins.

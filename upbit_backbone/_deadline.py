@@ -108,9 +108,28 @@ class Deadline:
         left = self.remaining()
         return Deadline(None, self._clock) if left is None else Deadline(self._clock() + left * part, self._clock)
 
+    def outlives(self, other: Deadline, by: float = 0.0) -> bool:
+        """Whether this one ends more than `by` seconds after `other`."""
+        if other._instant is None:
+            return False
+        return self._instant is None or self._instant - other._instant > by
+
     def __repr__(self) -> str:
         left = self.remaining()
         return "Deadline(never)" if left is None else f"Deadline(in {left:.3f} s)"
+
+
+class LatestDeadline(Deadline):
+    """Ends when the last of several waiters gives up; it begins as the first one's and grows by `extend`."""
+
+    __slots__ = ()
+
+    def __init__(self, first: Deadline) -> None:
+        super().__init__(first._instant, first._clock)
+
+    def extend(self, other: Deadline) -> None:
+        if other.outlives(self):
+            self._instant = other._instant
 
 
 def check_timeout(seconds: float, name: str = "timeout") -> float:

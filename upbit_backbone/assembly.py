@@ -13,10 +13,9 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ._concurrency import (
     SYSTEM_CLOCK,
@@ -52,7 +51,6 @@ from .monitoring.log_lines import EventLog
 from .monitoring.metrics import Metrics
 from .resilience.circuit_breaker import CircuitBreaker
 from .rest.client import RestClient
-from .rest.quote_lists import QuoteLists
 from .routing.context import ContextObserver
 from .routing.hot_path import HotPath
 from .routing.promotion import Promotions, PromotionWorker
@@ -170,8 +168,7 @@ class Assembly:
         self.rest = RestClient(
             config,
             limiter=self.limiter,
-            remember=self._remember,
-            unread=self.unread.rows,
+            door=lambda call, body, received_at: self.intake.answer(call, body, received_at),
             emit=self.emit,
             clock=clock,
             transport=self.transport,
@@ -235,6 +232,7 @@ class Assembly:
             clock=clock,
             exchange_clock=self._judging_clock,
             unread=self.unread,
+            on_symbols=self.directory.learn,
         )
         self.sessions = self._make_sessions()
 
@@ -325,7 +323,6 @@ class Assembly:
 
     def _make_router(self) -> RequestRouter:
         clock = self.clock
-        lists = QuoteLists(self.rest, window_seconds=self.config.merge_window_seconds, clock=clock)
         return RequestRouter(
             {
                 Channel.LIVE: LiveChannel(self.store, clock),
@@ -337,7 +334,7 @@ class Assembly:
                     clock,
                     exchange_clock=self._judging_clock,
                 ),
-                Channel.REST: RestChannel(self.rest, self.directory, lists, self._answer_check),
+                Channel.REST: RestChannel(self.rest, self.directory, self._answer_check),
                 Channel.CACHE: CacheChannel(self.rest.cache),
             },
             self.observer.context,
@@ -437,10 +434,6 @@ class Assembly:
     def exchange_now(self) -> datetime:
         """Upbit's time, as far as its answers tell (aware UTC)."""
         return self.clock.wall() + timedelta(seconds=self.rest.clock_offset or 0.0)
-
-    def _remember(self, items: Sequence[Any]) -> None:
-        self.intake.remember(items)
-        self.directory.learn(item.symbol for item in items)
 
     def _measure(self, group: str, seconds: float, error: BaseException | None, size: int) -> None:
         self.metrics.record(Channel.REST, group, seconds, error, size)

@@ -42,7 +42,7 @@ class BackboneConfig:
 
     # REST
     rest_requests_per_second: float = REQUESTS_PER_SECOND  # per rate group (docs: rate-limits)
-    rest_workers_per_group: int = 4
+    rest_workers_per_group: int = 4  # requests of one market that may be under way at once
     rest_attempts: int = 3
     merge_window_seconds: float = 0.003
     share_limits_between_processes: bool = False

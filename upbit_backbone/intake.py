@@ -23,16 +23,18 @@ from .backfill.gap_repair import Early, GapRepair
 from .backfill.sequence import ConnectionId
 from .delivery.hub import Hub
 from .errors import MalformedDataError, NoTradesYetError, one_line
+from .exchange.endpoints import RestCall
 from .exchange.timeframes import timeframe_of
 from .models.enums import Audience, DataType
 from .models.events import Event
-from .models.lazy_book import Datum, Envelope, LazyBook, StoredItem
-from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
+from .models.lazy_book import Envelope, LazyBook, StoredItem
+from .models.market import CandleData, OrderbookData, TickerData, TradeData
 from .models.session import FirstFrame, Notice, RefusedFrames, SessionHealth
 from .models.topic import Topic
 from .store.exchange_clock import ExchangeClock
 from .store.live_store import STATE_TYPES, LiveStore
 from .unify.reader import Unread, UnreadField
+from .unify.rest import Rows, decode_answer
 from .unify.stream import StreamDecoder, book_header, type_and_code
 from .unread import UnreadLog
 
@@ -208,7 +210,7 @@ TIMED_EVERY_SECONDS = 0.1
 
 
 class Intake:
-    """Implements the sessions' `FrameSink`, and takes REST answers by `remember`.
+    """Implements the sessions' `FrameSink`, and takes REST answers by `answer`.
 
     Called on sessions' threads, each session by its own thread only; never blocks, never raises.
     """
@@ -223,7 +225,9 @@ class Intake:
         clock: Clock = SYSTEM_CLOCK,
         exchange_clock: ExchangeClock | None = None,
         unread: UnreadLog | None = None,
+        on_symbols: Callable[[Iterable[str]], object] = lambda symbols: None,
     ) -> None:
+        self._on_symbols = on_symbols
         self._exchange_clock = exchange_clock  # learns from every session; without one nothing is called late
         self._store = store
         self._hub = hub
@@ -303,9 +307,16 @@ class Intake:
             if line.epoch >= 0 and line.topics:
                 tap.subscribed(session, line.epoch, line.topics)
 
-    def remember(self, items: Iterable[Datum | MarketInfo]) -> None:
-        """Keep REST answers as last known values; they are never live."""
-        self._store.remember(items)
+    def answer(self, call: RestCall, body: bytes, received_at: datetime) -> Rows[Any]:
+        """Take a good answer of REST's: decoded, kept as last known values, which are never live, and its markets
+        known from now on. What cannot be read of it is told, as of frames. On the thread that fetched it;
+        MalformedDataError where it makes no sense at all."""
+        rows = decode_answer(call, body, received_at)
+        if rows.unread or rows.unread_fields:
+            self._unread.rows(call.group.value, rows)
+        self._store.remember(rows)
+        self._on_symbols(item.symbol for item in rows)
+        return rows
 
     def current(self, topic: Topic) -> Envelope | None:
         """The live value for somebody who has just subscribed; None where there is none, or trades are being filled."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
+from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
 from upbit_backbone.channels.markets import MarketDirectory
 from upbit_backbone.channels.rest import AnswerCheck, RestChannel
 from upbit_backbone.channels.stall_probe import StallProbe
@@ -21,7 +23,6 @@ from upbit_backbone.models.market import TickerData, TradeData
 from upbit_backbone.models.request import DataRequest
 from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.models.topic import Topic
-from upbit_backbone.rest.quote_lists import QuoteLists
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.store.live_store import LiveStore
 
@@ -41,9 +42,8 @@ class Desk:
             max_age=300.0,
             clock=SYSTEM_CLOCK,
         )
-        lists = QuoteLists(made.rest, window_seconds=0.003, clock=SYSTEM_CLOCK)
         check = AnswerCheck(self.store, made.rest.cache, SYSTEM_CLOCK, None)
-        self.reader = RestChannel(made.rest, self.directory, lists, check)
+        self.reader = RestChannel(made.rest, self.directory, check)
         self.asked: list[Topic] = []
         self.board = TickerSnapshot(
             store=self.store, rest=made.rest, directory=self.directory, check=check, asked=self.asked.extend,
@@ -127,7 +127,7 @@ def test_where_there_is_no_list_of_a_quote_the_one_market_is_asked_for(desk: Des
 
 def test_a_sweep_over_books_is_one_list_and_a_single_book_is_not(desk: Desk) -> None:
     desk.ask("KRW-BTC", kind=RequestKind.ORDERBOOK, is_sweep=True)
-    desk.ask("KRW-ETH", kind=RequestKind.ORDERBOOK)
+    desk.ask("KRW-ETH", kind=RequestKind.ORDERBOOK, max_age=30.0)
     assert desk.paths == ["/v1/market/all", "/v1/orderbook"]
 
 
@@ -136,6 +136,30 @@ def test_unknown_markets_and_groupings_are_told_apart(desk: Desk) -> None:
         desk.ask("KRW-NOPE")
     with pytest.raises(UnknownSymbolError, match="KRW-NOPE"):
         desk.ask("KRW-NOPE", kind=RequestKind.ORDERBOOK)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+def test_who_is_interrupted_while_a_list_waits_for_company_leaves_nothing_behind(
+    desk: Desk, upbit: FakeUpbit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upbit_backbone.rest.batching.PREDECESSOR_SECONDS", 10.0)
+    upbit.rest_fault("/v1/ticker/all", mode="latency", latency=0.5, times=1)
+    first = spawn(lambda: desk.ask("KRW-BTC"), "test-first")
+    while not desk.paths:
+        threading.Event().wait(0.002)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.03)
+        with pytest.raises(KeyboardInterrupt):
+            desk.ask("BTC-ETH")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert join_all([first], Deadline.after(10)) == []
+    assert desk.ask("BTC-ETH").symbol == "BTC-ETH"
+    began = time.monotonic()
+    assert desk.ask("USDT-BTC", is_sweep=True).symbol == "USDT-BTC"
+    assert time.monotonic() - began < 5.0  # behind a list that nobody is on any more it would wait for ten
 
 
 # --- many tickers ---

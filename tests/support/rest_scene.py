@@ -5,16 +5,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.config import BackboneConfig
+from upbit_backbone.exchange.endpoints import RestCall
 from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.events import Event
 from upbit_backbone.rest.client import RestClient
 from upbit_backbone.simulator import FakeUpbit
+from upbit_backbone.unify.rest import decode_answer
 
 WAIT_SECONDS = 20.0
 
@@ -32,10 +35,15 @@ class Scene:
         self.rest = RestClient(
             self.config,
             limiter=self.limiter,
-            remember=self.remembered.extend,
+            door=self._take,
             emit=self.events.append,
             measure=lambda *call: self.measured.append(call),
         )
+
+    def _take(self, call: RestCall, body: bytes, received_at: datetime) -> list[Any]:
+        items = decode_answer(call, body, received_at)
+        self.remembered += items
+        return items
 
     def close(self) -> None:
         assert self.rest.close(Deadline.after(WAIT_SECONDS)) == []

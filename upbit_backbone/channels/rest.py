@@ -15,7 +15,6 @@ from ..models.topic import Topic
 from ..rest.batching import Answers
 from ..rest.call import JOINABLE_SECONDS
 from ..rest.client import RestClient
-from ..rest.quote_lists import QuoteLists
 from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import IntelligentCache, Key
 from ..store.live_store import LiveStore
@@ -68,11 +67,10 @@ class RestChannel:
     for the next market a moment later.
     """
 
-    def __init__(self, rest: RestClient, directory: MarketDirectory, lists: QuoteLists, check: AnswerCheck) -> None:
+    def __init__(self, rest: RestClient, directory: MarketDirectory, check: AnswerCheck) -> None:
         self._rest = rest
         self._check = check
         self._directory = directory
-        self._lists = lists
 
     def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
         """UnknownSymbolError for a market that does not exist, NoTradesYetError for one without a price,
@@ -105,7 +103,9 @@ class RestChannel:
 
     def _all_of(self, quote: str, request: DataRequest, deadline: Deadline) -> Answers[TickerData]:
         try:
-            return self._lists.tickers(quote, deadline=deadline, priority=request.priority, max_age=request.max_age)
+            return self._rest.tickers_of_quotes(
+                [quote], deadline=deadline, priority=request.priority, max_age=request.max_age
+            )
         except MessageTooBigError:
             raise  # once is enough
         except (InvalidRequestError, ServerError, ProtocolError):

@@ -88,10 +88,7 @@ def tickers(symbols: Iterable[str]) -> RestCall:
 
 
 def tickers_of_quotes(quotes: Iterable[str]) -> RestCall:
-    names = [normalise_quote(each) for each in quotes]
-    if not names:
-        raise InvalidRequestError("quotes: expected at least one quote currency, got none")
-    return RestCall(TICKERS_OF_QUOTES, (("quote_currencies", ",".join(names)),))
+    return RestCall(TICKERS_OF_QUOTES, (("quote_currencies", ",".join(quote_names(quotes))),))
 
 
 def orderbooks(symbols: Iterable[str], count: int = MAX_LEVELS, level: Decimal | int = 0) -> RestCall:
@@ -118,7 +115,7 @@ def trades(
 
     `days_ago` (1 to 7) chooses the day; None and 0 are today.
     """
-    params = [("market", _code(symbol)), ("count", _count(count, TRADES))]
+    params = [("market", market_code(symbol)), ("count", _count(count, TRADES))]
     if to is not None:
         params.append(("to", _aware(to).strftime("%H:%M:%S")))
     if cursor is not None:
@@ -131,7 +128,7 @@ def trades(
 def candles(timeframe: str, symbol: str, count: int, *, to: datetime | None = None) -> RestCall:
     """Candles that start before `to` (aware; default: now), newest first."""
     endpoint = CANDLES[timeframe_of(timeframe).word]
-    params = [("market", _code(symbol)), ("count", _count(count, endpoint))]
+    params = [("market", market_code(symbol)), ("count", _count(count, endpoint))]
     if to is not None:
         # Periods start on whole seconds, so "before 05:14:00.3" is "before 05:14:01".
         whole = _aware(to)
@@ -146,14 +143,23 @@ def check_levels(levels: int, level: Decimal | int = 0) -> None:
     _level(level)
 
 
-def _code(symbol: str) -> str:
+def quote_names(quotes: Iterable[str]) -> list[str]:
+    """Quote currencies as they may be put into a call; InvalidRequestError for anything else."""
+    names = [normalise_quote(each) for each in quotes]
+    if not names:
+        raise InvalidRequestError("quotes: expected at least one quote currency, got none")
+    return names
+
+
+def market_code(symbol: str) -> str:
+    """`symbol` as it may be put into a call; InvalidRequestError for anything that is no market code."""
     if not isinstance(symbol, str) or not CODE.fullmatch(symbol):
         raise InvalidRequestError(f"symbol {one_line(repr(symbol), 60)}: expected a market code such as 'KRW-BTC'")
     return symbol
 
 
 def _codes(symbols: Iterable[str]) -> str:
-    codes = [_code(symbol) for symbol in symbols]
+    codes = [market_code(symbol) for symbol in symbols]
     if not codes:
         raise InvalidRequestError("symbols: expected at least one market code, got none")
     return ",".join(codes)

@@ -68,6 +68,11 @@ def normalise_symbols(symbols: object, *, limit: int) -> tuple[str, ...]:
     return codes
 
 
+def quote_of(symbol: str) -> str:
+    """The currency that a market's prices are in."""
+    return symbol.partition("-")[0]
+
+
 def normalise_quote(quote: object) -> str:
     """A quote currency such as "KRW"."""
     if not isinstance(quote, str) or not re.fullmatch(r"[A-Z0-9]{2,10}", quote, re.ASCII):

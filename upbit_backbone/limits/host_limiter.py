@@ -11,11 +11,10 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from heapq import heappop, heappush
 from typing import NamedTuple
 
 from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline, Flag, ForkGuard
-from ..errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
+from ..errors import BannedError, RateLimitError, RequestTimeoutError, UpbitBackboneError
 from ..exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..models.enums import Priority, RateGroup
 from .ban import CAREFUL_SECONDS, Ban
@@ -60,48 +59,61 @@ class Limits:
         return f"<Limits {len(self)}>"
 
 
+class Urgency:
+    """How urgent a request is. Whoever joins it may raise that, also while it waits for its turn."""
+
+    __slots__ = ("priority",)
+
+    def __init__(self, priority: Priority) -> None:
+        self.priority = priority
+
+    def raise_to(self, priority: Priority) -> None:
+        self.priority = min(self.priority, priority)
+
+    def __repr__(self) -> str:
+        return f"<Urgency {self.priority.name}>"
+
+
 class Waiter:
     """One thread that wants to send. `bell` wakes it; `slot` is its turn, once it has come."""
 
-    __slots__ = ("bell", "group", "is_gone", "number", "priority", "slot")
+    __slots__ = ("bell", "group", "number", "slot", "urgency")
 
-    def __init__(self, group: RateGroup, priority: Priority, number: int) -> None:
+    def __init__(self, group: RateGroup, urgency: Urgency, number: int) -> None:
         self.group = group
-        self.priority = priority
+        self.urgency = urgency
         self.number = number
         self.bell = Flag()
         self.slot: Slot | None = None
-        self.is_gone = False
 
-    def __lt__(self, other: Waiter) -> bool:
-        return (self.priority, self.number) < (other.priority, other.number)
+    def place(self) -> tuple[Priority, int]:
+        return self.urgency.priority, self.number
 
 
 class WaitQueue:
-    """The waiters of one group. Those who give up are marked, and left out when they come up."""
+    """The waiters of one group. No heap: their order changes when one of them becomes more urgent."""
 
     def __init__(self) -> None:
-        self._heap: list[Waiter] = []
+        self._waiters: set[Waiter] = set()
 
     def join(self, waiter: Waiter) -> None:
-        heappush(self._heap, waiter)
+        self._waiters.add(waiter)
 
     def first(self) -> Waiter | None:
-        while self._heap and self._heap[0].is_gone:
-            heappop(self._heap)
-        return self._heap[0] if self._heap else None
+        return min(self._waiters, key=Waiter.place, default=None)
 
-    def leave_first(self) -> None:
-        heappop(self._heap)
+    def leave(self, waiter: Waiter) -> None:
+        self._waiters.discard(waiter)
 
     def ahead_of(self, waiter: Waiter) -> int:
-        return sum(1 for each in self if each < waiter)
+        place = waiter.place()
+        return sum(each.place() < place for each in self._waiters)
 
     def __iter__(self) -> Iterator[Waiter]:
-        return (each for each in self._heap if not each.is_gone)
+        return iter(self._waiters)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._waiters)
 
 
 class LimiterView(NamedTuple):
@@ -172,21 +184,23 @@ class HostLimiter:
     def obtain(
         self,
         group: RateGroup,
-        priority: Priority,
+        urgency: Urgency,
         deadline: Deadline,
-        is_called_off: Callable[[], bool],
+        refusal: Callable[[], UpbitBackboneError | None],
         claim: Callable[[float], float] | None,
     ) -> Slot:
-        """A slot for one request; RateLimitError (surely too late), BannedError, RequestTimeoutError, ClosedError."""
+        """A slot for one request; RateLimitError (surely too late), BannedError, RequestTimeoutError, and what
+        `refusal` has to raise to those who wait. `urgency` may be raised meanwhile.
+        """
         self._guard.check()
         with self._lock:
             slot = None if claim is not None else self._free_slot(group)
             if slot is not None:
                 return slot
-            waiter = self._enqueue(group, priority, deadline)
+            waiter = self._enqueue(group, urgency, deadline)
         try:
             while True:
-                slot = self._wait_for_turn(waiter, deadline, is_called_off)
+                slot = self._wait_for_turn(waiter, deadline, refusal)
                 # With other processes: 0.0 when the request was counted there, else seconds to wait.
                 wait = 0.0 if claim is None else claim(self._windows[group].per_second)
                 if not wait:
@@ -243,11 +257,11 @@ class HostLimiter:
         self.granted[group] = self.granted.get(group, 0) + 1
         return window.take(now)
 
-    def _enqueue(self, group: RateGroup, priority: Priority, deadline: Deadline) -> Waiter:
+    def _enqueue(self, group: RateGroup, urgency: Urgency, deadline: Deadline) -> Waiter:
         now = self._clock.monotonic()
         self._refuse_if_banned(now)
         window = self._window(group)
-        waiter = Waiter(group, priority, next(self._numbers))
+        waiter = Waiter(group, urgency, next(self._numbers))
         queue = self._queues[group]
         self._refuse_if_too_late(window, group, queue.ahead_of(waiter), now, deadline)
         queue.join(waiter)
@@ -264,7 +278,9 @@ class HostLimiter:
                 group=group.value,
             )
 
-    def _wait_for_turn(self, waiter: Waiter, deadline: Deadline, is_called_off: Callable[[], bool]) -> Slot:
+    def _wait_for_turn(
+        self, waiter: Waiter, deadline: Deadline, refusal: Callable[[], UpbitBackboneError | None]
+    ) -> Slot:
         while True:
             with self._lock:
                 now = self._clock.monotonic()
@@ -274,8 +290,8 @@ class HostLimiter:
                     return waiter.slot
                 self._refuse_if_banned(now)
                 wait = self._next_look(waiter, now)
-            if is_called_off():
-                raise ClosedError(f"closed while waiting for the rate limit of {waiter.group.value}")
+            if (refused := refusal()) is not None:
+                raise refused
             if deadline.expired:
                 raise RequestTimeoutError(f"no turn within the rate limit of {waiter.group.value} before the deadline")
             waiter.bell.wait(deadline.remaining_or(wait))
@@ -291,7 +307,7 @@ class HostLimiter:
         """Give free slots to those whose turn it is, and see to it that the next one watches the clock."""
         window, queue = self._windows[group], self._queues[group]
         while (waiter := queue.first()) is not None and self._ban.admits(now) and window.available(now):
-            queue.leave_first()
+            queue.leave(waiter)
             waiter.slot = self._take(group, window, now)
             waiter.bell.set()
         if waiter is not None and waiter is not asking:
@@ -312,7 +328,7 @@ class HostLimiter:
         """The waiter is leaving without sending: its slot, if it just got one, goes to the next."""
         with self._lock:
             now = self._clock.monotonic()
-            waiter.is_gone = True
+            self._queues[waiter.group].leave(waiter)
             if waiter.slot is not None:
                 self._windows[waiter.group].finished(waiter.slot, now)
                 self._ban = self._ban.withdrawn(now)

@@ -18,11 +18,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
+from ..errors import ClosedError, UpbitBackboneError
 from ..exchange.hosts import normal_host
 from ..exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
-from .host_limiter import HostLimiter, LimiterView, Rates
+from .host_limiter import HostLimiter, LimiterView, Rates, Urgency
 from .window import UNDELIVERED_SECONDS, Slot
 
 if TYPE_CHECKING:
@@ -41,14 +42,20 @@ CONNECT_TRANSIT_SECONDS: Final = 0.5
 class Permit:
     """One turn. Leaving the `with` block without `sent()` gives it back."""
 
-    __slots__ = ("_group", "_host_limiter", "_is_given_up", "_settle", "_slot")
+    __slots__ = ("_bans", "_group", "_host_limiter", "_is_given_up", "_settle", "_slot")
 
     def __init__(
-        self, limiter: HostLimiter, group: RateGroup, slot: Slot, settle: Callable[[float | None], object] | None = None
+        self,
+        limiter: HostLimiter,
+        group: RateGroup,
+        slot: Slot,
+        bans: int,
+        settle: Callable[[float | None], object] | None = None,
     ) -> None:
         self._host_limiter = limiter
         self._group = group
         self._slot = slot
+        self._bans = bans  # how many there had been before the turn came
         self._settle = settle  # with the other processes
         self._is_given_up = False
 
@@ -58,7 +65,8 @@ class Permit:
 
     def leaving(self) -> None:
         """Call right before writing; raises BannedError if a ban has come meanwhile."""
-        self._host_limiter.leaving()
+        if self._host_limiter.bans != self._bans:  # else the turn itself was the answer
+            self._host_limiter.leaving()
 
     def sent(self) -> None:
         """The request is on its way."""
@@ -117,23 +125,32 @@ class RateLimiter:
         self._host_limiter = _host_limiter_of(host, clock)
         self._host_limiter.enter(self, Rates(per_second, connects_per_second))
 
-    def permit(self, group: RateGroup, priority: Priority, deadline: Deadline, stop: Waitable | None = None) -> Permit:
-        """Wait for a turn, at most until `stop` is set. Raises
+    def permit(
+        self,
+        group: RateGroup,
+        urgency: Priority | Urgency,
+        deadline: Deadline,
+        stop: Waitable | None = None,
+        refusal: Callable[[], UpbitBackboneError | None] = lambda: None,
+    ) -> Permit:
+        """Wait for a turn, at most until `stop` is set or `refusal` has an error to raise. An Urgency may be raised
+        while it waits. Raises
 
         - RateLimitError(retry_after) at once when the turn would surely come after the deadline,
         - BannedError(until) while Upbit blocks this IP, RequestTimeoutError, ClosedError.
         """
 
-        def is_called_off() -> bool:
-            return self._is_closed or (stop is not None and stop.is_set())
+        def refused() -> UpbitBackboneError | None:
+            if self._is_closed or (stop is not None and stop.is_set()):
+                return ClosedError(f"closed while waiting for the rate limit of {group.value}")
+            return refusal()
 
+        urgency = urgency if isinstance(urgency, Urgency) else Urgency(urgency)
+        host, bans = self._host_limiter, self._host_limiter.bans
         if self._shared is None:
-            return Permit(
-                self._host_limiter, group, self._host_limiter.obtain(group, priority, deadline, is_called_off, None)
-            )
-        claim = self._shared.claim(group, on_ban=self._host_limiter.hear_of_ban)
-        slot = self._host_limiter.obtain(group, priority, deadline, is_called_off, claim.ask)
-        return Permit(self._host_limiter, group, slot, claim.settle)
+            return Permit(host, group, host.obtain(group, urgency, deadline, refused, None), bans)
+        claim = self._shared.claim(group, on_ban=host.hear_of_ban)
+        return Permit(host, group, host.obtain(group, urgency, deadline, refused, claim.ask), bans, claim.settle)
 
     def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
         """RateLimitError or BannedError, as `permit` would raise with `ahead` others before; waits for nothing."""
@@ -145,7 +162,8 @@ class RateLimiter:
         With `is_reconnect`, for the handshake of a line that was open and broke, a ban is no absolute bar: see `ban`.
         """
         slot = self._host_limiter.obtain_reconnect(group) if is_reconnect else None
-        permit = self.permit(group, priority, deadline) if slot is None else Permit(self._host_limiter, group, slot)
+        limiter = self._host_limiter
+        permit = self.permit(group, priority, deadline) if slot is None else Permit(limiter, group, slot, limiter.bans)
         permit.sent()
         permit.arrives(within=CONNECT_TRANSIT_SECONDS)
 

@@ -99,7 +99,7 @@ class RetryingCaller:
 
     def permit(self, job: Job[Any]) -> Permit:
         """A turn for `job`; see `RateLimiter.permit`."""
-        return self.limiter.permit(self.group, job.priority, job.deadline, self.stop)
+        return self.limiter.permit(self.group, job.urgency, job.deadline, self.stop, self.breaker.refusal)
 
     def fetch(self, job: Job[T], permit: Permit) -> T:
         """The answer to `job`, for which a turn has come; one of our errors by its deadline."""

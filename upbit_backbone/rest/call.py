@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from concurrent.futures import Future
+from collections.abc import Callable
 from datetime import datetime
 from math import inf
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
-from .._concurrency import Deadline, SharedFuture, wait_future
+from .._concurrency import Deadline, LatestDeadline, SharedFuture, wait_future
 from ..errors import NetworkError, RateLimitError, RequestTimeoutError, UpbitBackboneError
 from ..exchange.endpoints import RestCall
+from ..limits.host_limiter import Urgency
 from ..models.enums import Priority
+from ..unify.rest import Rows
 
 T = TypeVar("T")
 
@@ -20,62 +22,57 @@ JOINABLE_SECONDS: Final = 1.0
 # Who has at least so much more time than the one who sent the call does not share the end of that one's time.
 WORTH_ASKING_SECONDS: Final = 0.1
 
+# What decodes an answer and takes note of it: every answer goes through this one door.
+Door = Callable[[RestCall, bytes, datetime], Rows[Any]]
+
 
 class DesertedError(NetworkError):
     """Whoever was sending the call was interrupted (Ctrl-C), which is nobody else's business."""
 
 
-class LatestDeadline(Deadline):
-    """Ends when the last of several waiters gives up."""
-
-    __slots__ = ()
-
-    def extend(self, other: Deadline) -> None:
-        if other._instant is None or self._instant is None:
-            self._instant = None
-        else:
-            self._instant = max(self._instant, other._instant)
-
-
-class Job(ABC, Generic[T]):
-    """One question for Upbit. `prepare` may wait for company; `seal` names the call once and for all.
+class Job(ABC, SharedFuture[T]):
+    """One question for Upbit, and the future of its answer. `prepare` may wait for company; `seal` names the call once
+    and for all.
 
     A job that is led is carried out by the thread that asked, which leaves at its own deadline; any other one goes on
-    until the last of those who wait for it has given up.
+    until the last of those who wait for it has given up. Whoever joins it makes it as urgent as his own question is.
     """
 
+    market: str | None = None  # the one it is about, where it is one
+
     def __init__(self, priority: Priority, deadline: Deadline) -> None:
-        self.priority = priority
-        self.future: Future[T] = SharedFuture()
+        super().__init__()
+        self.urgency = Urgency(priority)
         self.is_led = False
-        self.is_queued = False
-        self.began_at: float | None = None  # monotonic; when it was taken from the queue
+        self.is_handed_over = False
+        self.began_at: float | None = None  # monotonic; when its turn had come
         self.sent_at = inf  # monotonic; when the request left whose answer is being read
         self._own = deadline
-        self._latest = LatestDeadline(deadline._instant, deadline._clock)
+        self._latest = LatestDeadline(deadline)
 
     @property
     def deadline(self) -> Deadline:
         """When whoever carries it out gives up."""
         return self._own if self.is_led else self._latest
 
-    def join(self, deadline: Deadline) -> None:
-        """Somebody else waits for it, too, until `deadline`."""
+    def join(self, deadline: Deadline, priority: Priority) -> None:
+        """Somebody else waits for it, too, until `deadline`. Joiners of one job come one at a time."""
         self._latest.extend(deadline)
+        self.urgency.raise_to(priority)
 
     def is_joinable(self, now: float, max_age: float | None = None) -> bool:
         """Whether others may still wait for it: not for one that hangs, or each would keep it alive for the next; nor
         for one that left longer ago than `max_age`, because its answer tells what was true then."""
         limit = JOINABLE_SECONDS if max_age is None else min(max_age, JOINABLE_SECONDS)
         has_begun_lately = self.began_at is None or now - self.began_at < limit
-        return has_begun_lately and not self.future.done()
+        return has_begun_lately and not self.done()
 
-    def result(self, deadline: Deadline, what: str) -> T:
+    def answer(self, deadline: Deadline, what: str) -> T:
         """What came of it. An error is raised as a copy, so that no two threads share a traceback."""
         try:
-            return wait_future(self.future, deadline, what)
+            return wait_future(self, deadline, what)
         except UpbitBackboneError as error:
-            if not self.future.done():
+            if not self.done():
                 raise  # our own timeout, nobody else's
             raise copy.copy(error) from error
 
@@ -84,16 +81,13 @@ class Job(ABC, Generic[T]):
         if deadline.remaining_or(WORTH_ASKING_SECONDS) < WORTH_ASKING_SECONDS:
             return False
         ran_out_of_time = self.is_led and isinstance(error, (RequestTimeoutError, RateLimitError))
-        return isinstance(error, DesertedError) or (ran_out_of_time and self._is_outlived_by(deadline))
+        is_outlived = deadline.outlives(self._own, by=WORTH_ASKING_SECONDS)
+        return isinstance(error, DesertedError) or (ran_out_of_time and is_outlived)
 
-    def _is_outlived_by(self, deadline: Deadline) -> bool:
-        own, other = self._own._instant, deadline._instant
-        return own is not None and (other is None or other - own > WORTH_ASKING_SECONDS)
-
-    def desert(self) -> None:
+    def abandon(self) -> None:
         """Its asker was interrupted before anybody else had it in hand: whoever shares it is told to ask again."""
-        if not self.is_queued and not self.future.done():
-            self.future.set_exception(DesertedError("the call was interrupted; ask again"))
+        if not self.is_handed_over and not self.done():
+            self.set_exception(DesertedError("the call was interrupted; ask again"))
 
     def prepare(self) -> None:  # most have nothing to wait for
         """Called without a turn in hand, maybe several times."""
@@ -105,3 +99,32 @@ class Job(ABC, Generic[T]):
     @abstractmethod
     def read(self, body: bytes, received_at: datetime) -> T:
         """The answer's meaning; raises MalformedDataError."""
+
+
+class SingleCall(Job[Rows[Any]]):
+    """One fixed call, whose answer goes through the `door`; `keep` is told of it afterwards."""
+
+    def __init__(
+        self,
+        call: RestCall,
+        door: Door,
+        keep: Callable[[Rows[Any]], object],
+        market: str | None,
+        generation: int,
+        priority: Priority,
+        deadline: Deadline,
+    ) -> None:
+        super().__init__(priority, deadline)
+        self.market = market
+        self.generation = generation
+        self._call = call
+        self._door = door
+        self._keep = keep
+
+    def seal(self) -> RestCall:
+        return self._call
+
+    def read(self, body: bytes, received_at: datetime) -> Rows[Any]:
+        items = self._door(self._call, body, received_at)
+        self._keep(items)
+        return items

@@ -1,26 +1,28 @@
 """Answers by REST: limited, merged, cached, retried, and always by the deadline.
 
-    question → cache → one call with everybody who asks the same → a turn → breaker → transport → models → cache
+    question → cache → one call with everybody who asks the same → a turn → breaker → transport → door → cache
 
-Every rate group has a lane of its own (workers, queue, breaker), so that nothing which hangs in one delays another.
+Every rate group has a queue and a breaker of its own, so that nothing which hangs in one delays another.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard, SingleFlight
 from ..config import BackboneConfig
-from ..errors import ClosedError
+from ..errors import ClosedError, UpbitBackboneError
 from ..exchange import endpoints
-from ..exchange.endpoints import RestCall
+from ..exchange.endpoints import BOOK_DEPTHS, RestCall
 from ..exchange.rates import REST_GROUPS
-from ..exchange.timeframes import timeframe_of
+from ..exchange.symbols import quote_of
 from ..limits.rate_limiter import RateLimiter
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event
@@ -28,32 +30,26 @@ from ..models.market import CandleData, MarketInfo, OrderbookData, TickerData, T
 from ..models.topic import ZERO
 from ..resilience.circuit_breaker import CircuitBreaker
 from ..store.exchange_clock import ExchangeClock
-from ..store.intelligent_cache import IntelligentCache, Lifetime
-from ..unify.rest import (
-    Rows,
-    decode_candles,
-    decode_markets,
-    decode_orderbooks,
-    decode_tickers,
-    decode_trades,
-    unread_of,
-)
+from ..store.intelligent_cache import LIFETIMES, IntelligentCache, Key, Lifetime
+from ..unify.rest import Rows, decode_answer, unread_of
 from ..wire.rest_transport import RestResponse, RestTransport, Transport
 from .attempt import Measure, RetryingCaller
-from .batching import Answers, BookDesks, ListDesk, refused_in
+from .batching import EMPTY, Answers, Batcher, Listing
+from .call import Door, SingleCall
 from .group_queue import GroupQueue
-from .single_flight import CallMerger
 
 if TYPE_CHECKING:
     from ..models.report import GroupStats
 
 TICKERS_PER_CALL: Final = 400
 BOOKS_PER_CALL: Final = 400
+QUOTES_PER_CALL: Final = 10
+MAX_BOOK_BATCHERS: Final = 64
 FIRST_RESET_SHARE: Final = 0.2  # a short trouble closes a group for a short time only
 # A market list at most this old may tell which code of a list does not exist.
 MARKET_LIST_SECONDS: Final = 10.0
 
-Model = TypeVar("Model")
+Model = TypeVar("Model", TickerData, OrderbookData)
 
 
 class RestClient:
@@ -63,8 +59,8 @@ class RestClient:
     sent; RateLimitError, BannedError and ChannelUnavailableError (breaker open) at once, with `retry_after`;
     RequestTimeoutError, NetworkError, ServerError, MalformedDataError after what attempts the deadline allowed;
     ClosedError after `close`. A row that cannot be read costs only itself: see `Answers.refused` and `Rows.unread`.
-    `remember` is told of every fresh answer, and `unread` of all in it that could not be read, on the thread that
-    fetched it: the asker's own or a worker's.
+    Every good answer goes through the `door`, which decodes it, on the thread that fetched
+    it: the asker's own or a worker's.
     """
 
     def __init__(
@@ -72,8 +68,7 @@ class RestClient:
         config: BackboneConfig,
         *,
         limiter: RateLimiter,
-        remember: Callable[[Sequence[Any]], object] = lambda items: None,
-        unread: Callable[[str, Rows[Any]], object] = lambda kind, rows: None,
+        door: Door = decode_answer,
         emit: Callable[[Event], object] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         random: Callable[[], float] = random.random,
@@ -84,9 +79,8 @@ class RestClient:
         self._config = config
         self._clock = clock
         self._limiter = limiter
-        self._remember = remember
+        self._door = door
         self._measure = measure
-        self._unread = unread
         self._guard = ForkGuard("REST channel")
         self._transport: Transport = transport or RestTransport(
             config.rest_url,
@@ -98,26 +92,16 @@ class RestClient:
         lifetime = Lifetime(max_age, max(60.0, max_age))
         self.cache = IntelligentCache({"ticker": lifetime, "orderbook": lifetime}, clock=clock)
         self._exchange_clock = exchange_clock or ExchangeClock(clock)
-        self._lanes = {group: self._lane(group, emit, random) for group in REST_GROUPS}
-        self._calls: dict[RateGroup, CallMerger[Any]] = {
-            group: CallMerger(group.value, lane, self.cache, clock) for group, lane in self._lanes.items()
-        }
-        self._tickers: ListDesk[TickerData] = self._list_desk(
-            RateGroup.TICKER, (), endpoints.tickers, self._telling("ticker", decode_tickers), TICKERS_PER_CALL
-        )
-        self._books = BookDesks(
-            lambda depth, level: self._list_desk(
-                RateGroup.ORDERBOOK,
-                (depth, level),
-                partial(endpoints.orderbooks, count=depth, level=level),
-                self._telling("orderbook", decode_orderbooks),
-                BOOKS_PER_CALL,
-                may_leave_out=level != 0,  # a market whose prices cannot be grouped so has no such book
-            )
-        )
+        self._queues = {group: self._queue(group, emit, random) for group in REST_GROUPS}
+        self._calls: SingleFlight[RestCall, SingleCall] = SingleFlight()
+        self._tickers = self._batcher(RateGroup.TICKER, (), endpoints.tickers, TICKERS_PER_CALL)
+        self._quotes = self._quote_batcher()
+        self._lock = threading.Lock()  # guards _books
+        self._books: dict[tuple[int, Decimal], Batcher[OrderbookData]] = {}
+        self._absent_until = float("-inf")  # when the last market that does not exist is forgotten
         self._is_closed = False
 
-    def _lane(
+    def _queue(
         self, group: RateGroup, emit: Callable[[Event], object] | None, random: Callable[[], float]
     ) -> GroupQueue:
         config = self._config
@@ -140,20 +124,7 @@ class RestClient:
             on_response=self._learn_offset,
             measure=self._measure,
         )
-        return GroupQueue(caller, workers=config.rest_workers_per_group)
-
-    def _telling(
-        self, kind: str, decode: Callable[[bytes, datetime], Rows[Model]]
-    ) -> Callable[[bytes, datetime], list[Model]]:
-        """`decode`, telling what could not be read."""
-
-        def decoded(body: bytes, received_at: datetime) -> list[Model]:
-            rows = decode(body, received_at)
-            if rows.unread or rows.unread_fields:
-                self._unread(kind, rows)
-            return rows
-
-        return decoded
+        return GroupQueue(caller, per_market=config.rest_workers_per_group)
 
     # --- questions about many markets -----------------------------------------------------------------------
 
@@ -167,8 +138,7 @@ class RestClient:
     ) -> Answers[TickerData]:
         """Tickers at most `max_age` seconds old (None: `config.rest_max_age_seconds`); markets that Upbit refuses as
         unknown are absent, one that it only left out is MalformedDataError."""
-        self._check()
-        return self._tickers.ask(symbols, deadline, priority, max_age)
+        return self._ask(self._tickers, symbols, deadline, priority, max_age)
 
     def refuses(self, symbol: str, deadline: Deadline) -> bool:
         """Whether Upbit says that there is no such market, when asked for its ticker by name."""
@@ -183,28 +153,17 @@ class RestClient:
         priority: Priority = Priority.NORMAL,
         max_age: float | None = None,
     ) -> Answers[TickerData]:
-        """The tickers of all markets priced in `quotes` (such as ["KRW", "BTC"]), by one request."""
+        """The tickers of all markets priced in `quotes` (such as ["KRW", "BTC"]), by one request, together with what
+        others ask for at the same time."""
         self._check()
-        call = endpoints.tickers_of_quotes(quotes)
-        wanted = tuple(call.params[0][1].split(","))
+        wanted = endpoints.quote_names(quotes)
         listed = [self.cache.get_cached_data(("quote", quote), 60.0, counted=False) for quote in wanted]
         if None not in listed:
-            kept = self._tickers.from_cache([symbol for symbols in listed for symbol in symbols or ()], max_age)
-            if kept is not None:
-                return Answers(kept.items())
-        generation = self.cache.generation()
-
-        def keep(items: Sequence[TickerData], sent_at: float) -> None:
-            for quote in wanted:
-                symbols = tuple(item.symbol for item in items if item.symbol.startswith(f"{quote}-"))
-                self.cache.cache_data(("quote", quote), symbols, 60.0, generation)
-            self._tickers.keep(items, generation, sent_at)
-
-        items = self._calls[RateGroup.TICKER].ask(
-            call, self._telling("ticker", decode_tickers), deadline, priority, keep
-        )
-        named = [row.symbol for row in unread_of(items) if row.symbol is not None]
-        return Answers(((item.symbol, item) for item in items), refused_in(items, named))
+            symbols = [symbol for each in listed for symbol in each or ()]
+            found, missing = self._from_cache(self._tickers, symbols, max_age)
+            if not missing:
+                return Answers(found.items())
+        return self._quotes.ask(wanted, deadline, priority, max_age)
 
     def orderbooks(
         self,
@@ -216,34 +175,139 @@ class RestClient:
         priority: Priority = Priority.NORMAL,
         max_age: float | None = None,
     ) -> Answers[OrderbookData]:
-        """Books with at most `levels` levels a side, prices grouped by `level`; unknown markets are absent."""
-        self._check()
-        return self._books.ask(symbols, levels, level, deadline, priority, max_age)
+        """Books with at most `levels` levels a side, prices grouped by `level`; unknown markets are absent.
 
-    def _list_desk(
+        They are asked in few depths and trimmed, so that different requests meet in one batch.
+        """
+        endpoints.check_levels(levels, level)
+        depth = next(each for each in BOOK_DEPTHS if each >= levels)
+        books = self._ask(self._books_of(depth, Decimal(level)), symbols, deadline, priority, max_age)
+        if depth == levels:
+            return books
+        cut = (
+            (symbol, replace(book, asks=book.asks[:levels], bids=book.bids[:levels])) for symbol, book in books.items()
+        )
+        return Answers(cut, books.refused)
+
+    def _ask(
+        self,
+        batcher: Batcher[Model],
+        symbols: Iterable[str],
+        deadline: Deadline,
+        priority: Priority,
+        max_age: float | None,
+    ) -> Answers[Model]:
+        """From the cache what is young enough, the rest from Upbit; in the order asked.
+
+        With `max_age=0` nothing that left before this call counts.
+        """
+        self._check()
+        # Before anything is sent, so that nobody's bad code gets into a batch with others.
+        wanted = dict.fromkeys(map(endpoints.market_code, symbols))
+        found, missing = self._from_cache(batcher, wanted, max_age)
+        refused: Mapping[str, UpbitBackboneError] = EMPTY
+        if missing:
+            answers = batcher.ask(missing, deadline, priority, max_age)
+            found.update(answers)
+            refused = answers.refused
+        return Answers(((symbol, found[symbol]) for symbol in wanted if symbol in found), refused)
+
+    def _from_cache(
+        self, batcher: Batcher[Model], symbols: Iterable[str], max_age: float | None
+    ) -> tuple[dict[str, Model], list[str]]:
+        """What is known of `symbols`, and those that have to be asked for."""
+        found: dict[str, Model] = {}
+        missing: list[str] = []
+        for symbol in symbols:
+            item = self.cache.get_cached_data(batcher.key(symbol), max_age)
+            if item is not None:
+                found[symbol] = item
+            elif not self._is_absent(symbol):
+                missing.append(symbol)
+        return found, missing
+
+    def _is_absent(self, symbol: str) -> bool:
+        if self._clock.monotonic() > self._absent_until:
+            return False
+        return self.cache.get_cached_data(("unknown", symbol), counted=False) is not None
+
+    def _note_absent(self, symbol: str, generation: int) -> None:
+        self.cache.cache_data(("unknown", symbol), True, generation=generation)
+        self._absent_until = self._clock.monotonic() + LIFETIMES["unknown"].kept
+
+    def _batcher(
         self,
         group: RateGroup,
-        variant: tuple[object, ...],
+        variant: tuple[Hashable, ...],
         make_call: Callable[[Iterable[str]], RestCall],
-        decode: Callable[[bytes, datetime], list[Any]],
         limit: int,
         *,
         may_leave_out: bool = False,
-    ) -> ListDesk[Any]:
-        return ListDesk(
-            group.value,
-            variant,
-            lane=self._lanes[group],
-            cache=self.cache,
-            clock=self._clock,
+    ) -> Batcher[Any]:
+        def key(symbol: str) -> Key:
+            return (group.value, symbol, *variant)
+
+        def keep(names: Sequence[str], items: Sequence[Any], generation: int, age: float) -> None:
+            for item in items:
+                self.cache.cache_data(key(item.symbol), item, generation=generation, age=age)
+
+        listing: Listing[Any] = Listing(
+            kind=group.value,
             make_call=make_call,
-            decode=decode,
-            remember=self._remember,
-            known_markets=self._known_markets,
-            window_seconds=self._config.merge_window_seconds,
+            name_of=lambda symbol: symbol,
+            key=key,
+            keep=keep,
             limit=limit,
+            known_markets=self._known_markets,
+            note_absent=self._note_absent,
             may_leave_out=may_leave_out,
         )
+        return self._batcher_of(listing, group)
+
+    def _quote_batcher(self) -> Batcher[TickerData]:
+        def keep(quotes: Sequence[str], items: Sequence[TickerData], generation: int, age: float) -> None:
+            listed: dict[str, list[str]] = {quote: [] for quote in quotes}
+            for item in items:
+                self.cache.cache_data(self._tickers.key(item.symbol), item, generation=generation, age=age)
+                listed.setdefault(quote_of(item.symbol), []).append(item.symbol)
+            for quote in quotes:
+                self.cache.cache_data(("quote", quote), tuple(listed[quote]), 60.0, generation)
+
+        listing: Listing[TickerData] = Listing(
+            kind="tickers of all markets",
+            make_call=endpoints.tickers_of_quotes,
+            name_of=quote_of,
+            key=lambda quote: (RateGroup.TICKER.value,),
+            keep=keep,
+            limit=QUOTES_PER_CALL,
+        )
+        return self._batcher_of(listing, RateGroup.TICKER)
+
+    def _batcher_of(self, listing: Listing[Model], group: RateGroup) -> Batcher[Model]:
+        return Batcher(
+            listing,
+            queue=self._queues[group],
+            door=self._door,
+            cache=self.cache,
+            clock=self._clock,
+            window_seconds=self._config.merge_window_seconds,
+        )
+
+    def _books_of(self, depth: int, level: Decimal) -> Batcher[OrderbookData]:
+        """The batcher of one depth and price grouping, made when first asked for."""
+        with self._lock:
+            batcher = self._books.get((depth, level))
+            if batcher is None:
+                if len(self._books) >= MAX_BOOK_BATCHERS:
+                    self._books.clear()  # whoever waits at one of them keeps it
+                batcher = self._books[depth, level] = self._batcher(
+                    RateGroup.ORDERBOOK,
+                    (depth, level),
+                    partial(endpoints.orderbooks, count=depth, level=level),
+                    BOOKS_PER_CALL,
+                    may_leave_out=level != 0,  # a market whose prices cannot be grouped so has no such book
+                )
+            return batcher
 
     # --- questions about one market ---------------------------------------------------------------------------
 
@@ -259,10 +323,8 @@ class RestClient:
         priority: Priority = Priority.NORMAL,
     ) -> list[TradeData]:
         """At most 500 trades of one UTC day, newest first; see `endpoints.trades`. UnknownSymbolError if delisted."""
-        self._check()
         call = endpoints.trades(symbol, count, to=to, cursor=cursor, days_ago=days_ago)
-        desk = self._calls[RateGroup.TRADE]
-        return _page(desk.ask(call, self._telling("trade", decode_trades), deadline, priority, self._tell, symbol))
+        return _page(self._call(call, deadline, priority, market=symbol))
 
     def candles_page(
         self,
@@ -275,32 +337,67 @@ class RestClient:
         priority: Priority = Priority.NORMAL,
     ) -> list[CandleData]:
         """At most 200 candles that start before `to` (None: now), newest first; the first may still be forming."""
-        self._check()
         call = endpoints.candles(timeframe, symbol, count, to=to)
-        word = timeframe_of(timeframe).word
-
-        def decode(body: bytes, received_at: datetime) -> Rows[CandleData]:
-            return decode_candles(body, word, received_at)
-
-        desk = self._calls[RateGroup.CANDLE]
-        return _page(desk.ask(call, self._telling("candle", decode), deadline, priority, self._tell, symbol))
-
-    def _tell(self, items: Sequence[Any], _: float) -> None:
-        self._remember(items)
+        return _page(self._call(call, deadline, priority, market=symbol))
 
     def markets(self, *, deadline: Deadline, priority: Priority = Priority.NORMAL) -> list[MarketInfo]:
         """Every market, with warnings, straight from Upbit."""
-        self._check()
 
-        def keep(items: Sequence[MarketInfo], sent_at: float) -> None:
+        def keep(items: Sequence[MarketInfo]) -> None:
             known = frozenset(item.symbol for item in items)
             self.cache.cache_data(("known",), known, MARKET_LIST_SECONDS)
-            self._remember(items)
 
-        call = endpoints.markets(details=True)
-        return self._calls[RateGroup.MARKET].ask(
-            call, self._telling("market", decode_markets), deadline, priority, keep
-        )
+        return self._call(endpoints.markets(details=True), deadline, priority, keep=keep)
+
+    def _call(
+        self,
+        call: RestCall,
+        deadline: Deadline,
+        priority: Priority,
+        *,
+        market: str | None = None,
+        keep: Callable[[Rows[Any]], object] = lambda items: None,
+    ) -> Rows[Any]:
+        """The answer to one call by `deadline`, or the error. Equal calls at the same time share both."""
+        self._check()
+        while True:
+            job = self._shared(call, deadline, priority, market, keep)
+            try:
+                items = job.answer(deadline, str(call))
+            except UpbitBackboneError as error:
+                if not job.is_to_be_asked_again(error, deadline):
+                    raise
+            else:
+                return items.copy()  # one for each, so that nobody's sorting is another's surprise
+
+    def _shared(
+        self,
+        call: RestCall,
+        deadline: Deadline,
+        priority: Priority,
+        market: str | None,
+        keep: Callable[[Rows[Any]], object],
+    ) -> SingleCall:
+        """The equal call that is under way, or a new one. None is shared any more once its kind was invalidated."""
+
+        def may_join(job: SingleCall) -> bool:
+            is_outdated = self.cache.is_outdated((call.group.value, market), job.generation)
+            if is_outdated or not job.is_joinable(self._clock.monotonic()):
+                return False
+            job.join(deadline, priority)
+            return True
+
+        new = SingleCall(call, self._door, keep, market, self.cache.generation(), priority, deadline)
+        try:
+            job, leads = self._calls.join(call, lambda: new, may_join)
+            if leads:
+                self._queues[call.group].execute(job)
+            else:
+                self.cache.count_merged()
+        except BaseException:
+            new.abandon()
+            raise
+        return job
 
     def _known_markets(self, deadline: Deadline, priority: Priority) -> frozenset[str]:
         known: frozenset[str] | None = self.cache.get_cached_data(("known",), counted=False)
@@ -317,10 +414,10 @@ class RestClient:
 
     def refusal(self, group: RateGroup) -> Exception | None:
         """Why a question to `group` would fail at once (breaker open), or None. Bans are the limiter's to tell."""
-        return self._lanes[group].refusal()
+        return self._queues[group].refusal()
 
     def stats(self) -> list[GroupStats]:
-        return [lane.stats() for lane in self._lanes.values()]
+        return [queue.stats() for queue in self._queues.values()]
 
     def _learn_offset(self, response: RestResponse, received_at: datetime) -> None:
         self._exchange_clock.learn_date(response.headers.get("date"), response.elapsed)
@@ -335,17 +432,17 @@ class RestClient:
         if self._guard.is_foreign:
             return []
         self._is_closed = True
-        for lane in self._lanes.values():
-            lane.stop()
+        for queue in self._queues.values():
+            queue.stop()
         self._transport.close()
-        return [name for lane in self._lanes.values() for name in lane.close(deadline)]
+        return [name for queue in self._queues.values() for name in queue.close(deadline)]
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else f"{sum(lane.requests for lane in self._lanes.values())} requests"
+        state = "closed" if self._is_closed else f"{sum(queue.requests for queue in self._queues.values())} requests"
         return f"<RestClient {self._config.rest_url} {state}>"
 
 
-def _page(rows: list[Model]) -> list[Model]:
+def _page(rows: Rows[Any]) -> Rows[Any]:
     """A page of history. One without a single row that can be read is an error: taken for an empty one, it would be the
     end of history."""
     unread = unread_of(rows)

@@ -5,11 +5,23 @@ A row that cannot be read costs only itself: it is in the answer's `unread`, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 from ..errors import MalformedDataError, NoTradesYetError, UpbitBackboneError, one_line
+from ..exchange.endpoints import (
+    CANDLES,
+    INSTRUMENTS,
+    MARKETS,
+    ORDERBOOKS,
+    TICKERS,
+    TICKERS_OF_QUOTES,
+    TRADES,
+    Endpoint,
+    RestCall,
+)
 from ..exchange.timeframes import timeframe_of
 from ..models.enums import DataSource
 from ..models.market import CandleData, MarketInfo, OrderbookData, OrderbookInstrument, TickerData, TradeData
@@ -90,6 +102,28 @@ def decode_markets(body: bytes, received_at: datetime | None = None) -> Rows[Mar
 def decode_instruments(body: bytes, received_at: datetime | None = None) -> Rows[OrderbookInstrument]:
     """Order book policies, also from the older `supported_levels` endpoint."""
     return _rows(_UNIFIER.unify_instrument_data, body, received_at)
+
+
+def _candle_decoder(word: str) -> Callable[[bytes, datetime | None], Rows[Any]]:
+    return lambda body, received_at: decode_candles(body, word, received_at)
+
+
+_DECODERS: Final[Mapping[Endpoint, Callable[[bytes, datetime | None], Rows[Any]]]] = MappingProxyType(
+    {
+        MARKETS: decode_markets,
+        TICKERS: decode_tickers,
+        TICKERS_OF_QUOTES: decode_tickers,
+        ORDERBOOKS: decode_orderbooks,
+        INSTRUMENTS: decode_instruments,
+        TRADES: decode_trades,
+        **{endpoint: _candle_decoder(word) for word, endpoint in CANDLES.items()},
+    }
+)
+
+
+def decode_answer(call: RestCall, body: bytes, received_at: datetime | None = None) -> Rows[Any]:
+    """The models that the answer to `call` holds, in Upbit's order."""
+    return _DECODERS[call.endpoint](body, received_at)
 
 
 def decode_error(body: bytes) -> tuple[str | int, str] | None:

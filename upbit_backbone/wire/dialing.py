@@ -35,7 +35,7 @@ _CONNECTING = frozenset((0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno,
 Address = tuple[int, int, int, tuple[Any, ...]]
 
 # Shared by the whole process: a hanging resolver costs one stuck thread per host, not one per attempt.
-_lookups: SingleFlight[str, list[Address]] = SingleFlight()
+_lookups: SingleFlight[str, Future[list[Address]]] = SingleFlight()
 
 
 def _forget_lookups() -> None:
