@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -288,6 +289,8 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
         super().__init__()
         self.too_late = 0
         self._seen: dict[int, datetime] = {}
+        # The ids in order of arrival. A dict has an order, too, but looks for its first key past all that were deleted.
+        self._order: deque[int] = deque()
         self._began: TradeData | None = None
         self._forgotten_until: datetime | None = None
 
@@ -314,18 +317,19 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
         self._began = self._began or item
         if item.sequential_id is not None:
             self._seen[item.sequential_id] = item.timestamp
-        if len(self._seen) > MEMORY_TRADES_AT_LEAST:
+            self._order.append(item.sequential_id)
+        if len(self._order) > MEMORY_TRADES_AT_LEAST:
             self._forget(item.timestamp - MEMORY)
 
     def _forget(self, limit: datetime) -> None:
         """Let go of ids in order of arrival, as far as `limit` allows; what an open gap needs, the gap keeps."""
-        seen = self._seen
-        while len(seen) > MEMORY_TRADES_AT_LEAST:
-            oldest = next(iter(seen))
+        seen, order = self._seen, self._order
+        while len(order) > MEMORY_TRADES_AT_LEAST:
+            oldest = order[0]
             stamp = seen[oldest]
-            if stamp > limit and len(seen) <= MEMORY_TRADES_AT_MOST:
+            if stamp > limit and len(order) <= MEMORY_TRADES_AT_MOST:
                 return
-            del seen[oldest]
+            del seen[order.popleft()]
             if self.late or self.gap is not None:
                 for gap in self.gaps:
                     gap.remember(oldest, stamp)
@@ -377,7 +381,10 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
             beginning = order(self._began)
             missing = {key: trade for key, trade in missing.items() if order(trade) > beginning}
         in_order = sorted(missing.values(), key=order)
-        self._seen.update((trade.sequential_id, trade.timestamp) for trade in in_order if trade.sequential_id)
+        for trade in in_order:
+            if trade.sequential_id is not None:
+                self._seen[trade.sequential_id] = trade.timestamp
+                self._order.append(trade.sequential_id)
         marked = [(order(trade), dataclasses.replace(trade, is_backfilled=True)) for trade in in_order]
         return merge_ordered(marked, [(order(trade), trade) for trade in parked]), len(marked)
 
