@@ -1,4 +1,4 @@
-"""The short way from the socket to the sink leads exactly where the long one does."""
+"""The fast path from the socket to the sink leads exactly where the table does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
-from upbit_backbone.sessions.session import take_in
 
 TOPIC = Topic(DataType.TICKER, "KRW-BTC")
 TOPICS = frozenset({TOPIC, Topic(DataType.TRADE, "KRW-ETH")})
@@ -44,8 +43,8 @@ class Sink:
 class Stage:
     """A live session without a thread, that reads by one of the two ways."""
 
-    def __init__(self, *, by_short_way: bool) -> None:
-        self._by_short_way = by_short_way
+    def __init__(self, *, on_fast_path: bool) -> None:
+        self._on_fast_path = on_fast_path
         self.sink = Sink()
         self.effects: list[do.Effect] = []
         self.lifecycle = Lifecycle(
@@ -62,8 +61,8 @@ class Stage:
         self._perform(self.lifecycle.handle(happened, now), now)
 
     def read(self, data: bytes, now: float) -> None:
-        if self._by_short_way:
-            self._perform(take_in(self.lifecycle, self.sink.frames, data, now), now)
+        if self._on_fast_path:
+            self._perform(self.lifecycle.take(data, self.sink.frames, now), now)
         else:
             self.handle(on.Received(data), now)
 
@@ -101,7 +100,7 @@ def cut_up(wire: bytes, places: list[int]) -> list[bytes]:
 
 
 def test_suspects_that_were_left_out_get_their_turn_as_soon_as_the_others_have_passed() -> None:
-    stage = Stage(by_short_way=True)
+    stage = Stage(on_fast_path=True)
     stage.read(whole(2, b"error") + whole(8, (1000).to_bytes(2, "big")), 100.1)
     stage.handle(on.Tick(), stage.lifecycle.next_wake())
     stage.handle(on.Opened(), 101.0)
@@ -119,12 +118,12 @@ def test_suspects_that_were_left_out_get_their_turn_as_soon_as_the_others_have_p
 def test_whatever_is_read_and_however_it_is_cut_both_ways_lead_to_the_same(
     wire: bytes, places: list[int], data: Any
 ) -> None:
-    short, long = Stage(by_short_way=True), Stage(by_short_way=False)
+    fast, table = Stage(on_fast_path=True), Stage(on_fast_path=False)
     now = 100.0
     for piece in cut_up(wire, places):
         seconds, is_proven_silent = data.draw(steps)
         now += seconds
-        for stage in (short, long):
+        for stage in (fast, table):
             if is_proven_silent:
                 epoch, behind = stage.lifecycle.health.epoch, frozenset({TOPIC})
                 stage.handle(on.ProbeAnswered(epoch, behind, True, behind), now)
@@ -137,7 +136,7 @@ def test_whatever_is_read_and_however_it_is_cut_both_ways_lead_to_the_same(
 
 
 def test_a_read_of_nothing_but_data_asks_nothing_of_the_session() -> None:
-    stage = Stage(by_short_way=True)
+    stage = Stage(on_fast_path=True)
     stage.read(whole(2, b"first"), 100.5)
     before = len(stage.effects)
 
@@ -149,7 +148,7 @@ def test_a_read_of_nothing_but_data_asks_nothing_of_the_session() -> None:
 
 
 def test_data_that_brings_the_proof_of_health_nearer_moves_the_next_wake_up() -> None:
-    stage = Stage(by_short_way=True)
+    stage = Stage(on_fast_path=True)
     before = stage.lifecycle.next_wake()
 
     stage.read(whole(2, b"data"), 100.5)

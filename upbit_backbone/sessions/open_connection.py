@@ -110,7 +110,7 @@ class OpenConnection:
         self.sender.heard(now)
 
     def delivered(self, now: float) -> bool:
-        """The short way of `hear` and `noticed`: what was cut last is with the sink, and all of it was data.
+        """The fast path of `hear` and `noticed`: what was cut last is with the sink, and all of it was data.
 
         Whether something may be due earlier than before; nearly always False.
         """

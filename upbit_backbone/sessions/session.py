@@ -18,66 +18,11 @@ from ..errors import NetworkError, UpbitBackboneError, one_line
 from ..models.events import ConnectionState
 from ..models.report import SessionStats
 from ..models.topic import SubscriptionRequest
-from ..wire.frames import only_messages
 from . import messages as do
 from . import messages as on
 from .lifecycle import Lifecycle
-from .messages import Effect
-from .ports import Collaborators, TakeFrames
+from .ports import Collaborators
 from .session_io import SessionSocket
-
-# A session's figures for reports, read from any thread.
-
-
-def session_stats(lifecycle: Lifecycle, topics: int, malformed: int, now: float) -> SessionStats:
-    """Each figure is right; two of them may be a moment apart. `now` is monotonic."""
-    record, health, line = lifecycle.status, lifecycle.health, lifecycle.line
-    pong_at = None if line is None else line.keep_alive.pong_at
-    return SessionStats(
-        session=health.session,
-        state=record.state,
-        since=record.since,
-        topics=topics,
-        epoch=health.epoch,
-        last_data_age=_age(record.last_data_at, now),
-        last_pong_age=_age(pong_at, now),
-        pong_seconds=None if line is None else line.keep_alive.pong_seconds,
-        messages=record.messages,
-        bytes=record.bytes,
-        connects=record.connects,
-        reconnects=max(0, record.connects - 1),
-        messages_sent=record.messages_sent,
-        malformed=malformed,
-        suspect=health.suspect,
-        last_error=record.last_error,
-        lag=None if health.proven_at is None else health.lag,
-    )
-
-
-def _age(at: float | None, now: float) -> float | None:
-    return None if at is None else max(0.0, now - at)
-
-
-# From the bytes of one read to the sink, for what nearly every read brings: messages, and all of them data.
-#
-# The long way, `Lifecycle.handle` with Received, Deliver and Noticed, leads to the same step by step. It is what the
-# simulation runs for every other seed, and it costs the session's thread about as much again as decoding a trade
-# does.
-
-
-def take_in(lifecycle: Lifecycle, take_frames: TakeFrames, data: bytes, now: float) -> Sequence[Effect]:
-    """Hand the messages in `data` to the sink (its `frames`); what else there is to do, if anything."""
-    events = lifecycle.cut(data, now)
-    if not events:
-        return ()
-    if not only_messages(events):
-        return lifecycle.handle(on.Heard(events), now)
-    health = lifecycle.health
-    notices = take_frames(health, health.epoch, events, now)
-    if notices:
-        return lifecycle.handle(on.Noticed(health.epoch, len(events), notices), now)
-    return lifecycle.delivered(now)
-
 
 log = get_logger("upbit_backbone")
 
@@ -214,7 +159,7 @@ class Session:
     def _read(self) -> None:
         happened = self._socket.read()
         if isinstance(happened, bytes):
-            self._perform(take_in(self._lifecycle, self._with.sink.frames, happened, self._now()))
+            self._perform(self._lifecycle.take(happened, self._with.sink.frames, self._now()))
         elif happened is not None:
             self._apply(happened)
 
@@ -310,11 +255,35 @@ class Session:
     # What others may know
 
     def stats(self) -> SessionStats:
-        return session_stats(self._lifecycle, len(self._wishes(self)), self._with.malformed(self.name), self._now())
+        """The session's figures, from any thread. Each is right; two of them may be a moment apart."""
+        status, health, line, now = self._lifecycle.status, self.health, self._lifecycle.line, self._now()
+        return SessionStats(
+            session=self.name,
+            state=status.state,
+            since=status.since,
+            topics=len(self._wishes(self)),
+            epoch=health.epoch,
+            last_data_age=_age(status.last_data_at, now),
+            last_pong_age=_age(None if line is None else line.keep_alive.pong_at, now),
+            pong_seconds=None if line is None else line.keep_alive.pong_seconds,
+            messages=status.messages,
+            bytes=status.bytes,
+            connects=status.connects,
+            reconnects=max(0, status.connects - 1),
+            messages_sent=status.messages_sent,
+            malformed=self._with.malformed(self.name),
+            suspect=health.suspect,
+            last_error=status.last_error,
+            lag=None if health.proven_at is None else health.lag,
+        )
 
     def __repr__(self) -> str:
         record = self._lifecycle.status
         return f"<Session {self.name} {record.state} epoch {self.health.epoch} {record.connects} connects>"
+
+
+def _age(at: float | None, now: float) -> float | None:
+    return None if at is None else max(0.0, now - at)
 
 
 _PERFORM: Final[dict[type, Callable[[Session, Any], on.Input | None]]] = {

@@ -18,7 +18,6 @@ from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
-from upbit_backbone.sessions.session import take_in
 
 from .judge import CONNECTS_PER_SECOND, Judge, names
 from .server import (
@@ -60,7 +59,7 @@ class World:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = itertools.count()
         self.judge = Judge(f"seed {seed}")
-        self._reads_the_short_way = seed % 2 == 0
+        self._reads_on_the_fast_path = seed % 2 == 0
         self.wall_ahead = 0.0
         audit = rng.random() < 0.2
         config = BackboneConfig(region="kr", audit_subscriptions=audit)
@@ -375,8 +374,8 @@ class World:
             return
         if data is None:
             self.perform(on.ConnectionLost("ended without a close frame", 1006))
-        elif self._reads_the_short_way:
-            self._do(take_in(self.lifecycle, self._frames, data, self.now))
+        elif self._reads_on_the_fast_path:
+            self._do(self.lifecycle.take(data, self._frames, self.now))
         else:
             self.perform(on.Received(data))
 
