@@ -723,9 +723,9 @@ class MarketDataBackbone:
         check_arguments(_requests(kinds, codes, grouping), **delivery)
         parts, deadline = self._open(), self._deadline(None)
         codes = tuple(dict.fromkeys(parts.directory.meant(code, deadline) for code in codes))
-        wishes = _requests(kinds, codes, grouping)
+        requests = _requests(kinds, codes, grouping)
         parts.directory.require(codes, deadline)
-        return parts.hub.subscribe(wishes, levels=depth, **delivery)
+        return parts.hub.subscribe(requests, levels=depth, **delivery)
 
 
 UnifiedMarketDataAPI = MarketDataBackbone

@@ -90,8 +90,8 @@ def test_what_is_forgotten_while_a_hole_is_open_does_not_come_twice() -> None:
     gap = tracker.gap
     assert gap is not None
     rest = [trade(number, number / 10) for number in reversed(range(205))]
-    woven, _, recovered = tracker.fill(gap, rest)
-    assert [each.sequential_id for each in woven] == [200, 201, 202, 203, 204, 5000]
+    merged, _, recovered = tracker.fill(gap, rest)
+    assert [each.sequential_id for each in merged] == [200, 201, 202, 203, 204, 5000]
     assert recovered == 5
 
 

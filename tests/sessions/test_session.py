@@ -130,9 +130,9 @@ def test_whatever_is_read_and_however_it_is_cut_both_ways_lead_to_the_same(
             if stage.lifecycle.is_due(now):
                 stage.handle(on.Tick(), now)
             stage.read(piece, now)
-        assert repr(short) == repr(long)
+        assert repr(fast) == repr(table)
         # What data puts off is looked up only when it would have been due: that wakes early, and never late.
-        assert short.lifecycle.next_wake() <= long.lifecycle.next_wake()
+        assert fast.lifecycle.next_wake() <= table.lifecycle.next_wake()
 
 
 def test_a_read_of_nothing_but_data_asks_nothing_of_the_session() -> None:

@@ -2,7 +2,7 @@
 
 When a topic appears on a new line, its first frames tell whether something may be missing: if the very last item of
 the old line comes, nothing is; if an item comes that was never seen, there may be a gap before it. From then on live
-items are parked, until what REST gave is woven in and all is delivered in order, or until the owner lets them go: then
+items are parked, until what REST gave is merged in and all is delivered in order, or until the owner lets them go: then
 the gap is *late*, live items flow, and what REST gives afterwards comes by itself. A tracker is used by one thread at
 a time; its owner sees to that.
 """
@@ -30,15 +30,15 @@ Placed = tuple[tuple[datetime, int], Item]
 
 def merge_ordered(missing: Sequence[Placed[Item]], parked: Iterable[Placed[Item]]) -> list[Item]:
     """Each missing item before the first parked one that is later; the parked ones keep the order they came in."""
-    woven: list[Item] = []
+    merged: list[Item] = []
     position = 0
     for order, item in parked:
         while position < len(missing) and missing[position][0] < order:
-            woven.append(missing[position][1])
+            merged.append(missing[position][1])
             position += 1
-        woven.append(item)
-    woven.extend(item for _, item in missing[position:])
-    return woven
+        merged.append(item)
+    merged.extend(item for _, item in missing[position:])
+    return merged
 
 
 # Ids are remembered for so long by exchange time, or so many of them: repeats come within seconds, fills overlap by
@@ -193,11 +193,11 @@ class SequenceTracker(ABC, Generic[T]):
         """
         gap.is_filled = True
         parked, given = gap.take_parked()
-        woven, missing = self._woven(fetched, parked, gap)
+        merged, missing = self._merged(fetched, parked, gap)
         had = set(map(id, parked[:given]))
         if gap in self.late:
             self.late.remove(gap)
-        return woven, [item for item in woven if id(item) not in had] if had else woven, missing
+        return merged, [item for item in merged if id(item) not in had] if had else merged, missing
 
     def resume(self, gap: Gap[T]) -> list[T]:
         """What was parked while parked items were delivered; when that is nothing, items flow directly again."""
@@ -273,7 +273,7 @@ class SequenceTracker(ABC, Generic[T]):
         """Nothing later can be missing before `item`."""
 
     @abstractmethod
-    def _woven(self, fetched: Sequence[T], parked: Sequence[T], gap: Gap[T]) -> tuple[list[T], int]:
+    def _merged(self, fetched: Sequence[T], parked: Sequence[T], gap: Gap[T]) -> tuple[list[T], int]:
         """What is missing of `fetched` and what is parked, in order; how many were missing."""
 
 
@@ -365,7 +365,7 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
         in_doubt = (trade.timestamp for trade in fetched if self._is_unknown(trade, gap))
         return max((stamp for stamp in in_doubt if gap.is_doubtful(stamp)), default=None)
 
-    def _woven(
+    def _merged(
         self, fetched: Sequence[TradeData], parked: Sequence[TradeData], gap: Gap[TradeData]
     ) -> tuple[list[TradeData], int]:
         # Upbit's own order decides between trades of the same millisecond: the further back in the list, the earlier.
@@ -419,7 +419,7 @@ class CandleSequenceTracker(SequenceTracker[CandleData]):
     def _ceiling(self, item: CandleData) -> datetime:
         return item.timestamp
 
-    def _woven(
+    def _merged(
         self, fetched: Sequence[CandleData], parked: Sequence[CandleData], gap: Gap[CandleData]
     ) -> tuple[list[CandleData], int]:
         missing = {candle.timestamp: candle for candle in fetched if gap.floor <= candle.timestamp < gap.ceiling}

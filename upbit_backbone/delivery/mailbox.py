@@ -76,7 +76,7 @@ class Mailbox(queue.Queue[Any]):
         self._closed = False
         self._ended = False
         self._failure: str | None = None
-        self._grievances = BackpressureReporter()
+        self._reporter = BackpressureReporter()
         self._arrivals = EventCount()
         self._idle = EventCount()
         self._tasks_done = EventCount()
@@ -104,7 +104,7 @@ class Mailbox(queue.Queue[Any]):
             self.dropped += count - gain
             self.unfinished_tasks += gain
             news = None
-            if lost or self._grievances.busy_since is not None or waiting > buffer.bound:
+            if lost or self._reporter.busy_since is not None or waiting > buffer.bound:
                 news = self._trouble(lost, deliveries[-1][2] if deliveries else self._clock())
         if gain > 0 and self._arrivals.waiting:
             self._arrivals.notify(gain)
@@ -118,18 +118,18 @@ class Mailbox(queue.Queue[Any]):
                 return
             self.received += count
             self.dropped += count
-            self._grievances.lost += count
+            self._reporter.lost += count
 
     def _trouble(self, lost: int, now: float) -> tuple[str, int] | None:
         """What to report about a consumer that does not keep up, if it is time to."""
-        buffer, grievances = self._buffer, self._grievances
+        buffer, reporter = self._buffer, self._reporter
         if lost and self.overflow is Overflow.ERROR:
-            grievances.lost += lost
+            reporter.lost += lost
             self._failure = f"more than {self.maxsize} items waited (overflow=ERROR)"
             self._arrivals.notify_all()
-            return self._failure, grievances.lost
-        reason = grievances.about(lost, len(buffer), buffer.bound, buffer.capacity, now)
-        return None if reason is None else (reason, grievances.lost)
+            return self._failure, reporter.lost
+        reason = reporter.about(lost, len(buffer), buffer.bound, buffer.capacity, now)
+        return None if reason is None else (reason, reporter.lost)
 
     def seed(self, deliveries: Iterable[Envelope]) -> None:
         """The current values for a subscription that has just been entered in the hub, before what came since.
@@ -205,8 +205,8 @@ class Mailbox(queue.Queue[Any]):
 
     def _take(self) -> Envelope:
         self.delivered += 1
-        if self._grievances.is_parking:
-            self._grievances.parked(len(self._buffer), self._buffer.bound)
+        if self._reporter.is_parking:
+            self._reporter.parked(len(self._buffer), self._buffer.bound)
         return self._buffer.pop()
 
     def _has_news(self) -> bool:
@@ -248,7 +248,7 @@ class Mailbox(queue.Queue[Any]):
                 delivery = None
                 if self._buffer:
                     delivery = self._take()
-                    self._grievances.begin_turn(self._clock())
+                    self._reporter.begin_turn(self._clock())
                 else:
                     self._check_open()
             if delivery is None:
@@ -260,19 +260,19 @@ class Mailbox(queue.Queue[Any]):
 
     def end_turn(self) -> None:
         with self.mutex:
-            self._grievances.end_turn()
+            self._reporter.end_turn()
         self._idle.notify_all()
 
     def wait_idle(self, deadline: Deadline) -> bool:
         """Wait until no turn is under way; False at the deadline."""
-        return self._idle.wait_for(lambda: self._grievances.busy_since is None, deadline)
+        return self._idle.wait_for(lambda: self._reporter.busy_since is None, deadline)
 
     def wait_empty(self, deadline: Deadline) -> bool:
         """Wait until everything was handed to the callback and it is done; False at the deadline."""
 
         def is_empty() -> bool:
             with self.mutex:  # an item is in the buffer or at the callback, at no moment in between
-                return not self._buffer and self._grievances.busy_since is None
+                return not self._buffer and self._reporter.busy_since is None
 
         return self._idle.wait_for(is_empty, deadline)
 
@@ -315,7 +315,7 @@ class Mailbox(queue.Queue[Any]):
     @property
     def lost(self) -> int:
         """Items dropped because there was no room, as opposed to replaced by newer ones."""
-        return self._grievances.lost
+        return self._reporter.lost
 
     @property
     def is_foreign(self) -> bool:

@@ -71,9 +71,9 @@ class CandleHistory:
         before it in `.partial` and the question for the rest in `.resume`.
         """
         unit, now = timeframe_of(timeframe), self._exchange_now()
-        wish = candle_range(symbol, unit, now=now, **bounds)
-        walk = Walk(self._open(), wish, now, self._deadline(wish, timeout, now), priority, progress, cancel)
-        return walk.whole_filled() if wish.filled else walk.whole()
+        wanted = candle_range(symbol, unit, now=now, **bounds)
+        walk = Walk(self._open(), wanted, now, self._deadline(wanted, timeout, now), priority, progress, cancel)
+        return walk.whole_filled() if wanted.filled else walk.whole()
 
     def iter(
         self,
@@ -95,14 +95,14 @@ class CandleHistory:
         arguments raise here, not at the first row.
         """
         now = self._exchange_now()
-        wish = candle_range(symbol, timeframe_of(timeframe), now=now, max_candles=None, **bounds)
-        if newest_first and wish.filled:
+        wanted = candle_range(symbol, timeframe_of(timeframe), now=now, max_candles=None, **bounds)
+        if newest_first and wanted.filled:
             raise InvalidRequestError("fill='forward' needs the oldest candle first; leave out newest_first=True")
         deadline = Deadline.after(timeout, self._clock.monotonic)
-        walk = Walk(self._open(), wish, now, deadline, priority, progress, cancel)
+        walk = Walk(self._open(), wanted, now, deadline, priority, progress, cancel)
         if newest_first:
             return (row for chunk in walk.newest_first() for row in reversed(chunk))
-        return walk.filled(walk.oldest_first()) if wish.filled else walk.oldest_first()
+        return walk.filled(walk.oldest_first()) if wanted.filled else walk.oldest_first()
 
     def history_start(
         self,
@@ -118,10 +118,10 @@ class CandleHistory:
         and none once it is known. `timeout` is for the whole call (default: the usual one and five seconds more).
         """
         unit, now = timeframe_of(timeframe), self._exchange_now()
-        wish = candle_range(symbol, unit, now=now, count=1)
+        wanted = candle_range(symbol, unit, now=now, count=1)
         seconds = self._timeout_seconds + BEGINNING_SECONDS if timeout is None else timeout
         deadline = Deadline.after(check_timeout(seconds), self._clock.monotonic)
-        first = Walk(self._open(), wish, now, deadline, priority).first()
+        first = Walk(self._open(), wanted, now, deadline, priority).first()
         return None if first is None else first.timestamp
 
     def deadline_for(
@@ -134,13 +134,13 @@ class CandleHistory:
     ) -> Deadline:
         """When `get` with these arguments would have to end; raises what it would raise for them, and asks nobody."""
         now = self._exchange_now()
-        wish = candle_range(symbol, timeframe_of(timeframe), now=now, **bounds)
-        return self._deadline(wish, timeout, now)
+        wanted = candle_range(symbol, timeframe_of(timeframe), now=now, **bounds)
+        return self._deadline(wanted, timeout, now)
 
-    def _deadline(self, wish: CandleRange, timeout: float | None, now: datetime) -> Deadline:
+    def _deadline(self, wanted: CandleRange, timeout: float | None, now: datetime) -> Deadline:
         if timeout is None:
-            start = wish.start
-            rows = wish.count or (wish.timeframe.periods(start, min(wish.end or now, now)) if start else 0)
+            start = wanted.start
+            rows = wanted.count or (wanted.timeframe.periods(start, min(wanted.end or now, now)) if start else 0)
             timeout = self._timeout_seconds + SECONDS_PER_PAGE * (rows // MAX_CANDLES)
         return Deadline.after(check_timeout(timeout), self._clock.monotonic)
 

@@ -106,7 +106,7 @@ class Walk:
     """
 
     source: Source
-    wish: CandleRange
+    wanted: CandleRange
     now: datetime
     deadline: Deadline
     priority: Priority
@@ -128,32 +128,32 @@ class Walk:
 
     def newest_first(self) -> Iterator[list[CandleData]]:
         """Certain rows as they become certain: chunks newest first, each chunk oldest first."""
-        wish = self.wish
-        if wish.is_empty:
+        wanted = self.wanted
+        if wanted.is_empty:
             return
-        area = self._area(wish.start, wish.end)
-        first = self.source.kept.first(wish.symbol, wish.timeframe)
+        area = self._area(wanted.start, wanted.end)
+        first = self.source.kept.first(wanted.symbol, wanted.timeframe)
         begin = area.low if first is None else max(area.low, first.timestamp)
-        total = wish.count or wish.timeframe.periods(begin, min(wish.end or self.now, self.now))
+        total = wanted.count or wanted.timeframe.periods(begin, min(wanted.end or self.now, self.now))
         try:
             for _ in self._download(iter([area])).run():
-                self._tell(area.rows if wish.count else area.settled_periods, total)
+                self._tell(area.rows if wanted.count else area.settled_periods, total)
                 yield from area.take()
         except UpbitBackboneError as error:
             yield from area.take()  # nothing that is certain may be lost
-            raise_with_rest(error, [], _rest_of(wish, area))
+            raise_with_rest(error, [], _rest_of(wanted, area))
 
     def oldest_first(self) -> Iterator[CandleData]:
         """A range block by block, each block complete before its first row comes out; a count at its end."""
-        if self.wish.start is None:
+        if self.wanted.start is None:
             yield from self.whole()  # begins with the first row asked for
-        elif not self.wish.is_empty:
-            yield from self._block_by_block(self.wish.start)
+        elif not self.wanted.is_empty:
+            yield from self._block_by_block(self.wanted.start)
 
     def _block_by_block(self, start: datetime) -> Iterator[CandleData]:
-        wish = self.wish
+        wanted = self.wanted
         start = self._beginning(start)
-        total = wish.timeframe.periods(start, min(wish.end or self.now, self.now))
+        total = wanted.timeframe.periods(start, min(wanted.end or self.now, self.now))
         done, resume_at = 0, start
         try:
             for area, is_done in self._download(self._blocks(start)).run():
@@ -161,44 +161,44 @@ class Walk:
                     continue
                 chunks = list(area.take())
                 for row in chain.from_iterable(reversed(chunks)):
-                    resume_at = wish.timeframe.next_start(row.timestamp)
+                    resume_at = wanted.timeframe.next_start(row.timestamp)
                     yield row
                 done += area.settled_periods
                 self._tell(done, total)
         except UpbitBackboneError as error:
-            fill: Fill = "forward" if wish.filled else "none"
-            rest = ResumePoint(wish.symbol, wish.timeframe.word, start=resume_at, end=wish.end, fill=fill)
+            fill: Fill = "forward" if wanted.filled else "none"
+            rest = ResumePoint(wanted.symbol, wanted.timeframe.word, start=resume_at, end=wanted.end, fill=fill)
             raise_with_rest(error, [], rest)
 
     def _beginning(self, start: datetime) -> datetime:
         """`start`, or where the candles begin if that is later: what lies before would cost a request per block."""
-        wish, end = self.wish, min(self.wish.end or self.now, self.now)
-        if wish.timeframe.periods(start, end) <= LONG_BLOCKS * BLOCK_PAGES * MAX_CANDLES:
+        wanted, end = self.wanted, min(self.wanted.end or self.now, self.now)
+        if wanted.timeframe.periods(start, end) <= LONG_BLOCKS * BLOCK_PAGES * MAX_CANDLES:
             return start
         try:
-            if self.source.kept.first(wish.symbol, wish.timeframe) is None and self.page(
-                wish.timeframe, 1, wish.timeframe.next_start(start)
+            if self.source.kept.first(wanted.symbol, wanted.timeframe) is None and self.page(
+                wanted.timeframe, 1, wanted.timeframe.next_start(start)
             ):
                 return start
             first = self.first()
         except UpbitBackboneError as error:
             # It saves requests and is not needed for the answer; whatever is wrong, the pages will tell.
-            log.info("beginning of a history not found", extra={"symbol": wish.symbol, "why": one_line(error)})
+            log.info("beginning of a history not found", extra={"symbol": wanted.symbol, "why": one_line(error)})
             return start
         return end if first is None else max(start, min(first.timestamp, end))
 
     def first(self) -> CandleData | None:
         """The oldest candle there is of this market and unit."""
-        wish, kept = self.wish, self.source.kept
-        known = kept.first(wish.symbol, wish.timeframe)
+        wanted, kept = self.wanted, self.source.kept
+        known = kept.first(wanted.symbol, wanted.timeframe)
         if known is not None:
             return known
         asked_at = self.source.exchange_now()
-        found = first_candle(self.page, wish.timeframe)
+        found = first_candle(self.page, wanted.timeframe)
         if found is not None:
-            final = settled_before(wish.timeframe, asked_at)
-            until = min(wish.timeframe.next_start(found.timestamp), final)
-            kept.put(wish.symbol, wish.timeframe, FIRST_MOMENT, until, [found])
+            final = settled_before(wanted.timeframe, asked_at)
+            until = min(wanted.timeframe.next_start(found.timestamp), final)
+            kept.put(wanted.symbol, wanted.timeframe, FIRST_MOMENT, until, [found])
         return found
 
     def page(self, unit: Timeframe, count: int, to: datetime | None) -> list[CandleData]:
@@ -206,7 +206,7 @@ class Walk:
         check(self.deadline, self.cancel)
         page_deadline = self.deadline.sooner(PAGE_SECONDS)
         return self.source.candles_page(
-            self.wish.symbol, unit.word, count=count, to=to, deadline=page_deadline, priority=self.priority
+            self.wanted.symbol, unit.word, count=count, to=to, deadline=page_deadline, priority=self.priority
         )
 
     def _blocks(self, start: datetime) -> Iterator[Area]:
@@ -214,9 +214,9 @@ class Walk:
         area: Area | None = None
         while low is not None:
             density = area.density if area is not None else None
-            high = self.wish.timeframe.shift(low, int(BLOCK_PAGES * MAX_CANDLES / (density or 1.0)))
-            is_last = high >= (self.wish.end or self.now)
-            area = self._area(low, self.wish.end if is_last else high, density)
+            high = self.wanted.timeframe.shift(low, int(BLOCK_PAGES * MAX_CANDLES / (density or 1.0)))
+            is_last = high >= (self.wanted.end or self.now)
+            area = self._area(low, self.wanted.end if is_last else high, density)
             yield area
             low = None if is_last else high
 
@@ -239,34 +239,34 @@ class Walk:
 
         The close before it is looked up where the range begins with a hole.
         """
-        wish = self.wish
-        if wish.start is None or wish.end is None or wish.is_empty:
+        wanted = self.wanted
+        if wanted.start is None or wanted.end is None or wanted.is_empty:
             return
         first = next(rows, None)
-        previous = self._before(wish.start) if first is None or first.timestamp > wish.start else None
+        previous = self._before(wanted.start) if first is None or first.timestamp > wanted.start else None
         real = rows if first is None else chain([first], rows)
-        yield from fill_forward(real, wish.timeframe, wish.start, wish.end, previous=previous, now=self.now)
+        yield from fill_forward(real, wanted.timeframe, wanted.start, wanted.end, previous=previous, now=self.now)
 
     def _before(self, start: datetime) -> CandleData | None:
         """The last candle before the range."""
-        before = replace(self.wish, start=None, end=start, count=1, filled=False)
+        before = replace(self.wanted, start=None, end=start, count=1, filled=False)
         try:
-            found = replace(self, wish=before, progress=None, cancel=None).whole()
+            found = replace(self, wanted=before, progress=None, cancel=None).whole()
         except UpbitBackboneError as error:
             raise_with_rest(error, [], self._rest_before([]))
         return found[0] if found else None
 
     def _fill_after_first(self, rows: Sequence[CandleData]) -> list[CandleData]:
-        wish = self.wish
-        if not rows or wish.end is None:
+        wanted = self.wanted
+        if not rows or wanted.end is None:
             return []
         start = rows[0].timestamp
-        return list(fill_forward(rows, wish.timeframe, start, wish.end, previous=None, now=self.now))
+        return list(fill_forward(rows, wanted.timeframe, start, wanted.end, previous=None, now=self.now))
 
     def _rest_before(self, rows: Sequence[CandleData]) -> ResumePoint:
-        wish = self.wish
-        end = rows[0].timestamp if rows else wish.end
-        return ResumePoint(wish.symbol, wish.timeframe.word, start=wish.start, end=end, fill="forward")
+        wanted = self.wanted
+        end = rows[0].timestamp if rows else wanted.end
+        return ResumePoint(wanted.symbol, wanted.timeframe.word, start=wanted.start, end=end, fill="forward")
 
     def _tell(self, done: int, total: int) -> None:
         if self.progress is not None:
@@ -275,10 +275,10 @@ class Walk:
     # -- the pages --------------------------------------------------------------------------------------------------
 
     def _area(self, low: datetime | None, high: datetime | None, density: float | None = None) -> Area:
-        wish = self.wish
-        area = Area(wish.timeframe, low, high, now=self.now, wanted=wish.count, density=density)
-        final = settled_before(wish.timeframe, self.now)
-        for stretch in self.source.kept.known(wish.symbol, wish.timeframe, area.low, min(high or final, final)):
+        wanted = self.wanted
+        area = Area(wanted.timeframe, low, high, now=self.now, wanted=wanted.count, density=density)
+        final = settled_before(wanted.timeframe, self.now)
+        for stretch in self.source.kept.known(wanted.symbol, wanted.timeframe, area.low, min(high or final, final)):
             area.add(*stretch)
         return area
 
@@ -295,15 +295,15 @@ class Walk:
         )
 
     def _keep(self, low: datetime, high: datetime, answer: Answer) -> None:
-        final = settled_before(self.wish.timeframe, answer.asked_at)
-        self.source.kept.put(self.wish.symbol, self.wish.timeframe, low, min(high, final), answer.rows)
+        final = settled_before(self.wanted.timeframe, answer.asked_at)
+        self.source.kept.put(self.wanted.symbol, self.wanted.timeframe, low, min(high, final), answer.rows)
 
     def _fetch(self, page: Page, deadline: Deadline) -> Answer:
-        source, unit = self.source, self.wish.timeframe
+        source, unit = self.source, self.wanted.timeframe
         began = source.clock.monotonic()
         asked_at = source.exchange_now()  # before asking: what was over by then is closed in the answer
         rows = source.candles_page(
-            self.wish.symbol, unit.word, count=page.count, to=page.to, deadline=deadline, priority=self.priority
+            self.wanted.symbol, unit.word, count=page.count, to=page.to, deadline=deadline, priority=self.priority
         )
         return Answer(_in_order(rows, unit, page, asked_at), asked_at, source.clock.monotonic() - began)
 
@@ -329,8 +329,8 @@ def _in_order(rows: list[CandleData], timeframe: Timeframe, page: Page, asked_at
     return ordered
 
 
-def _rest_of(wish: CandleRange, area: Area) -> ResumePoint:
-    end = area.certain_from if area.knows_its_end else wish.end
-    if wish.count is not None:
-        return ResumePoint(wish.symbol, wish.timeframe.word, count=wish.count - area.rows, to=end)
-    return ResumePoint(wish.symbol, wish.timeframe.word, start=wish.start, end=end)
+def _rest_of(wanted: CandleRange, area: Area) -> ResumePoint:
+    end = area.certain_from if area.knows_its_end else wanted.end
+    if wanted.count is not None:
+        return ResumePoint(wanted.symbol, wanted.timeframe.word, count=wanted.count - area.rows, to=end)
+    return ResumePoint(wanted.symbol, wanted.timeframe.word, start=wanted.start, end=end)

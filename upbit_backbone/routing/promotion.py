@@ -126,7 +126,7 @@ class PromotionWorker:
         self._promotions: Promotions | None = None
         self._work = Flag()  # something was promoted, or the house is closed
         self._stop = Flag()
-        self._loop = LoopThread(self._turn, "upbit-housekeeping", is_over=self._stop.is_set)
+        self._loop = LoopThread(self._turn, "upbit-promotion", is_over=self._stop.is_set)
 
     def look_after(self, promotions: Promotions) -> None:
         self._promotions = promotions

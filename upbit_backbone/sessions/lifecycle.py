@@ -54,9 +54,9 @@ class Lifecycle:
         self.health = SessionHealth(session, config.max_lag_seconds)
         self.status = SessionStatus(session, wall)
         self._plan = SubscriptionPlan()
-        self._recovery = ReconnectPolicy(config, random)
-        self._silence = StreamStallDetector(config.stall_probe_seconds)
-        self._mute_topics = TopicStallDetector(config.stall_probe_seconds)
+        self._reconnect_policy = ReconnectPolicy(config, random)
+        self._stream_stalls = StreamStallDetector(config.stall_probe_seconds)
+        self._topic_stalls = TopicStallDetector(config.stall_probe_seconds)
         self._lateness = LatenessWatch()
         self._first_frames = FirstFrames(config.first_frame_seconds)
         self._shared = SessionState(
@@ -65,9 +65,9 @@ class Lifecycle:
             self.health,
             self.status,
             self._plan,
-            self._recovery,
-            self._silence,
-            self._mute_topics,
+            self._reconnect_policy,
+            self._stream_stalls,
+            self._topic_stalls,
             self._lateness,
             self._first_frames,
         )
@@ -121,7 +121,7 @@ class Lifecycle:
     def _find_due(self) -> float:
         if self.state is LIVE:
             return self._open_line.due
-        return self._recovery.retry_at if self.state is WAITING else inf
+        return self._reconnect_policy.retry_at if self.state is WAITING else inf
 
     @property
     def _open_line(self) -> OpenConnection:
@@ -153,8 +153,8 @@ class Lifecycle:
     # Connecting
 
     def _connect(self, reason: str, now: float) -> None:
-        self._recovery.dialling(now)
-        self._enter(CONNECTING, reason, now, attempt=self._recovery.attempt)
+        self._reconnect_policy.dialling(now)
+        self._enter(CONNECTING, reason, now, attempt=self._reconnect_policy.attempt)
         self._effects.append(do.Dial())
 
     def _opened(self, _: on.Opened, now: float) -> None:
@@ -165,19 +165,19 @@ class Lifecycle:
         self.health.heard_at = now
         self.health.connected = True
         self._lateness.opened(now)
-        self._recovery.opened(now)
+        self._reconnect_policy.opened(now)
         self._enter(LIVE, "connected", now)
         self.line = OpenConnection(self._shared, now)
 
     def _open_failed(self, failed: on.OpenFailed, now: float) -> None:
         error = failed.error
-        self._recovery.open_failed(error, now)
+        self._reconnect_policy.open_failed(error, now)
         if isinstance(error, RateLimitError):
             self._effects.append(do.ReportRefusal(error))  # to the limiter, which tells everybody
         self._wait(said(error), now)
 
     def _open_deferred(self, deferred: on.OpenDeferred, now: float) -> None:
-        self._recovery.deferred(deferred.error, now)
+        self._reconnect_policy.deferred(deferred.error, now)
         self._pause(said(deferred.error), now)
 
     # Losing the line
@@ -188,14 +188,14 @@ class Lifecycle:
         interrupted = self._plan.streamed & self._plan.wanted
         if interrupted:
             self._effects.append(do.TellInterrupted(self.health.epoch, interrupted, lost.reason))
-        self._recovery.line_lost(now)
+        self._reconnect_policy.line_lost(now)
         self._wait(lost.reason, now, lost.code)
 
     def _hang_up(self, say: int | None) -> None:
         self.health.connected = False
         self._first_frames.line_lost()
-        self._silence.stop()
-        self._mute_topics.stop()
+        self._stream_stalls.stop()
+        self._topic_stalls.stop()
         self._effects.append(do.Drop(say))
 
     def _wait(self, reason: str, now: float, code: int | None = None) -> None:
@@ -208,8 +208,8 @@ class Lifecycle:
         if not self._plan.target:
             self._rest(reason, now)
             return
-        retry_in = max(0.0, self._recovery.retry_at - now)
-        self._enter(WAITING, reason, now, code=code, retry_in=retry_in, attempt=self._recovery.attempt)
+        retry_in = max(0.0, self._reconnect_policy.retry_at - now)
+        self._enter(WAITING, reason, now, code=code, retry_in=retry_in, attempt=self._reconnect_policy.attempt)
         if retry_in <= 0:
             self._connect(reason, now)
 
@@ -225,14 +225,14 @@ class Lifecycle:
         self._lose(Lost(asked.reason, say=NORMAL_CLOSE), now)
 
     def _woke_up(self, jump: on.ClockJumped, now: float) -> None:
-        self._recovery.start_over()
+        self._reconnect_policy.start_over()
         self._lose(Lost(f"the machine slept for {jump.seconds:.0f} s"), now)
 
     def _crashed(self, crash: on.Crashed, now: float) -> None:
         self._lose(Lost(f"the session's thread failed: {said(crash.error)}"), now)
 
     def _crashed_dialling(self, crash: on.Crashed, now: float) -> None:
-        self._recovery.line_lost(now)
+        self._reconnect_policy.line_lost(now)
         self._wait(f"the session's thread failed: {said(crash.error)}", now)
 
     def _close_live(self, _: on.CloseRequested, now: float) -> None:
@@ -245,11 +245,11 @@ class Lifecycle:
     # Waiting and resting
 
     def _tick_waiting(self, _: on.Tick, now: float) -> None:
-        if now >= self._recovery.retry_at:
+        if now >= self._reconnect_policy.retry_at:
             self._connect("trying again", now)
 
     def _retry_now(self, _: on.ReconnectRequested | on.RetryRequested | on.ClockJumped, now: float) -> None:
-        self._recovery.retry_now(now)
+        self._reconnect_policy.retry_now(now)
         self._tick_waiting(on.Tick(), now)
 
     def _noticed_late(self, noticed: on.Noticed, now: float) -> None:
@@ -260,30 +260,30 @@ class Lifecycle:
             if isinstance(notice, StreamError):
                 self._open_line.sender.complained(notice, now)
 
-    def _wish(self, changed: on.SubscriptionsChanged, now: float) -> None:
+    def _requests_changed(self, changed: on.SubscriptionsChanged, now: float) -> None:
         self._plan.request(changed.requests)
         self._first_frames.keep(self._plan.wanted)
-        self._mute_topics.keep(self._plan.wanted)
+        self._topic_stalls.keep(self._plan.wanted)
 
-    def _wish_idle(self, changed: on.SubscriptionsChanged, now: float) -> None:
-        self._wish(changed, now)
-        if self._plan.target and now < self._recovery.retry_at:
+    def _requests_changed_idle(self, changed: on.SubscriptionsChanged, now: float) -> None:
+        self._requests_changed(changed, now)
+        if self._plan.target and now < self._reconnect_policy.retry_at:
             self._pause("waiting for the next attempt", now)
         elif self._plan.target:
             self._connect("somebody wants data", now)
 
-    def _wish_waiting(self, changed: on.SubscriptionsChanged, now: float) -> None:
-        self._wish(changed, now)
+    def _requests_changed_waiting(self, changed: on.SubscriptionsChanged, now: float) -> None:
+        self._requests_changed(changed, now)
         if not self._plan.target:
             self._rest("nobody wants anything", now)
 
     def _ban(self, ban: on.BanImposed, now: float) -> None:
-        self._recovery.ban(now + ban.seconds)
+        self._reconnect_policy.ban(now + ban.seconds)
 
     # Living
 
-    def _wish_live(self, changed: on.SubscriptionsChanged, now: float) -> None:
-        self._wish(changed, now)
+    def _requests_changed_live(self, changed: on.SubscriptionsChanged, now: float) -> None:
+        self._requests_changed(changed, now)
         self._open_line.sender.reconsider(now)
 
     def _ban_live(self, ban: on.BanImposed, now: float) -> None:
@@ -332,10 +332,10 @@ class Lifecycle:
 
 # (state, input) -> what happens. A missing row means: changes nothing. CLOSED has no rows.
 TABLE: Final[dict[tuple[ConnectionState, type], Callable[[Lifecycle, Any, float], None]]] = {
-    (IDLE, on.SubscriptionsChanged): Lifecycle._wish_idle,
+    (IDLE, on.SubscriptionsChanged): Lifecycle._requests_changed_idle,
     (IDLE, on.BanImposed): Lifecycle._ban,
     (IDLE, on.CloseRequested): Lifecycle._close,
-    (CONNECTING, on.SubscriptionsChanged): Lifecycle._wish,
+    (CONNECTING, on.SubscriptionsChanged): Lifecycle._requests_changed,
     (CONNECTING, on.BanImposed): Lifecycle._ban,
     (CONNECTING, on.Opened): Lifecycle._opened,
     (CONNECTING, on.OpenFailed): Lifecycle._open_failed,
@@ -343,7 +343,7 @@ TABLE: Final[dict[tuple[ConnectionState, type], Callable[[Lifecycle, Any, float]
     (CONNECTING, on.Noticed): Lifecycle._noticed_late,
     (CONNECTING, on.Crashed): Lifecycle._crashed_dialling,
     (CONNECTING, on.CloseRequested): Lifecycle._close,
-    (LIVE, on.SubscriptionsChanged): Lifecycle._wish_live,
+    (LIVE, on.SubscriptionsChanged): Lifecycle._requests_changed_live,
     (LIVE, on.BanImposed): Lifecycle._ban_live,
     (LIVE, on.Received): Lifecycle._received,
     (LIVE, on.Heard): Lifecycle._heard,
@@ -356,7 +356,7 @@ TABLE: Final[dict[tuple[ConnectionState, type], Callable[[Lifecycle, Any, float]
     (LIVE, on.ClockJumped): Lifecycle._woke_up,
     (LIVE, on.Crashed): Lifecycle._crashed,
     (LIVE, on.CloseRequested): Lifecycle._close_live,
-    (WAITING, on.SubscriptionsChanged): Lifecycle._wish_waiting,
+    (WAITING, on.SubscriptionsChanged): Lifecycle._requests_changed_waiting,
     (WAITING, on.BanImposed): Lifecycle._ban,
     (WAITING, on.Noticed): Lifecycle._noticed_late,
     (WAITING, on.Tick): Lifecycle._tick_waiting,

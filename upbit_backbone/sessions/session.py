@@ -51,11 +51,11 @@ class Session:
         self._lifecycle = lifecycle
         self._with = with_
         self._now: Final = with_.clock.monotonic
-        self._wishes = requests
+        self._requests = requests
         self._retire = retire
         self._shed = shed
         self._commands: deque[on.Input] = deque()  # appended by anyone, taken by the thread
-        self._wishes_changed = False
+        self._requests_changed = False
         self._stop = Flag()
         self._socket = SessionSocket()
         self.health.clock_offset = self._clock_offset = clock_offset(with_.clock)
@@ -93,7 +93,7 @@ class Session:
 
     def wake(self) -> None:
         """The requests have changed."""
-        self._wishes_changed = True
+        self._requests_changed = True
         self._socket.wake()
 
     def command(self, command: on.Input) -> None:
@@ -129,7 +129,7 @@ class Session:
             return
         self._notice_sleep()
         self._read()
-        if self._commands or self._wishes_changed:
+        if self._commands or self._requests_changed:
             self._take_commands()
         if self._lifecycle.is_due(self._now()):
             self._apply(on.Tick())
@@ -148,13 +148,13 @@ class Session:
     def _take_commands(self) -> None:
         while self._commands:
             self._apply(self._commands.popleft())
-        self._take_wishes()
+        self._take_requests()
 
-    def _take_wishes(self) -> None:
-        if self._wishes_changed:
+    def _take_requests(self) -> None:
+        if self._requests_changed:
             # First the flag, then the question: a change in between is asked for once more.
-            self._wishes_changed = False
-            self._apply(on.SubscriptionsChanged(self._wishes(self)))
+            self._requests_changed = False
+            self._apply(on.SubscriptionsChanged(self._requests(self)))
 
     def _read(self) -> None:
         happened = self._socket.read()
@@ -192,7 +192,7 @@ class Session:
         except UpbitBackboneError as error:
             return None if self._stop.is_set() else on.OpenFailed(error)
         self._socket.take(connection)
-        self._take_wishes()  # what changed while we dialled goes into the first message, not into a second one
+        self._take_requests()  # what changed while we dialled goes into the first message, not into a second one
         return on.Opened()
 
     def _send_text(self, effect: do.SendText) -> on.Input | None:
@@ -261,7 +261,7 @@ class Session:
             session=self.name,
             state=status.state,
             since=status.since,
-            topics=len(self._wishes(self)),
+            topics=len(self._requests(self)),
             epoch=health.epoch,
             last_data_age=_age(status.last_data_at, now),
             last_pong_age=_age(None if line is None else line.keep_alive.pong_at, now),

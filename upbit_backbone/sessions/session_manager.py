@@ -97,7 +97,7 @@ class SessionManager:
         self._retired: list[Session] = []
         self._is_closed = False
         # Read without the lock, on every live answer; each change is one dict operation.
-        self._pulses: dict[Topic, SessionHealth] = {}
+        self._health_of: dict[Topic, SessionHealth] = {}
 
     def acquire(self, requests: Iterable[SubscriptionRequest]) -> None:
         """Stream these, too, until they are taken back by `release` as often as they were wanted.
@@ -144,7 +144,7 @@ class SessionManager:
         while session is None:
             self._add_session()
             session = self._pool.place(topic)
-        self._pulses[topic] = session.health
+        self._health_of[topic] = session.health
         return session
 
     def _add_session(self) -> Session:
@@ -158,17 +158,17 @@ class SessionManager:
             wall=self._clock.wall,
             next_epoch=self._epochs.__next__,
         )
-        session = Session(lifecycle, self._with, requests=self._wishes_of, retire=self._retire, shed=self._shed)
+        session = Session(lifecycle, self._with, requests=self._requests_of, retire=self._retire, shed=self._shed)
         session.start()
         self._pool.add(session)
         return session
 
     def _released(self, change: Change) -> set[Session]:
         for topic in change.removed:
-            self._pulses.pop(topic, None)
+            self._health_of.pop(topic, None)
         return self._pool.release(change.removed) | {self._pool.home(topic) for topic in change.deepened}
 
-    def _wishes_of(self, session: Session) -> frozenset[SubscriptionRequest]:
+    def _requests_of(self, session: Session) -> frozenset[SubscriptionRequest]:
         with self._lock:
             return frozenset(self._registry.request(topic) for topic in self._pool.carried(session))
 
@@ -202,12 +202,12 @@ class SessionManager:
             except NetworkError:
                 return  # no thread to be had: the session reconnects, should it stay late
             self._pool.move(half, other)
-            self._pulses.update(dict.fromkeys(half, other.health))
+            self._health_of.update(dict.fromkeys(half, other.health))
         _wake([session, other])
 
     def health(self, topic: Topic) -> SessionHealth | None:
         """The sign of life of the session that streams `topic`; None if nobody wants it."""
-        return self._pulses.get(topic)
+        return self._health_of.get(topic)
 
     def topics(self) -> frozenset[Topic]:
         """Everything that is wanted now."""
@@ -290,7 +290,7 @@ class SessionManager:
         """End all sessions by `deadline`; the names of threads that would not stop. Idempotent, from any thread."""
         with self._lock:
             self._is_closed = True
-            self._pulses.clear()
+            self._health_of.clear()
             sessions = [*self._pool.carriers(), *self._retired]
         for session in sessions:
             session.stop()

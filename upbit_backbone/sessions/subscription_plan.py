@@ -71,7 +71,7 @@ class SubscriptionPlan:
     """The requested set of one session and its way to the server."""
 
     def __init__(self) -> None:
-        self._wishes: dict[Topic, SubscriptionRequest] = {}
+        self._requests: dict[Topic, SubscriptionRequest] = {}
         self._trusted: set[Topic] = set()
         self._held: list[frozenset[Topic]] = []  # suspects that wait for their turn
         self._refused: set[Topic] = set()
@@ -85,8 +85,8 @@ class SubscriptionPlan:
 
     def request(self, requests: frozenset[SubscriptionRequest]) -> None:
         """This is the whole set wanted from now on. A refused topic gets a new chance once it was let go."""
-        self._wishes = {request.topic: request for request in requests}
-        self.wanted = wanted = frozenset(self._wishes)
+        self._requests = {request.topic: request for request in requests}
+        self.wanted = wanted = frozenset(self._requests)
         self._trusted &= wanted
         self._refused &= wanted
         self._held = [group & wanted for group in self._held if group & wanted]
@@ -169,5 +169,5 @@ class SubscriptionPlan:
     def _allowed(self) -> frozenset[SubscriptionRequest]:
         left_out = self._refused.union(*self._held)
         if not left_out:
-            return frozenset(self._wishes.values())
-        return frozenset(request for topic, request in self._wishes.items() if topic not in left_out)
+            return frozenset(self._requests.values())
+        return frozenset(request for topic, request in self._requests.items() if topic not in left_out)

@@ -33,7 +33,7 @@ Key = tuple[Hashable, ...]
 def key_of(request: DataRequest) -> Key:
     """Under which key the answer to `request` is kept. Neither how urgent it is nor how old its answer may be matters.
 
-    Books are asked in few depths and trimmed, so that different wishes share one answer.
+    Books are asked in few depths and trimmed, so that different requests share one answer.
     """
     kind, first, others = request.kind, request.symbols[:1] or (request.quote,), request.symbols[1:]
     if kind is RequestKind.TICKER:

@@ -124,8 +124,8 @@ Build = Callable[[Any, datetime | None], Any]
 
 
 def ticker_builder(spelling: Spelling) -> Build:
-    mould = FastBuilder("ticker", spelling, TickerData, ("symbol", "timestamp", "trade_timestamp"))
-    make, numbers, others, constants = mould.make, mould.numbers, mould.others, mould.constants
+    builder = FastBuilder("ticker", spelling, TickerData, ("symbol", "timestamp", "trade_timestamp"))
+    make, numbers, others, constants = builder.make, builder.numbers, builder.others, builder.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
         return make(
@@ -144,8 +144,8 @@ def ticker_builder(spelling: Spelling) -> Build:
 def trade_builder(spelling: Spelling) -> Build:
     is_rest = spelling is Spelling.REST
     computed = ("symbol", "timestamp") if is_rest else ("symbol", "timestamp", "published_at", "change_amount")
-    mould = FastBuilder("trade", spelling, TradeData, computed, () if is_rest else ("absolute_change_amount",))
-    make, numbers, others, constants = mould.make, mould.numbers, mould.others, mould.constants
+    builder = FastBuilder("trade", spelling, TradeData, computed, () if is_rest else ("absolute_change_amount",))
+    make, numbers, others, constants = builder.make, builder.numbers, builder.others, builder.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
         if message.sequential_id is not None and not 0 <= message.sequential_id < PAST_INT64:
@@ -161,8 +161,8 @@ def trade_builder(spelling: Spelling) -> Build:
 
 
 def candle_builder(spelling: Spelling, timeframe: str) -> Build:
-    mould = _candle_builder_of(spelling)
-    make, numbers, others, constants = mould.make, mould.numbers, mould.others, mould.constants
+    builder = _candle_builder_of(spelling)
+    make, numbers, others, constants = builder.make, builder.numbers, builder.others, builder.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
         last = message.last_trade_at
@@ -187,8 +187,8 @@ def _candle_builder_of(spelling: Spelling) -> FastBuilder:
 
 def orderbook_builder(spelling: Spelling) -> Build:
     computed = ("symbol", "timestamp", "level", "asks", "bids", "total_ask_size", "total_bid_size")
-    mould = FastBuilder("orderbook", spelling, OrderbookData, computed)
-    make, others, constants = mould.make, mould.others, mould.constants
+    builder = FastBuilder("orderbook", spelling, OrderbookData, computed)
+    make, others, constants = builder.make, builder.others, builder.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
         units = message.units

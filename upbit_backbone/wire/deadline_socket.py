@@ -41,7 +41,7 @@ class Watch:
     def __init__(
         self, what: str, deadline: Deadline, stop: Waitable | None = None, departure: Departure | None = None
     ) -> None:
-        self.patience = IoDeadline(what, deadline, stop)
+        self.io_deadline = IoDeadline(what, deadline, stop)
         self.failure: UpbitBackboneError | None = None
         self._deadline = deadline
         self._departure = departure
@@ -50,7 +50,7 @@ class Watch:
         with self.keeping_failure():
             if self._departure is not None:
                 self._departure.leaving()
-            send_all(sock, data, self.patience)
+            send_all(sock, data, self.io_deadline)
             if self._departure is not None:
                 self._departure.sent()
 
@@ -61,11 +61,11 @@ class Watch:
     def wait_seconds(self) -> float:
         """How long the next read may wait before it must ask again; an error once it is too late."""
         with self.keeping_failure():
-            self.patience.check()
+            self.io_deadline.check()
         return max(SHORTEST_WAIT_SECONDS, self._deadline.remaining_or(WAIT_SLICE_SECONDS))
 
     def broken(self, theirs: OSError) -> UpbitBackboneError:
-        self.failure = translated(theirs, self.patience.what)
+        self.failure = translated(theirs, self.io_deadline.what)
         return self.failure
 
     @contextlib.contextmanager

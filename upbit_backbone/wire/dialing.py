@@ -48,16 +48,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_lookups)
 
 
-def resolve(host: str, port: int, patience: IoDeadline) -> list[Address]:
+def resolve(host: str, port: int, io_deadline: IoDeadline) -> list[Address]:
     """All addresses of `host`, families alternating, so that a broken IPv6 route costs one attempt."""
     flight, leads = _lookups.join(host)
     if leads:
         _start_lookup(host, flight)
-    patience.wait_done(flight)
+    io_deadline.wait_done(flight)
     try:
         found = flight.result()
     except Exception as theirs:
-        raise NetworkError(f"{patience.what}: cannot resolve {host}: {one_line(theirs)}") from theirs
+        raise NetworkError(f"{io_deadline.what}: cannot resolve {host}: {one_line(theirs)}") from theirs
     return [(family, kind, protocol, (where[0], port, *where[2:])) for family, kind, protocol, where in found]
 
 
@@ -83,20 +83,20 @@ def _alternating(addresses: list[Address]) -> list[Address]:
     return [address for turn in zip_longest(*families.values()) for address in turn if address is not None]
 
 
-def connect(host: str, port: int, patience: IoDeadline) -> socket.socket:
+def connect(host: str, port: int, io_deadline: IoDeadline) -> socket.socket:
     """A TCP connection to the first address that answers; each gets an equal share of the time left."""
-    addresses = resolve(host, port, patience)
+    addresses = resolve(host, port, io_deadline)
     failures: dict[str, OSError | NetworkError] = {}
     for position, address in enumerate(addresses):
         try:
-            return _connect_one(address, patience.share(1 / (len(addresses) - position)))
+            return _connect_one(address, io_deadline.share(1 / (len(addresses) - position)))
         except (OSError, NetworkError) as error:
             failures[str(address[3][0])] = error
     tried = "; ".join(f"{where}: {_why(error)}" for where, error in failures.items()) or "no address"
     all_late = bool(failures) and all(isinstance(error, RequestTimeoutError) for error in failures.values())
     kind = RequestTimeoutError if all_late else NetworkError
     last = next(reversed(failures.values()), None)
-    raise kind(f"{patience.what}: cannot connect to {host}:{port} ({one_line(tried)})") from last
+    raise kind(f"{io_deadline.what}: cannot connect to {host}:{port} ({one_line(tried)})") from last
 
 
 def _why(error: OSError | NetworkError) -> str:
@@ -105,7 +105,7 @@ def _why(error: OSError | NetworkError) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _connect_one(address: Address, patience: IoDeadline) -> socket.socket:
+def _connect_one(address: Address, io_deadline: IoDeadline) -> socket.socket:
     family, kind, protocol, where = address
     sock = socket.socket(family, kind, protocol)
     try:
@@ -114,7 +114,7 @@ def _connect_one(address: Address, patience: IoDeadline) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         code = sock.connect_ex(where)
         if code in _CONNECTING:
-            patience.wait_socket(sock, WRITE)
+            io_deadline.wait_socket(sock, WRITE)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))
@@ -140,7 +140,7 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     return context
 
 
-def start_tls(sock: socket.socket, context: ssl.SSLContext, host: str, patience: IoDeadline) -> ssl.SSLSocket:
+def start_tls(sock: socket.socket, context: ssl.SSLContext, host: str, io_deadline: IoDeadline) -> ssl.SSLSocket:
     """The TLS handshake; the socket is closed if it fails."""
     try:
         tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
@@ -148,7 +148,7 @@ def start_tls(sock: socket.socket, context: ssl.SSLContext, host: str, patience:
         sock.close()
         raise
     try:
-        retry_until_ready(tls.do_handshake, tls, patience)
+        retry_until_ready(tls.do_handshake, tls, io_deadline)
     except BaseException:
         tls.close()
         raise
@@ -186,11 +186,11 @@ class Proxy:
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, patience: IoDeadline) -> None:
+def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, io_deadline: IoDeadline) -> None:
     """Ask the proxy for a tunnel to `host`; afterwards `sock` speaks with the host itself."""
-    send_all(sock, proxy.request(host, port), patience)
-    head, early = read_final_head(sock, patience)
-    answer = f"{patience.what}: proxy {proxy.host}:{proxy.port} answered {head.status} {head.reason}".rstrip()
+    send_all(sock, proxy.request(host, port), io_deadline)
+    head, early = read_final_head(sock, io_deadline)
+    answer = f"{io_deadline.what}: proxy {proxy.host}:{proxy.port} answered {head.status} {head.reason}".rstrip()
     if head.status == 407:
         raise AuthenticationError(f"{answer}; it wants other credentials: proxy=http://user:password@host:port")
     if not 200 <= head.status < 300:
@@ -200,16 +200,16 @@ def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, patienc
 
 
 def dial(
-    host: str, port: int, context: ssl.SSLContext | None, proxy: Proxy | None, patience: IoDeadline
+    host: str, port: int, context: ssl.SSLContext | None, proxy: Proxy | None, io_deadline: IoDeadline
 ) -> socket.socket:
     """A connected socket to `host`: through the proxy if there is one, encrypted if a context is given."""
     if proxy is None:
-        sock = connect(host, port, patience)
+        sock = connect(host, port, io_deadline)
     else:
-        sock = connect(proxy.host, proxy.port, patience)
+        sock = connect(proxy.host, proxy.port, io_deadline)
         try:
-            open_tunnel(sock, proxy, host, port, patience)
+            open_tunnel(sock, proxy, host, port, io_deadline)
         except BaseException:
             sock.close()
             raise
-    return sock if context is None else start_tls(sock, context, host, patience)
+    return sock if context is None else start_tls(sock, context, host, io_deadline)

@@ -24,10 +24,10 @@ ERROR_BODY_SECONDS: Final = 0.5
 class HandshakeSocket:
     """What websocket-client gets for a socket; `headers`, `early` and `failure` tell what happened."""
 
-    def __init__(self, sock: socket.socket, host: str, patience: IoDeadline, clock: Clock) -> None:
+    def __init__(self, sock: socket.socket, host: str, io_deadline: IoDeadline, clock: Clock) -> None:
         self._sock = sock
         self._host = host
-        self._patience = patience
+        self._io_deadline = io_deadline
         self._clock = clock
         self._answer: io.BytesIO | None = None
         self.headers: Mapping[str, str] = {}
@@ -37,7 +37,7 @@ class HandshakeSocket:
 
     def send(self, data: bytes) -> int:
         with self._keeping_failure():
-            send_all(self._sock, data, self._patience)
+            send_all(self._sock, data, self._io_deadline)
         return len(data)
 
     def recv(self, size: int) -> bytes:
@@ -53,12 +53,12 @@ class HandshakeSocket:
         self._sock.close()
 
     def _read_answer(self) -> bytes:
-        head, self.early = read_final_head(self._sock, self._patience)
+        head, self.early = read_final_head(self._sock, self._io_deadline)
         if head.status != SWITCHING_PROTOCOLS:
             raise refusal(head, self._read_error_body(head), self._host, self._clock.wall())
         for name in ("sec-websocket-extensions", "sec-websocket-protocol"):
             if name in head.headers:
-                raise ProtocolError(f"{self._patience.what}: the server chose {name}, which was never offered")
+                raise ProtocolError(f"{self._io_deadline.what}: the server chose {name}, which was never offered")
         self.headers = head.headers
         # Without its cookies: websocket-client would keep them in a global jar and send them ever after. And repeated
         # headers as one: of two it sees the last only, so "Connection" in two lines may hide the upgrade from it.
@@ -66,11 +66,11 @@ class HandshakeSocket:
 
     def _read_error_body(self, head: Head) -> bytes:
         body, wanted = self.early[:MAX_BODY_BYTES], body_length(head)
-        patience = self._patience.sooner(ERROR_BODY_SECONDS)
+        io_deadline = self._io_deadline.sooner(ERROR_BODY_SECONDS)
         # The status alone says enough; a body that is late or cut off must not hide it.
         with contextlib.suppress(NetworkError):
             while len(body) < wanted:
-                chunk = retry_until_ready(partial(self._sock.recv, wanted - len(body)), self._sock, patience)
+                chunk = retry_until_ready(partial(self._sock.recv, wanted - len(body)), self._sock, io_deadline)
                 if not chunk:
                     break
                 body += chunk

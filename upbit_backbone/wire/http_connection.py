@@ -133,7 +133,7 @@ class HttpConnection:
     def _dial(self) -> DeadlineSocket:
         to, watch = self._destination, self._watch
         with watch.keeping_failure():
-            sock = dial(to.host, to.port, to.context, to.proxy, watch.patience.sooner(to.connect_seconds))
+            sock = dial(to.host, to.port, to.context, to.proxy, watch.io_deadline.sooner(to.connect_seconds))
         if self._sock is not None:
             self._sock.destroy()
         self._sock = DeadlineSocket(sock, watch)

@@ -69,10 +69,10 @@ class IoDeadline:
         return self._deadline.remaining_or(WAIT_SLICE_SECONDS)
 
 
-def retry_until_ready(step: Callable[[], T], sock: socket.socket, patience: IoDeadline, blocked_on: int = READ) -> T:
+def retry_until_ready(step: Callable[[], T], sock: socket.socket, io_deadline: IoDeadline, blocked_on: int = READ) -> T:
     """Repeat a non-blocking `step` until it succeeds. Third-party errors leave here as ours."""
     while True:
-        patience.check()
+        io_deadline.check()
         try:
             return step()
         except BlockingIOError:
@@ -82,8 +82,8 @@ def retry_until_ready(step: Callable[[], T], sock: socket.socket, patience: IoDe
         except ssl.SSLWantWriteError:
             events = WRITE
         except OSError as theirs:
-            raise translated(theirs, patience.what) from theirs
-        patience.wait_socket(sock, events)
+            raise translated(theirs, io_deadline.what) from theirs
+        io_deadline.wait_socket(sock, events)
 
 
 def translated(theirs: OSError, what: str) -> NetworkError:
@@ -96,38 +96,38 @@ def translated(theirs: OSError, what: str) -> NetworkError:
     return NetworkError(f"{what}: {one_line(theirs.strerror or theirs)}")
 
 
-def send_all(sock: socket.socket, data: bytes, patience: IoDeadline) -> None:
+def send_all(sock: socket.socket, data: bytes, io_deadline: IoDeadline) -> None:
     """All of `data` or an error, after which an unknown part of it is on the wire."""
     rest = memoryview(data)
     while rest:
-        rest = rest[retry_until_ready(partial(sock.send, rest), sock, patience, WRITE) :]
+        rest = rest[retry_until_ready(partial(sock.send, rest), sock, io_deadline, WRITE) :]
 
 
-def read_final_head(sock: socket.socket, patience: IoDeadline) -> tuple[Head, bytes]:
+def read_final_head(sock: socket.socket, io_deadline: IoDeadline) -> tuple[Head, bytes]:
     """The head of the answer that counts, and whatever came with it after its end. Interim answers are read past."""
     early = b""
     for _ in range(MAX_INTERIM_ANSWERS + 1):
-        raw, early = read_head(sock, patience, early)
+        raw, early = read_head(sock, io_deadline, early)
         head = parse_head(raw)
         if not head.is_interim:
             return head, early
-    raise ProtocolError(f"{patience.what}: more than {MAX_INTERIM_ANSWERS} interim answers")
+    raise ProtocolError(f"{io_deadline.what}: more than {MAX_INTERIM_ANSWERS} interim answers")
 
 
-def read_head(sock: socket.socket, patience: IoDeadline, early: bytes = b"") -> tuple[bytes, bytes]:
+def read_head(sock: socket.socket, io_deadline: IoDeadline, early: bytes = b"") -> tuple[bytes, bytes]:
     """The bytes of an HTTP head, capped, and whatever came with it after its end; `early` is what is there already."""
     received = bytearray(early)
     end = received.find(END_OF_HEAD)
     while end < 0:
         room = MAX_HEAD_BYTES - len(received)
         if room <= 0:
-            raise MessageTooBigError(f"{patience.what}: more than {MAX_HEAD_BYTES} bytes of HTTP headers")
+            raise MessageTooBigError(f"{io_deadline.what}: more than {MAX_HEAD_BYTES} bytes of HTTP headers")
         searched = max(0, len(received) - len(END_OF_HEAD) + 1)
-        chunk = retry_until_ready(partial(sock.recv, min(room, HEAD_READ_BYTES)), sock, patience)
+        chunk = retry_until_ready(partial(sock.recv, min(room, HEAD_READ_BYTES)), sock, io_deadline)
         if not chunk:
-            raise NetworkError(f"{patience.what}: the connection was closed before an answer was complete")
+            raise NetworkError(f"{io_deadline.what}: the connection was closed before an answer was complete")
         received += chunk
         if not looks_like_http(received):
-            raise ProtocolError(f"{patience.what}: not HTTP: {one_line(bytes(received[:40]))}")
+            raise ProtocolError(f"{io_deadline.what}: not HTTP: {one_line(bytes(received[:40]))}")
         end = received.find(END_OF_HEAD, searched)
     return bytes(received[:end]), bytes(received[end + len(END_OF_HEAD) :])

@@ -68,16 +68,16 @@ class WebSocketTransport:
         with ClosedError within a quarter of a second. Nothing stays open after an error.
         """
         whole = (deadline or Deadline.after(None)).sooner(self._connect_seconds)
-        patience = IoDeadline(f"connecting to {self._host}", whole, stop)
-        sock = dial(self._host, self._port, self._context, self._proxy, patience)
+        io_deadline = IoDeadline(f"connecting to {self._host}", whole, stop)
+        sock = dial(self._host, self._port, self._context, self._proxy, io_deadline)
         try:
-            return self._shake_hands(sock, patience)
+            return self._shake_hands(sock, io_deadline)
         except BaseException:
             sock.close()
             raise
 
-    def _shake_hands(self, sock: socket.socket, patience: IoDeadline) -> WebSocketConnection:
-        guarded = HandshakeSocket(sock, self._host, patience, self._clock)
+    def _shake_hands(self, sock: socket.socket, io_deadline: IoDeadline) -> WebSocketConnection:
+        guarded = HandshakeSocket(sock, self._host, io_deadline, self._clock)
         client = websocket.WebSocket(enable_multithread=False)
         try:
             # Origin would put us under Upbit's limit of one request per 10 s.
@@ -91,7 +91,7 @@ class WebSocketTransport:
         except Exception as theirs:
             if guarded.failure is not None:
                 raise guarded.failure from guarded.failure.__cause__
-            raise ProtocolError(f"{patience.what}: handshake answer not acceptable: {one_line(theirs)}") from theirs
+            raise ProtocolError(f"{io_deadline.what}: handshake answer not acceptable: {one_line(theirs)}") from theirs
         finally:
             # The client and its buffer hold each other, and with them our socket and its TLS state, for as long as
             # the garbage collector takes.
