@@ -139,6 +139,26 @@ os.kill(os.getpid(), signal.SIGKILL)
         parent.communicate()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on files there")
+def test_on_a_full_disk_the_lock_holds_without_a_name(path: Path) -> None:
+    program = f"""
+import resource, signal
+from upbit_backbone._file_lock import FileLock
+from upbit_backbone.errors import FileInUseError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+with FileLock({str(path)!r}, "recording"):
+    try:
+        FileLock({str(path)!r}, "download")
+    except FileInUseError as error:
+        print(error.holder)
+FileLock({str(path)!r}, "recording").release()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "by somebody who could not leave a name\n"
+    assert "is locked without a name: File too large" in done.stderr
+
+
 def test_a_file_system_without_locks_is_written_to_with_a_warning(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -60,7 +60,7 @@ class FileLock:
 
     `purpose` ("recording", "download") is what others read about the holder. The file itself need not exist. Raises
     FileInUseError at once where somebody else, in this process or another, has it; InvalidRequestError where no lock
-    can be made. Links to one file are one file. Never waits; usable from any thread.
+    can be made. A symbolic link is the file it leads to. Never waits; usable from any thread.
     """
 
     def __init__(self, path: str | os.PathLike[str], purpose: str) -> None:
@@ -68,12 +68,21 @@ class FileLock:
         self.path = target
         self._claim = target.with_name(f"{target.name}.lock")
         self._descriptor = self._take()
-        _held.add(self)
-        since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z"
-        holder = f"{purpose} by process {os.getpid()} on {socket.gethostname()} since {since}"
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.write(self._descriptor, holder.encode())
+        try:
+            _held.add(self)
+            since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z"
+            self._sign(f"{purpose} by process {os.getpid()} on {socket.gethostname()} since {since}")
+        except BaseException:
+            self.release()
+            raise
+
+    def _sign(self, holder: str) -> None:
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            os.write(self._descriptor, holder.encode())
+        except OSError as error:  # a full disk: the lock holds all the same, only nobody can read whose it is
+            log.warning("%s is locked without a name: %s", one_line(self.path), error.strerror)
 
     def _take(self) -> int:
         while True:
@@ -150,7 +159,7 @@ _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 def _holder(descriptor: int) -> str:
     os.lseek(descriptor, 0, os.SEEK_SET)
     said = os.read(descriptor, MAX_HOLDER_BYTES).decode("utf-8", "replace")
-    return one_line(said) or "another process has just taken it"
+    return one_line(said) or "by somebody who could not leave a name"
 
 
 def _leave_all_to_parent() -> None:

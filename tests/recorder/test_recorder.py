@@ -297,6 +297,33 @@ def test_on_a_full_disk_only_what_is_readable_counts_as_recorded(path, room):
     assert records + lost == handed_over
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing that is open can be removed there")
+def test_a_file_that_is_removed_while_it_is_recorded_is_an_error_and_not_recorded(path, fill_recorder, until_written):
+    events: queue.Queue = queue.Queue()
+    with Recorder(path, emit=events.put) as recorder:
+        fill_recorder(recorder, 1)
+        until_written(recorder)
+        path.unlink()
+        fill_recorder(recorder, 1)
+        assert "was removed" in events.get(timeout=10.0).error
+        assert (recorder.stats.records, recorder.stats.lost) == (3, 2)
+
+
+def test_whatever_ends_the_writing_thread_is_told(path, fill_recorder, monkeypatch, until_written):
+    def exhausted(self):
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(Recorder, "_flush", exhausted)
+    events: queue.Queue = queue.Queue()
+    with Recorder(path, emit=events.put) as recorder:
+        fill_recorder(recorder, 1)
+        assert events.get(timeout=10.0).error == "no more"
+        fill_recorder(recorder, 1)
+        assert (recorder.stats.records, recorder.stats.lost) == (0, 5)
+    with Recorder(path):
+        pass  # nobody holds it any more
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_a_pipe_is_refused_at_once(path):
     os.mkfifo(path)

@@ -77,12 +77,16 @@ class Recorder:
         self._wake = Flag()
         self._lock = threading.Lock()  # guards everything below
         self._waiting: list[Record] = []
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._in_hand = 0
         self._lost = self._lost_unsaid = self._records = self._received = 0
         self._error: str | None = None
         self._closed = False
         self._put(RecordKind.BEGIN, details=self._about)
-        self._thread = spawn(self._run, "upbit-recorder")
+        try:
+            self._thread = spawn(self._run, "upbit-recorder")
+        except BaseException:  # no thread to be had
+            self._files.close()
+            raise
 
     # The tap
 
@@ -129,12 +133,15 @@ class Recorder:
                 self._flush()
             if self._error is None:
                 self._flush()
+        except BaseException as error:  # noqa: BLE001 - nobody would write any more, so it must be seen
+            self._fail(error, ())
         finally:
             self._files.close()
 
     def _flush(self) -> None:
         with self._lock:
             records, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            self._in_hand = len(records)
             unsaid, self._lost_unsaid = self._lost_unsaid, 0
             lost = self._lost
         if unsaid:
@@ -150,17 +157,18 @@ class Recorder:
             self._fail(error, records)
             return
         with self._lock:
+            self._in_hand = 0
             self._records += written
             self._received += sum(record.size for record in records)
 
-    def _fail(self, error: Exception, records: Sequence[Record]) -> None:
+    def _fail(self, error: BaseException, records: Sequence[Record]) -> None:
         """What was in hand is lost, and so is all that comes until somebody closes."""
         words = one_line(error)
         with self._lock:
             self._error = words
             # A mark of loss loses nothing itself: what it stands for is counted already.
             self._lost += sum(record.kind is not RecordKind.LOST for record in records) + len(self._waiting)
-            self._waiting, self._waiting_bytes = [], 0
+            self._waiting, self._waiting_bytes, self._in_hand = [], 0, 0
             lost = self._lost
         log.error("recording ends: %s", words, extra={"path": str(self.path)})
         self._emit(RecordingEvent(at=self._clock.wall(), path=str(self.path), lost=lost, error=words))
@@ -177,7 +185,7 @@ class Recorder:
                 written_bytes=files.written,
                 lost=self._lost,
                 error=self._error,
-                waiting=len(self._waiting),
+                waiting=self._in_hand + len(self._waiting),
                 files=files.count,
                 damage=files.damage,
             )
@@ -218,15 +226,20 @@ class _Files:
         self._lock = FileLock(path, "recording") if rotation.is_on else None
         self.path = path
         self.count = 1
+        self._number = 0
         self._written_before = 0
         try:
             if rotation.is_on:
-                self.path = numbered(path, max(numbers_of(path), default=0) + 1)
+                self.path = self._next_path()
             self._writer = RecordingWriter(self.path)
         except BaseException:
             self._release()
             raise
         self._began = clock.monotonic()
+
+    def _next_path(self) -> Path:
+        self._number = max(self._number, *numbers_of(self._base), 0) + 1
+        return numbered(self._base, self._number)
 
     @property
     def written(self) -> int:
@@ -249,10 +262,11 @@ class _Files:
 
     def _begin_next(self, first: Record) -> int:
         """Go on in the next file, which says what streams already; how many records say it."""
-        previous, self.path = self.path, numbered(self._base, max(numbers_of(self._base)) + 1)
-        writer = RecordingWriter(self.path)
+        path = self._next_path()
+        writer = RecordingWriter(path)
         self._writer.close()
         self._written_before += self._writer.written
+        previous, self.path = self.path, path
         self._writer = writer
         self.count += 1
         self._began = self._clock.monotonic()

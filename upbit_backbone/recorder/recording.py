@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -62,6 +63,8 @@ class RecordingWriter:
             raise
         try:
             self._end = self._end_of_whole_members()
+            # What is written to a removed file is gone with the process. (Some file systems count no names.)
+            self._had_name = os.fstat(self._file.fileno()).st_nlink > 0
         except BaseException:
             self.close()
             raise
@@ -104,6 +107,8 @@ class RecordingWriter:
             while left:
                 left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
+            if self._had_name and not os.fstat(self._file.fileno()).st_nlink:
+                raise OSError(errno.ENOENT, "the file was removed while it was being recorded")
         except BaseException:
             self._take_back()
             raise
