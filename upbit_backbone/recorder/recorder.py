@@ -134,14 +134,14 @@ class Recorder:
             if self._error is None:
                 self._flush()
         except BaseException as error:  # noqa: BLE001 - nobody would write any more, so it must be seen
-            self._fail(error, ())
+            self._fail(error)
         finally:
             self._files.close()
 
     def _flush(self) -> None:
         with self._lock:
             records, self._waiting, self._waiting_bytes = self._waiting, [], 0
-            self._in_hand = len(records)
+            self._in_hand = len(records)  # without the mark of loss, which loses nothing itself
             unsaid, self._lost_unsaid = self._lost_unsaid, 0
             lost = self._lost
         if unsaid:
@@ -152,22 +152,32 @@ class Recorder:
         if not records:
             return
         try:
-            written = self._files.write(records)
+            self._save(records)
         except Exception as error:  # noqa: BLE001 - whatever it is, the recording has ended, and that must be seen
-            self._fail(error, records)
+            self._fail(error)
+
+    def _save(self, records: Sequence[Record]) -> None:
+        try:
+            written = self._files.write(records)
+        except OSError:
+            if len(records) == 1:
+                raise
+            # A disk without room for all of them may have room for some; the first that finds none ends it.
+            middle = len(records) // 2
+            self._save(records[:middle])
+            self._save(records[middle:])
             return
         with self._lock:
-            self._in_hand = 0
+            self._in_hand -= sum(record.kind is not RecordKind.LOST for record in records)
             self._records += written
             self._received += sum(record.size for record in records)
 
-    def _fail(self, error: BaseException, records: Sequence[Record]) -> None:
+    def _fail(self, error: BaseException) -> None:
         """What was in hand is lost, and so is all that comes until somebody closes."""
         words = one_line(error)
         with self._lock:
             self._error = words
-            # A mark of loss loses nothing itself: what it stands for is counted already.
-            self._lost += sum(record.kind is not RecordKind.LOST for record in records) + len(self._waiting)
+            self._lost += self._in_hand + len(self._waiting)
             self._waiting, self._waiting_bytes, self._in_hand = [], 0, 0
             lost = self._lost
         log.error("recording ends: %s", words, extra={"path": str(self.path)})
