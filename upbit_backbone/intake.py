@@ -104,6 +104,7 @@ class SessionExpectation:
         self.timestamp_guard = TimestampGuard()
         self.refusals: dict[Topic | None, Refusal] = {}  # of a topic; under None of everything that came
         self.has_accepted = False  # anything readable from this connection
+        self.subscribed_at = float("-inf")  # when the latest subscription was sent (monotonic)
         self.timed_at = float("-inf")  # when its lag behind the exchange was last taken
         # Added to the time of receipt: what is stamped before that comes too late. None: nobody can say.
         self.late_shift: timedelta | None = None
@@ -117,6 +118,7 @@ class SessionExpectation:
         known = self.topics if epoch == self.epoch else frozenset()
         awaited = self.awaited if epoch == self.epoch else {}
         self.awaited = {topic: awaited.get(topic, now) for topic in topics if topic in awaited or topic not in known}
+        self.subscribed_at = now
         self.epoch = epoch
         self.topics = topics
         self.by_place = {_place_of(topic): topic for topic in topics}
@@ -420,7 +422,9 @@ class Intake:
     def _keep(self, topic: Topic, item: StoredItem, read: ReadBatch) -> None:
         is_state = topic.data_type in STATE_TYPES
         late_before = read.late_before if is_state else None  # a candle's stamp is its start, and trades are no state
-        is_newest = self._store.put(topic, item, read.health, read.epoch, read.monotonic, late_before)
+        is_newest = self._store.put(
+            topic, item, read.health, read.epoch, read.monotonic, late_before, read.line.subscribed_at
+        )
         if self._repair is not None and not is_state:
             due = self._repair.arrived(topic, item, read.connection, read.monotonic)
             if type(due) is Early:
@@ -465,15 +469,17 @@ class Intake:
         return None if line.late_shift is None else read.received_at + line.late_shift
 
     def _take_lag(self, read: ReadBatch, exchange_clock: ExchangeClock) -> None:
-        """How late this read is: by its newest datum, if that is news; by its subscription, if that is a first frame,
-        because a quiet market's may be as old as it likes."""
+        """How late this read is: by its newest datum, if that is news. A first frame may be as old as its quiet market
+        likes; then its subscription tells, unless better was known: a market without a snapshot begins any time."""
         health, now = read.health, read.monotonic
+        topic, item, _ = read.arrived[-1]
+        lag = None if topic.data_type.is_candle else exchange_clock.seconds_since(item.timestamp, now)
         if read.asked_at is not None:
-            # A market without a snapshot may show its first frame long after better was known.
-            if health.proven_at is None or health.proven_at < read.asked_at:
+            if lag is not None and lag < now - read.asked_at:
+                health.news_came(lag, now)
+            elif health.proven_at is None or health.proven_at < read.asked_at:
                 health.answered(now - read.asked_at, now)
             return
-        topic, item, _ = read.arrived[-1]
         entry = self._store.entry(topic)
         is_news = entry is not None and entry.news_at == now and entry.follows
         if not is_news or topic.data_type.is_candle:

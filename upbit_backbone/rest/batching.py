@@ -325,8 +325,8 @@ class Batcher(Generic[Model]):
     def read(self, batch: Batch[Model], body: bytes, received_at: datetime) -> Rows[Model]:
         assert batch.call is not None  # noqa: S101  # an answer comes to what was sent
         items: Rows[Model] = self._door(batch.call, body, received_at)
-        age = max(0.0, self._clock.monotonic() - batch.sent_at)
-        self._listing.keep(tuple(batch.names), items, batch.generation, age)
+        way = max(0.0, self._clock.monotonic() - batch.sent_at)
+        self._listing.keep(tuple(batch.names), items, batch.generation, way)
         return items
 
     def _close(self, batch: Batch[Model]) -> None:

@@ -247,9 +247,9 @@ class RestClient:
         def key(symbol: str) -> Key:
             return (group.value, symbol, *variant)
 
-        def keep(names: Sequence[str], items: Sequence[Any], generation: int, age: float) -> None:
+        def keep(names: Sequence[str], items: Sequence[Any], generation: int, way: float) -> None:
             for item in items:
-                self.cache.cache_data(key(item.symbol), item, generation=generation, age=age)
+                self.cache.cache_data(key(item.symbol), item, generation=generation, way=way)
 
         listing: Listing[Any] = Listing(
             kind=group.value,
@@ -265,10 +265,10 @@ class RestClient:
         return self._batcher_of(listing, group)
 
     def _quote_batcher(self) -> Batcher[TickerData]:
-        def keep(quotes: Sequence[str], items: Sequence[TickerData], generation: int, age: float) -> None:
+        def keep(quotes: Sequence[str], items: Sequence[TickerData], generation: int, way: float) -> None:
             listed: dict[str, list[str]] = {quote: [] for quote in quotes}
             for item in items:
-                self.cache.cache_data(self._tickers.key(item.symbol), item, generation=generation, age=age)
+                self.cache.cache_data(self._tickers.key(item.symbol), item, generation=generation, way=way)
                 listed.setdefault(quote_of(item.symbol), []).append(item.symbol)
             for quote in quotes:
                 self.cache.cache_data(("quote", quote), tuple(listed[quote]), 60.0, generation)

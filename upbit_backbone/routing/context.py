@@ -149,7 +149,9 @@ class ContextObserver:
     def _cache_age(self, request: DataRequest) -> float | None:
         if request.kind is RequestKind.MARKETS:
             return self._directory.age()
-        return self._rest.cache.age_of(request) if can_stream(request) else None
+        if not can_stream(request):
+            return None
+        return self._rest.cache.age_of(request, since_receipt=request.max_age is None)
 
     def _why_rest_is_closed(self, group: RateGroup, banned_for: float) -> str | None:
         if banned_for:

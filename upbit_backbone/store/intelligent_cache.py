@@ -67,6 +67,7 @@ DEFAULT_LIFETIME: Final = Lifetime(1.0, 60.0)
 class _Entry:
     value: Any
     stored_at: float
+    way: float  # seconds it was on its way before that
     fresh: float
     kept: float
 
@@ -97,6 +98,8 @@ class IntelligentCache:
     ) -> Any | None:
         """The value for `key` if it is at most `max_age` seconds old (None: its kind's own measure), else None.
 
+        `max_age` counts from when the value was asked for, the kind's own measure from when it came: otherwise nobody
+        could share what a slow REST says, just when that would help it most.
         `counted=False` leaves the question out of the hits and misses.
         """
         key = key_of(key) if isinstance(key, DataRequest) else key
@@ -104,19 +107,22 @@ class IntelligentCache:
             self._notice_sleep()
             entry = self._entries.get(key)
             if entry is not None:
-                age = self._clock.monotonic() - entry.stored_at
-                if age <= (entry.fresh if max_age is None else max_age) and max_age != 0:
+                since_receipt = self._clock.monotonic() - entry.stored_at
+                is_young = since_receipt <= entry.fresh if max_age is None else since_receipt + entry.way <= max_age
+                if is_young and max_age != 0:
                     self._hits += counted
                     return entry.value
             self._misses += counted
             return None
 
-    def age_of(self, key: Key | DataRequest) -> float | None:
+    def age_of(self, key: Key | DataRequest, *, since_receipt: bool = False) -> float | None:
         """How old the value for `key` is in seconds, None where there is none. Counts neither as hit nor as miss."""
         key = key_of(key) if isinstance(key, DataRequest) else key
         with self._lock:
             entry = self._entries.get(key)
-            return None if entry is None else self._clock.monotonic() - entry.stored_at
+            if entry is None:
+                return None
+            return self._clock.monotonic() - entry.stored_at + (0.0 if since_receipt else entry.way)
 
     def generation(self) -> int:
         """To be noted before asking Upbit, and handed in with the answer."""
@@ -135,8 +141,12 @@ class IntelligentCache:
         ttl: float | None = None,
         generation: int | None = None,
         age: float = 0.0,
+        way: float = 0.0,
     ) -> bool:
-        """Keep `value`, which is `age` seconds old already; False if its subject was invalidated since `generation`."""
+        """Keep `value`, which is `age` seconds old already; False if its subject was invalidated since `generation`.
+
+        `way` is for how many seconds it was asked for before it came.
+        """
         key = key_of(key) if isinstance(key, DataRequest) else key
         lifetime = self._lifetimes.get(str(key[0]), DEFAULT_LIFETIME) if ttl is None else Lifetime(ttl, ttl)
         with self._lock:
@@ -144,7 +154,7 @@ class IntelligentCache:
             if generation is not None and self._is_outdated(key, generation):
                 return False
             stored_at = self._clock.monotonic() - age
-            self._entries[key] = _Entry(value, stored_at, lifetime.fresh, lifetime.kept - age)
+            self._entries[key] = _Entry(value, stored_at, way, lifetime.fresh, lifetime.kept - age)
             self._stored += 1
             return True
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
+from math import inf
 from typing import Any
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, EventCount, wall_seconds
@@ -119,11 +120,13 @@ class LiveStore:
         epoch: int,
         monotonic: float,
         late_before: datetime | None = None,
+        subscribed_at: float = -inf,
     ) -> bool:
         """Keep `item` as the topic's newest value; False if it is older than what is held.
 
-        News stamped before `late_before` came too late to be called current. A first frame may be that old: its market
-        was quiet, and whether the line is late its session knows.
+        News stamped before `late_before` came too late to be called current. A topic's first frame since the session's
+        latest subscription, sent at `subscribed_at`, may be a snapshot and that old: its market was quiet, and whether
+        the line is late its session knows.
         """
         known = self._entries.get(topic)
         stamp: datetime = item.timestamp
@@ -138,7 +141,7 @@ class LiveStore:
             and known.health is health
             and (late_before is None or stamp >= late_before)
         )
-        if not is_plain_news and not self._admits(entry, known, late_before):
+        if not is_plain_news and not self._admits(entry, known, late_before, subscribed_at):
             return False
         if entry.news_at == monotonic:
             health.news_at = monotonic
@@ -147,7 +150,7 @@ class LiveStore:
             self._arrival.notify_all()
         return True
 
-    def _admits(self, entry: Entry, known: Entry | None, late_before: datetime | None) -> bool:
+    def _admits(self, entry: Entry, known: Entry | None, late_before: datetime | None, subscribed_at: float) -> bool:
         """Whether `entry` may replace `known`; it then says what there is to say against it."""
         if known is not None and entry.stamp < known.stamp and decoded(known.item) is None:
             known = None  # a broken book is no evidence that this one is old
@@ -157,21 +160,18 @@ class LiveStore:
         if verdict is Verdict.DOUBT or verdict is Verdict.REFUSE:
             return False
         entry.proven = verdict is Verdict.TAKE
-        entry.follows = known is not None and known.health is entry.health and known.epoch == entry.epoch
-        if known is not None:
-            entry.peak = max(known.peak, entry.stamp)
-            if entry.follows:
-                self._mark_old_news(entry, known, late_before)
-        return True
-
-    @staticmethod
-    def _mark_old_news(entry: Entry, known: Entry, late_before: datetime | None) -> None:
-        if not _is_news(entry, known):
+        is_same_line = known is not None and known.health is entry.health and known.epoch == entry.epoch
+        entry.follows = is_same_line and known is not None and known.monotonic >= subscribed_at
+        if known is None:
+            return True
+        entry.peak = max(known.peak, entry.stamp)
+        if is_same_line and not _is_news(entry, known):
             entry.news_at, entry.late_by = known.news_at, known.late_by
             entry.proven = entry.proven and not entry.late_by
-        elif late_before is not None and entry.stamp < late_before:
+        elif entry.follows and late_before is not None and entry.stamp < late_before:
             entry.late_by = (late_before - entry.stamp).total_seconds() + entry.health.max_lag
             entry.proven = False
+        return True
 
     def _judge(self, entry: Entry, known: Entry | None) -> Verdict:
         topic, stamp, health, epoch, monotonic = entry.topic, entry.stamp, entry.health, entry.epoch, entry.monotonic
