@@ -545,7 +545,8 @@ class Assembly:
         self.store.close()
         stubborn = self.promotion_worker.close(deadline)
         stubborn += self.sessions.close(deadline)
-        self.repair.close()
+        if self.repair.close():
+            self.events.flush(deadline)  # the receipts are for subscribers, too, whose listeners go with them
         history, monitor = self._history.settled(), self._monitor.settled()
         made = [part for part in (history and history.paged, monitor) if part is not None]
         for part in (self.hub, self.rest, *made, self.calls, self.jobs, self.events):

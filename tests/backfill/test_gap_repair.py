@@ -942,11 +942,11 @@ def test_the_same_candle_after_a_break_needs_no_repair() -> None:
     assert bench.jobs == []
 
 
-@given(seed=st.integers(0, 2**32))
+@given(seed=st.integers(0, 2**32), hold=st.sampled_from([0.0, 0.5, FOR_EVER]))
 @settings(max_examples=150, deadline=None)
-def test_whatever_breaks_the_last_word_on_every_candle_is_rests(seed: int) -> None:
+def test_whatever_breaks_the_last_word_on_every_candle_is_rests(seed: int, hold: float) -> None:
     rng = random.Random(seed)
-    bench = Bench()
+    bench = Bench(hold_seconds=hold, strict_seconds=FOR_EVER, strict=lambda topic: True)
     final: dict[datetime, CandleData] = {}
     minute, forming = 0, candle(0, 1)
     is_up = True
@@ -964,18 +964,21 @@ def test_whatever_breaks_the_last_word_on_every_candle_is_rests(seed: int) -> No
             (bench.connect if is_up else bench.lose)(MINUTES)
         if is_up:
             bench.come(forming, topic=MINUTES)
+        bench.clock.now += rng.choice([0.0, 0.3])
+        if rng.random() < 0.3:
+            bench.glance()
         if rng.random() < 0.2:
             bench.work()
     if not is_up:
         bench.connect(MINUTES)
         bench.come(forming, topic=MINUTES)
     bench.work()
-    last_word = {each.timestamp: each.close_price for each in bench.delivered}
-    assert last_word == {start: each.close_price for start, each in final.items()} | (
-        {} if candle(0, 1).timestamp in final else {candle(0, 1).timestamp: Decimal(1)}
-    )
-    starts = [each.timestamp for each in bench.delivered]
+    truth = {candle(0, 1).timestamp: Decimal(1)} | {start: each.close_price for start, each in final.items()}
+    assert {each.timestamp: each.close_price for each in bench.delivered} == truth
+    assert {each.timestamp: each.close_price for each in bench.strictly} == truth
+    starts = [each.timestamp for each in bench.strictly]
     assert starts == sorted(starts)
+    assert all(each.is_backfilled for each in bench.late)
 
 
 def candle_from_rest(each: CandleData) -> CandleData:

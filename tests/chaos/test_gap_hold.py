@@ -110,7 +110,8 @@ def test_closing_delivers_what_waits_or_gives_a_receipt_for_it(own_upbit: MakeUp
     market = backbone(server, gap_hold_seconds=30.0)
     events: list[Any] = []
     market.on_event(events.append)
-    subscription = market.subscribe(SYMBOLS, DataType.TRADE)
+    told: list[Any] = []
+    subscription = market.subscribe(SYMBOLS, DataType.TRADE, on_event=told.append)
     seen: list[Any] = []
     reader = threading.Thread(target=lambda: seen.extend(iter(subscription)))
     reader.start()
@@ -123,6 +124,7 @@ def test_closing_delivers_what_waits_or_gives_a_receipt_for_it(own_upbit: MakeUp
     reader.join(5.0)
     receipts = [event for event in events if isinstance(event, GapEvent)]
     assert {gap.symbol for gap in receipts} == set(SYMBOLS)
+    assert [event for event in told if isinstance(event, GapEvent)] == receipts
     delivered = set(ids_of(seen))
     for symbol in SYMBOLS:
         rows = [row for row in server.trades(symbol) if (symbol, row["sequential_id"]) not in delivered]

@@ -142,7 +142,7 @@ class GapRepair:
             self._tasks.append(task)
             self._has_news = True
         elif gap.is_released:
-            return Early(due)
+            return Early(due) if due else due
         if gap.is_draining or not self._is_overdue(gap, now):
             return due
         # Here rather than on the watcher's thread, because here nothing can come in between, and no thread is needed.
@@ -268,8 +268,11 @@ class GapRepair:
                 problem=problems[0] if problems else None,
             )
 
-    def close(self) -> None:
-        """Stop repairing. What is parked is delivered, and every open gap gets its receipt; waits for no page."""
+    def close(self) -> int:
+        """Stop repairing. What is parked is delivered, and every open gap gets its receipt; waits for no page.
+
+        How many receipts that were.
+        """
         with self._lock:
             self._closed = True
             tasks = [task for task in self._open.values() if not task.gap.is_filled]
@@ -281,6 +284,7 @@ class GapRepair:
         for task, end, (items, given) in zip(tasks, latest, parked, strict=True):
             self._hand_out(task, items, items[given:], given > 0)
             self._give_receipt(task, 0, "the backbone was closed before REST had given them", end)
+        return len(tasks)
 
     # The watcher: sees to it that nobody waits longer than was said, whatever REST does
 

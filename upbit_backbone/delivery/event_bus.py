@@ -110,12 +110,16 @@ class EventBus:
         with self._lock:
             self._closed = True
             everyone = self._listening
-        last_words = deadline.sooner(FLUSH_SECONDS)
-        for listening in everyone:
-            listening.flush(last_words)
+        self.flush(deadline)
         for listening in everyone:
             listening.begin_close()
         return [name for listening in everyone for name in listening.finish_close(deadline)]
+
+    def flush(self, deadline: Deadline) -> None:
+        """Give listeners a moment to hear what waits for them."""
+        last_words = deadline.sooner(FLUSH_SECONDS)
+        for listening in self._listening:
+            listening.flush(last_words)
 
     def _leave(self, leaving: Listening) -> None:
         with self._lock:
