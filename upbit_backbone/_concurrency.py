@@ -402,7 +402,9 @@ class SingleFlight(Generic[K, F]):
 
 
 class WorkerPool:
-    """At most `size` daemon threads that run what is submitted, first come, first served.
+    """At most `size` daemon threads that run what is submitted: by urgency, equals as they came.
+
+    For what is most urgent (0) there may be twice as many threads, so that it waits for nothing less urgent that hangs.
 
     Threads start when there is work and no idle one, and end after `idle_seconds` without work. After `close`
     everything not yet begun fails with ClosedError; what is running is waited for until the deadline and then left
@@ -416,7 +418,8 @@ class WorkerPool:
         self._guard = ForkGuard(f"worker pool {name}")
         self._lock = threading.Lock()  # guards every change of _threads, and that _is_closed is looked at with it
         self._wakeup = EventCount()  # who waits there is idle
-        self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        # One queue for each urgency; what is put in and taken out goes without the lock.
+        self._jobs: tuple[deque[tuple[Future[Any], Callable[[], Any]]], ...] = (deque(), deque(), deque())
         self._threads: set[threading.Thread] = set()
         self._born = 0
         self._is_closed = False
@@ -424,10 +427,14 @@ class WorkerPool:
     @property
     def has_room(self) -> bool:
         """Whether what is submitted now begins at once."""
-        return len(self._wakeup.waiting) > len(self._jobs) or len(self._threads) < self._size
+        return len(self._wakeup.waiting) > self._count() or len(self._threads) < self._size
 
-    def submit(self, job: Callable[[], T]) -> Future[T]:
-        """Run `job` on a worker; its result or error in a Future. Cancelling works until it begins.
+    def _count(self) -> int:
+        return sum(map(len, self._jobs))
+
+    def submit(self, job: Callable[[], T], urgency: int = 1) -> Future[T]:
+        """Run `job` on a worker; its result or error in a Future. Cancelling works until it begins. `urgency` is 0, 1
+        or 2; 0 comes first.
 
         ClosedError after `close`, RuntimeError if there is no worker and the system has no thread to give.
         """
@@ -438,25 +445,25 @@ class WorkerPool:
             with self._lock:
                 if self._is_closed:
                     raise ClosedError(f"{self._name} is closed")
-                self._jobs.append(entry)
-            self._hire()
+                self._jobs[urgency].append(entry)
+            self._hire(self._size * 2 if urgency == 0 else self._size)
         except BaseException:
             # Whoever asked gets an exception instead of the Future: what nobody can wait for is not begun.
             with contextlib.suppress(ValueError):  # a worker has it already
-                self._jobs.remove(entry)
+                self._jobs[urgency].remove(entry)
             future.cancel()
             raise
         return future
 
-    def _hire(self) -> None:
+    def _hire(self, size: int) -> None:
         """Wake an idle worker; start one where more jobs wait than workers are idle, and there may be more."""
         idle = len(self._wakeup.waiting)
         self._wakeup.notify()
-        if len(self._jobs) <= idle:
+        if self._count() <= idle:
             return
         with self._lock:
             self._threads = {thread for thread in self._threads if thread.is_alive()}
-            if self._is_closed or len(self._threads) >= self._size:
+            if self._is_closed or len(self._threads) >= size:
                 return
             self._born += 1
             thread = _new_thread(self._work, f"{self._name}-{self._born}")
@@ -481,20 +488,20 @@ class WorkerPool:
         finally:
             with self._lock:
                 self._threads.discard(me)
-            if self._jobs and not self._is_closed:
-                self._hire()
+            if self._count() and not self._is_closed:
+                self._hire(self._size)
 
     def _next_job(self, me: threading.Thread) -> tuple[Future[Any], Callable[[], Any]] | None:
         deadline = Deadline.after(self._idle_seconds)
         while True:
-            self._wakeup.wait_for(lambda: self._jobs or self._is_closed, deadline)
-            try:
-                return self._jobs.popleft()
-            except IndexError:
-                with self._lock:  # under it, so that no `submit` counts on a worker that is about to go
-                    if self._is_closed or (deadline.expired and not self._jobs):
-                        self._threads.discard(me)
-                        return None
+            self._wakeup.wait_for(lambda: any(self._jobs) or self._is_closed, deadline)
+            for queue in self._jobs:
+                with contextlib.suppress(IndexError):
+                    return queue.popleft()
+            with self._lock:  # under it, so that no `submit` counts on a worker that is about to go
+                if self._is_closed or (deadline.expired and not any(self._jobs)):
+                    self._threads.discard(me)
+                    return None
 
     @staticmethod
     def _run(future: Future[Any], job: Callable[[], Any]) -> None:
@@ -513,8 +520,9 @@ class WorkerPool:
             return []
         with self._lock:
             self._is_closed = True
-            abandoned, threads = list(self._jobs), list(self._threads)
-            self._jobs.clear()
+            abandoned, threads = [entry for queue in self._jobs for entry in queue], list(self._threads)
+            for queue in self._jobs:
+                queue.clear()
         self._wakeup.notify_all()
         for future, _ in abandoned:
             if future.set_running_or_notify_cancel():
@@ -522,5 +530,5 @@ class WorkerPool:
         return join_all([thread for thread in threads if thread.is_alive()], deadline)
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else f"{len(self._jobs)} waiting"
+        state = "closed" if self._is_closed else f"{self._count()} waiting"
         return f"<WorkerPool {self._name} {len(self._threads)}/{self._size} threads, {state}>"

@@ -81,7 +81,8 @@ REPLAY_HOLD_SECONDS = 60.0
 UNLIMITED = 1e6  # per second
 _replays = itertools.count(1)
 JOB_WORKERS = 8
-CALL_WORKERS = 16
+# So many that no question of a `submit` waits here for another: whose turn it is is the limiter's to say.
+CALL_WORKERS = 64
 # The session's own backoff paces attempts; the breaker only tells the router, and forgets quickly.
 CONNECT_BREAKER_RESET_SECONDS = 1.0
 

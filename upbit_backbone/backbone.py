@@ -14,7 +14,7 @@ and hand over to the part that knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime
@@ -620,7 +620,7 @@ class MarketDataBackbone:
         For GUIs, which must not block. The Future gets its answer or error.
         """
         check_callable("method", method, required=True)
-        return self._open().calls.submit(lambda: method(*args, **options))
+        return self._open().calls.submit(lambda: method(*args, **options), _urgency(args, options))
 
     # ── the cache of REST answers ────────────────────────────────────────────────────────────────────────────────
 
@@ -757,3 +757,10 @@ def _check_download(progress: object, cancel: object) -> None:
     check_callable("progress", progress)
     if cancel is not None and not callable(getattr(cancel, "is_set", None)):
         raise InvalidRequestError(f"cancel={cancel!r}: expected something with is_set(), such as a threading.Event")
+
+
+def _urgency(args: Iterable[object], options: Mapping[str, object]) -> Priority:
+    """The priority among a method's arguments. What is none, the method itself will complain of."""
+    said = options.get("priority")
+    named = Priority.__members__.get(str(said).upper(), NORMAL)
+    return next((each for each in (said, *args) if isinstance(each, Priority)), named)

@@ -13,12 +13,15 @@ from ..exchange.timeframes import Timeframe, timeframe_of
 from ..models.enums import Priority
 from ..models.market import CandleData
 from .closed_candles import MAX_ROWS, ClosedCandles
-from .download import PARALLEL_PAGES, CancelToken, Pace
+from .download import CancelToken, Pace
 from .pages import CandlesPage, Progress, Source, Walk
 from .ranges import Bounds, CandleRange, candle_range
 
 BEGINNING_SECONDS: Final = 5.0  # some thirty requests at Upbit's rate, at worst
 SECONDS_PER_PAGE: Final = 0.5  # five times what Upbit's rate needs; what the default timeout grows by
+# Of all downloads together, each of which keeps a few under way. So many that none waits here for another's pages:
+# whose turn it is is the limiter's to say. Threads are born when there are pages for them.
+MOST_PAGES: Final = 128
 
 
 class CandleHistory:
@@ -43,7 +46,7 @@ class CandleHistory:
         self._exchange_now = exchange_now
         self._timeout_seconds = timeout_seconds
         self._clock = clock
-        self._pool = WorkerPool(PARALLEL_PAGES, "upbit-candles")
+        self._pool = WorkerPool(MOST_PAGES, "upbit-candles")
         self._source = Source(candles_page, exchange_now, self._pool, Pace(), self.kept, clock)
         self._is_closed = False
 

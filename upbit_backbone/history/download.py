@@ -104,6 +104,7 @@ class Download:
         pace: Pace,
         deadline: Deadline,
         cancel: CancelToken | None = None,
+        urgency: int = 1,
         look_ahead: int = 2,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -114,6 +115,7 @@ class Download:
         self._pace = pace
         self._deadline = deadline
         self._cancel = cancel
+        self._urgency = urgency
         self._look_ahead = look_ahead
         self._clock = clock
         self._active: deque[Area] = deque()
@@ -166,7 +168,7 @@ class Download:
                 self._submit(area, page, 1)
 
     def _submit(self, area: Area, page: Page, attempt: int) -> None:
-        future = self._pool.submit(lambda: self._fetch(page, self._deadline.sooner(PAGE_SECONDS)))
+        future = self._pool.submit(lambda: self._fetch(page, self._deadline.sooner(PAGE_SECONDS)), self._urgency)
         self._under_way.add(future)
         inbox = self._inbox  # the callback must not keep the download alive
         future.add_done_callback(lambda done: inbox.put((area, page, attempt, done)))

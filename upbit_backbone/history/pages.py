@@ -288,6 +288,7 @@ class Walk:
             fetch=self._fetch,
             keep=self._keep,
             pool=self.source.pool,
+            urgency=self.priority,
             pace=self.source.pace,
             deadline=self.deadline,
             cancel=self.cancel,
