@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -17,7 +18,14 @@ from upbit_backbone.channels.markets import MarketDirectory
 from upbit_backbone.channels.rest import AnswerCheck, RestChannel
 from upbit_backbone.channels.stall_probe import StallProbe
 from upbit_backbone.channels.tickers import TickerSnapshot
-from upbit_backbone.errors import ChannelUnavailableError, InvalidRequestError, StaleDataError, UnknownSymbolError
+from upbit_backbone.errors import (
+    ChannelUnavailableError,
+    InvalidRequestError,
+    MalformedDataError,
+    ServerError,
+    StaleDataError,
+    UnknownSymbolError,
+)
 from upbit_backbone.models.enums import DataSource, DataType, Priority, RequestKind
 from upbit_backbone.models.market import TickerData, TradeData
 from upbit_backbone.models.request import DataRequest
@@ -160,6 +168,66 @@ def test_who_is_interrupted_while_a_list_waits_for_company_leaves_nothing_behind
     began = time.monotonic()
     assert desk.ask("USDT-BTC", is_sweep=True).symbol == "USDT-BTC"
     assert time.monotonic() - began < 5.0  # behind a list that nobody is on any more it would wait for ten
+
+
+# --- absence is no proof ---
+
+
+def answers(upbit: FakeUpbit, path: str, body: str, *, status: int = 200, times: int | None = None) -> None:
+    lasts = {"times": times} if times is not None else {"times": None, "seconds": 30.0}
+    upbit.rest_fault(path, mode="status", status=status, body=body, **lasts)
+
+
+def listing(codes: list[str]) -> str:
+    return json.dumps([{"market": code, "korean_name": code, "english_name": code} for code in codes])
+
+
+@pytest.mark.parametrize("kind", [RequestKind.TICKER, RequestKind.ORDERBOOK])
+def test_an_empty_answer_is_asked_for_again(desk: Desk, upbit: FakeUpbit, kind: RequestKind) -> None:
+    path = "/v1/ticker" if kind is RequestKind.TICKER else "/v1/orderbook"
+    answers(upbit, path, "[]", times=1)
+    assert desk.ask("KRW-BTC", kind=kind, max_age=0.0).symbol == "KRW-BTC"
+    assert desk.paths.count(path) == 2
+
+
+@pytest.mark.parametrize("kind", [RequestKind.TICKER, RequestKind.ORDERBOOK])
+def test_an_answer_that_stays_empty_is_an_error_worth_retrying(desk: Desk, upbit: FakeUpbit, kind: RequestKind) -> None:
+    answers(upbit, "/v1/ticker", "[]")
+    answers(upbit, "/v1/orderbook", "[]")
+    with pytest.raises(MalformedDataError, match=r"KRW-BTC.*ask again") as caught:
+        desk.ask("KRW-BTC", kind=kind, max_age=0.0)
+    assert caught.value.retryable
+
+
+def test_a_market_that_is_refused_but_listed_is_an_error_worth_retrying(desk: Desk, upbit: FakeUpbit) -> None:
+    refusal = json.dumps({"error": {"name": 404, "message": "Code not found"}})
+    answers(upbit, "/v1/ticker", refusal, status=404)
+    with pytest.raises(ServerError, match=r"KRW-BTC.*lists it") as caught:
+        desk.ask("KRW-BTC", max_age=0.0)
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("keep", [0, 1, 20])
+def test_a_sweep_that_was_cut_is_completed(desk: Desk, upbit: FakeUpbit, keep: int) -> None:
+    codes = [code for code in upbit.markets() if code.startswith("KRW-")]
+    rows = list(desk.rest.tickers(codes[:keep], deadline=Deadline.after(10)).values()) if keep else []
+    body = json.dumps([_as_upbit(row) for row in rows])
+    answers(upbit, "/v1/ticker/all", body)
+    assert list(desk.tickers(quote="KRW")) == codes
+
+
+def _as_upbit(row: TickerData) -> dict[str, object]:
+    stamp = int(row.timestamp.timestamp() * 1000)
+    return {"market": row.symbol, "trade_price": float(row.current_price), "timestamp": stamp, "trade_timestamp": stamp}
+
+
+def test_what_is_missing_in_a_cut_market_list_is_asked_for_by_name(desk: Desk, upbit: FakeUpbit) -> None:
+    answers(upbit, "/v1/market/all", listing(["KRW-BTC"]))
+    desk.directory.require(("KRW-BTC", "KRW-ETH", "KRW-XRP"), Deadline.after(10))
+    assert desk.paths == ["/v1/market/all", "/v1/ticker", "/v1/ticker"]
+    with pytest.raises(UnknownSymbolError) as caught:
+        desk.directory.require(("KRW-ETH", "KRW-NOPE"), Deadline.after(10))
+    assert caught.value.symbols == ("KRW-NOPE",)
 
 
 # --- many tickers ---

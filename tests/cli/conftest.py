@@ -105,6 +105,25 @@ def terminal(environment):
 
 
 @pytest.fixture
+def started(environment):
+    """started(*arguments) -> the running command"""
+    running = []
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        running.append(
+            subprocess.Popen(
+                [*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+            )
+        )
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.kill()
+        each.wait(10.0)
+
+
+@pytest.fixture
 def piped(environment):
     """piped(*arguments) -> the finished command, as in a script"""
 

@@ -2,8 +2,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import threading
 
 import pytest
+
+from upbit_backbone._concurrency import Deadline
+from upbit_backbone.export.files import CsvFile
+
+pause = threading.Event()  # never set: to look again in a moment
 
 
 def rows_of(path):
@@ -82,6 +89,42 @@ def test_another_download_is_refused_and_changes_nothing(piped, tmp_path, suffix
     assert piped("candles", *other, f"--{suffix}", str(target), "--force").returncode == 0
     assert target.read_bytes() != before
     assert [each.name for each in tmp_path.iterdir()] == [target.name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_download_killed_anywhere_again_and_again_is_whole_in_the_end(piped, started, tmp_path, suffix, upbit):
+    target, whole = tmp_path / f"btc.{suffix}", tmp_path / f"whole.{suffix}"
+    span = ("--start", "2026-01-01", "--end", "2026-06-01")
+    asked = ("candles", "KRW-BTC", "1h", *span, f"--{suffix}")
+    assert piped(*asked, str(whole)).returncode == 0
+    part = tmp_path / f"btc.{suffix}.part"
+    upbit.rest_fault("/v1/candles*", mode="latency", latency=0.1, times=None)
+    try:
+        for size in (1, 40_000, 120_000, 200_000):
+            download = started(*asked, str(target))
+            grown = Deadline.after(60.0)
+            while download.poll() is None and not grown.expired:
+                if part.exists() and part.stat().st_size >= size:
+                    break
+                pause.wait(0.005)
+            download.kill()
+            download.wait(10.0)
+    finally:
+        upbit.clear_faults()
+    done = piped(*asked, str(target))
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == whole.read_bytes()
+    left_over = {each.name for each in tmp_path.iterdir()} - {target.name, whole.name}
+    assert left_over <= {f"{target.name}.lock"}
+
+
+def test_two_downloads_into_one_file_are_one_and_a_refusal(piped, tmp_path):
+    target = tmp_path / "btc.csv"
+    with CsvFile(target):
+        done = piped("candles", "KRW-BTC", "1h", *SPAN, "--csv", str(target))
+    assert done.returncode == 2
+    assert f"process {os.getpid()}" in done.stderr
 
 
 @pytest.mark.parametrize(
