@@ -42,7 +42,8 @@ def backbone(upbit: FakeUpbit) -> Iterator[Callable[..., MarketDataBackbone]]:
     with ExitStack() as stack:
 
         def make(at: FakeUpbit = upbit, **settings: Any) -> MarketDataBackbone:
-            urls = {"rest_url": at.rest_url, "websocket_url": at.websocket_url}
+            # Nobody waits so long for what works; a question that a busy machine answers late is no fault.
+            urls = {"rest_url": at.rest_url, "websocket_url": at.websocket_url, "timeout_seconds": 20.0}
             return stack.enter_context(MarketDataBackbone(**(urls | settings)))
 
         yield make

@@ -35,17 +35,25 @@ def test_a_hundred_threads_asking_a_hundred_symbols_cold_make_two_requests(
     assert len(wire.requests) <= 2
 
 
+def lifetimes_since(began: float) -> int:
+    """How often what REST says of a ticker, good for a second, was needed meanwhile: once, but by a slow machine."""
+    return 1 + int(time.monotonic() - began)
+
+
 def test_a_loop_over_250_symbols_costs_three_requests_once_and_then_nothing(
     market: MarketDataBackbone, upbit: FakeUpbit, wire: Any, until: Ask
 ) -> None:
     symbols = of_quote(upbit, "KRW", 250)
+    began = time.monotonic()
     assert [market.get_ticker(symbol).symbol for symbol in symbols] == symbols
-    assert len(wire.requests) <= 3
+    assert len(wire.requests) <= 3 * lifetimes_since(began)
     wire.start_over()
     assert [market.get_ticker(symbol).symbol for symbol in symbols] == symbols
+    assert len(wire.requests) <= 3 * (lifetimes_since(began) - 1)
     until(lambda: len(upbit.subscribed()) >= 250, "all of them are streamed")
-    began = time.monotonic()
-    until(lambda: time.monotonic() - began > 1.2, "what REST said has become too old")
+    streamed = time.monotonic()
+    until(lambda: time.monotonic() - streamed > 1.2, "what REST said has become too old")
+    wire.start_over()
     assert {market.get_ticker(symbol).source for symbol in symbols} == {DataSource.WEBSOCKET}
     assert wire.requests == []
 
@@ -54,9 +62,10 @@ def test_a_loop_over_symbols_of_all_quotes_in_any_order_costs_three_requests(
     market: MarketDataBackbone, upbit: FakeUpbit, wire: Any
 ) -> None:
     symbols = sorted(upbit.markets()[::3], key=lambda code: code[::-1])[:250]
+    began = time.monotonic()
     assert [market.get_ticker(symbol).symbol for symbol in symbols] == symbols
     assert len({symbol.partition("-")[0] for symbol in symbols}) == 3
-    assert len(wire.requests) <= 3
+    assert len(wire.requests) <= 3 * lifetimes_since(began)
 
 
 def test_polling_250_symbols_every_second_costs_hardly_any_request(
@@ -132,6 +141,7 @@ def test_a_chart_viewer_costs_nothing_after_its_first_rounds(
 def test_many_tickers_are_one_request_and_come_in_the_order_asked(
     market: MarketDataBackbone, upbit: FakeUpbit, wire: Any
 ) -> None:
+    began = time.monotonic()
     everything = market.get_tickers()
     assert list(everything) == upbit.markets()
     assert wire.paths == ["/v1/market/all", "/v1/ticker/all"]
@@ -140,7 +150,7 @@ def test_many_tickers_are_one_request_and_come_in_the_order_asked(
     assert list(won) == of_quote(upbit, "KRW", 1000)
     few = market.get_tickers(["USDT-BTC", "KRW-BTC", "BTC/KRW"])
     assert list(few) == ["USDT-BTC", "KRW-BTC"]
-    assert wire.requests == []  # a moment ago is young enough
+    assert len(wire.requests) <= 2 * (lifetimes_since(began) - 1)  # a moment ago is young enough
 
 
 def test_an_unknown_symbol_in_a_list_is_named_and_spoils_nothing(market: MarketDataBackbone, wire: Any) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from tests.support.threads import all_at_once
+from tests.support.waiting import promised
 from upbit_backbone import MarketDataBackbone, UpbitBackboneError
 from upbit_backbone.simulator import FakeUpbit
 
 Ask = Callable[..., Any]
 TIMEOUT = 0.6
-SLACK_SECONDS = 0.1 + 0.5  # the promise, and a loaded machine
 
 QUESTIONS: dict[str, Callable[[MarketDataBackbone, float], Any]] = {
     "get_ticker": lambda market, timeout: market.get_ticker("KRW-BTC", timeout=timeout),
@@ -59,7 +59,7 @@ def test_a_cold_question_to_broken_servers_ends_by_its_deadline(
     asked = list(QUESTIONS)
     timed = all_at_once(len(asked), lambda number: stopwatch(lambda: QUESTIONS[asked[number]](market, TIMEOUT)))
     for name, (seconds, outcome) in zip(asked, timed, strict=True):
-        assert seconds <= TIMEOUT + SLACK_SECONDS, name
+        assert seconds <= promised(TIMEOUT), name
         assert isinstance(outcome, UpbitBackboneError) or not isinstance(outcome, Exception), f"{name}: {outcome!r}"
 
 
@@ -76,7 +76,7 @@ def test_the_default_timeout_is_for_the_whole_call(
         lambda: market.subscribe("KRW-BTC"),
     ]
     for seconds, outcome in all_at_once(len(questions), lambda number: stopwatch(questions[number])):
-        assert seconds <= 1.0 + SLACK_SECONDS, outcome
+        assert seconds <= promised(1.0), outcome
 
 
 def test_a_timeout_of_nothing_is_answered_from_memory_or_not_at_all(
@@ -86,7 +86,7 @@ def test_a_timeout_of_nothing_is_answered_from_memory_or_not_at_all(
     assert market.get_ticker("KRW-BTC", timeout=0).symbol == "KRW-BTC"
     seconds, error = stopwatch(lambda: market.get_ticker("KRW-ETH", timeout=0))
     assert isinstance(error, UpbitBackboneError)
-    assert seconds < SLACK_SECONDS
+    assert seconds < promised(0.0)
 
 
 def test_32_threads_may_ask_everything_at_once(backbone: Callable[..., MarketDataBackbone], own_upbit: Ask) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import promised
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
 from upbit_backbone.channels.markets import MarketDirectory
 from upbit_backbone.channels.rest import AnswerCheck, RestChannel
@@ -167,7 +168,7 @@ def test_who_is_interrupted_while_a_list_waits_for_company_leaves_nothing_behind
     assert desk.ask("BTC-ETH").symbol == "BTC-ETH"
     began = time.monotonic()
     assert desk.ask("USDT-BTC", is_sweep=True).symbol == "USDT-BTC"
-    assert time.monotonic() - began < 5.0  # behind a list that nobody is on any more it would wait for ten
+    assert time.monotonic() - began < promised(4.0)  # behind a list that nobody is on any more it would wait for ten
 
 
 # --- absence is no proof ---

@@ -14,7 +14,7 @@ import pytest
 
 from tests.chaos.proxy import ChaosProxy
 from tests.chaos.watched import Watched, say, worst_second
-from tests.support.waiting import PAUSE, wait_until
+from tests.support.waiting import PAUSE, promised, wait_until
 from upbit_backbone import ChannelUnavailableError, DataSource, MarketDataBackbone
 from upbit_backbone.models.events import BreakerEvent, GapEvent, StaleEvent
 from upbit_backbone.simulator import FakeUpbit
@@ -41,7 +41,7 @@ def test_a_frozen_peer_is_left_and_what_it_kept_to_itself_is_fetched(watch: Watc
     seen = watch(upbit, **WATCHFUL)
     took = seen.recovers(lambda: upbit.freeze(new_connections=False))
     say(f"freeze: {took:.3f} s")
-    assert took < FREEZE_SECONDS
+    assert took < promised(FREEZE_SECONDS)
     wait_until(lambda: "pings unanswered" in seen.reasons(), seen.reasons)
     assert seen.is_whole()
     assert [gap.complete for gap in seen.of(GapEvent)] == [True]
@@ -51,7 +51,7 @@ def test_half_a_frame_before_the_freeze_is_never_delivered(watch: Watch, upbit: 
     seen = watch(upbit, **WATCHFUL)
     took = seen.recovers(lambda: upbit.send_half_frame())
     say(f"half a frame: {took:.3f} s")
-    assert took < FREEZE_SECONDS
+    assert took < promised(FREEZE_SECONDS)
     assert seen.is_whole()
     assert seen.malformed == 0
 
@@ -61,7 +61,7 @@ def test_closing_beside_half_a_frame_takes_no_time(watch: Watch, upbit: FakeUpbi
     upbit.send_half_frame()
     began = time.monotonic()
     seen.market.close()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < promised(1.0)
 
 
 def test_old_connections_dead_and_new_ones_fine_costs_one_freeze(watch: Watch, upbit: FakeUpbit, proxy: Proxy) -> None:
@@ -69,7 +69,7 @@ def test_old_connections_dead_and_new_ones_fine_costs_one_freeze(watch: Watch, u
     seen = watch(upbit, **through(line), **WATCHFUL)
     took = seen.recovers(line.freeze)
     say(f"old connections dead: {took:.3f} s")
-    assert took < FREEZE_SECONDS
+    assert took < promised(FREEZE_SECONDS)
     assert seen.is_whole()
     assert len(seen.breaks) == 1
 
@@ -210,10 +210,10 @@ def test_a_door_that_is_shut_is_tried_again_and_calls_are_answered_by_rest(
     upbit.refuse(2.0, instead=instead)
     began = time.monotonic()
     assert seen.market.get_ticker("KRW-BTC").source is DataSource.REST
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < promised(1.0)
     took = seen.recovers(lambda: PAUSE.wait(max(0.0, began + 2.0 - time.monotonic())))
     say(f"{instead}: {took:.3f} s after the door was open again")
-    assert took < 2.5
+    assert took < promised(2.5)
     assert seen.is_whole()
 
 
@@ -311,7 +311,7 @@ def test_a_name_that_moves_is_followed(
 
     took = seen.recovers(move)
     say(f"moved: {took:.3f} s")
-    assert took < 3.0
+    assert took < promised(3.0)
     assert two.accepted
     assert seen.market.get_trades("KRW-BTC", 5)
     assert rest_two.accepted
@@ -353,13 +353,13 @@ def test_names_that_cannot_be_resolved_are_an_outage_like_any_other(
     began = time.monotonic()
     with pytest.raises(ChannelUnavailableError):
         seen.market.get_ticker("KRW-ETH", timeout=0.5)
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < promised(0.8)
     line.come_back()
     rest.come_back()
     is_gone.clear()
     took = seen.recovers(lambda: None)
     say(f"names are known again: {took:.3f} s")
-    assert took < 2.5
+    assert took < promised(2.5)
     assert seen.market._parts.connect_breaker.state == "closed", "one line that lives is proof enough"
     assert seen.is_whole()
 
@@ -376,7 +376,7 @@ def test_an_outage_costs_no_work_and_ends_well(watch: Watch, upbit: FakeUpbit, p
     began = time.monotonic()
     with pytest.raises(Exception) as caught:
         seen.market.get_ticker("KRW-BTC", timeout=0.5)
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < promised(0.8)
     assert type(caught.value).__module__ == "upbit_backbone.errors"
     work = time.process_time()
     PAUSE.wait(3.0)
@@ -389,6 +389,6 @@ def test_an_outage_costs_no_work_and_ends_well(watch: Watch, upbit: FakeUpbit, p
     rest.come_back()
     took = seen.recovers(lambda: None)
     say(f"outage end: {took:.3f} s")
-    assert took < 2.5 + 0.5
+    assert took < promised(2.5 + 0.5)
     assert seen.is_whole()
     assert worst_second(line.accepted) <= 5

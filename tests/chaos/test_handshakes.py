@@ -13,7 +13,7 @@ import trustme
 
 from tests.chaos.rekeying import RekeyingFront
 from tests.chaos.watched import Watched, say, worst_second
-from tests.support.waiting import PAUSE, wait_until
+from tests.support.waiting import PAUSE, promised, wait_until
 from upbit_backbone import DataSource, DataStrategy, MarketDataBackbone
 from upbit_backbone.errors import BannedError, TlsError, UpbitBackboneError
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event, RateLimitEvent
@@ -36,7 +36,7 @@ def test_no_false_start_costs_a_trade(watch: Watch, upbit: FakeUpbit) -> None:
         seen.recovers(lambda: upbit.drop_sessions("fin"), 6.0)
         took = time.monotonic() - began
         say(f"{mode}: {took:.3f} s")
-        assert took < 3.0, mode
+        assert took < promised(3.0), mode
         assert seen.reconnects == before + 1
     assert seen.is_whole()
     assert worst_second(seen.handshakes()) <= 5
@@ -97,7 +97,7 @@ def test_in_a_ban_nobody_of_this_process_sends_a_request(
         began = time.monotonic()
         with pytest.raises(UpbitBackboneError):
             market.get_orderbook("KRW-ETH", strategy=DataStrategy.REST_ONLY)
-        assert time.monotonic() - began < 0.8
+        assert time.monotonic() - began < promised(0.8)
     wait_until(lambda: all(each.reconnects >= 1 for each in seen), lambda: seen[1].reasons())
     for each in seen:
         assert each.is_whole()
@@ -171,17 +171,24 @@ def test_tls_stands_talking_both_ways_at_once(own_upbit: MakeUpbit, backbone: Ba
     server.load(2_000)
     end = time.monotonic() + 3.0
     changes = 0
-    while time.monotonic() < end:
+
+    def received() -> int:
+        return market.health().sessions[0].messages
+
+    def pings() -> int:
+        return sum(entry.get("what") == "ping" for entry in server.wire_log("control", seen.since, limit=1_000_000))
+
+    # Three seconds are enough, but for a machine that is busy with something else.
+    while time.monotonic() < end or received() <= 2_000:
         with market.subscribe("KRW-XRP", ("ticker", "orderbook", "trade")[changes % 3]):
             PAUSE.wait(0.02)
         changes += 1
+    wait_until(lambda: pings() > 100, "pings")
     server.load(0)
-    pings = sum(entry.get("what") == "ping" for entry in server.wire_log("control", seen.since, limit=1_000_000))
-    received = market.health().sessions[0].messages
-    say(f"{received} messages in, {pings} pings and {len(seen.messages())} subscriptions out, {changes} changes")
+    say(f"{received()} messages in, {pings()} pings and {len(seen.messages())} subscriptions out, {changes} changes")
     assert seen.breaks == [], seen.reasons()
-    assert pings > 100
-    assert received > 2_000
+    assert pings() > 100
+    assert received() > 2_000
     assert seen.malformed == 0
 
 

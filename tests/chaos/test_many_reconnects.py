@@ -81,7 +81,7 @@ class Collector:
         return is_connected and self.ticker_came.wait(PATIENCE_SECONDS)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors by way of /proc")
 def test_a_thousand_reconnects_lose_nothing_and_leave_nothing_behind(
     own_upbit: Callable[..., FakeUpbit],

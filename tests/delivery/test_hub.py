@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import promised, wait_until
 from upbit_backbone._concurrency import Deadline, spawn, wait_event
 from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
@@ -357,7 +357,7 @@ def test_close_waits_for_the_call_under_way_but_not_for_ever(bench: Bench) -> No
     assert wait_event(inside, Deadline.after(5))
     started = time.monotonic()
     subscription.close(timeout=0.2)
-    assert 0.15 < time.monotonic() - started < 2
+    assert 0.15 < time.monotonic() - started < promised(2)
     closer = spawn(lambda: subscription.close(timeout=5), "closer")
     release.set()
     closer.join(5)
@@ -372,7 +372,7 @@ def test_a_callback_that_hangs_hurts_nobody_else(bench: Bench) -> None:
     started = time.monotonic()
     for number in range(5000):
         bench.publish(number)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < promised(5)
     wait_until(lambda: len(fine) >= 1000)
     release.set()
 
@@ -403,7 +403,7 @@ def test_a_full_queue_of_the_user_stops_neither_the_stream_nor_close(bench: Benc
     bench.publish(*range(100))
     wait_until(lambda: target.full())
     subscription.close()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < promised(3)
     received, delivered, dropped, pending = subscription.queue.counts()
     assert (received, pending) == (100, 0)
     assert received == delivered + dropped

@@ -458,7 +458,7 @@ def test_filling_newest_first_is_refused_at_once(dense: Bench) -> None:
         dense.history.iter(SYMBOL, "1m", count=5, fill="forward", newest_first=True)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("newest_first", [False, True])
 def test_a_hundred_thousand_rows_pass_in_flat_memory(newest_first: bool) -> None:
     with bench(minutes(101_000), max_kept_rows=2_000) as long:

@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from tests.support.waiting import PATIENCE_SECONDS
 from upbit_backbone import MarketDataBackbone
 from upbit_backbone.simulator import FakeUpbit
 
+LIFETIME_SECONDS = 90.0  # of a child that ought to have ended by itself long before
 MARKETS = ["KRW-BTC", "KRW-ETH", "KRW-XRP", "BTC-ETH", "USDT-BTC"]
 
 # What every script begins with. `soon_blocked` says READY once the main thread waits in one of ours.
@@ -45,12 +45,6 @@ def soon_blocked(within=""):
 """
 
 
-def within(seconds: float) -> float:
-    """What is promised, stretched where more programs want to run than there are processors."""
-    load = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
-    return seconds * max(1.0, load)
-
-
 def backbone_of(upbit: FakeUpbit, **settings: object) -> MarketDataBackbone:
     return MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url, **settings)
 
@@ -69,7 +63,7 @@ class Child:
         )
         self.pid = self._process.pid
         self.seen: list[str] = []
-        self._watchdog = threading.Timer(PATIENCE_SECONDS, self._process.kill)
+        self._watchdog = threading.Timer(LIFETIME_SECONDS, self._process.kill)
         self._watchdog.daemon = True
         self._watchdog.start()
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lifecycle.lives import MARKETS, backbone_of, within
+from tests.lifecycle.lives import MARKETS, backbone_of
 from tests.support.threads import Call
-from tests.support.waiting import wait_until
+from tests.support.waiting import promised, wait_until
 from upbit_backbone import (
     ClosedError,
     ConnectionEvent,
@@ -168,10 +168,10 @@ STATES: dict[str, State] = {
 @pytest.mark.parametrize("name", STATES)
 def test_closes_in_time_in_every_state(name: str, upbit: FakeUpbit, market: MarketDataBackbone) -> None:
     blocked = STATES[name](upbit, market)
-    assert seconds_to_close(market) <= within(CLOSE_SECONDS)
+    assert seconds_to_close(market) <= promised(CLOSE_SECONDS)
     if isinstance(blocked, Call):
         assert isinstance(blocked.outcome(), ClosedError)
-    assert seconds_to_close(market) <= within(0.2), "closing again costs nothing"
+    assert seconds_to_close(market) <= promised(0.2), "closing again costs nothing"
 
 
 @pytest.mark.parametrize("instead", ["refuse", "silence", "blackhole"])
@@ -181,7 +181,7 @@ def test_closes_in_time_while_the_server_is_away(instead: str, fresh_upbit: Fake
     fresh_upbit.refuse(60, "all", instead=instead)
     wait_until(lambda: session_state(market) in (ConnectionState.CONNECTING, ConnectionState.WAITING), "the loss")
     question = Call(lambda: market.get_ticker("KRW-XRP", timeout=60))
-    assert seconds_to_close(market) <= within(CLOSE_SECONDS)
+    assert seconds_to_close(market) <= promised(CLOSE_SECONDS)
     assert isinstance(question.outcome(), UpbitBackboneError)
 
 
@@ -190,7 +190,7 @@ def test_closes_in_time_while_waiting_to_try_again(fresh_upbit: FakeUpbit) -> No
     live(market)
     fresh_upbit.refuse(60)
     wait_until(lambda: session_state(market) is ConnectionState.WAITING, "waiting for the next attempt")
-    assert seconds_to_close(market) <= within(CLOSE_SECONDS)
+    assert seconds_to_close(market) <= promised(CLOSE_SECONDS)
 
 
 def test_closes_in_time_while_banned(fresh_upbit: FakeUpbit) -> None:
@@ -201,7 +201,7 @@ def test_closes_in_time_while_banned(fresh_upbit: FakeUpbit) -> None:
     with pytest.raises(UpbitBackboneError):
         market.get_orderbook("KRW-ETH", timeout=0.5)
     question = Call(lambda: market.get_orderbook("KRW-ETH", timeout=60))
-    assert seconds_to_close(market) <= within(CLOSE_SECONDS)
+    assert seconds_to_close(market) <= promised(CLOSE_SECONDS)
     assert isinstance(question.outcome(), UpbitBackboneError)
 
 
@@ -214,7 +214,7 @@ def test_closes_in_time_when_the_server_no_longer_reads() -> None:
         upbit.freeze()
         for kind in (DataType.TRADE, DataType.ORDERBOOK, DataType.TICKER, DataType.CANDLE_1S, DataType.CANDLE_1M):
             market.subscribe(symbols, kind)
-        assert seconds_to_close(market) <= within(CLOSE_SECONDS)
+        assert seconds_to_close(market) <= promised(CLOSE_SECONDS)
 
 
 # ── who waits, and who calls ─────────────────────────────────────────────────────────────────────────────────────────
@@ -276,7 +276,7 @@ def test_a_pending_future_gets_its_error(upbit: FakeUpbit, market: MarketDataBac
     upbit.rest_fault("/v1/ticker*", "hang", times=None)
     only = DataStrategy.REST_ONLY
     futures = [market.submit(market.get_ticker, symbol, strategy=only, timeout=60) for symbol in MARKETS * 8]
-    assert seconds_to_close(market) <= within(CLOSE_SECONDS)
+    assert seconds_to_close(market) <= promised(CLOSE_SECONDS)
     assert {type(future.exception(timeout=2)) for future in futures} == {ClosedError}
 
 
@@ -291,7 +291,7 @@ def test_closing_waits_for_a_slow_callback_but_not_for_ever(upbit: FakeUpbit, ma
     assert entered.wait(10)
     took = seconds_to_close(market)
     leave.set()
-    assert took <= within(CLOSE_SECONDS)
+    assert took <= promised(CLOSE_SECONDS)
 
 
 def test_a_slow_listener_and_a_slow_callback_share_the_two_seconds(
@@ -310,7 +310,7 @@ def test_a_slow_listener_and_a_slow_callback_share_the_two_seconds(
         assert entered.acquire(timeout=10)
     took = seconds_to_close(market)
     leave.set()
-    assert took <= within(CLOSE_SECONDS)
+    assert took <= promised(CLOSE_SECONDS)
 
 
 def test_eight_threads_close_at_once(upbit: FakeUpbit, market: MarketDataBackbone) -> None:
@@ -322,7 +322,7 @@ def test_eight_threads_close_at_once(upbit: FakeUpbit, market: MarketDataBackbon
         return seconds_to_close(market)
 
     closing = [Call(close) for _ in range(8)]
-    assert max(each.outcome(5) for each in closing) <= within(CLOSE_SECONDS)  # type: ignore[type-var]
+    assert max(each.outcome(5) for each in closing) <= promised(CLOSE_SECONDS)  # type: ignore[type-var]
 
 
 class Closer:
@@ -377,7 +377,7 @@ def test_closing_inside_its_own_callbacks(
 ) -> None:
     closer = Closer(market)
     arrange(market, closer)
-    assert closer.took.get(timeout=10) <= within(CLOSE_SECONDS)
+    assert closer.took.get(timeout=10) <= promised(CLOSE_SECONDS)
     wait_until(lambda: not our_threads(), "every thread to end", 3)
 
 
@@ -393,8 +393,8 @@ def test_closing_from_a_callback_and_from_outside_at_once(upbit: FakeUpbit, mark
 
     market.subscribe_realtime("KRW-BTC", DataType.TRADE, callback=close)
     assert entered.wait(10)
-    assert seconds_to_close(market) <= within(1.0)
-    assert took.get(timeout=5) <= within(1.0)
+    assert seconds_to_close(market) <= promised(1.0)
+    assert took.get(timeout=5) <= promised(1.0)
 
 
 def test_a_progress_callback_may_close(market: MarketDataBackbone) -> None:

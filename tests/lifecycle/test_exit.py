@@ -6,7 +6,8 @@ from textwrap import dedent
 
 import pytest
 
-from tests.lifecycle.lives import Child, Ending, Run, within
+from tests.lifecycle.lives import Child, Ending, Run
+from tests.support.waiting import promised
 from upbit_backbone.simulator import FakeUpbit
 
 EXIT_SECONDS = 1.0
@@ -53,7 +54,7 @@ def ending(child: Child) -> tuple[Ending, float]:
 def test_a_forgotten_backbone_lets_the_process_go(name: str, run: Run) -> None:
     end, seconds = ending(run(HELPERS + SITUATIONS[name] + "\nsay('END')"))
     assert (end.code, end.errors) == (0, "")
-    assert seconds <= within(EXIT_SECONDS)
+    assert seconds <= promised(EXIT_SECONDS)
 
 
 STUCK = {
@@ -80,7 +81,7 @@ STUCK = {
 def test_code_of_the_users_that_never_returns_does_not_hold_it_up(name: str, run: Run) -> None:
     end, seconds = ending(run(HELPERS + dedent(STUCK[name]) + "\nsay('END')"))
     assert (end.code, end.errors) == (0, "")
-    assert seconds <= within(EXIT_SECONDS)
+    assert seconds <= promised(EXIT_SECONDS)
 
 
 def test_a_download_under_way_does_not_hold_it_up(run: Run, upbit: FakeUpbit) -> None:
@@ -93,7 +94,7 @@ say("END")
 """
     end, seconds = ending(run(HELPERS + script))
     assert end.code == 0  # the thread that was downloading may still say why it ended
-    assert seconds <= within(EXIT_SECONDS)
+    assert seconds <= promised(EXIT_SECONDS)
 
 
 def test_questions_that_hang_do_not_hold_it_up(run: Run, upbit: FakeUpbit) -> None:
@@ -104,7 +105,7 @@ def test_questions_that_hang_do_not_hold_it_up(run: Run, upbit: FakeUpbit) -> No
     """
     end, seconds = ending(run(script))
     assert (end.code, end.errors) == (0, "")
-    assert seconds <= within(EXIT_SECONDS)
+    assert seconds <= promised(EXIT_SECONDS)
 
 
 def test_a_frozen_server_does_not_hold_it_up(run: Run, upbit: FakeUpbit) -> None:
@@ -115,13 +116,13 @@ def test_a_frozen_server_does_not_hold_it_up(run: Run, upbit: FakeUpbit) -> None
     child.end_input()
     end, seconds = ending(child)
     assert (end.code, end.errors) == (0, "")
-    assert seconds <= within(EXIT_SECONDS)
+    assert seconds <= promised(EXIT_SECONDS)
 
 
 def test_the_exit_code_is_kept(run: Run) -> None:
     end, seconds = ending(run("market.subscribe('KRW-BTC').get(timeout=10); say('END'); sys.exit(7)"))
     assert (end.code, end.errors) == (7, "")
-    assert seconds <= within(EXIT_SECONDS)
+    assert seconds <= promised(EXIT_SECONDS)
 
 
 def test_an_unhandled_exception_is_the_only_traceback(run: Run) -> None:
@@ -129,7 +130,7 @@ def test_an_unhandled_exception_is_the_only_traceback(run: Run) -> None:
     assert end.code == 1
     assert end.errors.count("Traceback") == 1
     assert end.errors.rstrip().endswith("LookupError: mine")
-    assert seconds <= within(EXIT_SECONDS)
+    assert seconds <= promised(EXIT_SECONDS)
 
 
 def test_it_can_still_be_closed_and_asked_at_exit(run: Run) -> None:
@@ -149,4 +150,4 @@ def test_it_can_still_be_closed_and_asked_at_exit(run: Run) -> None:
     """
     end, seconds = ending(run(script))
     assert (end.code, end.errors, end.output.split()) == (0, "", ["KRW-BTC", "closed"])
-    assert seconds <= within(EXIT_SECONDS + 1.0)  # it asked a question meanwhile
+    assert seconds <= promised(EXIT_SECONDS + 1.0)  # it asked a question meanwhile

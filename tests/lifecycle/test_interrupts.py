@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from tests.lifecycle.lives import Run, within
+from tests.lifecycle.lives import Run
 from tests.support.threads import Call
-from tests.support.waiting import wait_until
+from tests.support.waiting import promised, wait_until
 from upbit_backbone import DataStrategy, MarketDataBackbone
 from upbit_backbone._concurrency import Deadline, WorkerPool
 from upbit_backbone.simulator import FakeUpbit
@@ -68,12 +68,12 @@ def test_ctrl_c_ends_it(name: str, run: Run, upbit: FakeUpbit) -> None:
     child.end_input()
     child.expect("READY")
     sent = child.interrupt()
-    assert child.expect("INTERRUPTED") - sent <= within(INTERRUPT_SECONDS)
+    assert child.expect("INTERRUPTED") - sent <= promised(INTERRUPT_SECONDS)
     closed = child.expect("END")
     end = child.finish()
     assert (end.code, end.errors) == (0, "")
-    assert closed - sent <= within(INTERRUPT_SECONDS + 2.0)
-    assert end.at - closed <= within(EXIT_SECONDS)
+    assert closed - sent <= promised(INTERRUPT_SECONDS + 2.0)
+    assert end.at - closed <= promised(EXIT_SECONDS)
 
 
 def test_ctrl_c_ends_a_close_that_waits_for_a_callback(run: Run) -> None:
@@ -95,12 +95,12 @@ def test_ctrl_c_ends_a_close_that_waits_for_a_callback(run: Run) -> None:
     child = run(script)
     child.expect("READY")
     sent = child.interrupt()
-    assert child.expect("INTERRUPTED") - sent <= within(INTERRUPT_SECONDS)
+    assert child.expect("INTERRUPTED") - sent <= promised(INTERRUPT_SECONDS)
     closed = child.expect("END")
     end = child.finish()
     assert end.code == 0
     assert "Traceback" not in end.errors
-    assert end.at - closed <= within(EXIT_SECONDS)
+    assert end.at - closed <= promised(EXIT_SECONDS)
 
 
 def test_ctrl_c_that_nobody_catches_ends_the_program_with_one_traceback(run: Run) -> None:
@@ -112,7 +112,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_program_with_one_traceback(run: Run
     assert end.code == -signal.SIGINT
     assert end.errors.count("Traceback") == 1
     assert end.errors.rstrip().endswith("KeyboardInterrupt")
-    assert end.at - sent <= within(EXIT_SECONDS + INTERRUPT_SECONDS)
+    assert end.at - sent <= promised(EXIT_SECONDS + INTERRUPT_SECONDS)
 
 
 def test_ctrl_c_twice_ends_at_once_even_if_a_callback_is_stuck(run: Run) -> None:
@@ -137,7 +137,7 @@ def test_ctrl_c_twice_ends_at_once_even_if_a_callback_is_stuck(run: Run) -> None
     sent = child.interrupt()
     end = child.finish()
     assert "Traceback" not in end.errors
-    assert end.at - sent <= within(EXIT_SECONDS)
+    assert end.at - sent <= promised(EXIT_SECONDS)
 
 
 def test_terminating_it_kills_it_at_once(run: Run) -> None:
@@ -147,7 +147,7 @@ def test_terminating_it_kills_it_at_once(run: Run) -> None:
     sent = child.interrupt(signal.SIGTERM)
     end = child.finish()
     assert (end.code, end.errors) == (-signal.SIGTERM, "")
-    assert end.at - sent <= within(EXIT_SECONDS)
+    assert end.at - sent <= promised(EXIT_SECONDS)
 
 
 def test_a_service_that_turns_sigterm_into_an_exit_leaves_in_time(run: Run) -> None:
@@ -163,7 +163,7 @@ def test_a_service_that_turns_sigterm_into_an_exit_leaves_in_time(run: Run) -> N
     sent = child.interrupt(signal.SIGTERM)
     end = child.finish()
     assert (end.code, end.errors) == (3, "")
-    assert end.at - sent <= within(EXIT_SECONDS)
+    assert end.at - sent <= promised(EXIT_SECONDS)
 
 
 def test_alarms_raised_inside_waits_leave_no_lock_behind(run: Run) -> None:
@@ -213,7 +213,7 @@ def test_alarms_raised_inside_waits_leave_no_lock_behind(run: Run) -> None:
     child = run(script)
     child.expect("RANG")
     works = child.expect("WORKS")
-    assert child.expect("END") - works <= within(2.0)
+    assert child.expect("END") - works <= promised(2.0)
     end = child.finish()
     assert end.code == 0
     # CPython complains of an alarm inside its own callbacks and finalizers; of nothing else may be complained.

@@ -41,7 +41,7 @@ def ask(child_says: str, run: Run, script: str) -> list[int]:
     return [int(word) for word in child.seen[-1].split()[1:-1]]
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_two_hundred_lives_leave_nothing_behind(run: Run, upbit: FakeUpbit) -> None:
     """A question, and a stream that is connected and has spoken, in each of them."""
     upbit.set_options(rest_limit=100_000, connect_limit=100_000)

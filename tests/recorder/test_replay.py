@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.support.waiting import promised
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import ChannelUnavailableError, InvalidRequestError, RequestTimeoutError
 from upbit_backbone.exchange import endpoints
@@ -90,14 +91,14 @@ def test_nothing_is_played_before_somebody_wants_it(make_recording, play):
 def test_the_recorded_pace_is_kept_and_can_be_hastened(make_recording, play):
     path = make_recording(100)  # one second
     took = {}
-    for speed in (1.0, 10.0):
+    for speed in (0.5, 10.0):
         source, _ = play(path, speed=speed)
         began = time.monotonic()
         source.start()
         assert source.wait(Deadline.after(10.0))
         took[speed] = time.monotonic() - began
-    assert took[1.0] >= 0.9
-    assert took[10.0] < took[1.0] / 2
+    assert took[0.5] >= 1.8
+    assert took[10.0] < took[0.5] / 2
 
 
 @pytest.mark.parametrize("speed", [0, -1.0, float("inf")])
@@ -232,7 +233,7 @@ def test_a_question_ends_by_its_deadline_however_long_the_recording_is(make_reco
         began = time.monotonic()
         with pytest.raises(RequestTimeoutError, match="was not looked through by the deadline"):
             transport.get(call, Deadline.after(0.05))
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < promised(5.0)
     assert reading.is_set()
     go_on.set()
     assert transport.get(endpoints.tickers(["KRW-BTC"]), ANY).body == b'[{"first":1}]', "nobody was given it before"

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.threads import all_at_once
+from tests.support.waiting import promised
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.errors import ClosedError, InvalidRequestError, UnknownSymbolError, UpbitBackboneError
 from upbit_backbone.models.enums import DataSource, Priority
@@ -73,13 +74,12 @@ def test_the_age_of_an_answer_counts_from_when_its_request_left(scene: Make, upb
 
 def test_nobody_joins_a_call_that_left_longer_ago_than_he_allows(scene: Make, upbit: FakeUpbit) -> None:
     made, since = scene(), last_request(upbit)
-    upbit.rest_fault("/v1/ticker", mode="latency", latency=1.5)
+    upbit.rest_fault("/v1/ticker", mode="latency", latency=3.0)
     slow = spawn(lambda: made.rest.tickers(["KRW-BTC"], deadline=soon()), "slow")
     while not upbit.requests(since=since):
         assert slow.is_alive()
-    asked_at = time.monotonic()
     made.rest.tickers(["KRW-BTC"], deadline=soon(), max_age=1e-6)
-    assert time.monotonic() - asked_at < 1.0, "the call under way would have taken longer"
+    assert slow.is_alive(), "he did not wait for the call under way"
     assert join_all([slow], soon()) == []
     assert len(upbit.requests(since=since)) == 2
 
@@ -172,9 +172,16 @@ def test_a_hundred_threads_with_a_hundred_symbols_cost_at_most_two(scene: Make, 
     for path in ("/v1/ticker", "/v1/orderbook"):
         upbit.rest_fault(path, mode="latency", latency=ROUND_TRIP, times=None)
     ask = getattr(made.rest, kind)
-    answers = all_at_once(100, lambda n: ask([symbols[n]], deadline=soon()))
+    arrivals: list[float] = []
+
+    def ask_for_one(number: int) -> Any:
+        arrivals.append(time.monotonic())
+        return ask([symbols[number]], deadline=soon())
+
+    answers = all_at_once(100, ask_for_one)
     assert [list(answer) for answer in answers] == [[symbol] for symbol in symbols]
-    assert len(upbit.requests(since=since)) <= 2
+    # One for the first, one for all who came while that was under way; more only if a slow machine spreads them out.
+    assert len(upbit.requests(since=since)) <= 2 + int((max(arrivals) - min(arrivals)) / ROUND_TRIP)
 
 
 def test_equal_pages_share_one_call_and_everyone_owns_his_list(scene: Make, upbit: FakeUpbit) -> None:
@@ -212,7 +219,7 @@ def test_a_list_waits_for_its_predecessor_but_not_for_ever(scene: Make, upbit: F
         threading.Event().wait(0.01)
     started = time.monotonic()
     assert made.rest.tickers(["KRW-ETH"], deadline=soon())
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < promised(1.5)
     join_all([thread], soon())
     assert len(outcomes) == 1
 
@@ -374,7 +381,7 @@ def test_closing_ends_every_question_and_every_thread_at_once(scene: Make, upbit
     started = time.monotonic()
     assert made.rest.close(soon(2.0)) == []
     assert join_all(threads, soon(2.0)) == []
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < promised(1.5)
     assert len(outcomes) == 30
     with pytest.raises(ClosedError):
         made.rest.tickers(["KRW-BTC"], deadline=soon())
@@ -451,7 +458,7 @@ def test_a_forgotten_channel_with_a_hanging_call_never_keeps_the_process(upbit: 
         check=False,
     )
     assert (done.returncode, done.stderr) == (5, "")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < promised(10)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
@@ -464,7 +471,7 @@ def test_ctrl_c_ends_a_blocking_question_at_once(scene: Make, upbit: FakeUpbit) 
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             made.rest.tickers(["KRW-BTC"], deadline=soon(20))
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < promised(1.5)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import promised
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionState, RateLimitEvent, StaleEvent
 from upbit_backbone.models.topic import Topic
@@ -89,7 +90,7 @@ def test_a_quiet_market_is_left_alone(rig: MakeRig, upbit: FakeUpbit) -> None:
 def test_a_refusing_server_is_found_again_when_it_returns(rig: MakeRig, upbit: FakeUpbit) -> None:
     live = rig().live(BTC, ETH)
     took = live.recovers(lambda: upbit.refuse(3.0))
-    assert took < 3.0 + 2.5
+    assert took < promised(3.0 + 2.5)
     assert ConnectionState.WAITING in live.states()
 
 

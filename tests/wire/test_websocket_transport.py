@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.support.waiting import promised
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import (
     AuthenticationError,
@@ -42,7 +43,6 @@ from upbit_backbone.wire.http_head import HandshakeRefusedError
 from upbit_backbone.wire.websocket_transport import BINARY, SEND_SECONDS, WebSocketConnection, WebSocketTransport
 
 WAIT_SECONDS = 10.0  # for what must happen; never waited out in a passing test
-SLACK_SECONDS = 0.6  # for a loaded machine
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -226,7 +226,7 @@ def nothing_left_behind() -> Iterator[None]:
 def ends_within(seconds: float) -> Iterator[None]:
     started = time.monotonic()
     yield
-    assert time.monotonic() - started < seconds + SLACK_SECONDS
+    assert time.monotonic() - started < promised(seconds)
 
 
 @contextlib.contextmanager
