@@ -1,4 +1,4 @@
-"""The faults that are switched on right now. Pure bookkeeping: the connections and the hub act on it."""
+"""The faults that are switched on right now. Bookkeeping only: the connections and the hub act on it."""
 
 from __future__ import annotations
 

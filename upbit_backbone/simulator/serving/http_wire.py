@@ -56,9 +56,8 @@ class Response:
 
 
 def status_line(status: int) -> str:
-    if status in HTTPStatus._value2member_map_:
-        return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
-    return f"HTTP/1.1 {status} Status"
+    phrases = {each.value: each.phrase for each in HTTPStatus}
+    return f"HTTP/1.1 {status} {phrases.get(status, 'Status')}"
 
 
 def etag(body: bytes) -> str:
