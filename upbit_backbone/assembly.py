@@ -203,8 +203,8 @@ class Assembly:
         self.hub = Hub(
             self.events,
             current=lambda topic: self.intake.current(topic),
-            acquire=lambda requests: self.sessions.acquire(requests),
-            release=lambda requests: self.sessions.release(requests),
+            acquire=lambda owner, requests: self.sessions.acquire(owner, requests),
+            release=lambda owner: self.sessions.release(owner),
             run_job=self.jobs.submit,
             queue_size=config.queue_size,
             close_seconds=config.close_timeout_seconds,
@@ -298,7 +298,6 @@ class Assembly:
         )
         self.promotions = Promotions(
             self.sessions.acquire,
-            self.sessions.release,
             limit=config.max_promoted_topics,
             demote_after=config.demote_after_seconds,
             wake=self.promotion_worker.wake,

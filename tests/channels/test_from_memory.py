@@ -67,11 +67,11 @@ class Stream:
         self.health.heard_at = time.monotonic()
         assert self.store.put(Topic(kind, item.symbol), item, self.health, 1, self.health.heard_at)
 
-    def acquire(self, requests: Iterable[SubscriptionRequest]) -> None:
+    def acquire(self, owner: object, requests: Iterable[SubscriptionRequest]) -> None:
         self.requested += [request.topic for request in requests]
 
-    def release(self, requests: Iterable[SubscriptionRequest]) -> None:
-        self.unwished += [request.topic for request in requests]
+    def release(self, owner: object) -> None:
+        self.unwished += self.requested[len(self.unwished) :]
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, tuple[SubscriptionRequest, ...]]] = []
+        self.wanting: set[str] = set()
         self.refusal: Exception | None = None
         self.values: dict[Topic, Any] = {}
         self.events = EventBus()
@@ -47,15 +48,21 @@ class Bench:
             self.events,
             current=lambda topic: (topic, self.values[topic], 0.0) if topic in self.values else None,
             acquire=self.acquire,
-            release=lambda requests: self.requests.append(("release", tuple(requests))),
+            release=self.release,
             queue_size=1000,
             close_seconds=1.0,
         )
 
-    def acquire(self, requests: Any) -> None:
+    def acquire(self, owner: str, requests: Any) -> None:
         if self.refusal is not None:
             raise self.refusal
         self.requests.append(("want", tuple(requests)))
+        self.wanting.add(owner)
+
+    def release(self, owner: str) -> None:
+        if owner in self.wanting:  # who wants nothing may say so, and nothing happens
+            self.wanting.remove(owner)
+            self.requests.append(("release", ()))
 
     def publish(self, *numbers: int, topic: Topic = BTC) -> None:
         self.hub.publish(topic, [trade(number, topic.symbol) for number in numbers])
@@ -452,9 +459,9 @@ def test_overflow_error_reaches_on_error_of_a_callback(bench: Bench) -> None:
 
 def test_overflow_before_the_wish_was_made_still_takes_it_back(bench: Bench) -> None:
     class Busy(Bench):
-        def acquire(self, requests: Any) -> None:
+        def acquire(self, owner: str, requests: Any) -> None:
             self.publish(*range(5))  # the topic is live and its market busy
-            super().acquire(requests)
+            super().acquire(owner, requests)
 
     busy = Busy()
     busy.hub.subscribe([BTC], overflow=Overflow.ERROR, maxsize=1)

@@ -62,7 +62,7 @@ def play():
 
 def test_the_sink_sees_what_it_saw_then_with_the_times_of_then(make_recording, play):
     source, sink = play(make_recording(20), speed=None)
-    source.acquire([SubscriptionRequest(BITCOIN)])
+    source.acquire("test", [SubscriptionRequest(BITCOIN)])
     assert source.wait(Deadline.after(5.0))
     assert sink.seen[0] == ("subscribed", "upbit-session-1", 1, ["ticker:KRW-ETH", "trade:KRW-BTC"], True)
     assert sink.seen[5][3] == [b'{"number":4}', bytes([4, 0, 10, 255])]
@@ -140,7 +140,7 @@ def test_pulses_are_connected_while_the_line_was(make_recording, play):
         go_on.wait(5.0)
 
     sink.frames = frames
-    source.acquire([SubscriptionRequest(BITCOIN)])
+    source.acquire("test", [SubscriptionRequest(BITCOIN)])
     assert reached.wait(5.0)
     health = source.health(BITCOIN)
     assert (health.connected, health.epoch) == (True, 1)
@@ -167,7 +167,7 @@ def test_the_end_is_told_and_so_is_what_the_recording_never_had(make_recording, 
     events: list = []
     ended = threading.Event()
     source, _ = play(make_recording(), speed=None, emit=events.append, on_end=ended.set)
-    source.acquire([SubscriptionRequest(BITCOIN), SubscriptionRequest(Topic(DataType.TRADE, "KRW-XRP"))])
+    source.acquire("test", [SubscriptionRequest(BITCOIN), SubscriptionRequest(Topic(DataType.TRADE, "KRW-XRP"))])
     assert ended.wait(5.0)
     assert [event.state.value for event in events if isinstance(event, ConnectionEvent)] == ["live", "waiting"]
     (missing,) = [event for event in events if isinstance(event, SubscriptionEvent)]
@@ -350,7 +350,7 @@ def test_what_is_missing_in_a_recording_comes_as_a_gap_to_those_who_want_it(path
     path.write_bytes(b"".join(encoded))
     events: queue.Queue = queue.Queue()
     source, sink = play(path, speed=None, emit=events.put)
-    source.acquire([SubscriptionRequest(BITCOIN)])
+    source.acquire("test", [SubscriptionRequest(BITCOIN)])
     assert source.wait(Deadline.after(10.0))
     assert fed(sink)[1:-1] == [[b'{"number":0}'], [b'{"number":1}'], [b'{"number":3}']]
     gaps = [event for event in list(events.queue) if isinstance(event, GapEvent)]
@@ -375,6 +375,6 @@ def test_a_lost_subscription_does_not_cost_what_streamed_afterwards(path, play):
     encoded[1][-6] ^= 0xFF
     path.write_bytes(b"".join(encoded))
     source, sink = play(path, speed=None)
-    source.acquire([SubscriptionRequest(BITCOIN)])
+    source.acquire("test", [SubscriptionRequest(BITCOIN)])
     assert source.wait(Deadline.after(10.0))
     assert fed(sink)[2:4] == [("subscribed", 2), [b'{"number":1}']]

@@ -75,14 +75,13 @@ def test_a_grouped_book_does_not_teach_the_way_to_the_plain_one(hot: SimpleNames
 
 @pytest.fixture
 def house() -> Iterator[SimpleNamespace]:
-    """A promotion_worker; `wanted` and `unwanted` are what its promotions requested for."""
-    made = SimpleNamespace(wanted=[], unwanted=[], frequency=RequestFrequency(10.0))
+    """A promotion_worker; `wanted` is what its promotions wanted, each time."""
+    made = SimpleNamespace(wanted=[], frequency=RequestFrequency(10.0))
     made.keeper = PromotionWorker(made.frequency, promote_after=3, clock=SYSTEM_CLOCK)
 
     def promotions(demote_after: float, limit: int = 10) -> Promotions:
         kept = Promotions(
-            lambda requests: made.wanted.append([request.topic for request in requests]),
-            lambda requests: made.unwanted.extend(request.topic for request in requests),
+            lambda owner, requests: made.wanted.append([request.topic for request in requests]),
             limit=limit,
             demote_after=demote_after,
             wake=made.keeper.wake,
@@ -127,7 +126,7 @@ def test_what_nobody_asks_for_is_streamed_no_longer_and_counts_from_nought(house
     promoted = house.promotions(demote_after=0.2)
     for _ in range(3):
         house.keeper.asked([BTC])
-    wait_until(lambda: house.unwanted == [BTC])
+    wait_until(lambda: house.wanted and house.wanted[-1] == [])
     wait_until(lambda: BTC not in house.frequency.last_asked)
     assert len(promoted) == 0
 

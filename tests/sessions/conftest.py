@@ -123,7 +123,9 @@ class Rig:
         self._dial = dial
 
     def acquire(self, *topics: Topic) -> Rig:
-        self.manager.acquire(map(SubscriptionRequest, topics))
+        """Want these: for an owner called like the one topic, or like all of them."""
+        owner = topics[0] if len(topics) == 1 else topics
+        self.manager.acquire(owner, map(SubscriptionRequest, topics))
         return self
 
     def live(self, *topics: Topic) -> Rig:

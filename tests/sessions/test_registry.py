@@ -7,9 +7,8 @@ from collections import Counter
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions.registry import Registry
@@ -20,41 +19,57 @@ TOPICS = [Topic(kind, symbol) for kind in (DataType.TICKER, DataType.ORDERBOOK) 
 DEPTHS = [None, 1, 5, 15, 30]
 
 
+class Interruption:
+    """A depth that is interrupted when it is first looked at: in the middle of a change."""
+
+    has_struck = False
+
+    def __lt__(self, other: object) -> bool:
+        if self.has_struck:
+            return False
+        self.has_struck = True
+        raise KeyboardInterrupt
+
+    __gt__ = __lt__
+
+
 class RegistryMachine(RuleBasedStateMachine):
-    """The model is a list of everything wanted and not yet taken back."""
+    """The model is what each owner wants. Now and then a change breaks off where the figures are half made."""
 
     def __init__(self) -> None:
         super().__init__()
         self.registry = Registry()
-        self.model: Counter[tuple[Topic, int]] = Counter()
+        self.wanted: dict[int, list[SubscriptionRequest]] = {}
 
     @rule(
-        requests=st.lists(st.builds(SubscriptionRequest, st.sampled_from(TOPICS), st.sampled_from(DEPTHS)), max_size=5)
+        owner=st.integers(0, 4),
+        requests=st.lists(st.builds(SubscriptionRequest, st.sampled_from(TOPICS), st.sampled_from(DEPTHS)), max_size=5),
     )
-    def acquire(self, requests: list[SubscriptionRequest]) -> None:
+    def acquire(self, owner: int, requests: list[SubscriptionRequest]) -> None:
         before = self.topics()
-        change = self.registry.acquire(requests)
-        self.model.update((request.topic, request.depth or 30) for request in requests)
+        change = self.registry.acquire(owner, requests)
+        self.wanted[owner] = requests
         assert change.added == self.topics() - before
-        assert not change.removed
+        assert change.removed == before - self.topics()
 
-    @precondition(lambda self: self.model)
-    @rule(data=st.data())
-    def unwant_some(self, data: st.DataObject) -> None:
-        wanted = sorted(self.model.elements())
-        chosen = data.draw(st.lists(st.sampled_from(range(len(wanted))), unique=True, max_size=5))
+    @rule(owner=st.integers(0, 4))
+    def release(self, owner: int) -> None:
         before = self.topics()
-        change = self.registry.release([SubscriptionRequest(*wanted[position]) for position in chosen])
-        self.model.subtract(wanted[position] for position in chosen)
-        self.model = +self.model
+        change = self.registry.release(owner)
+        self.wanted.pop(owner, None)
         assert change.removed == before - self.topics()
         assert not change.added
 
-    @rule(topic=st.sampled_from(TOPICS), depth=st.sampled_from([1, 5, 15, 30]))
-    def unwant_too_much_changes_nothing(self, topic: Topic, depth: int) -> None:
-        times = self.model[topic, depth] + 1
-        with pytest.raises(InvalidRequestError):
-            self.registry.release([SubscriptionRequest(topic, depth)] * times)
+    @rule(owner=st.integers(0, 4), request=st.builds(SubscriptionRequest, st.sampled_from(TOPICS)))
+    def break_off(self, owner: int, request: SubscriptionRequest) -> None:
+        interrupting = SubscriptionRequest(request.topic, Interruption())  # type: ignore[arg-type]
+        with pytest.raises(KeyboardInterrupt):
+            self.registry.acquire(owner, [request, interrupting])
+        self.registry.acquire(owner, self.wanted.get(owner, []))  # as who makes the change does then
+
+    @property
+    def model(self) -> Counter[tuple[Topic, int]]:
+        return Counter((each.topic, each.depth or 30) for requests in self.wanted.values() for each in requests)
 
     def topics(self) -> set[Topic]:
         return {topic for topic, _ in self.model.elements()}
@@ -74,23 +89,24 @@ TestRegistryMachine.settings = settings(max_examples=150, stateful_step_count=40
 
 def test_the_greatest_depth_satisfies_everybody_and_shrinks_when_its_friend_leaves() -> None:
     registry = Registry()
-    registry.acquire([SubscriptionRequest(BTC, 5)])
-    assert registry.acquire([SubscriptionRequest(BTC, 15)]).deepened == {BTC}
+    registry.acquire("one", [SubscriptionRequest(BTC, 5)])
+    assert registry.acquire("another", [SubscriptionRequest(BTC, 15)]).deepened == {BTC}
     assert registry.request(BTC) == SubscriptionRequest(BTC, 15)
-    assert registry.release([SubscriptionRequest(BTC, 15)]).deepened == {BTC}
+    assert registry.release("another").deepened == {BTC}
     assert registry.request(BTC) == SubscriptionRequest(BTC, 5)
 
 
-def test_a_refused_call_takes_nothing_back() -> None:
+def test_who_wants_other_things_wants_the_old_ones_no_more() -> None:
     registry = Registry()
-    registry.acquire([SubscriptionRequest(BTC)])
-    with pytest.raises(InvalidRequestError, match="KRW-ETH"):
-        registry.release([SubscriptionRequest(BTC), SubscriptionRequest(ETH)])
-    assert registry.topics() == {BTC}
+    registry.acquire("one", [SubscriptionRequest(BTC)])
+    change = registry.acquire("one", [SubscriptionRequest(ETH)])
+    assert (change.added, change.removed) == ({ETH}, {BTC})
+    assert registry.topics() == {ETH}
+    assert registry.of("one") == (SubscriptionRequest(ETH),)
 
 
 def test_the_repr_counts_topics_and_wishes() -> None:
     registry = Registry()
-    registry.acquire([SubscriptionRequest(BTC), SubscriptionRequest(BTC), SubscriptionRequest(ETH)])
+    registry.acquire("one", [SubscriptionRequest(BTC), SubscriptionRequest(BTC), SubscriptionRequest(ETH)])
     assert repr(registry) == "<Registry 2 topics for 3 requests>"
     assert (len(registry), BTC in registry) == (2, True)

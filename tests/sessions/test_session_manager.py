@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.waiting import promised, wait_until
 from upbit_backbone._concurrency import Deadline
-from upbit_backbone.errors import ClosedError, InvalidRequestError, NetworkError, SubscriptionError
+from upbit_backbone.errors import ClosedError, NetworkError, SubscriptionError
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState
 from upbit_backbone.models.topic import SubscriptionRequest, Topic
@@ -49,14 +49,17 @@ def test_the_servers_set_is_the_union_of_what_32_threads_want(rig: MakeRig, wide
 
     def churn(number: int) -> None:
         rng = random.Random(number)
-        mine = []
-        for _ in range(15):
+        mine: dict[tuple[int, int], Topic] = {}
+        for turn in range(15):
             if mine and rng.random() < 0.4:
-                manager.release([SubscriptionRequest(mine.pop(rng.randrange(len(mine))))])
+                owner = rng.choice(list(mine))
+                manager.release(owner)
+                del mine[owner]
             else:
-                mine.append(Topic(rng.choice([DataType.TICKER, DataType.TRADE]), rng.choice(codes[:60])))
-                manager.acquire([SubscriptionRequest(mine[-1])])
-        kept.extend(mine)
+                owner = (number, turn)
+                mine[owner] = Topic(rng.choice([DataType.TICKER, DataType.TRADE]), rng.choice(codes[:60]))
+                manager.acquire(owner, [SubscriptionRequest(mine[owner])])
+        kept.extend(mine.values())
 
     threads = [threading.Thread(target=churn, args=(number,)) for number in range(32)]
     for thread in threads:
@@ -84,9 +87,9 @@ def test_a_hundred_subscribe_and_unsubscribe_calls_cost_at_most_five_messages_a_
     codes, pause = wide.markets()[:100], threading.Event()
     since, began = mark(wide), time.monotonic()
     for number, code in enumerate(codes):
-        manager.acquire([SubscriptionRequest(Topic(DataType.TRADE, code))])
+        manager.acquire(code, [SubscriptionRequest(Topic(DataType.TRADE, code))])
         if number % 2:
-            manager.release([SubscriptionRequest(Topic(DataType.TRADE, code))])
+            manager.release(code)
         pause.wait(0.008)
     expected = {("trade", code) for code in codes[::2]} | {("ticker", "KRW-BTC")}
     wait_until(lambda: wide.subscribed() == expected, 2.0)
@@ -96,11 +99,11 @@ def test_a_hundred_subscribe_and_unsubscribe_calls_cost_at_most_five_messages_a_
 
 def test_the_deepest_wish_goes_on_the_wire(rig: MakeRig, upbit: FakeUpbit) -> None:
     manager = rig(upbit).manager
-    manager.acquire([SubscriptionRequest(BOOK, 1)])
+    manager.acquire("one", [SubscriptionRequest(BOOK, 1)])
     wait_until(lambda: upbit.subscribed() == {("orderbook", "KRW-BTC.1")}, 5.0)
-    manager.acquire([SubscriptionRequest(BOOK, 15)])
+    manager.acquire("another", [SubscriptionRequest(BOOK, 15)])
     wait_until(lambda: upbit.subscribed() == {("orderbook", "KRW-BTC.15")}, 2.0)
-    manager.release([SubscriptionRequest(BOOK, 15)])
+    manager.release("another")
     wait_until(lambda: upbit.subscribed() == {("orderbook", "KRW-BTC.1")}, 2.0)
 
 
@@ -130,7 +133,7 @@ def test_many_topics_spread_over_connections_within_the_caps(rig: MakeRig, wide:
 def test_an_idle_connection_is_closed_and_its_thread_ends(rig: MakeRig, upbit: FakeUpbit) -> None:
     live = rig(idle_connection_seconds=0.3).live(BTC)
     threads = threading.active_count()
-    live.manager.release([SubscriptionRequest(BTC)])
+    live.manager.release(BTC)
     live.until(lambda: not live.manager.stats(), "retirement")
     live.until(lambda: threading.active_count() < threads, "the thread's end")
     live.until(lambda: not upbit.sessions(), "the goodbye")
@@ -142,7 +145,7 @@ def test_an_idle_connection_is_closed_and_its_thread_ends(rig: MakeRig, upbit: F
 
 def test_a_wish_that_returns_before_the_idle_time_finds_the_connection_open(rig: MakeRig, upbit: FakeUpbit) -> None:
     live = rig(idle_connection_seconds=1.0).live(BTC)
-    live.manager.release([SubscriptionRequest(BTC)])
+    live.manager.release(BTC)
     live.acquire(ETH)
     live.until(lambda: upbit.subscribed() == {("trade", "KRW-ETH")}, "the new set")
     threading.Event().wait(1.2)
@@ -159,7 +162,7 @@ def test_the_pulse_of_a_topic_shows_its_sessions_life(rig: MakeRig, upbit: FakeU
     live.recovers(lambda: upbit.close_sessions(1001))
     assert live.manager.health(BTC) is health
     assert health.epoch == 2
-    live.manager.release([SubscriptionRequest(BTC)])
+    live.manager.release(BTC)
     assert live.manager.health(BTC) is None
 
 
@@ -170,9 +173,13 @@ def test_asking_to_reconnect_gives_a_new_epoch(rig: MakeRig) -> None:
     live.recovers(lambda: live.manager.reconnect(live.manager.stats()[0].session))
 
 
-def test_what_was_not_wanted_cannot_be_taken_back(rig: MakeRig) -> None:
-    with pytest.raises(InvalidRequestError):
-        rig().manager.release([SubscriptionRequest(BTC)])
+def test_who_wants_nothing_may_say_so_any_number_of_times(rig: MakeRig) -> None:
+    live = rig().live(BTC)
+    live.manager.release("a stranger")
+    assert live.manager.topics() == {BTC}
+    for _ in range(2):
+        live.manager.release(BTC)
+    assert live.manager.topics() == frozenset()
 
 
 def test_stats_and_repr_tell_the_state(rig: MakeRig) -> None:
@@ -201,7 +208,7 @@ def test_close_is_quick_idempotent_and_final(rig: MakeRig) -> None:
     assert live.close() < 0.1
     with pytest.raises(ClosedError):
         live.acquire(ETH)
-    live.manager.release([SubscriptionRequest(BTC)])
+    live.manager.release(BTC)
     assert {stats.state for stats in live.manager.stats()} == {ConnectionState.CLOSED}
     assert live.states()[-1] is ConnectionState.CLOSED
     frames = live.sink.frames_seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
 
 from .._concurrency import Clock, Deadline
@@ -15,7 +15,8 @@ from ..store.live_store import LiveStore
 from .markets import MarketDirectory
 from .memory import topic_of, trimmed
 
-ChangeSubscriptions = Callable[[Iterable[SubscriptionRequest]], object]
+Acquire = Callable[[Hashable, Iterable[SubscriptionRequest]], object]
+Release = Callable[[Hashable], object]
 
 
 NEXT_FRAME_SECONDS = 0.5
@@ -33,8 +34,8 @@ class StreamWaitChannel:
         self,
         store: LiveStore,
         directory: MarketDirectory,
-        acquire: ChangeSubscriptions,
-        release: ChangeSubscriptions,
+        acquire: Acquire,
+        release: Release,
         clock: Clock,
         *,
         exchange_clock: ExchangeClock | None = None,
@@ -72,8 +73,9 @@ class StreamWaitChannel:
         # than the call: the next one is better, if it comes soon.
         first_wait = deadline.sooner(NEXT_FRAME_SECONDS) if request.realtime and is_new else deadline
         requests = [SubscriptionRequest(topic)]
-        self._acquire(requests)
+        me = object()
         try:
+            self._acquire(me, requests)
             item = self._store.wait_newer(topic, asked_at, first_wait, self._made_after(request, asked_at))
             if item is None and request.realtime and is_new:
                 item = self._store.wait_newer(topic, asked_at, deadline)
@@ -82,7 +84,11 @@ class StreamWaitChannel:
             if item is None:
                 raise self._failure(topic)  # while it is still requested for: afterwards the reason is forgotten
         finally:
-            self._release(requests)
+            try:
+                self._release(me)
+            except BaseException:  # Ctrl-C on the way in: nobody would know of it any more
+                self._release(me)
+                raise
         return item  # type: ignore[return-value]  # the topic says which type it is
 
     def _made_after(self, request: DataRequest, asked_at: float) -> Callable[[], datetime | None] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from .._concurrency import Clock, Deadline
 from ..errors import (
@@ -31,7 +31,8 @@ LIST_ALL_FROM = 20
 REST_SHARE = 0.6
 
 Asked = Callable[[Sequence[Topic]], None]
-ChangeSubscriptions = Callable[[Iterable[SubscriptionRequest]], object]
+Acquire = Callable[[Hashable, Iterable[SubscriptionRequest]], object]
+Release = Callable[[Hashable], object]
 
 
 class TickerSnapshot:
@@ -45,8 +46,8 @@ class TickerSnapshot:
         directory: MarketDirectory,
         check: AnswerCheck,
         asked: Asked,
-        acquire: ChangeSubscriptions,
-        release: ChangeSubscriptions,
+        acquire: Acquire,
+        release: Release,
         clock: Clock,
         max_symbols: int,
     ) -> None:
@@ -175,8 +176,9 @@ class TickerSnapshot:
         asked_at = self._clock.monotonic()
         requests = [SubscriptionRequest(Topic(DataType.TICKER, code)) for code in missing]
         found: dict[str, TickerData] = {}
-        self._acquire(requests)
+        me = object()
         try:
+            self._acquire(me, requests)
             for request in requests:
                 ticker = self._store.current(request.topic, self._clock.monotonic())
                 if ticker is None:  # it may stream already, in a quiet market: then no frame will come
@@ -184,7 +186,11 @@ class TickerSnapshot:
                 if isinstance(ticker, TickerData):
                     found[request.topic.symbol] = ticker
         finally:
-            self._release(requests)
+            try:
+                self._release(me)
+            except BaseException:  # Ctrl-C on the way in: nobody would know of it any more
+                self._release(me)
+                raise
         self._directory.learn(found)
         return found
 

@@ -29,7 +29,8 @@ CLOSE_SECONDS = 1.5
 
 # The current value of a live topic, undecoded, with the monotonic time it came; None where there is none.
 Current = Callable[[Topic], Envelope | None]
-ChangeSubscriptions = Callable[[Iterable[SubscriptionRequest]], object]
+Acquire = Callable[[str, Iterable[SubscriptionRequest]], object]
+Release = Callable[[str], object]
 
 
 class Hub:
@@ -45,8 +46,8 @@ class Hub:
         events: EventBus,
         *,
         current: Current = lambda topic: None,
-        acquire: ChangeSubscriptions = lambda requests: None,
-        release: ChangeSubscriptions = lambda requests: None,
+        acquire: Acquire = lambda owner, requests: None,
+        release: Release = lambda owner: None,
         run_job: Callable[[Callable[[], None]], object] | None = None,
         queue_size: int = DEFAULT_QUEUE_SIZE,
         close_seconds: float = CLOSE_SECONDS,
@@ -61,9 +62,8 @@ class Hub:
         self._close_seconds = close_seconds
         self._clock = clock
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()  # guards _subscriptions, _wanted, _closed and every change of _routes
+        self._lock = threading.Lock()  # guards _subscriptions, _closed and every change of _routes
         self._subscriptions: dict[str, Subscription] = {}
-        self._wanted: set[str] = set()  # whose requests the sessions know
         self._closed = False
         # Read without the lock: a route is replaced whole, never changed.
         self._routes: dict[Topic, tuple[Mailbox, ...]] = {}
@@ -235,8 +235,8 @@ class Hub:
 
     def _open(self, subscription: Subscription, consumer: Consumer | None, on_event: Listener | None) -> None:
         """All or nothing: in the routes first, so that no item is missed, then current values, requests and thread."""
-        self._enter(subscription)
         try:
+            self._enter(subscription)
             self._seed(subscription)
             if on_event is not None:
                 subscription.listening = self._events.listen(on_event, wants=lambda each: concerns(each, subscription))
@@ -260,32 +260,33 @@ class Hub:
         subscription.queue.seed([delivery for delivery in current if delivery is not None])
 
     def _want_for(self, subscription: Subscription) -> None:
-        self._acquire_topics(subscription.requests)
-        with self._lock:
-            is_still_in = subscription.id in self._subscriptions
-            if is_still_in:
-                self._wanted.add(subscription.id)
-        if not is_still_in:  # it has overflowed or was closed meanwhile
-            self._release_topics(subscription.requests)
+        self._acquire_topics(subscription.id, subscription.requests)
+        if subscription.id not in self._subscriptions:  # it has overflowed or was closed meanwhile
+            self._release_topics(subscription.id)
 
     def _release(self, subscription: Subscription) -> None:
-        """Take the subscription out and, if they were made, its requests back: once."""
+        """Take the subscription out and its requests back. Whatever interrupts it, it is done; twice is as once."""
+        try:
+            self._forget(subscription)
+        except BaseException:
+            self._forget(subscription)
+            self._release_topics(subscription.id)
+            raise
+
+    def _forget(self, subscription: Subscription) -> None:
         with self._lock:
-            if self._subscriptions.pop(subscription.id, None) is None:
-                return
             self._take_out(subscription)
-            is_wanted = subscription.id in self._wanted
-            self._wanted.discard(subscription.id)
-        if is_wanted:
-            self._release_topics(subscription.requests)
+            was_there = self._subscriptions.pop(subscription.id, None) is not None
+        if was_there:
+            self._release_topics(subscription.id)
 
     def _take_out(self, subscription: Subscription) -> None:
         for topic in subscription.topics:
-            left = tuple(each for each in self._routes[topic] if each is not subscription.queue)
+            left = tuple(each for each in self._routes.get(topic, ()) if each is not subscription.queue)
             if left:
                 self._routes[topic] = left
             else:
-                del self._routes[topic]
+                self._routes.pop(topic, None)
 
     def _overflowed(self, name: str, policy: Overflow | None, reason: str, dropped: int) -> None:
         word = "default" if policy is None else policy.value

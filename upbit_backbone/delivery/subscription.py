@@ -137,21 +137,31 @@ class Subscription:
 
         Waits for a callback under way, but not longer than `timeout` (default: the configured close timeout).
         """
-        deadline = Deadline.after(self._close_seconds if timeout is None else timeout)
-        if self._mailbox.is_foreign:
-            return
-        self.begin_close()
+        try:
+            deadline = Deadline.after(self._close_seconds if timeout is None else timeout)
+        finally:  # whatever interrupts it: once begun, it is done
+            self.begin_close()
         self.finish_close(deadline)
 
     def begin_close(self) -> None:
         """The first half of `close`: nothing more is delivered, nobody is waited for."""
-        self._mailbox.close()
-        if self.listening is not None:
-            self.listening.begin_close()
-        self._release(self)
+        if self._mailbox.is_foreign:
+            return
+        try:
+            self._mailbox.close()
+            if self.listening is not None:
+                self.listening.begin_close()
+        finally:
+            try:
+                self._release(self)
+            except BaseException:  # Ctrl-C on the way in: nobody would know of it any more
+                self._release(self)
+                raise
 
     def finish_close(self, deadline: Deadline) -> list[str]:
         """The second half: wait for the calls under way; names of threads that are still running."""
+        if self._mailbox.is_foreign:
+            return []
         running = [] if self._consumer is None else self._consumer.stop(deadline)
         return running if self.listening is None else running + self.listening.finish_close(deadline)
 

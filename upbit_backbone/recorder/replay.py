@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -82,24 +82,21 @@ class ReplaySource:
         self._over = Flag()
         self._origin: tuple[float, float] | None = None  # (recorded, now) monotonic; the replaying thread's own
         self._lock = threading.Lock()  # guards everything below
-        self._wanted: dict[Topic, int] = {}
+        self._wanted: dict[Hashable, frozenset[Topic]] = {}  # by owner
         self._thread: threading.Thread | None = None
 
     # What SessionManager offers
 
-    def acquire(self, requests: Iterable[SubscriptionRequest]) -> None:
+    def acquire(self, owner: Hashable, requests: Iterable[SubscriptionRequest]) -> None:
+        topics = frozenset(request.topic for request in requests)
         with self._lock:
-            for request in requests:
-                self._wanted[request.topic] = self._wanted.get(request.topic, 0) + 1
+            self._wanted[owner] = topics
         if self._autostart:
             self.start()
 
-    def release(self, requests: Iterable[SubscriptionRequest]) -> None:
+    def release(self, owner: Hashable) -> None:
         with self._lock:
-            for request in requests:
-                left = self._wanted.pop(request.topic, 1) - 1
-                if left > 0:
-                    self._wanted[request.topic] = left
+            self._wanted.pop(owner, None)
 
     def health(self, topic: Topic) -> SessionHealth | None:
         return self._sessions.health(topic)
@@ -107,7 +104,7 @@ class ReplaySource:
     def topics(self) -> frozenset[Topic]:
         """What is wanted, whether the recording has it or not."""
         with self._lock:
-            return frozenset(self._wanted)
+            return frozenset().union(*self._wanted.values())
 
     def states(self) -> dict[str, ConnectionState]:
         return {each.session: each.state for each in self.stats()}

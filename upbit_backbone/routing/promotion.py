@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from math import inf
 
 from .._concurrency import Clock, Deadline, Flag, LoopThread, get_logger
@@ -26,8 +26,7 @@ class Promotions:
 
     def __init__(
         self,
-        acquire: Callable[[Iterable[SubscriptionRequest]], None],
-        release: Callable[[Iterable[SubscriptionRequest]], None],
+        acquire: Callable[[Hashable, Iterable[SubscriptionRequest]], object],
         *,
         limit: int,
         demote_after: float,
@@ -35,7 +34,6 @@ class Promotions:
         exists: Callable[[str], bool] = lambda symbol: True,
     ) -> None:
         self._acquire = acquire
-        self._release = release
         self._limit = limit
         self._demote_after = demote_after
         self._wake = wake
@@ -58,8 +56,9 @@ class Promotions:
         with self._lock:
             room = self._limit - len(self._since)
             fresh = [topic for topic in new if topic not in self._since][: max(0, room)]
-            self._since.update((topic, now) for topic in fresh)
+            # In this order: what Ctrl-C leaves noted alone is nothing, what it left promoted alone would never stream.
             self._noted += fresh
+            self._since.update((topic, now) for topic in fresh)
         if fresh:
             self._wake()
 
@@ -70,14 +69,23 @@ class Promotions:
         if not fresh:
             return ()
         try:
-            self._acquire([SubscriptionRequest(topic) for topic in fresh])
-        except UpbitBackboneError as error:  # closing, or no room on the connections: REST goes on answering
-            log.warning("promotion failed", extra={"topics": len(fresh), "why": one_line(error)})
+            self._subscribe()
+        except BaseException as error:
             with self._lock:
                 for topic in fresh:
-                    del self._since[topic]
+                    self._since.pop(topic, None)
+            if not isinstance(error, UpbitBackboneError):
+                raise
+            # Closing, or no room on the connections: REST goes on answering.
+            log.warning("promotion failed", extra={"topics": len(fresh), "why": one_line(error)})
             return ()
         return fresh
+
+    def _subscribe(self) -> None:
+        """Want what is promoted now, and nothing else: whatever went wrong before is made good by this."""
+        with self._lock:
+            promoted = [topic for topic in self._since if topic not in self._noted]
+        self._acquire(self, map(SubscriptionRequest, promoted))
 
     def drop(self, topics: Iterable[Topic]) -> None:
         """Their line is too slow: stop streaming those that were only promoted, as soon as `demote_unused` runs."""
@@ -96,7 +104,7 @@ class Promotions:
             for topic in unused:
                 del self._since[topic]
         if unused:
-            self._release([SubscriptionRequest(topic) for topic in unused])
+            self._subscribe()
         return unused
 
     def __len__(self) -> int:
@@ -155,7 +163,7 @@ class PromotionWorker:
         if self._work.is_set():
             self._work.clear()
             self._stop.wait(GATHER_SECONDS)
-            promotions.flush()
+        promotions.flush()
         for topic in promotions.demote_unused(self._frequency.last_asked.get, self._clock.monotonic()):
             self._frequency.forget(topic)
 

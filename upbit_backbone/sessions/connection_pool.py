@@ -59,8 +59,11 @@ class ConnectionPool(Generic[Carrier]):
     def __init__(self, *, max_connections: int, max_topics_per_connection: int) -> None:
         self._max_connections = max_connections
         self._max_topics = max_topics_per_connection
-        self._loads: dict[Carrier, _Load] = {}
+        self._carriers: dict[Carrier, None] = {}  # in the order in which they came
         self._homes: dict[Topic, Carrier] = {}
+        # Derived from the two above, and kept only while it is whole: an exception in the middle of a change (Ctrl-C on
+        # the thread that subscribes) leaves None, and it is summed up anew.
+        self._sums: dict[Carrier, _Load] | None = {}
 
     def check_room(self, added: int) -> None:
         """SubscriptionError if so many more topics would not fit on all connections together."""
@@ -72,20 +75,39 @@ class ConnectionPool(Generic[Carrier]):
             )
 
     def add(self, carrier: Carrier) -> None:
-        self._loads[carrier] = _Load()
+        loads, self._sums = self._loads, None
+        self._carriers[carrier] = None
+        loads[carrier] = _Load()
+        self._sums = loads
+
+    @property
+    def _loads(self) -> dict[Carrier, _Load]:
+        """What each carries."""
+        if self._sums is None:
+            loads = {carrier: _Load() for carrier in self._carriers}
+            for topic, carrier in self._homes.items():
+                loads[carrier].add(topic)
+            self._sums = loads
+        return self._sums
 
     def remove(self, carrier: Carrier) -> None:
         """Forget a carrier that carries nothing."""
-        if self._loads[carrier].topics:
+        loads = self._loads
+        if loads[carrier].topics:
             raise ValueError(f"{carrier!r} still carries topics")
-        del self._loads[carrier]
+        self._sums = None
+        del self._carriers[carrier]
+        del loads[carrier]
+        self._sums = loads
 
     def place(self, topic: Topic) -> Carrier | None:
         """Where `topic` goes: with its symbol, or to the least loaded; None asks for a further carrier first."""
         carrier = self._home_for(topic)
         if carrier is not None:
-            self._loads[carrier].add(topic)
+            loads, self._sums = self._loads, None
             self._homes[topic] = carrier
+            loads[carrier].add(topic)
+            self._sums = loads
         return carrier
 
     def _home_for(self, topic: Topic) -> Carrier | None:
@@ -131,8 +153,10 @@ class ConnectionPool(Generic[Carrier]):
         """These topics are wanted no more; the carriers that carried them."""
         touched = set()
         for topic in topics:
+            loads, self._sums = self._loads, None
             carrier = self._homes.pop(topic)
-            self._loads[carrier].remove(topic)
+            loads[carrier].remove(topic)
+            self._sums = loads
             touched.add(carrier)
         return touched
 
@@ -152,9 +176,11 @@ class ConnectionPool(Generic[Carrier]):
     def move(self, topics: Iterable[Topic], carrier: Carrier) -> None:
         """From now on `carrier` carries these."""
         for topic in topics:
-            self._loads[self._homes[topic]].remove(topic)
-            self._loads[carrier].add(topic)
-            self._homes[topic] = carrier
+            loads, self._sums = self._loads, None
+            before, self._homes[topic] = self._homes[topic], carrier
+            loads[before].remove(topic)
+            loads[carrier].add(topic)
+            self._sums = loads
 
     def lightest(self, but: Carrier, added: int) -> Carrier | None:
         """A carrier with at most half the load of `but` and room for so many more topics, if there is one."""
@@ -172,15 +198,19 @@ class ConnectionPool(Generic[Carrier]):
     def home(self, topic: Topic) -> Carrier:
         return self._homes[topic]
 
+    def homes(self) -> dict[Topic, Carrier]:
+        """Where each topic is."""
+        return dict(self._homes)
+
     def carried(self, carrier: Carrier) -> frozenset[Topic]:
         load = self._loads.get(carrier)
         return frozenset() if load is None else frozenset(load.topics)
 
     def carriers(self) -> list[Carrier]:
-        return list(self._loads)
+        return list(self._carriers)
 
     def __contains__(self, carrier: Carrier) -> bool:
-        return carrier in self._loads
+        return carrier in self._carriers
 
     def __repr__(self) -> str:
         loads = ", ".join(f"{len(load.topics)} topics ~{load.weight:.0f}/s" for load in self._loads.values())

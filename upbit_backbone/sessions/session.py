@@ -93,8 +93,12 @@ class Session:
 
     def wake(self) -> None:
         """The requests have changed."""
-        self._requests_changed = True
+        self.note_change()
         self._socket.wake()
+
+    def note_change(self) -> None:
+        """As `wake`, without hurry: it is seen within MAX_WAIT_SECONDS. One assignment, so nothing comes between."""
+        self._requests_changed = True
 
     def command(self, command: on.Input) -> None:
         """Have the session's thread deal with `command` soon; ignored once closed."""

@@ -1,4 +1,4 @@
-"""The whole program's WebSocket life cycle behind two verbs: `want` and `release`.
+"""The whole program's WebSocket life cycle behind two verbs: `acquire` and `release`.
 
 Subscribing edits a request; sessions make it true. The lock is held for counting only; sessions are created
 outside the hot path, woken after it is released, and fetch their requests themselves, so that the newest set wins
@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._concurrency import Clock, Deadline, join_all
 from ..config import BackboneConfig
@@ -96,48 +96,79 @@ class SessionManager:
         )
         self._retired: list[Session] = []
         self._is_closed = False
+        self._is_settled = True  # whether the pool's places agree with the registry
         # Read without the lock, on every live answer; each change is one dict operation.
         self._health_of: dict[Topic, SessionHealth] = {}
 
-    def acquire(self, requests: Iterable[SubscriptionRequest]) -> None:
-        """Stream these, too, until they are taken back by `release` as often as they were wanted.
+    def acquire(self, owner: Hashable, requests: Iterable[SubscriptionRequest]) -> None:
+        """Stream these, too, and nothing else for `owner`, until `release(owner)`.
 
-        Returns at once. SubscriptionError if they do not fit on the connections allowed, ClosedError after
-        close(); nothing has changed then.
+        Returns at once. SubscriptionError if they do not fit on the connections allowed, ClosedError after close();
+        nothing has changed then, and neither if Ctrl-C came.
         """
         # Loaded by who streams, and not by who only asks; before the lock is taken, which others wait for.
         from . import lifecycle, session  # noqa: F401
 
-        requested = list(requests)
-        with self._lock:
-            self._check_open()
-            new = {request.topic for request in requested if request.topic not in self._registry}
-            self._pool.check_room(len(new))
-            touched = self._placed(sorted(new))
-            change = self._registry.acquire(requested)
-            touched |= {self._pool.home(topic) for topic in change.deepened}
-        _wake(touched)
-
-    def release(self, requests: Iterable[SubscriptionRequest]) -> None:
-        """Take back requests made before. InvalidRequestError if they were not made; nothing happens once closed."""
-        with self._lock:
-            if self._is_closed:
-                return
-            change = self._registry.release(requests)
-            touched = self._released(change)
-        _wake(touched)
-
-    def _placed(self, topics: list[Topic]) -> set[Session]:
-        touched = set()
-        placed: list[Topic] = []
+        requested = tuple(requests)
+        before = self._registry.of(owner)
         try:
-            for topic in topics:
-                touched.add(self._place(topic))
-                placed.append(topic)
-        except NetworkError:
-            self._released(Change(frozenset(), frozenset(placed), frozenset()))
+            with self._lock:
+                self._check_open()
+                self._settle()
+                self._pool.check_room(len({each.topic for each in requested if each.topic not in self._registry}))
+                touched = self._changed(self._registry.acquire, owner, requested)
+        except BaseException:
+            self._undo(owner, before)
             raise
+        _wake(touched)
+
+    def release(self, owner: Hashable) -> None:
+        """`owner` wants nothing any more; nothing happens if it did not. Whatever interrupts it, it is done."""
+        try:
+            with self._lock:
+                if self._is_closed:
+                    return
+                self._settle()
+                touched = self._changed(self._registry.release, owner)
+        except BaseException:
+            self._undo(owner, ())
+            raise
+        _wake(touched)
+
+    def _undo(self, owner: Hashable, requests: tuple[SubscriptionRequest, ...]) -> None:
+        """An exception came from somewhere, and `owner` is to want `requests`: as before, or nothing."""
+        with self._lock:
+            self._is_settled = False
+            self._registry.acquire(owner, requests)
+            self._settle()
+            touched = self._pool.carriers()
+        _wake(touched)
+
+    def _changed(self, change: Callable[..., Change], *request: Any) -> set[Session]:
+        """Make a change of the registry and what follows from it; the sessions that have to send something."""
+        self._is_settled = False
+        changed = change(*request)
+        touched = {self._place(topic) for topic in sorted(changed.added)} | self._pool.release(changed.removed)
+        for topic in changed.removed:
+            self._health_of.pop(topic, None)
+        touched |= {self._pool.home(topic) for topic in changed.deepened}
+        for each in touched:
+            each.note_change()
+        self._is_settled = True
         return touched
+
+    def _settle(self) -> None:
+        """Where a change was broken off, make the places of the topics agree with what is wanted."""
+        if self._is_settled or self._is_closed:
+            return
+        wanted, placed = self._registry.topics(), self._pool.homes().keys()
+        self._pool.release(placed - wanted)
+        for topic in sorted(wanted - placed):
+            self._place(topic)
+        self._health_of = {topic: home.health for topic, home in self._pool.homes().items()}
+        for each in self._pool.carriers():
+            each.note_change()
+        self._is_settled = True
 
     def _place(self, topic: Topic) -> Session:
         session = self._pool.place(topic)
@@ -159,22 +190,24 @@ class SessionManager:
             next_epoch=self._epochs.__next__,
         )
         session = Session(lifecycle, self._with, requests=self._requests_of, retire=self._retire, shed=self._shed)
-        session.start()
+        # First into the pool: should Ctrl-C come while its thread starts, close() must know of it.
         self._pool.add(session)
+        try:
+            session.start()
+        except NetworkError:
+            self._pool.remove(session)
+            raise
         return session
-
-    def _released(self, change: Change) -> set[Session]:
-        for topic in change.removed:
-            self._health_of.pop(topic, None)
-        return self._pool.release(change.removed) | {self._pool.home(topic) for topic in change.deepened}
 
     def _requests_of(self, session: Session) -> frozenset[SubscriptionRequest]:
         with self._lock:
-            return frozenset(self._registry.request(topic) for topic in self._pool.carried(session))
+            self._settle()
+            return frozenset(map(self._registry.request, self._pool.carried(session)))
 
     def _retire(self, session: Session) -> bool:
         """Whether an idle session may end; not if somebody has requested for something meanwhile."""
         with self._lock:
+            self._settle()
             if self._is_closed or session not in self._pool:
                 return True
             if self._pool.carried(session):
@@ -191,6 +224,7 @@ class SessionManager:
             carried = self._pool.carried(session)
         self._on_late(carried)  # takes back, on a thread of its own, what only we wanted
         with self._lock:
+            self._settle()
             if self._is_closed or session not in self._pool:
                 return
             half = self._pool.half(session)
@@ -253,6 +287,7 @@ class SessionManager:
         """
         with self._lock:
             self._check_open()
+            self._settle()
             sessions = self._pool.carriers()
             idle = [session for session in sessions if not self._pool.carried(session)]
             self._pool.cleanup_idle_connections()
@@ -290,7 +325,7 @@ class SessionManager:
         """End all sessions by `deadline`; the names of threads that would not stop. Idempotent, from any thread."""
         with self._lock:
             self._is_closed = True
-            self._health_of.clear()
+            self._health_of = {}
             sessions = [*self._pool.carriers(), *self._retired]
         for session in sessions:
             session.stop()
@@ -325,6 +360,8 @@ class SessionManager:
 
 def _wake(sessions: Iterable[Session]) -> None:
     for session in sessions:
+        with contextlib.suppress(RuntimeError):  # no thread to be had for one that has none: the next who looks tries
+            session.ensure()
         session.wake()
 
 
