@@ -11,7 +11,7 @@ needs when it is first used, so importing the package costs next to nothing.
 
 from typing import TYPE_CHECKING
 
-from . import _lazy
+from . import _lazy, _moved
 
 if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from .backbone import MarketDataBackbone, UnifiedMarketDataAPI
@@ -207,6 +207,7 @@ _NAMES_OF = {
 }
 if not TYPE_CHECKING:  # which would otherwise take any name for a good one
     __getattr__, __dir__ = _lazy.attributes(__name__, _NAMES_OF)
+_moved.keep_old_paths()
 
 __version__ = "0.1.0"
 

@@ -64,7 +64,7 @@ def making(upbit: FakeUpbit) -> str:
 def test_the_bare_import_loads_nothing_of_ours_but_the_table_of_names() -> None:
     before, after = modules_after(""), modules_after("import upbit_backbone")
     ours = {name for name in after - before if (ROOT / "upbit_backbone" / f"{name.replace('.', '/')}.py").exists()}
-    assert ours == {"_lazy"}
+    assert ours == {"_lazy", "_moved"}
     assert after & HEAVY == before & HEAVY
 
 
