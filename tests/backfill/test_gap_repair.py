@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests.support.clock import ManualClock
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.backfill.gap_repair import (
+    BEHIND_SECONDS,
     HOLD_SECONDS,
     PARKED_ITEMS,
     PATIENCE_SECONDS,
@@ -28,7 +29,7 @@ from upbit_backbone.backfill.gap_repair import (
     GapRepair,
 )
 from upbit_backbone.backfill.sequence import ConnectionId
-from upbit_backbone.errors import BannedError, NetworkError, UnknownSymbolError
+from upbit_backbone.errors import BannedError, InvalidRequestError, NetworkError, UnknownSymbolError
 from upbit_backbone.exchange.identity import SHUFFLE
 from upbit_backbone.models.enums import Audience, DataSource, DataType, Priority, StreamType
 from upbit_backbone.models.events import Event, GapEvent
@@ -396,10 +397,22 @@ def test_while_the_line_is_down_again_patience_has_no_end() -> None:
 
 def test_what_can_never_be_had_is_given_up_at_once() -> None:
     bench = broken_stream()
-    bench.exchange.failures = [UnknownSymbolError("delisted")]
+    bench.exchange.failures = [InvalidRequestError("no such question")]
     bench.work()
     assert bench.ids == [0, 1, 2, 6, 7, 8, 9]
     assert not bench.gaps[0].complete
+
+
+def test_that_a_market_is_gone_is_not_believed_at_once_because_the_stream_has_just_shown_it() -> None:
+    bench = broken_stream()
+    bench.exchange.failures = [UnknownSymbolError("delisted")] * 5
+    bench.work()
+    assert bench.ids == list(range(10))
+    gone = broken_stream()
+    gone.exchange.outage = UnknownSymbolError("delisted")
+    gone.work()
+    assert 0 <= BEHIND_SECONDS - (gone.clock.now - 1000.0) < 5
+    assert not gone.gaps[0].complete
 
 
 def test_whatever_breaks_there_is_a_receipt() -> None:

@@ -118,7 +118,11 @@ def test_a_gap_over_utc_midnight_is_filled_from_both_days(own_upbit: MakeUpbit, 
     assert gap.end.day == 21
 
 
-def test_a_gap_that_rest_cannot_fill_is_told_with_its_bounds(own_upbit: MakeUpbit, backbone: Backbone) -> None:
+def test_a_gap_that_rest_cannot_fill_is_told_with_its_bounds(
+    own_upbit: MakeUpbit, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a market is gone is believed after two minutes, here one second: the stream has just shown it."""
+    monkeypatch.setattr(gap_repair, "BEHIND_SECONDS", 1.0)
     server = own_upbit(seed=42, trades_per_second=40.0)
     seen = Watched(backbone(server), server, ["KRW-BTC"])
     gone = '{"error":{"name":404,"message":"Code not found"}}'

@@ -226,7 +226,7 @@ def test_a_418_bans_connecting_until_its_end_even_for_new_wishes() -> None:
 def test_a_ban_heard_of_elsewhere_stops_messages_too() -> None:
     stage = Stage().live(BTC)
     stage.data()
-    stage.give(on.BanImposed(30.0, "418 from REST"))
+    stage.give(on.BanImposed(30.0, "418 at another handshake"))
     stage.request(BTC, ETH)
     assert not only(do.SendText, stage.pass_time(29.0))
     assert only(do.SendText, stage.pass_time(2.0))

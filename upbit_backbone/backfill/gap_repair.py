@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, EventCount, get_logger
-from ..errors import ClosedError, InvalidRequestError, UpbitBackboneError, one_line
+from ..errors import ClosedError, InvalidRequestError, UnknownSymbolError, UpbitBackboneError, one_line
 from ..models.enums import Audience, DataType
 from ..models.events import Event, GapEvent
 from ..models.market import CandleData, TradeData
@@ -34,12 +34,13 @@ STRICT_SECONDS: Final = 60.0  # for which whoever insists on strict order does
 # However long the times are: a default mailbox of 40,000 must have room for what was parked.
 PARKED_ITEMS: Final = 20_000
 PATIENCE_SECONDS: Final = 3600.0  # for a REST that fails, measured from the end of the outage
-BEHIND_SECONDS: Final = 120.0  # for a REST that answers, but does not show what the stream has shown
+BEHIND_SECONDS: Final = 120.0  # for a REST that answers, but contradicts what the stream has shown
 FIRST_PAUSE_SECONDS: Final = 0.25
 LONGEST_PAUSE_SECONDS: Final = 2.0
 AGAIN_SECONDS: Final = 0.02  # until another thread has handed out what was parked
 RESTART_SECONDS: Final = 0.25  # between two attempts to find a thread
-# What no later answer can change. Everything else may pass: even a 403 or a bad certificate is somebody's accident.
+# What no later answer can change. Everything else may pass: even a 403 or a bad certificate is somebody's accident, and
+# "no such market" about one whose trades were streamed a moment ago is a contradiction before it is a delisting.
 HOPELESS: Final = (InvalidRequestError, ClosedError)
 
 
@@ -455,8 +456,10 @@ class GapRepair:
     def _failed(self, task: _Task, error: UpbitBackboneError) -> None:
         now = self._clock.monotonic()
         pause = max(task.pause, error.retry_after or 0.0)
-        is_out_of_time = not task.tracker.is_down and now + pause - task.gap.opened_at > PATIENCE_SECONDS
-        if isinstance(error, HOPELESS) or is_out_of_time:
+        is_contradiction = isinstance(error, UnknownSymbolError)
+        patience = BEHIND_SECONDS if is_contradiction else PATIENCE_SECONDS
+        is_out_of_time = not task.tracker.is_down and now + pause - task.gap.opened_at > patience
+        if is_out_of_time or (isinstance(error, HOPELESS) and not is_contradiction):
             self._finish(task, f"REST could not give them: {one_line(error)}")
             return
         if error.retry_after:

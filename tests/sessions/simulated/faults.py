@@ -199,13 +199,13 @@ def _once(world: World, error: RateLimitError, seconds: float, why: str) -> None
 
 
 def told_of_ban(world: World) -> None:
-    """REST met a 418; the session hears of it and neither connects nor speaks."""
+    """Another session met a 418 at its handshake; this one hears of it and neither connects nor speaks."""
     seconds = world.random.uniform(5.0, 60.0)
     world.disturb(LONG + SOON, world.now + seconds)
     world.gate_until = max(world.gate_until, world.now + seconds)
     world.hold_until = max(world.hold_until, world.now + seconds + SOON)
-    world.judge.forbid(world.now, world.now + seconds, "banned by REST")
-    world.feed(on.BanImposed(seconds, "418 from REST"))
+    world.judge.forbid(world.now, world.now + seconds, "banned elsewhere")
+    world.feed(on.BanImposed(seconds, "418 at another handshake"))
 
 
 def crash_loop(world: World) -> None:
