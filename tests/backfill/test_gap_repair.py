@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.support.clock import ManualClock
 from upbit_backbone._concurrency import Deadline
+from upbit_backbone.backfill import sequence
 from upbit_backbone.backfill.gap_repair import (
     BEHIND_SECONDS,
     HOLD_SECONDS,
@@ -849,6 +850,49 @@ def test_every_trade_once_and_in_order(
             latest = max(latest, trade.timestamp)
     else:
         assert in_order == [each.sequential_id for each in happened]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_with_far_too_little_memory_nothing_comes_twice_and_nothing_is_withheld_in_silence(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequence, "MEMORY_TRADES_AT_MOST", 70)
+    monkeypatch.setattr(sequence, "GAP_TRADES_AT_MOST", 30)
+    monkeypatch.setattr(sequence, "LATE_GAPS_AT_MOST", 3)
+    rng = random.Random(seed)
+    is_strict = rng.random() < 0.5
+    bench = Bench(hold_seconds=rng.choice([0.0, 1.0, FOR_EVER]), strict=lambda topic: is_strict)
+    moment, is_up = 0.0, True
+    bench.connect()
+    for number in range(900):
+        moment += rng.choice((0.0, 0.0, 0.0, 0.02, 0.3))
+        trade = bench.exchange.trade(number, at(moment))
+        chance = rng.random()
+        if number and chance < 0.02:
+            (bench.lose if is_up else bench.connect)()
+            is_up = not is_up
+            if is_up and rng.random() < 0.8:
+                bench.come(streamed(trade, StreamType.SNAPSHOT))
+                continue
+        if is_up:
+            bench.come(streamed(trade, StreamType.REALTIME))
+        bench.clock.now += 0.05
+        bench.exchange.outage = None if chance < 0.7 else NetworkError("down", retry_after=rng.choice([None, 9.0]))
+        if rng.random() < 0.05:
+            bench.glance()
+        if rng.random() < 0.02 and bench.exchange.outage is None:
+            bench.work()
+    if not is_up:
+        bench.connect()
+    bench.come(streamed(bench.exchange.trade(900, at(moment + 5.0)), StreamType.SNAPSHOT))
+    bench.exchange.outage = None
+    bench.work()
+    told = [(gap.missing_start, gap.missing_end) for gap in bench.gaps if gap.missing_start and gap.missing_end]
+    for got in (bench.delivered, bench.strictly):
+        ids = [trade.sequential_id for trade in got]
+        assert len(ids) == len(set(ids))
+        withheld = [trade for trade in bench.exchange.trades if trade.sequential_id not in set(ids)]
+        assert all(any(low <= trade.timestamp <= high for low, high in told) for trade in withheld)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -345,9 +345,14 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
 
     def _open(self, item: TradeData, now: float) -> None:
         before = self.gap
+        ceiling = None if before is None else before.ceiling
         super()._open(item, now)
-        if self.gap is not None and self.gap is not before and self._forgotten_until is not None:
-            self.gap.doubt(self._forgotten_until)
+        gap, forgotten_until = self.gap, self._forgotten_until
+        if gap is None or forgotten_until is None:
+            return
+        # What a gap has not been there for, or has not reached to until now, it could not remember.
+        if gap is not before or ceiling is None or forgotten_until > ceiling:
+            gap.doubt(forgotten_until)
 
     def _absorbed(self, gap: Gap[TradeData], by: Gap[TradeData]) -> Gap[TradeData]:
         # What was delivered between the two lies in the gap now, and some of its ids may be forgotten already.
