@@ -640,6 +640,15 @@ class MarketDataBackbone:
         code = None if symbol is None else parts.directory.meant(normalise_symbol(symbol), None)
         return parts.rest.cache.invalidate_cache(code, data_type)
 
+    def forget_candles(self, symbol: str | None = None) -> None:
+        """Forget the closed candles that were kept of a market, or of all: the next questions ask Upbit for them again.
+
+        Needed only where Upbit has changed the past, as after a coin was redenominated.
+        """
+        parts = self._open()
+        code = None if symbol is None else parts.directory.meant(normalise_symbol(symbol), None)
+        parts.history.paged.kept.forget(code)
+
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property

@@ -602,6 +602,8 @@ def test_any_question_gets_what_brute_force_gives(
     everything = brute_force(unit, exchange.trades, exchange.now)
     offsets = st.integers(-1_200, 3)
     jitter = timedelta(milliseconds=data.draw(st.sampled_from([0, 1, 500, 1_000])))
+    cuts = data.draw(st.dictionaries(st.integers(1, 12), st.integers(1, 199), max_size=6))
+    cut_pages(exchange, lambda number, rows: min(rows, cuts.get(number, rows)))
     with Bench(exchange, max_kept_rows=data.draw(st.sampled_from([10, 100_000]))) as ready:
         for _ in range(data.draw(st.integers(1, 3))):
             for _ in range(data.draw(st.integers(0, 2))):

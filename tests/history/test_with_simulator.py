@@ -186,6 +186,23 @@ def test_trades_are_walked_through_the_one_door_with_progress_and_can_be_called_
                 market.iter_trades("KRW-BTC", **wrong)
 
 
+def test_forgotten_candles_are_asked_for_again(upbit: FakeUpbit) -> None:
+    end = clock_of(upbit)() - timedelta(days=2)
+    with MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url) as market:
+        bounds = {"start": end - timedelta(hours=3), "end": end, "timeout": PATIENCE}
+        rows = market.get_candles("KRW-BTC", "1m", **bounds)
+
+        def asked() -> int:
+            return len(upbit.requests(path="/v1/candles/minutes/1"))
+
+        before = asked()
+        assert market.get_candles("KRW-BTC", "1m", **bounds) == rows
+        assert asked() == before
+        market.forget_candles("KRW-BTC")
+        assert market.get_candles("KRW-BTC", "1m", **bounds) == rows
+        assert asked() > before
+
+
 @pytest.mark.parametrize("timeframe", ["1m", "1d", "1M"])
 def test_the_beginning_is_where_the_oldest_day_says(upbit: FakeUpbit, timeframe: str) -> None:
     with MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url) as market:
