@@ -61,7 +61,6 @@ from .store.exchange_clock import ExchangeClock
 from .store.live_store import LiveStore
 from .unread import UnreadLog
 from .wire.rest_transport import RestTransport
-from .wire.tap import TappedTransport
 
 if TYPE_CHECKING:
     from .history.candles import CandleHistory
@@ -165,11 +164,12 @@ class Assembly:
         self._judging_clock = self.exchange_clock if self._recording is None else None
         self.store = LiveStore(config.liveness_seconds, clock=clock, exchange_clock=self._judging_clock)
         self.unread = UnreadLog(self.emit, clock, self.metrics.count)
-        self.transport = TappedTransport(self._make_transport(), clock)
+        self.transport = self._make_transport()
         self.rest = RestClient(
             config,
             limiter=self.limiter,
             door=lambda call, body, received_at: self.intake.answer(call, body, received_at),
+            heard=lambda call, response, received_at: self.intake.heard(call, response, received_at),
             emit=self.emit,
             clock=clock,
             transport=self.transport,
@@ -462,14 +462,13 @@ class Assembly:
                 rotate_bytes=rotate_bytes,
                 rotate_seconds=rotate_seconds,
             )
-        self.transport.tap = recorder
         self.intake.attach(recorder)
         return recorder
 
     def _detach(self, recorder: Recorder) -> None:
         with self._recording_lock:
             if self._recorder is recorder:
-                self._recorder = self.transport.tap = self.intake.tap = None
+                self._recorder = self.intake.tap = None
 
     # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
 

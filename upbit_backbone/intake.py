@@ -40,6 +40,7 @@ from .unread import UnreadLog
 
 if TYPE_CHECKING:
     from .models.report import RefusalStats
+    from .wire.rest_transport import RestResponse
     from .wire.tap import Tap
 
 # Whether an exchange time can be believed. Pure.
@@ -308,6 +309,11 @@ class Intake:
         for session, line in list(self._lines.items()):
             if line.epoch >= 0 and line.topics:
                 tap.subscribed(session, line.epoch, line.topics)
+
+    def heard(self, call: RestCall, response: RestResponse, received_at: datetime) -> None:
+        """REST said something, in whatever status: a recorder is shown it, with the time that the answer will carry."""
+        if (tap := self.tap) is not None:
+            tap.rest(call.target, response.status, response.body, received_at)
 
     def answer(self, call: RestCall, body: bytes, received_at: datetime) -> Rows[Any]:
         """Take a good answer of REST's: decoded, kept as last known values, which are never live, and its markets

@@ -3,6 +3,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import uuid
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 
@@ -10,15 +11,18 @@ import pytest
 
 from tests.support.waiting import promised
 from upbit_backbone._concurrency import Deadline
+from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import ChannelUnavailableError, InvalidRequestError, RequestTimeoutError
 from upbit_backbone.exchange import endpoints
+from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionEvent, GapEvent, SubscriptionEvent
 from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource, ReplayTransport
 from upbit_backbone.recorder import recorder as recorder_module
 from upbit_backbone.recorder.format import Record, RecordKind, encode_records
-from upbit_backbone.wire.tap import TappedTransport
+from upbit_backbone.rest.client import RestClient
+from upbit_backbone.simulator import FakeUpbit
 
 START = datetime(2026, 11, 20, 5, 0, tzinfo=UTC)
 BITCOIN = Topic(DataType.TRADE, "KRW-BTC")
@@ -203,19 +207,23 @@ def test_a_missing_market_list_is_made_up_from_the_recorded_topics(make_recordin
     assert b'"KRW-ETH"' in response.body
 
 
-def test_a_tapped_transport_shows_its_answers_and_changes_nothing(make_recording, replayed, tmp_path):
-    inner = replayed(make_recording())
-    clock = ReplayClock()
-    tapped = TappedTransport(inner, clock)
-    with Recorder(tmp_path / "second.rec") as recorder:
-        tapped.tap = recorder
-        response = tapped.get(endpoints.tickers(["KRW-BTC"]), ANY)
-        tapped.tap = None
-        tapped.get(endpoints.tickers(["KRW-BTC"]), ANY)
-    tapped.close()
-    again = replayed(tmp_path / "second.rec")
-    assert again.get(endpoints.tickers(["KRW-BTC"]), ANY) == response
-    assert response.received_at is not None
+def test_what_rest_says_is_recorded_with_the_very_time_that_its_answer_carries(replayed, tmp_path):
+    def asked(url="", **options):
+        limiter = RateLimiter(f"replay of this test {uuid.uuid4()}")
+        rest = RestClient(BackboneConfig(rest_url=url), limiter=limiter, **options)
+        answers = rest.tickers(["KRW-BTC"], deadline=ANY)
+        rest.close(ANY)
+        limiter.close()
+        return answers["KRW-BTC"]
+
+    path = tmp_path / "asked.rec"
+    with FakeUpbit(trades_per_second=0, markets=3) as upbit, Recorder(path) as recorder:
+        told = asked(
+            upbit.rest_url,
+            heard=lambda call, said, at: recorder.rest(call.target, said.status, said.body, at),
+        )
+    assert told.received_at is not None
+    assert asked(transport=replayed(path)) == told
 
 
 def test_a_question_ends_by_its_deadline_however_long_the_recording_is(make_recording, replayed, monkeypatch):

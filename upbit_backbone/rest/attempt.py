@@ -64,10 +64,12 @@ def error_for_response(response: RestResponse, call: RestCall, now: datetime) ->
 
 # (rate group, seconds, error or None, bytes on the wire) of every call, whatever came of it
 Measure = Callable[[str, float, BaseException | None, int], object]
+# Every answer in whatever status, and when it came
+Heard = Callable[[RestCall, RestResponse, datetime], object]
 
 
 class RetryingCaller:
-    """Makes the calls of one rate group, on whatever thread wants one; `stop` calls off what waits in between."""
+    """Makes the calls of one rate group, on whatever thread wants one; `called_off` ends what waits in between."""
 
     def __init__(
         self,
@@ -79,13 +81,13 @@ class RetryingCaller:
         attempts: int,
         clock: Clock,
         random: Callable[[], float],
-        on_response: Callable[[RestResponse, datetime], object],
+        on_response: Heard,
         measure: Measure = lambda *_: None,
     ) -> None:
         self.group = group
         self.limiter = limiter
         self.breaker = breaker
-        self.stop = Flag()
+        self.called_off = Flag()
         self._transport = transport
         self._attempts = attempts
         self._clock = clock
@@ -99,7 +101,7 @@ class RetryingCaller:
 
     def permit(self, job: Job[Any]) -> Permit:
         """A turn for `job`; see `RateLimiter.permit`."""
-        return self.limiter.permit(self.group, job.urgency, job.deadline, self.stop, self.breaker.refusal)
+        return self.limiter.permit(self.group, job.urgency, job.deadline, self.called_off, self.breaker.refusal)
 
     def fetch(self, job: Job[T], permit: Permit) -> T:
         """The answer to `job`, for which a turn has come; one of our errors by its deadline."""
@@ -121,13 +123,13 @@ class RetryingCaller:
         is_passing = isinstance(error, _PASSING) and not isinstance(error, _LASTING) and error.retryable
         left = deadline.remaining_or(float("inf"))
         in_time = left > 0 and (error.retry_after is None or error.retry_after < left)
-        return is_passing and in_time and attempt < self._attempts and not self.stop.is_set()
+        return is_passing and in_time and attempt < self._attempts and not self.called_off.is_set()
 
     def _pause(self, error: UpbitBackboneError, attempt: int, deadline: Deadline) -> None:
         if isinstance(error, RateLimitError):
             return  # the limiter knows how long
         wait = max(error.retry_after or 0.0, RETRY_SECONDS * 2 ** (attempt - 1) * (0.5 + self._random()))
-        wait_event(self.stop, deadline.sooner(wait))
+        wait_event(self.called_off, deadline.sooner(wait))
 
     def _attempt(self, job: Job[T], call: RestCall, permit: Permit) -> T:
         with self.breaker.admit() as attempt:
@@ -158,7 +160,7 @@ class RetryingCaller:
 
     def _meaning(self, job: Job[T], call: RestCall, response: RestResponse, sent_at: float, attempt: Attempt) -> T:
         received_at = response.received_at or self._clock.wall()
-        self._on_response(response, received_at)
+        self._on_response(call, response, received_at)
         remaining = parse_remaining(response.headers.get("remaining-req"))
         if remaining is not None and remaining.group is not None:
             self.limiter.learn(remaining.group, remaining.per_second, sent_at)
@@ -189,8 +191,12 @@ class RetryingCaller:
             self._failures += failed
             self._bytes += size
 
-    def stats(self, waiting: int) -> GroupStats:
-        """How the group stands, with so many `waiting` for a worker."""
+    def refusal(self) -> UpbitBackboneError | None:
+        """Why a question would fail at once (breaker open), or None."""
+        return self.breaker.refusal()
+
+    def stats(self, waiting: int = 0) -> GroupStats:
+        """How the group stands, with so many `waiting` for something else than a turn."""
         from ..models.report import GroupStats
 
         view = self.limiter.look(self.group)

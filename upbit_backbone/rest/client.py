@@ -33,7 +33,7 @@ from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import LIFETIMES, IntelligentCache, Key, Lifetime
 from ..unify.rest import Rows, decode_answer, unread_of
 from ..wire.rest_transport import RestResponse, RestTransport, Transport
-from .attempt import Measure, RetryingCaller
+from .attempt import Heard, Measure
 from .batching import EMPTY, Answers, Batcher, Listing
 from .call import Door, SingleCall
 from .group_queue import GroupQueue
@@ -60,7 +60,7 @@ class RestClient:
     RequestTimeoutError, NetworkError, ServerError, MalformedDataError after what attempts the deadline allowed;
     ClosedError after `close`. A row that cannot be read costs only itself: see `Answers.refused` and `Rows.unread`.
     Every good answer goes through the `door`, which decodes it, on the thread that fetched
-    it: the asker's own or a worker's.
+    it: the asker's own or a worker's; `heard` is told of every answer, in whatever status.
     """
 
     def __init__(
@@ -75,12 +75,14 @@ class RestClient:
         transport: Transport | None = None,
         exchange_clock: ExchangeClock | None = None,
         measure: Measure = lambda *_: None,
+        heard: Heard = lambda *_: None,
     ) -> None:
         self._config = config
         self._clock = clock
         self._limiter = limiter
         self._door = door
         self._measure = measure
+        self._heard = heard
         self._guard = ForkGuard("REST channel")
         self._transport: Transport = transport or RestTransport(
             config.rest_url,
@@ -113,18 +115,18 @@ class RestClient:
             clock=self._clock,
             emit=emit,
         )
-        caller = RetryingCaller(
+        return GroupQueue(
             group,
+            per_market=config.rest_workers_per_group,
             transport=self._transport,
             limiter=self._limiter,
             breaker=breaker,
             attempts=config.rest_attempts,
             clock=self._clock,
             random=random,
-            on_response=self._learn_offset,
+            on_response=self._heard_of,
             measure=self._measure,
         )
-        return GroupQueue(caller, per_market=config.rest_workers_per_group)
 
     # --- questions about many markets -----------------------------------------------------------------------
 
@@ -419,7 +421,8 @@ class RestClient:
     def stats(self) -> list[GroupStats]:
         return [queue.stats() for queue in self._queues.values()]
 
-    def _learn_offset(self, response: RestResponse, received_at: datetime) -> None:
+    def _heard_of(self, call: RestCall, response: RestResponse, received_at: datetime) -> None:
+        self._heard(call, response, received_at)
         self._exchange_clock.learn_date(response.headers.get("date"), response.elapsed)
 
     def _check(self) -> None:

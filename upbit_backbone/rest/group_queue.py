@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .._concurrency import Deadline, EventCount, WorkerPool
 from ..errors import ClosedError, NetworkError, RequestTimeoutError, UpbitBackboneError, one_line
-from ..models.enums import Priority
+from ..models.enums import Priority, RateGroup
 from .attempt import RetryingCaller
 from .call import Job
 
@@ -26,18 +26,19 @@ LEADING_SECONDS: Final = 2.0
 MOST_WORKERS: Final = 32
 
 
-class GroupQueue:
+class GroupQueue(RetryingCaller):
     """Carries questions out: the most urgent first, and of one market at most `per_market` at a time.
 
     The bound keeps a market whose requests hang from taking the others' turns, sockets and threads. It does not hold
     for urgent questions, which are few and must not wait for what hangs.
     """
 
-    def __init__(self, caller: RetryingCaller, *, per_market: int, name: str = "upbit-rest") -> None:
-        self._caller = caller
+    def __init__(self, group: RateGroup, *, per_market: int, **calling: Any) -> None:
+        """`calling` is what a RetryingCaller is made with."""
+        super().__init__(group, **calling)
         self._per_market = per_market
-        self._pool = WorkerPool(MOST_WORKERS, f"{name}-{caller.group.value}")
-        self._lock = threading.Lock()  # guards the two below
+        self._pool = WorkerPool(MOST_WORKERS, f"upbit-rest-{group.value}")
+        self._places = threading.Lock()  # guards the two below
         self._place_left = EventCount()
         self._under_way: set[Job[Any]] = set()
         self._waiting: set[Job[Any]] = set()  # for a place, not yet for a turn
@@ -84,11 +85,11 @@ class GroupQueue:
         while True:
             self._wait_for_place(job)
             job.prepare()
-            with self._caller.permit(job) as permit:
+            with self.permit(job) as permit:
                 try:
                     # Others of its market may have had their turn first; then this one goes back unused.
                     if self._take_place(job):
-                        return self._caller.fetch(job, permit)
+                        return self.fetch(job, permit)
                 finally:
                     self._leave_place(job)
 
@@ -96,15 +97,15 @@ class GroupQueue:
         if self._has_place(job):
             return
         try:
-            with self._lock:
+            with self._places:
                 self._waiting.add(job)
             # In slices: whoever makes the job more urgent meanwhile does not know of this wait.
-            if not self._place_left.wait_for(lambda: self._caller.stop.is_set() or self._has_place(job), job.deadline):
+            if not self._place_left.wait_for(lambda: self.called_off.is_set() or self._has_place(job), job.deadline):
                 raise RequestTimeoutError(f"{job.market}: its earlier requests still hang; ask again")
         finally:
-            with self._lock:
+            with self._places:
                 self._waiting.discard(job)
-        if self._caller.stop.is_set():
+        if self.called_off.is_set():
             raise ClosedError("the REST channel was closed")
 
     def _has_place(self, job: Job[Any]) -> bool:
@@ -113,34 +114,23 @@ class GroupQueue:
         return sum(each.market == job.market for each in tuple(self._under_way)) < self._per_market
 
     def _take_place(self, job: Job[Any]) -> bool:
-        with self._lock:
+        with self._places:
             if not self._has_place(job):
                 return False
             self._under_way.add(job)
             return True
 
     def _leave_place(self, job: Job[Any]) -> None:
-        with self._lock:
+        with self._places:
             self._under_way.discard(job)
         self._place_left.notify_all()
 
-    @property
-    def requests(self) -> int:
-        """Made so far. No lock, so that a forked child can look."""
-        return self._caller.requests
-
-    def refusal(self) -> UpbitBackboneError | None:
-        """Why a question would fail at once (breaker open), or None."""
-        return self._caller.breaker.refusal()
-
-    def stats(self) -> GroupStats:
-        with self._lock:
-            waiting = len(self._waiting)
-        return self._caller.stats(waiting)
+    def stats(self, waiting: int = 0) -> GroupStats:
+        return super().stats(waiting + len(self._waiting))
 
     def stop(self) -> None:
         """Nothing more begins; whoever waits for a turn or a place is called off."""
-        self._caller.stop.set()
+        self.called_off.set()
         self._place_left.notify_all()
 
     def close(self, deadline: Deadline) -> list[str]:
@@ -149,4 +139,4 @@ class GroupQueue:
         return self._pool.close(deadline)
 
     def __repr__(self) -> str:
-        return f"<GroupQueue {len(self._waiting)} waiting, {self._caller!r}>"
+        return f"<GroupQueue {self.group.value} {self.requests} requests, breaker {self.breaker.state}>"

@@ -44,19 +44,7 @@ class Watch:
         self.io_deadline = IoDeadline(what, deadline, stop)
         self.failure: UpbitBackboneError | None = None
         self._deadline = deadline
-        self._departure = departure
-
-    def send(self, sock: socket.socket, data: bytes) -> None:
-        with self.keeping_failure():
-            if self._departure is not None:
-                self._departure.leaving()
-            send_all(sock, data, self.io_deadline)
-            if self._departure is not None:
-                self._departure.sent()
-
-    def answered(self) -> None:
-        if self._departure is not None:
-            self._departure.answered()
+        self.departure = departure
 
     def wait_seconds(self) -> float:
         """How long the next read may wait before it must ask again; an error once it is too late."""
@@ -94,7 +82,13 @@ class DeadlineSocket:
     def sendall(self, data: bytes) -> None:
         self.requests += 1
         self.answered = False
-        self.watch.send(self._sock, data)
+        watch = self.watch
+        with watch.keeping_failure():
+            if watch.departure is not None:
+                watch.departure.leaving()
+            send_all(self._sock, data, watch.io_deadline)
+            if watch.departure is not None:
+                watch.departure.sent()
 
     def makefile(self, mode: str, *_: Any, **__: Any) -> io.BufferedReader:
         self._files += 1
@@ -111,7 +105,8 @@ class DeadlineSocket:
                 raise self.watch.broken(theirs) from theirs
             if count and not self.answered:
                 self.answered = True
-                self.watch.answered()
+                if self.watch.departure is not None:
+                    self.watch.departure.answered()
             self.has_ended = count == 0
             return count
 
