@@ -365,7 +365,7 @@ class Assembly:
         config, clock, exchange_now = self.config, self.clock, self.exchange_now
         seconds = config.timeout_seconds
         pages = self.directory.vetted(self.rest.candles_page)
-        history = CandleHistory(pages, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock)
+        history = CandleHistory(pages, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock, emit=self.emit)
         candles = CandlesWithLive(
             history,
             live=self.store.current,
@@ -376,7 +376,9 @@ class Assembly:
             clock=clock,
         )
         pages_of_trades = self.directory.vetted(self.rest.trades_page)
-        trades = TradesHistory(pages_of_trades, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock)
+        trades = TradesHistory(
+            pages_of_trades, exchange_now=exchange_now, timeout_seconds=seconds, clock=clock, emit=self.emit
+        )
         if self.is_closed:  # meanwhile
             raise ClosedError("this MarketDataBackbone is closed; make a new one")
         return History(history, candles, trades)

@@ -13,6 +13,7 @@ from ..exchange.identity import SHUFFLE
 from ..models.enums import DataType, Priority
 from ..models.market import CandleData, TradeData
 from ..models.topic import Topic
+from ..unify.rest import unread_of
 from .sequence import Gap
 
 # Which page of history to ask for next, until a gap is covered. Pure: the pages are handed in.
@@ -37,6 +38,7 @@ class Fetch(ABC, Generic[T]):
         self.is_done = False
         self.shortfall: str | None = None  # why not everything could be had
         self._most = most
+        self._unread = 0  # rows that came and cannot be read
 
     @property
     @abstractmethod
@@ -45,7 +47,7 @@ class Fetch(ABC, Generic[T]):
 
     def missing(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
         """Bounds, both inclusive, of what this fetch did not bring of a gap from `start` to `end`."""
-        if not self.items or (self.is_done and self.shortfall is None):
+        if not self.items or self._unread or (self.is_done and self.shortfall is None):
             return start, end
         return start, max(start, min(end, self._reached(self.items[-1])))
 
@@ -56,6 +58,8 @@ class Fetch(ABC, Generic[T]):
     def _end(self, shortfall: str | None = None) -> None:
         self.is_done = True
         self.shortfall = shortfall
+        if self._unread and shortfall is None:
+            self.shortfall = f"rows of Upbit's answers that cannot be read: {self._unread}"
 
 
 class TradeFetch(Fetch[TradeData]):
@@ -88,6 +92,7 @@ class TradeFetch(Fetch[TradeData]):
     def step(self, page_of: TradePage, missing: CountMissing) -> None:
         """Ask for one page and take it in."""
         page = page_of(MAX_TRADES, self._cursor, self._days_ago or None)
+        self._unread += len(unread_of(page))
         fresh = [trade for trade in page if trade.sequential_id not in self._ids]
         self.items += fresh
         self._ids.update(trade.sequential_id for trade in fresh)
@@ -150,6 +155,7 @@ class CandleFetch(Fetch[CandleData]):
     def step(self, page_of: CandlePage, missing: CountMissing) -> None:
         """Ask for one page and take it in."""
         page = page_of(MAX_CANDLES, self._to)
+        self._unread += len(unread_of(page))
         fresh = [candle for candle in page if candle.timestamp < self._to]
         self.items += fresh
         if not fresh or fresh[-1].timestamp <= self.floor:

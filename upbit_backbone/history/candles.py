@@ -11,6 +11,7 @@ from ..errors import ClosedError, InvalidRequestError
 from ..exchange.endpoints import MAX_CANDLES
 from ..exchange.timeframes import Timeframe, timeframe_of
 from ..models.enums import Priority
+from ..models.events import Event
 from ..models.market import CandleData
 from .closed_candles import MAX_ROWS, ClosedCandles
 from .download import CancelToken, Pace
@@ -41,13 +42,14 @@ class CandleHistory:
         timeout_seconds: float = 5.0,
         max_kept_rows: int = MAX_ROWS,
         clock: Clock = SYSTEM_CLOCK,
+        emit: Callable[[Event], object] = lambda event: None,
     ) -> None:
         self.kept = ClosedCandles(max_kept_rows)
         self._exchange_now = exchange_now
         self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._pool = WorkerPool(MOST_PAGES, "upbit-candles")
-        self._source = Source(candles_page, exchange_now, self._pool, Pace(), self.kept, clock)
+        self._source = Source(candles_page, exchange_now, self._pool, Pace(), self.kept, clock, emit)
         self._is_closed = False
 
     def get(
@@ -64,7 +66,9 @@ class CandleHistory:
         """Candles, oldest first, unique: the newest `count` that start before `to`, or all of [start, end).
 
         Without any bound the newest 200. Exactly `count` come if they exist: periods without trades have no row, and
-        pages are walked until the count or the beginning is reached. The forming candle has `is_closed=False`.
+        pages are walked until the count or the beginning is reached. The forming candle has `is_closed=False`. A candle
+        that came and cannot be read is missing, never filled, and told in a HistoryGapEvent; where nothing is left,
+        MalformedDataError says why.
         With `fill="forward"` missing periods are made up (`is_filled=True`), a count counts periods, and the answer
         ends with the period in which you asked. Only the last row may have `is_closed=False`.
 

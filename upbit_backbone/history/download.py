@@ -12,7 +12,7 @@ import itertools
 import math
 import queue
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +21,7 @@ from typing import Final, NoReturn, Protocol
 from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline, WorkerPool
 from ..errors import DownloadCancelledError, RequestTimeoutError, UpbitBackboneError
 from ..models.market import CandleData
+from ..unify.reader import UnreadRow
 from .paging import Area, Page
 from .ranges import ResumePoint
 
@@ -45,11 +46,14 @@ class CancelToken(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A page's rows, oldest first, the exchange's time just before it was asked for, and how long it took."""
+    """A page's rows, oldest first, the exchange's time just before it was asked for, and how long it took. `unread` are
+    rows that cannot be read, `holes` their starts, oldest first."""
 
     rows: list[CandleData]
     asked_at: datetime
     seconds: float
+    unread: Sequence[UnreadRow] = ()
+    holes: Sequence[datetime] = ()
 
 
 @dataclass(order=True, slots=True)
@@ -189,7 +193,7 @@ class Download:
             return False
         answer = future.result()
         self._pace.learn(answer.seconds)
-        low, high = area.answered(page, answer.rows)
+        low, high = area.answered(page, answer.rows, answer.holes)
         self._keep(low, high, answer)
         return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import chain
@@ -14,12 +14,16 @@ from ..errors import MalformedDataError, UpbitBackboneError, one_line
 from ..exchange.endpoints import MAX_CANDLES
 from ..exchange.timeframes import FIRST_MOMENT, Timeframe
 from ..models.enums import DataSource, Priority
+from ..models.events import Event
 from ..models.market import CandleData
+from ..unify.reader import UnreadRow
+from ..unify.rest import UnreadablePageError, unread_of
 from .beginning import first_candle
 from .closed_candles import ClosedCandles, settled_before
 from .download import PAGE_SECONDS, Answer, CancelToken, Download, Pace, check, raise_with_rest
 from .paging import Area, Page
 from .ranges import CandleRange, Fill, ResumePoint
+from .unreadable import holes_in, nothing_left, rows_of, told
 
 # Candles made up for periods in which nobody traded, only where asked for. Pure.
 
@@ -96,6 +100,7 @@ class Source:
     pace: Pace
     kept: ClosedCandles
     clock: Clock
+    emit: Callable[[Event], object] = lambda event: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ class Walk:
     priority: Priority
     progress: Progress | None = None
     cancel: CancelToken | None = None
+    holes: dict[datetime, UnreadRow] = field(default_factory=dict)  # periods whose candle came and cannot be read
 
     # -- the orders -------------------------------------------------------------------------------------------------
 
@@ -124,7 +130,10 @@ class Walk:
             if error.resume is not None:
                 error.partial = list(chain.from_iterable(reversed(chunks)))
             raise
-        return list(chain.from_iterable(reversed(chunks)))
+        rows = list(chain.from_iterable(reversed(chunks)))
+        if self.holes and not rows:
+            raise nothing_left(self.wanted.symbol, list(self.holes.values()))
+        return rows
 
     def newest_first(self) -> Iterator[list[CandleData]]:
         """Certain rows as they become certain: chunks newest first, each chunk oldest first."""
@@ -245,13 +254,15 @@ class Walk:
         first = next(rows, None)
         previous = self._before(wanted.start) if first is None or first.timestamp > wanted.start else None
         real = rows if first is None else chain([first], rows)
-        yield from fill_forward(real, wanted.timeframe, wanted.start, wanted.end, previous=previous, now=self.now)
+        filled = fill_forward(real, wanted.timeframe, wanted.start, wanted.end, previous=previous, now=self.now)
+        # Somebody traded there: a period whose candle cannot be read is no period without trades.
+        yield from (row for row in filled if not (row.is_filled and row.timestamp in self.holes))
 
     def _before(self, start: datetime) -> CandleData | None:
         """The last candle before the range."""
         before = replace(self.wanted, start=None, end=start, count=1, filled=False)
         try:
-            found = replace(self, wanted=before, progress=None, cancel=None).whole()
+            found = replace(self, wanted=before, progress=None, cancel=None, holes={}).whole()
         except UpbitBackboneError as error:
             raise_with_rest(error, [], self._rest_before([]))
         return found[0] if found else None
@@ -261,7 +272,8 @@ class Walk:
         if not rows or wanted.end is None:
             return []
         start = rows[0].timestamp
-        return list(fill_forward(rows, wanted.timeframe, start, wanted.end, previous=None, now=self.now))
+        filled = fill_forward(rows, wanted.timeframe, start, wanted.end, previous=None, now=self.now)
+        return [row for row in filled if not (row.is_filled and row.timestamp in self.holes)]
 
     def _rest_before(self, rows: Sequence[CandleData]) -> ResumePoint:
         wanted = self.wanted
@@ -296,17 +308,28 @@ class Walk:
         )
 
     def _keep(self, low: datetime, high: datetime, answer: Answer) -> None:
-        final = settled_before(self.wanted.timeframe, answer.asked_at)
-        self.source.kept.put(self.wanted.symbol, self.wanted.timeframe, low, min(high, final), answer.rows)
+        wanted, unit = self.wanted, self.wanted.timeframe
+        final = settled_before(unit, answer.asked_at)
+        for hole in answer.holes:  # nothing is known of these periods, so that they are asked for again
+            self.source.kept.put(wanted.symbol, unit, low, min(hole, final), answer.rows)
+            low = unit.next_start(hole)
+        self.source.kept.put(wanted.symbol, unit, low, min(high, final), answer.rows)
+        if answer.unread:
+            self.holes.update((row.at, row) for row in answer.unread if row.at is not None)
+            self.source.emit(told(wanted.symbol, unit.word, answer.unread, self.source.clock.wall()))
 
     def _fetch(self, page: Page, deadline: Deadline) -> Answer:
         source, unit = self.source, self.wanted.timeframe
         began = source.clock.monotonic()
         asked_at = source.exchange_now()  # before asking: what was over by then is closed in the answer
-        rows = source.candles_page(
-            self.wanted.symbol, unit.word, count=page.count, to=page.to, deadline=deadline, priority=self.priority
-        )
-        return Answer(_in_order(rows, unit, page, asked_at), asked_at, source.clock.monotonic() - began)
+        try:
+            rows = source.candles_page(
+                self.wanted.symbol, unit.word, count=page.count, to=page.to, deadline=deadline, priority=self.priority
+            )
+        except UnreadablePageError as error:
+            rows = rows_of(error)
+        seconds = source.clock.monotonic() - began
+        return Answer(_in_order(rows, unit, page, asked_at), asked_at, seconds, unread_of(rows), holes_in(rows))
 
 
 def _in_order(rows: list[CandleData], timeframe: Timeframe, page: Page, asked_at: datetime) -> list[CandleData]:

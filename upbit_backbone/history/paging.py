@@ -207,10 +207,14 @@ class Area:
         self._asked.remove(page)
         self._confirming.discard(page)
 
-    def answered(self, page: Page, rows: Sequence[CandleData]) -> tuple[datetime, datetime]:
-        """Take in the answer to `page`, oldest first; the bounds of what it proves."""
+    def answered(
+        self, page: Page, rows: Sequence[CandleData], holes: Sequence[datetime] = ()
+    ) -> tuple[datetime, datetime]:
+        """Take in the answer to `page`, oldest first; the bounds of what it proves. `holes` are the starts of rows that
+        came as well and cannot be read."""
         self._asked.remove(page)
-        low, high = self._told(page, rows) if rows else self._told_nothing(page)
+        starts = [row.timestamp for row in rows[:1]] + list(holes)
+        low, high = self._told(page, min(starts), len(rows) + len(holes)) if starts else self._told_nothing(page)
         self._confirming.discard(page)
         if len(rows) > 1:
             spanned = self._timeframe.periods(rows[0].timestamp, min(page.high, self._brim))
@@ -220,10 +224,9 @@ class Area:
         self.add(low, high, rows)
         return low, high
 
-    def _told(self, page: Page, rows: Sequence[CandleData]) -> tuple[datetime, datetime]:
-        low = rows[0].timestamp
+    def _told(self, page: Page, low: datetime, rows: int) -> tuple[datetime, datetime]:
         self._ends = [end for end in self._ends if end <= low]
-        if len(rows) < page.count:
+        if rows < page.count:
             self._ends.append(low)
         return low, page.high
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
 from operator import attrgetter
 from typing import Final, Protocol
@@ -11,9 +11,12 @@ from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
 from ..errors import DownloadCancelledError, InvalidRequestError, RequestTimeoutError, UpbitBackboneError
 from ..exchange.endpoints import MAX_DAYS_AGO, MAX_TRADES
 from ..models.enums import Priority
+from ..models.events import Event
 from ..models.market import TradeData
+from ..unify.rest import UnreadablePageError, unread_of
 from .download import PAGE_SECONDS, CancelToken, copied
 from .ranges import aware, checked_count
+from .unreadable import nothing_left, rows_of, told
 
 DAY: Final = timedelta(days=1)
 MAX_COUNT: Final = 1_000_000
@@ -51,7 +54,9 @@ class TradesHistory:
         exchange_now: Callable[[], datetime],
         timeout_seconds: float = 5.0,
         clock: Clock = SYSTEM_CLOCK,
+        emit: Callable[[Event], object] = lambda event: None,
     ) -> None:
+        self._emit = emit
         self._trades_page = trades_page
         self._exchange_now = exchange_now
         self._timeout_seconds = timeout_seconds
@@ -185,7 +190,7 @@ class TradesHistory:
         deadline: Deadline,
         priority: Priority,
         cancel: CancelToken | None,
-    ) -> Iterator[list[TradeData]]:
+    ) -> Iterator[Sequence[TradeData]]:
         """Pages of one day after the other. The day is kept as a date, because midnight may pass on the way.
 
         `lag` is by how many days Upbit's idea of today differs from ours, which for some seconds around midnight is
@@ -194,6 +199,7 @@ class TradesHistory:
         today = self._today()
         day, lag = today - days_ago * DAY, 0
         cursor: int | None = None
+        has_begun = False  # something that can be read has come
         is_doubted = False  # a page was short or empty: the day is over if the next one is empty
         size = min(count or MAX_TRADES, MAX_TRADES)
         while first is None or day + DAY > first:
@@ -204,20 +210,17 @@ class TradesHistory:
             if asked > MAX_DAYS_AGO:
                 return
             _check(deadline, cancel)
-            page = self._trades_page(
-                symbol,
-                count=size,
-                cursor=cursor,
-                days_ago=asked or None,
-                deadline=deadline.sooner(PAGE_SECONDS),
-                priority=priority,
-            )
-            told = _midnight(page[0].timestamp) if page else day
-            if told < day and asked > 0:
+            page = self._page(symbol, size, cursor, asked or None, deadline.sooner(PAGE_SECONDS), priority)
+            is_unreadable = bool(unread_of(page)) and not page
+            if is_unreadable and not has_begun:
+                raise nothing_left(symbol, unread_of(page))
+            has_begun = has_begun or bool(page)
+            told_day = _midnight(page[0].timestamp) if page else day
+            if told_day < day and asked > 0:
                 lag -= 1  # this is the day before the wanted one
                 continue
-            lag = asked - (today - told) // DAY
-            day, is_short = told, len(page) < size
+            lag = asked - (today - told_day) // DAY
+            day, is_short = told_day, len(page) + len(unread_of(page)) < size
             yield page
             if is_short and self._today() != today:
                 continue  # midnight passed: whose day was that? What comes twice counts once
@@ -228,6 +231,26 @@ class TradesHistory:
                 day, cursor, is_doubted = day - DAY, None, False
             else:
                 is_doubted = True
+
+    def _page(
+        self,
+        symbol: str,
+        size: int,
+        cursor: int | None,
+        days_ago: int | None,
+        deadline: Deadline,
+        priority: Priority,
+    ) -> Sequence[TradeData]:
+        """One page; what cannot be read of it is told."""
+        try:
+            page: Sequence[TradeData] = self._trades_page(
+                symbol, count=size, cursor=cursor, days_ago=days_ago, deadline=deadline, priority=priority
+            )
+        except UnreadablePageError as error:
+            page = rows_of(error)
+        if unread := unread_of(page):
+            self._emit(told(symbol, "trade", unread, self._clock.wall()))
+        return page
 
     def _today(self) -> datetime:
         return _midnight(self._exchange_now())

@@ -178,6 +178,22 @@ class UnreadFieldEvent(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryGapEvent(Event):
+    """A page of past candles or trades held `count` rows that cannot be read: they are missing from the answer.
+
+    `kind` is "trade" or the timeframe ("1m"); `first` and `last` are the times of those rows, both inclusive, or None
+    where not even that could be read. `reason` is the complaint about one of them.
+    """
+
+    symbol: str
+    kind: str
+    count: int
+    first: datetime | None
+    last: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthEvent(Event):
     """The overall health changed."""
 

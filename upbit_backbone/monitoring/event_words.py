@@ -14,6 +14,7 @@ from ..models.events import (
     Event,
     GapEvent,
     HealthEvent,
+    HistoryGapEvent,
     MalformedEvent,
     OverflowEvent,
     RateLimitEvent,
@@ -97,6 +98,12 @@ def _unread_field(event: UnreadFieldEvent) -> tuple[int, str]:
     return logging.WARNING, f"{text}: {event.key} {event.reason}"
 
 
+def _history_gap(event: HistoryGapEvent) -> tuple[int, str]:
+    when = f", {event.first:%F %T}Z to {event.last:%F %T}Z" if event.first and event.last else ""
+    text = f"history of {event.symbol} ({event.kind}): {event.count} rows could not be read and are missing{when}"
+    return logging.WARNING, f"{text}: {event.reason}"
+
+
 def _health(event: HealthEvent) -> tuple[int, str]:
     level = logging.INFO if event.new is HealthStatus.HEALTHY else logging.WARNING
     reasons = f": {'; '.join(event.reasons)}" if event.reasons else ""
@@ -114,6 +121,7 @@ _WORDS: dict[type[Event], Callable[..., tuple[int, str]]] = {
     BreakerEvent: _breaker,
     MalformedEvent: _malformed,
     UnreadFieldEvent: _unread_field,
+    HistoryGapEvent: _history_gap,
     HealthEvent: _health,
     RecordingEvent: _recording,
 }

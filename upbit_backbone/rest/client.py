@@ -31,7 +31,7 @@ from ..models.topic import ZERO
 from ..resilience.circuit_breaker import CircuitBreaker
 from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import LIFETIMES, IntelligentCache, Key, Lifetime
-from ..unify.rest import Rows, decode_answer, unread_of
+from ..unify.rest import Rows, UnreadablePageError, decode_answer, unread_of
 from ..wire.rest_transport import RestResponse, RestTransport, Transport
 from .attempt import Heard, Measure
 from .batching import EMPTY, Answers, Batcher, Listing
@@ -450,5 +450,5 @@ def _page(rows: Rows[Any]) -> Rows[Any]:
     end of history."""
     unread = unread_of(rows)
     if unread and not rows:
-        raise unread[0].error
+        raise UnreadablePageError(unread)
     return rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn
 
@@ -48,13 +49,14 @@ class UnreadField(NamedTuple):
 
 class UnreadRow(NamedTuple):
     """An element of a list that could not be read, while the others were: what it is about, as far as that could be
-    told, and why not."""
+    told, and why not. `at` is when a candle starts, or a trade happened."""
 
     kind: str | None
     symbol: str | None
     place: int
     error: UpbitBackboneError
     row: Any
+    at: datetime | None = None
 
 
 Unread = UnreadField | UnreadRow

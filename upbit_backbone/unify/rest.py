@@ -5,7 +5,7 @@ A row that cannot be read costs only itself: it is in the answer's `unread`, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -23,6 +23,7 @@ from ..exchange.endpoints import (
     RestCall,
 )
 from ..exchange.timeframes import timeframe_of
+from ..exchange.values import moment, utc_text
 from ..models.enums import DataSource
 from ..models.market import CandleData, MarketInfo, OrderbookData, OrderbookInstrument, TickerData, TradeData
 from .builders import Build
@@ -53,6 +54,14 @@ class Rows(list[Model]):
 
     def copy(self) -> Rows[Model]:
         return Rows(self, self.unread, self.unread_fields)
+
+
+class UnreadablePageError(MalformedDataError):
+    """A page of history came, and not one of its rows can be read; they are in `unread`."""
+
+    def __init__(self, unread: Sequence[UnreadRow]) -> None:
+        super().__init__(str(unread[0].error), field=getattr(unread[0].error, "field", None))
+        self.unread = tuple(unread)
 
 
 def unread_of(rows: object) -> tuple[UnreadRow, ...]:
@@ -162,8 +171,19 @@ def _rows(unify: Callable[..., Model], body: bytes, received_at: datetime | None
         try:
             models.append(unify(row, DataSource.REST, received_at, place=f"[{index}].", tell=tell, **more))
         except (MalformedDataError, NoTradesYetError) as error:
-            unread.append(UnreadRow(None, _symbol_in(row), index, error, row))
+            unread.append(UnreadRow(None, _symbol_in(row), index, error, row, _time_in(row)))
     return Rows(models, unread, fields)
+
+
+def _time_in(row: object) -> datetime | None:
+    """When a candle starts, or a trade happened, in a row that cannot be read otherwise."""
+    if not isinstance(row, dict):
+        return None
+    try:
+        start = row.get("candle_date_time_utc")
+        return moment(row.get("timestamp")) if start is None else utc_text(start)
+    except (ValueError, ArithmeticError):
+        return None
 
 
 def _symbol_in(row: object) -> str | None:
