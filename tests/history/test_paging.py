@@ -6,7 +6,6 @@ Folders are named by UPBIT_BACKBONE_PAYLOADS (separated like PATH), beside our o
 from __future__ import annotations
 
 import json
-import os
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.samples import payload_files
 from upbit_backbone.exchange.timeframes import TIMEFRAMES, Timeframe, timeframe_of
 from upbit_backbone.history.paging import Area, Page
 from upbit_backbone.unify.rest import decode_candles
 
-OWN = Path(__file__).parent.parent / "payloads"
 LONG = {
     "candles-seconds": "1s",
     "candles-days": "1d",
@@ -31,8 +30,7 @@ MISPRINTS = {"candles-months--docs-ref--1.json": "1w"}
 
 
 def pages() -> list[Path]:
-    folders = [OWN, *map(Path, filter(None, os.environ.get("UPBIT_BACKBONE_PAYLOADS", "").split(os.pathsep)))]
-    files = {path.name: path for folder in folders for path in folder.rglob("candles-*.json")}
+    files = {path.name: path for path in payload_files("candles-*.json")}
     return [files[name] for name in sorted(files)]
 
 

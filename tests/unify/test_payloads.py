@@ -10,7 +10,6 @@ What the wire says is read here a second time, by the standard library and a wor
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.samples import payload_files
 from upbit_backbone.errors import MalformedDataError
 from upbit_backbone.models.enums import DataSource
 from upbit_backbone.models.market import CandleData, OrderbookData, TickerData, TradeData
@@ -30,7 +30,6 @@ from upbit_backbone.unify.unifier import DataUnifier
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-OWN = Path(__file__).parent.parent / "payloads"
 
 LONG_WORDS = {
     "op": "opening_price", "hp": "high_price", "lp": "low_price", "tp": "trade_price", "pcp": "prev_closing_price",
@@ -80,10 +79,8 @@ QUOTED = re.compile(r"-?\d+(\.\d+)?,?")
 TEXTS = {"trade_date", "trade_time", "trade_date_kst", "trade_time_kst", "tdt", "ttm", "delisting_date", "dd"}
 
 
-def payload_files() -> list[Path]:
-    folders = [OWN, *map(Path, filter(None, os.environ.get("UPBIT_BACKBONE_PAYLOADS", "").split(os.pathsep)))]
-    files = (path for folder in folders for path in folder.rglob("*.json*") if path.suffix in {".json", ".jsonl"})
-    return sorted(path for path in files if path.name != "manifest.json" and not path.name.startswith("headers-"))
+def all_files() -> list[Path]:
+    return [path for path in payload_files() if path.name != "manifest.json" and not path.name.startswith("headers-")]
 
 
 def kind_of(path: Path) -> str:
@@ -97,8 +94,8 @@ def is_rest(path: Path) -> bool:
     return kind in whole or kind.startswith(starts)
 
 
-REST_FILES = [path for path in payload_files() if is_rest(path)]
-STREAM_FILES = [path for path in payload_files() if not is_rest(path)]
+REST_FILES = [path for path in all_files() if is_rest(path)]
+STREAM_FILES = [path for path in all_files() if not is_rest(path)]
 
 
 def frames(path: Path) -> list[bytes]:
@@ -259,7 +256,7 @@ def test_every_error_answer_gives_its_name_and_message_and_is_no_data(path: Path
 
 
 def test_every_model_survives_a_round_trip_through_json() -> None:
-    for path in payload_files():
+    for path in all_files():
         if is_rest(path):
             items = [] if "error-" in path.name else decode_rest(path)
         else:

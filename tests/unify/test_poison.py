@@ -6,11 +6,11 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.samples import OWN, our_messages
 from upbit_backbone.errors import MalformedDataError, NoTradesYetError
 from upbit_backbone.exchange.fields import FIELD_TABLE, Spelling, Use
 from upbit_backbone.models.enums import DataSource
@@ -21,7 +21,6 @@ from upbit_backbone.unify.stream import StreamDecoder, peek
 from upbit_backbone.unify.unifier import DataUnifier
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-PAYLOADS = Path(__file__).parent.parent / "payloads"
 DECODER = StreamDecoder()
 UNIFIER = DataUnifier()
 
@@ -51,11 +50,6 @@ def outcome(read: Callable[[], Any]) -> Any:
 
 def tolerantly(raw: bytes) -> Any:
     return DECODER._decode_tolerantly(raw, NOW)
-
-
-def one_of_each_stream_message() -> list[bytes]:
-    files = sorted((PAYLOADS / "ws").iterdir())
-    return [line for path in files for line in path.read_bytes().splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +131,7 @@ def test_a_wrong_value_names_its_field(key: str, bad: object) -> None:
 @pytest.mark.parametrize("spelling", [Spelling.DEFAULT, Spelling.SIMPLE])
 def test_a_required_field_that_is_missing_is_named(kind: str, spelling: Spelling) -> None:
     prefix = f"{kind}-{spelling}--"
-    raw = next(path for path in sorted((PAYLOADS / "ws").iterdir()) if path.name.startswith(prefix)).read_bytes()
+    raw = next(path for path in sorted((OWN / "ws").iterdir()) if path.name.startswith(prefix)).read_bytes()
     message = json.loads(raw.splitlines()[0])
     assert "type" in message or "ty" in message
     for row in FIELD_TABLE[kind]:
@@ -258,7 +252,7 @@ def mutants(seed: int, count: int, messages: list[bytes]) -> Iterator[bytes]:
 
 def test_broken_stream_messages_raise_nothing_else() -> None:
     seed = random.randrange(2**32)
-    messages = [raw for raw in one_of_each_stream_message() if len(raw) < 700]
+    messages = [raw for raw in our_messages() if len(raw) < 700]
     for raw in mutants(seed, 76_000, messages):
         try:
             result = outcome(lambda raw=raw: DECODER.decode(raw, NOW))  # type: ignore[misc]
@@ -271,7 +265,7 @@ def test_broken_stream_messages_raise_nothing_else() -> None:
 
 def test_broken_rest_answers_raise_nothing_else() -> None:
     seed = random.randrange(2**32)
-    bodies = [path.read_bytes() for path in sorted((PAYLOADS / "rest").iterdir())]
+    bodies = [path.read_bytes() for path in sorted((OWN / "rest").iterdir())]
     reads: list[Callable[[bytes, datetime], Any]] = [
         rest.decode_tickers,
         rest.decode_trades,
@@ -298,7 +292,7 @@ POISON_VALUES: list[Any] = [
 
 
 def test_both_ways_of_reading_agree_whatever_value_stands_in_whatever_field() -> None:
-    messages = [json.loads(raw) for raw in one_of_each_stream_message()]
+    messages = [json.loads(raw) for raw in our_messages()]
     for message in filter(lambda message: isinstance(message, dict), messages):
         for key in message:
             for value in POISON_VALUES:
@@ -343,5 +337,5 @@ def test_complaints_about_monstrous_values_stay_short() -> None:
 
 
 def test_books_and_tickers_are_what_their_names_say() -> None:
-    kinds = {type(item) for raw in one_of_each_stream_message() for item in DECODER.decode(raw, NOW)}
+    kinds = {type(item) for raw in our_messages() for item in DECODER.decode(raw, NOW)}
     assert {TickerData, TradeData, OrderbookData} <= kinds
