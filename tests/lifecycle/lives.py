@@ -30,7 +30,7 @@ def say(*words):  # in one piece, whoever else is printing
 
 def soon_blocked(within=""):
     main = threading.get_ident()
-    waits = {"wait", "get", "_settle_one", "_wait_for_tstate_lock", "join", "select", "recv_into"}
+    waits = {"wait", "sleep", "get", "_settle_one", "_wait_for_tstate_lock", "join", "select", "recv_into"}
     def is_waiting():
         frame = sys._current_frames()[main]
         names = [frame.f_code.co_name]
