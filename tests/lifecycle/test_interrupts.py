@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -226,8 +227,8 @@ def test_ctrl_c_while_a_question_is_being_sent_is_nobody_elses(
     """It comes when the worker has been hired: the job may be served, shared or neither, and all of that ends well."""
     hire, hired = WorkerPool._hire, []
 
-    def interrupted(pool: WorkerPool) -> None:
-        hire(pool)
+    def interrupted(pool: WorkerPool, *given: Any) -> None:
+        hire(pool, *given)
         if not hired and "upbit-rest" in repr(pool):
             hired.append(pool)
             raise KeyboardInterrupt
@@ -253,7 +254,7 @@ def test_whoever_shares_a_call_does_not_share_its_interruption(
     entered, go_on = threading.Event(), threading.Event()
     hire = WorkerPool._hire
 
-    def interrupted(pool: WorkerPool) -> None:
+    def interrupted(pool: WorkerPool, *given: Any) -> None:
         entered.set()
         go_on.wait(10)
         raise KeyboardInterrupt
