@@ -60,7 +60,9 @@ def streams(market: MarketDataBackbone) -> None:
     name: SubscriptionId = market.subscribe_realtime("KRW-BTC", [DataType.TICKER], callback=show)
     ended: bool = market.unsubscribe(name)
     mine: queue.Queue[TradeData] = queue.Queue()
-    market.subscribe(["KRW-BTC"], DataType.TRADE, overflow=Overflow.DROP_OLDEST, maxsize=10, queue=mine)
+    market.subscribe(
+        ["KRW-BTC"], DataType.TRADE, overflow=Overflow.DROP_OLDEST, maxsize=10, queue=mine, gap_order="strict"
+    )
     with market.subscribe("KRW-BTC", "trade") as trades:
         for trade in trades:
             use(trade.symbol, ended)
@@ -78,7 +80,7 @@ def the_rest(market: MarketDataBackbone) -> None:
 
     def tell(event: object) -> None:
         if isinstance(event, GapEvent):
-            use(event.recovered, event.complete)
+            use(event.recovered, event.complete, event.late)
 
     market.on_event(tell).close()
     use(status, text, ub.get_ticker("KRW-BTC").current_price)

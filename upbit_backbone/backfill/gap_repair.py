@@ -167,12 +167,13 @@ class GapRepair:
             self._workers += missing
             jobs += [self._work] * missing
             if self._has_news:
+                # Not when the gap was found: what that read brought before it is published by now, and not earlier.
                 self._has_news = False
                 self._wake.notify_all()
                 if not self._is_watched:
                     self._is_watched = True
                     jobs.append(self._watch)
-        for job in jobs:
+        for job in jobs:  # outside the lock: a pool may start a thread for it, which takes a while
             self._start(job)
 
     def _start(self, job: Callable[[], None]) -> None:
@@ -276,6 +277,7 @@ class GapRepair:
         """
         with self._lock:
             self._closed = True
+            # A filled gap is in the hands of a worker that is about to give its receipt.
             tasks = [task for task in self._open.values() if not task.gap.is_filled]
             latest = [self._latest(task) for task in tasks]
             parked = [task.gap.take_parked() for task in tasks]
@@ -336,7 +338,7 @@ class GapRepair:
                 self._wake.notify_all()
 
     def _hand_out_parked(self, task: _Task, *, is_for_strict: bool) -> None:
-        while True:
+        while True:  # what arrives while we publish queues behind it, so that nothing overtakes
             with self._lock:
                 keeps_order = not is_for_strict and self._strict(task.topic)
                 if keeps_order:
@@ -417,6 +419,7 @@ class GapRepair:
                 free = [task for task in self._tasks if task.topic not in self._busy]
                 ready = [task for task in free if task.due <= now]
                 if ready:
+                    # First what somebody waits for; then the oldest, so that what comes late comes in its order.
                     task = min(ready, key=lambda each: (each.gap.is_released, each.gap.parked_since))
                     self._tasks.remove(task)
                     self._busy.add(task.topic)
@@ -462,7 +465,7 @@ class GapRepair:
         if is_out_of_time or (isinstance(error, HOPELESS) and not is_contradiction):
             self._finish(task, f"REST could not give them: {one_line(error)}")
             return
-        if error.retry_after:
+        if error.retry_after:  # Retry-After, a ban, an open breaker: waiting longer than that is known to be in vain
             self._release_until(task, now + error.retry_after)
         self._pause(task, error.retry_after or 0.0, one_line(error))
 
@@ -483,7 +486,7 @@ class GapRepair:
         with self._lock:
             if self._closed or gap not in self._open:
                 return
-            is_cut_again = gap.revision != task.revision
+            is_cut_again = gap.revision != task.revision  # while we fetched: its new end was not asked for
             if is_cut_again or gap.is_draining:
                 task.due = self._clock.monotonic() + (0.0 if is_cut_again else AGAIN_SECONDS)
                 self._tasks.append(task)
@@ -529,7 +532,7 @@ class GapRepair:
             self._deliver(task.topic, ordered, Audience.EVERYONE, is_late=is_late)
             return
         self._deliver(task.topic, early, Audience.OTHERS, is_late=is_late)
-        self._deliver(task.topic, ordered, Audience.STRICT)
+        self._deliver(task.topic, ordered, Audience.STRICT)  # to whom nothing newer was given: this is not late
 
     def _deliver(self, topic: Topic, items: list[Any], to: Audience, *, is_late: bool = False) -> None:
         if not items:

@@ -194,7 +194,7 @@ class SequenceTracker(ABC, Generic[T]):
         gap.is_filled = True
         parked, given = gap.take_parked()
         merged, missing = self._merged(fetched, parked, gap)
-        had = set(map(id, parked[:given]))
+        had = set(map(id, parked[:given]))  # by identity: equal trades of one id cannot be parked twice
         if gap in self.late:
             self.late.remove(gap)
         return merged, [item for item in merged if id(item) not in had] if had else merged, missing
@@ -213,6 +213,7 @@ class SequenceTracker(ABC, Generic[T]):
         if self.gap is gap:
             self.gap = None
         gap.is_released = True
+        # A line that flaps while REST is out for an hour must not make thousands of walks through the same pages.
         if len(self.late) >= LATE_GAPS_AT_MOST:
             return self._absorbed(gap, self.late[-1])
         self.late.append(gap)
