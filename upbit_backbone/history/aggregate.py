@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
 from typing import Final
@@ -18,6 +17,7 @@ from ..errors import InvalidRequestError
 from ..exchange.timeframes import TIMEFRAMES, Timeframe, timeframe_of
 from ..models.enums import DataSource
 from ..models.market import CandleData, TickerData, TradeData
+from ..models.number import total
 from .closed_candles import SETTLE
 
 ONE_DAY: Final = timeframe_of("1d")
@@ -49,8 +49,8 @@ def _from_trades(trades: list[TradeData], unit: Timeframe, start: datetime) -> C
         high_price=max(prices),
         low_price=min(prices),
         close_price=prices[-1],
-        volume=sum((each.volume for each in trades), Decimal(0)),
-        traded_value=sum((each.price * each.volume for each in trades), Decimal(0)),
+        volume=total(each.volume for each in trades),
+        traded_value=total(each.price * each.volume for each in trades),
         timestamp=start,
         last_trade_at=trades[-1].timestamp,
         source=DataSource.DERIVED,
@@ -101,8 +101,8 @@ def merged(parts: Sequence[CandleData], unit: Timeframe, start: datetime) -> Can
         high_price=max(each.high_price for each in parts),
         low_price=min(each.low_price for each in parts),
         close_price=parts[-1].close_price,
-        volume=sum((each.volume for each in parts), Decimal(0)),
-        traded_value=sum(known_values, Decimal(0)) if len(known_values) == len(values) else None,
+        volume=total(each.volume for each in parts),
+        traded_value=total(known_values) if len(known_values) == len(values) else None,
         timestamp=start,
         last_trade_at=parts[-1].last_trade_at,
         source=DataSource.DERIVED,

@@ -6,6 +6,7 @@ spelling it was made from. Value, equality and hash stay what they are; only pad
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Subnormal
 from typing import Final
 
@@ -61,3 +62,8 @@ def plain(number: Decimal) -> Decimal:
     if not result.is_finite():
         raise ValueError("is not a finite number")
     return result or ZERO  # of the two zeros, the one without a sign
+
+
+def total(numbers: Iterable[Decimal]) -> Decimal:
+    """Their sum: 0.5 and 0.5 are 1, not 1.0."""
+    return plain(sum(numbers, ZERO))
