@@ -86,6 +86,7 @@ def test_another_download_is_refused_and_changes_nothing(piped, tmp_path, suffix
     assert "--force" in done.stderr
     assert "Traceback" not in done.stderr
     assert target.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == [target.name]
     assert piped("candles", *other, f"--{suffix}", str(target), "--force").returncode == 0
     assert target.read_bytes() != before
     assert [each.name for each in tmp_path.iterdir()] == [target.name]
@@ -135,6 +136,7 @@ def test_two_downloads_into_one_file_are_one_and_a_refusal(piped, tmp_path):
         (*SPAN, "--resume"),
         (*SPAN, "--csv", "btc.csv", "--resume", "--force"),
         (*SPAN, "--csv", "btc.csv", "--parquet", "btc.pq"),
+        ("--start", "2026-02-01", "--end", "2026-01-01", "--csv", "btc.csv"),
     ],
 )
 def test_what_cannot_be_continued_is_refused(piped, tmp_path, monkeypatch, options):
@@ -142,6 +144,7 @@ def test_what_cannot_be_continued_is_refused(piped, tmp_path, monkeypatch, optio
     (tmp_path / "btc.csv").write_text("mine", "utf-8")
     assert piped("candles", "KRW-BTC", "1h", *options).returncode == 2
     assert (tmp_path / "btc.csv").read_text("utf-8") == "mine"
+    assert [each.name for each in tmp_path.iterdir()] == ["btc.csv"]
 
 
 def test_filled_candles_are_written_without_a_hole_and_gone_on_from(piped, tmp_path):

@@ -92,6 +92,19 @@ def test_a_finished_file_can_be_gone_on_from_and_stays_whole_meanwhile(tmp_path:
     assert len(times(path)) == 10
 
 
+def test_what_came_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "candles.csv"
+    with pytest.raises(RuntimeError), CsvFile(path) as file:
+        file.write(breaking(0))
+    assert list(tmp_path.iterdir()) == []
+    write_csv(candles(5), path)
+    with pytest.raises(RuntimeError), CsvFile(path, resume=True) as file:
+        file.write(breaking(0))
+    with pytest.raises(InvalidRequestError):
+        CsvFile(path, resume=True, download=Download("KRW-ETH", "1m", START))
+    assert [each.name for each in tmp_path.iterdir()] == ["candles.csv"]
+
+
 def test_without_resume_it_starts_afresh(tmp_path: Path) -> None:
     path = tmp_path / "candles.csv"
     path.with_name("candles.csv.part").write_text("rubbish")
@@ -108,7 +121,7 @@ def test_a_part_of_something_else_is_not_gone_on_from(tmp_path: Path) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 40), st.integers(0, 3_000))
+@given(st.integers(1, 40), st.integers(0, 3_000))
 def test_wherever_a_file_is_torn_it_resumes_at_a_whole_row(
     tmp_path_factory: pytest.TempPathFactory, rows: int, lost: int
 ) -> None:

@@ -56,6 +56,8 @@ def candles(
     """Candles of one market, oldest first, to the screen or a file."""
     first, stop, target = moment_of(start, "--start"), moment_of(end, "--end"), csv or parquet
     _check_options(csv, parquet, first, count, resume=resume, force=force)
+    if first and stop and first >= stop:
+        raise InvalidRequestError(f"--start {start} is not before --end {end}: nothing lies in between")
     if parquet:
         need("pyarrow", "parquet")
     way: Fill = "forward" if fill else "none"
@@ -136,7 +138,8 @@ def _into_file(
             if end is None or start < end:  # else it was broken off after its last row
                 _write_rows(market, file, download, start, end, report)
         except BaseException:
-            say_error(f"broken off after {file.rows} rows; the same command goes on from {part.name}", label="note")
+            if file.rows:
+                say_error(f"broken off after {file.rows} rows; the same command goes on from {part.name}", label="note")
             raise
         return file.rows
 

@@ -166,7 +166,15 @@ class CsvFile:
             raise
 
     def _open(self, *, resume: bool) -> None:
-        size = self._take_up() if resume else 0
+        # Until rows are added, a `.part` that is made here holds nothing that is not elsewhere.
+        self._is_spare = not (resume and self.part.exists())
+        try:
+            size = self._take_up() if resume else 0
+        except BaseException:
+            if self._is_spare:
+                self.part.unlink(missing_ok=True)
+            raise
+        self._held = self.rows
         if not size:
             self._note.unlink(missing_ok=True)
         with self.part.open("ab") as file:
@@ -341,11 +349,15 @@ class CsvFile:
         put_in_place(self.part, self.path)
 
     def close(self) -> None:
-        """End without giving the file its name: what was written stays in `NAME.part`. Idempotent."""
+        """End without giving the file its name: what was written stays in `NAME.part`; nothing if no row was.
+        Idempotent."""
         if not self._out.file.closed:
             with contextlib.suppress(OSError):  # a full disk has been told by the write already
                 self.flush()
             self._out.file.close()
+            if self._is_spare and self.rows == self._held:
+                self.part.unlink(missing_ok=True)
+                self._note.unlink(missing_ok=True)
         self._lock.release()
 
     def __enter__(self) -> Self:
