@@ -13,11 +13,13 @@ import atexit
 import contextlib
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from types import CodeType, FrameType
 from typing import Any, Final, Generic, TypeVar
 
 from ._deadline import (
@@ -94,9 +96,11 @@ __all__ = [
     "Waitable",
     "WorkerPool",
     "at_exit",
+    "calls_users",
     "check_timeout",
     "clock_offset",
     "get_logger",
+    "is_interrupting",
     "is_own_thread",
     "join_all",
     "spawn",
@@ -112,6 +116,7 @@ EXIT_SECONDS: Final = 0.6  # of the second within which a forgotten backbone let
 IDLE_SECONDS: Final = 10.0
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 K = TypeVar("K")
 F = TypeVar("F", bound=Future[Any])
 
@@ -132,7 +137,8 @@ def spawn_unwaited(target: Callable[[], object], name: str) -> None:
 
     They run wherever they interrupt, so perhaps within `Thread.start`, whose lock a second `start` would wait for.
     """
-    _thread.start_new_thread(_start_here, (_new_thread(target, name), Flag(), []))
+    if not sys.is_finalizing():  # then no thread runs any more, and what had to be closed was closed at exit
+        _thread.start_new_thread(_start_here, (_new_thread(target, name), Flag(), []))
 
 
 def _new_thread(target: Callable[[], object], name: str) -> threading.Thread:
@@ -147,6 +153,8 @@ def _start(thread: threading.Thread) -> None:
     `Thread.start` waits on an Event until the new thread says that it runs. A signal's exception in there leaves the
     Event's lock held, and the new thread waits for it for ever. Signals reach the main thread only.
     """
+    if sys.is_finalizing():
+        raise RuntimeError("the interpreter is exiting: no thread runs any more")
     if threading.current_thread() is not threading.main_thread():
         thread.start()
         return
@@ -274,6 +282,37 @@ class LoopThread:
 
     def __repr__(self) -> str:
         return f"<LoopThread {self.name} {'running' if self.is_alive else 'not running'}>"
+
+
+# Where code of the user's is called, with no lock of ours held.
+_user_calls: set[CodeType] = set()
+_EDGES = frozenset({"cli", "compat", "qt", "simulator"})  # parts of the package that use it as anybody does
+
+
+def calls_users(function: Function) -> Function:
+    """Mark a function that calls code of the user's while no lock is held: what is called may wait."""
+    _user_calls.add(function.__code__)
+    return function
+
+
+def is_interrupting() -> bool:
+    """Whether the calling code interrupts a thread in the middle of something of ours: a finalizer, a weakref callback
+    or a signal handler.
+
+    What it interrupts may hold any lock, so it must not wait: not for a lock, nor for a thread that may want one.
+    Nobody can know which code runs there, but all of it is on the stack: below the caller's own frames there are ours.
+    """
+    frame = sys._getframe(1)
+    while frame is not None and _is_ours(frame):  # the method that was called
+        frame = frame.f_back  # type: ignore[assignment]
+    while frame is not None and not _is_ours(frame):
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is not None and frame.f_code not in _user_calls
+
+
+def _is_ours(frame: FrameType) -> bool:
+    package, _, rest = frame.f_globals.get("__name__", "").partition(".")
+    return package == "upbit_backbone" and rest.partition(".")[0] not in _EDGES
 
 
 def join_all(threads: Iterable[threading.Thread], deadline: Deadline) -> list[str]:

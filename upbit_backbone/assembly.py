@@ -27,8 +27,10 @@ from ._concurrency import (
     Waitable,
     WorkerPool,
     get_logger,
+    is_interrupting,
     is_own_thread,
     spawn,
+    spawn_unwaited,
 )
 from .backfill.gap_repair import WORKERS, GapRepair
 from .channels.markets import MarketDirectory
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
 log = get_logger("upbit_backbone")
 
 RECORDER_SECONDS = 1.0
+CLOSING_SECONDS = 0.05
 # A recording's answers come at their place in it, however long that takes; one worker asks for them, so that holes are
 # filled in the same order each time.
 REPLAY_HOLD_SECONDS = 60.0
@@ -517,7 +520,7 @@ class Assembly:
         """Close in the background if nobody listens any more. For `__del__`, which must not wait."""
         if not self.is_closed and not self.guard.is_foreign and not self.hub.has_subscribers:
             self._is_closed.set()
-            spawn(lambda: self.close(Deadline.after(self.config.close_timeout_seconds)), "upbit-closing")
+            spawn_unwaited(lambda: self.close(Deadline.after(self.config.close_timeout_seconds)), "upbit-closing")
 
     @property
     def is_closed(self) -> bool:
@@ -532,12 +535,33 @@ class Assembly:
         if self.guard.is_foreign:
             return []
         self._is_closed.set()
-        # A callback that closes must not wait for somebody who closes and waits for that callback.
-        patience = 0.0 if is_own_thread() else deadline.remaining_or(threading.TIMEOUT_MAX)
-        if not self._closing.acquire(timeout=patience):
+        if is_interrupting():
+            # A finalizer or a signal handler: whatever it interrupts may hold the lock it would wait for.
+            spawn_unwaited(lambda: self._stop_alone(deadline), "upbit-closing")
+            return []
+        if threading.current_thread() is not threading.main_thread():
+            # A callback that closes must not wait for somebody who closes and waits for that callback.
+            return self._stop_alone(Deadline(0.0) if is_own_thread() else deadline, deadline)
+        return self._stop_elsewhere(deadline)
+
+    def _stop_elsewhere(self, deadline: Deadline) -> list[str]:
+        """On a thread that no signal reaches: Ctrl-C ends the wait, and not the closing."""
+        stubborn: list[str] = []
+        try:
+            thread = spawn(lambda: stubborn.extend(self._stop_alone(deadline)), "upbit-closing")
+        except RuntimeError:  # none to be had; at the interpreter's exit there never is
+            return self._stop_alone(deadline)
+        thread.join(deadline.remaining())
+        thread.join(CLOSING_SECONDS)  # it is at its end, unless somebody else's closing holds it up
+        return stubborn
+
+    def _stop_alone(self, patience: Deadline, deadline: Deadline | None = None) -> list[str]:
+        """Stop the parts by `deadline`, unless somebody else is doing it until `patience` ends."""
+        limit = patience.remaining_or(threading.TIMEOUT_MAX)
+        if not self._closing.acquire(timeout=limit):
             return []
         try:
-            return self._stop_parts(deadline)
+            return self._stop_parts(deadline or patience)
         finally:
             self._closing.release()
 

@@ -25,7 +25,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from ._concurrency import Deadline, at_exit, check_timeout
+from ._concurrency import Deadline, at_exit, calls_users, check_timeout
 from .assembly import Assembly, Span, assemble, assemble_replay
 from .config import BackboneConfig
 from .delivery.subscription import Subscription, SubscriptionId, check_arguments
@@ -620,7 +620,7 @@ class MarketDataBackbone:
         For GUIs, which must not block. The Future gets its answer or error.
         """
         check_callable("method", method, required=True)
-        return self._open().calls.submit(lambda: method(*args, **options), _urgency(args, options))
+        return self._open().calls.submit(calls_users(lambda: method(*args, **options)), _urgency(args, options))
 
     # ── the cache of REST answers ────────────────────────────────────────────────────────────────────────────────
 

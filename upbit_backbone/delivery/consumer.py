@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from .._concurrency import Deadline, LoopThread, get_logger
+from .._concurrency import Deadline, LoopThread, calls_users, get_logger
 from ..errors import UpbitBackboneError
 from .mailbox import Mailbox
 from .reporting import LogThrottle
@@ -77,6 +77,7 @@ class Consumer:
     def is_alive(self) -> bool:
         return self._loop.is_alive
 
+    @calls_users
     def _serve(self) -> None:
         mailbox = self._mailbox
         while True:
@@ -104,6 +105,7 @@ class Consumer:
         log.error("%s broke off and goes on", self._name, exc_info=error)
         self._mailbox.end_turn()
 
+    @calls_users
     def _failed(self, error: BaseException) -> None:
         self.errors += 1
         self.errors_in_a_row += 1

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .._concurrency import Deadline, get_logger
+from .._concurrency import Deadline, get_logger, is_interrupting, spawn_unwaited
 from ..errors import ClosedError
 from ..models.enums import DataType, Overflow
 from ..models.events import Event
@@ -41,8 +41,15 @@ class Listening:
         self._leave = leave
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
-        """No call begins after this has returned; waits for the one under way, at most `timeout`. Idempotent."""
+        """No call begins after this has returned; waits for the one under way, at most `timeout`. Idempotent.
+
+        Waits for nothing where it interrupts this library (a finalizer, a signal handler), as `Subscription.close`.
+        """
         if self.mailbox.is_foreign:
+            return
+        if is_interrupting():
+            self.mailbox.begin_close()
+            spawn_unwaited(self.begin_close, "upbit-closing-events")
             return
         self.begin_close()
         self.finish_close(Deadline.after(timeout))

@@ -170,8 +170,7 @@ class Hub:
 
     def unsubscribe(self, subscription_id: str) -> bool:
         """Close the subscription of that name; False if there is none (any more)."""
-        with self._lock:
-            subscription = self._subscriptions.get(subscription_id)
+        subscription = self._subscriptions.get(subscription_id)  # no lock: also for finalizers and signal handlers
         if subscription is None:
             return False
         subscription.close()

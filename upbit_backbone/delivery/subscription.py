@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import PriorityQueue, Queue, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from .._concurrency import Deadline
+from .._concurrency import Deadline, calls_users, is_interrupting, spawn_unwaited
 from ..errors import InvalidRequestError
 from ..models.enums import DataType, Overflow
 from ..models.lazy_book import Datum
@@ -135,12 +135,21 @@ class Subscription:
     def close(self, timeout: float | None = None) -> None:
         """End the subscription. Idempotent, from any thread and from its own callback.
 
-        Waits for a callback under way, but not longer than `timeout` (default: the configured close timeout).
+        Waits for a callback under way, but not longer than `timeout` (default: the configured close timeout). Called
+        from a finalizer, a weakref callback or a signal handler that interrupts this library, it waits for nothing:
+        the subscription counts as closed, and a thread of its own does the rest.
         """
         try:
             deadline = Deadline.after(self._close_seconds if timeout is None else timeout)
         finally:  # whatever interrupts it: once begun, it is done
-            self.begin_close()
+            is_interrupting_us = is_interrupting()
+            if is_interrupting_us:
+                self._mailbox.begin_close()
+                spawn_unwaited(self.begin_close, f"upbit-closing-{self.id}")
+            else:
+                self.begin_close()
+        if is_interrupting_us:
+            return
         self.finish_close(deadline)
 
     def begin_close(self) -> None:
@@ -229,6 +238,7 @@ def forwarding_to(target: AnyQueue, mailbox: Mailbox) -> Callable[[Any], None]:
     if isinstance(target, queue.SimpleQueue):
         return target.put
 
+    @calls_users
     def forward(item: Any) -> None:
         while not mailbox.closed_by_user:
             try:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from itertools import chain
 from typing import Final, Protocol
 
-from .._concurrency import Clock, Deadline, WorkerPool, get_logger
+from .._concurrency import Clock, Deadline, WorkerPool, calls_users, get_logger
 from ..errors import MalformedDataError, UpbitBackboneError, one_line
 from ..exchange.endpoints import MAX_CANDLES
 from ..exchange.timeframes import FIRST_MOMENT, Timeframe
@@ -280,6 +280,7 @@ class Walk:
         end = rows[0].timestamp if rows else wanted.end
         return ResumePoint(wanted.symbol, wanted.timeframe.word, start=wanted.start, end=end, fill="forward")
 
+    @calls_users
     def _tell(self, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress(min(done, total), total)

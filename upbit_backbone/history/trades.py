@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 from operator import attrgetter
 from typing import Final, Protocol
 
-from .._concurrency import SYSTEM_CLOCK, Clock, Deadline
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, calls_users
 from ..errors import DownloadCancelledError, InvalidRequestError, RequestTimeoutError, UpbitBackboneError
 from ..exchange.endpoints import MAX_DAYS_AGO, MAX_TRADES
 from ..models.enums import Priority
@@ -148,6 +148,7 @@ class TradesHistory:
             )
         return (today - days_ago * DAY if days_ago is not None else first), count
 
+    @calls_users
     def _walk(
         self,
         symbol: str,

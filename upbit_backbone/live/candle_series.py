@@ -16,7 +16,9 @@ from .._concurrency import (
     EventCount,
     Flag,
     ForkGuard,
+    calls_users,
     get_logger,
+    is_interrupting,
     join_all,
     spawn,
 )
@@ -207,6 +209,8 @@ class CandleSeries:
         self._closing.set()
         self._feed.close()
         self._changed.notify_all()
+        if is_interrupting():  # a finalizer or a signal handler: it waits for nobody
+            return []
         return join_all([self._thread], deadline or Deadline.after(CLOSE_SECONDS))
 
     def _held(self) -> threading.Lock:
@@ -308,6 +312,7 @@ class CandleSeries:
         self._version += 1
         self._changed.notify_all()
 
+    @calls_users
     def _publish(self, updates: list[BarUpdate]) -> None:
         for update in updates:
             self.corrections += update.is_correction

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import threading
@@ -9,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, LoopThread, get_logger
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, LoopThread, calls_users, get_logger
 from ..errors import ClosedError, UpbitBackboneError
 from ..models.enums import Channel, HealthStatus
 from ..models.events import CallbackErrorEvent, Event, HealthEvent
@@ -285,6 +286,7 @@ class HealthMonitor:
         for watcher in watchers:
             self._tell(watcher, report, now)
 
+    @calls_users
     def _tell(self, watcher: tuple[AlertBook, Callable[[Alert], object]], report: HealthReport, now: float) -> None:
         book, callback = watcher
         try:
@@ -297,6 +299,7 @@ class HealthMonitor:
         for alert in alerts:
             self._call(callback, alert)
 
+    @calls_users
     def _call(self, callback: Callable[[Alert], object], alert: Alert) -> None:
         try:
             callback(alert)
@@ -309,9 +312,8 @@ class HealthMonitor:
             self._emit(CallbackErrorEvent(at=self._clock.wall(), subscription=whose, error=error, in_a_row=in_a_row))
 
     def _remove(self, watcher: tuple[AlertBook, Callable[[Alert], object]]) -> None:
-        with self._lock:
-            if watcher in self._watchers:
-                self._watchers.remove(watcher)
+        with contextlib.suppress(ValueError):  # no lock: one call in C, and whoever stops may be a finalizer
+            self._watchers.remove(watcher)
 
     def close(self, deadline: Deadline) -> list[str]:
         """Stop; names of threads that would not. Idempotent."""

@@ -1,0 +1,102 @@
+"""Interrupts at any place where Python itself could deliver one: in turn, or at random by seed.
+
+CPython looks for signals and asynchronous exceptions at few places: after a call of a function written in C, where a
+Python function begins, and where a loop jumps back. A trace function counts these places in the code under test and,
+at the chosen one, arms the interrupt the way the interpreter does it. What is armed there strikes at the very next
+look, so nothing happens here that could not happen in the field.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dis
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import upbit_backbone
+
+PACKAGE = str(Path(upbit_backbone.__file__).parent)
+OTHERS = tuple(str(Path(module.__file__)) for module in (threading,) if module.__file__)
+
+# Where the interpreter looks: before these are carried out the interrupt is armed.
+LOOKING = {code for name, code in dis.opmap.items() if name in {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}}
+
+
+class Arm:
+    """`ARM[number]` raises a signal in this thread: no call of Python's, which would be a place itself.
+
+    (Asynchronous exceptions would go to the thread of that number, which one that is just being started has, too.)
+    """
+
+    __getitem__ = getattr(ctypes.CDLL(None), "raise") if sys.platform != "win32" else None
+
+
+ARM: Any = Arm()
+
+
+class Injector:
+    """Counts the places that `call` comes along; at place `at` (from 0), an interrupt strikes.
+
+    It is a signal, by default Ctrl-C's, whose handler runs there; or `action` is called on top of what runs, as a
+    finalizer would be.
+    """
+
+    def __init__(
+        self,
+        *,
+        number: int = signal.SIGINT,
+        action: Callable[[], object] | None = None,
+    ) -> None:
+        self.number = number
+        self.action = action
+        self.place = ""
+        self._left = -1
+        self._count = 0
+
+    def count(self, call: Callable[[], object]) -> int:
+        """How many places there are."""
+        self._run(call, -1)
+        return self._count
+
+    def strike(self, call: Callable[[], object], at: int) -> BaseException | None:
+        """Run `call` with one interrupt; what it raised."""
+        try:
+            self._run(call, at)
+        except BaseException as error:
+            return error
+        return None
+
+    def _run(self, call: Callable[[], object], at: int) -> None:
+        self._left, self._count, self.place = at, 0, ""
+        before = sys.gettrace()
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            file = frame.f_code.co_filename
+            if not (file.startswith(PACKAGE) or file in OTHERS):
+                return None
+            frame.f_trace_opcodes = True
+            if event != "opcode" or frame.f_code.co_code[frame.f_lasti] not in LOOKING:
+                return trace
+            self._count += 1
+            if self._left == 0:
+                self.place = f"{Path(file).name}:{frame.f_lineno} {frame.f_code.co_name}"
+                self._left = -1
+                if self.action is not None:
+                    self.action()
+                    return trace
+                frame.f_trace = None  # an event of this frame's would be a place of its own
+                ARM[self.number]
+                return None
+            self._left -= 1
+            return trace
+
+        sys.settrace(trace)
+        try:
+            call()
+        finally:
+            sys.settrace(before)
