@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from decimal import Decimal
 
 import pytest
 
 import upbit_backbone
+from tests.support.clock import ManualClock
+from tests.support.waiting import wait_until
 from upbit_backbone import (
     Channel,
     ChannelPreference,
@@ -27,7 +28,6 @@ from upbit_backbone import (
     SessionManager,
     choose_channel,
 )
-from upbit_backbone._concurrency import Deadline
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.simulator import FakeUpbit
 
@@ -57,13 +57,6 @@ def test_every_method_of_the_specification_is_there_public_documented_and_synchr
 @pytest.fixture
 def market(upbit: FakeUpbit) -> MarketDataBackbone:
     return MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url)
-
-
-def wait_until(condition: object, what: str, seconds: float = 20.0) -> None:
-    deadline, tick = Deadline.after(seconds), threading.Event()
-    while not condition():  # type: ignore[operator]
-        assert not deadline.expired, f"not within {seconds} s: {what}"
-        tick.wait(0.01)
 
 
 # ── sessions ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,19 +123,8 @@ def test_a_pool_names_the_connection_of_a_symbol_gives_one_up_and_forgets_the_id
 # ── circuit breaker ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class ManualClock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> object:
-        raise AssertionError("a breaker needs no wall clock without listeners")
-
-
 def broken(clock: ManualClock) -> CircuitBreaker:
-    breaker = CircuitBreaker("test", failures=2, reset_seconds=5.0, probes=1, clock=clock)  # type: ignore[arg-type]
+    breaker = CircuitBreaker("test", failures=2, reset_seconds=5.0, probes=1, clock=clock)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             breaker.call(divmod, 1, 0)
@@ -157,7 +139,7 @@ def test_a_breaker_calls_counts_failures_and_recovers_by_one_probe() -> None:
         breaker.call(divmod, 7, 2)
     assert refused.value.retry_after == 5.0
     assert breaker.attempt_recovery() is False
-    clock.now = 5.0
+    clock.now += 5.0
     assert breaker.attempt_recovery() is True
     assert breaker.state == "half-open"
     assert breaker.call(divmod, 7, 2) == (3, 1)

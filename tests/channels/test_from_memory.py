@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, SystemClock, join_all, spawn
 from upbit_backbone.channels.markets import MarketDirectory
 from upbit_backbone.channels.memory import LiveChannel, topic_of
@@ -122,10 +123,7 @@ def test_realtime_takes_the_first_frame_after_the_call_and_wishes_only_as_long(s
     asked = DataRequest(RequestKind.TICKER, ("KRW-BTC",), realtime=True)
     answers: list[object] = []
     thread = spawn(lambda: answers.append(stream.channel.fetch(asked, Deadline.after(10))), "test-next")
-    deadline = Deadline.after(10)
-    while not stream.requested:
-        assert not deadline.expired
-        time.sleep(0.005)
+    wait_until(lambda: stream.requested, "the request for the stream")
     stream.say(ticker(8))
     assert join_all([thread], Deadline.after(10)) == []
     assert answers == [ticker(8)]

@@ -1,4 +1,4 @@
-"""Rows U5a to U5c: the line is back and REST is not. Live data flows, nothing is lost, and everything is told."""
+"""The line is back and REST is not. Live data flows, nothing is lost, and everything is told."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def test_a_permit_that_is_not_used_goes_to_the_next_one_waiting(make: Make) -> N
         thread = spawn(lambda: (send(limiter), got.set()), "test-next")
         wait_until(lambda: limiter.look(TICKER).waiting == 1)
         assert not got.is_set()
-    assert got.wait(0.5)
+    assert got.wait(0.5 * WAIT_SECONDS)
     join_all([thread], soon())
 
 

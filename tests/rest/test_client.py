@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.threads import all_at_once
-from tests.support.waiting import promised
+from tests.support.waiting import promised, wait_until
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.errors import ClosedError, InvalidRequestError, UnknownSymbolError, UpbitBackboneError
 from upbit_backbone.models.enums import DataSource, Priority
@@ -76,8 +76,7 @@ def test_nobody_joins_a_call_that_left_longer_ago_than_he_allows(scene: Make, up
     made, since = scene(), last_request(upbit)
     upbit.rest_fault("/v1/ticker", mode="latency", latency=3.0)
     slow = spawn(lambda: made.rest.tickers(["KRW-BTC"], deadline=soon()), "slow")
-    while not upbit.requests(since=since):
-        assert slow.is_alive()
+    wait_until(lambda: upbit.requests(since=since), "the request")
     made.rest.tickers(["KRW-BTC"], deadline=soon(), max_age=1e-6)
     assert slow.is_alive(), "he did not wait for the call under way"
     assert join_all([slow], soon()) == []
@@ -215,8 +214,7 @@ def test_a_list_waits_for_its_predecessor_but_not_for_ever(scene: Make, upbit: F
             outcomes.append(error)
 
     thread = spawn(ask_into_the_void, "test-void")
-    while not upbit.requests(since=since):
-        threading.Event().wait(0.01)
+    wait_until(lambda: upbit.requests(since=since), "the request")
     started = time.monotonic()
     assert made.rest.tickers(["KRW-ETH"], deadline=soon())
     assert time.monotonic() - started < promised(1.5)
@@ -233,8 +231,7 @@ def test_a_question_that_must_be_fresh_does_not_take_an_answer_that_was_under_wa
     thread = spawn(
         lambda: answers.append(made.rest.tickers(["KRW-BTC"], deadline=soon())["KRW-BTC"].current_price), "test-early"
     )
-    while not upbit.requests(since=since):
-        threading.Event().wait(0.01)
+    wait_until(lambda: upbit.requests(since=since), "the request")
     new = Decimal(upbit.publish_trade("KRW-BTC")["price"])
     assert made.rest.tickers(["KRW-BTC"], deadline=soon(), max_age=0)["KRW-BTC"].current_price == new
     join_all([thread], soon())
@@ -292,8 +289,7 @@ def test_an_answer_in_flight_never_survives_an_invalidation(scene: Make, upbit: 
     upbit.rest_fault("/v1/ticker", mode="latency", latency=0.4)
     first: list[Any] = []
     thread = spawn(lambda: first.append(made.rest.tickers(["KRW-BTC"], deadline=soon())), "test-first")
-    while not upbit.requests(since=since):
-        threading.Event().wait(0.01)
+    wait_until(lambda: upbit.requests(since=since), "the request")
     made.rest.cache.invalidate_cache("KRW-BTC")
     made.rest.tickers(["KRW-BTC"], deadline=soon())  # neither joins the old one nor finds it in the cache
     join_all([thread], soon())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.threads import all_at_once
-from tests.support.waiting import promised
+from tests.support.waiting import promised, wait_until
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.errors import (
     AuthenticationError,
@@ -223,8 +223,7 @@ def test_a_leader_in_a_hurry_leaves_the_followers_their_own_time(scene: Make, up
             outcomes[name] = error
 
     leader = spawn(lambda: page("leader", 0.3), "test-leader")
-    while not upbit.requests(since=since):
-        threading.Event().wait(0.005)
+    wait_until(lambda: upbit.requests(since=since), "the request")
     page("follower", 10.0)
     assert join_all([leader], soon()) == []
     assert isinstance(outcomes["leader"], RequestTimeoutError)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
 from upbit_backbone import MarketDataBackbone, Priority
 from upbit_backbone._concurrency import Deadline, WorkerPool
 from upbit_backbone.errors import UpbitBackboneError
@@ -46,13 +47,6 @@ def soon() -> Deadline:
     return Deadline.after(WAIT_SECONDS)
 
 
-def until(condition: Callable[[], Any]) -> None:
-    deadline = soon()
-    while not condition():
-        assert not deadline.expired
-        threading.Event().wait(0.005)
-
-
 def asked(upbit: FakeUpbit, path: str, symbol: str | None = None) -> list[Any]:
     found = [each for each in upbit.requests() if each["path"].startswith(path)]
     return found if symbol is None else [each for each in found if symbol in str(each["query"])]
@@ -75,7 +69,7 @@ def test_hung_candle_pages_of_one_market_keep_nobody_from_asking_about_another(
         )
         for n in range(1, 5)
     ]
-    until(lambda: len(asked(strict, "/v1/candles", "KRW-BTC")) >= 4)
+    wait_until(lambda: len(asked(strict, "/v1/candles", "KRW-BTC")) >= 4)
     symbols = [code for code in strict.markets() if code != "KRW-BTC"][:3]
     for symbol, priority in zip(symbols, Priority, strict=True):
         assert market.get_candles(symbol, count=3, priority=priority, timeout=WAIT_SECONDS)
@@ -92,7 +86,7 @@ def test_of_one_market_a_few_trades_pages_hang_at_a_time_and_an_urgent_one_goes_
         )
         for n in range(1, 9)
     ]
-    until(lambda: len(asked(strict, "/v1/trades", "KRW-BTC")) >= 4)
+    wait_until(lambda: len(asked(strict, "/v1/trades", "KRW-BTC")) >= 4)
     other = next(code for code in strict.markets() if code != "KRW-BTC")
     market.get_trades(other, count=3, priority=Priority.NORMAL, timeout=WAIT_SECONDS)
     assert len(asked(strict, "/v1/trades", "KRW-BTC")) == 4
@@ -132,7 +126,7 @@ def test_under_any_load_an_urgent_question_is_among_the_next_seconds_turns(
             made.rest.candles_page("KRW-BTC", "1m", count=number % 190 + 1, deadline=soon(), priority=load)
 
     loads = [asking.submit(lambda n=n: hammer(n)) for n in range(12)]  # type: ignore[misc]
-    until(lambda: len(asked(strict, "/v1/candles")) >= 15)
+    wait_until(lambda: len(asked(strict, "/v1/candles")) >= 15)
     for round_number in range(3):
         before = len(asked(strict, "/v1/candles"))
         made.rest.candles_page("KRW-ETH", "1m", count=round_number + 1, deadline=soon(), priority=Priority.HIGH)
@@ -159,10 +153,10 @@ def test_who_joins_a_less_urgent_question_that_waits_makes_it_urgent(
         return made.rest.orderbooks([symbols[0]], levels=1, level=number, deadline=soon(), priority=priority)
 
     low = [asking.submit(lambda n=n: ask(n, Priority.LOW)) for n in range(16)]  # type: ignore[misc]
-    until(lambda: made.limiter.look(group).waiting >= 10)
+    wait_until(lambda: made.limiter.look(group).waiting >= 10)
     waiting = made.limiter.look(group).waiting
     last = asking.submit(lambda: ask(17, Priority.LOW))
-    until(lambda: made.limiter.look(group).waiting > waiting or last.done())
+    wait_until(lambda: made.limiter.look(group).waiting > waiting or last.done())
     ask(17, Priority.HIGH)
     assert finished(low) < 16
     last.result(WAIT_SECONDS)
@@ -186,7 +180,7 @@ def test_a_waiting_turn_that_becomes_urgent_comes_before_the_others(asking: Work
     turns = []
     for number, urgency in enumerate(urgencies, 1):
         turns.append(asking.submit(lambda n=number, u=urgency: take(n, u)))  # type: ignore[misc]
-        until(lambda n=number: limiter.look(RateGroup.TICKER).waiting == n)
+        wait_until(lambda n=number: limiter.look(RateGroup.TICKER).waiting == n)
     urgencies[2].raise_to(Priority.HIGH)
     for turn in turns:
         turn.result(WAIT_SECONDS)
@@ -211,7 +205,7 @@ def test_workers_take_the_more_urgent_first() -> None:
     pool = WorkerPool(1, "test-order")
     release, order = threading.Event(), []
     first = pool.submit(lambda: release.wait(WAIT_SECONDS), 1)
-    until(first.running)
+    wait_until(first.running)
     rest = [pool.submit(lambda u=u: order.append(u), u) for u in (2, 1, 2, 1)]  # type: ignore[misc]
     release.set()
     for each in rest:
@@ -229,7 +223,7 @@ def test_a_question_that_cannot_get_a_place_ends_by_its_deadline(
     hung = asking.submit(
         lambda: made.rest.candles_page("KRW-BTC", "1m", count=1, deadline=soon(), priority=Priority.LOW)
     )
-    until(lambda: len(asked(upbit, "/v1/candles")) > before)
+    wait_until(lambda: len(asked(upbit, "/v1/candles")) > before)
     with pytest.raises(UpbitBackboneError, match="KRW-BTC: its earlier requests still hang"):
         made.rest.candles_page("KRW-BTC", "1m", count=2, deadline=Deadline.after(2.5))
     assert not hung.done()
