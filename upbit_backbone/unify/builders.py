@@ -192,15 +192,14 @@ def orderbook_builder(spelling: Spelling) -> Build:
 
     def build(message: Any, received_at: datetime | None) -> Any:
         units = message.units
-        columns = [
-            *(unit.ask_price for unit in units),
-            *(unit.ask_size for unit in units),
-            *(unit.bid_price for unit in units),
-            *(unit.bid_size for unit in units),
-        ]
-        *amounts, level, total_ask_size, total_bid_size = plain_amounts(
-            [*columns, message.level, message.total_ask_size, message.total_bid_size]
-        )
+        # One list for all, since checking is cheapest in one go; made by comprehensions, which generators are not.
+        columns = [unit.ask_price for unit in units]
+        columns += [unit.ask_size for unit in units]
+        columns += [unit.bid_price for unit in units]
+        columns += [unit.bid_size for unit in units]
+        columns += (message.level, message.total_ask_size, message.total_bid_size)
+        amounts = plain_amounts(columns)
+        total_bid_size, total_ask_size, level = amounts.pop(), amounts.pop(), amounts.pop()
         depth = len(units)
         ask_prices, ask_sizes = amounts[:depth], amounts[depth : 2 * depth]
         bid_prices, bid_sizes = amounts[2 * depth : 3 * depth], amounts[3 * depth :]
