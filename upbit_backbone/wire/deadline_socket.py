@@ -18,6 +18,7 @@ from ..errors import UpbitBackboneError
 from .io_deadline import IoDeadline, send_all, translated
 
 READ_BUFFER_BYTES: Final = 65_536
+# A timeout of 0.0 would mean "non-blocking" to the socket, not "no time left".
 SHORTEST_WAIT_SECONDS: Final = 0.001
 
 
@@ -85,6 +86,8 @@ class DeadlineSocket:
         watch = self.watch
         with watch.keeping_failure():
             if watch.departure is not None:
+                # Here and not before the connection was dialled: between a request's turn and its first byte a ban may
+                # have come, and what was held up on its way must not be sent into it.
                 watch.departure.leaving()
             send_all(self._sock, data, watch.io_deadline)
             if watch.departure is not None:
@@ -99,10 +102,14 @@ class DeadlineSocket:
             self._sock.settimeout(self.watch.wait_seconds())
             try:
                 count = self._sock.recv_into(buffer)
+            # A receive that timed out leaves the stream intact and may be repeated; a send that did leaves half a
+            # request, so there is no such loop in `sendall`.
             except (TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 continue
             except OSError as theirs:
                 raise self.watch.broken(theirs) from theirs
+            # The first byte proves that the request had arrived, which is what the limiter counts by; the rest of a
+            # slow body says nothing more about that.
             if count and not self.answered:
                 self.answered = True
                 if self.watch.departure is not None:
@@ -141,6 +148,8 @@ class DeadlineSocket:
     def destroy(self) -> None:
         """Give the descriptor back, whoever may still hold a file of it."""
         with self._lock:
+            # Under the lock although closing alone needs none: `cut` must not run between this and the reuse of the
+            # number.
             self._sock.close()
 
 

@@ -44,6 +44,7 @@ def _forget_lookups() -> None:
     _lookups = SingleFlight()
 
 
+# Joining such a lookup in the child would be a wait until the deadline, every time, for this host.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_lookups)
 
@@ -53,6 +54,7 @@ def resolve(host: str, port: int, io_deadline: IoDeadline) -> list[Address]:
     flight, leads = _lookups.join(host)
     if leads:
         _start_lookup(host, flight)
+    # In slices: getaddrinfo takes no timeout and nothing can call it off, so the asker goes and the lookup stays.
     io_deadline.wait_done(flight)
     try:
         found = flight.result()
@@ -89,6 +91,8 @@ def connect(host: str, port: int, io_deadline: IoDeadline) -> socket.socket:
     failures: dict[str, OSError | NetworkError] = {}
     for position, address in enumerate(addresses):
         try:
+            # An equal share of what is left, not of the whole: what a refused address did not use goes to those after
+            # it. Any error moves on; websocket-client moves on after two errno values only.
             return _connect_one(address, io_deadline.share(1 / (len(addresses) - position)))
         except (OSError, NetworkError) as error:
             failures[str(address[3][0])] = error
@@ -110,11 +114,14 @@ def _connect_one(address: Address, io_deadline: IoDeadline) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setblocking(False)
+        # A request or a pong is one small write; Nagle would hold it back until what was written before is
+        # acknowledged.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         code = sock.connect_ex(where)
         if code in _CONNECTING:
             io_deadline.wait_socket(sock, WRITE)
+            # Writable alone does not mean connected: a refused connection is writable, too.
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))
@@ -130,6 +137,7 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     `ca_file` adds authorities (a company's own); nothing can take verification away.
     """
     context = ssl.create_default_context()
+    # Upbit requires 1.2 and recommends 1.3 (docs: rest-api-guide).
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_file is not None:
         try:
@@ -143,6 +151,7 @@ def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
 def start_tls(sock: socket.socket, context: ssl.SSLContext, host: str, io_deadline: IoDeadline) -> ssl.SSLSocket:
     """The TLS handshake; the socket is closed if it fails."""
     try:
+        # The handshake is a step of its own, because inside wrap_socket it would know no deadline and no `stop`.
         tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
     except BaseException:
         sock.close()
@@ -195,6 +204,7 @@ def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, io_dead
         raise AuthenticationError(f"{answer}; it wants other credentials: proxy=http://user:password@host:port")
     if not 200 <= head.status < 300:
         raise NetworkError(answer)
+    # The host has not been spoken to yet, so this is no answer of its.
     if early:
         raise ProtocolError(f"{answer} and sent data nobody asked for")
 

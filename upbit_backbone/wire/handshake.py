@@ -18,6 +18,7 @@ from ..errors import NetworkError, ProtocolError, UpbitBackboneError
 from .http_head import MAX_BODY_BYTES, SWITCHING_PROTOCOLS, Head, body_length, refusal
 from .io_deadline import IoDeadline, read_final_head, retry_until_ready, send_all
 
+# The words of a refusal are for people; nobody waits for them as long as for an answer.
 ERROR_BODY_SECONDS: Final = 0.5
 
 
@@ -54,9 +55,13 @@ class HandshakeSocket:
 
     def _read_answer(self) -> bytes:
         head, self.early = read_final_head(self._sock, self._io_deadline)
+        # Before websocket-client sees it: its own exception carries all headers and the whole body in its text, and it
+        # would follow a redirect with our headers.
         if head.status != SWITCHING_PROTOCOLS:
             raise refusal(head, self._read_error_body(head), self._host, self._clock.wall())
         for name in ("sec-websocket-extensions", "sec-websocket-protocol"):
+            # A server that compresses without being asked sends frames with a reserved bit, and every one of them would
+            # end the line: here the reason can still be told.
             if name in head.headers:
                 raise ProtocolError(f"{self._io_deadline.what}: the server chose {name}, which was never offered")
         self.headers = head.headers

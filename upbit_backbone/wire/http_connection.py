@@ -27,6 +27,7 @@ from .dialing import Proxy, dial
 from .http_head import MAX_INTERIM_ANSWERS, is_interim
 from .io_deadline import translated
 
+# Of a chunked body, how much to ask for at once; the cap is looked at between two such pieces.
 UNKNOWN_LENGTH_BYTES: Final = 262_144
 
 
@@ -83,15 +84,21 @@ class HttpConnection:
         """One request and its answer by `deadline`. After an error the line must be hung up."""
         watch = self._watch = Watch(what, deadline, self._stop, departure)
         if self._sock is not None:
+            # Before the request: a kept socket would otherwise go by the deadline of the exchange before, which is
+            # over.
             self._sock.watch = watch
         prepared = requests.PreparedRequest()
         prepared.method, prepared.headers = "GET", self._headers
         prepared.url = self._destination.base_url + target
         try:
+            # `stream=True` leaves the body to `_read`: requests would read it whole and unpack it (1 MiB of gzip became
+            # 1 GiB).
             return self._answer(self._adapter.send(prepared, stream=True).raw, what, caps)
         except UpbitBackboneError:
             raise
         except Exception as theirs:
+            # What happened on our socket, rather than what urllib3 made of it; its cause goes along, its own wrapping
+            # does not.
             if watch.failure is not None:
                 raise watch.failure from watch.failure.__cause__
             raise _ours(theirs, what) from theirs
@@ -145,6 +152,8 @@ def _read(raw: urllib3.HTTPResponse, caps: Caps) -> Exchange:
     pieces: list[bytes] = []
     size = 0
     while size <= cap:
+        # One byte beyond the cap is enough to know that there is more. `decode_content=False`: unpacking has a bound of
+        # its own.
         piece = raw.read(min(cap + 1 - size, raw.length_remaining or UNKNOWN_LENGTH_BYTES), decode_content=False)
         if not piece:
             break
@@ -152,7 +161,10 @@ def _read(raw: urllib3.HTTPResponse, caps: Caps) -> Exchange:
         size += len(piece)
         if raw.length_remaining == 0:
             break
+    # The rest stays unread, so this connection cannot carry another exchange.
     is_cut = size > cap
+    # Closed before it is released: otherwise it would return to the pool with the remains of this answer in front of
+    # the next one.
     if is_cut:
         raw.close()
     raw.release_conn()
@@ -167,6 +179,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
         self._only_pool = pool
         self._prefix = prefix
 
+    # requests' own hook: left as it is, it would open connections that know no deadline.
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         return self._only_pool
 
@@ -207,6 +220,7 @@ class _Connection(urllib3.connection.HTTPConnection):
 def _ours(theirs: BaseException, what: str) -> UpbitBackboneError:
     """Our error for one that requests, urllib3 or http.client made of the bytes they were given."""
     for cause in _causes(theirs):
+        # Before the plain OSErrors, which it is one of: a kept connection that the server had closed is told as that.
         if isinstance(cause, http.client.RemoteDisconnected):
             return NetworkError(f"{what}: the server closed the connection without an answer")
         if isinstance(cause, (http.client.IncompleteRead, urllib3.exceptions.IncompleteRead)):

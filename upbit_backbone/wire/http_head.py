@@ -66,6 +66,8 @@ def looks_like_http(received: bytes | bytearray) -> bool:
 
 def parse_head(raw: bytes) -> Head:
     """A complete head, without its final empty line; ProtocolError where it is none."""
+    # Split at CRLF only, and a lone CR or LF refused below: two readers that end lines differently see different
+    # headers.
     status_line, *lines = raw.split(b"\r\n")
     match = _STATUS_LINE.fullmatch(status_line)
     if match is None:

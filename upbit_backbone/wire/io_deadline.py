@@ -42,6 +42,7 @@ class IoDeadline:
         self._stop = stop
 
     def check(self) -> None:
+        # Asked first: who was closed shall hear that, though the deadline may have passed as well.
         if self._stop is not None and self._stop.is_set():
             raise ClosedError(f"{self.what}: called off because its owner was closed")
         if self._deadline.expired:
@@ -54,8 +55,11 @@ class IoDeadline:
         return IoDeadline(self.what, self._deadline.fraction(part), self._stop)
 
     def wait_socket(self, sock: socket.socket, events: int) -> None:
+        # Not select(), which fails with descriptors above 1023.
         with selectors.DefaultSelector() as selector:
             selector.register(sock, events)
+            # In slices, because `stop` cannot wake a selector, and a lock wait on Windows cannot be interrupted before
+            # Python 3.14.
             while not selector.select(self._slice()):
                 self.check()
 
@@ -77,9 +81,12 @@ def retry_until_ready(step: Callable[[], T], sock: socket.socket, io_deadline: I
             return step()
         except BlockingIOError:
             events = blocked_on
+        # TLS may have to read in order to write (and the other way round), so what to wait for is its word, not the
+        # step's.
         except ssl.SSLWantReadError:
             events = READ
         except ssl.SSLWantWriteError:
+            # A key update of TLS 1.3 can ask for this in the middle of a read.
             events = WRITE
         except OSError as theirs:
             raise translated(theirs, io_deadline.what) from theirs
@@ -122,11 +129,13 @@ def read_head(sock: socket.socket, io_deadline: IoDeadline, early: bytes = b"") 
         room = MAX_HEAD_BYTES - len(received)
         if room <= 0:
             raise MessageTooBigError(f"{io_deadline.what}: more than {MAX_HEAD_BYTES} bytes of HTTP headers")
+        # From where the end may begin, not from the start: headers dripped byte by byte would cost quadratic time.
         searched = max(0, len(received) - len(END_OF_HEAD) + 1)
         chunk = retry_until_ready(partial(sock.recv, min(room, HEAD_READ_BYTES)), sock, io_deadline)
         if not chunk:
             raise NetworkError(f"{io_deadline.what}: the connection was closed before an answer was complete")
         received += chunk
+        # At once, because a peer that speaks another protocol may never send the empty line for which we would wait.
         if not looks_like_http(received):
             raise ProtocolError(f"{io_deadline.what}: not HTTP: {one_line(bytes(received[:40]))}")
         end = received.find(END_OF_HEAD, searched)

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from .deadline_socket import Departure
     from .http_connection import Exchange, HttpConnection
 
+# A line unused for longer is not trusted: servers close idle connections, and a request written into a closed one costs
+# a second attempt.
 IDLE_SECONDS: Final = 30.0
+# The largest answer measured, books of 855 markets, was 2.3 MB.
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 MAX_ERROR_BODY_BYTES: Final = 4096
 # JSON lists of Upbit's shrink to a tenth; beyond this it is no answer but a bomb.
@@ -103,8 +106,11 @@ class RestTransport:
         try:
             exchange = self._exchange(line, call, deadline, departure)
         except NetworkError:
+            # Only where not a byte of an answer came on a kept connection: then the server had hung up before it read
+            # the request, and asking again is not a second try of something that may have been counted twice.
             if not line.is_stale or deadline.expired:
                 raise
+            # A new one for certain: those still in the stack are as old as the one that was dead.
             line = self._take(fresh=True)
             exchange = self._exchange(line, call, deadline, departure)
         self._give_back(line)
@@ -119,7 +125,10 @@ class RestTransport:
             return line.get(call.target, what, deadline, departure, self._caps)
         except BaseException as error:
             with self._lock:
+                # Before it is hung up: `close` may cut what is busy, and must not cut a number that was given back.
                 self._busy.discard(line)
+            # Whatever the error was, where the stream stands is unknown: the next answer read from it could be that of
+            # this request.
             line.hang_up()
             if self._stop.is_set() and isinstance(error, NetworkError):
                 raise ClosedError(f"{what}: called off because its owner was closed") from error  # we cut it ourselves
@@ -153,6 +162,8 @@ class RestTransport:
         line.used_at = time.monotonic()
         with self._lock:
             self._busy.discard(line)
+            # Looked at under the lock, as `close` empties the stack under it: otherwise a line given back in between
+            # would stay open for ever.
             is_wanted = not self._stop.is_set()
             if is_wanted:
                 self._free.append(line)
@@ -169,6 +180,7 @@ class RestTransport:
             busy = list(self._busy)
         for line in free:
             line.hang_up()
+        # Cut, not closed: closing a socket that another thread is reading would free its number under that thread.
         for line in busy:
             line.interrupt()
 
@@ -184,6 +196,7 @@ def _decoded(exchange: Exchange, call: RestCall) -> bytes:
         raise MessageTooBigError(f"{call.path}: an answer of more than {MAX_BODY_BYTES} bytes")
     said = exchange.headers.get("content-encoding", "")
     codings = [coding for each in said.split(",") if (coding := each.strip().lower()) not in ("", "identity")]
+    # Only what was asked for is taken: nested encodings are another way to make a bomb.
     if not codings or not exchange.body:
         return exchange.body
     if codings not in (["gzip"], ["x-gzip"]):  # two names of one thing (RFC 9110, 8.4.1.3)
@@ -192,12 +205,14 @@ def _decoded(exchange: Exchange, call: RestCall) -> bytes:
 
 
 def _gunzipped(data: bytes, call: RestCall, is_error: bool) -> bytes:
+    # Bounded by the ratio as well as by the size, so that a small bomb is found out before 16 MiB of it are unpacked.
     cap = MAX_ERROR_BODY_BYTES if is_error else min(MAX_BODY_BYTES, max(SMALL_BYTES, len(data) * MAX_RATIO))
     pieces: list[bytes] = []
     room = cap + 1
     is_whole = False
     try:
         while data and room > 0:
+            # A gzip stream may consist of several members, one after the other; one decompressor stops after the first.
             unzipper = zlib.decompressobj(16 + zlib.MAX_WBITS)
             piece = unzipper.decompress(data, room)
             pieces.append(piece)
@@ -210,6 +225,7 @@ def _gunzipped(data: bytes, call: RestCall, is_error: bool) -> bytes:
         return b"".join(pieces)[:cap]
     if room <= 0:
         raise MessageTooBigError(f"{call.path}: more than {cap} bytes in a compressed answer")
+    # A cut stream unpacks without an error as far as it goes; only its missing end tells.
     if not is_whole:
         raise NetworkError(f"{call.path}: the compressed answer was cut off in the middle")
     return b"".join(pieces)

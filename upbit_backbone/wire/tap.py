@@ -12,6 +12,8 @@ from ..models.topic import Topic
 class Tap(Protocol):
     """Called by whoever receives, on its own thread, with the very times it gives the data. Never blocks or raises."""
 
+    # Raw, before anything is decoded: a replay has to meet the poison as well. With the receiver's times, because times
+    # of the tap's own would give a replay other ages than the original had.
     def frames(
         self, session: str, epoch: int, frames: Sequence[bytes], monotonic: float, received_at: datetime
     ) -> None: ...
