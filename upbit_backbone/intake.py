@@ -483,12 +483,14 @@ class Intake:
         if read.asked_at is not None:
             if lag is not None and lag < now - read.asked_at:
                 health.news_came(lag, now)
-            elif health.proven_at is None or health.proven_at < read.asked_at:
-                health.answered(now - read.asked_at, now)
+            else:
+                _answer_came(read, read.asked_at)
             return
         entry = self._store.entry(topic)
         is_news = entry is not None and entry.news_at == now and entry.follows
         if not is_news or topic.data_type.is_candle:
+            if entry is not None and not entry.follows:
+                _answer_came(read, read.line.subscribed_at)  # Upbit repeats every topic after each subscription
             return
         read.line.timed_at = now
         exchange_clock.learn_stamp(health.session, item.timestamp, now, health.round_trip)
@@ -541,3 +543,14 @@ class Intake:
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {word}" for word, count in self.counts().items())
         return f"<Intake {len(self._lines)} sessions: {counts}>"
+
+
+def _answer_came(read: ReadBatch, asked_at: float) -> None:
+    """What was asked for at `asked_at` comes in, and what is new meanwhile waits behind it: nothing is proven since."""
+    health, now = read.health, read.monotonic
+    if health.proven_at is None:
+        health.answered(now - asked_at, now)
+        return
+    unproven = now - max(asked_at, health.proven_at)
+    if health.proven_at < asked_at or unproven > health.lag:
+        health.answered(unproven, now)

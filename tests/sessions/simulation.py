@@ -97,7 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     started = time.perf_counter()
     recoveries: dict[str, list[float]] = defaultdict(list)
-    connects = messages = 0
+    connects = messages = looks = 0
+    worst = 0.0
     for seed in range(options.seed, options.seed + options.hours):
         try:
             judge = simulate(seed)
@@ -105,12 +106,14 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"VIOLATED  {violation}\nrepeat with: --seed {seed} --hours 1")  # noqa: T201
             return 1
         connects, messages = connects + judge.connects, messages + judge.messages
+        looks, worst = looks + judge.looks, max(worst, judge.stale_seconds)
         for kind, times in judge.recoveries.items():
             recoveries[kind].extend(times)
         done = seed - options.seed + 1
         if done % PROGRESS_HOURS == 0:
             took = time.perf_counter() - started
             print(f"{done} of {options.hours} simulated hours in {took:.0f} s", file=sys.stderr)  # noqa: T201
+    print(f"{looks} prices shown as current, stale and unmarked 0 (the worst was superseded {worst:.2f} s before)")  # noqa: T201
     _report(recoveries, options.hours, connects, messages, time.perf_counter() - started)
     return 0
 

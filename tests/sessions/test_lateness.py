@@ -22,15 +22,19 @@ def late_since(now: float) -> LatenessWatch:
 
 def test_a_hiccup_is_not_worth_telling() -> None:
     watch = late_since(100.0)
-    assert watch.due == 100.0 + TELL_SECONDS
     assert not watch.must_tell(102.9)
-    assert watch.look(False, 102.9)
+    assert not watch.look(True, 101.0, is_evidence=False)
+    assert not watch.must_tell(110.0), "nothing came late since"
+    assert watch.due == float("inf")
+    assert watch.look(False, 110.9)
     assert not watch.must_tell(200.0)
     assert not watch.has_caught_up(200.0)
 
 
 def test_a_session_that_stays_late_is_told_once_and_then_given_time() -> None:
     watch = late_since(100.0)
+    assert watch.look(True, 100.0 + TELL_SECONDS)
+    assert watch.due == 100.0 + TELL_SECONDS
     assert watch.must_tell(103.0)
     assert not watch.must_tell(103.1)
     assert watch.due == 103.0 + FIRST_PATIENCE_SECONDS
@@ -41,6 +45,7 @@ def test_a_session_that_stays_late_is_told_once_and_then_given_time() -> None:
 
 def test_whoever_catches_up_is_told_so_after_a_moment_of_calm() -> None:
     watch = late_since(100.0)
+    watch.look(True, 103.0)
     watch.must_tell(103.0)
     assert watch.look(False, 105.0)
     assert watch.due == 105.0 + CALM_SECONDS
@@ -51,6 +56,7 @@ def test_whoever_catches_up_is_told_so_after_a_moment_of_calm() -> None:
 
 def test_connecting_anew_is_tried_ever_less_often_until_all_was_well_for_long() -> None:
     watch, now, pauses = late_since(0.0), 3.0, []
+    watch.look(True, now)
     assert watch.must_tell(now)
     for _ in range(8):
         pauses.append(watch.due - now)
@@ -63,6 +69,7 @@ def test_connecting_anew_is_tried_ever_less_often_until_all_was_well_for_long() 
     watch.look(False, now)
     assert watch.has_caught_up(now + CALM_SECONDS)
     watch.look(True, now + 310.0)
+    watch.look(True, now + 313.0)
     watch.must_tell(now + 313.0)
     assert watch.due == now + 313.0 + FIRST_PATIENCE_SECONDS
 

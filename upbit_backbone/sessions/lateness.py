@@ -25,6 +25,7 @@ class LatenessWatch:
     def __init__(self) -> None:
         self._is_late = False
         self._since = -inf
+        self._seen_at = -inf  # when something came late last
         self._reconnect_at = inf
         self._patience = FIRST_PATIENCE_SECONDS
         self.is_told = False
@@ -33,10 +34,13 @@ class LatenessWatch:
         """A new connection: whether it is late is to be seen."""
         self._is_late, self._since, self._reconnect_at = False, now, inf
 
-    def look(self, is_late: bool, now: float) -> bool:
-        """Take note of how the session is now; whether that changes what is due."""
+    def look(self, is_late: bool, now: float, *, is_evidence: bool = True) -> bool:
+        """Take note of how the session is now; whether that changes what is due. Where it merely counts as late still,
+        because nothing has come that shows otherwise, that is no evidence of it."""
+        if is_late and is_evidence:
+            self._seen_at = now
         if is_late == self._is_late:
-            return False
+            return is_late and not self.is_told and now >= self._since + TELL_SECONDS
         if is_late and not self.is_told and now - self._since > FORGOTTEN_AFTER_SECONDS:
             self._patience = FIRST_PATIENCE_SECONDS
         self._is_late, self._since = is_late, now
@@ -46,12 +50,18 @@ class LatenessWatch:
     @property
     def due(self) -> float:
         if self._is_late:
-            return self._reconnect_at if self.is_told else self._since + TELL_SECONDS
+            if self.is_told:
+                return self._reconnect_at
+            return self._since + TELL_SECONDS if self._has_lasted else inf
         return self._since + CALM_SECONDS if self.is_told else inf
+
+    @property
+    def _has_lasted(self) -> bool:
+        return self._seen_at >= self._since + TELL_SECONDS
 
     def must_tell(self, now: float) -> bool:
         """Whether it has been late for long enough to say so; it is then taken as said."""
-        if self.is_told or not self._is_late or now < self._since + TELL_SECONDS:
+        if self.is_told or not self._is_late or not self._has_lasted:
             return False
         self.is_told = True
         self._reconnect_at = now + self._patience

@@ -96,7 +96,8 @@ class OpenConnection:
         seconds = self.keep_alive.ponged(payload, now)
         if seconds is not None:
             self._shared.health.answered(seconds, now)
-            self._shared.lateness.look(self._shared.health.is_late, now)
+            health = self._shared.health
+            self._shared.lateness.look(health.is_late, now, is_evidence=seconds > health.max_lag)
 
     def noticed(self, noticed: Noticed, now: float) -> None:
         """What the sink made of our frames: everything that is not about the session, and was not refused, was data."""

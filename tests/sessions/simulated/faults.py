@@ -217,7 +217,7 @@ def crash_loop(world: World) -> None:
 
 
 def ping_flood(world: World) -> None:
-    if world.line is not None:
+    if world.line is not None and not world.bandwidth:  # or it is all that gets through for a minute
         for _ in range(20):
             world.send(world.line, ping_frame(b"x") * 50)
 
@@ -233,6 +233,54 @@ def slow_network(world: World) -> None:
     world.measured = None
     world.stirred += 1
     world.must_be_ok_at = max(world.must_be_ok_at, world.now + 62.0)
+
+
+def _for_a_while(world: World, seconds: float, over: Callable[[], None]) -> None:
+    """The line is worse than usual for so long, and the client may give it up for being late."""
+    world.disturb(LONG + 30.0, world.now + seconds)
+    world.hold_until = max(world.hold_until, world.now + seconds + 30.0)
+    world.late_until = max(world.late_until, world.now + seconds + 60.0)
+    world.later(seconds, over)
+
+
+def narrow_line(world: World) -> None:
+    """Less gets through than is sent: what comes is ever later."""
+
+    def over() -> None:
+        world.bandwidth = 0.0
+
+    world.bandwidth = world.random.uniform(60.0, 150.0)
+    _for_a_while(world, world.random.uniform(20.0, 120.0), over)
+
+
+def long_line(world: World) -> None:
+    """Everything is a second or two on its way, in one direction."""
+
+    def over() -> None:
+        world.latency = USUAL_LATENCY
+
+    world.latency = (1.0, world.random.uniform(1.2, 1.8))
+    _for_a_while(world, world.random.uniform(20.0, 120.0), over)
+
+
+def doubling_line(world: World) -> None:
+    """Frames come twice."""
+
+    def over() -> None:
+        world.duplicates = 0.0
+
+    world.duplicates = 0.5
+    _for_a_while(world, world.random.uniform(20.0, 120.0), over)
+
+
+def lagging_replica(world: World) -> None:
+    """REST shows what was; whether a stream is stalled can be told only later."""
+
+    def over() -> None:
+        world.replica_lag = 0.0
+
+    world.replica_lag = world.random.uniform(1.0, 5.0)
+    _for_a_while(world, world.random.uniform(20.0, 120.0), over)
 
 
 def starve(world: World) -> None:
@@ -335,5 +383,6 @@ FAULTS: dict[Callable[[World], None], float] = {
     mute_server: 0.5, mute_topic: 1, refuse: 2, long_outage: 0.2, hang: 1, maintenance: 1, permanent: 0.2,
     too_many: 1, ban: 0.3, told_of_ban: 0.3, crash_loop: 0.5, ping_flood: 0.3, slow_network: 0.3, starve: 1.5,
     sleep: 0.5, crash: 0.5, asked_to_reconnect: 0.5, unprovoked_error: 0.5, change_wish: 3, churn: 1,
+    narrow_line: 0.5, long_line: 0.5, doubling_line: 0.5, lagging_replica: 0.5,
     long_churn: 0.1, want_nothing: 0.7, want_unknown: 0.4, want_offensive: 0.4, quiet_hour: 0.3,
 }  # fmt: skip

@@ -28,6 +28,8 @@ class Judge:
         self.messages = 0
         self.frames = 0
         self.found_out = 0  # topics that were mute alone
+        self.stale_seconds = 0.0  # the worst price that was shown as current
+        self.looks = 0
         self.recoveries: dict[str, list[float]] = defaultdict(list)
 
     def check(self, holds: bool, what: str, now: float) -> None:
@@ -64,6 +66,11 @@ class Judge:
         self.frames += frames
         self.check(epoch == self._epoch, f"frames of epoch {epoch} in epoch {self._epoch}", now)
         self.check(not is_closed, "frames after close", now)
+
+    def looked_at(self, stale_seconds: float) -> None:
+        """A price was shown as current that had been superseded for so long (0.0: it still was true)."""
+        self.looks += 1
+        self.stale_seconds = max(self.stale_seconds, stale_seconds)
 
     def recovered(self, kind: str, seconds: float, bound: float, now: float) -> None:
         self.recoveries[kind].append(seconds)

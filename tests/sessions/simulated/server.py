@@ -26,6 +26,16 @@ def frame(payload: bytes, opcode: int = BINARY) -> bytes:
     return bytes((0x80 | opcode, 126)) + len(payload).to_bytes(2, "big") + payload
 
 
+def frames_of(data: bytes) -> list[bytes]:
+    """Whole frames apart; what is none stays in one piece."""
+    frames = []
+    while len(data) > 4 and data[0] & 0x80 and data[1] < 127:
+        size = 2 + data[1] if data[1] < 126 else 4 + int.from_bytes(data[2:4])
+        frames.append(data[:size])
+        data = data[size:]
+    return [*frames, data] if data else frames
+
+
 def close_frame(code: int) -> bytes:
     return frame(code.to_bytes(2, "big"), CLOSE)
 

@@ -5,19 +5,26 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 from upbit_backbone.config import BackboneConfig
+from upbit_backbone.delivery.event_bus import EventBus
+from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.errors import BannedError, RateLimitError, RequestTimeoutError, UpbitBackboneError
+from upbit_backbone.intake import Intake
 from upbit_backbone.models.events import ConnectionState, StaleEvent, SubscriptionEvent
 from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, StreamError, SubscriptionList
 from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
+from upbit_backbone.store.exchange_clock import ExchangeClock
+from upbit_backbone.store.live_store import STATE_TYPES, LiveStore
 
 from .judge import CONNECTS_PER_SECOND, Judge, names
 from .server import (
@@ -30,14 +37,18 @@ from .server import (
     OpenConnection,
     close_frame,
     frame,
+    frames_of,
     pong_frame,
     subscription_of,
 )
+from .spelling import speller
 
 ALL = TOPICS + UNKNOWN + OFFENSIVE
 NUMBER = {topic: number for number, topic in enumerate(ALL)}
+STATES = {topic for topic in TOPICS if topic.data_type in STATE_TYPES}
 OF_SYMBOL = {symbol: [topic for topic in TOPICS if topic.symbol == symbol] for symbol in SYMBOLS}
 EPOCH = datetime(2026, 11, 22, tzinfo=UTC)
+spelled = speller(ALL, round(EPOCH.timestamp() * 1000))
 SETTLED_SECONDS = 1.1
 SILENCE_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
@@ -45,7 +56,12 @@ COMPLAINT_SECONDS = 20.0  # until the next attempt after a complaint has had its
 HUNT_SECONDS = 150.0  # halving suspects costs a reconnect each time, ten seconds apart in bad times
 # A quiet topic's turn comes every thirty seconds, but for a minute after it was subscribed anew.
 MUTE_BOUND_SECONDS = 60.0 + 30.0 + 2 * SILENCE_SECONDS + 5.0
-LATE_TROUBLE_SECONDS = 10.0  # so long after a slow network or a starved client a session may still count as late
+LATE_TROUBLE_SECONDS = 60.0  # so long after a slow network or a starved client a session may still count as late
+# What is shown as current was superseded this long ago at most: the lag allowed, and a second until that shows.
+STALE_SECONDS = 3.0
+UNHEARD_SECONDS = 10.0 + 0.5  # where nothing comes at all, the bound of liveness
+LOOK_SECONDS = 0.7
+CHURN_SECONDS = 15.0
 USUAL_LATENCY = (0.002, 0.03)
 NEVER = float("inf")
 
@@ -70,6 +86,10 @@ class World:
             wall=self._wall,
             next_epoch=itertools.count(1).__next__,
         )
+        self.exchange_clock = ExchangeClock(self)
+        self.store = LiveStore(config.liveness_seconds, clock=self, exchange_clock=self.exchange_clock)
+        hub = Hub(EventBus(), current=lambda topic: None)
+        self.intake = Intake(self.store, hub, clock=self, exchange_clock=self.exchange_clock)
         # the client's side
         self.line: OpenConnection | None = None
         self.dialling = False
@@ -94,7 +114,11 @@ class World:
         self.crash_loop_until = 0.0
         self.server_mute_until = 0.0
         self.latency = USUAL_LATENCY
-        self._traded_at: dict[str, float] = {}
+        self.bandwidth = 0.0  # bytes a second towards the client; 0: no limit
+        self.duplicates = 0.0  # the share of frames that come twice
+        self.replica_lag = 0.0  # by how many seconds REST shows what was
+        self.late_until = 0.0  # until then a session may count as late, and be given up for it
+        self._trades: dict[str, list[float]] = {symbol: [] for symbol in SYMBOLS}
         self.trade_rate = rng.choice((0.02, 0.2, 0.5, 1.0)) if trade_rate is None else trade_rate
         self._rest_fails = (0.3 if rng.random() < 0.1 else 0.0) if rest_fails is None else rest_fails
         # the judge's notes
@@ -107,6 +131,14 @@ class World:
         self._numbers = itertools.count()
         self.later(rng.expovariate(1.0), self._trade)
         self.later(1.0, self._drop_idle_lines)
+        self.later(0.0, self._tell_date)
+        self.later(1.0, self._look_at_prices)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> datetime:
+        return self._wall()
 
     def _wall(self) -> datetime:
         return EPOCH + timedelta(seconds=self.now + self.wall_ahead)
@@ -251,7 +283,7 @@ class World:
             bool(line.missed or line.unpictured)
             and self.now - max(self._heard_at.values(), default=0.0) >= SILENCE_SECONDS
         )
-        excused = line.excuses or is_idle or is_closing or not line.is_open or is_silent
+        excused = line.excuses or self.now < self.late_until or is_idle or is_closing or not line.is_open or is_silent
         self.judge.check(bool(excused), f"line given up for no reason: {self.lifecycle.status.last_error}", self.now)
         line.is_open = False
 
@@ -263,11 +295,13 @@ class World:
         is_closed = self.lifecycle.state is ConnectionState.CLOSED
         self.judge.delivered(epoch, len(frames), is_closed, now)
         notices: list[Notice] = []
+        self.intake.frames(health, epoch, [spelled(each) for each in frames if each[:1] == b"D"], now)
         for each in frames:
             kind, _, rest = each.decode().partition("|")
             if kind == "D":
                 health.news_at = now
-                notices.extend(self._take_data(*map(int, rest.split("|"))))
+                number, serial, _ = map(int, rest.split("|"))
+                notices.extend(self._take_data(number, serial))
             elif kind == "E":
                 notices.append(StreamError(rest, "no"))
             elif kind == "L":
@@ -277,7 +311,8 @@ class World:
         return notices
 
     def _take_data(self, number: int, serial: int) -> list[Notice]:
-        self.judge.check(serial > self._last_number, "messages out of order", self.now)
+        is_repeated = serial == self._last_number and self.now < self.late_until
+        self.judge.check(serial > self._last_number or is_repeated, "messages out of order", self.now)
         self._last_number = serial
         topic = ALL[number]
         self._heard_at[topic] = self.now
@@ -296,10 +331,12 @@ class World:
             self.judge.recovered(kind, self.now - since, bound, self.now)
 
     def _subscribed(self, effect: do.TellSubscribed) -> None:
+        self.intake.subscribed(self.lifecycle.health, effect.epoch, effect.topics)
         self._seen &= self._told & effect.topics
         self._told = effect.topics
 
     def _interrupted(self, effect: do.TellInterrupted) -> None:
+        self.intake.interrupted(self.lifecycle.health, effect.epoch, effect.topics, effect.reason)
         self.judge.check(effect.topics <= self.lifecycle.topics, "interruption of unwanted topics", self.now)
 
     def _emit(self, effect: do.Emit) -> None:
@@ -311,7 +348,8 @@ class World:
             is_alone = "other topics" in event.reason
             is_true: object = missed & set(event.symbols) if is_alone else missed
             if "behind Upbit" in event.reason:
-                is_true = self.now <= self.last_trouble + LATE_TROUBLE_SECONDS
+                is_true = self.now <= max(self.late_until, self.last_trouble + LATE_TROUBLE_SECONDS)
+            is_true = is_true or self.now < self.late_until  # what is late is silent for as long
             self.judge.found_out += is_alone
             self.judge.check(bool(is_true), f"false alarm: {event.reason}", self.now)
         elif isinstance(event, SubscriptionEvent) and event.error is not None:
@@ -334,7 +372,7 @@ class World:
         behind: frozenset[Topic] | None = frozenset(
             topic
             for topic in effect.topics
-            if self._traded_at.get(topic.symbol, -1.0) > self._heard_at.get(topic, -1.0)
+            if self.last_trade(topic.symbol, self.now - self.replica_lag) > self._heard_at.get(topic, -1.0)
         )
         if self.random.random() < self._rest_fails:
             behind = None
@@ -356,7 +394,10 @@ class World:
             return
         line.active_at = self.now
         line.arrives_at = max(line.arrives_at, self.now + self._delay())
-        self.later(line.arrives_at - self.now, self._reach_client, line, data)
+        for piece in frames_of(data) if self.bandwidth else [data]:  # a narrow line brings one after the other
+            if self.bandwidth:
+                line.arrives_at += len(piece) / self.bandwidth
+            self.later(line.arrives_at - self.now, self._reach_client, line, piece)
 
     def _reach_client(self, line: OpenConnection, data: bytes | None) -> None:
         if line.is_frozen and data is not None:
@@ -416,7 +457,15 @@ class World:
             self.send(line, chunk)
 
     def _data(self, topic: Topic) -> bytes:
-        return frame(b"D|%d|%d" % (NUMBER[topic], next(self._numbers)))
+        made_at = self.last_trade(topic.symbol, self.now)
+        data = frame(b"D|%d|%d|%d" % (NUMBER[topic], next(self._numbers), round(made_at * 1000)))
+        return data + data if self.duplicates and self.random.random() < self.duplicates else data
+
+    def last_trade(self, symbol: str, at: float) -> float:
+        """When the market last moved before `at`; an hour before the beginning, if it never did."""
+        trades = self._trades.get(symbol, [])
+        place = bisect_right(trades, at)
+        return trades[place - 1] if place else -3600.0
 
     def _is_mute(self, line: OpenConnection) -> bool:
         return line.is_mute or self.now < self.server_mute_until
@@ -427,7 +476,7 @@ class World:
     def _trade(self) -> None:
         symbol = self.random.choice(SYMBOLS[:4] if self.random.random() < 0.8 else SYMBOLS)
         if self.trade_rate > 0:
-            self._traded_at[symbol] = self.now
+            self._trades[symbol].append(self.now)
             for line in self.lines:
                 self._tell_trade(line, symbol)
         self.later(self.random.expovariate(self.trade_rate or 0.02), self._trade)
@@ -445,6 +494,39 @@ class World:
         told = [topic for topic in topics if topic not in line.topic_stalls]
         if told:
             self.send(line, b"".join(map(self._data, told)))
+
+    # What a reader is told
+
+    def _tell_date(self) -> None:
+        """An answer of REST, now and then, shows what Upbit's clock says."""
+        moment = (EPOCH + timedelta(seconds=self.now)).replace(microsecond=0)
+        self.exchange_clock.learn_date(format_datetime(moment, usegmt=True), 0.05)
+        self.later(self.random.uniform(1.0, 20.0), self._tell_date)
+
+    def _look_at_prices(self) -> None:
+        """Whatever is given as current now: for how long has it not been true?"""
+        for topic in self.requested & STATES:
+            item = self.store.current(topic, self.now)
+            if item is None:
+                continue
+            shown = (item.timestamp - EPOCH).total_seconds()
+            trades = self._trades[topic.symbol]
+            place = bisect_right(trades, shown + 0.001)
+            self._judge_staleness(topic, self.now - trades[place] if place < len(trades) else 0.0)
+        self.later(self.random.uniform(0.5, 1.5) * LOOK_SECONDS, self._look_at_prices)
+
+    def _judge_staleness(self, topic: Topic, seconds: float) -> None:
+        line = self.line
+        is_cut_off = line is None or line.is_frozen or not line.is_open or self.now < self.busy_until
+        is_mute = line is not None and (self._is_mute(line) or topic in line.topic_stalls or bool(line.missed))
+        # A snapshot of a subscription that has been replaced meanwhile passes for the new one's.
+        is_narrow_churn = self.bandwidth > 0 and self.now - self.wished_at < CHURN_SECONDS
+        if is_mute or is_narrow_churn:
+            return  # only REST can tell: how soon that is found out is judged where it is caused
+        bound = UNHEARD_SECONDS if is_cut_off else STALE_SECONDS
+        if bound == STALE_SECONDS:
+            self.judge.looked_at(seconds)
+        self.judge.check(seconds <= bound, f"{topic} is {seconds:.2f} s stale and unmarked", self.now)
 
     def _check_found_out(self, line: OpenConnection, topic: Topic, subscriptions: int) -> None:
         """A topic that was mute alone since then, on an undisturbed line, was subscribed anew, or waits for that."""

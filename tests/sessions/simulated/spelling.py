@@ -1,0 +1,39 @@
+"""The simulated server's frames in Upbit's own words, for the real intake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from upbit_backbone.models.enums import DataType
+from upbit_backbone.models.topic import Topic
+
+_TICKER = (
+    b'{"ty":"ticker","cd":"%b","op":1,"hp":2,"lp":1,"tp":1,"pcp":1,"c":"RISE","cp":1,"scp":1,"cr":0.1,"scr":0.1,'
+    b'"tv":1,"atv":%d,"atv24h":1,"atp":1,"atp24h":1,"tdt":"20261120","ttm":"120000","ttms":%d,"ab":"BID","aav":1,'
+    b'"abv":1,"h52wp":9,"h52wdt":"2026-01-01","l52wp":1,"l52wdt":"2026-01-01","ms":"ACTIVE","dd":null,"tms":%d,'
+    b'"st":"REALTIME"}'
+)
+_BOOK = (
+    b'{"ty":"orderbook","cd":"%b","tms":%d,"tas":%d,"tbs":2,"obu":[{"ap":11.5,"bp":10.5,"as":1,"bs":2}],'
+    b'"st":"REALTIME","lv":0}'
+)
+_TRADE = (
+    b'{"ty":"trade","cd":"%b","tms":%d,"td":"2026-11-20","ttm":"12:00:00","ttms":%d,"tp":1,"tv":1,"ab":"BID","pcp":1,'
+    b'"c":"RISE","cp":1,"sid":%d,"bap":2,"bas":1,"bbp":1,"bbs":1,"st":"REALTIME"}'
+)
+
+
+def speller(topics: list[Topic], begins_at_ms: int) -> Callable[[bytes], bytes]:
+    """Makes `D|topic's number|serial|milliseconds since the beginning` what Upbit would send."""
+
+    def spelled(data: bytes) -> bytes:
+        number, serial, made_at = map(int, data[2:].split(b"|"))
+        topic, stamp = topics[number], begins_at_ms + made_at
+        code = topic.symbol.encode()
+        if topic.data_type is DataType.TICKER:
+            return _TICKER % (code, serial, stamp, stamp)
+        if topic.data_type is DataType.ORDERBOOK:
+            return _BOOK % (code, stamp, serial)
+        return _TRADE % (code, stamp, stamp, serial)
+
+    return spelled
