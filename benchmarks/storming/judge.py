@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from benchmarks.measuring import percentile
 from benchmarks.storming.plan import Fault
 
 FRESH_SECONDS = 1.5
 """A message older than that at its arrival does not make a window available."""
 MOSTLY_BLOCKED = 0.5
+ASKED_EVERY_SECONDS = 0.1
 Key = tuple[str, int]
 """A trade: market and sequential id."""
 
@@ -77,6 +79,7 @@ class Verdict:
     unreported: int
     backfilled: int
     longest_silence: float = math.nan
+    answer_age: float = math.nan  # p99: for how long an answered price had been superseded when it was asked for
     most_stale: float = 0.0
     stale_unmarked: int = 0
     answers: int = 0
@@ -118,6 +121,7 @@ def judge(
         unreported=sum(1 for gap in lost if any(not _is_admitted(trade, admitted) for trade in gap)),
         backfilled=sum(1 for arrival in arrivals if arrival.backfilled),
         longest_silence=_longest_silence(_serving(lines, faults, began), published, arrivals),
+        answer_age=_p99(_newest_known(published, arrivals, began, seconds)),
     )
 
 
@@ -130,6 +134,7 @@ def judge_answers(
         by_symbol.setdefault(trade.key[0], []).append(trade.at)
     for times in by_symbol.values():
         times.sort()
+    ages: list[float] = []
     for answer in answers:
         verdict.answers += 1
         verdict.late_answers += answer.took > timeout + 0.1
@@ -141,8 +146,41 @@ def judge_answers(
         missed = bisect.bisect_right(times, answer.trade_at + 0.0005)
         stale = answer.began - times[missed] if missed < len(times) else 0.0
         if not answer.marked:
+            ages.append(max(0.0, stale))
             verdict.most_stale = max(verdict.most_stale, stale)
             verdict.stale_unmarked += stale > promised
+    verdict.answer_age = _p99(ages)
+
+
+def _newest_known(
+    published: Sequence[Published], arrivals: Sequence[Arrival], began: float, seconds: float
+) -> list[float]:
+    """Of a client that has nothing but its stream to answer from: asked ten times a second about each market, for how
+    long its newest price had been superseded. Nothing is asked of a market before its first trade has arrived."""
+    made_at = {trade.key: trade.at for trade in published}
+    made: dict[str, list[float]] = {}
+    for trade in published:
+        made.setdefault(trade.key[0], []).append(trade.at)
+    came: dict[str, list[tuple[float, float]]] = {}
+    for arrival in arrivals:
+        if arrival.key in made_at:
+            came.setdefault(arrival.key[0], []).append((arrival.at, made_at[arrival.key]))
+    ages: list[float] = []
+    for symbol, pairs in came.items():
+        times, pairs = sorted(made[symbol]), sorted(pairs)
+        newest, place, at = -math.inf, 0, max(began, pairs[0][0])
+        while at < began + seconds:
+            while place < len(pairs) and pairs[place][0] <= at:
+                newest = max(newest, pairs[place][1])
+                place += 1
+            missed = bisect.bisect_right(times, newest)
+            ages.append(max(0.0, at - times[missed]) if missed < len(times) else 0.0)
+            at += ASKED_EVERY_SECONDS
+    return ages
+
+
+def _p99(values: list[float]) -> float:
+    return percentile(values, 0.99) if values else math.nan
 
 
 def _serving(lines: Sequence[Line], faults: Sequence[Fault], began: float) -> list[Line]:

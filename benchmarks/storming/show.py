@@ -21,6 +21,7 @@ RECOVERY_TARGETS = {
     BURST: 0.5,
 }
 SILENT_SECONDS = 2.5
+ANSWER_AGE_SECONDS = 3.0
 OF_BEST, CLOSE_SECONDS, ANSWERED_PERCENT = 0.98, 2.0, 99.99
 
 
@@ -41,6 +42,7 @@ def _clients(outcome: Outcome) -> str:
         ("trades duplicated", lambda one: f"{one.duplicated:,}", "0"),
         ("filled in from REST", lambda one: f"{one.backfilled:,}", ""),
         ("unreported gaps", lambda one: f"{one.unreported}", "0"),
+        ("age of an answered price, p99", lambda one: _seconds(one.answer_age), f"≤ {ANSWER_AGE_SECONDS} s"),
         ("longest silence of a live line", lambda one: _seconds(one.longest_silence), f"≤ {SILENT_SECONDS} s"),
     ):
         cells = [verdict if isinstance(verdict, str) else show(verdict) for verdict in verdicts.values()]

@@ -99,6 +99,18 @@ def test_an_answer_is_stale_by_the_oldest_trade_it_misses() -> None:
     assert verdict.problems == {"RequestTimeoutError": 1}
 
 
+def test_the_age_of_a_price_is_how_long_another_had_been_the_present_one() -> None:
+    trades = published(1.0, 2.0, 3.0)
+    in_time = judge([], BEGAN, 4, trades, arrived(1, 2, 3, trades=trades))
+    assert in_time.answer_age == 0.0
+    late = judge([], BEGAN, 6, trades, arrived(1, 2, 3, trades=trades, late=1.5))
+    assert late.answer_age == pytest.approx(1.5, abs=0.11)
+    never = judge([], BEGAN, 10, trades, arrived(1, trades=trades))
+    assert never.answer_age == pytest.approx(8.0, abs=0.2), "since the second trade was made"
+    judge_answers(never, [Answer(BEGAN + 2.5, 0.01, "KRW-BTC", trade_at=BEGAN + 1.0)], trades, 3.0, 15.0)
+    assert never.answer_age == pytest.approx(0.5), "a client that answers is judged by its answers"
+
+
 def test_an_open_line_is_silent_from_the_first_trade_it_does_not_give() -> None:
     trades = published(1.0, 2.0, 3.0, 8.0, 9.0)
     seen = arrived(1, 2, 4, 5, trades=trades) + arrived(3, trades=trades, late=1.0, backfilled=True)
