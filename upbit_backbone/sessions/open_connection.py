@@ -37,6 +37,7 @@ class OpenConnection:
         self._shared = shared
         self._reader = FrameReader()
         self._pongs = PongPacer()
+        self._news_at = shared.health.news_at
         self._is_reading = False  # by the sink: there may be a complaint among frames already delivered
         self.keep_alive = KeepAlive(now, config.ping_interval_seconds, config.pong_timeout_seconds)
         self.sender = SubscriptionSender(shared, now)
@@ -124,7 +125,9 @@ class OpenConnection:
         # What is said again and again, or stamped anew without a trade, is no sign of life: see `news_at`.
         if shared.stream_stalls.heard(shared.health.news_at):
             shared.emit(shared.status.stale(shared.plan.wanted, stale=False, reason="data flows again"))
-        is_other_lateness = shared.lateness.look(shared.health.is_late, now)
+        news_at = shared.health.news_at
+        is_news, self._news_at = news_at > self._news_at, news_at
+        is_other_lateness = shared.lateness.look(shared.health.is_late, now, is_evidence=is_news)
         return shared.reconnect_policy.data_came(now) or is_other_lateness
 
     def _first_frames_came(self, topics: list[Topic]) -> None:

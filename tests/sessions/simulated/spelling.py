@@ -34,6 +34,6 @@ def speller(topics: list[Topic], begins_at_ms: int) -> Callable[[bytes], bytes]:
             return _TICKER % (code, serial, stamp, stamp)
         if topic.data_type is DataType.ORDERBOOK:
             return _BOOK % (code, stamp, serial)
-        return _TRADE % (code, stamp, stamp, serial)
+        return _TRADE % (code, stamp, stamp, stamp)  # the same trade has the same id, however often it is shown
 
     return spelled
