@@ -172,7 +172,7 @@ PAGE_SECONDS: Final = 5.0
 
 
 class TradesPage(Protocol):
-    """A page of trades, newest first."""
+    """One page as Upbit gives it: at most 500 trades of one UTC day before `cursor`, newest first."""
 
     def __call__(
         self,
@@ -183,15 +183,22 @@ class TradesPage(Protocol):
         days_ago: int | None = None,
         deadline: Deadline,
         priority: Priority,
-    ) -> Sequence[TradeData]: ...
+    ) -> list[TradeData]: ...
 
 
 class CandlesPage(Protocol):
-    """A page of candles, newest first; `to` is exclusive."""
+    """One page as Upbit gives it: at most 200 candles that start before `to` (None: now), newest first."""
 
     def __call__(
-        self, symbol: str, timeframe: str, *, count: int, to: Any = None, deadline: Deadline, priority: Priority
-    ) -> Sequence[CandleData]: ...
+        self,
+        symbol: str,
+        timeframe: str,
+        *,
+        count: int,
+        to: datetime | None = None,
+        deadline: Deadline,
+        priority: Priority,
+    ) -> list[CandleData]: ...
 
 
 class Pages:

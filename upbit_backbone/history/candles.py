@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final, Unpack
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, WorkerPool, check_timeout
+from ..backfill.pages import CandlesPage
 from ..errors import ClosedError, InvalidRequestError
 from ..exchange.endpoints import MAX_CANDLES
 from ..exchange.timeframes import Timeframe, timeframe_of
@@ -15,7 +16,7 @@ from ..models.events import Event
 from ..models.market import CandleData
 from .closed_candles import MAX_ROWS, ClosedCandles
 from .download import CancelToken, Pace
-from .pages import CandlesPage, Progress, Source, Walk
+from .pages import Progress, Source, Walk
 from .ranges import Bounds, CandleRange, candle_range
 
 BEGINNING_SECONDS: Final = 5.0  # some thirty requests at Upbit's rate, at worst

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import chain
-from typing import Final, Protocol
+from typing import Final
 
 from .._concurrency import Clock, Deadline, WorkerPool, calls_users, get_logger
+from ..backfill.pages import CandlesPage
 from ..errors import MalformedDataError, UpbitBackboneError, one_line
 from ..exchange.endpoints import MAX_CANDLES
 from ..exchange.timeframes import FIRST_MOMENT, Timeframe
@@ -80,14 +81,6 @@ BLOCK_PAGES: Final = 24  # how much of a range is fetched at a time where the ol
 log = get_logger("upbit_backbone")
 
 Progress = Callable[[int, int | None], object]
-
-
-class CandlesPage(Protocol):
-    """One page as Upbit gives it: at most 200 rows that start before `to`, newest first."""
-
-    def __call__(
-        self, symbol: str, timeframe: str, *, count: int, to: datetime | None, deadline: Deadline, priority: Priority
-    ) -> list[CandleData]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
 from operator import attrgetter
-from typing import Final, Protocol
+from typing import Final
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, calls_users
+from ..backfill.pages import TradesPage
 from ..errors import DownloadCancelledError, InvalidRequestError, RequestTimeoutError, UpbitBackboneError
 from ..exchange.endpoints import MAX_DAYS_AGO, MAX_TRADES
 from ..models.enums import Priority
@@ -24,21 +25,6 @@ SECONDS_PER_PAGE: Final = 0.5
 OPEN_ENDED_SECONDS: Final = 300.0  # a busy day of KRW-BTC is several hundred pages
 
 Progress = Callable[[int, int | None], object]
-
-
-class TradesPage(Protocol):
-    """One page as Upbit gives it: at most 500 trades of one UTC day before `cursor`, newest first."""
-
-    def __call__(
-        self,
-        symbol: str,
-        *,
-        count: int,
-        cursor: int | None,
-        days_ago: int | None,
-        deadline: Deadline,
-        priority: Priority,
-    ) -> list[TradeData]: ...
 
 
 class TradesHistory:

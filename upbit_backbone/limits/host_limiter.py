@@ -100,7 +100,7 @@ class WaitQueue:
         self._waiters.add(waiter)
 
     def first(self) -> Waiter | None:
-        return min(self._waiters, key=Waiter.place, default=None)
+        return min(self._waiters, key=Waiter.place) if self._waiters else None
 
     def leave(self, waiter: Waiter) -> None:
         self._waiters.discard(waiter)

@@ -205,6 +205,8 @@ class IntelligentCache:
         return len(doomed)
 
     def _is_outdated(self, key: Key, generation: int) -> bool:
+        if generation == self._generation:
+            return False  # nothing was, since
         kind, symbol = str(key[0]), str(key[1]) if len(key) > 1 else None
         scopes = ((None, None), (symbol, None), (None, kind), (symbol, kind))
         return any(self._invalidated.get(scope, 0) > generation for scope in scopes)
