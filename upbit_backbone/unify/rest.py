@@ -169,6 +169,8 @@ def _rows(unify: Callable[..., Model], body: bytes, received_at: datetime | None
     tell: Tell = fields.append  # type: ignore[assignment]  # of single rows only fields are told
     for index, row in enumerate(payload):
         try:
+            if not isinstance(row, dict):  # a list of lists would pass for a list of candles
+                raise MalformedDataError(f"[{index}] is not an object", field=f"[{index}]")
             models.append(unify(row, DataSource.REST, received_at, place=f"[{index}].", tell=tell, **more))
         except (MalformedDataError, NoTradesYetError) as error:
             unread.append(UnreadRow(None, _symbol_in(row), index, error, row, _time_in(row)))
