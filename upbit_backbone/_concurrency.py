@@ -41,7 +41,7 @@ from ._deadline import (
     wall_seconds,
 )
 from ._log import GuardedLogger, get_logger, is_own_thread, own_threads
-from .errors import ClosedError
+from .errors import ClosedError, NetworkError
 
 # Parts that are made when somebody first needs them, with the modules they need: `Once`.
 
@@ -418,13 +418,22 @@ class SingleFlight(Generic[K, F]):
         `start` makes a new one where none is under way, or `may_join` (asked under the lock) says no to the one that
         is: whoever is aboard that one still gets its result.
         """
-        with self._lock:
-            flight = self._flights.get(key)
-            if flight is not None and may_join(flight):
-                self.merged += 1
-                return flight, False
-            flight = self._flights[key] = start()
-        flight.add_done_callback(lambda done: self._forget(key, done))
+        made: list[F] = []
+        try:
+            with self._lock:
+                flight = self._flights.get(key)
+                if flight is not None and may_join(flight):
+                    self.merged += 1
+                    return flight, False
+                made.append(start())
+                flight = self._flights[key] = made[0]
+            flight.add_done_callback(lambda done: self._forget(key, done))
+        except BaseException:
+            for each in made:  # Ctrl-C, before the caller could know that he leads: nobody would complete it
+                self._forget(key, each)
+                if not each.done():
+                    each.set_exception(NetworkError("the call was interrupted; ask again"))
+            raise
         return flight, True
 
     def _forget(self, key: K, flight: Future[Any]) -> None:

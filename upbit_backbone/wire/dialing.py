@@ -7,11 +7,12 @@ and takes proxies from the environment. Sockets made here are non-blocking from 
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import os
 import socket
 import ssl
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
@@ -53,7 +54,11 @@ def resolve(host: str, port: int, io_deadline: IoDeadline) -> list[Address]:
     """All addresses of `host`, families alternating, so that a broken IPv6 route costs one attempt."""
     flight, leads = _lookups.join(host)
     if leads:
-        _start_lookup(host, flight)
+        try:
+            _start_lookup(host, flight)
+        except BaseException as interruption:  # Ctrl-C: who shares the lookup, or asks later, must not wait for nobody
+            _complete(flight, NetworkError(f"the lookup of {host} was interrupted ({type(interruption).__name__})"))
+            raise
     # In slices: getaddrinfo takes no timeout and nothing can call it off, so the asker goes and the lookup stays.
     io_deadline.wait_done(flight)
     try:
@@ -67,15 +72,23 @@ def _start_lookup(host: str, flight: Future[list[Address]]) -> None:
     try:
         spawn(partial(_look_up, host, flight), f"upbit-resolve-{host}")
     except RuntimeError as theirs:  # "can't start new thread"
-        flight.set_exception(theirs)
+        _complete(flight, theirs)
+
+
+def _complete(flight: Future[list[Address]], outcome: list[Address] | Exception) -> None:
+    with contextlib.suppress(InvalidStateError):  # interrupted, and yet begun: both may come here
+        if isinstance(outcome, Exception):
+            flight.set_exception(outcome)
+        else:
+            flight.set_result(outcome)
 
 
 def _look_up(host: str, flight: Future[list[Address]]) -> None:
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-        flight.set_result(_alternating([(row[0], row[1], row[2], row[4]) for row in found]))
+        _complete(flight, _alternating([(row[0], row[1], row[2], row[4]) for row in found]))
     except Exception as theirs:  # noqa: BLE001  # whatever it is, the waiting callers get it
-        flight.set_exception(theirs)
+        _complete(flight, theirs)
 
 
 def _alternating(addresses: list[Address]) -> list[Address]:

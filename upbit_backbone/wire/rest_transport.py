@@ -113,7 +113,11 @@ class RestTransport:
             # A new one for certain: those still in the stack are as old as the one that was dead.
             line = self._take(fresh=True)
             exchange = self._exchange(line, call, deadline, departure)
-        self._give_back(line)
+        try:
+            self._give_back(line)
+        except BaseException:  # Ctrl-C: nobody would ever hang up
+            self._drop(line)
+            raise
         body = _decoded(exchange, call)
         return RestResponse(exchange.status, exchange.headers, body, time.monotonic() - started, len(exchange.body))
 
@@ -124,12 +128,9 @@ class RestTransport:
         try:
             return line.get(call.target, what, deadline, departure, self._caps)
         except BaseException as error:
-            with self._lock:
-                # Before it is hung up: `close` may cut what is busy, and must not cut a number that was given back.
-                self._busy.discard(line)
             # Whatever the error was, where the stream stands is unknown: the next answer read from it could be that of
             # this request.
-            line.hang_up()
+            self._drop(line)
             if self._stop.is_set() and isinstance(error, NetworkError):
                 raise ClosedError(f"{what}: called off because its owner was closed") from error  # we cut it ourselves
             raise
@@ -142,9 +143,20 @@ class RestTransport:
         for each in outdated:
             each.hang_up()
         line = line or self._new_line()
-        with self._lock:
-            self._busy.add(line)
+        try:
+            with self._lock:
+                self._busy.add(line)
+        except BaseException:  # Ctrl-C: whoever asked for it does not get it
+            self._drop(line)
+            raise
         return line
+
+    def _drop(self, line: HttpConnection) -> None:
+        with self._lock:
+            # Before it is hung up: `close` may cut what is busy, and must not cut a number that was given back.
+            self._busy.discard(line)
+            self._free = [each for each in self._free if each is not line]
+        line.hang_up()
 
     def _pop_free(self, fresh: bool) -> tuple[HttpConnection | None, list[HttpConnection]]:
         """The warmest line, unless a fresh one is wanted; and those that a router may have forgotten meanwhile."""
