@@ -104,19 +104,19 @@ class RestTransport:
         started = time.monotonic()
         line = self._take()
         try:
-            exchange = self._exchange(line, call, deadline, departure)
-        except NetworkError:
-            # Only where not a byte of an answer came on a kept connection: then the server had hung up before it read
-            # the request, and asking again is not a second try of something that may have been counted twice.
-            if not line.is_stale or deadline.expired:
-                raise
-            # A new one for certain: those still in the stack are as old as the one that was dead.
-            line = self._take(fresh=True)
-            exchange = self._exchange(line, call, deadline, departure)
-        try:
+            try:
+                exchange = self._exchange(line, call, deadline, departure)
+            except NetworkError:
+                # Only where not a byte of an answer came on a kept connection: then the server had hung up before it
+                # read the request, and asking again is not a second try of something that may have been counted twice.
+                if not line.is_stale or deadline.expired:
+                    raise
+                # A new one for certain: those still in the stack are as old as the one that was dead.
+                line = self._take(fresh=True)
+                exchange = self._exchange(line, call, deadline, departure)
             self._give_back(line)
-        except BaseException:  # Ctrl-C: nobody would ever hang up
-            self._drop(line)
+        except BaseException:
+            self._drop(line)  # once more: after Ctrl-C on the way nobody else would ever hang up
             raise
         body = _decoded(exchange, call)
         return RestResponse(exchange.status, exchange.headers, body, time.monotonic() - started, len(exchange.body))
