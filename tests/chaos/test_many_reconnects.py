@@ -36,7 +36,7 @@ GROWTH_KIB = 4 * 1024  # a page of trades more or less; the count of blocks is t
 BLOCKS_EACH = 10  # of Python's allocator: what one connection is made of takes several times as many
 # What lies in a window of time, and so grows until that window is full: ids of trades (two minutes), samples of the
 # statistics (a thousand), looks at trends (ten minutes), limiter slots (a second).
-OF_A_WINDOW = ("._seen", "._samples", "._looks", "._looks[]", "._slots")
+OF_A_WINDOW = ("._seen", "._order", "._samples", "._looks", "._looks[]", "._slots")
 POOLS = ("upbit-job", "upbit-call", "upbit-rest")
 
 
