@@ -102,7 +102,7 @@ def test_a_housekeeper_that_failed_once_promotes_afterwards(
         monkeypatch.setattr(promotions, "flush", broken)
         wait_until(lambda: market.get_ticker("KRW-BTC", max_age=0) and failed.is_set(), "the first promotion")
         wait_until(lambda: market.get_ticker("KRW-ETH").source.name == "WEBSOCKET", "the next promotion")
-        assert "housekeeping failed and goes on" in caplog.text
+        assert "upbit-promotion failed and goes on" in caplog.text
 
 
 def test_a_session_whose_thread_has_died_is_told_of_replaced_and_streams_again(

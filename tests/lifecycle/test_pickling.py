@@ -98,7 +98,7 @@ def test_every_error_survives_pickling_with_what_it_carries() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, UpbitBackboneError)]
     assert len(kinds) > 15
     for kind in kinds:
-        error = kind("what happened")
+        error = kind("what happened", **({"symbol": "KRW-BTC"} if kind is errors.NoTradesYetError else {}))
         error.retry_after = 2.5
         error.partial, error.resume = [1, 2], "the rest"
         twin = twin_of(error)
