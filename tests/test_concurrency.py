@@ -345,6 +345,7 @@ def test_a_worker_outlives_a_callback_that_breaks_it(pool: WorkerPool, caplog: p
     release.set()
     assert future.result(WAIT_SECONDS)
     assert [pool.submit(lambda: 7).result(WAIT_SECONDS) for _ in range(10)] == [7] * 10
+    assert pool.close(Deadline.after(WAIT_SECONDS)) == []  # other workers answer before that one has told
     assert "a worker broke down" in caplog.text
 
 
