@@ -71,6 +71,8 @@ class Once(Generic[Part]):
 
     def settled(self) -> Part | None:
         """What was made, once nobody is making it any more. For whoever closes."""
+        # Waits for whoever makes it: closed while it is being made, a part would live on without anybody who knows of
+        # it.
         with self._lock:
             return self.made
 
@@ -112,6 +114,7 @@ __all__ = [
 
 log = get_logger("upbit_backbone")
 
+# A second in all: concurrent.futures' pool with one stuck task kept a process from ever exiting.
 EXIT_SECONDS: Final = 0.6  # of the second within which a forgotten backbone lets the process go
 IDLE_SECONDS: Final = 10.0
 
@@ -211,6 +214,8 @@ class LoopThread:
         if self._is_over() or (thread is not None and thread.is_alive()):
             return
         with self._starting:
+            # Looked at again under the lock: two who found it dead would start two, and each owns a socket when it
+            # runs.
             if self._thread is thread:
                 self._thread = _new_thread(self._run, self.name)
                 _start(self._thread)
@@ -239,6 +244,8 @@ class LoopThread:
         me = threading.current_thread()
         try:
             with self._turns:
+                # `is me`: who was replaced while it hung leaves after its turn instead of going on beside its
+                # successor.
                 while self._thread is me and not self._is_over():
                     self._take_turn()
                 if self._thread is me:
@@ -250,12 +257,14 @@ class LoopThread:
 
     def _take_turn(self) -> None:
         try:
+            # BaseException below: SystemExit and KeyboardInterrupt out of a user's logging handler must not end a stream, either.
             self._turn()
             self._failures = 0
         except BaseException as error:  # noqa: BLE001 - whoever knows what failed tells it
             self._failures += 1
             self._tell(error)
             if self._failures > 1:
+                # The first failure costs no time; what fails again and again must not take a whole core with it.
                 Flag().wait(min(WAIT_SLICE_SECONDS, 0.001 * 2.0 ** min(self._failures, 16)))
 
     def _tell(self, error: BaseException) -> None:
@@ -334,6 +343,7 @@ _forks = 0
 def _count_fork() -> None:
     global _forks, _exit_lock
     _forks += 1
+    # The parent may have held it in another thread just then; that thread does not exist here.
     _exit_lock = threading.Lock()
     _leaving.clear()  # the parent's objects are the parent's to close
 
@@ -381,9 +391,12 @@ def at_exit(close: Callable[[Deadline], object]) -> None:
 
 
 def _leave() -> None:
+    # Logging while the interpreter shuts down is not safe (CPython issue 129536).
     logging.getLogger(log.name).setLevel(logging.CRITICAL + 1)
     deadline = Deadline.after(EXIT_SECONDS)
     with _exit_lock:
+        # The youngest first, as contexts are left; taken out under the lock and called outside it, because closing may
+        # register or forget others.
         closers = [reference() for reference in reversed(_leaving.values())]
         _leaving.clear()
     for close in closers:
@@ -438,6 +451,7 @@ class SingleFlight(Generic[K, F]):
 
     def _forget(self, key: K, flight: Future[Any]) -> None:
         with self._lock:
+            # Another may have begun under this key since: who may not join the old flight starts one beside it.
             if self._flights.get(key) is flight:
                 del self._flights[key]
 
@@ -494,6 +508,8 @@ class WorkerPool:
                 if self._is_closed:
                     raise ClosedError(f"{self._name} is closed")
                 self._jobs[urgency].append(entry)
+            # After the entry and outside its lock: a worker on its way out looks at the queues once more under that
+            # lock, so one of the two sees the job.
             self._hire(self._size * 2 if urgency == 0 else self._size)
         except BaseException:
             # Whoever asked gets an exception instead of the Future: what nobody can wait for is not begun.
@@ -505,6 +521,7 @@ class WorkerPool:
 
     def _hire(self, size: int) -> None:
         """Wake an idle worker; start one where more jobs wait than workers are idle, and there may be more."""
+        # Read before the notify, which takes one of them off.
         idle = len(self._wakeup.waiting)
         self._wakeup.notify()
         if self._count() <= idle:
@@ -544,6 +561,7 @@ class WorkerPool:
         while True:
             self._wakeup.wait_for(lambda: any(self._jobs) or self._is_closed, deadline)
             for queue in self._jobs:
+                # No look before the take: another worker may be quicker between the two.
                 with contextlib.suppress(IndexError):
                     return queue.popleft()
             with self._lock:  # under it, so that no `submit` counts on a worker that is about to go
@@ -571,7 +589,10 @@ class WorkerPool:
             abandoned, threads = [entry for queue in self._jobs for entry in queue], list(self._threads)
             for queue in self._jobs:
                 queue.clear()
+        # After the lock, and before the futures: what their callbacks do must not keep a worker from hearing of the
+        # end.
         self._wakeup.notify_all()
+        # Outside the lock: completing a future runs the callbacks of whoever waits for it.
         for future, _ in abandoned:
             if future.set_running_or_notify_cancel():
                 future.set_exception(ClosedError(f"{self._name} was closed before this began"))

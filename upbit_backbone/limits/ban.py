@@ -17,6 +17,7 @@ from typing import Final
 
 from ..exchange.status import DEFAULT_BAN_SECONDS
 
+# Upbit says that repeated offences lengthen a block, up to a permanent one; whatever was said, it is asked again after a day.
 LONGEST_BAN_SECONDS: Final = 86_400.0
 FORGOTTEN_AFTER_SECONDS: Final = 3_600.0
 PROBE_SECONDS: Final = 5.0  # a probe nobody reports on counts as passed after this
@@ -46,16 +47,19 @@ class Ban:
             # An answer to what was under way when the ban came, or to the one attempt it allows: the same ban.
             until = max(self.until, now + (seconds or 0.0))
             return replace(self, until=until, covers_connects=self.covers_connects or at_connect)
+        # Counted from the end of the last ban: however long it was, what comes soon after it is the same series.
         is_repetition = now - self.until < FORGOTTEN_AFTER_SECONDS
         offences = self.offences + 1 if is_repetition else 1
         default = DEFAULT_BAN_SECONDS * 2 ** (offences - 1)
         length = min(default if seconds is None else max(seconds, 1.0), LONGEST_BAN_SECONDS)
         return Ban(
             since=now,
+            # A second, shorter ban does not shorten the first: the longer of two waits is the one that breaks neither.
             until=max(self.until, now + length),
             offences=offences,
             is_proven_over=False,
             covers_connects=at_connect or (is_repetition and self.covers_connects),
+            # Kept, so that a new ban does not give lines a handshake sooner than a second after the last.
             connect_at=self.connect_at,
         )
 
@@ -85,10 +89,14 @@ class Ban:
             return self
         if self.probe_since is not None:
             return replace(self, is_proven_over=True, probe_since=None)  # the last probe was never heard of again
+        # Until it is heard of nobody else leaves: ten requests that find the block still standing would be ten
+        # offences.
         return replace(self, probe_since=now)
 
     def passed(self, sent_at: float) -> Ban:
         """An answer other than 418 came for a request sent at `sent_at`."""
+        # What was sent before the ban ended was answered by somebody who did not know of it yet, or still did: it
+        # proves nothing.
         if self.is_proven_over or sent_at < self.until:
             return self
         return replace(self, is_proven_over=True, probe_since=None)

@@ -28,6 +28,8 @@ from .window import CLOCK_MARGIN_SECONDS, SECOND
 # after a restart of the machine old entries lie in the future and are dropped. The file is nobody's secret and holds
 # nothing but numbers; whatever cannot be read is taken for an empty count.
 
+# Held for one read and one write of a small file; whoever cannot have it looks again instead of blocking in the kernel,
+# where no deadline reaches him.
 LOCK_RETRY_SECONDS: Final = 0.002
 LOCK_PATIENCE_SECONDS: Final = 0.25
 MAX_FILE_BYTES: Final = 262_144
@@ -51,6 +53,7 @@ except ImportError:  # Windows
 else:
 
     def _lock(file: IO[Any]) -> None:
+        # flock and not a lock file: the kernel lets go of it when its owner dies.
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _unlock(file: IO[Any]) -> None:
@@ -75,14 +78,18 @@ class SharedCountFile:
 
     def take(self, group: str, per_second: float, ticket: str) -> Claim:
         """Count one request, to be settled by the name `ticket`."""
+        # Without patience: whoever takes waits for his turn anyway, and asks again from there with an eye on his
+        # deadline.
         with self._opened(0.0) as file:
             if file is None:
                 return Claim(LOCK_RETRY_SECONDS)
             now = self._clock.monotonic()
             state = _read(file)
             banned_until = _number(state.get("banned_until"))
+            # A time further ahead was written before the machine started anew, when its monotonic clock stood higher.
             if now < banned_until <= now + 86_400:
                 return Claim(banned_until - now, is_banned=True)
+            # Likewise, and what a dead process never settled falls out here.
             entries = {name: end for name, end in _entries(state, group).items() if now < end <= now + HELD_SECONDS}
             if len(entries) >= max(1, int(per_second)):
                 return Claim(min(max(LOCK_RETRY_SECONDS, min(entries.values()) - now), LOOK_AGAIN_SECONDS))
@@ -116,6 +123,8 @@ class SharedCountFile:
     @contextlib.contextmanager
     def _opened(self, patience: float) -> Iterator[IO[bytes] | None]:
         """The locked file; None when someone else holds it for longer than `patience`."""
+        # The temporary directory is everybody's: a link put there under our name must not make us write elsewhere, and
+        # a child program has no use for the descriptor.
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         with os.fdopen(os.open(self._path, flags, 0o600), "r+b") as file:
             if not _locked(file, Deadline.after(patience)):
@@ -124,6 +133,7 @@ class SharedCountFile:
             try:
                 yield file
             finally:
+                # Before the lock is given up, or the next one reads the old count.
                 file.flush()
                 _unlock(file)
 
@@ -136,6 +146,7 @@ def _read(file: IO[bytes]) -> dict[str, Any]:
     try:
         state = json.loads(file.read(MAX_FILE_BYTES))
     except (ValueError, RecursionError):
+        # Taken for empty rather than refused: each process still keeps the limit for itself, so the worst is a 429.
         return {}
     return state if isinstance(state, dict) else {}
 

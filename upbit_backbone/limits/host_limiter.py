@@ -47,6 +47,8 @@ class Limits:
         """What all of them together may send to `group` in a second."""
         every = list(self._rates.values()) or [Rates()]
         is_connect = group is RateGroup.WEBSOCKET_CONNECT
+        # The most careful decides: Upbit counts the IP, and whoever set less has a reason that the others share
+        # (another program on the same address).
         return min(rates.connects if is_connect else rates.requests for rates in every)
 
     def all(self) -> list[object]:
@@ -165,6 +167,7 @@ class HostLimiter:
             return self._users.all()
 
     def _apply_rates(self) -> None:
+        # A rate must not jump to its default in the moment between two backbones: what the first one sent still counts.
         if not self._users:
             return  # as they were, until somebody comes
         for group, window in self._windows.items():
@@ -192,8 +195,11 @@ class HostLimiter:
         """A slot for one request; RateLimitError (surely too late), BannedError, RequestTimeoutError, and what
         `refusal` has to raise to those who wait. `urgency` may be raised meanwhile.
         """
+        # Before the lock: in a forked child nobody will ever release it.
         self._guard.check()
         with self._lock:
+            # With other processes the file is asked while the waiter is in the queue, so that its place is kept if they
+            # were quicker.
             slot = None if claim is not None else self._free_slot(group)
             if slot is not None:
                 return slot
@@ -202,11 +208,13 @@ class HostLimiter:
             while True:
                 slot = self._wait_for_turn(waiter, deadline, refusal)
                 # With other processes: 0.0 when the request was counted there, else seconds to wait.
+                # Outside the lock: the file may be held by another process, and everybody's turn would wait for that.
                 wait = 0.0 if claim is None else claim(self._windows[group].per_second)
                 if not wait:
                     return slot
                 self._step_back(waiter, slot, wait)
         except BaseException:
+            # BaseException, because Ctrl-C between the turn and its return would otherwise keep the slot for 30 s.
             self._give_up(waiter)
             raise
 
@@ -232,6 +240,7 @@ class HostLimiter:
                     retry_after=wait,
                     group=group.value,
                 )
+            # Decided and noted under one lock, so that of several lines that broke at once only one goes.
             self._ban = self._ban.connecting(now)
             self.granted[group] = self.granted.get(group, 0) + 1
             return window.take(now)
@@ -248,6 +257,7 @@ class HostLimiter:
         """The usual case, without a waiter: nobody waits and there is room."""
         now = self._clock.monotonic()
         window = self._window(group)
+        # Who waits goes first, even where there is room: otherwise a busy thread overtakes the queue again and again.
         if self._queues[group].first() is not None or not (self._ban.admits(now) and window.available(now)):
             return None
         return self._take(group, window, now)
@@ -284,20 +294,24 @@ class HostLimiter:
         while True:
             with self._lock:
                 now = self._clock.monotonic()
+                # Before looking, not after: a ring in between must make the wait below end at once.
                 waiter.bell.clear()
                 self._serve(waiter.group, now, waiter)
                 if waiter.slot is not None:
                     return waiter.slot
                 self._refuse_if_banned(now)
                 wait = self._next_look(waiter, now)
+            # Outside the lock: it asks others (a breaker, a closed flag), who may take locks of their own.
             if (refused := refusal()) is not None:
                 raise refused
             if deadline.expired:
                 raise RequestTimeoutError(f"no turn within the rate limit of {waiter.group.value} before the deadline")
+            # Nothing is held meanwhile, and an expired deadline was looked at above, after the last chance of a turn.
             waiter.bell.wait(deadline.remaining_or(wait))
 
     def _next_look(self, waiter: Waiter, now: float) -> float:
         is_first = self._queues[waiter.group].first() is waiter
+        # Only the first of a group watches the clock: a hundred waiters would wake a hundred times for each free slot.
         if not is_first or not self._ban.admits(now):
             return WAIT_SLICE_SECONDS
         wait = self._windows[waiter.group].next_change(now) - now
@@ -310,6 +324,7 @@ class HostLimiter:
             queue.leave(waiter)
             waiter.slot = self._take(group, window, now)
             waiter.bell.set()
+        # It may have become the first just now, and then nobody watches the clock until it looks.
         if waiter is not None and waiter is not asking:
             waiter.bell.set()
 
@@ -319,6 +334,7 @@ class HostLimiter:
             now = self._clock.monotonic()
             window = self._windows[waiter.group]
             window.finished(slot, now)
+            # The whole group and not this waiter alone: the next in the queue would only ask the file in vain, too.
             window.pause(now + wait)
             self._ban = self._ban.withdrawn(now)
             waiter.slot = None
@@ -331,7 +347,10 @@ class HostLimiter:
             self._queues[waiter.group].leave(waiter)
             if waiter.slot is not None:
                 self._windows[waiter.group].finished(waiter.slot, now)
+                # Its slot may have been the one probe after a ban; unreported, it would keep everybody out for five
+                # seconds.
                 self._ban = self._ban.withdrawn(now)
+            # Also where it had no slot: it may have been the first, who watched the clock for all.
             self._serve(waiter.group, now)
 
     def _refuse_if_banned(self, now: float) -> None:
@@ -376,6 +395,7 @@ class HostLimiter:
         with self._lock:
             now = self._clock.monotonic()
             self._windows[group].finished(slot, now, is_given_up=is_given_up)
+            # Not sent, so a probe that told nothing: the next request takes its part.
             if slot.sent_at is None:
                 self._ban = self._ban.withdrawn(now)
             self._serve(group, now)
@@ -409,7 +429,10 @@ class HostLimiter:
             self._ban = before.imposed(seconds, now if sent_at is None else sent_at, now, at_connect=at_connect)
             is_new = self._ban.since != before.since
             self.bans += is_new
+            # That handshakes are refused, too, is news worth an event, though it is the same ban.
             is_new |= self._ban.covers_connects and not before.covers_connects
+            # Rung after the lock is released: each of them takes it first thing, and hears of the ban at once instead
+            # of at the end of its slice.
             waiters = [waiter for queue in self._queues.values() for waiter in queue]
         for waiter in waiters:
             waiter.bell.set()

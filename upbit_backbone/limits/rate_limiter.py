@@ -34,6 +34,8 @@ REST_ALONE: Final = "rest"
 EVERYTHING: Final = "all"
 OPEN_STREAMS_GO_ON: Final = "open streams go on, and one that breaks tries to connect once a second"
 OPEN_STREAMS_WAIT: Final = "open streams go on, and one that breaks waits, because a handshake was refused, too"
+# Hosts are kept for the sake of their bans and counts; without a bound a program that talks to ever new addresses
+# (tests) would grow.
 MAX_KNOWN_HOSTS: Final = 256
 # Between its turn and its arrival a WebSocket handshake has a name to resolve and TLS to shake hands over.
 CONNECT_TRANSIT_SECONDS: Final = 0.5
@@ -65,6 +67,8 @@ class Permit:
 
     def leaving(self) -> None:
         """Call right before writing; raises BannedError if a ban has come meanwhile."""
+        # One comparison without a lock, because this is on the way of every request; the lock is taken only if a ban
+        # has come.
         if self._host_limiter.bans != self._bans:  # else the turn itself was the answer
             self._host_limiter.leaving()
 
@@ -97,9 +101,11 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # With a first byte of an answer it has arrived, whatever became of the rest.
         is_given_up = self._is_given_up and self._slot.answered_at is None
         self._host_limiter.finished(self._group, self._slot, is_given_up=is_given_up)
         if self._settle is not None:
+            # The other processes must count it as long as we do.
             within = UNDELIVERED_SECONDS if is_given_up else 0.0
             self._settle(None if self._slot.sent_at is None else within)
 

@@ -18,11 +18,9 @@ HELD_SECONDS: Final = 30.0  # a slot that nobody settles (a dead thread) comes b
 # that it works off what had piled up; without one, nothing is kept for longer than servers do.
 UNDELIVERED_SECONDS: Final = 20.0
 WOKEN_SECONDS: Final = 1.0
-# What leaves now has a way to go as well, and no answer is quicker than the way there and back, wherever the longer
-# part of it lies: so the quickest of enough of them may be taken off. Only two thirds of it, because the way may become
-# shorter than any before (by two thirds at once) just when a full second of requests is under way.
 SAMPLES: Final = 64
 ENOUGH_SAMPLES: Final = 16
+# With half of it, a user 100 ms away lost one turn in fourteen.
 KNOWN_PART_OF_ROUND_TRIP: Final = 2 / 3
 
 # After a 429 the group is stopped, each time twice as long, and allowed half as much; both heal step by step.
@@ -82,6 +80,7 @@ class Window:
         """A slot; the caller has looked at `available`."""
         slot = Slot(now)
         self._slots.append(slot)
+        # So that `available`, asked by every request, looks through the slots only when one of them can have ended.
         self._first_end = min(self._first_end, slot.free_at)
         return slot
 
@@ -98,16 +97,20 @@ class Window:
 
     def answered(self, slot: Slot, now: float) -> None:
         """An answer began to come, so the request had arrived before. What it teaches about the way holds for all."""
+        # Only the first word of an answer counts: how long a large body takes says nothing about the way.
         if slot.sent_at is None or slot.answered_at is not None:
             return
         slot.answered_at = now
         self._round_trip_times.append(now - slot.sent_at)
         known = self._known_way()
         is_news, self._known = known != self._known, known
+        # Those answered before the way was known kept their places longer than they need to.
         for each in self._slots if is_news else (slot,):
             if each.sent_at is not None and each.answered_at is not None:
                 self.arrived(each, max(each.sent_at, each.answered_at - known))
         for each in self._slots:
+            # Answered later than it was sent, so the server works again and comes to those before it: a dozen impatient
+            # threads at a server that stood still for eight seconds were 82 requests in the second it woke.
             if each.is_given_up and each.sent_at is not None and each.sent_at <= slot.sent_at:
                 each.is_given_up = False
                 self.arrived(each, now + WOKEN_SECONDS)
@@ -143,10 +146,13 @@ class Window:
         as if they were ours.
         """
         self._forget(now)
+        # Upbit's count is of one second of its own; what it said half a second ago may be about the one before.
         is_old_news = now - sent_at > SECOND / 2
         foreign_requests = self.limit - len(self._slots) - remaining
         if is_old_news or foreign_requests <= 0:
             return
+        # By the header a stranger may have spent at most the whole budget: a count that makes no sense must not stop
+        # the group.
         for _ in range(min(foreign_requests, self.limit)):
             stranger = self.take(now)
             stranger.sent_at = sent_at
@@ -158,11 +164,14 @@ class Window:
         None when it was already stopped for its sake: ten refusals of one burst are one offence.
         """
         self.penalties += 1
+        # It left before we knew of the last refusal, so it is no disobedience.
         if sent_at < self._offended_at:
             return None
         self._offences += 1
         self._offended_at = now
         penalty = min(FIRST_PENALTY_SECONDS * 2 ** (self._offences - 1), LONGEST_PENALTY_SECONDS)
+        # Slower even after the pause: pausing alone runs into the same limit a second later, if somebody else spends
+        # the budget.
         self._ceiling = max(1, self._ceiling // 2)
         self._paused_until = max(self._paused_until, now + max(penalty, seconds or 0.0))
         return self._paused_until
@@ -183,6 +192,8 @@ class Window:
         # A request under way may be answered any moment, and one that was not sent yet be given back.
         ends = sorted(slot.free_at if slot.is_settled else now for slot in self._slots)
         spare = max(0, self._ceiling - len(ends))
+        # Optimistic on purpose: who is refused for being too late is refused for certain, and a wait that ends sooner
+        # than foreseen hurts nobody.
         times = [start] * spare + [max(start, end) for end in ends[max(0, len(ends) - self._ceiling) :]]
         rounds, place = divmod(ahead, self._ceiling)
         return times[place] + rounds * SECOND
@@ -210,6 +221,7 @@ class Window:
         if not self._offences:
             return
         patience = HEALING_SECONDS * 2 ** min(self._offences - 1, 4)
+        # From the end of the pause: the time in which nothing was sent proves nothing about what is allowed.
         if now - max(self._offended_at, self._paused_until, self._healed_at) < patience:
             return
         self._healed_at = now

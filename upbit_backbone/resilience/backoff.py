@@ -27,14 +27,19 @@ class Backoff:
 
     def retry(self, random: Random) -> tuple[float, Backoff]:
         """Seconds to wait now, and the policy for the time after that."""
+        # At once, because most breaks are a moment's; not again before something reset the policy, or a peer that
+        # closes at once would be dialled in a circle.
         if self.attempt == 0:
             return self._after(0.0)
         low = min(self.base, self.cap)
+        # Decorrelated jitter: drawn from the last delay and not from the count, so that many clients that lost the same
+        # server do not come back in step.
         high = max(low, self.previous * 3)
         return self._after(min(self.cap, low + (high - low) * random()))
 
     def retry_slowly(self, seconds: float, random: Random) -> tuple[float, Backoff]:
         """At least `seconds` (and at most 3 % more), where asking in a hurry cannot help."""
+        # Never less than was asked for: Upbit lengthens the block of those who come back early.
         return self._after(seconds * (1 + _STEADY_JITTER * random()))
 
     def _after(self, delay: float) -> tuple[float, Backoff]:

@@ -19,6 +19,7 @@ from .._concurrency import SYSTEM_CLOCK, Clock
 from ..errors import ChannelUnavailableError, one_line
 from ..models.events import BreakerEvent, Event
 
+# One success may be luck.
 PROBES_TO_CLOSE: Final = 2
 LOST_PROBE_SECONDS: Final = 30.0  # a probe nobody reports on (a dead thread) is given up after this
 
@@ -114,6 +115,7 @@ class CircuitBreaker:
                 if self.state == OPEN:
                     self._breaker.half_open()
                     self._changed()
+                # One probe at a time: pybreaker's `calling()` let all eight of eight waiters through when half open.
                 if self.state == HALF_OPEN:
                     self._probe_since = now
             turn, changes = self._round, self._take_changes()
@@ -171,6 +173,8 @@ class CircuitBreaker:
 
     def record_success(self, turn: int) -> None:
         with self._lock:
+            # An outcome of an earlier state: what was under way when the breaker opened must not close it, nor count
+            # against what came after.
             if turn == self._round:
                 self._probe_since = None
                 if self.state == HALF_OPEN:
@@ -178,9 +182,12 @@ class CircuitBreaker:
                 if self.state == OPEN:
                     self._breaker.close()  # it went without permission, and it works
                 elif self.state == CLOSED or self._good_probes >= self._probes:
+                    # pybreaker counts by calls: one that does nothing and succeeds is a success recorded, and takes no
+                    # time under its lock.
                     self._breaker.call(bool)
                 self._changed()
             changes = self._take_changes()
+        # After the lock: whoever is told may ask this breaker for its state.
         self._tell(changes, "it works again")
 
     def record_failure(self, turn: int, error: BaseException) -> None:
@@ -200,6 +207,7 @@ class CircuitBreaker:
         except _CountedError:
             if self._changed():
                 self._opened_at = self._clock.monotonic()
+                # Only where a try was in vain: failures that were under way when it opened say nothing new.
                 longer = min(self._reset_seconds * 2, self._longest_reset)
                 self._reset_seconds = longer if was_tried else self._first_reset
 
