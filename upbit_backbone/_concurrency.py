@@ -257,7 +257,8 @@ class LoopThread:
 
     def _take_turn(self) -> None:
         try:
-            # BaseException below: SystemExit and KeyboardInterrupt out of a user's logging handler must not end a stream, either.
+            # BaseException below: SystemExit and KeyboardInterrupt out of a user's logging handler must not end a
+            # stream, either.
             self._turn()
             self._failures = 0
         except BaseException as error:  # noqa: BLE001 - whoever knows what failed tells it

@@ -17,7 +17,8 @@ from typing import Final
 
 from ..exchange.status import DEFAULT_BAN_SECONDS
 
-# Upbit says that repeated offences lengthen a block, up to a permanent one; whatever was said, it is asked again after a day.
+# Upbit says that repeated offences lengthen a block, up to a permanent one; whatever was said, it is asked again after
+# a day.
 LONGEST_BAN_SECONDS: Final = 86_400.0
 FORGOTTEN_AFTER_SECONDS: Final = 3_600.0
 PROBE_SECONDS: Final = 5.0  # a probe nobody reports on counts as passed after this

@@ -104,6 +104,7 @@ class ConnectionPool(Generic[Carrier]):
         """Where `topic` goes: with its symbol, or to the least loaded; None asks for a further carrier first."""
         carrier = self._home_for(topic)
         if carrier is not None:
+            # None while the two disagree: an exception between here and the last line has it summed up anew.
             loads, self._sums = self._loads, None
             self._homes[topic] = carrier
             loads[carrier].add(topic)

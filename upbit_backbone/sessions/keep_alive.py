@@ -41,7 +41,6 @@ class KeepAlive:
             return None
         self.pong_at = now
         self.pong_seconds = now - sent_at
-        # Those before it will not be answered any more (RFC 6455: the latest is enough).
         self._sent_at = {each: at for each, at in self._sent_at.items() if at > sent_at}
         return self.pong_seconds
 
@@ -55,6 +54,7 @@ class KeepAlive:
         if len(self._sent_at) > MAX_UNANSWERED:
             del self._sent_at[next(iter(self._sent_at))]
         self._next_ping = now + self._interval
+        # From the first unanswered one: a further ping must not put off the deadline of the one before it.
         if self._asked_at is None:
             self._asked_at = now
         return payload
@@ -63,6 +63,7 @@ class KeepAlive:
         """Whether nothing came for the whole time an answer may take."""
         if self._asked_at is None or now < self._deadline:
             return False
+        # Bounded: a machine that is always late must still notice a dead peer.
         is_our_own_fault = own_lag > OWN_LAG_SECONDS and self._grace < self._timeout
         if is_our_own_fault:
             self._grace += max(own_lag, now - self._deadline + OWN_LAG_SECONDS)

@@ -72,6 +72,7 @@ class LatenessWatch:
         if not self.is_told or not self._is_late or now < self._reconnect_at:
             return False
         self._reconnect_at = inf
+        # Each new connection costs a gap, and may not help at all: the line itself is narrow.
         self._patience = min(2 * self._patience, LONGEST_PATIENCE_SECONDS)
         return True
 

@@ -92,10 +92,14 @@ class Lifecycle:
 
     def handle(self, happened: on.Input, now: float) -> list[do.Effect]:
         """What is to be done about it, in this order."""
+        # No row, no change: a probe's answer, a ban or a wake-up that comes after the line was lost meets a state that
+        # has no use for it, and nobody has to remember to check.
         row = TABLE.get((self.status.state, type(happened)))
         if row is None:
             return []
         row(self, happened, now)
+        # Anything may have changed what is due; worked out anew only when asked, because several inputs often come in
+        # one turn.
         self._due_at = None
         return self._take_effects()
 
@@ -106,6 +110,7 @@ class Lifecycle:
 
     def next_wake(self) -> float:
         """The time by which the next Tick is needed; inf while only others can change anything."""
+        # Kept for the next tick, which measures by it how late our own thread runs: that lag is no fault of the peer's.
         self._promised_wake = self._wake_at()
         return self._promised_wake
 
@@ -143,6 +148,7 @@ class Lifecycle:
         if not only_messages(events):
             return self.handle(on.Heard(events), now)
         health = self.health
+        # The sink first, all else after it: what it makes of the frames decides whether they were data at all.
         notices = take_frames(health, health.epoch, events, now)
         if notices:
             return self.handle(on.Noticed(health.epoch, len(events), notices), now)
@@ -158,6 +164,8 @@ class Lifecycle:
         self._effects.append(do.Dial())
 
     def _opened(self, _: on.Opened, now: float) -> None:
+        # Before `connected`: other threads read the two without a lock, and an old value under a line that is up again
+        # would be called current.
         self.health.epoch = self._next_epoch()
         self.health.suspect = False
         self.health.mute = frozenset()
@@ -165,6 +173,7 @@ class Lifecycle:
         self.health.heard_at = now
         self.health.connected = True
         self._lateness.opened(now)
+        # A handshake proves nothing yet; only time or data after it makes the policy start over.
         self._reconnect_policy.opened(now)
         self._enter(LIVE, "connected", now)
         self.line = OpenConnection(self._shared, now)
@@ -225,6 +234,7 @@ class Lifecycle:
         self._lose(Lost(asked.reason, say=NORMAL_CLOSE), now)
 
     def _woke_up(self, jump: on.ClockJumped, now: float) -> None:
+        # The attempts before the sleep say nothing about the network after it, and the line is certainly dead.
         self._reconnect_policy.start_over()
         self._lose(Lost(f"the machine slept for {jump.seconds:.0f} s"), now)
 
@@ -266,6 +276,8 @@ class Lifecycle:
         self._topic_stalls.keep(self._plan.wanted)
 
     def _requests_changed_idle(self, changed: on.SubscriptionsChanged, now: float) -> None:
+        # The plan is kept whatever follows; the pause below holds against a program that subscribes and unsubscribes in
+        # a circle.
         self._requests_changed(changed, now)
         if self._plan.target and now < self._reconnect_policy.retry_at:
             self._pause("waiting for the next attempt", now)
@@ -310,6 +322,8 @@ class Lifecycle:
 
     def _tick_live(self, _: on.Tick, now: float) -> None:
         if now >= self._open_line.due:
+            # A busy thread reads late what came in time: a deadline that finds us late is put off, or a computing main
+            # thread would cost the connection.
             own_lag = max(0.0, now - self._promised_wake)
             self._unless_lost(self._open_line.tick(now, own_lag), now)
 
@@ -340,6 +354,8 @@ TABLE: Final[dict[tuple[ConnectionState, type], Callable[[Lifecycle, Any, float]
     (CONNECTING, on.Opened): Lifecycle._opened,
     (CONNECTING, on.OpenFailed): Lifecycle._open_failed,
     (CONNECTING, on.OpenDeferred): Lifecycle._open_deferred,
+    # Also after the loss: Upbit's complaint and its close come in one read, and forgetting the complaint would send the
+    # same message again.
     (CONNECTING, on.Noticed): Lifecycle._noticed_late,
     (CONNECTING, on.Crashed): Lifecycle._crashed_dialling,
     (CONNECTING, on.CloseRequested): Lifecycle._close,

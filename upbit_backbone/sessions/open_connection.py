@@ -57,6 +57,7 @@ class OpenConnection:
 
     def cut(self, data: bytes, now: float) -> list[FrameEvent]:
         """What these bytes complete, in wire order; they are a sign of life in any case."""
+        # Bytes and not messages: on a slow line half a frame is a sign of life, too, and the pong waits behind it.
         self.keep_alive.heard(now)
         self._shared.status.bytes += len(data)
         events = self._reader.feed(data)
@@ -71,6 +72,7 @@ class OpenConnection:
             shared = self._shared
             shared.effects.append(Deliver(shared.health.epoch, frames))
             self._is_reading = True
+        # Deliver stands before all that follows: data that came with a close is delivered, not lost with the line.
         if len(frames) == len(events):
             return None
         return self._hear_controls([event for event in events if type(event) is not bytes], now)
@@ -89,6 +91,7 @@ class OpenConnection:
                 case ProtocolViolation():
                     return Lost(said(event), code=event.close_code, say=event.close_code)
         self._pong(now)
+        # Not while frames of this read are with the sink: the complaint that ends a trial may be among them.
         if pong_heard and not self._is_reading:
             self.sender.heard(now)
         return None
@@ -155,6 +158,8 @@ class OpenConnection:
             shared.emit(shared.status.stale(news, stale=True, reason=f"{SILENT}; other topics flow"))
             if watch.may_resend(news, now):
                 self.sender.repeat(now)
+        # Then the whole line is put to REST, and asking about single topics besides would spend requests on the same
+        # doubt.
         is_whole_line_silent = now >= shared.stream_stalls.is_silent_at
         if not is_whole_line_silent:
             self._probe(watch.to_probe(found.silent & shared.plan.streamed, now), whole_line=False)
@@ -166,6 +171,7 @@ class OpenConnection:
             self._shared.topic_stalls.answered(answer.topics, answer.behind, now)
 
     def tick(self, now: float, own_lag: float) -> Lost | None:
+        # Before the others, which say goodbye; a frozen line is given no close code, because sending could only wait.
         if self.keep_alive.is_frozen(now, own_lag):
             seconds = now - self.keep_alive.heard_at
             return Lost(f"nothing heard for {seconds:.1f} s, pings unanswered")
@@ -196,6 +202,7 @@ class OpenConnection:
 
     def _stalled(self) -> Lost:
         shared = self._shared
+        # Before the line is dropped, which takes a moment: from now on nothing of it is given as current.
         shared.health.suspect = True
         shared.emit(shared.status.stale(shared.plan.wanted, stale=True, reason=SILENT))
         return Lost(SILENT, say=NORMAL_CLOSE)

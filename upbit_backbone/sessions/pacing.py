@@ -9,6 +9,8 @@ from typing import Final
 from ..exchange.rates import MESSAGES_PER_MINUTE, MESSAGES_PER_SECOND
 
 MERGE_SECONDS: Final = 0.02  # changes of one burst travel together
+# Two a second with room for bursts; the more of a minute's hundred are spent, the slower, so that the last of them is
+# there when a line needs it.
 SPACING_SECONDS: Final = 0.5
 CROWDED_SPACING_SECONDS: Final = 0.8
 CROWDED_PER_MINUTE: Final = 40

@@ -47,7 +47,11 @@ class ReconnectPolicy:
 
     def dialling(self, now: float) -> None:
         self._attempt_at = now
+        # Each connection has to show it anew: one that opens and breaks without data is trouble, however good the one
+        # before was.
         self._has_brought_data = False
+        # Since the first attempt of a trouble, not the latest: how long it has lasted decides between an accident and
+        # an outage.
         if self._troubled_since is None:
             self._troubled_since = now
 
@@ -58,6 +62,8 @@ class ReconnectPolicy:
         """Whether this brings the proof of health nearer."""
         self._troubled_since = None
         self._has_brought_data = True
+        # A quiet market proves its line by time alone, a busy one sooner; neither by a handshake, or a peer that
+        # accepts and hangs up would be dialled without a pause for ever.
         proven_at = now + DATA_PROVES_SECONDS
         if self._healthy_at == inf or proven_at >= self._healthy_at:
             return False
@@ -94,6 +100,7 @@ class ReconnectPolicy:
     def open_failed(self, error: UpbitBackboneError, now: float) -> None:
         if isinstance(error, BannedError):
             self.ban(now + (error.retry_after or DEFAULT_BAN_SECONDS))
+            # No ladder: the ban's end is the time, and coming back before it lengthens the block.
             self._retry_after(0.0, now, counted_from=now)
         elif isinstance(error, RateLimitError):
             self._limited_until = now + (error.retry_after or DEFAULT_LIMITED_SECONDS)
@@ -109,6 +116,7 @@ class ReconnectPolicy:
         """Our own limiter asks for patience; that is no failed attempt."""
         if isinstance(error, BannedError):
             self.ban(now + (error.retry_after or DEFAULT_BAN_SECONDS))
+        # Nothing went on the wire, so neither the ladder nor the count of attempts moves.
         self.retry_at = max(now + (error.retry_after or DEFERRED_SECONDS), self._forbidden_until)
 
     def ban(self, until: float) -> None:

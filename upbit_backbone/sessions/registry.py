@@ -45,6 +45,7 @@ class Registry:
         depths, before = self._counted(), self._requests.get(owner, ())
         topics = {request.topic for request in (*before, *requests)}
         deepest = {topic: _deepest(depths, topic) for topic in topics}
+        # While the change runs nothing derived is believed: see the class.
         self._depths = None
         if requests:
             self._requests[owner] = requests

@@ -120,6 +120,8 @@ class Session:
         """A turn failed: whatever nobody foresaw costs the connection, never the thread."""
         log.error("session failed and starts over", exc_info=error, extra={"session": self.name})
         try:
+            # At once, before any table is asked: nobody knows what state the turn left the socket in, and it must not
+            # be read again.
             self._socket.drop(None)
         finally:
             # Should not even the report get through, perhaps for want of memory: the state has changed all the same,
@@ -155,6 +157,7 @@ class Session:
         self._take_requests()
 
     def _take_requests(self) -> None:
+        # A flag and not a queue of sets: only the newest set counts, whatever order threads arrive in.
         if self._requests_changed:
             # First the flag, then the question: a change in between is asked for once more.
             self._requests_changed = False
@@ -175,6 +178,7 @@ class Session:
     def _perform(self, effects: Sequence[do.Effect]) -> None:
         if not effects:
             return
+        # Breadth first, because what an effect leads to must not overtake the effects that were decided before it.
         queue = deque(effects)
         while queue:
             effect = queue.popleft()
@@ -185,6 +189,8 @@ class Session:
     def _dial(self, _: do.Dial) -> on.Input | None:
         deadline = Deadline.after(ACQUIRE_SECONDS, self._now)
         try:
+            # The second argument tells a line that was open before: such a one may try during a ban of REST, a first
+            # connection waits.
             self._with.acquire_connect(deadline, self._lifecycle.status.connects > 0)
         except UpbitBackboneError as error:
             return None if self._stop.is_set() else on.OpenDeferred(error)
@@ -195,6 +201,7 @@ class Session:
             connection = self._with.dial(deadline, stop=self._stop)
         except UpbitBackboneError as error:
             return None if self._stop.is_set() else on.OpenFailed(error)
+        # Before the lifecycle hears of it: what follows from Opened sends on this socket.
         self._socket.take(connection)
         self._take_requests()  # what changed while we dialled goes into the first message, not into a second one
         return on.Opened()
@@ -245,6 +252,8 @@ class Session:
         except UpbitBackboneError as error:
             log.debug("probe failed", extra={"session": self.name, "reason": one_line(error)})
         finally:
+            # In `finally`: without an answer the detector would take the probe for under way, and ask no other for half
+            # a minute.
             self.command(on.ProbeAnswered(effect.epoch, effect.topics, effect.whole_line, behind))
 
     def _shed_load(self, _: do.ShedLoad) -> None:

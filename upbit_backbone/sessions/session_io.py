@@ -82,6 +82,7 @@ class SessionSocket:
 
     def wait(self, seconds: float) -> None:
         """Until there is something to read, somebody wakes us, or time is up."""
+        # TLS may hold decrypted bytes that no selector knows of: waiting for the socket would wait for the next packet.
         if self.has_unread:
             return
         ready = [key.fileobj for key, _ in self._selector.select(max(0.0, seconds))]
@@ -115,9 +116,11 @@ class SessionSocket:
 
     def drop(self, code: int | None) -> None:
         """Give the connection back; with a `code`, say goodbye first."""
+        # Taken out first, so that a second drop, or an abort that comes now, finds nothing.
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        # Before it is closed: the selector finds it by its number, which is gone, or someone else's, afterwards.
         self._selector.unregister(connection)
         try:
             if code is not None:

@@ -115,11 +115,15 @@ class SessionManager:
             with self._lock:
                 self._check_open()
                 self._settle()
+                # Before the registry is touched, so that a refusal leaves nothing to undo.
                 self._pool.check_room(len({each.topic for each in requested if each.topic not in self._registry}))
                 touched = self._changed(self._registry.acquire, owner, requested)
         except BaseException:
+            # BaseException: Ctrl-C lands in the thread that subscribes. A stream without an owner would go on until the
+            # end of the program.
             self._undo(owner, before)
             raise
+        # Outside the lock: waking writes to a socket, and the sessions ask for their requests under this very lock.
         _wake(touched)
 
     def release(self, owner: Hashable) -> None:
@@ -146,12 +150,15 @@ class SessionManager:
 
     def _changed(self, change: Callable[..., Change], *request: Any) -> set[Session]:
         """Make a change of the registry and what follows from it; the sessions that have to send something."""
+        # Before the first change and True again after the last: whatever breaks off in between is found by whoever has
+        # the lock next.
         self._is_settled = False
         changed = change(*request)
         touched = {self._place(topic) for topic in sorted(changed.added)} | self._pool.release(changed.removed)
         for topic in changed.removed:
             self._health_of.pop(topic, None)
         touched |= {self._pool.home(topic) for topic in changed.deepened}
+        # Noted under the lock, woken outside it: should the wake-up never come, the session looks within two seconds.
         for each in touched:
             each.note_change()
         self._is_settled = True
@@ -201,6 +208,8 @@ class SessionManager:
 
     def _requests_of(self, session: Session) -> frozenset[SubscriptionRequest]:
         with self._lock:
+            # Asked by the session itself, when it is about to send: a set handed over earlier might be overtaken by a
+            # newer one.
             self._settle()
             return frozenset(map(self._registry.request, self._pool.carried(session)))
 
@@ -210,6 +219,8 @@ class SessionManager:
             self._settle()
             if self._is_closed or session not in self._pool:
                 return True
+            # Somebody may have subscribed between the session's decision and this lock; then it goes on instead of
+            # taking the topic with it.
             if self._pool.carried(session):
                 return False
             self._pool.remove(session)
@@ -222,8 +233,10 @@ class SessionManager:
         connection takes half of the rest, where there is one with room or may be a further one."""
         with self._lock:
             carried = self._pool.carried(session)
+        # Outside the lock, because it releases topics, which takes the lock.
         self._on_late(carried)  # takes back, on a thread of its own, what only we wanted
         with self._lock:
+            # The world may have changed meanwhile: all is looked at again.
             self._settle()
             if self._is_closed or session not in self._pool:
                 return
@@ -328,7 +341,10 @@ class SessionManager:
             self._health_of = {}
             sessions = [*self._pool.carriers(), *self._retired]
         for session in sessions:
+            # All are told before any is waited for, so that their goodbyes run side by side.
             session.stop()
+        # A close frame first; who is stuck in his socket by then (a peer that reads nothing) is cut loose, and there is
+        # time left to join him.
         gentle = deadline.fraction(GENTLE_PART)
         for session in sessions:
             if not _ends_by(session, gentle):

@@ -43,6 +43,8 @@ class StreamStallDetector:
 
     def heard(self, news_at: float) -> bool:
         """Data came, the latest news in it at `news_at`; True if this ends a stall that had been proven."""
+        # What is said again, or stamped anew without a trade, is no sign of life: a stuck server can repeat its last
+        # frame for ever.
         if news_at <= self._news_at:
             return False
         self._data_at = self._news_at = news_at
@@ -63,6 +65,7 @@ class StreamStallDetector:
         """Whether to ask REST now; the question is then taken as asked. There is none where nothing is wanted."""
         if now < max(self.is_silent_at, self._next_probe):
             return False
+        # Also where no question follows, or a quiet night would look every turn.
         self._next_probe = now + self._after / 2
         is_probing = self._probe_at is not None and now < self._probe_at + PROBE_PATIENCE_SECONDS
         if is_probing or not anything_wanted:
@@ -73,6 +76,7 @@ class StreamStallDetector:
     def answered(self, verdict: bool | None, now: float) -> None:
         """REST's answer: True starts the last moment of grace."""
         asked_at, self._probe_at = self._probe_at, None
+        # Data that came after the question proves the line by itself: REST's answer is about what was.
         if asked_at is not None and verdict is True and self._data_at < asked_at:
             # Further answers, which may come sooner than the grace ends, must not prolong it.
             self._stalled_at = min(self._stalled_at, now + GRACE_SECONDS)
@@ -160,6 +164,7 @@ class TopicStallDetector:
 
     def found(self, question: Question, silent: frozenset[Topic]) -> frozenset[Topic]:
         """Take in the answer; the topics that are mute no longer."""
+        # No habits are learned from it: it is about suspects, all of them chosen for their silence.
         if question.confirms:
             self.mute |= silent
             return frozenset()
@@ -193,6 +198,7 @@ class TopicStallDetector:
 
     def answered(self, topics: frozenset[Topic], behind: frozenset[Topic] | None, now: float) -> None:
         """REST's answer about the topics put to it; those it knows more of get a last moment of grace."""
+        # The answer to an earlier question, from before a reconnect or a change of topics.
         if topics != self._probed or self._confirm_at < inf:
             return
         self._probed = (behind or frozenset()) & topics

@@ -28,6 +28,7 @@ class FirstFrames:
     def expect(self, topics: Iterable[Topic], now: float) -> None:
         """A message that adds `topics` went out."""
         for topic in topics:
+            # Taken out first, so that it moves to the end: the order of insertion is the order of deadlines.
             self._awaited.pop(topic, None)
             self._awaited[topic] = now + self._seconds
 
@@ -89,6 +90,7 @@ class SubscriptionPlan:
         self.wanted = wanted = frozenset(self._requests)
         self._trusted &= wanted
         self._refused &= wanted
+        # Suspects nobody wants any more need no trial, and an empty group would cost one.
         self._held = [group & wanted for group in self._held if group & wanted]
         self._aim()
 
@@ -115,6 +117,8 @@ class SubscriptionPlan:
         self.streamed = frozenset(request.topic for request in self.sent)
         self._must_repeat = False
         self._trial_ends = now + TRIAL_SECONDS
+        # Added to and not replaced: a complaint may still be about the message before, when two went out within the
+        # trial.
         self._on_trial |= self.streamed - self._trusted
         return self.streamed - before
 
@@ -134,6 +138,7 @@ class SubscriptionPlan:
         self._trial_ends = inf
         self._trusted |= self.streamed & self.wanted
         self._on_trial.clear()
+        # One group at a time: together they would only repeat the message that was refused.
         if self._held:
             self._held.pop()
             self._aim()
@@ -146,6 +151,7 @@ class SubscriptionPlan:
         suspects, self._on_trial = self._on_trial, set()
         wanted = sorted(suspects & self.wanted)
         guilty: frozenset[Topic] = frozenset()
+        # No topic is new, so none can be singled out.
         if not suspects:
             if is_about_topics:  # one of those it used to accept: all stand trial again, and all had a fair one
                 self._trusted.clear()

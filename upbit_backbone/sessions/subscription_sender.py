@@ -28,6 +28,7 @@ class SubscriptionSender:
     def __init__(self, shared: SessionState, now: float) -> None:
         self._shared = shared
         self._pacer = MessagePacer()
+        # During a ban nothing is sent, on a line that came back no more than on any other.
         self._pacer.hold_until(shared.reconnect_policy.banned_until)
         self._idle_at = inf
         self._audit_at = inf
@@ -37,6 +38,8 @@ class SubscriptionSender:
     def begin(self, now: float) -> None:
         self._shared.plan.line_opened()
         self.reconsider(now)
+        # The first message of a connection waits for no burst to merge: what was wanted meanwhile is in it already, and
+        # the gap grows with every moment.
         self._pacer.hurry()
         self.speak(now)
 
@@ -54,6 +57,8 @@ class SubscriptionSender:
             self._pacer.want(now)
         else:
             self._pacer.forget()
+        # Upbit has no words for an empty subscription: a connection that nobody wants anything of keeps streaming until
+        # it is closed.
         if plan.target:
             self._idle_at = inf
         elif self._idle_at == inf:
@@ -86,11 +91,16 @@ class SubscriptionSender:
         if now < self._pacer.due:
             return
         shared, plan = self._shared, self._shared.plan
+        # Before `say`, which sets it.
         is_first = plan.sent is None
         added = plan.say(now)
         self._send(subscription_message(self._ticket(), plan.target, shared.config.websocket_format), now)
+        # After the message: what arrives before the intake expects it would be counted as unwanted, and nothing can
+        # arrive before the message was sent.
         shared.effects.append(TellSubscribed(shared.health.epoch, plan.streamed))
         shared.first_frames.expect(added, now)
+        # Only the first message of a connection: later ones change what is streamed, and silence that has begun goes on
+        # counting.
         if is_first:
             shared.stream_stalls.start(now)
             shared.topic_stalls.start(now)
@@ -109,6 +119,8 @@ class SubscriptionSender:
             shared = self._shared
             shared.status.last_error = reason
             guilty = shared.plan.complaint(is_about_topics=isinstance(meaning, RefusedRequestError))
+            # Upbit closes a moment after it has complained: what was awaited will not come on this line, and is no news
+            # about the topics.
             shared.first_frames.line_lost()
             if guilty:
                 shared.emit(shared.status.topics(guilty, f"refused by Upbit: {reason}"))
@@ -143,6 +155,7 @@ class SubscriptionSender:
     def audited(self, listed: SubscriptionList, now: float) -> None:
         """Compare what Upbit says it streams with what we told it; a difference is reported and repaired."""
         plan = self._shared.plan
+        # A list asked for before the latest change differs from it for good reason.
         is_outdated = not self._audits or plan.is_due
         self._audits = False
         if is_outdated:
