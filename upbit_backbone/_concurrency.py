@@ -441,6 +441,7 @@ class SingleFlight(Generic[K, F]):
                     return flight, False
                 made.append(start())
                 flight = self._flights[key] = made[0]
+            # Outside the lock: of a flight that is done already the callback runs here and now, and takes it.
             flight.add_done_callback(lambda done: self._forget(key, done))
         except BaseException:
             for each in made:  # Ctrl-C, before the caller could know that he leads: nobody would complete it
