@@ -10,6 +10,8 @@ from ..models.lazy_book import Envelope
 from ..models.topic import Topic
 
 # Under BLOCK so many times the bound are parked on top of it before items are refused.
+# BLOCK must not block the stream, so a second bound takes the burst; beyond it, refusing and saying so is all that is
+# left.
 PARKING_FACTOR = 2
 
 EVERY_TYPE = frozenset(DataType)
@@ -62,6 +64,7 @@ class Buffer:
 
     def put_late(self, deliveries: Sequence[Envelope]) -> int:
         """As `put`, for what is older than items delivered before: of conflated types it never replaces these."""
+        # What waits already is newer: replaced by it, a chart would show an older state after a newer one.
         fresh = [delivery for delivery in deliveries if delivery[0] not in self._latest]
         self.conflated += len(deliveries) - len(fresh)
         return self.put(fresh)
@@ -93,6 +96,7 @@ class Buffer:
         """Monotonic time at which the next item came; None where nothing waits."""
         if not self._order:
             return None
+        # By its latest item, which is what will be read: a conflated topic that waited long holds nothing that old.
         head = self._order[0]
         return (self._latest[head] if isinstance(head, Topic) else head)[2]
 

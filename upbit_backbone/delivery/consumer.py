@@ -62,6 +62,7 @@ class Consumer:
     def stop(self, deadline: Deadline) -> list[str]:
         """Close the mailbox, wait for the callback under way, join the thread; names of those still running."""
         self._mailbox.close()
+        # Closed from within its own callback: waiting for that callback would wait for itself.
         if self.is_own_thread or not self.is_alive:
             return []
         if not self._mailbox.wait_idle(deadline):
@@ -91,13 +92,19 @@ class Consumer:
                 self._is_done = True
                 return
             try:
+                # Looked at once more after the item was taken out: `close` promises that no call begins after it has
+                # returned.
                 if not mailbox.closed_by_user:
                     self._callback(item)
+                # Only here, where a call has come back: nothing else shows that the callback works again.
                 self.errors_in_a_row = 0
             except BaseException as error:  # noqa: BLE001 - whatever a callback raises must not end the stream
                 self._failed(error)
             finally:
+                # In `finally`: whoever closes waits for this turn, and would wait until his deadline for one that
+                # nobody ends.
                 mailbox.end_turn()
+                # Or the last book would stay in memory for as long as its market is silent.
                 item = None
 
     def _broke_off(self, error: BaseException) -> None:
@@ -114,6 +121,7 @@ class Consumer:
                 self._on_error(error)
             except BaseException:
                 log.exception("%s: on_error itself failed", self._name)
+        # The user's own `on_error` hears of every error; the log and the events are sampled.
         if not self._sampler.is_due(self.errors_in_a_row, self._mailbox.now()):
             return
         log.error("%s: the callback failed (%d in a row)", self._name, self.errors_in_a_row, exc_info=error)

@@ -86,6 +86,7 @@ class EventBus:
 
     def emit(self, event: Event) -> None:
         """Tell everyone. From any thread, also the stream's: it never waits and never raises."""
+        # Without the lock, because the stream emits, too: an append and a look at the tuple are single operations.
         self._recent.append(event)
         for listening in self._listening:
             try:
@@ -100,6 +101,7 @@ class EventBus:
         with self._lock:
             if self._closed:
                 raise ClosedError("the backbone is closed; make a new one")
+            # Replaced whole: `emit` walks over it without the lock.
             self._listening = (*self._listening, listening)
         try:
             listening.consumer.start()
@@ -117,8 +119,11 @@ class EventBus:
         with self._lock:
             self._closed = True
             everyone = self._listening
+        # Before anybody is removed: the last receipts were emitted a moment ago, and their listeners have yet to hear
+        # them.
         self.flush(deadline)
         for listening in everyone:
+            # All at first, then the waiting, so that slow listeners are waited for side by side.
             listening.begin_close()
         return [name for listening in everyone for name in listening.finish_close(deadline)]
 

@@ -89,6 +89,7 @@ class Mailbox(queue.Queue[Any]):
         With `is_late`, newer items of these topics were entered before.
         """
         with self.mutex:
+            # Asked under the lock, so that nothing gets in after `close` has counted what was left.
             if self._closed or self._ended or self._failure is not None:
                 self._clear_if_closed()
                 return
@@ -107,8 +108,11 @@ class Mailbox(queue.Queue[Any]):
             if lost or self._reporter.busy_since is not None or waiting > buffer.bound:
                 news = self._trouble(lost, deliveries[-1][2] if deliveries else self._clock())
         if gain > 0 and self._arrivals.waiting:
+            # After the lock: whoever is woken takes it first thing. And only while somebody waits, because most reads
+            # find the consumer at work.
             self._arrivals.notify(gain)
         if news is not None and self._report is not None:
+            # After the lock, too: a report ends in listeners' mailboxes, and two locks are never held at a time.
             self._report(*news)
 
     def refuse(self, count: int) -> None:
@@ -125,6 +129,7 @@ class Mailbox(queue.Queue[Any]):
         buffer, reporter = self._buffer, self._reporter
         if lost and self.overflow is Overflow.ERROR:
             reporter.lost += lost
+            # What waits stays readable: items from before the loss are in order and whole.
             self._failure = f"more than {self.maxsize} items waited (overflow=ERROR)"
             self._arrivals.notify_all()
             return self._failure, reporter.lost
@@ -140,6 +145,7 @@ class Mailbox(queue.Queue[Any]):
         with self.mutex:
             if self._closed:
                 return
+            # What came between entering and now is newer than the current value that was read in between.
             arrived = self._buffer.topics()
             fresh = [delivery for delivery in deliveries if delivery[0] not in arrived]
             self._buffer.put_first(fresh)
@@ -156,6 +162,8 @@ class Mailbox(queue.Queue[Any]):
             seed = self._seeds.pop(topic)
             places = [place for place, delivery in enumerate(deliveries) if delivery[0] == topic]
             for index, place in enumerate(places):
+                # By identity: an equal trade may be another one, but the very object can only be the seed on its second
+                # way.
                 if deliveries[place][1] is seed:
                     stale.update(places[: index + 1])
         return [delivery for place, delivery in enumerate(deliveries) if place not in stale]
@@ -176,6 +184,8 @@ class Mailbox(queue.Queue[Any]):
             delivery = self._taken()
             if delivery is None:
                 deadline = deadline or Deadline.after(timeout if block else 0.0)
+                # Nothing is held while waiting. Of several readers who are woken one finds it empty again, hence the
+                # loop.
                 if not self._arrivals.wait_for(self._has_news, deadline):
                     raise NothingArrivedError("nothing arrived on the subscription by the deadline")
             elif (item := self._present(delivery[1])) is not None:
@@ -191,6 +201,8 @@ class Mailbox(queue.Queue[Any]):
             if self._closed or not self._buffer:
                 self._check_open()
             count = len(self._buffer) if limit is None else min(limit, len(self._buffer))
+            # Taken under the lock, decoded outside it: a book costs some 40 µs, and the stream must not wait for a
+            # hundred of them.
             deliveries = [self._take() for _ in range(count)]
         items = (self._present(delivery[1]) for delivery in deliveries)
         return [item for item in items if item is not None]
@@ -248,6 +260,8 @@ class Mailbox(queue.Queue[Any]):
                 delivery = None
                 if self._buffer:
                     delivery = self._take()
+                    # Under the lock that took it out, so that `close` finds it waiting or busy, and at no moment in
+                    # between.
                     self._reporter.begin_turn(self._clock())
                 else:
                     self._check_open()
@@ -297,6 +311,7 @@ class Mailbox(queue.Queue[Any]):
 
         What still waits is dropped by whoever has the lock next. For finalizers and signal handlers.
         """
+        # One assignment without the lock: a finalizer may run on the very thread that holds it.
         self._closed = True
         self._arrivals.notify_all()
         self._tasks_done.notify_all()
@@ -364,6 +379,7 @@ class Mailbox(queue.Queue[Any]):
         """received, delivered, dropped, pending: taken at one moment, so that the sum is right."""
         with contextlib.nullcontext() if self.is_foreign else self.mutex:
             self._clear_if_closed()
+            # All four under one lock, because their sum is a promise.
             return self.received, self.delivered, self.dropped, len(self._buffer)
 
     @property

@@ -23,6 +23,7 @@ class LogThrottle:
         is_time = now - self._last >= self._interval
         if not (is_milestone or is_time):
             return False
+        # Tenfold steps: the first loss is told at once, a million of them in seven reports.
         while self._next_count <= count:
             self._next_count *= 10
         self._last = now
@@ -53,6 +54,7 @@ class BackpressureReporter:
 
     def parked(self, waiting: int, bound: int) -> None:
         """So many wait now; parking is over once half the bound has been read."""
+        # Half and not the bound itself, or a consumer at the edge would be told of again with every item.
         self.is_parking = waiting > bound // 2
 
     def about(self, lost: int, waiting: int, bound: int, capacity: int, now: float) -> str | None:

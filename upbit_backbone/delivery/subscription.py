@@ -72,6 +72,7 @@ def _check_queue(target: object) -> None:
         )
 
 
+# A full queue of the user's cannot be woken by us; closing is noticed between two such waits.
 FORWARD_SLICE_SECONDS = 0.25
 
 AnyQueue = queue.Queue[Any] | queue.SimpleQueue[Any]
@@ -156,6 +157,8 @@ class Subscription:
         """The first half of `close`: nothing more is delivered, nobody is waited for."""
         if self._mailbox.is_foreign:
             return
+        # The mailbox before the request: the other way round what still arrives would be delivered to somebody who has
+        # left.
         try:
             self._mailbox.close()
             if self.listening is not None:

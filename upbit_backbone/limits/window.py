@@ -18,6 +18,9 @@ HELD_SECONDS: Final = 30.0  # a slot that nobody settles (a dead thread) comes b
 # that it works off what had piled up; without one, nothing is kept for longer than servers do.
 UNDELIVERED_SECONDS: Final = 20.0
 WOKEN_SECONDS: Final = 1.0
+# What leaves now has a way to go as well, and no answer is quicker than the way there and back, wherever the longer
+# part of it lies: so the quickest of enough of them may be taken off. Only two thirds of it, because the way may become
+# shorter than any before (by two thirds at once) just when a full second of requests is under way.
 SAMPLES: Final = 64
 ENOUGH_SAMPLES: Final = 16
 # With half of it, a user 100 ms away lost one turn in fourteen.

@@ -41,6 +41,7 @@ class KeepAlive:
             return None
         self.pong_at = now
         self.pong_seconds = now - sent_at
+        # Those before it will not be answered any more (RFC 6455: the latest is enough).
         self._sent_at = {each: at for each, at in self._sent_at.items() if at > sent_at}
         return self.pong_seconds
 

@@ -48,6 +48,8 @@ class ClockOffset:
         if moment is None:
             return
         low = moment.timestamp() - received
+        # The Date may have been written at any time of the way and shows a second's beginning: so much is the upper
+        # bound away.
         self._dates.append(Bounds(low, low + elapsed + RESOLUTION_SECONDS))
 
     def learn_stamp(self, session: str, stamp: float, received: float, round_trip: float = inf) -> None:
@@ -56,6 +58,7 @@ class ClockOffset:
         buckets = self._stamps.setdefault(session, deque())
         self._round_trips[session] = round_trip
         if buckets and received - buckets[-1][0] < BUCKET_SECONDS:
+            # Of each stretch of ten seconds only the quickest stamp: lateness is all that makes the others differ.
             if difference > buckets[-1][1]:
                 buckets[-1] = (buckets[-1][0], difference)
             return
@@ -77,6 +80,8 @@ class ClockOffset:
             # A stamp is never early, so sessions that agree on one REST's clock has not reached show that REST's is
             # wrong. A single one may be wrong itself.
             ahead = [span for span in spans if span.low > rest.high]
+            # Two at least and more than half: one session may be wrong itself, and several late ones must not outvote
+            # REST.
             if len(ahead) < 2 or 2 * len(ahead) <= len(spans):
                 return _sharpened(rest, [span for span in spans if rest.low <= span.low <= rest.high])
             spans = ahead
@@ -135,6 +140,7 @@ class ExchangeClock:
     def learn_date(self, date: str | None, elapsed: float) -> None:
         """The Date header of an answer that has just come, `elapsed` seconds after its request left."""
         with self._lock:
+            # First, or what comes now would be judged with what was known before the sleep.
             self._notice_sleep()
             self._offset.learn_date(date, self._clock.monotonic(), elapsed)
             self._look()
@@ -155,10 +161,13 @@ class ExchangeClock:
     def _notice_sleep(self) -> None:
         before, self._wall_offset = self._wall_offset, clock_offset(self._clock)
         if abs(self._wall_offset - before) > SLEEP_SECONDS:
+            # On Linux the monotonic clock stands still meanwhile, so every difference to it is wrong by the length of
+            # the sleep.
             self._offset = ClockOffset()
 
     def _look(self) -> None:
         bounds = self._offset.bounds()
+        # The upper end: Upbit's time "at most" makes ages too large rather than too small, and no old value young.
         self.latest = None if bounds is None or bounds.high == inf else bounds.high
 
     @property

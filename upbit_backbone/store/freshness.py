@@ -19,6 +19,7 @@ from ..models.topic import Topic
 
 SHUFFLE_SECONDS = SHUFFLE.total_seconds()  # whatever is later than that is no straggler
 # After so long of nothing but older frames the newer one must have been the odd one out.
+# Without this one absurd stamp would silence its market for ever, since all that follows is older.
 OUTVOTED_SECONDS = 60.0
 # REST and the stream stamp the same state within this much of each other.
 REST_TOLERANCE = timedelta(seconds=1)
@@ -49,7 +50,10 @@ class Verdict(Enum):
 def is_current(evidence: Evidence, now: float, clock_offset: float, liveness_seconds: float) -> bool:
     """Whether the value is provably what the exchange shows now; `now` is monotonic, `clock_offset` the present one."""
     health = evidence.health
+    # Heard is not enough after a sleep: the monotonic clock stood still, and an hour-old price would count as heard a
+    # moment ago.
     line_is_up = health.connected and now - health.heard_at <= liveness_seconds and not _has_slept(health, clock_offset)
+    # By number and not by time: data from before a break can come in the same millisecond as the return.
     snapshot_has_come = evidence.epoch == health.epoch
     is_suspect = health.is_late or health.suspect or (health.mute and evidence.topic in health.mute)
     return line_is_up and snapshot_has_come and evidence.proven and not is_suspect
@@ -107,9 +111,12 @@ def judge(
         return Verdict.TAKE_UNPROVEN if rest_contradicts else Verdict.TAKE
     is_same_line = known.health is health and known.epoch == epoch
     if stamp < known.stamp:
+        # The newer one is in doubt and REST sides with the older: then that is the truth.
         if not known.proven and rest_confirms:
             return Verdict.TAKE
         overdue = monotonic - known.monotonic
+        # On another line it is old state replayed; within the shuffle a straggler. Neither says anything about what we
+        # hold.
         if not is_same_line or overdue <= SHUFFLE_SECONDS:
             return Verdict.REFUSE
         return Verdict.TAKE_UNPROVEN if overdue > OUTVOTED_SECONDS else Verdict.DOUBT

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..models.report import CacheStats
 
 MAX_ENTRIES: Final = 20_000
+# Each invalidation is remembered for the answers still under way; a program that invalidates in a loop must not grow
+# for it.
 MAX_SCOPES: Final = 10_000
 
 Key = tuple[Hashable, ...]
@@ -107,6 +109,8 @@ class IntelligentCache:
             self._notice_sleep()
             entry = self._entries.get(key)
             if entry is not None:
+                # By our own measure and not by the cache's expiry: who names a `max_age` may allow more or less than
+                # the default.
                 since_receipt = self._clock.monotonic() - entry.stored_at
                 is_young = since_receipt <= entry.fresh if max_age is None else since_receipt + entry.way <= max_age
                 if is_young and max_age != 0:
@@ -151,8 +155,11 @@ class IntelligentCache:
         lifetime = self._lifetimes.get(str(key[0]), DEFAULT_LIFETIME) if ttl is None else Lifetime(ttl, ttl)
         with self._lock:
             self._notice_sleep()
+            # Asked under the lock that stores it: an invalidation between the two would keep what it was meant to
+            # remove.
             if generation is not None and self._is_outdated(key, generation):
                 return False
+            # Aged by what it already was: counted from the insertion an old answer would be young again.
             stored_at = self._clock.monotonic() - age
             self._entries[key] = _Entry(value, stored_at, way, lifetime.fresh, lifetime.kept - age)
             self._stored += 1
@@ -189,6 +196,7 @@ class IntelligentCache:
             )
 
     def _invalidate(self, symbol: str | None, data_type: str | None) -> int:
+        # Whatever it concerns: an answer that left before this moment may not be stored for its subject.
         self._generation += 1
         if len(self._invalidated) >= MAX_SCOPES:
             # Too many to remember one by one: better refuse a few good answers than keep a bad one.
@@ -196,6 +204,7 @@ class IntelligentCache:
         self._invalidated[symbol, data_type] = self._generation
         doomed = [
             key
+            # A copy: with cachetools even len() and `in` expire items, which changes what is walked over.
             for key in list(self._entries)
             if (symbol is None or symbol in key[1:2]) and (data_type is None or str(key[0]) == data_type)
         ]

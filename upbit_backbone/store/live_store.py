@@ -132,6 +132,7 @@ class LiveStore:
         stamp: datetime = item.timestamp
         moved_at = (item.trade_timestamp or stamp) if type(item) is TickerData else stamp
         entry = Entry(topic, item, health, epoch, monotonic, stamp, moved_at)
+        # Nearly every message: newer on the same line, nothing in doubt. Judged inline, because this runs for each one.
         is_plain_news = (
             known is not None
             and stamp > known.stamp
@@ -143,9 +144,12 @@ class LiveStore:
         )
         if not is_plain_news and not self._admits(entry, known, late_before, subscribed_at):
             return False
+        # Not for what was said again: a server that repeats its last frame for ever looked alive.
         if entry.news_at == monotonic:
             health.news_at = monotonic
+        # One assignment: a reader without a lock sees the old entry or the new one, complete.
         self._entries[topic] = entry
+        # After the assignment, so that whoever is woken finds it; and only while somebody waits, which is nearly never.
         if self._waited_for and topic in self._waited_for:
             self._arrival.notify_all()
         return True
@@ -156,6 +160,7 @@ class LiveStore:
             known = None  # a broken book is no evidence that this one is old
         verdict = self._judge(entry, known)
         if verdict is Verdict.DOUBT and known is not None:
+            # In place, on the entry that readers hold: until the stream or REST has spoken nothing is called current.
             known.proven = False
         if verdict is Verdict.DOUBT or verdict is Verdict.REFUSE:
             return False
@@ -166,6 +171,7 @@ class LiveStore:
             return True
         entry.peak = max(known.peak, entry.stamp)
         if is_same_line and not _is_news(entry, known):
+            # The same said again: it is as late as it was the first time, however fresh its stamp.
             entry.news_at, entry.late_by = known.news_at, known.late_by
             entry.proven = entry.proven and not entry.late_by
         elif entry.follows and late_before is not None and entry.stamp < late_before:
@@ -203,9 +209,11 @@ class LiveStore:
 
     def _keep(self, key: tuple[object, ...], item: StoredItem) -> None:
         known = self._remembered.pop(key, None)
+        # REST's replicas lag behind one another: a later answer may be the older one.
         newest = known if known is not None and known.timestamp > item.timestamp else item
         self._remembered[key] = newest
         if len(self._remembered) > self._max_remembered:
+            # Its place was renewed by the pop above, so the first is the one that was touched least lately.
             del self._remembered[next(iter(self._remembered))]
         if _is_rest(item) and isinstance(key, Topic):
             self._compare(key, item)
@@ -252,6 +260,7 @@ class LiveStore:
         if entry is None:
             return None
         health, exchange_clock = entry.health, self._exchange_clock
+        # A quiet market's value is as old as the last proof that nothing newer had been sent, not as its last trade.
         vouched_at = health.heard_at if health.proven_at is None else health.proven_at
         is_doubtful = health.suspect or topic in health.mute or not entry.proven or entry.epoch != health.epoch
         age = now - (entry.monotonic if is_doubtful else vouched_at)
@@ -313,11 +322,13 @@ class LiveStore:
         """
         item: Datum | None = None
         try:
+            # Before the first look, so that what arrives between the two is told.
             self._waited_for.append(topic)
             while item is None:
                 entry = self._wait_entry(topic, since_monotonic, deadline, made_after)
                 if entry is None:
                     return None
+                # A book that cannot be read is no answer; wait on from there.
                 since_monotonic = entry.monotonic
                 item = decoded(entry.item)
             return item
