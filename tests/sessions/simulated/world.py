@@ -61,7 +61,8 @@ LATE_TROUBLE_SECONDS = 60.0  # so long after a slow network or a starved client 
 STALE_SECONDS = 3.0
 UNHEARD_SECONDS = 10.0 + 0.5  # where nothing comes at all, the bound of liveness
 LOOK_SECONDS = 0.7
-CHURN_SECONDS = 15.0
+CHURN_SECONDS = 60.0
+FRAME_SECONDS = 1.0  # two of them, on the narrowest line
 USUAL_LATENCY = (0.002, 0.03)
 NEVER = float("inf")
 
@@ -117,6 +118,7 @@ class World:
         self.bandwidth = 0.0  # bytes a second towards the client; 0: no limit
         self.duplicates = 0.0  # the share of frames that come twice
         self.replica_lag = 0.0  # by how many seconds REST shows what was
+        self.behind_until = 0.0  # until then, and a moment more, a narrow line has to bring what had piled up
         self.late_until = 0.0  # until then a session may count as late, and be given up for it
         self._trades: dict[str, list[float]] = {symbol: [] for symbol in SYMBOLS}
         self.trade_rate = rng.choice((0.02, 0.2, 0.5, 1.0)) if trade_rate is None else trade_rate
@@ -355,7 +357,9 @@ class World:
         elif isinstance(event, SubscriptionEvent) and event.error is not None:
             topics = {NAMES[name] for name in event.topics}
             if "refused" in event.reason:
-                self.judge.check(topics <= set(OFFENSIVE), f"refused by us: {names(topics)}", self.now)
+                # A complaint that comes late may be taken for one about a later message.
+                is_guilty = topics <= set(OFFENSIVE) or self.now < self.late_until
+                self.judge.check(is_guilty, f"refused by us: {names(topics)}", self.now)
                 self.refused |= topics
             elif "no first frame" in event.reason:
                 self.reported_missing |= topics
@@ -398,6 +402,8 @@ class World:
             if self.bandwidth:
                 line.arrives_at += len(piece) / self.bandwidth
             self.later(line.arrives_at - self.now, self._reach_client, line, piece)
+        if line.arrives_at > self.now + 1.0:
+            self.behind_until = line.arrives_at + 5.0
 
     def _reach_client(self, line: OpenConnection, data: bytes | None) -> None:
         if line.is_frozen and data is not None:
@@ -520,12 +526,15 @@ class World:
         is_cut_off = line is None or line.is_frozen or not line.is_open or self.now < self.busy_until
         is_mute = line is not None and (self._is_mute(line) or topic in line.topic_stalls or bool(line.missed))
         # A snapshot of a subscription that has been replaced meanwhile passes for the new one's.
-        is_narrow_churn = self.bandwidth > 0 and self.now - self.wished_at < CHURN_SECONDS
+        is_behind = self.now < self.behind_until
+        is_narrow_churn = is_behind and self.now - self.wished_at < CHURN_SECONDS
         if is_mute or is_narrow_churn:
             return  # only REST can tell: how soon that is found out is judged where it is caused
         bound = UNHEARD_SECONDS if is_cut_off else STALE_SECONDS
         if bound == STALE_SECONDS:
             self.judge.looked_at(seconds)
+        if is_behind:
+            bound += FRAME_SECONDS  # what is just coming in
         self.judge.check(seconds <= bound, f"{topic} is {seconds:.2f} s stale and unmarked", self.now)
 
     def _check_found_out(self, line: OpenConnection, topic: Topic, subscriptions: int) -> None:
