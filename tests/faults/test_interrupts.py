@@ -6,7 +6,8 @@ import gc
 import os
 import random
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
@@ -29,6 +30,8 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="the interrupt is armed the POSIX way"),
     pytest.mark.xdist_group("faults"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    # Where Ctrl-C comes in a finalizer (urllib3 has one for its connections), Python drops it and tells so.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
@@ -105,6 +108,14 @@ def check(market: MarketDataBackbone, kept: frozenset[Topic], where: str) -> Non
         return topics - kept, parts.hub.topics - kept, len(parts.hub._subscriptions) - 1, parts.events._listening
 
     wait_until(lambda: not any(left()), f"nothing to be left of an interrupt at {where} (seed {SEED}): {left()}")
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """No thread. A socket may stay whose closing, in a finalizer of urllib3's, was itself interrupted."""
+    before = set(threading.enumerate())
+    yield
+    wait_until(lambda: not [each for each in set(threading.enumerate()) - before if each.name.startswith("upbit-")])
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
