@@ -250,10 +250,14 @@ class Intake:
 
     def frames(self, health: SessionHealth, epoch: int, frames: Sequence[bytes], monotonic: float) -> Sequence[Notice]:
         """Take one read's frames in wire order; notices are for the session."""
+        # One time for the whole read: the tap is shown the very times that the items carry, or a replay would not
+        # repeat them.
         received_at = self._clock.wall()
         if self.tap is not None:
             self.tap.frames(health.session, epoch, frames, monotonic, received_at)
         read = ReadBatch(self._line(health.session), health, epoch, monotonic, received_at)
+        # Before the first frame is judged, so that after a long silence new stamps are not taken for stamps of the
+        # future.
         read.line.timestamp_guard.advance(received_at)
         refused = 0
         if self._exchange_clock is not None:
@@ -267,12 +271,14 @@ class Intake:
             except Exception as error:  # noqa: BLE001 - a poison message affects only itself, whatever it breaks
                 refused += 1
                 self._poisoned(health.session, health, raw, error, monotonic)
+            # Per frame: told at the end only, it would take back what a later frame of the same read has made current.
             if read.unread:
                 self._tell_unread(read)
         if refused:
             read.notices.append(RefusedFrames(refused))
         if read.arrived:
             self._hub.publish_all(read.arrived)
+            # After publishing: nobody's data waits for our bookkeeping.
             is_due = monotonic - read.line.timed_at >= TIMED_EVERY_SECONDS
             if (is_due or health.is_late or read.asked_at is not None) and self._exchange_clock is not None:
                 self._take_lag(read, self._exchange_clock)
@@ -285,8 +291,10 @@ class Intake:
         if self.tap is not None:
             self.tap.subscribed(health.session, epoch, topics)
         line = self._line(health.session)
+        # No stream keeps these up any more, so they must not be found current from now on.
         for topic in line.topics - topics:
             self._store.forget(topic, health)
+            # A topic may have moved to another session, where its gap is still to be filled.
             if self._repair is not None and not self._hub.is_wanted(topic):
                 self._repair.forget(topic)
         line.expect(epoch, topics, self._clock.monotonic())
@@ -322,12 +330,14 @@ class Intake:
         rows = decode_answer(call, body, received_at)
         if rows.unread or rows.unread_fields:
             self._unread.rows(call.group.value, rows)
+        # As last known and never as live: however young, it says nothing about the stream.
         self._store.remember(rows)
         self._on_symbols(item.symbol for item in rows)
         return rows
 
     def current(self, topic: Topic) -> Envelope | None:
         """The live value for somebody who has just subscribed; None where there is none, or trades are being filled."""
+        # A new subscriber who got the newest trade now would get the older ones after it.
         if self._repair is not None and self._repair.is_repairing(topic):
             return None
         now = self._clock.monotonic()
@@ -410,14 +420,17 @@ class Intake:
         else:
             read.notices.append(item)
             return
+        # The epoch is compared for each item: a line that was lost may still have frames on their way through.
         if topic is None or line.epoch != read.epoch:
             line.unwanted += 1
             return
         if not line.timestamp_guard.allows(item.timestamp):
+            # As poison rather than as an old item: believed once, this stamp would make all that follows "older".
             raise MalformedDataError(f"timestamp {item.timestamp.isoformat()} lies in the future", field="timestamp")
         if line.awaited and topic in line.awaited:
             read.asked_at = line.awaited.pop(topic)
             read.notices.append(FirstFrame(topic))
+        # Looked at without the lock, which a healthy stream never takes.
         if line.refusals:
             with self._counting:
                 line.accepted(topic)
@@ -428,6 +441,7 @@ class Intake:
     def _keep(self, topic: Topic, item: StoredItem, read: ReadBatch) -> None:
         is_state = topic.data_type in STATE_TYPES
         late_before = read.late_before if is_state else None  # a candle's stamp is its start, and trades are no state
+        # Kept before it is published: who is woken by it and asks at once must find it.
         is_newest = self._store.put(
             topic, item, read.health, read.epoch, read.monotonic, late_before, read.line.subscribed_at
         )
@@ -437,6 +451,7 @@ class Intake:
                 self._publish_early(topic, due, read)
             else:
                 read.arrived.extend((topic, each, read.monotonic) for each in due)
+        # A state that is older than what is known is news to nobody; a trade or candle always is.
         elif is_newest or not is_state:
             read.arrived.append((topic, item, read.monotonic))
         else:
@@ -461,7 +476,9 @@ class Intake:
             except Exception as caught:  # noqa: BLE001 - a poison message affects only itself, whatever it breaks
                 error = caught
                 raw = lazy.raw
+                # Settled as unreadable, so that each further reader does not decode and report it again.
                 lazy.settle(None)
+        # After the lock: reporting emits an event.
         self._poisoned(lazy.session, None, raw, error, self._clock.monotonic())
 
     def _late_before(self, read: ReadBatch, exchange_clock: ExchangeClock) -> datetime | None:

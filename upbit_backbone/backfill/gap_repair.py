@@ -123,14 +123,18 @@ class GapRepair:
         with self._lock:
             tracker = self._tracker(topic)
             before = tracker.gap
+            # Under the lock although it is on every trade's way: workers fill gaps of the same tracker, and an item
+            # that slips past `fill` would overtake what was parked.
             due = tracker.arrived(item, line, now, may_open=self._wanted(topic))
             gap = tracker.gap
+            # Nearly always: no gap, so nothing else to look at.
             if due and gap is None:
                 return due
             is_doubted = tracker.take_doubted()
             if gap is not None:
                 due = self._beside(gap, gap is before, topic, tracker, due, now)
         if is_doubted:
+            # After the lock, like all telling: listeners may ask us for figures.
             self._tell_doubted(topic, item)
         return due
 
@@ -157,6 +161,7 @@ class GapRepair:
 
     def work_if_needed(self) -> None:
         """See to it that somebody works on the gaps found. Never raises: a stream does not end for want of threads."""
+        # Looked at without the lock, after each read: in a healthy stream nothing is open.
         if not self._open:
             return
         jobs: list[Callable[[], None]] = []
@@ -164,6 +169,7 @@ class GapRepair:
             if self._closed or self._clock.monotonic() < self._restart_at:
                 return
             missing = max(0, min(self._most_workers, len(self._tasks)) - self._workers)
+            # Counted before they exist, so that the next read does not ask for them again; taken back where that fails.
             self._workers += missing
             jobs += [self._work] * missing
             if self._has_news:
@@ -209,6 +215,7 @@ class GapRepair:
     def forget(self, topic: Topic) -> None:
         """Nobody wants the topic any more; what is parked for it is not delivered, and its gaps get their receipts."""
         with self._lock:
+            # Out of the table: an item that arrives now begins a new tracker instead of being parked for nobody.
             tracker = self._trackers.pop(topic, None)
             if tracker is None:
                 return
@@ -285,6 +292,7 @@ class GapRepair:
             self._open.clear()
             self._wake.notify_all()
         for task, end, (items, given) in zip(tasks, latest, parked, strict=True):
+            # Outside the lock, and before the receipt, which says that nothing more comes.
             self._hand_out(task, items, items[given:], given > 0)
             self._give_receipt(task, 0, "the backbone was closed before REST had given them", end)
         return len(tasks)
@@ -311,8 +319,11 @@ class GapRepair:
                     return None
                 for task in waiting:
                     if not task.gap.is_draining and self._is_overdue(task.gap, now):
+                        # Set under the lock that found it, so that neither a worker nor the stream's thread hands the
+                        # same items out as well.
                         task.gap.is_draining = True
                         return task
+                # Entered under the lock: a gap that is opened after it is released wakes this wait.
                 waiter, pause = self._wake.enter(), self._until_overdue(waiting, now)
             self._wake.sleep(waiter, pause)
 
@@ -400,6 +411,8 @@ class GapRepair:
         except Exception as error:  # the gap must get its receipt whatever breaks
             self._finish(task, f"{type(error).__name__}: {one_line(error)}")
             log.exception("filling a gap of %s failed", task.topic)
+        # Interrupted, or out of memory: the gap goes back, because without a receipt nobody would know that it was
+        # left.
         except BaseException:
             self._again(task, LONGEST_PAUSE_SECONDS)  # for the next worker
             raise
@@ -413,6 +426,8 @@ class GapRepair:
         while True:
             with self._lock:
                 if self._closed or not self._tasks:
+                    # Under the lock that saw no task: one that is added later finds a worker too few and starts
+                    # another.
                     self._leave()
                     return None
                 now = self._clock.monotonic()
@@ -429,6 +444,7 @@ class GapRepair:
 
     def _advance(self, task: _Task) -> None:
         """Fetch one page; finish when that was the last."""
+        # The line broke again meanwhile: what was fetched ends before the new end, and pages are counted from there.
         if task.fetch is None or task.revision != task.gap.revision:
             task.revision = task.gap.revision
             task.fetch = self._pages.begin(task.topic, task.gap)
@@ -453,6 +469,7 @@ class GapRepair:
         if self._clock.monotonic() - task.gap.opened_at >= BEHIND_SECONDS:
             self._finish(task, "REST does not show what the stream has shown")
             return
+        # From the beginning: pages that lacked the newest trades may lack others in their middle.
         task.fetch = None
         self._pause(task, 0.0, "REST does not show what the stream has shown yet")
 
@@ -484,6 +501,7 @@ class GapRepair:
         """Publish what was found and parked, give the receipt, and let the stream flow again."""
         gap, tracker = task.gap, task.tracker
         with self._lock:
+            # Its receipt was given while the last page was under way; and each gap gets one.
             if self._closed or gap not in self._open:
                 return
             is_cut_again = gap.revision != task.revision  # while we fetched: its new end was not asked for
@@ -495,6 +513,7 @@ class GapRepair:
             fetched = [] if task.fetch is None else task.fetch.items
             shortfall = self._doubted_part(task, fetched) or shortfall
             gap.is_draining = is_waited_for
+            # Merged under the lock, published outside it; `is_draining` keeps the others away in between.
             ordered, early, recovered = tracker.fill(gap, fetched)
             self._drop(task)
         is_split = is_waited_for and (is_late or len(ordered) != len(early))

@@ -93,6 +93,8 @@ class TradeFetch(Fetch[TradeData]):
         """Ask for one page and take it in."""
         page = page_of(MAX_TRADES, self._cursor, self._days_ago or None)
         self._unread += len(unread_of(page))
+        # By id and not by time: pages overlap where midnight passed between two of them, and ids are unique but not in
+        # order.
         fresh = [trade for trade in page if trade.sequential_id not in self._ids]
         self.items += fresh
         self._ids.update(trade.sequential_id for trade in fresh)
@@ -101,8 +103,11 @@ class TradeFetch(Fetch[TradeData]):
             self.is_behind = not any(self._is_first_or_later(trade) for trade in fresh)
         if self.is_short:
             self.is_short = not any(self._is_before_or_earlier(trade) for trade in fresh)
+        # A cursor that comes back would page in a circle.
         if not page or page[-1].sequential_id in self._cursors:
             self._go_a_day_back()
+        # Two seconds further than the gap: trades overtake each other by as much, so one that is missing may stand
+        # behind an older one.
         elif page[-1].timestamp < self.floor - SHUFFLE:
             self._end()
         elif self._missing > self._most:
@@ -145,6 +150,7 @@ class CandleFetch(Fetch[CandleData]):
 
     def __init__(self, gap: Gap[CandleData], most: int) -> None:
         super().__init__(gap, most)
+        # `to` is exclusive on Upbit: the candle at the ceiling has come by the stream.
         self._to = gap.ceiling
 
     @property
@@ -156,6 +162,7 @@ class CandleFetch(Fetch[CandleData]):
         """Ask for one page and take it in."""
         page = page_of(MAX_CANDLES, self._to)
         self._unread += len(unread_of(page))
+        # An answer that does not heed `to` would be walked over for ever.
         fresh = [candle for candle in page if candle.timestamp < self._to]
         self.items += fresh
         if not fresh or fresh[-1].timestamp <= self.floor:

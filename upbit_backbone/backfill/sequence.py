@@ -157,16 +157,20 @@ class SequenceTracker(ABC, Generic[T]):
         if self._expected is None:
             self._expected = line
         is_new_line = line == self._expected != self._line
+        # Upbit replaces the whole subscription with each message and sends snapshots again, also of topics that went on
+        # streaming.
         is_second_snapshot = self._is_resubscribed and line == self._line and item.stream_type is StreamType.SNAPSHOT
         if is_second_snapshot:
             self._is_resubscribed = False
         if self._is_repeat(item, is_new_line):
             self.duplicates += 1
+            # The very last trade of the old line came as this line's snapshot: nothing can be missing between the two.
             if is_new_line and self._is_last(item):
                 self._line = line
             return ()
         is_after_break = self.last is not None and (is_new_line or is_second_snapshot)
         if is_after_break and may_open and self._is_gap_before(item):
+            # Before it is remembered as the last: the gap begins at the one before.
             self._open(item, now)
         if is_new_line:
             self._line = line
@@ -174,6 +178,7 @@ class SequenceTracker(ABC, Generic[T]):
         gap = self.gap
         if gap is None:
             return (item,)
+        # Also where it is given at once: whoever insists on order gets it after what REST brings.
         gap.parked.append(item)
         if not gap.is_released:
             return ()
@@ -204,6 +209,8 @@ class SequenceTracker(ABC, Generic[T]):
         if self.gap is not gap:
             return []
         parked, _ = gap.take_parked()
+        # Only an empty look, under the owner's lock, ends the parking: what came while the rest was handed out would
+        # otherwise be overtaken.
         if not parked:
             self.gap = None
         return parked
@@ -377,6 +384,7 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
         # Upbit's own order decides between trades of the same millisecond: the further back in the list, the earlier.
         ranks: dict[int | None, int] = {}
         for place, trade in enumerate(fetched):
+            # The first place counts: a trade that comes twice in overlapping pages keeps the newer page's order.
             ranks.setdefault(trade.sequential_id, -place)
 
         def order(trade: TradeData) -> tuple[datetime, int]:
@@ -385,6 +393,7 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
         missing = {trade.sequential_id: trade for trade in fetched if self._is_missing(trade, gap)}
         if self._began is not None and self._began.sequential_id in ranks:
             beginning = order(self._began)
+            # What was before the first trade of all is nobody's gap: it happened before anybody subscribed.
             missing = {key: trade for key, trade in missing.items() if order(trade) > beginning}
         in_order = sorted(missing.values(), key=order)
         for trade in in_order:
@@ -430,6 +439,7 @@ class CandleSequenceTracker(SequenceTracker[CandleData]):
     ) -> tuple[list[CandleData], int]:
         missing = {candle.timestamp: candle for candle in fetched if gap.floor <= candle.timestamp < gap.ceiling}
         corrected = missing.get(gap.before.timestamp)
+        # The last candle before the break is asked for again, for its last corrections; without any it is no news.
         if corrected is not None and _figures(corrected) == _figures(gap.before):
             del missing[corrected.timestamp]
         # REST's word comes after what the stream said of the same period.

@@ -106,10 +106,14 @@ class RetryingCaller:
     def fetch(self, job: Job[T], permit: Permit) -> T:
         """The answer to `job`, for which a turn has come; one of our errors by its deadline."""
         job.began_at = self._clock.monotonic()
+        # Once, before the first attempt: a batch that grew between two attempts would have members who never were in
+        # its answer.
         call = job.seal()
         for attempt in itertools.count(1):
             try:
                 if attempt == 1:
+                    # The first attempt uses the turn for which the job has waited; each further one takes its own, so
+                    # that retries count, too.
                     return self._attempt(job, call, permit)
                 with self.permit(job) as another:
                     return self._attempt(job, call, another)
@@ -132,6 +136,8 @@ class RetryingCaller:
         wait_event(self.called_off, deadline.sooner(wait))
 
     def _attempt(self, job: Job[T], call: RestCall, permit: Permit) -> T:
+        # After the turn, not before: a probe of a half-open breaker must not wait in a queue while all others are
+        # refused for it.
         with self.breaker.admit() as attempt:
             started = time.monotonic()
             try:
@@ -160,6 +166,7 @@ class RetryingCaller:
 
     def _meaning(self, job: Job[T], call: RestCall, response: RestResponse, sent_at: float, attempt: Attempt) -> T:
         received_at = response.received_at or self._clock.wall()
+        # Before it is judged: a recording must hold the errors as well.
         self._on_response(call, response, received_at)
         remaining = parse_remaining(response.headers.get("remaining-req"))
         if remaining is not None and remaining.group is not None:
@@ -168,8 +175,10 @@ class RetryingCaller:
         self._count(response.wire_bytes, failed=error is not None)
         self._measure(self.group.value, response.elapsed, error, response.wire_bytes)
         if isinstance(error, BannedError):
+            # At once, before any error is raised: what other threads are about to send is stopped by this.
             self.limiter.ban(seconds=error.retry_after, sent_at=sent_at)
             raise error
+        # Also a 500 shows that the ban is over: only a 418 says that it is not.
         self.limiter.passed(sent_at)
         if isinstance(error, RateLimitError):
             self.limiter.penalise(self.group, error.retry_after, sent_at)

@@ -28,6 +28,7 @@ from .group_queue import GroupQueue
 log = get_logger("upbit_backbone.rest")
 
 # How often the quiet that ends a window may be put off, and how long a slow predecessor may hold a batch back.
+# A steady stream of questions would otherwise put the departure off for ever.
 LONGEST_WINDOWS: Final = 20
 PREDECESSOR_SECONDS: Final = 0.1
 # How long after two questions met the next one is expected to meet another.
@@ -192,6 +193,7 @@ class Batcher(Generic[Model]):
             try:
                 items = batch.answer(deadline, f"{self._listing.kind} of {one_line(', '.join(mine), 60)}")
             except UpbitBackboneError as error:
+                # Upbit answers 404 for the whole list and does not say which code it meant (measured on order books).
                 if isinstance(error, UnknownSymbolError) and self._listing.known_markets is not None:
                     outcome.add(self._sort_out(batch, mine, deadline, priority))
                 elif batch.is_to_be_asked_again(error, deadline):
@@ -226,6 +228,7 @@ class Batcher(Generic[Model]):
         None that left longer ago than `max_age`, because what it brings was true then; with `is_alone` none that others
         are in. Where the question meets no other, its answer is there when this returns.
         """
+        # Before the batch is joined: an answer that was asked for before an invalidation is not kept after it.
         generation = self._cache.generation()
         joined: dict[Batch[Model], list[str]] = {}
         started: list[Batch[Model]] = []
@@ -249,6 +252,7 @@ class Batcher(Generic[Model]):
                     batch.expects_company = is_crowded
             self._cache.count_merged(len(joined) - len(started))
             for batch in started:
+                # Outside the lock: it may send the request here and now.
                 self._queue.execute(batch, here=not is_crowded and len(joined) == 1)
         except BaseException:
             for batch in started:
@@ -270,6 +274,7 @@ class Batcher(Generic[Model]):
             if shared is not None and self._is_joinable(shared, name, max_age):
                 joined.setdefault(shared, []).append(name)
                 continue
+            # Questions from before and after an invalidation must not share an answer.
             if batch is None or batch.generation != generation or len(batch.names) >= self._listing.limit:
                 batch = self._open = start()
             joined.setdefault(self._fill(batch, (name,)), []).append(name)
@@ -310,6 +315,8 @@ class Batcher(Generic[Model]):
     def _window_left(self, batch: Batch[Model], now: float) -> float:
         if len(batch.names) >= self._listing.limit or not batch.expects_company:
             return 0.0
+        # While one is under way the next gathers, but for a moment only: a predecessor that hangs must not hold
+        # everybody up.
         if self._away:
             return batch.opened_at + PREDECESSOR_SECONDS - now
         return min(batch.last_at + self._window, batch.opened_at + self._window * LONGEST_WINDOWS) - now
@@ -317,6 +324,7 @@ class Batcher(Generic[Model]):
     def seal(self, batch: Batch[Model]) -> RestCall:
         """The call of a batch that leaves now."""
         with self._lock:
+            # Closed and named under one lock: who comes after it is not in the call, and must not wait for its answer.
             self._close(batch)
             self._away.add(batch)
             batch.call = self._listing.make_call(batch.names)
@@ -341,6 +349,7 @@ class Batcher(Generic[Model]):
             self._close(batch)
             self._away.discard(batch)
             for name in batch.names:
+                # A newer batch may carry the name by now.
                 if self._under_way.get(name) is batch:
                     del self._under_way[name]
         self._changed.notify_all()
@@ -351,6 +360,8 @@ class Batcher(Generic[Model]):
         self, names: Sequence[str], deadline: Deadline, priority: Priority, *, is_second: bool
     ) -> Outcome[Model]:
         """Ask for what an answer left out: an answer may be cut, and a market that does not exist is refused."""
+        # One answer that lacks a market may be cut; two say something is wrong at Upbit, but not that the market is
+        # gone.
         if not is_second:
             return self._from_upbit(names, deadline, priority, is_alone=True, is_second=True)
         text = one_line(", ".join(names), 60)

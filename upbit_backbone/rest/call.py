@@ -18,6 +18,7 @@ from ..unify.rest import Rows
 
 T = TypeVar("T")
 
+# Answers take a fraction of this; a call that is older probably hangs, and whoever joins it would hang with it.
 JOINABLE_SECONDS: Final = 1.0
 # Who has at least so much more time than the one who sent the call does not share the end of that one's time.
 WORTH_ASKING_SECONDS: Final = 0.1
@@ -74,10 +75,12 @@ class Job(ABC, SharedFuture[T]):
         except UpbitBackboneError as error:
             if not self.done():
                 raise  # our own timeout, nobody else's
+            # Raising one object in several threads makes them write into one traceback.
             raise copy.copy(error) from error
 
     def is_to_be_asked_again(self, error: UpbitBackboneError, deadline: Deadline) -> bool:
         """Whether `error` is the sender's own trouble, and there is time to ask without him."""
+        # Too late for a round trip: the error that is there says more than the timeout that would follow.
         if deadline.remaining_or(WORTH_ASKING_SECONDS) < WORTH_ASKING_SECONDS:
             return False
         ran_out_of_time = self.is_led and isinstance(error, (RequestTimeoutError, RateLimitError))
@@ -86,6 +89,7 @@ class Job(ABC, SharedFuture[T]):
 
     def abandon(self) -> None:
         """Its asker was interrupted before anybody else had it in hand: whoever shares it is told to ask again."""
+        # Where a worker has it, it goes on: only its asker was interrupted.
         if not self.is_handed_over and not self.done():
             self.set_exception(DesertedError("the call was interrupted; ask again"))
 

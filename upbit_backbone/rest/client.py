@@ -94,6 +94,7 @@ class RestClient:
         lifetime = Lifetime(max_age, max(60.0, max_age))
         self.cache = IntelligentCache({"ticker": lifetime, "orderbook": lifetime}, clock=clock)
         self._exchange_clock = exchange_clock or ExchangeClock(clock)
+        # Upbit counts each group by itself, and so do we: candles that hang take no ticker's place.
         self._queues = {group: self._queue(group, emit, random) for group in REST_GROUPS}
         self._calls: SingleFlight[RestCall, SingleCall] = SingleFlight()
         self._tickers = self._batcher(RateGroup.TICKER, (), endpoints.tickers, TICKERS_PER_CALL)
@@ -159,6 +160,7 @@ class RestClient:
         others ask for at the same time."""
         self._check()
         wanted = endpoints.quote_names(quotes)
+        # Which markets a quote has may be a minute old; their prices have an age of their own.
         listed = [self.cache.get_cached_data(("quote", quote), 60.0, counted=False) for quote in wanted]
         if None not in listed:
             symbols = [symbol for each in listed for symbol in each or ()]
@@ -205,6 +207,7 @@ class RestClient:
         """
         self._check()
         # Before anything is sent, so that nobody's bad code gets into a batch with others.
+        # One malformed code would fail the whole list for everybody in it.
         wanted = dict.fromkeys(map(endpoints.market_code, symbols))
         found, missing = self._from_cache(batcher, wanted, max_age)
         refused: Mapping[str, UpbitBackboneError] = EMPTY
@@ -229,6 +232,7 @@ class RestClient:
         return found, missing
 
     def _is_absent(self, symbol: str) -> bool:
+        # Nearly always: no unknown market was asked for lately, and a look into the cache for each symbol is saved.
         if self._clock.monotonic() > self._absent_until:
             return False
         return self.cache.get_cached_data(("unknown", symbol), counted=False) is not None
@@ -434,6 +438,7 @@ class RestClient:
         """End everything: questions under way get ClosedError. Names of workers that would not stop in time."""
         if self._guard.is_foreign:
             return []
+        # New questions first, then those that wait, then those on the wire; only then are threads waited for.
         self._is_closed = True
         for queue in self._queues.values():
             queue.stop()

@@ -50,16 +50,20 @@ class GroupQueue(RetryingCaller):
         Raises nothing of ours: errors are in the job. An interruption (Ctrl-C) is the asker's alone: whoever shares
         the job is told to ask again.
         """
+        # A led job ends with its leader's time; one that has little of it would leave those who join behind.
         is_in_a_hurry = job.deadline.remaining_or(LEADING_SECONDS) < LEADING_SECONDS
         try:
             if (here and not is_in_a_hurry) or not self._pool.has_room:
                 job.is_led = True
+                # On the asker's own thread: a lone question changed threads twice before, and beside a computing thread
+                # each change may cost milliseconds.
                 job.set_result(self._run(job))
             else:
                 self._hand_over(job)
         except UpbitBackboneError as error:
             job.set_exception(error)
         except BaseException:
+            # Ctrl-C belongs to the thread that asked; those who joined have done nothing to deserve it.
             job.abandon()
             raise
 
@@ -84,10 +88,13 @@ class GroupQueue(RetryingCaller):
     def _run(self, job: Job[T]) -> T:
         while True:
             self._wait_for_place(job)
+            # Before the turn is taken, which must not be held while a batch waits for company.
             job.prepare()
             with self.permit(job) as permit:
                 try:
                     # Others of its market may have had their turn first; then this one goes back unused.
+                    # Asked again with the turn in hand: between the look above and now another thread may have taken
+                    # the last place.
                     if self._take_place(job):
                         return self.fetch(job, permit)
                 finally:
@@ -123,6 +130,7 @@ class GroupQueue(RetryingCaller):
     def _leave_place(self, job: Job[Any]) -> None:
         with self._places:
             self._under_way.discard(job)
+        # After the lock, and all of them: places are counted by market, and the first in line may want another.
         self._place_left.notify_all()
 
     def stats(self, waiting: int = 0) -> GroupStats:
