@@ -59,6 +59,7 @@ class ClosedCandles:
         key = (symbol, timeframe.word)
         with self._lock:
             stretches = self._known.get(key, [])
+            # Asked for is used: the chart that nobody looks at is the one to go.
             if stretches:
                 self._known.move_to_end(key)
             found = [(max(low, each.low), min(high, each.high), each) for each in stretches]
@@ -103,6 +104,7 @@ class ClosedCandles:
             return
         self._rows = self._max_rows
         oldest.rows = oldest.rows[-keep:]
+        # With its bound: "nothing there" may only be said of what is still known.
         oldest.low = oldest.rows[0].timestamp
 
     def forget(self, symbol: str | None = None) -> None:
@@ -134,6 +136,7 @@ def _merge(old: list[_Known], new: _Known) -> list[_Known]:
     after = [each for each in old if each.low > new.high]
     touching = [each for each in old if each.high >= new.low and each.low <= new.high]
     if touching:
+        # Only the two at the ends can reach beyond the new one.
         first, last = touching[0], touching[-1]
         older = first.between(first.low, new.low) if first.low < new.low else []
         newer = last.between(new.high, last.high) if last.high > new.high else []

@@ -140,11 +140,13 @@ class Download:
                     self._active.popleft()
                     yield area, True
                     continue
+                # Once a slice at least, also while no page comes.
                 check(self._deadline, self._cancel)
                 self._ask()
                 if self._settle_one():
                     yield area, False
         finally:
+            # Whatever ended the consumer (an error, `break`, Ctrl-C): pages nobody reads would go on taking turns.
             for future in self._under_way:
                 future.cancel()
 
@@ -175,10 +177,12 @@ class Download:
         future = self._pool.submit(lambda: self._fetch(page, self._deadline.sooner(PAGE_SECONDS)), self._urgency)
         self._under_way.add(future)
         inbox = self._inbox  # the callback must not keep the download alive
+        # Of whatever page comes first: one that hangs must not hold up those behind it.
         future.add_done_callback(lambda done: inbox.put((area, page, attempt, done)))
 
     def _settle_one(self) -> bool:
         """Wait a slice for a page; whether one came."""
+        # In slices, because a cancel token is anything with `is_set()` and cannot wake us.
         patience = self._deadline.remaining_or(WAIT_SLICE_SECONDS)
         if self._retries:
             patience = min(patience, max(0.0, self._retries[0].due - self._clock.monotonic()))
@@ -194,6 +198,7 @@ class Download:
         answer = future.result()
         self._pace.learn(answer.seconds)
         low, high = area.answered(page, answer.rows, answer.holes)
+        # With the bounds that the area has proven, which are not those that were asked for.
         self._keep(low, high, answer)
         return True
 
@@ -202,6 +207,7 @@ class Download:
             raise error
         pause = FIRST_RETRY_SECONDS * 2**attempt if error.retry_after is None else error.retry_after
         left = self._deadline.remaining()
+        # Raised at once: whoever has less time than the pause would wait for an error that is there already.
         is_too_long = pause > LONGEST_RETRY_SECONDS or (left is not None and pause >= left)
         if is_too_long:
             raise error

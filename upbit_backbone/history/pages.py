@@ -76,6 +76,8 @@ def fill_forward(
 
 
 LONG_BLOCKS: Final = 2  # a range of more blocks is worth a request to learn whether anything is at its beginning
+# About five thousand candles: enough for several pages at once, little enough that a download of years stays flat in
+# memory.
 BLOCK_PAGES: Final = 24  # how much of a range is fetched at a time where the oldest candle comes first
 
 log = get_logger("upbit_backbone")
@@ -120,6 +122,7 @@ class Walk:
         try:
             chunks.extend(self.newest_first())
         except UpbitBackboneError as error:
+            # Only errors of the walk itself say where to go on; an argument that was refused has nothing to add.
             if error.resume is not None:
                 error.partial = list(chain.from_iterable(reversed(chunks)))
             raise
@@ -134,6 +137,7 @@ class Walk:
         if wanted.is_empty:
             return
         area = self._area(wanted.start, wanted.end)
+        # Only for the total: where the beginning is known, periods before it must not count as still to come.
         first = self.source.kept.first(wanted.symbol, wanted.timeframe)
         begin = area.low if first is None else max(area.low, first.timestamp)
         total = wanted.count or wanted.timeframe.periods(begin, min(wanted.end or self.now, self.now))
@@ -147,6 +151,7 @@ class Walk:
 
     def oldest_first(self) -> Iterator[CandleData]:
         """A range block by block, each block complete before its first row comes out; a count at its end."""
+        # Upbit answers backwards from `to`, so nobody knows where a count begins before all of it has come.
         if self.wanted.start is None:
             yield from self.whole()  # begins with the first row asked for
         elif not self.wanted.is_empty:
@@ -163,6 +168,8 @@ class Walk:
                     continue
                 chunks = list(area.take())
                 for row in chain.from_iterable(reversed(chunks)):
+                    # Before the row is handed out: the consumer may never come back, and what he has he need not ask
+                    # for again.
                     resume_at = wanted.timeframe.next_start(row.timestamp)
                     yield row
                 done += area.settled_periods
@@ -195,6 +202,7 @@ class Walk:
         known = kept.first(wanted.symbol, wanted.timeframe)
         if known is not None:
             return known
+        # Before the request: what was over by then is final in its answer, whatever time that takes.
         asked_at = self.source.exchange_now()
         found = first_candle(self.page, wanted.timeframe)
         if found is not None:
@@ -215,6 +223,7 @@ class Walk:
         low: datetime | None = start
         area: Area | None = None
         while low is not None:
+            # What the block before has taught saves the next one from guessing: too large a block is a page too many.
             density = area.density if area is not None else None
             high = self.wanted.timeframe.shift(low, int(BLOCK_PAGES * MAX_CANDLES / (density or 1.0)))
             is_last = high >= (self.wanted.end or self.now)
@@ -285,6 +294,7 @@ class Walk:
         area = Area(wanted.timeframe, low, high, now=self.now, wanted=wanted.count, density=density)
         final = settled_before(wanted.timeframe, self.now)
         for stretch in self.source.kept.known(wanted.symbol, wanted.timeframe, area.low, min(high or final, final)):
+            # What is kept counts as proven, so that a chart asked for again costs the part that was not closed yet.
             area.add(*stretch)
         return area
 
@@ -320,6 +330,8 @@ class Walk:
             rows = source.candles_page(
                 self.wanted.symbol, unit.word, count=page.count, to=page.to, deadline=deadline, priority=self.priority
             )
+        # Its rows are holes that are told, not a failure of the page: the walk must not end for them, nor take them for
+        # the end of history.
         except UnreadablePageError as error:
             rows = rows_of(error)
         seconds = source.clock.monotonic() - began
@@ -330,6 +342,7 @@ def _in_order(rows: list[CandleData], timeframe: Timeframe, page: Page, asked_at
     """Oldest first, unique, with the forming candle marked; MalformedDataError for rows that were not asked for."""
     by_start = {row.timestamp: row for row in reversed(rows)}
     ordered = [by_start[start] for start in sorted(by_start)]
+    # `to` is exclusive on Upbit (docs, and measured); rows beyond it belong to another question.
     if ordered and ordered[-1].timestamp >= page.high:
         raise MalformedDataError(
             f"{ordered[-1].symbol} {timeframe}: a candle that starts at {ordered[-1].timestamp} came for to={page.to}",
@@ -338,6 +351,7 @@ def _in_order(rows: list[CandleData], timeframe: Timeframe, page: Page, asked_at
     for index in range(len(ordered) - 1, -1, -1):
         row = ordered[index]
         has_successor = index < len(ordered) - 1
+        # A later candle closes the one before it, whatever our clock says.
         is_closed = has_successor or timeframe.next_start(row.timestamp) <= asked_at
         if is_closed == row.is_closed:
             if is_closed:

@@ -95,6 +95,7 @@ class Area:
         self.is_open = high is None or high > now
         self._clip = high or LAST_MOMENT
         # An open end is asked without `to`; where its first page ends can then only be estimated.
+        # Not our own "now": a clock that is behind would cut off the newest candles.
         self._high = LAST_MOMENT if self.is_open else self._clip
         self._brim = min(self._clip, timeframe.next_start(timeframe.floor(now))) if self.is_open else self._clip
         self._wanted = wanted
@@ -225,7 +226,9 @@ class Area:
         return low, high
 
     def _told(self, page: Page, low: datetime, rows: int) -> tuple[datetime, datetime]:
+        # A row older than a supposed beginning shows that the answer before was cut.
         self._ends = [end for end in self._ends if end <= low]
+        # A hint and no proof: an answer that was cut short once ended downloads at 100 candles of 600.
         if rows < page.count:
             self._ends.append(low)
         return low, page.high
@@ -236,9 +239,12 @@ class Area:
         older = [each.high for each in self._segments if each.low < high and each.chunks]
         if older:  # the answer contradicts what is known
             self._denials[high] += 1
+            # Upbit keeps seconds for three months only, so rows that we have may be older than what it still has; but
+            # one empty answer may be a hiccup.
             is_meant = self._denials[high] >= DENIALS
             return (min(high, max(older)) if is_meant else high), high
         proof = (high, high)
+        # Asked for after the first had come: two answers that were under way together may share one hiccup.
         if self._ends and page in self._confirming:
             proof = (FIRST_MOMENT, min(high, max(self._ends)))
         self._ends.append(high)
@@ -259,6 +265,7 @@ class Area:
         guesses = [gap for gap in gaps if gap.low < gap.high]
         if self._ends:
             return None  # where the history seems to end, nothing is guessed about what lies before
+        # Until the first answer tells how dense the candles are, each guess may be wrong by pages.
         is_too_soon = self._is_long and len(self._asked) >= (walks if self._has_learned else 1)
         if not guesses or is_too_soon:
             return None

@@ -153,6 +153,7 @@ class TradesHistory:
         for page in self._pages(symbol, count, first, days_ago or 0, deadline, priority, cancel):
             for row in page:
                 is_known = row.sequential_id is not None and row.sequential_id in seen
+                # Pages overlap where midnight passed between two of them, and rows of the day after may come first.
                 if is_known or (end is not None and row.timestamp >= end):
                     continue
                 if first is not None and row.timestamp < first:
@@ -198,6 +199,8 @@ class TradesHistory:
                 return
             _check(deadline, cancel)
             page = self._page(symbol, size, cursor, asked or None, deadline.sooner(PAGE_SECONDS), priority)
+            # Nothing at all could be read, so there is nothing to go on from: an empty answer would look like a market
+            # without trades.
             is_unreadable = bool(unread_of(page)) and not page
             if is_unreadable and not has_begun:
                 raise nothing_left(symbol, unread_of(page))
@@ -214,6 +217,8 @@ class TradesHistory:
             oldest = page[-1].sequential_id if page else None
             if oldest is not None and oldest != cursor:
                 cursor, is_doubted = oldest, is_short
+            # A cursor that does not move, or a second empty page: only then is the day over. One cut page used to move
+            # the walk on and left a hole.
             elif page or is_doubted:
                 day, cursor, is_doubted = day - DAY, None, False
             else:

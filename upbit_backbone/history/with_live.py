@@ -93,9 +93,11 @@ class CandlesWithLive:
 
     def _told(self, symbol: str, unit: Timeframe, count: int, options: dict[str, Any]) -> list[CandleData]:
         """The newest `count` as REST tells them, or told them a moment ago in the same period."""
+        # Before asking, so that an invalidation meanwhile keeps the answer out.
         key, generation = ("chart", symbol, unit.word), self._cache.generation()
         period = unit.floor(self._exchange_now())
         told: _Told | None = None if is_watched(options) else self._cache.get_cached_data(key, self._max_age)
+        # Never across a period's end: the chart would lack the candle that has begun.
         if told is not None and told.wanted >= count and told.period == period:
             return told.rows[-count:]
         rows = self._history.get(symbol, unit, count=count, **options)

@@ -82,6 +82,7 @@ class Bars:
             self._trim()
             return [*updates, BarUpdate(self._kept[-1], closed=False)]
         if candle.timestamp == last.timestamp and not last.is_closed:
+            # Less volume than REST has told: a frame that was under way when REST was asked.
             if not _is_later(candle, last):
                 return []
             self._kept[-1] = replace(candle, is_closed=False)
@@ -95,6 +96,7 @@ class Bars:
         is_out_of_sight = known is None and index == 0
         if is_out_of_sight or (known is not None and not _differ(candle, known)):
             return []
+        # A frame contradicts what was taken for final: from here on REST is asked again.
         self.certain_until = min(self.certain_until, candle.timestamp)
         if known is None:
             self._kept.insert(index, candle)
@@ -108,6 +110,8 @@ class Bars:
     def tick(self, now: datetime) -> list[BarUpdate]:
         """Close the forming candle if its period is over and no later one came."""
         last = self._kept[-1] if self._kept else None
+        # With a grace, because Upbit evaluates a streamed candle once a second: closed at once, its last frame would be
+        # a correction.
         is_over = last is not None and self._timeframe.next_start(last.timestamp) + CLOSE_GRACE <= now
         return self._close_last() if is_over else []
 
@@ -128,6 +132,7 @@ class Bars:
 
         Reports what became different, in order: missed candles, corrections, the end of the forming one.
         """
+        # By when REST was asked and not by when it answered: what ended in between was not final yet.
         settled = settled_before(self._timeframe, asked_at)
         known = {row.timestamp: row for row in self._kept if row.timestamp >= since}
         told = {row.timestamp: row for row in rows if row.timestamp >= since}
@@ -143,6 +148,7 @@ class Bars:
             updates += _update(known.get(start), row)
             kept.append(row)
         self._kept = kept
+        # Only where the answer begins at what was certain: otherwise a stretch in between was never asked for.
         self.certain_until = max(self.certain_until, settled) if since <= self.certain_until else self.certain_until
         self._trim()
         return updates
@@ -150,6 +156,7 @@ class Bars:
     def _trim(self) -> None:
         surplus = len(self._kept) - self.size
         if surplus > 0:
+            # Uncertain candles stay although there is no room: forgotten, they would come back from REST as news.
             certain = bisect_left(self._kept, self.certain_until, key=_START)
             self._kept = self._kept[max(min(surplus, certain), surplus - CATCH_UP) :]
 

@@ -110,10 +110,13 @@ class CandleSeries:
         self.last_error: UpbitBackboneError | None = None
         self._feed = subscribe(self.topic, self._on_event)  # before the seed, so that nothing falls between
         try:
+            # In the caller's own thread: whoever makes a series hears of an unknown market at once, and has rows when
+            # this returns.
             self._repair.ask(timeout, Priority.NORMAL)
         except BaseException:
             self._feed.close()
             raise
+        # Last: it must never see a half-made series.
         self._thread = spawn(self._run, f"upbit-series-{symbol}-{self.timeframe}")
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -194,6 +197,7 @@ class CandleSeries:
             rows = self._bars.rows
             missing, first = size - len(rows), rows[0].timestamp if rows else None
         if missing > 0 and first is not None:
+            # Outside the lock: readers go on meanwhile, and frames are taken in.
             older = self._history.get(self.symbol, self._unit, count=missing, to=first, timeout=timeout)
             with self._held():
                 self._bars.prepend(older)
@@ -206,6 +210,7 @@ class CandleSeries:
         """
         if self._guard.is_foreign:
             return []
+        # Before the feed is closed, so that its end is not told as an error.
         self._closing.set()
         self._feed.close()
         self._changed.notify_all()
@@ -248,6 +253,7 @@ class CandleSeries:
         while not self._closing.is_set():
             self._repair_if_due()
             try:
+                # A slice at a time: a candle closes by the clock, too, where no further frame comes.
                 item = self._feed.get(timeout=WAIT_SLICE_SECONDS)
             except queue.Empty:
                 item = None
@@ -316,6 +322,7 @@ class CandleSeries:
     def _publish(self, updates: list[BarUpdate]) -> None:
         for update in updates:
             self.corrections += update.is_correction
+            # Outside the lock: a listener may read the series, or close it.
             for listener in self._listeners:
                 try:
                     listener(update.candle, update.closed)

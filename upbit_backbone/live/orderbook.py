@@ -80,6 +80,7 @@ class LiveOrderbook:
         self._changed = EventCount()
         self._version = 0  # written by the subscription's thread only
         self._is_closed = False
+        # Last, because the first book may come before this returns.
         self._subscription = subscribe(self._on_book)
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -90,6 +91,7 @@ class LiveOrderbook:
         self._guard.check()
         if self._is_over():
             raise ClosedError(f"the order book of {self.symbol} is closed")
+        # Asked anew at each read: what was current a moment ago need not be, and no copy here could know.
         book = self._current()
         if book is None:
             last_known = self._last_known()
@@ -154,6 +156,7 @@ class LiveOrderbook:
         """Wait for the next change and read; None on timeout. ClosedError once closed, otherwise raises as `book`."""
         self._guard.check()
         deadline = Deadline.after(timeout)
+        # A number and not the book: the same book may come again, and another may come and go while nobody looks.
         seen = self._version
         has_changed = self._changed.wait_for(lambda: self._is_over() or self._version != seen, deadline)
         return self.book if has_changed else None

@@ -92,6 +92,8 @@ class Repair:
             if not is_due:
                 return None
             # What is reported from now on needs another repair.
+            # Before asking: a break that comes meanwhile sets it again, and is not answered by what was asked before
+            # it.
             self._is_wanted, self._is_running = False, is_wanted
         try:
             updates = self.ask(None, Priority.NORMAL if is_wanted else Priority.LOW)
@@ -112,6 +114,7 @@ class Repair:
     def _failed(self, error: UpbitBackboneError, *, was_wanted: bool) -> None:
         pause = error.retry_after or RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
         with self._lock:
+            # What failed is still to be done, and `is_current` stays False until it is.
             self._is_wanted = self._is_wanted or was_wanted
             self._is_running = False
             self._failures += 1
@@ -119,6 +122,7 @@ class Repair:
 
     def ask(self, timeout: float | None, priority: Priority) -> list[BarUpdate]:
         """Fetch everything that is not certain from REST and take it over. Raises what the history raises."""
+        # Before the request leaves, because it decides what of the answer is final.
         asked_at = self._exchange_now()
         rows, since = self._fetch(asked_at, timeout, priority)
         days = self._fetch_days(asked_at, timeout, priority)
@@ -126,6 +130,7 @@ class Repair:
             if self._forming is not None:
                 self._forming.seed(days, asked_at)
             updates = self._bars.take_over(rows, since, asked_at)
+            # Under the lock of the bars: the next look must not see the rows without the time of their proof.
             self._failures, self._proved_at = 0, self._clock.monotonic()
             if updates:
                 self._on_change()
@@ -148,6 +153,7 @@ class Repair:
         )
         if is_far_behind and not is_seed and len(rows) >= most and rows[0].timestamp > since:
             self._skipped(since, rows[0].timestamp, len(rows))
+            # What lies before was reported as skipped; taken for certain, it is not asked for again with every repair.
             since = rows[0].timestamp
             with self._lock:
                 self._bars.certain_until = since

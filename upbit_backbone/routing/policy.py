@@ -106,6 +106,8 @@ TABLE: tuple[Rule, ...] = (
         "the caller allows WebSocket only, and Upbit does not stream this",
     ),
     Rule(
+        # Before all that would wait: nothing new can be asked or subscribed, so waiting for a deadline would only delay
+        # the same error.
         "banned",
         is_cut_off,
         (),
@@ -153,6 +155,7 @@ TABLE: tuple[Rule, ...] = (
         "history and lists come from REST",
     ),
     Rule(
+        # Before "realtime", which would spend half of the deadline on a stream that is known not to come.
         "realtime-stream-closed",
         lambda request, context: request.realtime and not context.stream_is_open and context.rest_is_open,
         (REST,),
@@ -172,6 +175,7 @@ TABLE: tuple[Rule, ...] = (
         (REST, LIVE, WEBSOCKET),
         "the caller prefers REST",
     ),
+    # After the forced and realtime rows, before everything that costs a request.
     Rule("live", live_suffices, (LIVE, REST), "{live_text}"),
     Rule(
         "stream-preferred",
@@ -181,6 +185,7 @@ TABLE: tuple[Rule, ...] = (
         promote=True,
     ),
     Rule(
+        # Before "cache": where the stream was lost, an answer has to say so by being marked, and REST is asked.
         "stream-lost",
         lambda _, context: context.is_streamed and not context.stream_is_open and context.rest_is_open,
         (REST, WEBSOCKET),
@@ -194,6 +199,7 @@ TABLE: tuple[Rule, ...] = (
         "a REST answer {cache_age:.1f} s old is young enough",
     ),
     Rule(
+        # Both open again by themselves: giving up at once would turn a short trouble into an outage.
         "both-closed",
         lambda _, context: not context.rest_is_open and not context.stream_is_open,
         (WEBSOCKET, REST),
@@ -248,6 +254,7 @@ def choose_channel(request: DataRequest, context: RoutingContext = NOTHING_KNOWN
     Without a `context` the facts are those of a fresh start: nothing streams, nothing is cached, both ways are open.
     `RequestRouter.choose_channel` decides with what is the case now.
     """
+    # The last row always applies, so there is one.
     rule = next(rule for rule in TABLE if rule.when(request, context))
     # Whatever answers now: a topic asked often is streamed for the next time, if the caller left the choice to us.
     is_worth_streaming = request.strategy is DataStrategy.AUTO and (is_frequent(request, context) or context.is_sweep)
@@ -270,6 +277,8 @@ POOR_P95_SECONDS, GOOD_P95_SECONDS = 2.0, 1.0
 
 def is_poor(metric: PerformanceMetric, was_poor: bool) -> bool:
     """Whether a channel counts as poor now, given whether it did before. Few samples change nothing."""
+    # A few answers are no verdict; and with none left for five minutes, an old verdict is no reason to avoid REST for
+    # ever.
     if metric.samples < MIN_SAMPLES or metric.success_rate is None or metric.p95 is None:
         return was_poor and metric.samples > 0
     success_needed = GOOD_SUCCESS_RATE if was_poor else POOR_SUCCESS_RATE

@@ -55,11 +55,14 @@ class Promotions:
             return
         with self._lock:
             room = self._limit - len(self._since)
+            # Looked at again under the lock: another thread may have promoted the same meanwhile.
             fresh = [topic for topic in new if topic not in self._since][: max(0, room)]
             # In this order: what Ctrl-C leaves noted alone is nothing, what it left promoted alone would never stream.
             self._noted += fresh
             self._since.update((topic, now) for topic in fresh)
         if fresh:
+            # After the lock, and without subscribing here: the question that caused it must not wait for sessions to be
+            # made.
             self._wake()
 
     def flush(self) -> Sequence[Topic]:
@@ -73,6 +76,7 @@ class Promotions:
         except BaseException as error:
             with self._lock:
                 for topic in fresh:
+                    # Not promoted after all, so that the next frequent question tries again.
                     self._since.pop(topic, None)
             if not isinstance(error, UpbitBackboneError):
                 raise
@@ -84,6 +88,7 @@ class Promotions:
     def _subscribe(self) -> None:
         """Want what is promoted now, and nothing else: whatever went wrong before is made good by this."""
         with self._lock:
+            # The whole set as one owner's request: what an interruption left behind is put right by the next change.
             promoted = [topic for topic in self._since if topic not in self._noted]
         self._acquire(self, map(SubscriptionRequest, promoted))
 
@@ -160,6 +165,7 @@ class PromotionWorker:
         promotions = self._promotions
         if promotions is None or (self._work.wait(LOOK_SECONDS) and self._stop.is_set()):
             return
+        # Cleared before the flush: what is promoted after that sets it again.
         if self._work.is_set():
             self._work.clear()
             self._stop.wait(GATHER_SECONDS)
@@ -168,6 +174,7 @@ class PromotionWorker:
             self._frequency.forget(topic)
 
     def close(self, deadline: Deadline) -> list[str]:
+        # Before the wake-up, so that the turn it ends finds it.
         self._stop.set()
         self._work.set()
         return self._loop.join(deadline)

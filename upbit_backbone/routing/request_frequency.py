@@ -41,6 +41,7 @@ class RequestFrequency:
             while times[0] < now - self._window:
                 times.popleft()
             if len(self._asked) > MAX_TOPICS:
+                # A program that asks for ever new symbols must not grow; the one asked least lately is not frequent.
                 forgotten, _ = self._asked.popitem(last=False)
                 self.last_asked.pop(forgotten, None)
             return len(times), self._sweep(topic, now)
@@ -54,6 +55,7 @@ class RequestFrequency:
         recent = self._recent
         if recent and (now - recent[-1][0] > SWEEP_GAP_SECONDS or recent[-1][1].data_type is not topic.data_type):
             recent.clear()
+        # The same symbol twice is no sweep, but a loop over one.
         if all(known != topic for _, known in recent):
             recent.append((now, topic))
         return tuple(known for _, known in recent) if len(recent) == SWEEP_SYMBOLS else ()

@@ -134,6 +134,7 @@ class RequestRouter:
         now = self._clock.monotonic()
         is_calm = looks_well and not self._rest_is_poor
         if now - self._judged_at >= (JUDGE_CALMLY_SECONDS if is_calm else JUDGE_EVERY_SECONDS):
+            # Before judging: of several threads that find it due one pays for the sorting.
             self._judged_at = now
             self.update_routing_strategy()
 
@@ -158,18 +159,23 @@ class RequestRouter:
                 self._record(channel, started, error)
                 failures.append(error)
                 is_degraded = is_degraded or not is_mere_silence(channel, error)
+                # Looked at anew: the ban may have come with this very answer, after the decision was made.
                 if isinstance(error, BannedError) and is_cut_off(request, self._observe(request)):
                     break  # there is nothing to wait for
                 continue
             self._record(channel, started)
+            # Only what was answered is streamed: an unknown market must never get into a subscription, where Upbit
+            # ignores it without a word.
             if frequent:
                 self._promotions.promote(frequent, self._clock.monotonic())
+            # Marked also where another channel failed first; a channel on which merely nothing was said has not failed.
             return (marked_degraded(item) if is_degraded else item), decision
         raise self._nothing_left(request, decision, failures)
 
     def _share(self, channel: Channel, request: DataRequest, decision: ChannelDecision, deadline: Deadline) -> Deadline:
         """How long a channel may try while another could still answer."""
         if decision.rule == "both-closed":
+            # No longer than REST is known to be closed: whichever opens first shall answer.
             refused = self._refusal(request)
             return deadline.sooner((refused.retry_after or 0.0) if refused is not None else 0.0)
         return deadline.fraction(FIRST_CHANNEL_SHARE[channel])
