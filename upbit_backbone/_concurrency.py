@@ -430,7 +430,7 @@ class SingleFlight(Generic[K, F]):
         """The flight for `key` and whether the caller is its leader, who must complete it.
 
         `start` makes a new one where none is under way, or `may_join` (asked under the lock) says no to the one that
-        is: whoever is aboard that one still gets its result.
+        is: whoever waits for that one still gets its result.
         """
         made: list[F] = []
         try:

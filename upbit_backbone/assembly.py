@@ -1,6 +1,6 @@
 """Puts the parts together: the only place that knows them all, and the order in which they start and stop.
 
-questions   router ─▶ live store | stream wait | REST lanes ─▶ transport
+questions   router ─▶ live store | stream wait | REST queues ─▶ transport
 stream      sessions ─▶ intake ─▶ live store, hub ─▶ mailboxes
 at the side event bus, health monitor, promotions
 

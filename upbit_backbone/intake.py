@@ -1,7 +1,7 @@
-"""The one door for data: bytes off a socket become models, are kept, and are published.
+"""Intake, the one door for data: bytes off a socket become models, are kept, and are published.
 
 frames ─▶ decode ─▶ is it wanted here? ─▶ is it plausible? ─▶ keep (older never overwrites newer)
-       ─▶ trades and candles: continuity (once each, holes repaired) ─▶ publish, one entry per mailbox and read
+       ─▶ trades and candles: continuity (once each, gaps repaired) ─▶ publish, one entry per mailbox and read
 
 Order books of the usual shape are not decoded on arrival; `LazyBook` does it for the first who reads one. So a broken
 book whose two ends look right is counted and reported when somebody first reads it (readers then skip it), and one

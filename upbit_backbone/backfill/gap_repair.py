@@ -1,4 +1,4 @@
-"""Fills the gaps that breaks leave in trades and candles, and gives a receipt for each: a `GapEvent`.
+"""Gap repair: fills the gaps that breaks leave in trades and candles, and gives a receipt for each: a `GapEvent`.
 
 While a gap is being filled, the live items of its topic are parked, but only for a moment (`hold_seconds`): if REST
 needs longer, live data goes on, and what REST gives later is published by itself, followed by a receipt that says so.

@@ -1,4 +1,4 @@
-"""Pages of history from REST until a gap is covered: which to ask for next (pure), and who asks."""
+"""Backfill pages: history from REST until a gap is covered; which to ask for next (pure), and who asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each trade once, no gap unseen: what a topic's stream has shown so far, and what is missing when it returns. Pure.
+"""Sequence tracker: what a topic's stream has shown, each trade once, and what is missing when it returns. Pure.
 
 When a topic appears on a new line, its first frames tell whether something may be missing: if the very last item of
 the old line comes, nothing is; if an item comes that was never seen, there may be a gap before it. From then on live

@@ -172,7 +172,7 @@ class TickerSnapshot:
             return Answers()
 
     def _by_stream(self, missing: Sequence[str], deadline: Deadline) -> dict[str, TickerData]:
-        """REST failed: wish for the topics and take each one's first frame."""
+        """REST failed: request the topics and take each one's first frame."""
         asked_at = self._clock.monotonic()
         requests = [SubscriptionRequest(Topic(DataType.TICKER, code)) for code in missing]
         found: dict[str, TickerData] = {}

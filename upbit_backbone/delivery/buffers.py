@@ -1,4 +1,4 @@
-"""What waits for one consumer, and what gives way when too much does. Pure; its mailbox holds the lock."""
+"""Buffer: what waits for one consumer, and what gives way when too much does. Pure; its mailbox holds the lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A callback is a mailbox and one thread that empties it: whatever the callback does, it does only to itself."""
+"""Consumer: a callback is a mailbox and one thread that empties it; what the callback does, it does only to itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Status events on their way to listeners: emitting never waits, and each listener has a thread of its own."""
+"""Event bus: status events on their way to listeners; emitting never waits, each listener has its own thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets what: topics to mailboxes. Publishing takes no lock."""
+"""Hub: who gets what, topics to mailboxes. Publishing takes no lock."""
 
 from __future__ import annotations
 

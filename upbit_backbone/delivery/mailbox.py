@@ -1,4 +1,4 @@
-"""A subscription's own bounded queue: a real `queue.Queue` that only its slow consumer ever feels."""
+"""Mailbox: a subscription's own bounded queue, a real `queue.Queue` that only its slow consumer ever feels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trouble of one subscription, told often enough to be noticed and seldom enough to be read."""
+"""Backpressure reports: trouble of one subscription, told often enough to be noticed, seldom enough to be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a subscriber holds: an iterator, a queue, a context manager, or just the handle of a callback."""
+"""Subscription: what a subscriber holds; an iterator, a queue, a context manager, or the handle of a callback."""
 
 from __future__ import annotations
 

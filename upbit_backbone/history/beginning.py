@@ -1,4 +1,4 @@
-"""Where the candles of a market begin, found in a handful of requests.
+"""History start: where the candles of a market begin, found in a handful of requests.
 
 A year has one candle of a year, so one page of the coarsest unit tells the year in which trading began; the next finer
 unit of which that year holds a page or less tells the week, and so on down to the unit that is wanted: four or five

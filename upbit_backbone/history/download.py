@@ -1,4 +1,4 @@
-"""Many pages at once: keeps a few requests under way until one area after the other is known.
+"""Download: many pages at once; keeps a few requests under way until one area after the other is known.
 
 The pages run on a shared pool; everything else happens on the thread that consumes the download, so progress
 callbacks and cancellation need no locks.

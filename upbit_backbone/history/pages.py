@@ -1,4 +1,4 @@
-"""One question for candles on its way: pages fetched, put together and handed out in the order that was asked for."""
+"""Candle pages: fetched for one question, put together and handed out in the order that was asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which page to ask for next, and what is known so far. Pure.
+"""Paging: which page to ask for next, and what is known so far. Pure.
 
 Upbit answers the newest `count` rows that start before `to`. So a page proves everything from its oldest row up to its
 `to`, however many holes lie in between. A short page only hints that nothing older exists: answers are cut short now

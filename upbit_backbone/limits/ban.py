@@ -1,4 +1,4 @@
-"""A 418 and what follows from it, decided purely.
+"""Ban: a 418 and what follows from it, decided purely.
 
 Upbit blocks the IP and lengthens the block for whoever goes on. So no request is sent until the stated time; then
 exactly one goes first, and only its success opens the door for the rest.

@@ -1,4 +1,4 @@
-"""The link between one process's limiter and the count it keeps with the others.
+"""Limits between processes: the link from one process's limiter to the count it keeps with the others.
 
 Where the file cannot be had (no temporary directory, no rights, a full disk) the limits of this process still hold;
 the missing company is logged once.

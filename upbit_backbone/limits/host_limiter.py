@@ -1,4 +1,4 @@
-"""The limiter to one host: who may send next. Shared by every backbone of the process.
+"""Host limiter: who may send next to one host. Shared by every backbone of the process.
 
 `HostLimiter` decides under its one lock and acts outside it. Waiting threads are served by priority, then in order of
 arrival; the first of each group watches the clock, the others are woken when their turn comes.

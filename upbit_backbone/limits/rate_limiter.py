@@ -1,4 +1,4 @@
-"""Upbit's rate limits, kept by construction: over all threads and all backbones of the process.
+"""Rate limiter: Upbit's limits, kept by construction over all threads and all backbones of the process.
 
     with limiter.permit(RateGroup.TICKER, Priority.NORMAL, deadline) as permit:
         permit.leaving(); ...write the request...; permit.sent()

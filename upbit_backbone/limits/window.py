@@ -1,4 +1,4 @@
-"""How many requests a rate group may send now, decided purely: no lock, no clock, no thread.
+"""Sliding window: how many requests a rate group may send now, decided purely: no lock, no clock, no thread.
 
 Upbit counts requests when they *arrive*, we only know when they left and when their answers came. A slot therefore
 stays taken until its request has certainly been in Upbit's count for a second: so neither bursts nor slow connections,

@@ -1,4 +1,4 @@
-"""The rows of a live series and what changes them. Pure: told the time, knows no thread.
+"""Bars: the rows of a live series and what changes them. Pure: told the time, knows no thread.
 
 Whose word counts: a forming candle is what the stream said last, except that a frame with less volume than REST has
 already told is late and ignored. A candle that is over is final once REST has told it at least `SETTLE` after its

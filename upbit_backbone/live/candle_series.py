@@ -1,4 +1,4 @@
-"""History and stream as one object that repairs itself: `CandleSeries`."""
+"""Candle series: history and stream as one object that repairs itself, `CandleSeries`."""
 
 from __future__ import annotations
 

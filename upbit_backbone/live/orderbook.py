@@ -1,4 +1,4 @@
-"""An order book that is current whenever it is read, or says that it is not: `LiveOrderbook`."""
+"""Live order book: current whenever it is read, or it says that it is not: `LiveOrderbook`."""
 
 from __future__ import annotations
 

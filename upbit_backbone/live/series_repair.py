@@ -1,4 +1,4 @@
-"""When a series asks REST again, and what it makes of the answer: `Repair`."""
+"""Series repair: when a series asks REST again, and what it makes of the answer."""
 
 from __future__ import annotations
 

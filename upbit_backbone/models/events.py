@@ -60,7 +60,7 @@ class ConnectionEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GapEvent(Event):
-    """Receipt for a hole in a stream.
+    """Receipt for a gap in a stream.
 
     The hole lies strictly between exchange times `start` and `end`. `recovered` items were fetched and delivered in
     order before the live ones; `complete=False` says that not all of them could be had or delivered. Whatever is

@@ -24,7 +24,7 @@ UNREAD = _Unread()
 
 
 class LazyBook:
-    """One undecoded frame: what could be told from it at a glance, and how to open it.
+    """One undecoded frame: what its header tells, and how to open it.
 
     `open_book` must call `settle`, and see to it that two readers at once are no harm. A broken payload reads as
     None, always.

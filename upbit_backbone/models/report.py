@@ -109,7 +109,7 @@ class GroupStats(Jsonable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GapStats(Jsonable):
-    """Holes in the streams that REST has not filled yet. Of those `open`, live data does not wait for the `late` ones;
+    """Gaps in the streams that REST has not filled yet. Of those `open`, live data does not wait for the `late` ones;
     `parked` items wait for the others (or for strict order). `oldest` is the age in seconds of the oldest hole,
     `unattended` for how long due work has found no thread, `problem` what the latest attempt met."""
 

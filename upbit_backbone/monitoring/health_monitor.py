@@ -1,4 +1,4 @@
-"""Looks at all the parts, on demand and (only when somebody wants to be told) twice a second."""
+"""Health monitor: looks at all the parts when asked, and (only when somebody wants to be told) twice a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt: an immutable value that returns its successor. Pure.
+"""Backoff: how long to wait before the next attempt; an immutable value that returns its successor. Pure.
 
 "Start over" is simply the first value again. Randomness is passed in: a callable giving floats in [0, 1).
 """

@@ -1,4 +1,4 @@
-"""When something keeps failing, stop asking it for a while. The only module that knows pybreaker.
+"""Circuit breaker: when something keeps failing, stop asking for a while. The only module that knows pybreaker.
 
 pybreaker keeps the state (closed, open, half-open) and the count of failures. Its own ways of calling are not used:
 `call()` holds a lock during the call, `calling()` lets everybody through when half open, and the reset time is wall

@@ -1,4 +1,4 @@
-"""How one call to Upbit is made: breaker, transport, what the answer means, and another attempt where that may help."""
+"""Retrying caller: breaker, transport, what the answer means, and another attempt where that may help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One question for Upbit and those who wait for its answer, each under a deadline of his own."""
+"""Job: one question for Upbit and those who wait for its answer, each under a deadline of his own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Job(ABC, SharedFuture[T]):
     """One question for Upbit, and the future of its answer. `prepare` may wait for company; `seal` names the call once
     and for all.
 
-    A job that is led is carried out by the thread that asked, which leaves at its own deadline; any other one goes on
+    A job that is led runs inline, on the thread that asked, which leaves at its own deadline; any other one goes on
     until the last of those who wait for it has given up. Whoever joins it makes it as urgent as his own question is.
     """
 

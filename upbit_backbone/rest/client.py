@@ -1,4 +1,4 @@
-"""Answers by REST: limited, merged, cached, retried, and always by the deadline.
+"""REST client: answers that are limited, merged, cached, retried, and always there by the deadline.
 
     question → cache → one call with everybody who asks the same → a turn → breaker → transport → door → cache
 

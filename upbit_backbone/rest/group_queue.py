@@ -1,4 +1,4 @@
-"""One rate group's way to Upbit: a breaker and a queue of its own, so that nothing which hangs here delays others.
+"""Group queue: a breaker and a queue for each rate group, so that nothing which hangs here delays others.
 
 Every question waits for its turn at the limiter itself, under its own priority, which whoever joins it may raise: there
 is no other queue in front. It waits on the thread that asks; a worker's thread is for those that others may outlive.
@@ -50,7 +50,7 @@ class GroupQueue(RetryingCaller):
         Raises nothing of ours: errors are in the job. An interruption (Ctrl-C) is the asker's alone: whoever shares
         the job is told to ask again.
         """
-        # A led job ends with its leader's time; one that has little of it would leave those who join behind.
+        # An inline job ends with its asker's time; one that has little of it would leave those who join behind.
         is_in_a_hurry = job.deadline.remaining_or(LEADING_SECONDS) < LEADING_SECONDS
         try:
             if (here and not is_in_a_hurry) or not self._pool.has_room:

@@ -1,4 +1,4 @@
-"""Looks at the parts and states the facts that the routing table needs. Touches no network."""
+"""Routing context: the facts that the routing table needs, read off the parts. Touches no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Topics asked often are streamed by themselves: which ones, and the thread that subscribes and drops them."""
+"""Promotion: topics asked often are streamed; which ones, and the thread that subscribes and drops them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks for what, how often: recognises frequent topics and sweeps over many symbols."""
+"""Request frequency: who asks for what, how often; recognises frequent topics and sweeps over many symbols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which connection carries which topic: few connections, evenly loaded, one symbol's topics together.
+"""Connection pool: which connection carries which topic; few, evenly loaded, one symbol's topics together.
 
 No lock, no clock: the manager calls it under its own lock. A topic stays where it is for as long as it is
 wanted, because moving it would cost a gap.

@@ -1,4 +1,4 @@
-"""Is the peer still there? A ping at regular intervals, and an answer of any kind in time. Pure."""
+"""Keep-alive: a ping at regular intervals, and an answer of any kind in time, or the peer is gone. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of one WebSocket session as a table: what happens in which state, and what is to be done then. Pure.
+"""Lifecycle of one WebSocket session as a table: what happens in which state, and what is to be done then. Pure.
 
 Inputs come in with the time; effects come out. No socket, no clock, no thread: the same object runs in a
 session's thread and, years of faults in minutes, in the simulation.

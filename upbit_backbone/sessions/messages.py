@@ -1,4 +1,4 @@
-"""What a lifecycle is told (inputs) and what it asks its session to do (effects), in order."""
+"""Inputs and effects: what a lifecycle is told, and what it asks its session to do, in order."""
 
 from __future__ import annotations
 

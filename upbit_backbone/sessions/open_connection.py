@@ -1,4 +1,4 @@
-"""One open connection: what it says, what we hear, and the moment it has become useless. Pure."""
+"""Open connection: what it says, what we hear, and the moment it has become useless. Pure."""
 
 from __future__ import annotations
 

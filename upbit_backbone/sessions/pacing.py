@@ -1,4 +1,4 @@
-"""How often we may speak: subscription messages within Upbit's limits, pongs within reason. Pure."""
+"""Pacing: how often we may speak; subscription messages within Upbit's limits, pongs within reason. Pure."""
 
 from __future__ import annotations
 

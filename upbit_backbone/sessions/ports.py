@@ -1,4 +1,4 @@
-"""What sessions need from others, as questions: a connection, somebody who takes the frames, a probe by REST."""
+"""Ports: what sessions need from others; a connection, somebody who takes the frames, a probe by REST."""
 
 from __future__ import annotations
 

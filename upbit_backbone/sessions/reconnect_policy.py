@@ -1,4 +1,4 @@
-"""When to connect again: at once after a first break, ever more slowly while nothing helps. Pure."""
+"""Reconnect policy: at once after a first break, ever more slowly while nothing helps. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who wants what: reference counts per topic, and the depth that satisfies everybody. No lock, no clock."""
+"""Subscription registry: reference counts per topic, and the depth that satisfies everybody. No lock, no clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The thread around a lifecycle: one per connection, owner of its socket for reading and writing.
+"""Session: the thread around a lifecycle, one per connection, owner of its socket for reading and writing.
 
 Each turn waits, reads what is there, takes the commands of others, tells the lifecycle what time it is and
 does what it says. Reading comes before the tick, so that no deadline is judged while an answer lies unread.

@@ -1,4 +1,4 @@
-"""A session's socket and the wake-up that interrupts its `select`."""
+"""Session I/O: the session's socket and the wake-up that interrupts its `select`."""
 
 from __future__ import annotations
 

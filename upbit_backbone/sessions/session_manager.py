@@ -1,4 +1,4 @@
-"""The whole program's WebSocket life cycle behind two verbs: `acquire` and `release`.
+"""Session manager: the whole program's WebSocket life cycle behind two verbs, `acquire` and `release`.
 
 Subscribing edits a request; sessions make it true. The lock is held for counting only; sessions are created
 outside the hot path, woken after it is released, and fetch their requests themselves, so that the newest set wins

@@ -1,4 +1,4 @@
-"""A session's status and all else that outlives a single connection of it. Pure."""
+"""Session state: the status and all else that outlives a single connection. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is requested, what Upbit was told, and what it will not have. Pure.
+"""Subscription plan: what is requested, what Upbit was told, and what it will not have. Pure.
 
 Upbit answers a message it dislikes with an error object that names no code, and closes. Topics that were sent
 without such an answer are trusted; the others of the offending message are suspects. They are halved until

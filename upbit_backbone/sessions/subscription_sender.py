@@ -1,4 +1,4 @@
-"""Our side of the conversation on one connection: the full set, at the right time, and what Upbit says to it. Pure."""
+"""Subscription sender: the full set on one connection, at the right time, and what Upbit says to it. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""REST answers that may be given a second time. The only module that knows cachetools.
+"""Intelligent cache: REST answers that may be given a second time. The only module that knows cachetools.
 
 A key is a DataRequest, or the tuple it comes to: the kind of data, the market, and what else tells answers apart
 (`("ticker", "KRW-BTC")`). Each kind has its own lifetime. Live data is never kept here. An answer that was under way

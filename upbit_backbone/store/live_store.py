@@ -1,4 +1,4 @@
-"""The newest value of every live topic, read in well under a microsecond and without a lock.
+"""Live store: the newest value of every live topic, read in well under a microsecond and without a lock.
 
 Each topic has one writer, the thread of the session that streams it; entries are replaced whole, so a reader sees
 the old one or the new one and nothing in between. What REST answered is kept beside it, never as live: it serves as

@@ -1,4 +1,4 @@
-"""The socket http.client sees: every read and write of an exchange looks at the one deadline it has.
+"""Deadline socket, which http.client sees: every read and write of an exchange looks at the one deadline it has.
 
 A timeout per socket call, which is all that requests offers, never ends against a server that drips bytes.
 """

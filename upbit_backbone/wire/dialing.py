@@ -1,4 +1,4 @@
-"""From a host name to a connected, encrypted socket: resolve, connect, tunnel, TLS, all under one deadline.
+"""Dialling: from a host name to a connected, encrypted socket (resolve, connect, tunnel, TLS) under one deadline.
 
 websocket-client's own way has no deadline for name resolution, tries further addresses after two errors only
 and takes proxies from the environment. Sockets made here are non-blocking from birth.

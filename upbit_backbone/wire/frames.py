@@ -1,4 +1,4 @@
-"""RFC 6455 frames, read from bytes: no socket, no clock, no thread.
+"""WebSocket frames (RFC 6455), read from bytes: no socket, no clock, no thread.
 
 Own code instead of websocket-client's reader, because that one was measured at 81 of 86 conformance cases,
 without any size limit, with quadratic cost for fragmented messages and at 19 µs per frame; this one fails

@@ -1,4 +1,4 @@
-"""The socket websocket-client sees during its handshake: a complete, capped 101 answer, or an error of ours.
+"""WebSocket handshake: the socket websocket-client sees, a complete, capped 101 answer, or an error of ours.
 
 Left to itself it reads headers and error bodies without end, one byte per call, and its exceptions carry all
 of them in their text. So the answer is read and judged here first, and only a good one is handed on.

@@ -1,4 +1,4 @@
-"""One HTTP connection to Upbit's REST host; the only module that knows requests, imported with the first transport.
+"""HTTP connection to Upbit's REST host: the only module that knows requests, loaded with the first transport.
 
 Of requests we take the adapter without its Session: no cookies, no netrc, no proxies from the environment, no
 redirects, because the code that would do them is not there. Underneath the adapter lies a socket that we dialled

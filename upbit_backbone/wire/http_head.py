@@ -1,4 +1,4 @@
-"""The head of an HTTP answer, and what a refusal means: bytes in, values and errors of ours out.
+"""HTTP head of an answer, and what a refusal means: bytes in, values and errors of ours out.
 
 Shared by the WebSocket handshake and the proxy's CONNECT, which both must read an answer's head under their
 own limits and never one byte further than they can account for.

@@ -1,4 +1,4 @@
-"""Waiting on a socket with an end: one deadline and one `stop` over any number of non-blocking steps.
+"""I/O deadline: waiting on a socket with an end; one deadline and one `stop` over many non-blocking steps.
 
 A timeout per socket call, which is all that sockets and websocket-client offer, never ends against a server
 that drips bytes. Here every step looks at the same deadline, and at the same `stop`, four times a second.

@@ -1,4 +1,4 @@
-"""GET requests to one REST host: bytes back by the deadline, or an error of ours.
+"""REST transport: GET requests to one host; bytes back by the deadline, or an error of ours.
 
 Every worker takes a line (a kept connection) from a stack and puts it back, so a line belongs to one thread at a time
 and the warmest one is used first. Nothing here knows limits, retries or meanings: see `channels`.

@@ -1,4 +1,4 @@
-"""WebSocket connections for one I/O thread each; the only module that knows websocket-client.
+"""WebSocket transport: connections for one I/O thread each; the only module that knows websocket-client.
 
 websocket-client makes the handshake's request, judges its answer and encodes frames. Everything else is ours:
 dialing, deadlines and limits because it has none, reading for the reasons told in `frames`, and closing
