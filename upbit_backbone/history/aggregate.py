@@ -33,8 +33,11 @@ def candles_from_trades(trades: Iterable[TradeData], timeframe: str | Timeframe)
     unit = timeframe_of(timeframe)
     unique: dict[object, TradeData] = {}
     for each in trades:
+        # Without an id two equal trades cannot be told apart, so each counts.
         unique.setdefault(object() if each.sequential_id is None else each.sequential_id, each)
     _refuse_a_mixture({each.symbol for each in unique.values()}, "trades")
+    # By id only within a millisecond: ids are unique and not in order (docs), but newest first and oldest first must
+    # give one open and one close.
     ordered = sorted(unique.values(), key=lambda one: (one.timestamp, one.sequential_id or 0))
     groups = groupby(ordered, lambda one: unit.floor(one.timestamp))
     return [_from_trades(list(group), unit, start) for start, group in groups]
@@ -80,6 +83,7 @@ def _nests(small: Timeframe, large: Timeframe) -> bool:
     """Whether each period of `large` is made of several whole ones of `small`."""
     if small.months:
         return large.months > small.months and large.months % small.months == 0
+    # Months and years begin at a midnight: whatever divides a day fits into them, weeks do not.
     if large.months:
         return ONE_DAY.seconds % small.seconds == 0
     return large.seconds > small.seconds and large.seconds % small.seconds == 0
@@ -117,6 +121,7 @@ def day_of_ticker(ticker: TickerData) -> CandleData | None:
     It does not while nobody has traded since midnight: then its prices are yesterday's.
     """
     traded_at = ticker.trade_timestamp or ticker.timestamp
+    # By the last trade and not by the stamp: after midnight a ticker without a trade still shows the day before.
     start = ONE_DAY.floor(traded_at)
     is_of_today = start == ONE_DAY.floor(ticker.timestamp)
     first, high, low = ticker.opening_price, ticker.high_24h, ticker.low_24h
@@ -163,12 +168,14 @@ class FormingPeriod:
         if self._seeded_at is None:
             return True
         today = max(self._days, default=self._seeded_at)
+        # Once for each midnight, and not before the day's last trades are certainly in REST's candle.
         return self._seeded_at < today + SETTLE <= now
 
     def seed(self, days: Iterable[CandleData], asked_at: datetime) -> None:
         """Day candles from REST, from the start of the period up to today; the last may be forming."""
         for day in days:
             known = self._days.get(day.timestamp)
+            # The forming day may have grown by tickers since REST was asked; volume only grows within a day.
             if known is None or day.is_closed or day.volume >= known.volume:
                 self._days[day.timestamp] = day
         self._seeded_at = asked_at
@@ -176,6 +183,7 @@ class FormingPeriod:
     def apply(self, ticker: TickerData) -> CandleData | None:
         """The period's candle after `ticker`; None where it tells nothing new, or the finished days are unknown."""
         today = day_of_ticker(ticker)
+        # A ticker from before midnight that came late would turn the day back.
         if today is None or today.timestamp < max(self._days, default=today.timestamp):
             return None
         start = self._timeframe.floor(today.timestamp)

@@ -42,6 +42,7 @@ def _down_the_units(page: PageBefore, unit: Timeframe) -> tuple[datetime, Candle
     rung = COARSEST
     oldest = _oldest(page(rung, MAX_CANDLES, None))
     while oldest is not None and rung != unit:
+        # The beginning lies within this one candle of the coarser unit, whatever it is in the finer.
         low, high = oldest.timestamp, rung.next_start(oldest.timestamp)
         finer = next(each for each in TIMEFRAMES if _leads_on(each, low, high, rung, unit))
         oldest = _oldest(page(finer, MAX_CANDLES, high))

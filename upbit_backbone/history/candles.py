@@ -104,10 +104,12 @@ class CandleHistory:
         """
         now = self._exchange_now()
         wanted = candle_range(symbol, timeframe_of(timeframe), now=now, max_candles=None, **bounds)
+        # A made-up candle carries the close before it, which in this order comes later.
         if newest_first and wanted.filled:
             raise InvalidRequestError("fill='forward' needs the oldest candle first; leave out newest_first=True")
         deadline = Deadline.after(timeout, self._clock.monotonic)
         walk = Walk(self._open(), wanted, now, deadline, priority, progress, cancel)
+        # Checked above and walked here, because a generator raises nothing before its first row is asked for.
         if newest_first:
             return (row for chunk in walk.newest_first() for row in reversed(chunk))
         return walk.filled(walk.oldest_first()) if wanted.filled else walk.oldest_first()
@@ -159,6 +161,7 @@ class CandleHistory:
 
     def close(self, deadline: Deadline) -> list[str]:
         """Downloads under way end with ClosedError; names of threads that did not stop by the deadline."""
+        # Before the pool, so that nothing new is handed to it.
         self._is_closed = True
         return self._pool.close(deadline)
 

@@ -39,6 +39,7 @@ class _Known:
 
 def settled_before(timeframe: Timeframe, asked_at: datetime) -> datetime:
     """Candles that start before this moment were final when Upbit was asked at `asked_at`."""
+    # By when Upbit was asked, not by when it answered.
     return timeframe.floor(asked_at - SETTLE)
 
 
@@ -81,6 +82,7 @@ class ClosedCandles:
         with self._lock:
             old = self._known.get(key, [])
             self._rows -= sum(len(each.rows) for each in old)
+            # Merged at once, so that a chart that is asked for again finds one stretch and not a hundred.
             merged = _merge(old, new)
             self._known[key] = merged
             self._known.move_to_end(key)
@@ -119,6 +121,7 @@ class ClosedCandles:
         with self._lock:
             stretches = self._known.get(key, [])
             self._rows -= sum(len(each.rows) for each in stretches)
+            # Cut and not dropped: what lies before the doubt is as certain as it was.
             kept = [_Known(one.low, min(one.high, since), one.between(one.low, since)) for one in stretches]
             self._known[key] = [each for each in kept if each.low < each.high]
             self._rows += sum(len(each.rows) for each in self._known[key])

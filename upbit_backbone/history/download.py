@@ -211,6 +211,7 @@ class Download:
         is_too_long = pause > LONGEST_RETRY_SECONDS or (left is not None and pause >= left)
         if is_too_long:
             raise error
+        # Queued and not slept through: the other pages go on meanwhile.
         due = self._clock.monotonic() + pause
         heapq.heappush(self._retries, _Retry(due, next(self._numbers), area, page, attempt + 1))
 

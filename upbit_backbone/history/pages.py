@@ -175,6 +175,7 @@ class Walk:
                 done += area.settled_periods
                 self._tell(done, total)
         except UpbitBackboneError as error:
+            # The rest is asked for in the same words, so that both parts together are the whole answer.
             fill: Fill = "forward" if wanted.filled else "none"
             rest = ResumePoint(wanted.symbol, wanted.timeframe.word, start=resume_at, end=wanted.end, fill=fill)
             raise_with_rest(error, [], rest)
@@ -182,6 +183,7 @@ class Walk:
     def _beginning(self, start: datetime) -> datetime:
         """`start`, or where the candles begin if that is later: what lies before would cost a request per block."""
         wanted, end = self.wanted, min(self.wanted.end or self.now, self.now)
+        # A short range costs less than finding out where it begins.
         if wanted.timeframe.periods(start, end) <= LONG_BLOCKS * BLOCK_PAGES * MAX_CANDLES:
             return start
         try:
@@ -208,6 +210,7 @@ class Walk:
         if found is not None:
             final = settled_before(wanted.timeframe, asked_at)
             until = min(wanted.timeframe.next_start(found.timestamp), final)
+            # "Nothing before it" is kept, too: whoever asks again for the beginning costs no request.
             kept.put(wanted.symbol, wanted.timeframe, FIRST_MOMENT, until, [found])
         return found
 
@@ -254,6 +257,7 @@ class Walk:
         if wanted.start is None or wanted.end is None or wanted.is_empty:
             return
         first = next(rows, None)
+        # Only where the range begins with a hole: one request more, and for nothing else.
         previous = self._before(wanted.start) if first is None or first.timestamp > wanted.start else None
         real = rows if first is None else chain([first], rows)
         filled = fill_forward(real, wanted.timeframe, wanted.start, wanted.end, previous=previous, now=self.now)
@@ -340,6 +344,7 @@ class Walk:
 
 def _in_order(rows: list[CandleData], timeframe: Timeframe, page: Page, asked_at: datetime) -> list[CandleData]:
     """Oldest first, unique, with the forming candle marked; MalformedDataError for rows that were not asked for."""
+    # Newest first as it comes, so of two rows for one period the newer one stays.
     by_start = {row.timestamp: row for row in reversed(rows)}
     ordered = [by_start[start] for start in sorted(by_start)]
     # `to` is exclusive on Upbit (docs, and measured); rows beyond it belong to another question.

@@ -153,6 +153,7 @@ class Area:
         low, high = max(low, self.low), min(high, self._high)
         if low >= high:
             return
+        # An open end proves everything up to now, but rows beyond what was asked for are not part of the answer.
         inside = [row for row in rows if low <= row.timestamp < min(high, self._clip)]
         new = Segment(low, high, [inside] if inside else [])
         merged: list[Segment] = []
@@ -200,6 +201,7 @@ class Area:
 
     def asked(self, page: Page) -> None:
         self._asked.append(page)
+        # Only what is asked from now on can confirm the supposed beginning.
         if self._ends:
             self._confirming.add(page)
 
@@ -289,6 +291,8 @@ class Area:
 
     def _page(self, high: datetime, gap: _Gap) -> Page:
         is_open = high >= self._brim and self.is_open
+        # No more than the gap holds: a chart asked for again costs one small page. An open end gets two more, since
+        # candles may begin on the way.
         count = self._timeframe.periods(gap.low, min(high, self._brim)) + (CLOCK_ROWS if is_open else 0)
         if self._wanted is not None:
             count = min(count, self._wanted)

@@ -100,6 +100,8 @@ def candle_range(
     is_filled, stop = fill == "forward", None if stop is None else timeframe.ceil(stop)
     next_period = timeframe.next_start(timeframe.floor(now))
     if is_filled:
+        # The clock is looked at once: read again after the download, it made up candles for periods that had begun
+        # meanwhile.
         stop = min(stop or next_period, next_period)
     if first is None:
         count = checked_count(count, max_candles or MAX_CANDLES)
@@ -130,6 +132,7 @@ def aware(moment: object, name: str) -> datetime:
         raise InvalidRequestError(
             f"{name}={moment!r}: expected a datetime with a time zone, such as datetime(2026, 1, 1, tzinfo=UTC)"
         )
+    # Refused: read as local or as Korean time it would be nine hours off without a word.
     if moment.utcoffset() is None:
         raise InvalidRequestError(
             f"{name}={moment.isoformat()}: this datetime has no time zone; say which clock it was read from, "
@@ -138,6 +141,7 @@ def aware(moment: object, name: str) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
+        # `datetime.max` with a zone is a way to say "no end"; in UTC it lies beyond what a datetime can hold.
         return LAST_MOMENT if moment.year > 2000 else FIRST_MOMENT
 
 

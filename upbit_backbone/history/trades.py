@@ -72,6 +72,7 @@ class TradesHistory:
         try:
             rows.extend(self._walk(symbol, count, first, days_ago, deadline, priority, progress, cancel))
         except UpbitBackboneError as error:
+            # A copy, because equal questions share one error object, and this list is only ours.
             carrying = copied(error)
             carrying.partial = _oldest_first(rows)
             raise carrying from error
@@ -118,6 +119,7 @@ class TradesHistory:
         """The earliest moment wanted and the count, both checked."""
         if since is not None and (count is not None or days_ago is not None):
             raise InvalidRequestError("since= stands alone; allowed are count=, days_ago=, both of them, or since=")
+        # Upbit answers 400 to an eighth day (measured).
         if days_ago is not None and (
             isinstance(days_ago, bool) or not isinstance(days_ago, int) or not 0 <= days_ago <= MAX_DAYS_AGO
         ):
@@ -147,6 +149,7 @@ class TradesHistory:
         cancel: CancelToken | None,
     ) -> Iterator[TradeData]:
         """Wanted trades, newest first, until the count, the first moment or the oldest day is reached."""
+        # The day asked for may have become yesterday meanwhile, so it is kept by its date.
         end = None if days_ago is None or first is None else first + DAY
         seen: set[int] = set()
         done = 0

@@ -16,6 +16,7 @@ Model = TypeVar("Model")
 
 def rows_of(error: UnreadablePageError) -> Rows[Model]:
     """The page that `error` is about: nothing but holes. Raises it where they do not even tell when they are."""
+    # A hole without a time cannot be told nor asked for again.
     if any(row.at is None for row in error.unread):
         raise error
     return Rows((), error.unread)

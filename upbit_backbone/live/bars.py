@@ -77,6 +77,7 @@ class Bars:
         """A frame from the stream."""
         last = self._kept[-1] if self._kept else None
         if last is None or candle.timestamp > last.timestamp:
+            # Told before the new one, so that whoever draws gets each candle's end before the next one's beginning.
             updates = self._close_last()
             self._kept.append(replace(candle, is_closed=False))
             self._trim()
@@ -94,6 +95,7 @@ class Bars:
         index = bisect_left(self._kept, candle.timestamp, key=_START)
         known = self._kept[index] if self._kept[index].timestamp == candle.timestamp else None
         is_out_of_sight = known is None and index == 0
+        # Older than all that is kept: nobody can say whether it is news.
         if is_out_of_sight or (known is not None and not _differ(candle, known)):
             return []
         # A frame contradicts what was taken for final: from here on REST is asked again.
@@ -143,6 +145,7 @@ class Bars:
             row = _decide(known.get(start), told.get(start), is_final=start < settled)
             if row is None:
                 continue  # REST knows of no such candle, and its word is final
+            # A later candle closes the one before it.
             is_closed = row.is_closed or start != newest
             row = row if row.is_closed == is_closed else replace(row, is_closed=is_closed)
             updates += _update(known.get(start), row)

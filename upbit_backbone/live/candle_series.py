@@ -171,6 +171,7 @@ class CandleSeries:
         of the backbone) that says what was skipped.
         """
         with self._held():
+            # Replaced whole: the series' own thread walks over it without the lock.
             self._listeners = [*self._listeners, callback]
         return callback
 
@@ -178,6 +179,7 @@ class CandleSeries:
         """Wait for the next change; the newest candle after it, None on timeout. ClosedError once closed."""
         deadline = Deadline.after(timeout)
         with self._held():
+            # Noted before the wait begins, so that a change in between ends it at once.
             seen = self._version
         self._changed.wait_for(lambda: self._version != seen or self._closing.is_set(), deadline)
         with self._held():

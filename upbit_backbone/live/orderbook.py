@@ -33,6 +33,7 @@ OnBook = Callable[[OrderbookData], None]
 def book_faults(book: OrderbookData) -> tuple[str, ...]:
     """What is wrong with a book in words; empty for a sane one. Pure."""
     faults = []
+    # A crossed book cannot be true; its spread would be negative.
     if book.asks and book.bids and book.bids[0].price >= book.asks[0].price:
         faults.append(f"crossed: best bid {book.bids[0].price} is not below best ask {book.asks[0].price}")
     if any(lower.price >= upper.price for lower, upper in pairwise(book.asks)):

@@ -84,6 +84,7 @@ class ContextObserver:
         """The facts about `request`, besides those that are `known` already (fields of RoutingContext)."""
         topic = stream_of(request)
         health = None if topic is None else self._streams.health(topic)
+        # Once for both texts: a ban that ends in between would give a reason for one channel and none for the other.
         banned_for = self._limiter.banned_for()
         rest_text = self._why_rest_is_closed(GROUP_OF_KIND[request.kind], banned_for)
         stream_text = self._why_stream_is_closed(health, banned_for)
@@ -128,6 +129,7 @@ class ContextObserver:
         if topic is not None and entry is not None and decoded(entry.item) is item:
             return self._store.age(topic, now) or 0.0
         is_stamped = item.source is DataSource.WEBSOCKET and not isinstance(item, CandleData)
+        # A candle's stamp is the start of its period and says nothing about its age.
         since_stamp = self._exchange_clock.seconds_since(item.timestamp, now) if self._exchange_clock else None
         if is_stamped and since_stamp is not None:
             return since_stamp
@@ -164,6 +166,7 @@ class ContextObserver:
         states = self._streams.states()
         if health is not None and health.session in states:
             states = {health.session: states[health.session]}
+        # One that lives is enough: a first subscription goes to whatever session has room.
         if ConnectionState.LIVE in states.values():
             return None
         if self._connect_breaker.refusal() is not None:
