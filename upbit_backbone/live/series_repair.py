@@ -92,8 +92,6 @@ class Repair:
             if not is_due:
                 return None
             # What is reported from now on needs another repair.
-            # Before asking: a break that comes meanwhile sets it again, and is not answered by what was asked before
-            # it.
             self._is_wanted, self._is_running = False, is_wanted
         try:
             updates = self.ask(None, Priority.NORMAL if is_wanted else Priority.LOW)

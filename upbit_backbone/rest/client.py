@@ -207,7 +207,6 @@ class RestClient:
         """
         self._check()
         # Before anything is sent, so that nobody's bad code gets into a batch with others.
-        # One malformed code would fail the whole list for everybody in it.
         wanted = dict.fromkeys(map(endpoints.market_code, symbols))
         found, missing = self._from_cache(batcher, wanted, max_age)
         refused: Mapping[str, UpbitBackboneError] = EMPTY

@@ -93,8 +93,6 @@ class GroupQueue(RetryingCaller):
             with self.permit(job) as permit:
                 try:
                     # Others of its market may have had their turn first; then this one goes back unused.
-                    # Asked again with the turn in hand: between the look above and now another thread may have taken
-                    # the last place.
                     if self._take_place(job):
                         return self.fetch(job, permit)
                 finally:

@@ -193,6 +193,7 @@ class Lifecycle:
 
     def _lose(self, lost: Lost, now: float) -> None:
         """The connection is useless: give it back, tell whom it concerns, go on as the retry policy says."""
+        # Before anybody is told, so that whoever looks then finds the stream not connected.
         self._hang_up(lost.say)
         interrupted = self._plan.streamed & self._plan.wanted
         if interrupted:

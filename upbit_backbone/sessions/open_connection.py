@@ -108,6 +108,7 @@ class OpenConnection:
         no_data = sum(map(_frames_without_data, noticed.notices))
         if noticed.frames > no_data:
             self._data_came(now)
+        # Before the notices are dealt with: one of them may be the complaint that ends the trial.
         self._is_reading = False
         self._first_frames_came([notice.topic for notice in noticed.notices if isinstance(notice, FirstFrame)])
         for notice in noticed.notices:

@@ -233,7 +233,7 @@ class SessionManager:
         connection takes half of the rest, where there is one with room or may be a further one."""
         with self._lock:
             carried = self._pool.carried(session)
-        # Outside the lock, because it releases topics, which takes the lock.
+        # Outside the lock: it takes one of its own, and two are never held at a time.
         self._on_late(carried)  # takes back, on a thread of its own, what only we wanted
         with self._lock:
             # The world may have changed meanwhile: all is looked at again.

@@ -129,6 +129,7 @@ class SubscriptionSender:
     def _limited(self, seconds: float, reason: str, now: float, *, banned: bool) -> None:
         shared = self._shared
         self._pacer.hold_until(now + seconds)
+        # It was not taken, so it has to be said again.
         shared.plan.repeat()
         shared.emit(shared.status.limited(MESSAGE_GROUP, seconds, reason, banned=banned))
         if banned:

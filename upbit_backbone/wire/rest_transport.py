@@ -186,12 +186,14 @@ class RestTransport:
         """Cut every connection; calls under way end at once with ClosedError. Safe to call again."""
         if self._guard.is_foreign:
             return
+        # First, so that whoever takes or gives back a line from now on sees it.
         self._stop.set()
         with self._lock:
             free, self._free = self._free, []
             busy = list(self._busy)
         for line in free:
             line.hang_up()
+        # Cut, not closed: closing a socket that another thread is reading would free its number under that thread.
         # Cut, not closed: closing a socket that another thread is reading would free its number under that thread.
         for line in busy:
             line.interrupt()
