@@ -108,8 +108,7 @@ class Mailbox(queue.Queue[Any]):
             if lost or self._reporter.busy_since is not None or waiting > buffer.bound:
                 news = self._trouble(lost, deliveries[-1][2] if deliveries else self._clock())
         if gain > 0 and self._arrivals.waiting:
-            # After the lock: whoever is woken takes it first thing. And only while somebody waits, because most reads
-            # find the consumer at work.
+            # After the lock: whoever is woken takes it first thing.
             self._arrivals.notify(gain)
         if news is not None and self._report is not None:
             # After the lock, too: a report ends in listeners' mailboxes, and two locks are never held at a time.

@@ -194,7 +194,6 @@ class RestTransport:
         for line in free:
             line.hang_up()
         # Cut, not closed: closing a socket that another thread is reading would free its number under that thread.
-        # Cut, not closed: closing a socket that another thread is reading would free its number under that thread.
         for line in busy:
             line.interrupt()
 
