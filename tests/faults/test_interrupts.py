@@ -26,6 +26,7 @@ WAIT_SECONDS = 10.0
 Opened = TypeVar("Opened", Subscription, Listening)
 
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython 3.14 itself may leave a lock held in a `with`"),
     pytest.mark.skipif(sys.platform == "win32", reason="the interrupt is armed the POSIX way"),
     pytest.mark.xdist_group("faults"),
