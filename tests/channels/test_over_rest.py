@@ -56,7 +56,7 @@ class Desk:
         self.asked: list[Topic] = []
         self.board = TickerSnapshot(
             store=self.store, rest=made.rest, directory=self.directory, check=check, asked=self.asked.extend,
-            acquire=lambda requests: None, release=lambda requests: None, clock=SYSTEM_CLOCK, max_symbols=1000,
+            acquire=lambda owner, requests: None, release=lambda owner: None, clock=SYSTEM_CLOCK, max_symbols=1000,
         )  # fmt: skip
         self.probe = StallProbe(made.rest, self.store, SYSTEM_CLOCK)
 

@@ -86,9 +86,12 @@ def test_live_trades_flow_soon_after_the_line_is_back_whatever_rest_does(
     wait_until(lambda: time.monotonic() > broken_at + OUTAGE_SECONDS + 0.5, "the outage's end")
     wait_until(lambda: not market.health().gaps.open, "every gap to be filled", 20.0)
     server.pause()
-    wanted = everything(server, ids_of(seen))
-    for items in (seen, strict):
-        wait_until(lambda items=items: set(ids_of(items)) >= wanted, "every trade")
+    for items in (seen, strict):  # each from its own first trade on: they did not subscribe in the same moment
+        wanted = everything(server, ids_of(items))
+        wait_until(
+            lambda items=items, wanted=wanted: set(ids_of(items)) >= wanted,
+            lambda items=items, wanted=wanted: f"every trade; {len(wanted - set(ids_of(items)))} of {len(wanted)} left",
+        )
         assert max(Counter(ids_of(items)).values()) == 1
     live = [at for at, item in zip(seen.times, list(seen), strict=True) if not item.is_backfilled and at > broken_at]
     silence = max(

@@ -1,4 +1,6 @@
-"""The lifecycle under seeded faults in virtual time: 200 hours on every run, thousands with `tox -e simulate`."""
+"""The lifecycle under seeded faults in virtual time: 60 hours on every run, 140 more with `tox -e endurance`, thousands
+with `tox -e simulate`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ def _load() -> ModuleType:
 simulation = _load()
 
 
-@pytest.mark.parametrize("first", range(0, 200, 20))
+ENDURANCE = [pytest.param(first, marks=pytest.mark.endurance) for first in range(60, 200, 20)]
+
+
+@pytest.mark.parametrize("first", [*range(0, 60, 20), *ENDURANCE])
 def test_twenty_simulated_hours_of_faults_violate_nothing(first: int) -> None:
     for seed in range(first, first + 20):
         simulation.simulate(seed)
