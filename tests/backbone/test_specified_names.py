@@ -43,6 +43,9 @@ SPECIFIED = {
         "update_routing_strategy",
     ),
     "IntelligentCache": ("get_cached_data", "cache_data", "invalidate_cache"),
+    "DataUnifier": (
+        "unify_ticker_data", "unify_candle_data", "unify_orderbook_data", "unify_trade_data", "unify_market_data",
+    ),
     "HealthMonitor": ("check_rest_api_health", "check_websocket_health", "get_performance_report"),
 }  # fmt: skip
 
@@ -219,3 +222,14 @@ def test_the_facade_takes_questions_as_keys_too(market: MarketDataBackbone) -> N
     with market:
         market.get_ticker("KRW-BTC", strategy=DataStrategy.REST_ONLY)
         assert market.get_cached_data(BTC, max_age=60.0).symbol == "KRW-BTC"
+
+
+# ── spellings ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_mapping_leads_from_each_wire_name_to_ours() -> None:
+    mapping = upbit_backbone.FIELD_MAPPING
+    assert mapping["REST_API"]["trade_price"] == "current_price"
+    assert mapping["WEBSOCKET_DEFAULT"]["trade_price"] == "current_price"
+    simple = mapping["WEBSOCKET_SIMPLE"]
+    assert (simple["tp"], simple["scr"], simple["scp"]) == ("current_price", "change_rate", "change_amount")

@@ -50,6 +50,8 @@ class DataUnifier:
         place: str = "",
         tell: Tell = tell_nobody,
     ) -> TickerData:
+        """The present state of one market. MalformedDataError names what must be there (market, price, time) and is
+        not; NoTradesYetError where Upbit lists a market that nobody has traded yet."""
         spelling = spelling_of(raw, source)
         reader = Reader("ticker", raw, spelling, place, tell)
         if _is_null(raw, reader.key("current_price")):
@@ -72,6 +74,7 @@ class DataUnifier:
         place: str = "",
         tell: Tell = tell_nobody,
     ) -> TradeData:
+        """One trade. MalformedDataError where market, price, volume or time cannot be read."""
         reader = Reader("trade", raw, spelling_of(raw, source), place, tell)
         values = reader.model_fields()
         if source is not DataSource.REST:
@@ -91,6 +94,8 @@ class DataUnifier:
         place: str = "",
         tell: Tell = tell_nobody,
     ) -> OrderbookData:
+        """One order book, without the levels of price 0 that Upbit pads with. MalformedDataError where market, time or
+        the levels cannot be read."""
         spelling = spelling_of(raw, source)
         values = Reader("orderbook", raw, spelling, place, tell).model_fields()
         values["level"] = values["level"] or ZERO
@@ -151,6 +156,7 @@ class DataUnifier:
         place: str = "",
         tell: Tell = tell_nobody,
     ) -> MarketInfo:
+        """One row of the market list, of Korea or of a region. MalformedDataError where the market cannot be read."""
         values = Reader("market", raw, Spelling.REST, place, tell).model_fields()
         if values["warning"] is None:
             values["warning"] = _REGIONAL_WARNINGS.get(values["market_warning"])
