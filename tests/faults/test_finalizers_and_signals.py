@@ -164,6 +164,8 @@ def test_who_interrupts_is_told_from_who_is_called(market: MarketDataBackbone) -
     sid = market.subscribe_realtime("KRW-BTC", "trade", callback=lambda item: (ask(), called.set()))
     assert called.wait(WAIT_SECONDS)
     assert market.unsubscribe(sid)
-    Injector(action=ask).strike(market.health, 5)
+    injector = Injector(action=ask)
+    assert injector.count(market.health) > 5
+    injector.strike(market.health, 5)
     assert (found[0], found[1], found[-1]) == (False, False, True)
     assert calls_users(ask) is ask
