@@ -170,7 +170,7 @@ def test_a_service_that_turns_sigterm_into_an_exit_leaves_in_time(run: Run) -> N
 def test_alarms_raised_inside_waits_leave_no_lock_behind(run: Run) -> None:
     """A handler that raises, hundreds of times, at any point of any wait: afterwards everything still works."""
     script = """
-    class Alarm(Exception):
+    class Alarm(BaseException):
         pass
 
     def ring(number, frame):
