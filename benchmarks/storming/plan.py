@@ -60,6 +60,7 @@ class Fault:
 VISIBLE, POISON, FREEZE, STALL, OUTAGE, REST = "visible", "poison", "freeze", "silent stall", "outage end", "REST only"
 BACK_ALONE, BURST = "line back, REST not", "burst"
 BURST_TRADES = 50_000
+ODD_REST_SECONDS = 10.0
 
 
 def _handshake_503(fake: FakeUpbit, seconds: float) -> None:
@@ -78,7 +79,7 @@ def _garbage(fake: FakeUpbit, _: float) -> None:
 
 
 def _strange(fake: FakeUpbit, _: float) -> None:
-    """Words that Upbit may invent tomorrow, and nulls where there were none, in frames of every type."""
+    """Words that Upbit may invent tomorrow, and nulls where none were, in frames of every type and rows of REST."""
     stamp = fake.now_ms()
     told = f'"cd":"KRW-BTC","tms":{stamp},"st":"REALTIME"'
     fake.send_json(f'{{"ty":"ticker",{told},"tp":1.0,"c":"SIDEWAYS","ab":"BOTH","ms":null,"dd":"someday"}}')
@@ -87,6 +88,9 @@ def _strange(fake: FakeUpbit, _: float) -> None:
     fake.send_json(f'{{"ty":"orderbook",{told},"tas":null,"tbs":1,"obu":[null,{{"ap":null,"bp":1,"as":1,"bs":1}}]}}')
     fake.send_json(f'{{"ty":"candle.1m",{told},"cdttmu":null,"op":null}}')
     fake.send_json(f'{{"ty":"rumour",{told},"w":[null]}}')
+    # The line breaks over it, so that what REST fills the gap with is as odd as what streams.
+    fake.rest_fault("*", "odd_rows", times=None, seconds=ODD_REST_SECONDS)
+    fake.drop_sessions("fin")
 
 
 def _banned(fake: FakeUpbit, seconds: float) -> None:
@@ -122,7 +126,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("refused", OUTAGE, 8, lambda fake, seconds: fake.refuse(seconds)),
     Kind("503 at the handshake", OUTAGE, 5, _handshake_503),
     Kind("accepted, then closed", OUTAGE, 4, _crash_loop),
-    Kind("unknown words and nulls", POISON, 0, _strange),
+    Kind("unknown words and nulls, FIN", POISON, 0, _strange),
     Kind("REST bans, FIN", BACK_ALONE, 0, _banned, rest_away=60.0),
     Kind("REST hangs, RST", BACK_ALONE, 0, _out("hang"), rest_away=15.0),
     Kind("REST 503, RST", BACK_ALONE, 0, _out("status", status=503), rest_away=15.0),

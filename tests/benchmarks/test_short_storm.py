@@ -22,7 +22,7 @@ FAULTS = (
     Fault(5.0, BY_NAME["REST bans, FIN"].without_rest_for(5.0)),
     Fault(9.0, BY_NAME["RST"]),
     Fault(11.0, BY_NAME["garbage messages"]),
-    Fault(12.0, BY_NAME["unknown words and nulls"]),
+    Fault(12.0, BY_NAME["unknown words and nulls, FIN"]),
     Fault(13.0, burst_of(5_000)),
     Fault(16.0, BY_NAME["reserved opcode"]),
     Fault(19.0, BY_NAME["accepted, then closed"].lasting(2.0)),

@@ -173,6 +173,7 @@ def test_rest_faults_can_last_for_a_time(upbit: FakeUpbit, get: Get) -> None:
         ("empty", lambda answer: answer.body == b""),
         ("charset", lambda answer: answer.body.startswith(b"\xff\xfe")),
         ("garbage", lambda answer: not answer.body.startswith(b"[")),
+        ("odd_rows", lambda answer: answer.json[0] is None and answer.json[-6]["english_name"]),
     ],
 )
 def test_rest_bodies_can_be_anything(upbit: FakeUpbit, get: Get, mode: str, check: Callable[[Any], bool]) -> None:

@@ -180,8 +180,8 @@ class FakeUpbit:
         self, path: str = "*", mode: str = "status", status: int = 503, times: int | None = 1, **more: Any
     ) -> None:
         """The next answers of matching paths fail: status, latency, drip, garbage, truncated, html, shape, empty,
-        gzip_bomb, hang, reset, fin, fin_mid_body, reset_mid_body, redirect, charset, stale. More: seconds, body,
-        headers, latency, interval, location.
+        gzip_bomb, hang, reset, fin, fin_mid_body, reset_mid_body, redirect, charset, stale, odd_rows (good rows in new
+        spellings, with rows between them that are none). More: seconds, body, headers, latency, interval, location.
         """
         self.inject("rest_fault", path=path, mode=mode, status=status, times=times, **more)
 

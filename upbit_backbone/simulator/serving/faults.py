@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 REST_MODES = ("status", "latency", "drip", "garbage", "truncated", "html", "shape", "empty", "gzip_bomb", "hang",
-              "reset", "fin", "fin_mid_body", "reset_mid_body", "redirect", "charset", "stale")  # fmt: skip
+              "reset", "fin", "fin_mid_body", "reset_mid_body", "redirect", "charset", "stale",
+              "odd_rows")  # fmt: skip
 HANDSHAKE_MODES = ("status", "drip", "silence", "flood", "flood_body", "redirect", "wrong_accept", "close_after_101",
                    "reset_after_101", "fin", "reset", "extension", "garbage", "delay")  # fmt: skip
 

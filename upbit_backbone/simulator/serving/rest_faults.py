@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 from upbit_backbone.simulator.payloads.moments import http_date
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 
 BOMB_BYTES = 256 * 1024 * 1024
 HTML = "<!DOCTYPE html><html><head><title>Service Unavailable</title></head><body><h1>점검 중입니다</h1></body></html>"
+ODD_SPELLINGS = tuple(
+    (re.compile(pattern), instead)
+    for pattern, instead in (
+        (r'"change":"\w+"', '"change":"SIDEWAYS"'),
+        (r'"ask_bid":"\w+"', '"ask_bid":"BOTH"'),
+        (r'"prev_closing_price":[^,}]+', '"prev_closing_price":null'),
+        (r'("(?:warning|PRICE_FLUCTUATIONS)"):(true|false)', r'\1:{"is":\2,"level":"DANGER"}'),
+        (r'"(trade_date\w*|\w+_52_week_date|korean_name)":"[^"]*"', r'"\1":{"label":null}'),
+        (r'"(total_\w+_size|acc_trade_\w+|candle_acc_trade_price)":[^,}]+', r'"\1":"much"'),
+    )
+)
+ODD_ROWS = 'null,"rumour",[],{},{"market":"KRW-ODD","trade_price":null,"timestamp":null,"sequential_id":null}'
 
 
 async def respond_late(connection: Connection, request: Request, response: Response, seconds: float) -> None:
@@ -70,10 +83,21 @@ def _changed(response: Response, rule: Rule) -> Response:
             plain.body = b""
         case "charset":
             plain.body = response.body.decode().encode("utf-16")
+        case "odd_rows":
+            plain.body = _odd(response.body.decode()).encode()
         case "gzip_bomb":
             plain.body = _bomb()
             plain.headers["Content-Encoding"] = "gzip"
     return plain
+
+
+def _odd(text: str) -> str:
+    """Every row still says what, when and how much; the rest comes in new words and shapes, and beside stand rows that
+    say nothing."""
+    for pattern, instead in ODD_SPELLINGS:
+        text = pattern.sub(instead, text)
+    rows = text.removeprefix("[").removesuffix("]")
+    return f"[{ODD_ROWS},{rows},{ODD_ROWS}]" if text.startswith("[") and rows else text
 
 
 def _bomb() -> bytes:
