@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
+from ._arguments import as_real
 from .errors import InvalidRequestError, RequestTimeoutError
 
 # The monotonic clock (on Linux) stands still while a machine sleeps. Where the clocks have parted by more than this
@@ -134,9 +135,10 @@ class LatestDeadline(Deadline):
 
 def check_timeout(seconds: float, name: str = "timeout") -> float:
     """`seconds` as a finite float >= 0, or InvalidRequestError that says what was given."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:  # nor NaN
+    number = as_real(seconds)
+    if number is None or not number >= 0:  # nor NaN
         raise InvalidRequestError(f"{name}={seconds!r}: expected seconds as a number >= 0, or None for no limit")
-    return float(min(seconds, threading.TIMEOUT_MAX))  # in this order: 10**400 is no float
+    return min(number, threading.TIMEOUT_MAX)
 
 
 class Waitable(Protocol):

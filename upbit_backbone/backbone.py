@@ -25,6 +25,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+from ._arguments import Moment, aware, whole_number
 from ._concurrency import Deadline, at_exit, calls_users, check_timeout
 from .assembly import Assembly, Span, assemble, assemble_replay
 from .config import BackboneConfig
@@ -43,7 +44,6 @@ from .routing.requests import (
     described,
     member,
     price_level,
-    whole_number,
 )
 from .sessions.session_manager import SessionManager
 
@@ -105,17 +105,18 @@ class MarketDataBackbone:
         path: str | Path,
         *,
         speed: float | None = None,
-        start: datetime | None = None,
-        end: datetime | None = None,
+        start: Moment | None = None,
+        end: Moment | None = None,
         on_event: Callable[[Event], object] | None = None,
         **overrides: Any,
     ) -> Self:
         """A backbone fed from a recording instead of Upbit: the same subscriptions, no network at all.
 
         `speed` 1.0 keeps the recording's pace, 10.0 is ten times as fast, None as fast as the consumers read. Only
-        what came from `start` on and before `end` (aware datetimes) is played. Its clock stands at the first record
-        (or at `start`) until the first subscription, with which playing starts. A hole in the recording is a GapEvent;
-        `on_event` hears everything from the first record on. Raises InvalidRequestError for what is no recording.
+        what came from `start` on and before `end` (times with their zone) is played. Its clock stands at the first
+        record (or at `start`) until the first subscription, with which playing starts. A hole in the recording is a
+        GapEvent; `on_event` hears everything from the first record on. Raises InvalidRequestError for what is no
+        recording.
         """
         span = _span(start, end)
         self = cls.__new__(cls)
@@ -220,14 +221,14 @@ class MarketDataBackbone:
         symbol: str,
         count: int | None = None,
         *,
-        since: datetime | None = None,
+        since: Moment | None = None,
         days_ago: int | None = None,
         priority: Priority = NORMAL,
         progress: Progress | None = None,
         cancel: CancelToken | None = None,
         timeout: float | None = None,
     ) -> list[TradeData]:
-        """Past trades, oldest first, each once: the newest `count` (default 200), or all since an aware datetime.
+        """Past trades, oldest first, each once: the newest `count` (default 200), or all since a time with its zone.
 
         `days_ago` (0 to 7, 0 is today) picks one UTC day. Upbit keeps seven days. `progress(trades, count or None)` is
         called on this thread after each page; soon after `cancel.is_set()` comes DownloadCancelledError. Errors carry
@@ -255,7 +256,7 @@ class MarketDataBackbone:
         symbol: str,
         *,
         count: int | None = None,
-        since: datetime | None = None,
+        since: Moment | None = None,
         days_ago: int | None = None,
         priority: Priority = NORMAL,
         progress: Progress | None = None,
@@ -290,9 +291,9 @@ class MarketDataBackbone:
         count: int | None = None,
         strategy: DataStrategy = AUTO,
         *,
-        to: datetime | None = None,
-        start: datetime | None = None,
-        end: datetime | None = None,
+        to: Moment | None = None,
+        start: Moment | None = None,
+        end: Moment | None = None,
         fill: Fill = "none",
         priority: Priority = NORMAL,
         progress: Progress | None = None,
@@ -301,7 +302,8 @@ class MarketDataBackbone:
     ) -> list[CandleData]:
         """Candles, oldest first, each once: the newest `count` (before `to`, exclusive), or those of [start, end).
 
-        Times must be aware. `fill="forward"` adds candles for periods without trades (`is_filled`). The forming candle
+        Times say their zone: aware datetimes (pandas.Timestamp included) or ISO 8601 text ("2026-01-31 09:30+09:00").
+        `fill="forward"` adds candles for periods without trades (`is_filled`). The forming candle
         is the last one, `is_closed=False`; it is taken from the stream where one runs.
         """
         asked = self._request(RequestKind.CANDLES, symbol, timeout, strategy=strategy, priority=priority)
@@ -329,9 +331,9 @@ class MarketDataBackbone:
         timeframe: str = "1m",
         *,
         count: int | None = None,
-        to: datetime | None = None,
-        start: datetime | None = None,
-        end: datetime | None = None,
+        to: Moment | None = None,
+        start: Moment | None = None,
+        end: Moment | None = None,
         fill: Fill = "none",
         newest_first: bool = False,
         priority: Priority = NORMAL,
@@ -753,13 +755,11 @@ def _age(max_age: float | None, name: str = "max_age") -> float | None:
     return None if max_age is None else check_timeout(max_age, name)
 
 
-def _span(start: datetime | None, end: datetime | None) -> Span:
-    for name, moment in (("start", start), ("end", end)):
-        if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-            raise InvalidRequestError(f"{name}={moment!r}: expected an aware datetime, such as datetime.now(UTC)")
-    if start is not None and end is not None and end <= start:
+def _span(start: Moment | None, end: Moment | None) -> Span:
+    first, stop = (None if moment is None else aware(moment, name) for name, moment in (("start", start), ("end", end)))
+    if first is not None and stop is not None and stop <= first:
         raise InvalidRequestError(f"start={start} and end={end}: the end must come after the start")
-    return start, end
+    return first, stop
 
 
 def _check_download(progress: object, cancel: object) -> None:

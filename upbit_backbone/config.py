@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ._arguments import as_real, whole_number
 from .errors import InvalidRequestError
 from .exchange.hosts import REGION_HOSTS, WEBSOCKET_FORMATS
 from .exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
@@ -98,7 +99,7 @@ class BackboneConfig:
         if self.ca_file is not None and not Path(self.ca_file).is_file():
             raise _bad("ca_file", self.ca_file, "the path of a PEM file that exists")
         for each in fields(self):
-            _check_number(each.name, str(each.type), getattr(self, each.name))
+            object.__setattr__(self, each.name, _checked(each.name, str(each.type), getattr(self, each.name)))
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> BackboneConfig:
@@ -140,17 +141,19 @@ def _check_url(name: str, url: str, schemes: tuple[str, str]) -> None:
         )
 
 
-def _check_number(name: str, kind: str, value: object) -> None:
+def _checked(name: str, kind: str, value: Any) -> Any:
+    """`value` as Python's own number where the field is one; InvalidRequestError where it cannot be."""
     if kind == "int":
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise _bad(name, value, "a whole number >= 1")
-    elif kind == "float":
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        is_allowed = is_number and math.isfinite(value) and (value > 0 or (value == 0 and name in MAY_BE_ZERO))  # type: ignore[arg-type, operator]
-        if not is_allowed:
+        return whole_number(value, name, low=1)
+    if kind == "float":
+        number = as_real(value)
+        is_allowed = number is not None and math.isfinite(number) and number >= 0
+        if not is_allowed or (number == 0 and name not in MAY_BE_ZERO):
             raise _bad(name, value, "a number >= 0" if name in MAY_BE_ZERO else "a number > 0")
-    elif kind == "bool" and not isinstance(value, bool):
+        return value if isinstance(value, int) else number
+    if kind == "bool" and not isinstance(value, bool):
         raise _bad(name, value, "True or False")
+    return value
 
 
 _TRUTH = {

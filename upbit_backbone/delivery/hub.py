@@ -153,7 +153,7 @@ class Hub:
         name = SubscriptionId(f"sub-{next(self._numbers)}")
         mailbox = Mailbox(
             policy,
-            self._queue_size if maxsize is None else maxsize,
+            self._queue_size if maxsize is None else int(maxsize),
             levels=levels,
             is_strict=gap_order == STRICT,
             report=lambda reason, dropped: self._overflowed(name, policy, reason, dropped),

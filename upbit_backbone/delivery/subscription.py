@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import PriorityQueue, Queue, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from .._arguments import whole_number
 from .._concurrency import Deadline, calls_users, is_interrupting, spawn_unwaited
 from ..errors import InvalidRequestError
 from ..models.enums import DataType, Overflow
@@ -46,9 +47,8 @@ def check_arguments(
         raise InvalidRequestError("callback= and queue= exclude each other; subscribe twice to have both")
     if queue is not None:
         _check_queue(queue)
-    is_size = isinstance(maxsize, int) and not isinstance(maxsize, bool) and maxsize >= 1
-    if maxsize is not None and not is_size:
-        raise InvalidRequestError(f"maxsize={maxsize!r}: expected a whole number >= 1, or None for the default")
+    if maxsize is not None:
+        whole_number(maxsize, "maxsize", low=1, more=", or None for the default")
     if gap_order not in (LIVE, STRICT):
         raise InvalidRequestError(f"gap_order={gap_order!r}: expected {LIVE!r} or {STRICT!r}")
     return _check_overflow(overflow)

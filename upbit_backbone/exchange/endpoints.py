@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
+from .._arguments import aware, whole_number
 from ..errors import InvalidRequestError, one_line
 from ..models.enums import RateGroup
 from .symbols import CODE, normalise_quote
@@ -117,11 +118,11 @@ def trades(
     """
     params = [("market", market_code(symbol)), ("count", _count(count, TRADES))]
     if to is not None:
-        params.append(("to", _aware(to).strftime("%H:%M:%S")))
+        params.append(("to", aware(to, "to").strftime("%H:%M:%S")))
     if cursor is not None:
-        params.append(("cursor", str(_whole("cursor", cursor, 0, 10**19))))
+        params.append(("cursor", str(whole_number(cursor, "cursor", low=0, high=10**19))))
     if days_ago:
-        params.append(("days_ago", str(_whole("days_ago", days_ago, 1, MAX_DAYS_AGO))))
+        params.append(("days_ago", str(whole_number(days_ago, "days_ago", low=1, high=MAX_DAYS_AGO))))
     return RestCall(TRADES, tuple(params))
 
 
@@ -131,7 +132,7 @@ def candles(timeframe: str, symbol: str, count: int, *, to: datetime | None = No
     params = [("market", market_code(symbol)), ("count", _count(count, endpoint))]
     if to is not None:
         # Periods start on whole seconds, so "before 05:14:00.3" is "before 05:14:01".
-        whole = _aware(to)
+        whole = aware(to, "to")
         whole = whole.replace(microsecond=0) + timedelta(seconds=bool(whole.microsecond))
         params.append(("to", whole.strftime("%Y-%m-%dT%H:%M:%SZ")))
     return RestCall(endpoint, tuple(params))
@@ -165,26 +166,12 @@ def _codes(symbols: Iterable[str]) -> str:
     return ",".join(codes)
 
 
-def _whole(name: str, value: int, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidRequestError(f"{name}={one_line(repr(value), 40)}: expected a whole number from {low} to {high}")
-    return value
-
-
 def _count(count: int, endpoint: Endpoint) -> str:
-    return str(_whole("count", count, 1, endpoint.max_count or 1))
+    return str(whole_number(count, "count", low=1, high=endpoint.max_count or 1))
 
 
 def _level(level: Decimal | int) -> str:
-    number = level if isinstance(level, Decimal) else Decimal(_whole("level", level, 0, 10**12))
+    number = level if isinstance(level, Decimal) else Decimal(whole_number(level, "level", low=0, high=10**12))
     if not number.is_finite() or not 0 <= number <= 10**12:
         raise InvalidRequestError(f"level={number}: expected a price step such as 0, 1000 or Decimal('0.1')")
     return f"{number.normalize():f}"
-
-
-def _aware(moment: datetime) -> datetime:
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
-        raise InvalidRequestError(
-            f"to={one_line(repr(moment), 60)}: expected an aware datetime; add tzinfo=datetime.UTC"
-        )
-    return moment.astimezone(UTC)

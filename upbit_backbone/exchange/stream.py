@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 
+from .._arguments import whole_number
 from ..errors import InvalidRequestError, one_line
 from ..models.enums import DataType
 from ..models.session import SubscriptionList
@@ -70,8 +71,7 @@ def rounded_depth(depth: int | None) -> int:
     """The smallest depth Upbit offers that holds `depth` levels; 30 where none was named or more is requested."""
     if depth is None:
         return BOOK_DEPTHS[-1]
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-        raise InvalidRequestError(f"depth={depth!r}: expected a whole number of levels >= 1")
+    depth = whole_number(depth, "depth", low=1)
     return next((offered for offered in BOOK_DEPTHS if offered >= depth), BOOK_DEPTHS[-1])
 
 

@@ -8,11 +8,12 @@ or `end`. Naive datetimes are refused, because nobody can know which clock they 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal, TypedDict
 
+from .._arguments import Moment, aware, whole_number
 from ..errors import InvalidRequestError
-from ..exchange.timeframes import FIRST_MOMENT, LAST_MOMENT, Timeframe
+from ..exchange.timeframes import Timeframe
 
 DEFAULT_COUNT: Final = 200
 MAX_CANDLES: Final = 1_000_000  # about 1 GB of rows and 500 s of Upbit's rate; more only by iter_candles over a range
@@ -26,9 +27,9 @@ class Bounds(TypedDict, total=False):
     """Which candles: the keyword arguments of everything that asks for some; see `candle_range`."""
 
     count: int | None
-    to: datetime | None
-    start: datetime | None
-    end: datetime | None
+    to: Moment | None
+    start: Moment | None
+    end: Moment | None
     fill: Fill
 
 
@@ -79,9 +80,9 @@ def candle_range(
     *,
     now: datetime,
     count: int | None = None,
-    to: datetime | None = None,
-    start: datetime | None = None,
-    end: datetime | None = None,
+    to: Moment | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
     fill: Fill = "none",
     max_candles: int | None = MAX_CANDLES,
 ) -> CandleRange:
@@ -93,7 +94,7 @@ def candle_range(
     _refuse_mixtures(count, to, start, end)
     if fill not in ("none", "forward"):
         raise InvalidRequestError(f"fill={fill!r}: expected 'none' or 'forward'")
-    stop = None if to is None and end is None else aware(to or end, "to" if to else "end")
+    stop = None if to is None and end is None else aware(end if to is None else to, "end" if to is None else "to")
     first = None if start is None else aware(start, "start")
     if first is not None and stop is not None and first >= stop:
         raise InvalidRequestError(f"start={first} is not before end={stop}; ranges are half-open: [start, end)")
@@ -126,34 +127,11 @@ def _refuse_mixtures(count: object, to: object, start: object, end: object) -> N
         raise InvalidRequestError(f"{' and '.join(f'{name}=' for name in given)} do not go together; {ALLOWED}")
 
 
-def aware(moment: object, name: str) -> datetime:
-    """`moment` in UTC; InvalidRequestError unless it is a datetime that knows its zone."""
-    if not isinstance(moment, datetime):
-        raise InvalidRequestError(
-            f"{name}={moment!r}: expected a datetime with a time zone, such as datetime(2026, 1, 1, tzinfo=UTC)"
-        )
-    # Refused: read as local or as Korean time it would be nine hours off without a word.
-    if moment.utcoffset() is None:
-        raise InvalidRequestError(
-            f"{name}={moment.isoformat()}: this datetime has no time zone; say which clock it was read from, "
-            f"for example {name}.replace(tzinfo=datetime.UTC), or tzinfo=upbit_backbone.KST for Korean time"
-        )
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        # `datetime.max` with a zone is a way to say "no end"; in UTC it lies beyond what a datetime can hold.
-        return LAST_MOMENT if moment.year > 2000 else FIRST_MOMENT
-
-
 def checked_count(count: int | None, cap: int) -> int:
     """`count`, or the default of one page; InvalidRequestError unless it is a whole number from 1 to `cap`."""
     if count is None:
         return DEFAULT_COUNT
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= cap:
-        raise InvalidRequestError(
-            f"count={count!r}: expected a whole number from 1 to {cap:,}; for more, walk a range with iter_candles"
-        )
-    return count
+    return whole_number(count, "count", low=1, high=cap, more="; for more, walk a range with iter_candles")
 
 
 def _check_length(periods: int, cap: int) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 from operator import attrgetter
 from typing import Final
 
+from .._arguments import Moment, aware, whole_number
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, calls_users
 from ..backfill.pages import TradesPage
 from ..errors import DownloadCancelledError, InvalidRequestError, RequestTimeoutError, UpbitBackboneError
@@ -16,7 +17,7 @@ from ..models.events import Event
 from ..models.market import TradeData
 from ..unify.rest import UnreadablePageError, unread_of
 from .download import PAGE_SECONDS, CancelToken, copied
-from .ranges import aware, checked_count
+from .ranges import checked_count
 from .unreadable import nothing_left, rows_of, told
 
 DAY: Final = timedelta(days=1)
@@ -53,7 +54,7 @@ class TradesHistory:
         symbol: str,
         *,
         count: int | None = None,
-        since: datetime | None = None,
+        since: Moment | None = None,
         days_ago: int | None = None,
         timeout: float | None = None,
         priority: Priority = Priority.NORMAL,
@@ -66,7 +67,7 @@ class TradesHistory:
         `timeout` is the usual one plus half a second for each page of a count, and five minutes where the number is
         unknown. An error carries what was fetched in `.partial`; `progress(done, total)` is called after each page.
         """
-        first, count = self._bounds(count, since, days_ago)
+        first, count, days_ago = self._bounds(count, since, days_ago)
         deadline = self._deadline(count, timeout)
         rows: list[TradeData] = []
         try:
@@ -82,12 +83,12 @@ class TradesHistory:
         self,
         *,
         count: int | None = None,
-        since: datetime | None = None,
+        since: Moment | None = None,
         days_ago: int | None = None,
         timeout: float | None = None,
     ) -> Deadline:
         """When `get` with these arguments would have to end; raises what it would raise for them, and asks nobody."""
-        _, count = self._bounds(count, since, days_ago)
+        _, count, _ = self._bounds(count, since, days_ago)
         return self._deadline(count, timeout)
 
     def _deadline(self, count: int | None, timeout: float | None) -> Deadline:
@@ -101,7 +102,7 @@ class TradesHistory:
         symbol: str,
         *,
         count: int | None = None,
-        since: datetime | None = None,
+        since: Moment | None = None,
         days_ago: int | None = None,
         timeout: float | None = None,
         priority: Priority = Priority.NORMAL,
@@ -109,21 +110,19 @@ class TradesHistory:
         cancel: CancelToken | None = None,
     ) -> Iterator[TradeData]:
         """The trades of `get` as they arrive, newest first. `timeout` limits the whole walk; default: none."""
-        first, count = self._bounds(count, since, days_ago)
+        first, count, days_ago = self._bounds(count, since, days_ago)
         deadline = Deadline.after(timeout, self._clock.monotonic)
         return self._walk(symbol, count, first, days_ago, deadline, priority, progress, cancel)
 
     def _bounds(
-        self, count: int | None, since: datetime | None, days_ago: int | None
-    ) -> tuple[datetime | None, int | None]:
-        """The earliest moment wanted and the count, both checked."""
+        self, count: int | None, since: Moment | None, days_ago: int | None
+    ) -> tuple[datetime | None, int | None, int | None]:
+        """The earliest moment wanted, the count and the day, all checked."""
         if since is not None and (count is not None or days_ago is not None):
             raise InvalidRequestError("since= stands alone; allowed are count=, days_ago=, both of them, or since=")
         # Upbit answers 400 to an eighth day (measured).
-        if days_ago is not None and (
-            isinstance(days_ago, bool) or not isinstance(days_ago, int) or not 0 <= days_ago <= MAX_DAYS_AGO
-        ):
-            raise InvalidRequestError(f"days_ago={days_ago!r}: expected 0 (today, UTC) to {MAX_DAYS_AGO}")
+        if days_ago is not None:
+            days_ago = whole_number(days_ago, "days_ago", low=0, high=MAX_DAYS_AGO, more="; 0 is today (UTC)")
         if count is not None or (since is None and days_ago is None):
             count = checked_count(count, MAX_COUNT)
         today = self._today()
@@ -134,7 +133,7 @@ class TradesHistory:
                 f"since={first.isoformat()}: Upbit keeps trades of today and {MAX_DAYS_AGO} days before, now from "
                 f"{oldest.isoformat()}; for older times ask for candles"
             )
-        return (today - days_ago * DAY if days_ago is not None else first), count
+        return (today - days_ago * DAY if days_ago is not None else first), count, days_ago
 
     @calls_users
     def _walk(

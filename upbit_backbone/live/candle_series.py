@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol, overload
 
+from .._arguments import whole_number
 from .._concurrency import (
     SYSTEM_CLOCK,
     WAIT_SLICE_SECONDS,
@@ -22,7 +23,7 @@ from .._concurrency import (
     join_all,
     spawn,
 )
-from ..errors import ClosedError, InvalidRequestError, UpbitBackboneError
+from ..errors import ClosedError, UpbitBackboneError
 from ..exchange.timeframes import Timeframe, timeframe_of
 from ..history.aggregate import FormingPeriod
 from ..history.candles import CandleHistory
@@ -86,7 +87,7 @@ class CandleSeries:
         self._guard = ForkGuard(f"the series {symbol} {self.timeframe}")
         self._lock = threading.Lock()  # guards _bars, _version, _listeners and what _repair says it does
         self._changed = EventCount()
-        self._bars = Bars(self._unit, _checked_size(size))
+        self._bars = Bars(self._unit, whole_number(size, "size", low=1, high=MAX_SIZE))
         self._version = 0
         self._listeners: list[OnUpdate] = [] if on_update is None else [on_update]
         self._forming = None if self._unit.data_type else FormingPeriod(self._unit)
@@ -193,7 +194,7 @@ class CandleSeries:
         """Keep `size` candles from now on. Growing asks REST for the older ones, on the calling thread."""
         if self._closing.is_set():
             raise ClosedError(f"the series {self.symbol} {self.timeframe} is closed")
-        size = _checked_size(size)
+        size = whole_number(size, "size", low=1, high=MAX_SIZE)
         with self._held():
             self._bars.resize(size)
             rows = self._bars.rows
@@ -331,9 +332,3 @@ class CandleSeries:
                 except Exception:
                     self.callback_errors += 1
                     log.exception("on_update of a candle series failed", extra={"symbol": self.symbol})
-
-
-def _checked_size(size: int) -> int:
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_SIZE:
-        raise InvalidRequestError(f"size={size!r}: expected a whole number from 1 to {MAX_SIZE:,}")
-    return size

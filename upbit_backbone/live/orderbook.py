@@ -7,8 +7,9 @@ from decimal import Decimal
 from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
+from .._arguments import whole_number
 from .._concurrency import Deadline, EventCount, ForkGuard
-from ..errors import ClosedError, InvalidRequestError, MalformedDataError, StaleDataError
+from ..errors import ClosedError, MalformedDataError, StaleDataError
 from ..exchange.endpoints import MAX_LEVELS
 from ..models.market import OrderbookData, OrderbookUnit
 
@@ -73,7 +74,7 @@ class LiveOrderbook:
         is_closing: Callable[[], bool] = lambda: False,
     ) -> None:
         self.symbol = symbol
-        self._levels = _checked_levels(levels, MAX_LEVELS)
+        self._levels = whole_number(levels, "levels", low=1, high=MAX_LEVELS)
         self._current = current
         self._last_known = last_known
         self._guard = ForkGuard(f"the order book of {symbol}")
@@ -138,7 +139,9 @@ class LiveOrderbook:
 
     def depth(self, levels: int | None = None) -> Depth:
         """The best `levels` of each side (all that are subscribed by default); fewer where the book has fewer."""
-        return _cut(self.book, self._levels if levels is None else _checked_levels(levels, self._levels))
+        return _cut(
+            self.book, self._levels if levels is None else whole_number(levels, "levels", low=1, high=self._levels)
+        )
 
     def cumulative(self, levels: int | None = None) -> Depth:
         """As `depth`, each level with the size of all levels up to it."""
@@ -193,9 +196,3 @@ class LiveOrderbook:
 
 def _cut(book: OrderbookData, levels: int) -> Depth:
     return Depth(book.asks[:levels], book.bids[:levels])
-
-
-def _checked_levels(levels: int, highest: int) -> int:
-    if isinstance(levels, bool) or not isinstance(levels, int) or not 1 <= levels <= highest:
-        raise InvalidRequestError(f"levels={levels!r}: expected a whole number from 1 to {highest}")
-    return levels

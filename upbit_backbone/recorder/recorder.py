@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .._arguments import as_real
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, get_logger, join_all, spawn, wait_event
 from .._file_lock import FileLock
 from ..errors import InvalidRequestError, one_line
@@ -26,15 +27,19 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 RECORD_OVERHEAD = 256
 
 
+def _above_zero(name: str, value: object) -> float | None:
+    number = None if value is None else as_real(value)
+    if value is not None and (number is None or not number > 0):
+        raise InvalidRequestError(f"{name}={value!r}: expected a number > 0, or None for one file without end")
+    return number
+
+
 class Rotation:
     """When a recording goes on in its next file: before one would exceed `max_bytes`, or after `max_seconds`."""
 
     def __init__(self, max_bytes: int | None = None, max_seconds: float | None = None) -> None:
-        for name, value in (("rotate_bytes", max_bytes), ("rotate_seconds", max_seconds)):
-            if value is not None and not value > 0:
-                raise InvalidRequestError(f"{name}={value!r}: expected a number > 0, or None for one file without end")
-        self.max_bytes = max_bytes
-        self.max_seconds = max_seconds
+        self.max_bytes = _above_zero("rotate_bytes", max_bytes)
+        self.max_seconds = _above_zero("rotate_seconds", max_seconds)
 
     @property
     def is_on(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from .._arguments import as_real
 from .._concurrency import Deadline, Flag, get_logger, join_all, spawn, wait_event
 from ..errors import InvalidRequestError, one_line
 from ..models.events import ConnectionState, Event, SubscriptionEvent
@@ -64,7 +66,8 @@ class ReplaySource:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> None:
-        if speed is not None and not 0 < speed < float("inf"):
+        rate = math.inf if speed is None else as_real(speed)
+        if rate is None or not rate > 0 or (speed is not None and math.isinf(rate)):
             raise InvalidRequestError(f"speed={speed!r}: expected a number > 0, or None for as fast as possible")
         self._recording = recording
         self._rest = rest or ReplayTransport(recording, since=since, until=until)
@@ -72,7 +75,7 @@ class ReplaySource:
         self._until = until
         self._sessions = PlayedSessions(sink, clock, emit, self.topics)
         self._clock = clock
-        self._speed = speed
+        self._speed = None if speed is None else rate
         self._emit = emit
         self._backlog = backlog
         self._is_settled = is_settled

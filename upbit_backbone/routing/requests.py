@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any, TypeVar
 
+from .._arguments import as_whole, whole_number
 from .._concurrency import check_timeout
 from ..errors import InvalidRequestError
 from ..exchange.endpoints import MAX_LEVELS
@@ -19,6 +20,7 @@ from ..models.enums import DataStrategy, DataType, Priority, RequestKind
 from ..models.request import DataRequest
 
 E = TypeVar("E", bound=Enum)
+NO_LEVEL = Decimal(-1)
 
 
 def member(kind: type[E], value: object, name: str) -> E:
@@ -35,20 +37,14 @@ def member(kind: type[E], value: object, name: str) -> E:
     raise InvalidRequestError(f"{name}={value!r}: expected one of {allowed}")
 
 
-def whole_number(value: object, name: str, *, low: int, high: int) -> int:
-    """`value` as an int from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidRequestError(f"{name}={value!r}: expected a whole number from {low} to {high:,}")
-    return value
-
-
 def price_level(value: object) -> Decimal:
     """The grouping of an order book's prices, 0 for none (docs: list-orderbook-levels, KRW markets only)."""
+    given = value if isinstance(value, str | Decimal) else as_whole(value)
     try:
-        level = Decimal(str(value))
+        level = Decimal(NO_LEVEL if given is None else given)
     except InvalidOperation:
-        level = Decimal(-1)
-    if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)) or not level.is_finite() or level < 0:
+        level = NO_LEVEL
+    if not level.is_finite() or level < 0:
         raise InvalidRequestError(f"level={value!r}: expected a price grouping such as 0, 10000 or Decimal('0.1')")
     return level
 
