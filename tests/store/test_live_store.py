@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import inf
 
 import pytest
 from hypothesis import given, settings
@@ -16,16 +17,18 @@ from hypothesis import strategies as st
 from upbit_backbone._concurrency import Deadline, spawn
 from upbit_backbone.errors import ClosedError
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
-from upbit_backbone.models.lazy_book import LazyBook
-from upbit_backbone.models.market import CandleData, MarketInfo, OrderbookData, TickerData
+from upbit_backbone.models.lazy_book import LazyBook, StoredItem
+from upbit_backbone.models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
 from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.models.topic import ZERO, Topic
-from upbit_backbone.store.live_store import LiveStore
+from upbit_backbone.store.live_store import Entry, LiveStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BTC = Topic(DataType.TICKER, "KRW-BTC")
 BOOK = Topic(DataType.ORDERBOOK, "KRW-BTC")
 MINUTE = Topic(DataType.CANDLE_1M, "KRW-BTC")
+TRADES = Topic(DataType.TRADE, "KRW-BTC")
+STREAM = DataSource.WEBSOCKET
 
 
 def ticker(second: float, source: DataSource = DataSource.WEBSOCKET, symbol: str = "KRW-BTC") -> TickerData:
@@ -284,3 +287,60 @@ def test_thirty_two_readers_never_see_a_torn_or_older_value() -> None:
     finally:
         sys.setswitchinterval(before)
     assert faults == []
+
+
+class WithoutShortWay(LiveStore):
+    """Judges each value the long way."""
+
+    def put(
+        self,
+        topic: Topic,
+        item: StoredItem,
+        health: SessionHealth,
+        epoch: int,
+        monotonic: float,
+        late_before: datetime | None = None,
+        subscribed_at: float = -inf,
+    ) -> bool:
+        moved_at = (item.trade_timestamp or item.timestamp) if type(item) is TickerData else item.timestamp
+        assert moved_at is not None
+        entry = Entry(topic, item, health, epoch, monotonic, item.timestamp, moved_at)
+        if not self._admits(entry, self._entries.get(topic), late_before, subscribed_at):
+            return False
+        self._entries[topic] = entry
+        return True
+
+
+@given(
+    st.sampled_from([BTC, TRADES]),
+    st.lists(
+        st.tuples(
+            st.integers(0, 6),  # the stamp
+            st.integers(0, 3),  # the last trade is so much older; or which trade of one moment it is
+            st.sampled_from([1, 1, 1, 2]),  # the epoch
+            st.sampled_from([None, 0, 3]),  # what is stamped before it is late
+            st.booleans(),  # subscribed anew just before
+        ),
+        max_size=12,
+    ),
+)
+def test_the_short_way_of_nearly_every_message_says_what_the_long_one_says(
+    topic: Topic, puts: list[tuple[int, int, int, int | None, bool]]
+) -> None:
+    short, long, alive, subscribed_at = LiveStore(10.0), WithoutShortWay(10.0), health(), -inf
+    for turn, (stamp, other, epoch, late, anew) in enumerate(puts):
+        now = 100.0 + turn
+        subscribed_at = now - 0.5 if anew else subscribed_at
+        late_before = None if late is None else NOON + timedelta(seconds=late)
+        item: TickerData | TradeData
+        if topic is BTC:
+            item = replace(ticker(stamp), trade_timestamp=NOON + timedelta(seconds=stamp - other))
+        else:
+            item = TradeData("KRW-BTC", Decimal(1), Decimal(1), None, NOON + timedelta(seconds=stamp), other, STREAM)
+        taken = [store.put(topic, item, alive, epoch, now, late_before, subscribed_at) for store in (short, long)]
+        assert taken[0] is taken[1]
+        one, other_one = short.entry(topic), long.entry(topic)
+        assert one is not None
+        assert other_one is not None
+        for name in ("item", "stamp", "moved_at", "news_at", "proven", "follows", "late_by", "epoch", "monotonic"):
+            assert getattr(one, name) == getattr(other_one, name), name

@@ -180,7 +180,12 @@ class Mailbox(queue.Queue[Any]):
         self._guard.check()
         deadline: Deadline | None = None
         while True:
-            delivery = self._taken()
+            delivery = None
+            with self.mutex:
+                if self._buffer and not self._closed:
+                    delivery = self._take()
+                else:
+                    self._check_open()
             if delivery is None:
                 deadline = deadline or Deadline.after(timeout if block else 0.0)
                 # Nothing is held while waiting. Of several readers who are woken one finds it empty again, hence the
@@ -205,14 +210,6 @@ class Mailbox(queue.Queue[Any]):
             deliveries = [self._take() for _ in range(count)]
         items = (self._present(delivery[1]) for delivery in deliveries)
         return [item for item in items if item is not None]
-
-    def _taken(self) -> Envelope | None:
-        """The next delivery, taken out; None where nothing waits. Raises once it is over."""
-        with self.mutex:
-            if self._closed or not self._buffer:
-                self._check_open()
-                return None
-            return self._take()
 
     def _take(self) -> Envelope:
         self.delivered += 1

@@ -132,18 +132,24 @@ class LiveStore:
         stamp: datetime = item.timestamp
         moved_at = (item.trade_timestamp or stamp) if type(item) is TickerData else stamp
         entry = Entry(topic, item, health, epoch, monotonic, stamp, moved_at)
-        # Nearly every message: newer on the same line, nothing in doubt. Judged inline, because this runs for each one.
-        is_plain_news = (
+        # Nearly every message: no older, on the same line, in time, nothing in doubt. Judged inline, because this runs
+        # for each one; a busy market stamps many alike, so those that are no news must not fall into the long way.
+        is_undoubted = (
             known is not None
-            and stamp > known.stamp
-            and moved_at > known.moved_at
+            and stamp >= known.stamp
+            and moved_at >= known.moved_at
             and known.proven
             and known.epoch == epoch
             and known.health is health
             and (late_before is None or stamp >= late_before)
         )
-        if not is_plain_news and not self._admits(entry, known, late_before, subscribed_at):
-            return False
+        if known is None or not is_undoubted:
+            if not self._admits(entry, known, late_before, subscribed_at):
+                return False
+        else:
+            entry.follows = known.monotonic >= subscribed_at
+            if (stamp == known.stamp or moved_at == known.moved_at) and not _is_news(entry, known):
+                entry.news_at = known.news_at
         # Not for what was said again: a server that repeats its last frame for ever looked alive.
         if entry.news_at == monotonic:
             health.news_at = monotonic
