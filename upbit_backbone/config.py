@@ -61,7 +61,9 @@ class BackboneConfig:
     websocket_format: str = "SIMPLE"
     ping_interval_seconds: float = 5.0  # Upbit drops idle sockets after 60 s (measured) to 120 s (documented)
     pong_timeout_seconds: float = 5.0
-    stall_probe_seconds: float = 10.0  # silence on all topics for this long starts a probe by REST
+    # Silence on all topics for this long starts a probe: REST is asked for newer trades, or, while REST does not say,
+    # the stream for its snapshots. A stall is found within five seconds more (nine while REST hangs).
+    stall_probe_seconds: float = 10.0
     first_frame_seconds: float = 5.0  # a topic without a first frame for this long is reported
     max_connections: int = 5
     max_topics_per_connection: int = 1000

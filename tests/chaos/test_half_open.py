@@ -14,8 +14,8 @@ import pytest
 
 from tests.chaos.proxy import ChaosProxy
 from tests.chaos.watched import Watched, say, worst_second
-from tests.support.waiting import PAUSE, promised, wait_until
-from upbit_backbone import ChannelUnavailableError, DataSource, MarketDataBackbone
+from tests.support.waiting import PATIENCE_SECONDS, PAUSE, promised, wait_until
+from upbit_backbone import ChannelUnavailableError, DataSource, MarketDataBackbone, UpbitBackboneError
 from upbit_backbone.models.events import BreakerEvent, GapEvent, StaleEvent
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.wire.websocket_transport import WebSocketConnection
@@ -88,6 +88,39 @@ def test_a_mute_stream_is_found_out_by_rest_and_left(watch: Watch, upbit: FakeUp
     wait_until(lambda: seen.reconnects >= 1, "a reconnection")
     assert len(upbit.wire_log("control", seen.since)) >= pongs
     assert seen.is_whole(*SYMBOLS)
+
+
+@pytest.mark.parametrize("trouble", ["ban", "outage"])
+def test_a_mute_stream_is_found_out_while_rest_cannot_be_asked(
+    own_upbit: Callable[..., FakeUpbit], watch: Watch, trouble: str
+) -> None:
+    server = own_upbit(seed=23, trades_per_second=80.0)
+    seen = watch(server, SYMBOLS, ["trade", "ticker"], stall_probe_seconds=0.8)
+    server.rest_fault("*", status=418 if trouble == "ban" else 503, times=None, headers={"Retry-After": "600"})
+    with pytest.raises(UpbitBackboneError):
+        seen.market.get_candles("KRW-BTC", "1d", count=1)
+    server.mute()
+    began = time.monotonic()
+    wait_until(lambda: any(event.stale for event in seen.of(StaleEvent)), "the alarm")
+    say(f"silent stall during a {trouble} found after {time.monotonic() - began:.3f} s")
+    assert "no snapshot" in next(event for event in seen.of(StaleEvent) if event.stale).reason
+    assert seen.market.explain("ticker", "KRW-BTC").rule != "live"
+    assert any("no snapshot" in (each.last_error or "") for each in seen.market.health().sessions)
+    server.unmute()
+    wait_until(lambda: not seen.of(StaleEvent)[-1].stale, "the all-clear")
+    seen.flows(more=5)
+
+
+def test_a_quiet_line_is_kept_while_rest_cannot_be_asked(own_upbit: Callable[..., FakeUpbit], watch: Watch) -> None:
+    server = own_upbit()
+    server.publish_trade("KRW-BTC")
+    seen = watch(server, kinds=["trade", "ticker"], stall_probe_seconds=0.3)
+    server.rest_fault("*", status=503, times=None)
+    messages = len(seen.messages())
+    wait_until(lambda: len(seen.messages()) >= messages + 4, "the stream to be asked again and again")
+    assert (seen.of(StaleEvent), seen.breaks) == ([], [])
+    made = server.publish_trade("KRW-BTC")
+    seen.arrives(made, seconds=PATIENCE_SECONDS)
 
 
 def test_one_mute_market_concerns_nobody_else(watch: Watch, upbit: FakeUpbit) -> None:

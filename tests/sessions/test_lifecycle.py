@@ -664,15 +664,86 @@ def test_data_during_the_grace_ends_the_suspicion() -> None:
     assert stage.state is LIVE
 
 
+def quiet_while_rest_says(
+    behind: frozenset[Topic] | None, seconds: int, stage: Stage, snapshot: Callable[[], object]
+) -> list[do.Effect]:
+    """Nothing is traded; REST answers each question with `behind`, Upbit each subscription with `snapshot`."""
+    log: list[do.Effect] = []
+    for _ in range(seconds):
+        effects = stage.pass_time(1.0)
+        for probe in only(do.StartProbe, effects):
+            effects += stage.give(on.ProbeAnswered(probe.epoch, probe.topics, probe.whole_line, behind))
+        if only(do.Dial, effects):
+            effects += stage.give(on.Opened())
+        if only(do.SendText, effects):
+            snapshot()
+        log += effects
+    return log
+
+
 @pytest.mark.parametrize("behind", [frozenset(), None])
 def test_a_quiet_market_stays_as_it_is(behind: frozenset[Topic] | None) -> None:
     stage = Stage().live(BTC)
-    for _ in range(100):
-        for probe in only(do.StartProbe, stage.pass_time(5.0)):
-            stage.give(on.ProbeAnswered(probe.epoch, probe.topics, probe.whole_line, behind))
+    log = quiet_while_rest_says(behind, 500, stage, stage.notice)  # frames, and nothing new in them
+    assert (stage.state, stage.lifecycle.health.epoch) == (LIVE, 1)
+    assert not events(StaleEvent, log)
+    assert bool(only(do.SendText, log)) == (behind is None), "the stream is asked only while REST does not say"
+    assert len(only(do.SendText, log)) <= 100
+
+
+def test_silence_that_rest_cannot_judge_ends_in_reconnection_within_fifteen_seconds_if_no_snapshot_comes() -> None:
+    stage = Stage().live(BTC)
+    stage.data()
+    log = quiet_while_rest_says(None, 15, stage, lambda: None)
+    assert [event.stale for event in events(StaleEvent, log)] == [True]
+    assert "no snapshot" in events(StaleEvent, log)[0].reason
+    assert (stage.state, stage.lifecycle.health.epoch) == (LIVE, 2)
+    assert [event.stale for event in events(StaleEvent, stage.data())] == [False]
+
+
+def test_a_snapshot_that_comes_in_time_acquits_the_line_though_nothing_in_it_is_new() -> None:
+    stage = Stage().live(BTC)
+    stage.pass_time(10.1)
+    stage.give(on.ProbeAnswered(1, frozenset({BTC}), True, None))
+    assert only(do.SendText, stage.pass_time(1.0))
+    stage.notice()
+    assert not events(StaleEvent, stage.pass_time(3.0))
     assert stage.state is LIVE
-    assert stage.lifecycle.health.epoch == 1
-    assert not events(StaleEvent, stage.effects)
+
+
+def test_lines_that_never_answer_are_left_once_a_minute_at_most() -> None:
+    stage = Stage().live(BTC)
+    quiet_while_rest_says(None, 600, stage, lambda: None)
+    assert 5 <= stage.lifecycle.health.epoch <= 11
+
+
+def test_while_upbit_blocks_all_a_line_that_falls_silent_unlike_before_is_kept_and_not_believed() -> None:
+    stage = Stage().live(BTC)
+    silent: set[Topic] = set()
+    for _ in range(120):
+        stage.data()
+        answer_questions(stage, stage.pass_time(1.0), silent)
+    stage.give(on.BanImposed(60.0, "418"))
+    silent, log = {BTC}, []
+    for _ in range(50):
+        effects = stage.pass_time(1.0)
+        effects += answer_questions(stage, effects, silent)
+        for probe in only(do.StartProbe, effects):
+            effects += stage.give(on.ProbeAnswered(probe.epoch, probe.topics, probe.whole_line, None))
+        log += effects
+    assert [event.stale for event in events(StaleEvent, log)] == [True]
+    assert "blocks this IP" in events(StaleEvent, log)[0].reason
+    assert (stage.state, stage.lifecycle.health.epoch, stage.lifecycle.health.suspect) == (LIVE, 1, True)
+    assert not only(do.SendText, log), "nothing is sent during a ban of the whole IP"
+    assert [event.stale for event in events(StaleEvent, stage.data())] == [False]
+    assert not stage.lifecycle.health.suspect
+
+
+def test_a_market_that_was_always_quiet_is_not_suspected_in_a_ban() -> None:
+    stage = Stage().live(BTC)
+    stage.give(on.BanImposed(60.0, "418"))
+    log = quiet_while_rest_says(None, 50, stage, stage.notice)
+    assert not events(StaleEvent, log)
 
 
 def test_signs_of_life_that_are_no_data_do_not_hide_a_stall() -> None:
@@ -740,6 +811,13 @@ def quiet_seconds(
             effects += stage.give(answer)
         log += effects
     return log
+
+
+def test_a_silent_market_is_subscribed_again_once_a_minute_at_most_while_rest_does_not_say() -> None:
+    stage = Stage().live(BTC, ETH)
+    log = quiet_seconds(stage, 300, {ETH}, lambda topics: None)
+    assert 2 <= len(only(do.SendText, log)) <= 5
+    assert not events(StaleEvent, log)
 
 
 def test_a_market_that_was_always_quiet_and_goes_mute_alone_is_found_out_within_45_seconds() -> None:

@@ -131,7 +131,7 @@ def _session_reasons(facts: Facts, limits: Limits) -> Iterator[str]:
             last = f" ({session.last_error})" if session.last_error else ""
             yield f"session {session.session} is {session.state.value} since {session.since:%H:%M:%S}Z{last}"
         elif session.suspect:
-            yield f"session {session.session} is suspected mute: REST shows newer trades than the stream"
+            yield f"session {session.session} is suspected mute: silent though there are trades, or as it never was"
         elif not _was_heard(session, limits):
             yield f"session {session.session} was not heard for more than {limits.liveness_seconds:g} s"
         elif _is_refused(session, limits):

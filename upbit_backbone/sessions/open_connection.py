@@ -13,10 +13,10 @@ from .keep_alive import KeepAlive
 from .messages import AskSilent, Deliver, Noticed, ProbeAnswered, SendPing, SendPong, ShedLoad, SilentFound, StartProbe
 from .pacing import PongPacer
 from .session_state import SessionState, said
+from .stall_detectors import SILENT, UNUSUAL
 from .subscription_sender import SubscriptionSender
 
 NORMAL_CLOSE: Final = 1000
-SILENT: Final = "silent although there were trades"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,7 @@ class OpenConnection:
         shared.status.last_data_at = now
         # What is said again and again, or stamped anew without a trade, is no sign of life: see `news_at`.
         if shared.stream_stalls.heard(shared.health.news_at):
+            shared.health.suspect = False
             shared.emit(shared.status.stale(shared.plan.wanted, stale=False, reason="data flows again"))
         news_at = shared.health.news_at
         is_news, self._news_at = news_at > self._news_at, news_at
@@ -166,10 +167,28 @@ class OpenConnection:
             self._probe(watch.to_probe(found.silent & shared.plan.streamed, now), whole_line=False)
 
     def probe_answered(self, answer: ProbeAnswered, now: float) -> None:
+        shared = self._shared
         if answer.whole_line:
-            self._shared.stream_stalls.answered(None if answer.behind is None else bool(answer.behind), now)
+            must_ask = shared.stream_stalls.answered(None if answer.behind is None else bool(answer.behind), now)
         else:
-            self._shared.topic_stalls.answered(answer.topics, answer.behind, now)
+            shared.topic_stalls.answered(answer.topics, answer.behind, now)
+            must_ask = answer.behind is None and shared.topic_stalls.may_ask_stream(now)
+        # REST does not say. Upbit answers a subscription with snapshots: proof of a line that moves, and the cure for a
+        # topic that had gone mute.
+        if must_ask:
+            self.sender.repeat(now)
+        if must_ask and answer.whole_line and now < shared.reconnect_policy.banned_until:
+            self._suspect_if_unusual()
+
+    def _suspect_if_unusual(self) -> None:
+        """While the whole IP is blocked nothing may be sent, and a line given up could not come back: this one is kept,
+        but what it brought last is not current any more."""
+        shared = self._shared
+        if shared.health.suspect or not shared.topic_stalls.is_unusual(shared.plan.streamed & shared.plan.wanted):
+            return
+        shared.health.suspect = True
+        shared.stream_stalls.suspect()
+        shared.emit(shared.status.stale(shared.plan.wanted, stale=True, reason=UNUSUAL))
 
     def tick(self, now: float, own_lag: float) -> Lost | None:
         # Before the others, which say goodbye; a frozen line is given no close code, because sending could only wait.
@@ -178,8 +197,9 @@ class OpenConnection:
             return Lost(f"nothing heard for {seconds:.1f} s, pings unanswered")
         if self.sender.is_idle(now):
             return Lost("nobody wants anything", say=NORMAL_CLOSE, is_idle=True)
-        if self._shared.stream_stalls.is_stalled(now) and self._shared.plan.target:
-            return self._stalled()
+        stall = self._shared.stream_stalls.stall(now)
+        if stall is not None and self._shared.plan.target:
+            return self._stalled(stall)
         if self._shared.lateness.is_beyond_help(now):
             return Lost(f"{self._shared.health.lag:.1f} s behind Upbit", say=NORMAL_CLOSE)
         ping = self.keep_alive.ping(now)
@@ -201,12 +221,12 @@ class OpenConnection:
         elif shared.lateness.has_caught_up(now):
             shared.emit(shared.status.stale(shared.plan.wanted, stale=False, reason="in time again"))
 
-    def _stalled(self) -> Lost:
+    def _stalled(self, why: str) -> Lost:
         shared = self._shared
         # Before the line is dropped, which takes a moment: from now on nothing of it is given as current.
         shared.health.suspect = True
-        shared.emit(shared.status.stale(shared.plan.wanted, stale=True, reason=SILENT))
-        return Lost(SILENT, say=NORMAL_CLOSE)
+        shared.emit(shared.status.stale(shared.plan.wanted, stale=True, reason=why))
+        return Lost(why, say=NORMAL_CLOSE)
 
     def _pong(self, now: float) -> None:
         payload = self._pongs.take(now)

@@ -13,9 +13,20 @@ from ..models.topic import Topic
 # Silence proves nothing: a quiet market has nothing to say. So silence only ever starts a question to REST. If
 # REST knows of newer trades, the stream gets a moment more, because those trades may just be on their way; only
 # silence after that is a stall.
+#
+# While REST does not say (a ban, an outage), the stream itself is asked: its subscription is sent again, which Upbit
+# answers with a snapshot of each topic. Whatever comes then shows a line that moves; nothing at all is a stall, too.
 
 PROBE_PATIENCE_SECONDS: Final = 30.0  # an answer later than this is no longer waited for
 GRACE_SECONDS: Final = 2.0  # what REST shows already, the stream brings within this time
+# Between two lines given up for no other reason than that they did not answer: should Upbit ever leave out snapshots of
+# what is subscribed already, a quiet market costs one connection a minute while REST is away, and not five.
+UNANSWERED_SECONDS: Final = 60.0
+SILENT: Final = "silent although there were trades"
+UNANSWERED: Final = (
+    "silent, and no snapshot came when it was subscribed again; REST cannot say whether there were trades"
+)
+UNUSUAL: Final = "silent, unlike before, and while Upbit blocks this IP nobody can be asked whether there were trades"
 
 
 class StreamStallDetector:
@@ -28,6 +39,9 @@ class StreamStallDetector:
         self._next_probe = inf
         self._probe_at: float | None = None
         self._stalled_at = inf
+        self._is_to_answer = False
+        self._unanswered_at = inf
+        self._given_up_at = -inf
         self._had_stalled = False
 
     def start(self, now: float) -> None:
@@ -35,14 +49,18 @@ class StreamStallDetector:
         self._data_at = now
         self._next_probe = now + self._after
         self._probe_at = None
-        self._stalled_at = inf
+        self._stalled_at = self._unanswered_at = inf
+        self._is_to_answer = False
 
     def stop(self) -> None:
-        self._data_at = self._next_probe = self._stalled_at = inf
+        self._data_at = self._next_probe = self._stalled_at = self._unanswered_at = inf
         self._probe_at = None
+        self._is_to_answer = False
 
     def heard(self, news_at: float) -> bool:
-        """Data came, the latest news in it at `news_at`; True if this ends a stall that had been proven."""
+        """Data came, the latest news in it at `news_at`; True if this ends a stall that was proven or suspected."""
+        # An answer is an answer: the snapshot of a quiet market has nothing new in it.
+        self._unanswered_at = inf
         # What is said again, or stamped anew without a trade, is no sign of life: a stuck server can repeat its last
         # frame for ever.
         if news_at <= self._news_at:
@@ -59,7 +77,7 @@ class StreamStallDetector:
 
     @property
     def due(self) -> float:
-        return min(max(self.is_silent_at, self._next_probe), self._stalled_at)
+        return min(max(self.is_silent_at, self._next_probe), self._stalled_at, self._unanswered_at)
 
     def must_probe(self, now: float, *, anything_wanted: bool) -> bool:
         """Whether to ask REST now; the question is then taken as asked. There is none where nothing is wanted."""
@@ -73,21 +91,41 @@ class StreamStallDetector:
         self._probe_at = now
         return True
 
-    def answered(self, verdict: bool | None, now: float) -> None:
-        """REST's answer: True starts the last moment of grace."""
+    def answered(self, verdict: bool | None, now: float) -> bool:
+        """REST's answer: True starts the last moment of grace. Whether, for want of one, the stream is to be asked."""
         asked_at, self._probe_at = self._probe_at, None
         # Data that came after the question proves the line by itself: REST's answer is about what was.
-        if asked_at is not None and verdict is True and self._data_at < asked_at:
+        if asked_at is None or self._data_at >= asked_at:
+            return False
+        if verdict is True:
             # Further answers, which may come sooner than the grace ends, must not prolong it.
             self._stalled_at = min(self._stalled_at, now + GRACE_SECONDS)
+        self._is_to_answer = verdict is None and now >= self._given_up_at + UNANSWERED_SECONDS
+        return self._is_to_answer
 
-    def is_stalled(self, now: float) -> bool:
-        """Whether the stall is proven now."""
-        if now < self._stalled_at:
-            return False
-        self._stalled_at = inf
+    def subscribed_again(self, now: float) -> None:
+        """The subscription went out once more; if that was a question to the stream, its time to answer begins."""
+        # Counted from here and not from the wish: a message may have to wait for its turn.
+        if self._is_to_answer:
+            self._is_to_answer = False
+            self._unanswered_at = min(self._unanswered_at, now + GRACE_SECONDS)
+
+    def suspect(self) -> None:
+        """Nobody can be asked, and this silence is unusual: the next news ends a suspicion."""
         self._had_stalled = True
-        return True
+
+    def stall(self, now: float) -> str | None:
+        """Why the line counts as stalled from now on; None while it does not."""
+        if now >= self._stalled_at:
+            why = SILENT
+        elif now >= self._unanswered_at:
+            why = UNANSWERED
+            self._given_up_at = now
+        else:
+            return None
+        self._stalled_at = self._unanswered_at = inf
+        self._had_stalled = True
+        return why
 
 
 # Has one topic gone mute while others flow? Pure.
@@ -103,6 +141,7 @@ PATROL: Final = 100  # how many silent topics one question to REST names; quiet 
 PATROL_EVERY: Final = 3  # in rounds; a lively one that falls silent is asked about at once
 SCORE_DECAY: Final = 0.9
 LIVELY_SCORE: Final = 1.0
+ALWAYS_LIVELY_SCORE: Final = 5.0  # something in each of the last seven rounds at least
 RESEND_SECONDS: Final = 60.0  # a mute topic costs at most one repeated subscription per this time
 
 
@@ -128,6 +167,7 @@ class TopicStallDetector:
         self._asked_at: dict[Topic, float] = {}
         self._confirm_at = inf
         self._resent_at: dict[Topic, float] = {}
+        self._asked_stream_at = -inf
         self.mute: frozenset[Topic] = frozenset()
 
     def start(self, now: float) -> None:
@@ -212,6 +252,18 @@ class TopicStallDetector:
         if any(self._was_resent_lately(topic, now) for topic in topics):
             return False
         self._resent_at.update(dict.fromkeys(topics, now))
+        return True
+
+    def is_unusual(self, topics: frozenset[Topic]) -> bool:
+        """Whether silence of all `topics` is, because one of them was never silent so far."""
+        return any(self._score(topic) >= ALWAYS_LIVELY_SCORE for topic in topics)
+
+    def may_ask_stream(self, now: float) -> bool:
+        """Whether subscribing anew is within reason because REST does not say; if so, it is taken as done."""
+        # Apart from `may_resend`: a topic whose state nobody knows is put to REST as soon as REST is back.
+        if now < self._asked_stream_at + RESEND_SECONDS:
+            return False
+        self._asked_stream_at = now
         return True
 
     def liveliest(self, topics: frozenset[Topic]) -> frozenset[Topic]:

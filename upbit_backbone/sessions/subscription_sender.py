@@ -104,6 +104,8 @@ class SubscriptionSender:
         if is_first:
             shared.stream_stalls.start(now)
             shared.topic_stalls.start(now)
+        else:
+            shared.stream_stalls.subscribed_again(now)
         if shared.config.audit_subscriptions:
             self._audit_at = now + AUDIT_AFTER_SECONDS
 

@@ -93,14 +93,7 @@ def half_frame_then_freeze(world: World) -> None:
 def stall(world: World) -> None:
     """The line is mute; the deadline runs from the first trade that is kept from the client."""
     line = world.line
-    if (
-        line is None
-        or line.is_mute
-        or line.is_frozen
-        or not world.requested
-        or world.trade_rate < 0.2
-        or world._rest_fails
-    ):
+    if line is None or line.is_mute or line.is_frozen or not world.requested or world.trade_rate < 0.2:
         return
     isolated = _isolated(world)
     world.disturb(STALL + 120.0)

@@ -122,7 +122,7 @@ class World:
         self.late_until = 0.0  # until then a session may count as late, and be given up for it
         self._trades: dict[str, list[float]] = {symbol: [] for symbol in SYMBOLS}
         self.trade_rate = rng.choice((0.02, 0.2, 0.5, 1.0)) if trade_rate is None else trade_rate
-        self._rest_fails = (0.3 if rng.random() < 0.1 else 0.0) if rest_fails is None else rest_fails
+        self._rest_fails = rng.choice((*[0.0] * 8, 0.3, 1.0)) if rest_fails is None else rest_fails
         # the judge's notes
         self.must_be_ok_at = 0.0
         self.last_trouble = 0.0
