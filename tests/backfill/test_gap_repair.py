@@ -231,6 +231,26 @@ def test_what_was_missed_is_delivered_before_what_came_after_with_a_receipt() ->
     assert bench.ids == list(range(11))
 
 
+def test_the_receipts_of_all_gaps_are_summed_up() -> None:
+    bench = broken_stream()
+    assert bench.repair.stats().totals == ()
+    bench.work()
+    (totals,) = bench.repair.stats().totals
+    assert (totals.type, totals.filled, totals.incomplete, totals.recovered) == ("trade", 1, 0, 3)
+    assert totals.missing_seconds == 0.0
+    bench.exchange.outage = InvalidRequestError("never heard of it")
+    bench.lose()
+    bench.connect()
+    bench.come(bench.exchange.trade(20, at(20)))
+    bench.work()
+    (totals,) = bench.repair.stats().totals
+    assert (totals.filled, totals.incomplete, totals.recovered) == (1, 1, 3)
+    lost = bench.gaps[-1]
+    assert lost.missing_start is not None
+    assert lost.missing_end is not None
+    assert totals.missing_seconds == (lost.missing_end - lost.missing_start).total_seconds() > 0
+
+
 def test_over_midnight_both_days_are_asked() -> None:
     bench = Bench(Exchange(page_size=2))
     trades = [bench.exchange.trade(number, at(number * 2)) for number in range(12)]  # midnight lies at 10 s

@@ -10,7 +10,7 @@ import pytest
 from upbit_backbone.errors import InvalidRequestError, NetworkError
 from upbit_backbone.models.enums import Channel
 from upbit_backbone.models.events import ConnectionState
-from upbit_backbone.models.report import RecorderStats
+from upbit_backbone.models.report import GapStats, GapTotals, RecorderStats
 from upbit_backbone.monitoring.health_monitor import HealthMonitor, HealthSources
 from upbit_backbone.monitoring.metrics import Metrics
 
@@ -111,6 +111,31 @@ def test_a_recorder_is_exported(make):
     registry.register(PrometheusCollector(monitor.health))
     assert registry.get_sample_value("upbit_backbone_recorder_up", {"path": "day.rec"}) == 0.0
     assert registry.get_sample_value("upbit_backbone_recorder_lost_records_total", {"path": "day.rec"}) == 3.0
+
+
+def test_gaps_are_exported_those_that_are_open_and_what_became_of_the_others():
+    totals = (GapTotals(type="trade", filled=3, incomplete=1, recovered=70, missing_seconds=2.5),)
+    stats = GapStats(open=2, late=1, parked=9, oldest=12.5, unattended=0.0, totals=totals)
+    monitor = HealthMonitor(HealthSources(gaps=lambda: stats), Metrics())
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(PrometheusCollector(monitor.health))
+    shown = {
+        (sample.name.removeprefix("upbit_backbone_"), sample.labels.get("type")): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if "gap" in sample.name
+    }
+    assert shown == {
+        ("gaps_open", None): 2,
+        ("gaps_late", None): 1,
+        ("gap_parked_items", None): 9,
+        ("gap_oldest_seconds", None): 12.5,
+        ("gap_unattended_seconds", None): 0,
+        ("gaps_filled_total", "trade"): 3,
+        ("gaps_incomplete_total", "trade"): 1,
+        ("gap_recovered_items_total", "trade"): 70,
+        ("gap_missing_seconds_total", "trade"): 2.5,
+    }
 
 
 def test_a_taken_port_says_what_to_do(monitor):

@@ -24,7 +24,7 @@ from .pages import CandlesPage, Fetch, Pages, TradesPage
 from .sequence import CandleSequenceTracker, ConnectionId, Gap, SequenceTracker, TradeSequenceTracker
 
 if TYPE_CHECKING:
-    from ..models.report import GapStats
+    from ..models.report import GapStats, GapTotals
 
 log = get_logger("upbit_backbone.gap_repair")
 
@@ -113,6 +113,7 @@ class GapRepair:
         self._restart_at = float("-inf")
         self._start_problem: str | None = None
         self._closed = False
+        self._totals: dict[DataType, GapTotals] = {}
         self._duplicates = 0  # of trackers that are gone
         self._too_late = 0
 
@@ -275,6 +276,7 @@ class GapRepair:
                 oldest=max((now - task.gap.parked_since for task in tasks), default=0.0),
                 unattended=max(waiting, default=0.0) if not self._working else 0.0,
                 problem=problems[0] if problems else None,
+                totals=tuple(self._totals[key] for key in sorted(self._totals)),
             )
 
     def close(self) -> int:
@@ -581,7 +583,7 @@ class GapRepair:
         if is_late:
             reason += f", late: live data did not wait for longer than {self._hold_seconds:g} s"
         log.debug("gap in %s from %s to %s: %d recovered: %s", task.topic, start, end, recovered, reason)
-        self._emit(
+        self._tell(
             GapEvent(
                 at=self._clock.wall(),
                 symbol=task.topic.symbol,
@@ -599,7 +601,7 @@ class GapRepair:
 
     def _tell_doubted(self, topic: Topic, item: Any) -> None:
         self._refuse(topic, 1)
-        self._emit(
+        self._tell(
             GapEvent(
                 at=self._clock.wall(),
                 symbol=topic.symbol,
@@ -613,6 +615,23 @@ class GapRepair:
                 reason="older than all that is remembered, it cannot be told from a repeat, and was not delivered",
             )
         )
+
+    def _tell(self, receipt: GapEvent) -> None:
+        from ..models.report import GapTotals
+
+        seconds = 0.0
+        if receipt.missing_start is not None and receipt.missing_end is not None:
+            seconds = (receipt.missing_end - receipt.missing_start).total_seconds()
+        with self._lock:
+            before = self._totals.get(receipt.type) or GapTotals(type=receipt.type.value)
+            self._totals[receipt.type] = GapTotals(
+                type=before.type,
+                filled=before.filled + receipt.complete,
+                incomplete=before.incomplete + (not receipt.complete),
+                recovered=before.recovered + receipt.recovered,
+                missing_seconds=before.missing_seconds + seconds,
+            )
+        self._emit(receipt)
 
     def _tracker(self, topic: Topic) -> SequenceTracker[Any]:
         tracker = self._trackers.get(topic)

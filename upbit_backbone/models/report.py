@@ -108,10 +108,24 @@ class GroupStats(Jsonable):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GapTotals(Jsonable):
+    """The receipts (`GapEvent`) given for streams of one `type`: gaps `filled` from REST, gaps left `incomplete`, items
+    `recovered`, and `missing_seconds`, how much of Upbit's time is in what stayed missing. How many items that were
+    nobody can tell: Upbit's ids do not count them."""
+
+    type: str
+    filled: int = 0
+    incomplete: int = 0
+    recovered: int = 0
+    missing_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GapStats(Jsonable):
     """Gaps in the streams that REST has not filled yet. Of those `open`, live data does not wait for the `late` ones;
     `parked` items wait for the others (or for strict order). `oldest` is the age in seconds of the oldest hole,
-    `unattended` for how long due work has found no thread, `problem` what the latest attempt met."""
+    `unattended` for how long due work has found no thread, `problem` what the latest attempt met. `totals` are about
+    the gaps that were open before."""
 
     open: int
     late: int
@@ -119,6 +133,7 @@ class GapStats(Jsonable):
     oldest: float
     unattended: float
     problem: str | None = None
+    totals: tuple[GapTotals, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,11 @@
 
 Names follow Prometheus' conventions: base units (seconds, bytes), `_total` for what only grows, one label per
 dimension. Nothing is kept here: every scrape looks at the backbone once.
+
+Worth an alert: `health` above 0 for a minute, `gap_oldest_seconds` above 10 (REST fills no gaps), an increase of
+`gaps_incomplete_total` (something is missing for good, `gap_missing_seconds_total` says of how long a time), of
+`subscription_lost_total` (a consumer is too slow) and of `recorder_lost_records_total`. The help text of each family
+says the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +26,16 @@ from ..errors import InvalidRequestError
 from ..models.enums import HealthStatus
 from ..models.events import ConnectionState
 from ..models.metric import PerformanceMetric
-from ..models.report import CacheStats, GroupStats, HealthReport, RecorderStats, SessionStats, SubscriptionStats
+from ..models.report import (
+    CacheStats,
+    GapStats,
+    GapTotals,
+    GroupStats,
+    HealthReport,
+    RecorderStats,
+    SessionStats,
+    SubscriptionStats,
+)
 from .assessment import WORSE
 from .metrics import Metrics
 
@@ -86,6 +100,24 @@ RECORDER_COLUMNS: tuple[Column, ...] = (
     ("recorder_waiting_records", "Records that wait for the disk.", lambda r: r.waiting, False),
     ("recorder_written_bytes", "Bytes written.", lambda r: r.written_bytes, True),
 )
+GAP_COLUMNS: tuple[Column, ...] = (
+    ("gaps_open", "Gaps in streams that REST has not filled yet.", lambda g: g.open, False),
+    ("gaps_late", "Open gaps for which live data does not wait any more.", lambda g: g.late, False),
+    ("gap_parked_items", "Live items that wait for a gap to be filled.", lambda g: g.parked, False),
+    ("gap_oldest_seconds", "Age of the oldest open gap, 0 while there is none.", lambda g: g.oldest, False),
+    ("gap_unattended_seconds", "For how long due repairs have found no thread.", lambda g: g.unattended, False),
+)
+GAP_TOTAL_COLUMNS: tuple[Column, ...] = (
+    ("gaps_filled", "Gaps filled from REST.", lambda g: g.filled, True),
+    ("gaps_incomplete", "Gaps of which something stayed missing.", lambda g: g.incomplete, True),
+    ("gap_recovered_items", "Trades or candles fetched from REST and delivered.", lambda g: g.recovered, True),
+    (
+        "gap_missing_seconds",
+        "Time on the exchange in which something stayed missing (how many items, nobody can tell).",
+        lambda g: g.missing_seconds,
+        True,
+    ),
+)
 
 
 class HasHealth(Protocol):
@@ -129,6 +161,9 @@ def _families(report: HealthReport) -> Iterator[Metric]:
     yield from _table(SESSION_COLUMNS, "session", report.sessions, lambda s: s.session)
     yield from _table(GROUP_COLUMNS, "group", report.groups, lambda g: g.group)
     yield from _subscriptions(report.subscriptions)
+    gaps = [] if report.gaps is None else [report.gaps]
+    yield from _table(GAP_COLUMNS, None, gaps, str)
+    yield from _table(GAP_TOTAL_COLUMNS, "type", [each for one in gaps for each in one.totals], lambda g: g.type)
     yield from _table(RECORDER_COLUMNS, "path", [r for r in (report.recorder,) if r is not None], lambda r: r.path)
     performance = report.performance
     yield from _answers(performance.channels, "channel_answer", "channel", "by channel")
@@ -177,19 +212,20 @@ def _counted(name: str, text: str, label: str, counts: dict[str, int]) -> Metric
     return family
 
 
-Part = SessionStats | GroupStats | SubscriptionStats | RecorderStats
+Part = SessionStats | GroupStats | SubscriptionStats | RecorderStats | GapStats | GapTotals
 
 
 def _table(
-    columns: tuple[Column, ...], label: str, parts: Iterable[Part], name_of: Callable[..., str]
+    columns: tuple[Column, ...], label: str | None, parts: Iterable[Part], name_of: Callable[..., str]
 ) -> Iterator[Metric]:
+    """One family for each column, one sample in it for each part; without a `label` there is only one part."""
     parts = list(parts)
     for name, text, value_of, only_grows in columns:
         kind = CounterMetricFamily if only_grows else GaugeMetricFamily
-        family = kind(f"{PREFIX}{name}", text, labels=[label])
+        family = kind(f"{PREFIX}{name}", text, labels=[] if label is None else [label])
         for part in parts:
             if (value := value_of(part)) is not None:
-                family.add_metric([name_of(part)], float(value))
+                family.add_metric([] if label is None else [name_of(part)], float(value))
         yield family
 
 
