@@ -121,6 +121,7 @@ class Assembly:
         self.guard = ForkGuard("this MarketDataBackbone")
         self._closing = threading.Lock()  # held by whoever closes; others wait for it or go away at their deadline
         self._is_closed = Flag()
+        self._is_forgotten = False  # nobody holds the backbone any more
         self._recorder: Recorder | None = None
         self._recording_lock = threading.Lock()  # guards _recorder
 
@@ -207,7 +208,7 @@ class Assembly:
             self.events,
             current=lambda topic: self.intake.current(topic),
             acquire=lambda owner, requests: self.sessions.acquire(owner, requests),
-            release=lambda owner: self.sessions.release(owner),
+            release=self._release,
             run_job=self.jobs.submit,
             queue_size=config.queue_size,
             close_seconds=config.close_timeout_seconds,
@@ -516,8 +517,14 @@ class Assembly:
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _release(self, owner: str) -> None:
+        self.sessions.release(owner)
+        if self._is_forgotten:
+            self.abandon()
+
     def abandon(self) -> None:
-        """Close in the background if nobody listens any more. For `__del__`, which must not wait."""
+        """Close in the background as soon as nobody listens any more. For `__del__`, which must not wait."""
+        self._is_forgotten = True
         if not self.is_closed and not self.guard.is_foreign and not self.hub.has_subscribers:
             self._is_closed.set()
             spawn_unwaited(lambda: self.close(Deadline.after(self.config.close_timeout_seconds)), "upbit-closing")

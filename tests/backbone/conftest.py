@@ -105,9 +105,11 @@ def is_live() -> Callable[..., bool]:
 def streaming(backbone: Callable[..., MarketDataBackbone]) -> Callable[..., MarketDataBackbone]:
     """`streaming("KRW-BTC", …)`: a backbone that has subscribed to these tickers and has them live."""
 
+    held: list[Any] = []
+
     def make(*symbols: str, kinds: tuple[str, ...] = ("ticker",), **settings: Any) -> MarketDataBackbone:
         market = backbone(**settings)
-        market.subscribe(symbols, kinds)
+        held.append(market.subscribe(symbols, kinds))
         for kind in kinds:
             for symbol in symbols:
                 wait_until(

@@ -130,7 +130,7 @@ def test_with_the_breaker_open_and_the_stream_gone_a_question_waits_for_whicheve
     market = backbone(at=upbit, breaker_failures=2, breaker_reset_seconds=5.0)
     market.get_ticker("KRW-BTC")
     upbit.refuse(30, target="websocket")
-    market.subscribe("KRW-BTC")
+    held = market.subscribe("KRW-BTC")  # noqa: F841
     until(lambda: market.explain("ticker", "KRW-BTC", max_age=0).rule == "stream-lost", "the stream cannot connect")
     upbit.rest_fault("/v1/ticker*", status=500, times=2)
     until(
@@ -199,7 +199,7 @@ def test_live_answers_go_on_during_a_ban(
 ) -> None:
     upbit = own_upbit(markets=["KRW-BTC", "KRW-ETH"])
     market = backbone(at=upbit)
-    market.subscribe("KRW-BTC")
+    held = market.subscribe("KRW-BTC")  # noqa: F841
     until(lambda: is_live(market, "ticker", "KRW-BTC"), "live")
     upbit.ban(30.0)
     _, error = stopwatch(lambda: market.get_trades("KRW-BTC", 1))
@@ -212,7 +212,7 @@ def test_a_line_that_breaks_in_a_ban_of_rest_comes_back_and_everybody_is_told_wh
 ) -> None:
     upbit = own_upbit(markets=["KRW-BTC"])
     market = backbone(at=upbit)
-    market.subscribe("KRW-BTC")
+    held = market.subscribe("KRW-BTC")  # noqa: F841
     until(lambda: is_live(market, "ticker", "KRW-BTC"), "live")
     upbit.rest_fault("/v1/*", status=418, times=None, headers={"Retry-After": "60"})
     _, error = stopwatch(lambda: market.get_trades("KRW-BTC", 1))

@@ -147,7 +147,7 @@ def test_a_minute_that_has_ended_is_closed_though_nobody_has_traded_since(
     upbit = own_upbit(markets=["KRW-BTC"])
     market = backbone(at=upbit)
     row = upbit.publish_trade("KRW-BTC", price=99_000_000)
-    market.subscribe("KRW-BTC", "candle.1s")
+    held = market.subscribe("KRW-BTC", "candle.1s")  # noqa: F841
     until(lambda: market.explain("candle.1s", "KRW-BTC").rule == "history-joined", "the candle is streamed")
     until(lambda: market.get_candles("KRW-BTC", "1s", 3)[-1].is_closed, "the second has ended")
     last = market.get_candles("KRW-BTC", "1s", 3)[-1]

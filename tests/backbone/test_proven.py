@@ -165,7 +165,7 @@ def test_no_unproven_value_is_given_as_current_in_a_storm(
     symbols = ["KRW-BTC", "KRW-ETH", "KRW-XRP"]
     upbit = own_upbit(markets=symbols, trades_per_second=60, rest_limit=100)
     market = backbone(at=upbit, rest_requests_per_second=50, **BRISK)
-    market.subscribe(symbols)
+    held = market.subscribe(symbols)  # noqa: F841
     is_over = threading.Event()
     answers: list[tuple[float, TickerData]] = []
     failures: list[UpbitBackboneError] = []

@@ -120,7 +120,7 @@ def test_what_waiting_cannot_repair_is_tried_once_a_minute(
     events: list[Event] = []
     market = backbone(server)
     market.on_event(events.append)
-    market.subscribe("KRW-BTC")
+    held = market.subscribe("KRW-BTC")  # noqa: F841
     waits = wait_until(
         lambda: [each for each in events if isinstance(each, ConnectionEvent) and each.retry_in], "the refusal"
     )
@@ -143,7 +143,7 @@ def test_a_bad_certificate_is_never_trusted_nor_tried_again_soon(
         market.get_ticker("KRW-BTC", strategy=DataStrategy.REST_ONLY)
     with pytest.raises(UpbitBackboneError, match="certificate"):
         market.get_ticker("KRW-BTC", timeout=0.5)
-    market.subscribe("KRW-BTC")
+    held = market.subscribe("KRW-BTC")  # noqa: F841
     waits = wait_until(
         lambda: [each for each in events if isinstance(each, ConnectionEvent) and each.retry_in], "the refusal"
     )

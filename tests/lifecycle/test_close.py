@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -25,6 +25,7 @@ from upbit_backbone import (
     DataStrategy,
     DataType,
     MarketDataBackbone,
+    Subscription,
     UpbitBackboneError,
 )
 from upbit_backbone.simulator import FakeUpbit
@@ -41,9 +42,20 @@ def seconds_to_close(market: MarketDataBackbone) -> float:
     return took
 
 
+# Subscriptions of the test under way: one that nobody holds ends.
+held: list[Subscription] = []
+
+
+@pytest.fixture(autouse=True)
+def let_go() -> Iterator[None]:
+    yield
+    held.clear()
+
+
 def live(market: MarketDataBackbone) -> MarketDataBackbone:
     """With a stream that has delivered."""
-    market.subscribe("KRW-BTC", DataType.TRADE).get(timeout=10)
+    held.append(market.subscribe("KRW-BTC", DataType.TRADE))
+    held[-1].get(timeout=10)
     return market
 
 
@@ -53,7 +65,7 @@ def our_threads() -> list[str]:
 
 def request(market: MarketDataBackbone) -> None:
     """A subscription that nobody reads."""
-    market.subscribe(["KRW-BTC", "KRW-ETH"], [DataType.TRADE, DataType.ORDERBOOK])
+    held.append(market.subscribe(["KRW-BTC", "KRW-ETH"], [DataType.TRADE, DataType.ORDERBOOK]))
 
 
 def session_state(market: MarketDataBackbone) -> ConnectionState | None:
@@ -209,11 +221,12 @@ def test_closes_in_time_when_the_server_no_longer_reads() -> None:
     """The peer's window is shut, so that a subscription message gets stuck half-way."""
     with FakeUpbit(trades_per_second=0, receive_buffer=1024) as upbit:
         market = backbone_of(upbit)
-        market.subscribe("KRW-BTC", DataType.TICKER).get(timeout=10)
+        held.append(market.subscribe("KRW-BTC", DataType.TICKER))
+        held[-1].get(timeout=10)
         symbols = upbit.markets()
         upbit.freeze()
-        for kind in (DataType.TRADE, DataType.ORDERBOOK, DataType.TICKER, DataType.CANDLE_1S, DataType.CANDLE_1M):
-            market.subscribe(symbols, kind)
+        kinds = (DataType.TRADE, DataType.ORDERBOOK, DataType.TICKER, DataType.CANDLE_1S, DataType.CANDLE_1M)
+        held.extend(market.subscribe(symbols, kind) for kind in kinds)
         assert seconds_to_close(market) <= promised(CLOSE_SECONDS)
 
 

@@ -28,7 +28,8 @@ SITUATIONS = {
 
 HELPERS = """
 def wait_live():
-    market.subscribe("KRW-BTC", "trade").get(timeout=10)
+    market.held = market.subscribe("KRW-BTC", "trade")
+    market.held.get(timeout=10)
 
 class Holder:
     def __del__(self):
@@ -66,7 +67,7 @@ STUCK = {
     "in a listener": """
         entered = threading.Event()
         market.on_event(lambda event: enter(entered))
-        market.subscribe("KRW-BTC")
+        held = market.subscribe("KRW-BTC")
         entered.wait(10)
     """,
     "in a job": """
@@ -145,7 +146,8 @@ def test_it_can_still_be_closed_and_asked_at_exit(run: Run) -> None:
         except ClosedError as error:
             print("closed", flush=True)
     atexit.register(goodbye)
-    market.subscribe("KRW-BTC").get(timeout=10)
+    held = market.subscribe("KRW-BTC")
+    held.get(timeout=10)
     say("END")
     """
     end, seconds = ending(run(script))

@@ -51,7 +51,8 @@ def test_two_hundred_lives_leave_nothing_behind(run: Run, upbit: FakeUpbit) -> N
     def live():
         with MarketDataBackbone(rest_requests_per_second=1000, connects_per_second=1000) as market:
             market.get_ticker("KRW-BTC", strategy=DataStrategy.REST_ONLY)
-            market.subscribe("KRW-BTC", "ticker").get(timeout=10)
+            held = market.subscribe("KRW-BTC", "ticker")
+            held.get(timeout=10)
     for _ in range({WARMING_UP}):
         live()
     threads, descriptors, before = measure()

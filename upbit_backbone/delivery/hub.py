@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from .._concurrency import Deadline, get_logger
 from ..errors import ClosedError
@@ -63,10 +64,12 @@ class Hub:
         self._clock = clock
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()  # guards _subscriptions, _closed and every change of _routes
-        self._subscriptions: dict[str, Subscription] = {}
+        # Of readers only weak references, here and in the routes: a loop that was left by `break`, or a notebook's cell
+        # run once more, leaves a subscription that nobody can read or close any more. It ends with the last reference.
+        self._subscriptions: dict[str, Callable[[], Subscription | None]] = {}
         self._closed = False
         # Read without the lock: a route is replaced whole, never changed.
-        self._routes: dict[Topic, tuple[Mailbox, ...]] = {}
+        self._routes: dict[Topic, tuple[ref[Mailbox], ...]] = {}
 
     # The stream's side
 
@@ -79,7 +82,7 @@ class Hub:
         deliveries = [(topic, item, arrival) for item in items]
         # Without the lock, on the stream's thread: a subscriber who is being entered or taken out must not hold up the
         # others.
-        mailboxes = self._routes.get(topic, ())
+        mailboxes = self._mailboxes(topic)
         for mailbox in mailboxes:
             if to is Audience.EVERYONE or mailbox.is_strict is (to is Audience.STRICT):
                 mailbox.put_many(deliveries, is_late=is_late)
@@ -87,7 +90,7 @@ class Hub:
 
     def refuse(self, topic: Topic, count: int) -> None:
         """So many items of the topic came and are not delivered: every subscriber's figures say so."""
-        for mailbox in self._routes.get(topic, ()):
+        for mailbox in self._mailboxes(topic):
             mailbox.refuse(count)
 
     def publish_all(self, deliveries: Sequence[Envelope]) -> int:
@@ -98,7 +101,7 @@ class Hub:
         unrouted = 0
         # One lock and one wake-up for each mailbox and read, not for each item: at 2,000 a second half of what a
         # message costs is waking up.
-        shares: dict[Mailbox, list[Envelope]] = {}
+        shares: dict[ref[Mailbox], list[Envelope]] = {}
         for delivery in deliveries:
             mailboxes = routes.get(delivery[0])
             if mailboxes is None:
@@ -110,9 +113,14 @@ class Hub:
                     shares[mailbox] = [delivery]
                 else:
                     share.append(delivery)
-        for mailbox, share in shares.items():
-            mailbox.put_many(share)
+        for reference, share in shares.items():
+            mailbox_of_it = reference()
+            if mailbox_of_it is not None:  # or its last reader has just gone
+                mailbox_of_it.put_many(share)
         return unrouted
+
+    def _mailboxes(self, topic: Topic) -> list[Mailbox]:
+        return [mailbox for each in self._routes.get(topic, ()) if (mailbox := each()) is not None]
 
     # The subscribers' side
 
@@ -174,7 +182,7 @@ class Hub:
 
     def unsubscribe(self, subscription_id: str) -> bool:
         """Close the subscription of that name; False if there is none (any more)."""
-        subscription = self._subscriptions.get(subscription_id)  # no lock: also for finalizers and signal handlers
+        subscription = self._named(subscription_id)  # no lock: also for finalizers and signal handlers
         if subscription is None:
             return False
         subscription.close()
@@ -182,11 +190,19 @@ class Hub:
 
     def get(self, subscription_id: str) -> Subscription | None:
         with self._lock:
-            return self._subscriptions.get(subscription_id)
+            return self._named(subscription_id)
+
+    def _named(self, subscription_id: str) -> Subscription | None:
+        found = self._subscriptions.get(subscription_id)
+        return None if found is None else found()
+
+    def _all(self) -> list[Subscription]:
+        with self._lock:
+            found = list(self._subscriptions.values())
+        return [subscription for each in found if (subscription := each()) is not None]
 
     def stats(self) -> list[SubscriptionStats]:
-        with self._lock:
-            subscriptions = list(self._subscriptions.values())
+        subscriptions = self._all()
         for subscription in subscriptions:
             # Outside the lock: it may start a thread.
             subscription.ensure()
@@ -198,7 +214,7 @@ class Hub:
 
     def is_strict(self, topic: Topic) -> bool:
         """Whether a subscriber to it insists on strict order."""
-        return any(mailbox.is_strict for mailbox in self._routes.get(topic, ()))
+        return any(mailbox.is_strict for mailbox in self._mailboxes(topic))
 
     @property
     def topics(self) -> frozenset[Topic]:
@@ -213,16 +229,14 @@ class Hub:
 
     def finish(self) -> None:
         """The source is over: every subscription ends when it has been read to its end."""
-        with self._lock:
-            subscriptions = list(self._subscriptions.values())
-        for subscription in subscriptions:
-            subscription.queue.end()
+        for subscription in self._all():
+            subscription.mailbox.end()
 
     def close(self, deadline: Deadline) -> list[str]:
         """End all subscriptions within one deadline; names of callback threads that would not stop."""
         with self._lock:
             self._closed = True
-            subscriptions = list(self._subscriptions.values())
+        subscriptions = self._all()
         for subscription in subscriptions:
             # First all, then the waiting: otherwise the callbacks of the last go on while the first are waited for.
             subscription.begin_close()
@@ -246,7 +260,8 @@ class Hub:
             self._enter(subscription)
             self._seed(subscription)
             if on_event is not None:
-                subscription.listening = self._events.listen(on_event, wants=lambda each: concerns(each, subscription))
+                name, topics = subscription.id, subscription.topics  # and not the subscription, which may be forgotten
+                subscription.listening = self._events.listen(on_event, wants=lambda each: concerns(each, name, topics))
             self._want_for(subscription)
             if consumer is not None:
                 # Last, so that no callback runs for a subscription that is about to fail.
@@ -259,13 +274,14 @@ class Hub:
         with self._lock:
             if self._closed:
                 raise ClosedError("the backbone is closed; make a new one")
-            self._subscriptions[subscription.id] = subscription
+            self._subscriptions[subscription.id] = (lambda: subscription) if subscription.is_fed else ref(subscription)
+            mailbox = ref(subscription.mailbox)
             for topic in subscription.topics:
-                self._routes[topic] = (*self._routes.get(topic, ()), subscription.queue)
+                self._routes[topic] = (*self._routes.get(topic, ()), mailbox)
 
     def _seed(self, subscription: Subscription) -> None:
         current = [self._current(request.topic) for request in subscription.requests]
-        subscription.queue.seed([delivery for delivery in current if delivery is not None])
+        subscription.mailbox.seed([delivery for delivery in current if delivery is not None])
 
     def _want_for(self, subscription: Subscription) -> None:
         self._acquire_topics(subscription.id, subscription.requests)
@@ -292,7 +308,8 @@ class Hub:
 
     def _take_out(self, subscription: Subscription) -> None:
         for topic in subscription.topics:
-            left = tuple(each for each in self._routes.get(topic, ()) if each is not subscription.queue)
+            gone = (None, subscription.mailbox)
+            left = tuple(each for each in self._routes.get(topic, ()) if each() not in gone)
             if left:
                 self._routes[topic] = left
             else:
@@ -302,7 +319,7 @@ class Hub:
         word = "default" if policy is None else policy.value
         self._events.emit(OverflowEvent(at=now(), subscription=name, policy=word, dropped=dropped, reason=reason))
         subscription = self.get(name)
-        if subscription is None or not subscription.queue.failed:
+        if subscription is None or not subscription.mailbox.failed:
             return
         # This is the stream's thread: changing requests is not its business, unless no other thread can be had.
         try:
@@ -318,14 +335,14 @@ class Hub:
             return f"<Hub {len(self._subscriptions)} subscriptions to {len(self._routes)} topics>"
 
 
-def concerns(event: Event, subscription: Subscription) -> bool:
-    """Whether a subscriber's `on_event` is told: what is about others is left out."""
+def concerns(event: Event, name: str, topics: Collection[Topic]) -> bool:
+    """Whether the `on_event` of the subscription called `name` is told: what is about others is left out."""
     if isinstance(event, OverflowEvent | CallbackErrorEvent):
-        return event.subscription == subscription.id
+        return event.subscription == name
     if isinstance(event, GapEvent):
-        return any(topic.data_type is event.type and topic.symbol == event.symbol for topic in subscription.topics)
+        return any(topic.data_type is event.type and topic.symbol == event.symbol for topic in topics)
     if isinstance(event, StaleEvent):
-        return not event.symbols or not {topic.symbol for topic in subscription.topics}.isdisjoint(event.symbols)
+        return not event.symbols or not {topic.symbol for topic in topics}.isdisjoint(event.symbols)
     if isinstance(event, SubscriptionEvent):
-        return not {str(topic) for topic in subscription.topics}.isdisjoint(event.topics)
+        return not {str(topic) for topic in topics}.isdisjoint(event.topics)
     return True

@@ -17,7 +17,7 @@ from ..models.lazy_book import Datum, Envelope, StoredItem, decoded
 from ..models.market import OrderbookData
 from ..models.topic import Topic
 from .buffers import Buffer
-from .reporting import BackpressureReporter
+from .reporting import UNREAD_SECONDS, BackpressureReporter
 
 if sys.version_info >= (3, 13):
     _SHUT_DOWN: tuple[type[Exception], ...] = (ClosedError, queue.ShutDown)
@@ -80,6 +80,7 @@ class Mailbox(queue.Queue[Any]):
         self._arrivals = EventCount()
         self._idle = EventCount()
         self._tasks_done = EventCount()
+        self.owner: object = None  # what lives as long as somebody holds this queue
 
     # The stream's side: never waits
 
@@ -105,8 +106,12 @@ class Mailbox(queue.Queue[Any]):
             self.dropped += count - gain
             self.unfinished_tasks += gain
             news = None
-            if lost or self._reporter.busy_since is not None or waiting > buffer.bound:
-                news = self._trouble(lost, deliveries[-1][2] if deliveries else self._clock())
+            now, reporter = deliveries[-1][2] if deliveries else self._clock(), self._reporter
+            if reporter.unread_since is None:
+                reporter.unread_since = now
+            is_unread = now - reporter.unread_since > UNREAD_SECONDS
+            if lost or is_unread or reporter.busy_since is not None or waiting > buffer.bound:
+                news = self._trouble(lost, now)
         if gain > 0 and self._arrivals.waiting:
             # After the lock: whoever is woken takes it first thing.
             self._arrivals.notify(gain)
@@ -213,6 +218,7 @@ class Mailbox(queue.Queue[Any]):
 
     def _take(self) -> Envelope:
         self.delivered += 1
+        self._reporter.unread_since = None
         if self._reporter.is_parking:
             self._reporter.parked(len(self._buffer), self._buffer.bound)
         return self._buffer.pop()

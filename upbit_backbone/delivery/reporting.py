@@ -33,6 +33,7 @@ class LogThrottle:
 # What there is to say about a consumer that does not keep up, and how often. Pure; its mailbox holds the lock.
 
 SLOW_CALLBACK_SECONDS = 5.0
+UNREAD_SECONDS = 60.0  # nobody who means to read lets it wait so long; a forgotten loop or notebook cell does
 
 
 class BackpressureReporter:
@@ -44,6 +45,8 @@ class BackpressureReporter:
         self._losses = LogThrottle()
         self._has_told_of_slowness = False
         self.is_parking = False
+        self.unread_since: float | None = None  # when the first item came after the last that was read
+        self._has_told_unread = False
 
     def begin_turn(self, now: float) -> None:
         self.busy_since = now
@@ -65,6 +68,11 @@ class BackpressureReporter:
         if waiting > bound and not self.is_parking:
             self.is_parking = True
             return f"more than {bound} items wait; parking up to {capacity}"
+        if self.busy_since is None and self.unread_since is not None and not self._has_told_unread:
+            unread = now - self.unread_since
+            if unread > UNREAD_SECONDS:
+                self._has_told_unread = True
+                return f"nobody has read it for {unread:.0f} s and {waiting} items wait; close() what is not needed"
         if self.busy_since is not None and not self._has_told_of_slowness:
             busy = now - self.busy_since
             if busy > SLOW_CALLBACK_SECONDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from queue import PriorityQueue, Queue, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,8 @@ class Subscription:
     Read it with a `for` loop, `get(timeout=)` or `.queue`; or hand in a callback or a queue of your own, and items
     come by themselves. `close()` (or leaving the `with` block) ends it: loops finish, waiting `get`s raise ClosedError
     at once, and no callback begins after it has returned. Several threads may read one subscription; each item goes to
-    one of them.
+    one of them. One that is read by its holder ends with the last reference to it (or to its queue or iterator); one
+    with a callback or a queue of your own lives until it is closed.
     """
 
     def __init__(
@@ -106,21 +108,28 @@ class Subscription:
         self.id = subscription_id
         self.requests = requests
         self.topics = frozenset(request.topic for request in requests)
-        self._mailbox = mailbox
+        self.mailbox = mailbox
         self._consumer = consumer
         self._release = release
         self._close_seconds = close_seconds
+        self._is_released = False
         self.listening: Listening | None = None  # to events, where the subscriber wants them
 
     @property
     def queue(self) -> Mailbox:
-        """The subscription's own bounded `queue.Queue`."""
-        return self._mailbox
+        """The subscription's own bounded `queue.Queue`. Whoever holds it keeps the subscription alive."""
+        self.mailbox.owner = self
+        return self.mailbox
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether a thread of its own empties it, into a callback or a queue of the subscriber's."""
+        return self._consumer is not None
 
     def get(self, timeout: float | None = None) -> Datum:
         """The next item; RequestTimeoutError (also `queue.Empty`) after `timeout` seconds, ClosedError once closed."""
         self._check_readable()
-        return self._mailbox.get(timeout=timeout)
+        return self.mailbox.get(timeout=timeout)
 
     def __iter__(self) -> Iterator[Datum]:
         self._check_readable()
@@ -128,7 +137,7 @@ class Subscription:
 
     def __next__(self) -> Datum:
         try:
-            return self._mailbox.get()
+            return self.mailbox.get()
         except MailboxClosedError:
             # And no other ClosedError: a loop that came along into a forked child must not just end.
             raise StopIteration from None
@@ -145,7 +154,7 @@ class Subscription:
         finally:  # whatever interrupts it: once begun, it is done
             is_interrupting_us = is_interrupting()
             if is_interrupting_us:
-                self._mailbox.begin_close()
+                self.mailbox.begin_close()
                 spawn_unwaited(self.begin_close, f"upbit-closing-{self.id}")
             else:
                 self.begin_close()
@@ -155,15 +164,16 @@ class Subscription:
 
     def begin_close(self) -> None:
         """The first half of `close`: nothing more is delivered, nobody is waited for."""
-        if self._mailbox.is_foreign:
+        if self.mailbox.is_foreign:
             return
         # The mailbox before the request: the other way round what still arrives would be delivered to somebody who has
         # left.
         try:
-            self._mailbox.close()
+            self.mailbox.close()
             if self.listening is not None:
                 self.listening.begin_close()
         finally:
+            self._is_released = True
             try:
                 self._release(self)
             except BaseException:  # Ctrl-C on the way in: nobody would know of it any more
@@ -172,10 +182,20 @@ class Subscription:
 
     def finish_close(self, deadline: Deadline) -> list[str]:
         """The second half: wait for the calls under way; names of threads that are still running."""
-        if self._mailbox.is_foreign:
+        if self.mailbox.is_foreign:
             return []
         running = [] if self._consumer is None else self._consumer.stop(deadline)
         return running if self.listening is None else running + self.listening.finish_close(deadline)
+
+    def __del__(self) -> None:
+        # Nobody can read it any more, nor close it. A callback's is held by the hub, and by its own thread to the end.
+        if getattr(self, "_is_released", True) or self.is_fed or sys.is_finalizing():
+            return
+        self.mailbox.begin_close()
+        if is_interrupting():  # garbage is collected wherever it happens to be, perhaps under the hub's own lock
+            spawn_unwaited(self.begin_close, f"upbit-closing-{self.id}")
+        else:
+            self.begin_close()
 
     def ensure(self) -> None:
         """Have the callback's thread replaced, if that has died and there was none to replace it then."""
@@ -184,15 +204,15 @@ class Subscription:
 
     @property
     def closed(self) -> bool:
-        return self._mailbox.closed
+        return self.mailbox.closed
 
     @property
     def stats(self) -> SubscriptionStats:
         """Counters at one moment: received == delivered + dropped + pending."""
         from ..models.report import SubscriptionStats
 
-        received, delivered, dropped, pending = self._mailbox.counts()
-        overflow = self._mailbox.overflow
+        received, delivered, dropped, pending = self.mailbox.counts()
+        overflow = self.mailbox.overflow
         return SubscriptionStats(
             subscription=self.id,
             topics=len(self.topics),
@@ -201,10 +221,10 @@ class Subscription:
             delivered=delivered,
             dropped=dropped,
             pending=pending,
-            lag=self._mailbox.lag,
+            lag=self.mailbox.lag,
             errors=0 if self._consumer is None else self._consumer.errors,
             closed=self.closed,
-            lost=self._mailbox.lost,
+            lost=self.mailbox.lost,
         )
 
     def _default_policy(self) -> str:
@@ -225,7 +245,7 @@ class Subscription:
         self.close()
 
     def __repr__(self) -> str:
-        received, delivered, dropped, pending = self._mailbox.counts()
+        received, delivered, dropped, pending = self.mailbox.counts()
         state = "closed" if self.closed else "open"
         return (
             f"<Subscription {self.id} {state}, {len(self.topics)} topics: "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
+from weakref import ref
 
 from .._arguments import whole_number
 from .._concurrency import Deadline, EventCount, ForkGuard
@@ -83,7 +85,15 @@ class LiveOrderbook:
         self._version = 0  # written by the subscription's thread only
         self._is_closed = False
         # Last, because the first book may come before this returns.
-        self._subscription = subscribe(self._on_book)
+        # Through a weak reference, or the stream would keep alive a book that nobody can read any more.
+        this = ref(self)
+
+        def on_book(book: OrderbookData) -> None:
+            kept = this()
+            if kept is not None:
+                kept._on_book(book)
+
+        self._subscription = subscribe(on_book)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -182,6 +192,11 @@ class LiveOrderbook:
         self._is_closed = True
         self._changed.notify_all()
         self._subscription.close()
+
+    def __del__(self) -> None:
+        # Nobody can read it any more, nor close it. (Not there if subscribing failed.)
+        if getattr(self, "_subscription", None) is not None and not self._is_closed and not sys.is_finalizing():
+            self.close()
 
     def __enter__(self) -> LiveOrderbook:
         return self

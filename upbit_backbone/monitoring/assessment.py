@@ -72,7 +72,7 @@ def assess(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
     troubles = (*_gap_reasons(facts.gaps, limits), *consumers, *_recorder_reasons(facts))
     reasons = (*rest.reasons, *websocket.reasons, *troubles)
     stream_helps = any(_is_wanted(session) for session in facts.sessions) and not _is_down(websocket)
-    is_all_refused = any(_is_wanted(each) and _is_refused(each, limits) for each in facts.sessions)
+    is_all_refused = any(_is_judged(each, limits) and _is_refused(each, limits) for each in facts.sessions)
     if is_all_refused or (_is_down(rest) and not stream_helps):
         return Assessment(HealthStatus.UNHEALTHY, reasons)
     return Assessment(HealthStatus.DEGRADED if reasons else HealthStatus.HEALTHY, reasons)
@@ -125,7 +125,7 @@ def _session_reasons(facts: Facts, limits: Limits) -> Iterator[str]:
         if state in OPEN_WORDS and not are_all_live:
             yield f"{name}: the circuit breaker is {state}"
     for session in facts.sessions:
-        if not _is_wanted(session):
+        if not _is_judged(session, limits):
             continue
         if session.state is not ConnectionState.LIVE:
             last = f" ({session.last_error})" if session.last_error else ""
@@ -188,6 +188,11 @@ def _is_banned(groups: Sequence[GroupStats]) -> bool:
 
 def _is_wanted(session: SessionStats) -> bool:
     return session.topics > 0 and session.state is not ConnectionState.CLOSED and not _is_starting(session)
+
+
+def _is_judged(session: SessionStats, limits: Limits) -> bool:
+    # Also a line that nobody wants any more, if nothing on it could be read: who gave up because nothing came asks why.
+    return _is_wanted(session) or (session.state is ConnectionState.LIVE and _is_refused(session, limits))
 
 
 def _is_starting(session: SessionStats) -> bool:

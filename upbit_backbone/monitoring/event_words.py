@@ -63,7 +63,7 @@ def _subscription(event: SubscriptionEvent) -> tuple[int, str]:
 
 
 def _overflow(event: OverflowEvent) -> tuple[int, str]:
-    text = f"subscription {event.subscription} ({event.policy}) overflows, {event.dropped} dropped so far"
+    text = f"subscription {event.subscription} ({event.policy}) is not read fast enough, {event.dropped} lost so far"
     return logging.WARNING, f"{text}: {event.reason}"
 
 

@@ -75,7 +75,7 @@ class QtBridge(QObject):  # type: ignore[misc]  # qtpy carries no types
         if self._has_ended:
             return
         try:
-            items = self._subscription.queue.drain(ITEMS_PER_FRAME)
+            items = self._subscription.mailbox.drain(ITEMS_PER_FRAME)
         except UpbitBackboneError as ended:
             self._end(ended)
             return
