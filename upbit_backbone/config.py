@@ -33,8 +33,11 @@ class BackboneConfig:
     region: str = "kr"
     rest_url: str = ""  # scheme and host, without /v1; empty: the region's
     websocket_url: str = ""  # full URL; empty: the region's
-    ca_file: str | None = None  # extra certificate authority; verification itself cannot be switched off
-    # Explicit http://[user:password@]host:port; the environment's are ignored. Never shown: it may hold a password.
+    # Extra certificate authority, beside those of REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE, or the system's,
+    # or certifi's. Verification itself cannot be switched off.
+    ca_file: str | None = None
+    # http:// or socks5://[user:password@]host:port; "env": what the environment says, which is ignored otherwise. Never
+    # shown: it may hold a password.
     proxy: str | None = field(default=None, repr=False)
 
     timeout_seconds: float = 5.0  # default for every blocking call

@@ -69,14 +69,14 @@ def test_tls_settings_are_made_in_one_place() -> None:
     """The simulator and the command line's doctor aside, one function makes the only TLS context there is."""
     makers = [path for path in SOURCES if "create_default_context" in path.read_text("utf-8")]
     outside = [path for path in makers if not {"simulator", "cli"} & set(path.parts)]
-    assert [path.name for path in outside] == ["dialing.py"]
+    assert [path.name for path in outside] == ["trust.py"]
 
 
 def test_the_tls_context_verifies_names_and_certificates_and_cannot_be_told_otherwise() -> None:
     import inspect
     import ssl
 
-    from upbit_backbone.wire.dialing import tls_context
+    from upbit_backbone.wire.trust import tls_context
 
     context = tls_context()
     assert context.verify_mode is ssl.CERT_REQUIRED

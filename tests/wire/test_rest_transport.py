@@ -22,7 +22,6 @@ from upbit_backbone.errors import (
     AuthenticationError,
     BannedError,
     ClosedError,
-    InvalidRequestError,
     MessageTooBigError,
     NetworkError,
     ProtocolError,
@@ -596,11 +595,6 @@ def test_a_proxy_is_asked_for_a_tunnel_and_its_password_stays_secret(serve: Serv
     assert proxy.requests[0].startswith(f"CONNECT 127.0.0.1:{origin.port} HTTP/1.1\r\n".encode())
     assert origin.requests == []
     assert "c4nary" not in f"{caught.value!r} {transport!r}"
-
-
-def test_a_proxy_that_makes_no_sense_is_refused_at_once(dial: Dial) -> None:
-    with pytest.raises(InvalidRequestError):
-        dial("http://127.0.0.1:1", proxy="socks5://127.0.0.1:9")
 
 
 # --- life and death ---

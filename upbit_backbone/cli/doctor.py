@@ -24,9 +24,10 @@ from ..errors import RateLimitError, UpbitBackboneError
 from ..exchange import endpoints
 from ..exchange.rates import parse_remaining
 from ..models.enums import DataType
-from ..wire.dialing import connect, resolve, start_tls, tls_context
+from ..wire.dialing import connect, resolve, start_tls
 from ..wire.io_deadline import IoDeadline
 from ..wire.rest_transport import RestResponse, RestTransport
+from ..wire.trust import tls_context
 from ..wire.websocket_transport import WebSocketTransport
 from . import output
 from .running import FOUND_TROUBLE, Json, command, overrides

@@ -6,29 +6,20 @@ and takes proxies from the environment. Sockets made here are non-blocking from 
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import os
 import socket
 import ssl
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from .._concurrency import SingleFlight, spawn
-from ..errors import (
-    AuthenticationError,
-    InvalidRequestError,
-    NetworkError,
-    ProtocolError,
-    RequestTimeoutError,
-    one_line,
-)
-from .io_deadline import WRITE, IoDeadline, read_final_head, retry_until_ready, send_all
+from ..errors import NetworkError, RequestTimeoutError, one_line
+from .io_deadline import WRITE, IoDeadline, retry_until_ready
+from .proxy import Proxy, open_tunnel
 
 _CONNECTING = frozenset((0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)))
 
@@ -144,23 +135,6 @@ def _connect_one(address: Address, io_deadline: IoDeadline) -> socket.socket:
     return sock
 
 
-def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """The only TLS settings there are: verified certificates and names, TLS 1.2 or newer.
-
-    `ca_file` adds authorities (a company's own); nothing can take verification away.
-    """
-    context = ssl.create_default_context()
-    # Upbit requires 1.2 and recommends 1.3 (docs: rest-api-guide).
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except OSError as theirs:  # ssl.SSLError too
-            problem = one_line(theirs.strerror or theirs)
-            raise InvalidRequestError(f"ca_file={ca_file!r} cannot be loaded: {problem}") from theirs
-    return context
-
-
 def start_tls(sock: socket.socket, context: ssl.SSLContext, host: str, io_deadline: IoDeadline) -> ssl.SSLSocket:
     """The TLS handshake; the socket is closed if it fails."""
     try:
@@ -175,51 +149,6 @@ def start_tls(sock: socket.socket, context: ssl.SSLContext, host: str, io_deadli
         tls.close()
         raise
     return tls
-
-
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """An HTTP proxy that is asked to CONNECT; its credentials show up nowhere but on its wire."""
-
-    host: str
-    port: int
-    authorization: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def parse(cls, url: str) -> Proxy:
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            host = port = None
-        if host is None or port is None or parts.scheme != "http" or parts.path not in ("", "/"):
-            # Neither the text nor the parser's error is repeated: both may hold the password.
-            raise InvalidRequestError("proxy: expected http://[user:password@]host:port") from None
-        if parts.username is None:
-            return cls(host, port)
-        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        return cls(host, port, f"Basic {base64.b64encode(credentials).decode()}")
-
-    def request(self, host: str, port: int) -> bytes:
-        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-        if self.authorization is not None:
-            lines.append(f"Proxy-Authorization: {self.authorization}")
-        return "\r\n".join([*lines, "", ""]).encode("ascii")
-
-
-def open_tunnel(sock: socket.socket, proxy: Proxy, host: str, port: int, io_deadline: IoDeadline) -> None:
-    """Ask the proxy for a tunnel to `host`; afterwards `sock` speaks with the host itself."""
-    send_all(sock, proxy.request(host, port), io_deadline)
-    head, early = read_final_head(sock, io_deadline)
-    answer = f"{io_deadline.what}: proxy {proxy.host}:{proxy.port} answered {head.status} {head.reason}".rstrip()
-    if head.status == 407:
-        raise AuthenticationError(f"{answer}; it wants other credentials: proxy=http://user:password@host:port")
-    if not 200 <= head.status < 300:
-        raise NetworkError(answer)
-    # The host has not been spoken to yet, so this is no answer of its.
-    if early:
-        raise ProtocolError(f"{answer} and sent data nobody asked for")
 
 
 def dial(

@@ -25,6 +25,7 @@ from ..errors import (
     one_line,
 )
 from .http_head import END_OF_HEAD, MAX_HEAD_BYTES, MAX_INTERIM_ANSWERS, Head, looks_like_http, parse_head
+from .trust import remedy
 
 READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE
@@ -96,7 +97,7 @@ def retry_until_ready(step: Callable[[], T], sock: socket.socket, io_deadline: I
 def translated(theirs: OSError, what: str) -> NetworkError:
     """Our error for one of the socket's or TLS layer's."""
     if isinstance(theirs, ssl.SSLCertVerificationError):
-        return TlsError(f"{what}: certificate not accepted: {one_line(theirs.verify_message)}")
+        return TlsError(f"{what}: certificate not accepted: {one_line(theirs.verify_message)}; {remedy(theirs)}")
     # A peer that hangs up in the middle of TLS is a restarting server, not one with unacceptable TLS.
     if isinstance(theirs, ssl.SSLError) and not isinstance(theirs, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return TlsError(f"{what}: TLS failed: {one_line(theirs.reason or theirs)}")
@@ -108,6 +109,17 @@ def send_all(sock: socket.socket, data: bytes, io_deadline: IoDeadline) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[retry_until_ready(partial(sock.send, rest), sock, io_deadline, WRITE) :]
+
+
+def read_exactly(sock: socket.socket, count: int, io_deadline: IoDeadline) -> bytes:
+    """So many bytes, and not one of those that come after them."""
+    received = b""
+    while len(received) < count:
+        chunk = retry_until_ready(partial(sock.recv, count - len(received)), sock, io_deadline)
+        if not chunk:
+            raise NetworkError(f"{io_deadline.what}: the connection was closed before an answer was complete")
+        received += chunk
+    return received
 
 
 def read_final_head(sock: socket.socket, io_deadline: IoDeadline) -> tuple[Head, bytes]:

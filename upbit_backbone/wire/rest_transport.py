@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from .._concurrency import Deadline, Flag, ForkGuard
 from ..errors import ClosedError, MessageTooBigError, NetworkError, ProtocolError, one_line
 from ..exchange.endpoints import RestCall
-from .dialing import Proxy, tls_context
+from .proxy import proxy_for
+from .trust import tls_context
 
 if TYPE_CHECKING:
     from .deadline_socket import Departure
@@ -83,7 +84,7 @@ class RestTransport:
             self._host,
             parts.port or (443 if is_secure else 80),
             tls_context(ca_file) if is_secure else None,
-            None if proxy is None else Proxy.parse(proxy),
+            proxy_for(base_url, proxy),
             connect_seconds,
             user_agent=f"upbit-backbone/{_own_version()}",
         )

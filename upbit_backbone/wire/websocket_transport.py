@@ -21,10 +21,12 @@ import websocket
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
 from ..errors import InvalidRequestError, NetworkError, ProtocolError, one_line
-from .dialing import Proxy, dial, tls_context
+from .dialing import dial
 from .frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT
 from .handshake import HandshakeSocket
 from .io_deadline import IoDeadline, send_all, translated
+from .proxy import proxy_for
+from .trust import tls_context
 
 CONNECT_SECONDS: Final = 5.0
 SEND_SECONDS: Final = 2.0
@@ -43,8 +45,8 @@ __all__ = ["BINARY", "PING", "PONG", "TEXT", "WebSocketConnection", "WebSocketTr
 class WebSocketTransport:
     """Opens connections to one WebSocket URL. Immutable, usable from any thread.
 
-    `ca_file` adds certificate authorities; verification cannot be switched off. `proxy` is
-    "http://[user:password@]host:port"; proxies of the environment are ignored.
+    `ca_file` adds certificate authorities; verification cannot be switched off. `proxy` is the proxy's URL, or "env"
+    for what the environment says; without it proxies of the environment are ignored.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class WebSocketTransport:
         self._url = url
         self._host, self._port, is_secure = _parse_url(url)
         self._context = tls_context(ca_file) if is_secure else None
-        self._proxy = None if proxy is None else Proxy.parse(proxy)
+        self._proxy = proxy_for(url, proxy)
         self._connect_seconds = connect_seconds
         self._clock = clock
 
@@ -103,7 +105,7 @@ class WebSocketTransport:
         return WebSocketConnection(sock, self._host, guarded.headers, guarded.early)
 
     def __repr__(self) -> str:
-        through = "" if self._proxy is None else f" through {self._proxy.host}:{self._proxy.port}"
+        through = "" if self._proxy is None else f" through {self._proxy.address}"
         return f"<WebSocketTransport {self._host}:{self._port}{through}>"
 
 
