@@ -885,7 +885,7 @@ def test_a_proxy_that_refuses_or_hangs_is_an_error_without_its_password(script: 
     "url",
     [
         "https://user:s3cret@proxy:1",
-        "socks5://user:s3cret@proxy:1",
+        "socks4://user:s3cret@proxy:1",
         "http://user:s3cret@proxy",
         "http://user:s3cret/x@proxy:80",
         "http://user:s3cret@proxy:port",
