@@ -74,7 +74,7 @@ def test_credentials_in_urls_are_refused_without_repeating_them(name: str, url: 
 
 
 @pytest.mark.parametrize(
-    "proxy", [f"socks5://user:{SECRET}@host:1", f"http://user:{SECRET}@host", f"http://user:{SECRET}@host:x", SECRET]
+    "proxy", [f"socks4://user:{SECRET}@host:1", f"http://user:{SECRET}@host", f"http://user:{SECRET}@host:x", SECRET]
 )
 def test_a_proxy_that_makes_no_sense_is_refused_without_repeating_it(proxy: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
