@@ -341,7 +341,7 @@ class Assembly:
                 Channel.REST: RestChannel(self.rest, self.directory, self._answer_check),
                 Channel.CACHE: CacheChannel(self.rest.cache),
             },
-            self.observer.context,
+            self.observer.observe,
             self.observer.last_known,
             self.observer.refusal,
             frequency=self.frequency,

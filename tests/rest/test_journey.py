@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from upbit_backbone import DataStrategy, MarketDataBackbone
+from upbit_backbone import DataSource, DataStrategy, MarketDataBackbone
 from upbit_backbone.simulator import FakeUpbit
 
 OURS, NOT_OURS = "upbit_backbone.", "upbit_backbone.simulator"
@@ -75,22 +75,46 @@ def test_a_rest_question_passes_nine_objects_from_the_call_to_the_socket(market:
     assert sent[0][-1] == "DeadlineSocket"
 
 
-def test_on_its_way_breaker_ban_and_cache_are_asked_once_each(market: MarketDataBackbone) -> None:
-    """From the channel on; the router has looked at them before, to choose it."""
+ASKS = {
+    "breaker": ("CircuitBreaker.admit", "CircuitBreaker.refusal"),
+    "ban": ("Ban.admits", "Ban.remaining"),
+    "cache": ("IntelligentCache.look", "IntelligentCache.get_cached_data", "IntelligentCache.age_of"),
+}
+
+
+@pytest.mark.parametrize("kind", ["ticker", "orderbook"])
+@pytest.mark.parametrize("strategy", [DataStrategy.REST_ONLY, DataStrategy.PREFER_REST, DataStrategy.AUTO])
+def test_a_rest_question_asks_breaker_ban_and_cache_once_each_router_included(
+    market: MarketDataBackbone, kind: str, strategy: DataStrategy
+) -> None:
     asked = Counter[str]()
-    has_left_the_router = False
 
     def look(frame: FrameType, event: str, argument: Any) -> None:
-        nonlocal has_left_the_router
-        if event != "call" or not is_ours(frame):
-            return
-        owner, name = type(frame.f_locals.get("self")).__name__, frame.f_code.co_name
-        has_left_the_router |= owner == "RestChannel"
-        if has_left_the_router:
-            asked[f"{owner}.{name}"] += 1
+        if event == "call" and is_ours(frame):
+            asked[f"{type(frame.f_locals.get('self')).__name__}.{frame.f_code.co_name}"] += 1
 
+    ask = market.get_ticker if kind == "ticker" else market.get_orderbook
+    ask("KRW-BTC", strategy=DataStrategy.REST_ONLY)
     with watching(look):
-        market.get_ticker("KRW-BTC", strategy=DataStrategy.REST_ONLY, max_age=0.0)
-    assert asked["CircuitBreaker.admit"] + asked["CircuitBreaker.refusal"] == 1
-    assert asked["Ban.admits"] + asked["Ban.remaining"] == 1
-    assert asked["IntelligentCache.get_cached_data"] == 1
+        item = ask("KRW-BTC", strategy=strategy)
+    assert item.source is DataSource.REST
+    assert asked["RestTransport.get"] == 1
+    assert {name: sum(asked[each] for each in ways) for name, ways in ASKS.items()} == dict.fromkeys(ASKS, 1)
+
+
+def test_an_answer_of_a_moment_ago_costs_one_look_into_the_cache(market: MarketDataBackbone) -> None:
+    first = market.get_ticker("KRW-BTC", strategy=DataStrategy.REST_ONLY)
+    looks = Counter[str]()
+
+    def look(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call" and type(frame.f_locals.get("self")).__name__ == "IntelligentCache":
+            looks[frame.f_code.co_name] += 1
+
+    before = market.performance().cache
+    with watching(look):
+        for strategy in (DataStrategy.AUTO, DataStrategy.REST_ONLY):
+            assert market.get_ticker("KRW-BTC", strategy=strategy, max_age=60.0) is first
+    after = market.performance().cache
+    assert looks["look"] - looks["age_of"] == 2  # the age of what is given is looked up where `max_age` names a bound
+    assert looks["get_cached_data"] == 0
+    assert (after.hits - before.hits, after.misses - before.misses) == (2, 0)

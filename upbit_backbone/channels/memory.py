@@ -10,7 +10,7 @@ from ..models.enums import DataType, RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
 from ..models.topic import Topic
-from ..store.intelligent_cache import IntelligentCache
+from ..store.intelligent_cache import CacheLook, IntelligentCache
 from ..store.live_store import LiveStore
 
 
@@ -34,7 +34,9 @@ class LiveChannel:
         self._store = store
         self._clock = clock
 
-    def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
+    def fetch(
+        self, request: DataRequest, deadline: Deadline, look: CacheLook | None = None
+    ) -> TickerData | OrderbookData:
         topic, now = topic_of(request), self._clock.monotonic()
         item = self._store.current(topic, now)
         if item is None:
@@ -51,8 +53,11 @@ class CacheChannel:
     def __init__(self, cache: IntelligentCache) -> None:
         self._cache = cache
 
-    def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
-        item = self._cache.get_cached_data(request, request.max_age)
+    def fetch(
+        self, request: DataRequest, deadline: Deadline, look: CacheLook | None = None
+    ) -> TickerData | OrderbookData:
+        look = look or self._cache.look(request)
+        item = self._cache.given(look, request.max_age)
         wanted = OrderbookData if request.kind is RequestKind.ORDERBOOK else TickerData
         if not isinstance(item, wanted):
             raise StaleDataError(f"{request.kind.value} {request.symbol}: no cached answer is young enough")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .._concurrency import Clock, Deadline
 from ..errors import InvalidRequestError, MessageTooBigError, ProtocolError, ServerError
@@ -16,7 +16,7 @@ from ..rest.batching import Answers
 from ..rest.call import JOINABLE_SECONDS
 from ..rest.client import RestClient
 from ..store.exchange_clock import ExchangeClock
-from ..store.intelligent_cache import IntelligentCache, Key
+from ..store.intelligent_cache import CacheLook, IntelligentCache, Key
 from ..store.live_store import LiveStore
 from .markets import MarketDirectory
 from .memory import topic_of, trimmed
@@ -72,16 +72,18 @@ class RestChannel:
         self._check = check
         self._directory = directory
 
-    def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
+    def fetch(
+        self, request: DataRequest, deadline: Deadline, look: CacheLook | None = None
+    ) -> TickerData | OrderbookData:
         """UnknownSymbolError for a market that does not exist, NoTradesYetError for one without a price,
         MalformedDataError where its row cannot be read; otherwise what `RestClient` raises."""
-        topic = topic_of(request)
-        if request.kind is RequestKind.ORDERBOOK:
-            book = self._check.checked(self._orderbook(request, deadline), topic, request, request.max_age)
-            return trimmed(book, request.levels)
-        return self._check.checked(self._ticker(request, deadline), topic, request, request.max_age)
+        item: Any = None if look is None else self._rest.cache.given(look, request.max_age)
+        if item is None:
+            ask = self._orderbook if request.kind is RequestKind.ORDERBOOK else self._ticker
+            item = ask(request, deadline, has_looked=look is not None)
+        return trimmed(self._check.checked(item, topic_of(request), request, request.max_age), request.levels)
 
-    def _ticker(self, request: DataRequest, deadline: Deadline) -> TickerData:
+    def _ticker(self, request: DataRequest, deadline: Deadline, *, has_looked: bool) -> TickerData:
         symbol = request.symbol
         quote = symbol.partition("-")[0]
         is_first = not self._directory.knows(symbol)
@@ -94,7 +96,13 @@ class RestChannel:
             if symbol in found.refused:
                 raise found.refused[symbol]
         self._directory.require((symbol,), deadline)
-        answers = self._rest.tickers((symbol,), deadline=deadline, priority=request.priority, max_age=request.max_age)
+        answers = self._rest.tickers(
+            (symbol,),
+            deadline=deadline,
+            priority=request.priority,
+            max_age=request.max_age,
+            has_looked=has_looked,
+        )
         if symbol in answers.refused:
             raise answers.refused[symbol]
         if symbol not in answers:
@@ -111,12 +119,12 @@ class RestChannel:
         except (InvalidRequestError, ServerError, ProtocolError):
             return Answers()  # a region without this board, or only this endpoint is ill: ask for the one market
 
-    def _orderbook(self, request: DataRequest, deadline: Deadline) -> OrderbookData:
+    def _orderbook(self, request: DataRequest, deadline: Deadline, *, has_looked: bool) -> OrderbookData:
         symbol = request.symbol
         self._directory.require((symbol,), deadline)
         symbols: tuple[str, ...] = (symbol,)
         if request.is_sweep:
-            symbols = self._directory.listed(symbol.partition("-")[0]) or symbols
+            symbols, has_looked = self._directory.listed(symbol.partition("-")[0]) or symbols, False
         answers = self._rest.orderbooks(
             symbols,
             levels=request.levels,
@@ -124,6 +132,7 @@ class RestChannel:
             deadline=deadline,
             priority=request.priority,
             max_age=request.max_age,
+            has_looked=has_looked,
         )
         if symbol in answers:
             return answers[symbol]

@@ -11,6 +11,7 @@ from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
 from ..models.topic import SubscriptionRequest, Topic
 from ..store.exchange_clock import ExchangeClock
+from ..store.intelligent_cache import CacheLook
 from ..store.live_store import LiveStore
 from .markets import MarketDirectory
 from .memory import topic_of, trimmed
@@ -47,7 +48,9 @@ class StreamWaitChannel:
         self._clock = clock
         self._exchange_clock = exchange_clock
 
-    def fetch(self, request: DataRequest, deadline: Deadline) -> TickerData | OrderbookData:
+    def fetch(
+        self, request: DataRequest, deadline: Deadline, look: CacheLook | None = None
+    ) -> TickerData | OrderbookData:
         """By the deadline, or UnknownSymbolError, or RequestTimeoutError when the stream is well and said nothing (a
         quiet market), or ChannelUnavailableError when it is not well."""
         topic, asked_at = topic_of(request), self._clock.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -53,8 +54,11 @@ _REMAINING = re.compile(r"\s*([a-z_]{1,10})\s*=\s*([a-z0-9_-]{1,40})\s*", re.ASC
 
 def parse_remaining(header: str | None) -> Remaining | None:
     """`group=candles; min=600; sec=9`, in any order; None for anything else. Never raises."""
-    if not header or len(header) > 200:
-        return None
+    return _parsed(header) if header and len(header) <= 200 else None
+
+
+@lru_cache(maxsize=256)  # with every answer comes one of a few dozen
+def _parsed(header: str) -> Remaining | None:
     parts = {match[1].lower(): match[2].lower() for each in header.split(";") if (match := _REMAINING.fullmatch(each))}
     name, seconds = parts.get("group"), parts.get("sec", "")
     if name is None or not re.fullmatch(r"\d{1,6}", seconds, re.ASCII):

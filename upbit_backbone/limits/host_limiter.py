@@ -446,14 +446,15 @@ class HostLimiter:
 
     def banned_for(self) -> float:
         self._guard.check()
-        with self._lock:
-            return self._ban.remaining(self._clock.monotonic())
+        # Without the lock, because every question begins with it: a ban is a value and replaced whole.
+        ban = self._ban
+        return 0.0 if ban.is_proven_over else ban.remaining(self._clock.monotonic())
 
     @property
     def ban_covers_connects(self) -> bool:
         """Whether a handshake was refused in the present ban, so that broken lines wait for its end, too."""
-        with self._lock:
-            return self._ban.covers_connects and self._ban.remaining(self._clock.monotonic()) > 0
+        ban = self._ban
+        return ban.covers_connects and ban.remaining(self._clock.monotonic()) > 0
 
     def look(self, group: RateGroup) -> LimiterView:
         with self._lock:

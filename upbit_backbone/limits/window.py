@@ -55,6 +55,7 @@ class Window:
     def __init__(self, per_second: float) -> None:
         self._slots: list[Slot] = []
         self._first_end = float("inf")  # no slot ends before
+        self._has_given_up = False  # on a request that may arrive yet
         self._round_trip_times: deque[float] = deque(maxlen=SAMPLES)
         self._known = 0.0
         self._ceiling = 0
@@ -111,12 +112,13 @@ class Window:
         for each in self._slots if is_news else (slot,):
             if each.sent_at is not None and each.answered_at is not None:
                 self.arrived(each, max(each.sent_at, each.answered_at - known))
-        for each in self._slots:
+        for each in self._slots if self._has_given_up else ():
             # Answered later than it was sent, so the server works again and comes to those before it: a dozen impatient
             # threads at a server that stood still for eight seconds were 82 requests in the second it woke.
             if each.is_given_up and each.sent_at is not None and each.sent_at <= slot.sent_at:
                 each.is_given_up = False
                 self.arrived(each, now + WOKEN_SECONDS)
+        self._has_given_up = self._has_given_up and any(each.is_given_up for each in self._slots)
 
     def proves_silence(self, slot: Slot, waited: float) -> bool:
         """Whether `waited` seconds without a word of an answer say something about the server: more than twice what its
@@ -140,6 +142,7 @@ class Window:
                 self._slots.remove(slot)
         elif not slot.is_settled:
             slot.is_given_up = is_given_up
+            self._has_given_up = self._has_given_up or is_given_up
             self.arrived(slot, now + UNDELIVERED_SECONDS if is_given_up else now)
 
     def learn(self, remaining: int, sent_at: float, now: float) -> None:
@@ -217,7 +220,7 @@ class Window:
     def _forget(self, now: float) -> None:
         if self._first_end <= now:
             self._slots = [slot for slot in self._slots if slot.free_at > now]
-            self._first_end = min((slot.free_at for slot in self._slots), default=float("inf"))
+            self._first_end = min([slot.free_at for slot in self._slots], default=float("inf"))
 
     def _heal(self, now: float) -> None:
         """One step back to normal for each quiet stretch, longer the more often there was trouble."""

@@ -88,6 +88,10 @@ class CircuitBreaker:
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=failures, throw_new_error_on_trip=False, listeners=[_Recorder(self._changes)], name=name
         )
+        # Closed, and no failure counted, so that there is nothing to ask and nothing to record: true of nearly every
+        # call, and saves it two locks and pybreaker's books. Untrue before the first failure is counted; so whatever
+        # interrupts us, it is never true by mistake, and reading it needs no lock.
+        self.is_untroubled = True
         self._reset_seconds = self._first_reset
         self._round = 0  # grows with every change of state, so that a late outcome changes nothing
         self._opened_at = float("-inf")
@@ -102,12 +106,16 @@ class CircuitBreaker:
 
     def refusal(self) -> ChannelUnavailableError | None:
         """The error `admit` would raise now, without taking the probe."""
+        if self.is_untroubled:
+            return None
         with self._lock:
             left = self._refuses_for(self._clock.monotonic())
         return None if left is None else self._error(left)
 
     def admit(self) -> Attempt:
         """Permission for one call; ChannelUnavailableError(retry_after) at once where there is none."""
+        if self.is_untroubled:
+            return Attempt(self, self._round)
         with self._lock:
             now = self._clock.monotonic()
             left = self._refuses_for(now)
@@ -172,6 +180,8 @@ class CircuitBreaker:
         return is_admitting
 
     def record_success(self, turn: int) -> None:
+        if self.is_untroubled:
+            return
         with self._lock:
             # An outcome of an earlier state: what was under way when the breaker opened must not close it, nor count
             # against what came after.
@@ -186,6 +196,7 @@ class CircuitBreaker:
                     # time under its lock.
                     self._breaker.call(bool)
                 self._changed()
+                self.is_untroubled = self.state == CLOSED
             changes = self._take_changes()
         # After the lock: whoever is told may ask this breaker for its state.
         self._tell(changes, "it works again")
@@ -193,6 +204,7 @@ class CircuitBreaker:
     def record_failure(self, turn: int, error: BaseException) -> None:
         with self._lock:
             if turn == self._round:
+                self.is_untroubled = False
                 self._probe_since = None
                 self._last_error = one_line(error, 120)
                 if self.state != OPEN:
@@ -212,6 +224,8 @@ class CircuitBreaker:
                 self._reset_seconds = longer if was_tried else self._first_reset
 
     def record_nothing(self, turn: int) -> None:
+        if self.is_untroubled:
+            return
         with self._lock:
             if turn == self._round:
                 self._probe_since = None

@@ -202,7 +202,8 @@ class RetryingCaller:
 
     def refusal(self) -> UpbitBackboneError | None:
         """Why a question would fail at once (breaker open), or None."""
-        return self.breaker.refusal()
+        # The router wants to know before every question; the breaker itself is asked by the attempt that follows.
+        return None if self.breaker.is_untroubled else self.breaker.refusal()
 
     def stats(self, waiting: int = 0) -> GroupStats:
         """How the group stands, with so many `waiting` for something else than a turn."""

@@ -138,10 +138,12 @@ class RestClient:
         deadline: Deadline,
         priority: Priority = Priority.NORMAL,
         max_age: float | None = None,
+        has_looked: bool = False,
     ) -> Answers[TickerData]:
         """Tickers at most `max_age` seconds old (None: `config.rest_max_age_seconds`); markets that Upbit refuses as
-        unknown are absent, one that it only left out is MalformedDataError."""
-        return self._ask(self._tickers, symbols, deadline, priority, max_age)
+        unknown are absent, one that it only left out is MalformedDataError. Who `has_looked` into the cache, just now
+        and in vain, spares the second look."""
+        return self._ask(self._tickers, symbols, deadline, priority, max_age, has_looked=has_looked)
 
     def refuses(self, symbol: str, deadline: Deadline) -> bool:
         """Whether Upbit says that there is no such market, when asked for its ticker by name."""
@@ -178,14 +180,17 @@ class RestClient:
         deadline: Deadline,
         priority: Priority = Priority.NORMAL,
         max_age: float | None = None,
+        has_looked: bool = False,
     ) -> Answers[OrderbookData]:
         """Books with at most `levels` levels a side, prices grouped by `level`; unknown markets are absent.
 
-        They are asked in few depths and trimmed, so that different requests meet in one batch.
+        They are asked in few depths and trimmed, so that different requests meet in one batch; `has_looked` as in
+        `tickers`.
         """
         endpoints.check_levels(levels, level)
         depth = next(each for each in BOOK_DEPTHS if each >= levels)
-        books = self._ask(self._books_of(depth, Decimal(level)), symbols, deadline, priority, max_age)
+        batcher = self._books_of(depth, Decimal(level))
+        books = self._ask(batcher, symbols, deadline, priority, max_age, has_looked=has_looked)
         if depth == levels:
             return books
         cut = (
@@ -200,6 +205,8 @@ class RestClient:
         deadline: Deadline,
         priority: Priority,
         max_age: float | None,
+        *,
+        has_looked: bool = False,
     ) -> Answers[Model]:
         """From the cache what is young enough, the rest from Upbit; in the order asked.
 
@@ -208,7 +215,11 @@ class RestClient:
         self._check()
         # Before anything is sent, so that nobody's bad code gets into a batch with others.
         wanted = dict.fromkeys(map(endpoints.market_code, symbols))
-        found, missing = self._from_cache(batcher, wanted, max_age)
+        found: dict[str, Model] = {}
+        if has_looked:
+            missing = [symbol for symbol in wanted if not self._is_absent(symbol)]
+        else:
+            found, missing = self._from_cache(batcher, wanted, max_age)
         refused: Mapping[str, UpbitBackboneError] = EMPTY
         if missing:
             answers = batcher.ask(missing, deadline, priority, max_age)

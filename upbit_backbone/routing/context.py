@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .._concurrency import Clock, Deadline
 from ..channels.markets import MarketDirectory
@@ -20,6 +20,7 @@ from ..models.topic import Topic
 from ..resilience.circuit_breaker import CircuitBreaker
 from ..rest.client import RestClient
 from ..store.exchange_clock import ExchangeClock
+from ..store.intelligent_cache import CacheLook
 from ..store.live_store import LiveStore
 from .policy import RoutingContext, can_stream
 
@@ -50,8 +51,23 @@ def stream_of(request: DataRequest) -> Topic | None:
     return None
 
 
+class Observation(NamedTuple):
+    """The facts about a question, and the look into the cache behind the fact `cache_age`, where one was taken.
+
+    It is handed down to the first channel: what was decided by an answer's age is what is given, and none is looked for
+    twice.
+    """
+
+    context: RoutingContext
+    look: CacheLook | None
+
+
 class ContextObserver:
-    """Called for every question that the live store could not answer by itself."""
+    """Called for every question that the live store could not answer by itself.
+
+    While all is well, what it reads of breaker and ban are single attributes: they are asked by the attempt that needs
+    their permission.
+    """
 
     def __init__(
         self,
@@ -80,7 +96,7 @@ class ContextObserver:
         self._exchange_clock = exchange_clock
         self._clock = clock
 
-    def context(self, request: DataRequest, **known: Any) -> RoutingContext:
+    def observe(self, request: DataRequest, **known: Any) -> Observation:
         """The facts about `request`, besides those that are `known` already (fields of RoutingContext)."""
         topic = stream_of(request)
         health = None if topic is None else self._streams.health(topic)
@@ -89,7 +105,8 @@ class ContextObserver:
         rest_text = self._why_rest_is_closed(GROUP_OF_KIND[request.kind], banned_for)
         stream_text = self._why_stream_is_closed(health, banned_for)
         facts: dict[str, Any] = {} if topic is None else self._live(topic, health)
-        return RoutingContext(
+        look = self._rest.cache.look(request) if can_stream(request) else None
+        context = RoutingContext(
             **facts,
             is_streamed=health is not None,
             is_banned=banned_for > 0,
@@ -98,11 +115,12 @@ class ContextObserver:
             rest_text=rest_text or "REST is open",
             stream_is_open=stream_text is None,
             stream_text=stream_text or "the stream is open",
-            cache_age=self._cache_age(request),
+            cache_age=self._cache_age(request, look),
             cache_limit=self._markets_max_age if request.kind is RequestKind.MARKETS else self._rest_max_age,
             promote_after=self._promote_after,
             **known,
         )
+        return Observation(context, look)
 
     def refusal(self, request: DataRequest) -> UpbitBackboneError | None:
         """The error with which REST would refuse the question at once (a ban, an open breaker), or None."""
@@ -148,12 +166,11 @@ class ContextObserver:
         text = "stream proven alive" if age is None else f"stream proven alive {age:.1f} s ago"
         return {"live_is_current": True, "live_text": text, "live_age": age}
 
-    def _cache_age(self, request: DataRequest) -> float | None:
+    def _cache_age(self, request: DataRequest, look: CacheLook | None) -> float | None:
         if request.kind is RequestKind.MARKETS:
             return self._directory.age()
-        if not can_stream(request):
-            return None
-        return self._rest.cache.age_of(request, since_receipt=request.max_age is None)
+        answer = None if look is None else look.answer
+        return None if answer is None else answer.age(self._clock.monotonic(), request.max_age)
 
     def _why_rest_is_closed(self, group: RateGroup, banned_for: float) -> str | None:
         if banned_for:
@@ -169,7 +186,7 @@ class ContextObserver:
         # One that lives is enough: a first subscription goes to whatever session has room.
         if ConnectionState.LIVE in states.values():
             return None
-        if self._connect_breaker.refusal() is not None:
+        if not self._connect_breaker.is_untroubled and self._connect_breaker.refusal() is not None:
             return "connecting failed too often lately"
         if ConnectionState.WAITING in states.values():
             return "the stream waits for its next attempt to connect"

@@ -25,7 +25,9 @@ from ..models.metric import PerformanceMetric
 from ..models.request import ChannelDecision, DataRequest
 from ..models.topic import Topic
 from ..monitoring.metrics import Metrics
-from .policy import GOOD_P95_SECONDS, RoutingContext, can_stream, choose_channel, is_cut_off, is_poor
+from ..store.intelligent_cache import CacheLook
+from .context import Observation
+from .policy import GOOD_P95_SECONDS, can_stream, choose_channel, is_cut_off, is_poor
 from .promotion import Promotions
 from .request_frequency import RequestFrequency
 
@@ -41,7 +43,8 @@ FIRST_CHANNEL_SHARE = {Channel.REST: 0.6, Channel.WEBSOCKET: 0.5, Channel.LIVE: 
 class ChannelReader(Protocol):
     """One way to answer: returns the datum, or raises one of our errors by the deadline."""
 
-    def fetch(self, request: DataRequest, deadline: Deadline) -> Any: ...
+    def fetch(self, request: DataRequest, deadline: Deadline, look: CacheLook | None = None) -> Any:
+        """`look` is one into the cache for this very request, of just now; without it who needs one takes it."""
 
 
 def marked_degraded(item: Any) -> Any:
@@ -61,7 +64,7 @@ def is_mere_silence(channel: Channel, error: UpbitBackboneError) -> bool:
 class Observe(Protocol):
     """States the facts about a request; `known` are fields of the RoutingContext that the router knows itself."""
 
-    def __call__(self, request: DataRequest, **known: Any) -> RoutingContext: ...
+    def __call__(self, request: DataRequest, **known: Any) -> Observation: ...
 
 
 class RequestRouter:
@@ -96,7 +99,7 @@ class RequestRouter:
         if can_stream(request):
             asked = self._frequency.peek(topic_of(request), self._clock.monotonic()) + 1
             known = {"asked": asked, "may_promote": self._promotions.has_room()}
-        return choose_channel(request, self._situation(request, **known))
+        return choose_channel(request, self._observed(request, **known).context)
 
     choose_channel = analyze_request  # the specification's name
 
@@ -143,7 +146,7 @@ class RequestRouter:
 
         Raises our errors only: what the caller did wrong at once, everything else after the last channel failed.
         """
-        decision, request, frequent = self._decide(request)
+        decision, request, frequent, look = self._decide(request)
         self._metrics.routed(decision.rule)
         failures: list[UpbitBackboneError] = []
         is_degraded = decision.degraded
@@ -152,7 +155,8 @@ class RequestRouter:
             share = deadline if is_last else self._share(channel, request, decision, deadline)
             started = self._clock.monotonic()
             try:
-                item = self._readers[channel].fetch(request, share)
+                # What comes after a channel that failed looks for itself: by then the look is old.
+                item = self._readers[channel].fetch(request, share, look if position == 0 else None)
             except (InvalidRequestError, ClosedError, NoTradesYetError, MessageTooBigError):
                 raise  # another channel would say the same, or nobody shall wait for it to
             except UpbitBackboneError as error:
@@ -160,7 +164,7 @@ class RequestRouter:
                 failures.append(error)
                 is_degraded = is_degraded or not is_mere_silence(channel, error)
                 # Looked at anew: the ban may have come with this very answer, after the decision was made.
-                if isinstance(error, BannedError) and is_cut_off(request, self._observe(request)):
+                if isinstance(error, BannedError) and is_cut_off(request, self._observe(request).context):
                     break  # there is nothing to wait for
                 continue
             self._record(channel, started)
@@ -180,7 +184,7 @@ class RequestRouter:
             return deadline.sooner((refused.retry_after or 0.0) if refused is not None else 0.0)
         return deadline.fraction(FIRST_CHANNEL_SHARE[channel])
 
-    def _situation(self, request: DataRequest, **known: Any) -> RoutingContext:
+    def _observed(self, request: DataRequest, **known: Any) -> Observation:
         if self._rest_is_poor:
             self._judge_rest()  # nobody asks REST now, so only time can clear it
         return self._observe(request, rest_is_poor=self._rest_is_poor, **known)
@@ -192,25 +196,25 @@ class RequestRouter:
         else:
             self._metrics.record(channel, None, seconds, error)
 
-    def _decide(self, request: DataRequest) -> tuple[ChannelDecision, DataRequest, tuple[Topic, ...]]:
-        """The decision, the request as the channels should see it, and what is to be streamed if they can answer.
+    def _decide(self, request: DataRequest) -> tuple[ChannelDecision, DataRequest, tuple[Topic, ...], CacheLook | None]:
+        """The decision, the request as the channels should see it, what is to be streamed if they can answer, and the
+        look into the cache that the decision rests on.
 
         Counts the question.
         """
         if not can_stream(request):
-            return choose_channel(request, self._situation(request)), request, ()
+            return choose_channel(request, self._observed(request).context), request, (), None
         topic = topic_of(request)
         asked, sweep = self._frequency.ask(topic, self._clock.monotonic())
         room = self._promotions.has_room()
-        decision = choose_channel(
-            request, self._situation(request, asked=asked, is_sweep=bool(sweep), may_promote=room)
-        )
+        context, look = self._observed(request, asked=asked, is_sweep=bool(sweep), may_promote=room)
+        decision = choose_channel(request, context)
         if request.realtime:
             # Only what leaves after this call is newer than it: no cache, no joining of earlier calls.
             request = dataclasses.replace(request, max_age=0.0)
         if sweep:
             request = dataclasses.replace(request, is_sweep=True)
-        return decision, request, (topic, *sweep) if decision.promote else ()
+        return decision, request, (topic, *sweep) if decision.promote else (), look
 
     def _nothing_left(
         self, request: DataRequest, decision: ChannelDecision, failures: list[UpbitBackboneError]

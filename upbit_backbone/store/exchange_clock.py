@@ -96,7 +96,8 @@ class ClockOffset:
     def _told_by_rest(self) -> Bounds | None:
         if not self._dates:
             return None
-        low, high = max(each.low for each in self._dates), min(each.high for each in self._dates)
+        lows, highs = zip(*self._dates, strict=True)  # after every answer of REST, so without a generator
+        low, high = max(lows), min(highs)
         if low <= high:
             return Bounds(low, high)
         # They contradict each other: a clock was set, or one answer came from a wrong one. The median is of the most.

@@ -66,12 +66,31 @@ DEFAULT_LIFETIME: Final = Lifetime(1.0, 60.0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class CachedAnswer:
+    """One answer that is kept: when it came (monotonic), for how many seconds it had been asked for by then, for how
+    long it answers by its kind's own measure, and how long it is kept."""
+
     value: Any
     stored_at: float
-    way: float  # seconds it was on its way before that
+    way: float
     fresh: float
     kept: float
+
+    def age(self, now: float, max_age: float | None) -> float:
+        """Its age as `max_age` counts it: see `IntelligentCache.get_cached_data`."""
+        return now - self.stored_at + (0.0 if max_age is None else self.way)
+
+    def is_young(self, now: float, max_age: float | None) -> bool:
+        """Whether it may answer who wants nothing older than `max_age` (None: its kind's own measure)."""
+        # By our own measure and not by the cache's expiry: who names a `max_age` may allow more or less than the
+        # default.
+        return max_age != 0 and self.age(now, max_age) <= (self.fresh if max_age is None else max_age)
+
+
+class CacheLook(NamedTuple):
+    """What a look into the cache has found, None for nothing."""
+
+    answer: CachedAnswer | None
 
 
 class IntelligentCache:
@@ -87,7 +106,7 @@ class IntelligentCache:
         self._lifetimes = {**LIFETIMES, **(lifetimes or {})}
         self._clock = clock
         self._lock = threading.Lock()  # guards everything below; cachetools has no thread-safe class
-        self._entries: TLRUCache[Key, _Entry] = TLRUCache(
+        self._entries: TLRUCache[Key, CachedAnswer] = TLRUCache(
             max_entries, ttu=lambda _, entry, now: now + entry.kept, timer=clock.monotonic
         )
         self._generation = 0
@@ -107,26 +126,32 @@ class IntelligentCache:
         key = key_of(key) if isinstance(key, DataRequest) else key
         with self._lock:
             self._notice_sleep()
-            entry = self._entries.get(key)
-            if entry is not None:
-                # By our own measure and not by the cache's expiry: who names a `max_age` may allow more or less than
-                # the default.
-                since_receipt = self._clock.monotonic() - entry.stored_at
-                is_young = since_receipt <= entry.fresh if max_age is None else since_receipt + entry.way <= max_age
-                if is_young and max_age != 0:
-                    self._hits += counted
-                    return entry.value
-            self._misses += counted
-            return None
+            return self._used(self._entries.get(key), max_age, counted)
 
-    def age_of(self, key: Key | DataRequest, *, since_receipt: bool = False) -> float | None:
-        """How old the value for `key` is in seconds, None where there is none. Counts neither as hit nor as miss."""
+    def look(self, key: Key | DataRequest) -> CacheLook:
+        """What is kept for `key`, however old: for who decides by its age. Counts neither as hit nor as miss."""
         key = key_of(key) if isinstance(key, DataRequest) else key
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
-                return None
-            return self._clock.monotonic() - entry.stored_at + (0.0 if since_receipt else entry.way)
+            self._notice_sleep()
+            return CacheLook(self._entries.get(key))
+
+    def given(self, look: CacheLook, max_age: float | None) -> Any | None:
+        """The value that `look` has found, if it is young enough, else None; counted as by `get_cached_data`."""
+        with self._lock:
+            return self._used(look.answer, max_age, counted=True)
+
+    def _used(self, found: CachedAnswer | None, max_age: float | None, counted: bool) -> Any | None:
+        if found is not None and found.is_young(self._clock.monotonic(), max_age):
+            self._hits += counted
+            return found.value
+        self._misses += counted
+        return None
+
+    def age_of(self, key: Key | DataRequest) -> float | None:
+        """For how many seconds the value for `key` has been asked for, None where there is none. Counts neither as hit
+        nor as miss."""
+        answer = self.look(key).answer
+        return None if answer is None else answer.age(self._clock.monotonic(), 0.0)
 
     def generation(self) -> int:
         """To be noted before asking Upbit, and handed in with the answer."""
@@ -161,7 +186,7 @@ class IntelligentCache:
                 return False
             # Aged by what it already was: counted from the insertion an old answer would be young again.
             stored_at = self._clock.monotonic() - age
-            self._entries[key] = _Entry(value, stored_at, way, lifetime.fresh, lifetime.kept - age)
+            self._entries[key] = CachedAnswer(value, stored_at, way, lifetime.fresh, lifetime.kept - age)
             self._stored += 1
             return True
 
