@@ -54,6 +54,7 @@ def test_what_nobody_asks_for_any_more_is_not_streamed_any_more(
 
     until(only_one_is_left, "the unused one is dropped, the used one kept")
     assert is_live(market, "ticker", "KRW-BTC")
+    until(lambda: not is_live(market, "ticker", "KRW-ETH"), "what is not subscribed is not live")
     assert market.get_ticker("KRW-ETH").source is DataSource.REST
 
 

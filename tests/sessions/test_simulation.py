@@ -31,12 +31,14 @@ simulation = _load()
 ENDURANCE = [pytest.param(first, marks=pytest.mark.endurance) for first in range(60, 200, 20)]
 
 
+@pytest.mark.timeout(600)  # nothing waits in virtual time: this is computing, and as slow as the machine
 @pytest.mark.parametrize("first", [*range(0, 60, 20), *ENDURANCE])
 def test_twenty_simulated_hours_of_faults_violate_nothing(first: int) -> None:
     for seed in range(first, first + 20):
         simulation.simulate(seed)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_quiet_market_of_24_hours_costs_one_connection_and_raises_no_alarm(seed: int) -> None:
     judge = simulation.quiet(seed, 24.0)
