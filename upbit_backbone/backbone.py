@@ -23,7 +23,7 @@ from pathlib import Path
 from queue import Queue, SimpleQueue
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from ._arguments import Moment, aware, whole_number
 from ._concurrency import Deadline, at_exit, calls_users, check_timeout
@@ -49,12 +49,22 @@ from .sessions.session_manager import SessionManager
 
 if TYPE_CHECKING:
     from .delivery.event_bus import Listening
+    from .delivery.subscription import (
+        CandleKind,
+        OneOrMore,
+        OrderbookKind,
+        SubscribeOptions,
+        Symbols,
+        TickerKind,
+        TradeKind,
+    )
     from .history.download import CancelToken
     from .history.pages import Progress
     from .history.ranges import Fill
     from .live.candle_series import CandleSeries
     from .live.orderbook import LiveOrderbook
     from .models.events import Event
+    from .models.lazy_book import Datum
     from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
     from .models.report import Alert, HealthReport, PerformanceReport
     from .models.request import ChannelDecision, DataRequest
@@ -390,10 +400,30 @@ class MarketDataBackbone:
 
     # ── live data ────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @overload
+    def subscribe(  # type: ignore[overload-overlap]  # by an empty list, which is refused
+        self, symbols: Symbols, data_types: OneOrMore[TickerKind] = ..., **options: Unpack[SubscribeOptions]
+    ) -> Subscription[TickerData]: ...
+    @overload
+    def subscribe(  # type: ignore[overload-overlap]  # by an empty list, which is refused
+        self, symbols: Symbols, data_types: OneOrMore[TradeKind], **options: Unpack[SubscribeOptions]
+    ) -> Subscription[TradeData]: ...
+    @overload
+    def subscribe(  # type: ignore[overload-overlap]  # by an empty list, which is refused
+        self, symbols: Symbols, data_types: OneOrMore[OrderbookKind], **options: Unpack[SubscribeOptions]
+    ) -> Subscription[OrderbookData]: ...
+    @overload
+    def subscribe(
+        self, symbols: Symbols, data_types: OneOrMore[CandleKind], **options: Unpack[SubscribeOptions]
+    ) -> Subscription[CandleData]: ...
+    @overload
+    def subscribe(
+        self, symbols: Symbols, data_types: OneOrMore[DataType | str], **options: Unpack[SubscribeOptions]
+    ) -> Subscription[Datum]: ...
     def subscribe(
         self,
-        symbols: str | Iterable[str],
-        data_types: DataType | str | Iterable[DataType | str] = DataType.TICKER,
+        symbols: Symbols,
+        data_types: OneOrMore[DataType | str] = DataType.TICKER,
         *,
         overflow: Overflow | str | None = None,
         maxsize: int | None = None,
@@ -402,7 +432,7 @@ class MarketDataBackbone:
         level: Decimal | int | str = 0,
         gap_order: Literal["live", "strict"] = "live",
         on_event: Callable[[Any], object] | None = None,
-    ) -> Subscription:
+    ) -> Subscription[Datum]:
         """Live data to read with a `for` loop, `.get(timeout=)` or `.queue`; the current values come first.
 
         `overflow` says what a full mailbox does; by default tickers, books and candles keep the latest per market, and
@@ -430,8 +460,8 @@ class MarketDataBackbone:
 
     def subscribe_realtime(
         self,
-        symbol: str | Iterable[str],
-        data_types: DataType | str | Iterable[DataType | str] = DataType.TICKER,
+        symbol: Symbols,
+        data_types: OneOrMore[DataType | str] = DataType.TICKER,
         callback: Callable[[Any], object] | None = None,
         *,
         overflow: Overflow | str | None = None,
@@ -462,7 +492,7 @@ class MarketDataBackbone:
             on_event=on_event,
         ).id
 
-    def unsubscribe(self, subscription: SubscriptionId | Subscription | str) -> bool:
+    def unsubscribe(self, subscription: SubscriptionId | Subscription[Any] | str) -> bool:
         """End a subscription; after this returns its callback is not called again. False if it had ended before."""
         if not isinstance(subscription, (str, Subscription)):
             raise InvalidRequestError(f"{subscription!r}: expected what subscribe() or subscribe_realtime() returned")
@@ -726,7 +756,7 @@ class MarketDataBackbone:
 
     def _subscribe(
         self, symbols: object, types: object, level: object, levels: int | None, **delivery: Any
-    ) -> Subscription:
+    ) -> Subscription[Datum]:
         """Every argument is checked before the market list is asked for, and that before anything is subscribed."""
         codes = normalise_symbols(symbols, limit=self.config.max_subscribed_symbols)
         kinds, grouping = data_types(types), price_level(level)

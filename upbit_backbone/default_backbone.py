@@ -3,17 +3,23 @@
     import upbit_backbone as ub
     ub.get_ticker("KRW-BTC")
 
-It is configured by the environment (UPBIT_BACKBONE_*). Each function is the method of the same name.
+It is configured by the environment (UPBIT_BACKBONE_*). Each function is the method of the same name: its arguments, its
+answers, its help.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
-from typing import Any
+from collections.abc import Callable
+from inspect import signature
+from typing import Concatenate, ParamSpec, TypeVar
 
 from .backbone import MarketDataBackbone
-from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _lock = threading.Lock()  # guards _backbone
 _backbone: MarketDataBackbone | None = None
@@ -37,31 +43,20 @@ def shared_backbone() -> MarketDataBackbone:
         return _backbone
 
 
-def get_ticker(symbol: str, *more: Any, **options: Any) -> TickerData:
-    """See `MarketDataBackbone.get_ticker`."""
-    return shared_backbone().get_ticker(symbol, *more, **options)
+def _of_shared(method: Callable[Concatenate[MarketDataBackbone, P], R]) -> Callable[P, R]:
+    @functools.wraps(method)
+    def function(*args: P.args, **options: P.kwargs) -> R:
+        return method(shared_backbone(), *args, **options)
+
+    whole = signature(method)  # for `help`, editors and notebooks; without `self`, which nobody gives
+    function.__signature__ = whole.replace(parameters=list(whole.parameters.values())[1:])  # type: ignore[attr-defined]
+    function.__module__, function.__qualname__ = __name__, function.__name__
+    return function
 
 
-def get_tickers(symbols: Any = None, **options: Any) -> dict[str, TickerData]:
-    """See `MarketDataBackbone.get_tickers`."""
-    return shared_backbone().get_tickers(symbols, **options)
-
-
-def get_orderbook(symbol: str, *more: Any, **options: Any) -> OrderbookData:
-    """See `MarketDataBackbone.get_orderbook`."""
-    return shared_backbone().get_orderbook(symbol, *more, **options)
-
-
-def get_trades(symbol: str, *more: Any, **options: Any) -> list[TradeData]:
-    """See `MarketDataBackbone.get_trades`."""
-    return shared_backbone().get_trades(symbol, *more, **options)
-
-
-def get_candles(symbol: str, timeframe: str = "1m", *more: Any, **options: Any) -> list[CandleData]:
-    """See `MarketDataBackbone.get_candles`."""
-    return shared_backbone().get_candles(symbol, timeframe, *more, **options)
-
-
-def get_markets(quote: str | None = None, **options: Any) -> list[MarketInfo]:
-    """See `MarketDataBackbone.get_markets`."""
-    return shared_backbone().get_markets(quote, **options)
+get_ticker = _of_shared(MarketDataBackbone.get_ticker)
+get_tickers = _of_shared(MarketDataBackbone.get_tickers)
+get_orderbook = _of_shared(MarketDataBackbone.get_orderbook)
+get_trades = _of_shared(MarketDataBackbone.get_trades)
+get_candles = _of_shared(MarketDataBackbone.get_candles)
+get_markets = _of_shared(MarketDataBackbone.get_markets)

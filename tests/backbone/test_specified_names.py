@@ -233,3 +233,19 @@ def test_the_mapping_leads_from_each_wire_name_to_ours() -> None:
     assert mapping["WEBSOCKET_DEFAULT"]["trade_price"] == "current_price"
     simple = mapping["WEBSOCKET_SIMPLE"]
     assert (simple["tp"], simple["scr"], simple["scp"]) == ("current_price", "change_rate", "change_amount")
+
+
+# ── the module's functions ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "name", ["get_ticker", "get_tickers", "get_orderbook", "get_trades", "get_candles", "get_markets"]
+)
+def test_a_function_of_the_module_has_the_methods_arguments_and_its_help(name: str) -> None:
+    function, method = getattr(upbit_backbone, name), getattr(MarketDataBackbone, name)
+    (_, *theirs) = inspect.signature(method).parameters.values()
+    assert list(inspect.signature(function).parameters.values()) == theirs
+    assert inspect.getdoc(function) == inspect.getdoc(method)
+    assert (function.__name__, function.__module__) == (name, "upbit_backbone.default_backbone")
+    with pytest.raises(TypeError, match="max_ags"):
+        function("KRW-BTC", max_ags=1)

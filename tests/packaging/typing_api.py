@@ -6,6 +6,7 @@ import queue
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import assert_type
 
 import upbit_backbone as ub
 from upbit_backbone import (
@@ -25,6 +26,7 @@ from upbit_backbone import (
     Priority,
     Side,
     StaleDataError,
+    Subscription,
     SubscriptionId,
     TickerData,
     TradeData,
@@ -65,12 +67,55 @@ def streams(market: MarketDataBackbone) -> None:
     )
     with market.subscribe("KRW-BTC", "trade") as trades:
         for trade in trades:
-            use(trade.symbol, ended)
-        use(trades.get(timeout=1.0), trades.queue.qsize(), trades.stats.dropped)
+            use(trade.price, ended)
+        assert_type(trades.get(timeout=1.0), TradeData)
+        assert_type(trades.queue, queue.Queue[TradeData])
+        use(trades.queue.qsize(), trades.stats.dropped)
     with market.candle_series("KRW-BTC", "1m", size=10) as series, market.live_orderbook("KRW-BTC") as book:
         newest: CandleData | None = series.wait_update(timeout=1.0)
         spread: Decimal | None = book.spread
         use(newest, spread)
+
+
+def what_a_subscription_gives(market: MarketDataBackbone, kinds: list[DataType], words: list[str]) -> None:
+    """By member or word, alone, in a list of one kind, mixed, and where only the program knows."""
+    assert_type(market.subscribe("KRW-BTC"), Subscription[TickerData])
+    assert_type(market.subscribe("KRW-BTC", "ticker"), Subscription[TickerData])
+    assert_type(market.subscribe(["KRW-BTC"], DataType.TRADE), Subscription[TradeData])
+    assert_type(market.subscribe(("KRW-BTC",), [DataType.ORDERBOOK], levels=5), Subscription[OrderbookData])
+    assert_type(market.subscribe("KRW-BTC", "orderbook", level="10000"), Subscription[OrderbookData])
+    assert_type(market.subscribe("KRW-BTC", ["candle.1m", "candle.240m"]), Subscription[CandleData])
+    assert_type(market.subscribe("KRW-BTC", (DataType.CANDLE_1S, DataType.CANDLE_60M)), Subscription[CandleData])
+    assert_type(market.subscribe("KRW-BTC", "1h", maxsize=10), Subscription[CandleData])
+    for subscription in (
+        market.subscribe("KRW-BTC", [DataType.TICKER, DataType.TRADE]),
+        market.subscribe("KRW-BTC", ["ticker", "candle.1m"]),
+        market.subscribe("KRW-BTC", kinds),
+        market.subscribe("KRW-BTC", words),
+        market.subscribe("KRW-BTC", kinds[0]),
+        market.subscribe("KRW-BTC", words[0]),
+    ):
+        for item in subscription:
+            use(item.symbol)  # what all of them have
+            if isinstance(item, TradeData):
+                use(item.price)
+
+    def without_a_parameter(subscription: Subscription) -> None:
+        use(subscription.stats)
+
+    without_a_parameter(market.subscribe("KRW-BTC", "trade"))
+
+
+def functions() -> None:
+    """The module's functions have the methods' arguments."""
+    assert_type(ub.get_ticker("KRW-BTC", realtime=True, max_age=1.0), TickerData)
+    assert_type(ub.get_tickers(quote="KRW"), dict[str, TickerData])
+    assert_type(ub.get_orderbook("KRW-BTC", 5), OrderbookData)
+    assert_type(ub.get_trades("KRW-BTC", count=5), list[TradeData])
+    assert_type(ub.get_candles("KRW-BTC", "1m", 5, to="2026-01-01 09:00+09:00"), list[CandleData])
+    assert_type(ub.get_markets(), list[MarketInfo])
+    ub.get_ticker("KRW-BTC", max_ags=1)  # type: ignore[call-arg]
+    ub.get_candles("KRW-BTC", "1m", count="5")  # type: ignore[arg-type]
 
 
 def the_rest(market: MarketDataBackbone) -> None:

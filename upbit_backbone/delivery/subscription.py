@@ -6,7 +6,7 @@ import queue
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from queue import PriorityQueue, Queue, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from .._arguments import whole_number
 from .._concurrency import Deadline, calls_users, is_interrupting, spawn_unwaited
@@ -19,7 +19,46 @@ from .event_bus import Listening
 from .mailbox import Mailbox, MailboxClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from decimal import Decimal
+    from typing import Literal, TypeAlias, TypedDict
+
+    from typing_extensions import TypeVar
+
     from ..models.report import SubscriptionStats
+
+    # What comes. The default is for those who write the class without it; known to type checkers before Python 3.13.
+    T_co = TypeVar("T_co", covariant=True, default=Datum)
+
+    # What `subscribe` gives is told by what was asked for, member or word, alone or in a list of one kind.
+    TickerKind: TypeAlias = Literal[DataType.TICKER, "ticker"]
+    TradeKind: TypeAlias = Literal[DataType.TRADE, "trade"]
+    OrderbookKind: TypeAlias = Literal[DataType.ORDERBOOK, "orderbook"]
+    CandleKind: TypeAlias = Literal[
+        DataType.CANDLE_1S, DataType.CANDLE_1M, DataType.CANDLE_3M, DataType.CANDLE_5M, DataType.CANDLE_10M,
+        DataType.CANDLE_15M, DataType.CANDLE_30M, DataType.CANDLE_60M, DataType.CANDLE_240M,
+        "candle.1s", "candle.1m", "candle.3m", "candle.5m", "candle.10m", "candle.15m", "candle.30m", "candle.60m",
+        "candle.240m", "1s", "1m", "3m", "5m", "10m", "15m", "30m", "1h", "60m", "4h", "240m",
+    ]  # fmt: skip
+    Symbols: TypeAlias = str | Iterable[str]
+    T = TypeVar("T")
+    OneOrMore: TypeAlias = T | Iterable[T]
+
+    class SubscribeOptions(TypedDict, total=False):
+        """The keyword arguments of `MarketDataBackbone.subscribe`."""
+
+        overflow: Overflow | str | None
+        maxsize: int | None
+        queue: Queue[Any] | SimpleQueue[Any] | None
+        levels: int | None
+        level: Decimal | int | str
+        gap_order: Literal["live", "strict"]
+        on_event: Callable[[Any], object] | None
+
+else:
+    from typing import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True)
 
 # What can be asked of a subscription, and what cannot: refused in words, before anything is entered anywhere.
 
@@ -85,7 +124,7 @@ class SubscriptionId(str):
     __slots__ = ()
 
 
-class Subscription:
+class Subscription(Generic[T_co]):
     """Live data for one consumer.
 
     Read it with a `for` loop, `get(timeout=)` or `.queue`; or hand in a callback or a queue of your own, and items
@@ -102,7 +141,7 @@ class Subscription:
         mailbox: Mailbox,
         *,
         consumer: Consumer | None,
-        release: Callable[[Subscription], None],
+        release: Callable[[Subscription[Any]], None],
         close_seconds: float,
     ) -> None:
         self.id = subscription_id
@@ -116,7 +155,7 @@ class Subscription:
         self.listening: Listening | None = None  # to events, where the subscriber wants them
 
     @property
-    def queue(self) -> Mailbox:
+    def queue(self) -> Queue[T_co]:
         """The subscription's own bounded `queue.Queue`. Whoever holds it keeps the subscription alive."""
         self.mailbox.owner = self
         return self.mailbox
@@ -126,18 +165,18 @@ class Subscription:
         """Whether a thread of its own empties it, into a callback or a queue of the subscriber's."""
         return self._consumer is not None
 
-    def get(self, timeout: float | None = None) -> Datum:
+    def get(self, timeout: float | None = None) -> T_co:
         """The next item; RequestTimeoutError (also `queue.Empty`) after `timeout` seconds, ClosedError once closed."""
         self._check_readable()
-        return self.mailbox.get(timeout=timeout)
+        return self.mailbox.get(timeout=timeout)  # type: ignore[return-value]  # of the topics asked for
 
-    def __iter__(self) -> Iterator[Datum]:
+    def __iter__(self) -> Iterator[T_co]:
         self._check_readable()
         return self
 
-    def __next__(self) -> Datum:
+    def __next__(self) -> T_co:
         try:
-            return self.mailbox.get()
+            return self.mailbox.get()  # type: ignore[return-value]  # of the topics asked for
         except MailboxClosedError:
             # And no other ClosedError: a loop that came along into a forked child must not just end.
             raise StopIteration from None
@@ -238,7 +277,7 @@ class Subscription:
                 f"{self.id} delivers to its callback or queue; subscribe without one to read it yourself"
             )
 
-    def __enter__(self) -> Subscription:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

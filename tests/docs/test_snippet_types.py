@@ -1,0 +1,72 @@
+"""What the READMEs, docs and examples show types as it stands: by mypy --strict and by pyright, as in an editor."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import upbit_backbone
+
+ROOT = Path(__file__).resolve().parents[2]
+FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
+
+
+def whole(block: str) -> str:
+    """The block with what it may take for granted, as the text around it says: our names, a market, a window."""
+    names = [name for name in upbit_backbone.__all__ if re.search(rf"\b{name}\b", block)]
+    lines = [f"from upbit_backbone import {', '.join(names)}"] if names else []
+    if "MarketDataBackbone(" not in block:
+        lines += ["from upbit_backbone import MarketDataBackbone", "market = MarketDataBackbone()"]
+    if "window" in block:
+        lines += ["from typing import Any", "window: Any = None"]
+    return "\n".join([*lines, block])
+
+
+@pytest.fixture(scope="module")
+def snippets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Files for a type checker: each block of each page, and the examples as they are."""
+    folder = tmp_path_factory.mktemp("snippets")
+    files = [str(path) for path in sorted(ROOT.glob("examples/*.py"))]
+    for page in PAGES:
+        for number, block in enumerate(FENCE.findall(page.read_text("utf-8")), 1):
+            path = folder / f"{page.stem.replace('-', '_')}_{number}.py"
+            path.write_text(whole(block), "utf-8")
+            files.append(str(path))
+    assert len(files) > 15
+    return files
+
+
+def checked(command: list[str], folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        env=os.environ | {"MYPYPATH": str(ROOT), "PYTHONPATH": str(ROOT)},
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_snippet_passes_mypy_strictly(snippets: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    options = ["--strict", "--config-file=", "--follow-imports=silent", "--allow-redefinition", "--cache-dir=cache"]
+    untyped = [name for name in ("qtpy", "pandas", "prometheus_client") if importlib.util.find_spec(name) is None]
+    checked(["mypy", *options, *(["--ignore-missing-imports"] if untyped else []), *snippets], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_snippet_passes_pyright(snippets: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("pyright")
+    ready = subprocess.run([sys.executable, "-m", "pyright", "--version"], capture_output=True, text=True, timeout=200)
+    if ready.returncode:
+        pytest.skip(f"pyright cannot fetch what it runs on: {(ready.stderr or ready.stdout).strip()[-200:]}")
+    api = str(ROOT / "tests" / "packaging" / "typing_api.py")
+    checked(["pyright", "--pythonpath", sys.executable, *snippets, api], tmp_path)
