@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upbit_backbone.models.number import SmallDecimal, plain, total
+from upbit_backbone.models.number import SmallDecimal, plain, plain_each, total
 
 SPELLINGS = [
     ("91200000.0", "91200000"),
@@ -52,6 +52,13 @@ def test_the_value_stays_equal_hashes_alike_and_survives_copies(number: Decimal)
     for again in (pickle.loads(pickle.dumps(written)), copy.deepcopy(written), Decimal(str(written))):  # noqa: S301
         assert again == written
     assert str(plain(written)) == str(written)
+
+
+@given(st.lists(st.decimals(allow_nan=False, allow_infinity=False, min_value=0, max_value=10**12, places=10)))
+def test_many_at_a_time_are_written_as_each_alone(numbers: list[Decimal]) -> None:
+    many = plain_each(numbers)
+    assert list(map(str, many)) == [str(plain(number)) for number in numbers]
+    assert [type(number) for number in many] == [type(plain(number)) for number in numbers]
 
 
 def test_a_small_number_obeys_format_specifications() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, make_dataclass
 from datetime import datetime
-from decimal import Decimal, Subnormal
+from decimal import Decimal
 from functools import cache
 from itertools import repeat
 from operator import attrgetter
@@ -19,7 +19,7 @@ from ..exchange.values import AMOUNT, PAST_INT64, SIGNED, to_moment, to_signed, 
 from ..models.enums import DataSource
 from ..models.jsonable import Jsonable
 from ..models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData
-from ..models.number import ZERO, plain, strip
+from ..models.number import ZERO, plain, plain_each
 
 # Construction at speed: frozen, slotted models filled without going through their own `__init__`.
 
@@ -88,8 +88,8 @@ def plain_amounts(values: Sequence[Decimal | None]) -> list[Any]:
     """All of them in their plain spelling. Refuses NaN, infinities (msgspec takes "NaN" for a Decimal), absurd sizes
     and negative amounts. None where the message left a number out."""
     try:
-        amounts = list(map(strip, values))  # type: ignore[arg-type]  # None is rare, and found out
-    except (Subnormal, TypeError):
+        amounts = plain_each(values)  # type: ignore[arg-type]  # None is rare, and found out
+    except TypeError:
         amounts = [value if value is None else plain(value) for value in values]  # type: ignore[misc]
         given = [amount for amount in amounts if amount is not None]
     else:
