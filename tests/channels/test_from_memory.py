@@ -54,7 +54,7 @@ class Stream:
         self.health.epoch, self.health.connected = 1, True
         self.health.heard_at = time.monotonic()
         self.requested: list[Topic] = []
-        self.unwished: list[Topic] = []
+        self.released: list[Topic] = []
         self.directory = MarketDirectory(
             lambda deadline, priority: [MarketInfo("KRW-BTC", "비트코인", "Bitcoin", DataSource.REST)],
             refused=lambda symbol, deadline: True,
@@ -72,7 +72,7 @@ class Stream:
         self.requested += [request.topic for request in requests]
 
     def release(self, owner: object) -> None:
-        self.unwished += self.requested[len(self.unwished) :]
+        self.released += self.requested[len(self.released) :]
 
 
 @pytest.fixture
@@ -112,13 +112,13 @@ def test_a_grouped_book_is_another_stream_than_a_plain_one() -> None:
 # --- the next frame ---
 
 
-def test_what_is_proven_current_answers_at_once_and_is_not_wished_for(stream: Stream) -> None:
+def test_what_is_proven_current_answers_at_once_and_is_not_subscribed(stream: Stream) -> None:
     stream.say(ticker(7))
     assert stream.channel.fetch(ASK, Deadline.after(5)) == ticker(7)
     assert stream.requested == []
 
 
-def test_realtime_takes_the_first_frame_after_the_call_and_wishes_only_as_long(stream: Stream) -> None:
+def test_realtime_takes_the_first_frame_after_the_call_and_subscribes_only_as_long(stream: Stream) -> None:
     stream.say(ticker(7))
     asked = DataRequest(RequestKind.TICKER, ("KRW-BTC",), realtime=True)
     answers: list[object] = []
@@ -127,7 +127,7 @@ def test_realtime_takes_the_first_frame_after_the_call_and_wishes_only_as_long(s
     stream.say(ticker(8))
     assert join_all([thread], Deadline.after(10)) == []
     assert answers == [ticker(8)]
-    assert stream.requested == stream.unwished == [Topic(DataType.TICKER, "KRW-BTC")]
+    assert stream.requested == stream.released == [Topic(DataType.TICKER, "KRW-BTC")]
 
 
 def test_a_quiet_market_is_a_timeout_and_a_lost_line_is_not(stream: Stream) -> None:
@@ -138,10 +138,10 @@ def test_a_quiet_market_is_a_timeout_and_a_lost_line_is_not(stream: Stream) -> N
     stream.health.connected = False
     with pytest.raises(ChannelUnavailableError):
         stream.channel.fetch(asked, Deadline.after(0.05))
-    assert stream.requested == stream.unwished
+    assert stream.requested == stream.released
 
 
-def test_an_unknown_market_is_never_wished_for(stream: Stream) -> None:
+def test_an_unknown_market_is_never_subscribed(stream: Stream) -> None:
     with pytest.raises(UnknownSymbolError, match="did you mean KRW-BTC"):
         stream.channel.fetch(DataRequest(RequestKind.TICKER, ("KRW-BTCC",)), Deadline.after(5))
     assert stream.requested == []

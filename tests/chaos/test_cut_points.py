@@ -20,7 +20,7 @@ from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
 from upbit_backbone.simulator import FakeUpbit
 
-WISH = frozenset({SubscriptionRequest(Topic(DataType.TRADE, "KRW-BTC"))})
+REQUESTS = frozenset({SubscriptionRequest(Topic(DataType.TRADE, "KRW-BTC"))})
 SEED = 2026
 CUTS = 30
 
@@ -49,7 +49,7 @@ class Session:
     def __init__(self) -> None:
         self._lifecycle = Lifecycle("session-1", BackboneConfig(), random=lambda: 0.5,
                                     wall=lambda: datetime(2026, 11, 22, tzinfo=UTC), next_epoch=lambda: 1)  # fmt: skip
-        self._lifecycle.handle(on.SubscriptionsChanged(WISH), 0.0)
+        self._lifecycle.handle(on.SubscriptionsChanged(REQUESTS), 0.0)
         self._lifecycle.handle(on.Opened(), 0.0)
         self.delivered: list[bytes] = []
 

@@ -58,7 +58,7 @@ def test_the_set_on_the_wire_is_the_union_of_what_32_threads_hold(
                 mine.append((market.subscribe(symbol, kind), (kind, symbol)))
         held.extend(request for _, request in mine)
 
-    threads = [spawn(partial(one, number), f"test-wisher-{number}") for number in range(32)]
+    threads = [spawn(partial(one, number), f"test-subscriber-{number}") for number in range(32)]
     assert join_all(threads, Deadline.after(20)) == []
     took = time.monotonic() - began
     requested = set(held) | {("trade", "KRW-BTC")}

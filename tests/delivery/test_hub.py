@@ -91,7 +91,7 @@ def test_a_for_loop_gets_the_items_in_order_and_ends_with_close(bench: Bench) ->
     assert list(subscription) == []
 
 
-def test_leaving_the_block_ends_it_and_takes_the_wishes_back_once(bench: Bench) -> None:
+def test_leaving_the_block_ends_it_and_takes_the_requests_back_once(bench: Bench) -> None:
     with bench.hub.subscribe([BTC, SubscriptionRequest(ETH)]) as subscription:
         assert bench.requests == [("want", (SubscriptionRequest(BTC), SubscriptionRequest(ETH)))]
         bench.publish(1, topic=ETH)
@@ -457,7 +457,7 @@ def test_overflow_error_reaches_on_error_of_a_callback(bench: Bench) -> None:
     assert isinstance(told[0], SubscriptionError)
 
 
-def test_overflow_before_the_wish_was_made_still_takes_it_back(bench: Bench) -> None:
+def test_overflow_before_the_request_was_made_still_takes_it_back(bench: Bench) -> None:
     class Busy(Bench):
         def acquire(self, owner: str, requests: Any) -> None:
             self.publish(*range(5))  # the topic is live and its market busy

@@ -1,4 +1,4 @@
-"""What we say to Upbit: every wish in one frame, in Upbit's own spelling, and nothing unchecked."""
+"""What we say to Upbit: every request in one frame, in Upbit's own spelling, and nothing unchecked."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from upbit_backbone.models.topic import SubscriptionRequest, Topic
 BTC_TICKER = SubscriptionRequest(Topic(DataType.TICKER, "KRW-BTC"))
 
 
-def said(*wishes: SubscriptionRequest) -> list[dict[str, object]]:
-    parts: list[dict[str, object]] = json.loads(subscription_message("t-1", wishes, "SIMPLE"))
+def said(*requests: SubscriptionRequest) -> list[dict[str, object]]:
+    parts: list[dict[str, object]] = json.loads(subscription_message("t-1", requests, "SIMPLE"))
     return parts
 
 
@@ -28,12 +28,12 @@ def book(symbol: str, depth: int | None = None, level: str = "0") -> Subscriptio
 
 
 def test_all_types_and_codes_travel_in_one_frame_with_the_ticket_first_and_the_format_last() -> None:
-    wishes = [
+    requests = [
         SubscriptionRequest(Topic(DataType.TRADE, "KRW-ETH")),
         BTC_TICKER,
         SubscriptionRequest(Topic(DataType.TICKER, "BTC-ETH")),
     ]
-    assert said(*wishes) == [
+    assert said(*requests) == [
         {"ticket": "t-1"},
         {"type": "ticker", "codes": ["BTC-ETH", "KRW-BTC"]},
         {"type": "trade", "codes": ["KRW-ETH"]},
@@ -41,14 +41,14 @@ def test_all_types_and_codes_travel_in_one_frame_with_the_ticket_first_and_the_f
     ]
 
 
-def test_the_order_of_wishes_does_not_change_the_message() -> None:
-    wishes = [book("KRW-BTC", 5), BTC_TICKER, SubscriptionRequest(Topic(DataType.CANDLE_1M, "KRW-BTC"))]
-    assert said(*wishes) == said(*reversed(wishes))
+def test_the_order_of_requests_does_not_change_the_message() -> None:
+    requests = [book("KRW-BTC", 5), BTC_TICKER, SubscriptionRequest(Topic(DataType.CANDLE_1M, "KRW-BTC"))]
+    assert said(*requests) == said(*reversed(requests))
 
 
 def test_books_are_grouped_by_level_and_carry_their_depth_as_a_suffix() -> None:
-    wishes = [book("KRW-BTC", 5), book("KRW-ETH"), book("KRW-BTC", 15, "10000"), book("KRW-XRP", 1, "0.10")]
-    assert said(*wishes)[1:-1] == [
+    requests = [book("KRW-BTC", 5), book("KRW-ETH"), book("KRW-BTC", 15, "10000"), book("KRW-XRP", 1, "0.10")]
+    assert said(*requests)[1:-1] == [
         {"type": "orderbook", "codes": ["KRW-BTC.5", "KRW-ETH"]},
         {"type": "orderbook", "codes": ["KRW-XRP.1"], "level": "0.1"},
         {"type": "orderbook", "codes": ["KRW-BTC.15"], "level": "10000"},
@@ -64,10 +64,10 @@ def test_a_tiny_level_gets_no_exponent() -> None:
     assert said(book("KRW-PEPE", level="1E-7"))[1]["level"] == "0.0000001"
 
 
-@pytest.mark.parametrize(("wished", "sent"), [(1, 1), (2, 5), (5, 5), (6, 15), (15, 15), (16, 30), (30, 30), (99, 30)])
-def test_depth_is_rounded_up_to_one_that_upbit_knows(wished: int, sent: int) -> None:
-    assert said(book("KRW-BTC", wished))[1]["codes"] == [f"KRW-BTC.{sent}"]
-    assert rounded_depth(wished) == sent
+@pytest.mark.parametrize(("asked", "sent"), [(1, 1), (2, 5), (5, 5), (6, 15), (15, 15), (16, 30), (30, 30), (99, 30)])
+def test_depth_is_rounded_up_to_one_that_upbit_knows(asked: int, sent: int) -> None:
+    assert said(book("KRW-BTC", asked))[1]["codes"] == [f"KRW-BTC.{sent}"]
+    assert rounded_depth(asked) == sent
 
 
 def test_no_depth_means_upbits_default_and_only_books_have_one() -> None:
@@ -88,12 +88,12 @@ def test_a_malformed_code_is_refused(symbol: object) -> None:
         subscription_message("t", [SubscriptionRequest(Topic(DataType.TICKER, symbol))], "SIMPLE")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("wish", [book("KRW-BTC", 0), book("KRW-BTC", -1), book("KRW-BTC", level="NaN"),
+@pytest.mark.parametrize("wanted", [book("KRW-BTC", 0), book("KRW-BTC", -1), book("KRW-BTC", level="NaN"),
                                   book("KRW-BTC", level="-1"), book("KRW-BTC", level="Infinity"),
                                   book("KRW-BTC", True), SubscriptionRequest(Topic("myOrder", "KRW-BTC"))])  # fmt: skip
-def test_a_malformed_depth_level_or_type_is_refused(wish: SubscriptionRequest) -> None:
+def test_a_malformed_depth_level_or_type_is_refused(wanted: SubscriptionRequest) -> None:
     with pytest.raises(InvalidRequestError):
-        subscription_message("t", [wish], "SIMPLE")
+        subscription_message("t", [wanted], "SIMPLE")
 
 
 @pytest.mark.parametrize(("ticket", "name"), [("", "SIMPLE"), ('"', "SIMPLE"), ("x" * 65, "SIMPLE"), ("t", "XML")])
@@ -142,5 +142,5 @@ def test_whatever_the_symbol_the_message_holds_only_market_codes(symbol: str) ->
 
 
 def test_all_markets_of_upbit_fit_into_one_frame() -> None:
-    wishes = [SubscriptionRequest(Topic(kind, f"KRW-C{number}")) for kind in DataType for number in range(855)]
-    assert sum(len(entry["codes"]) for entry in said(*wishes)[1:-1]) == len(wishes)  # type: ignore[arg-type]
+    requests = [SubscriptionRequest(Topic(kind, f"KRW-C{number}")) for kind in DataType for number in range(855)]
+    assert sum(len(entry["codes"]) for entry in said(*requests)[1:-1]) == len(requests)  # type: ignore[arg-type]

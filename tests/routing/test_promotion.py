@@ -114,7 +114,7 @@ def test_no_thread_starts_before_something_is_promoted(house: SimpleNamespace) -
     assert "at work" in repr(house.keeper)
 
 
-def test_what_is_promoted_at_about_the_same_time_is_one_wish(house: SimpleNamespace) -> None:
+def test_what_is_promoted_at_about_the_same_time_is_one_request(house: SimpleNamespace) -> None:
     promoted = house.promotions(demote_after=60.0)
     symbols = [Topic(DataType.TICKER, f"KRW-{number}") for number in range(8)]
     promoted.promote(symbols, time.monotonic())

@@ -27,7 +27,7 @@ WORTH_ASKING_SECONDS: Final = 0.1
 Door = Callable[[RestCall, bytes, datetime], Rows[Any]]
 
 
-class DesertedError(NetworkError):
+class AbandonedError(NetworkError):
     """Whoever was sending the call was interrupted (Ctrl-C), which is nobody else's business."""
 
 
@@ -35,7 +35,7 @@ class Job(ABC, SharedFuture[T]):
     """One question for Upbit, and the future of its answer. `prepare` may wait for company; `seal` names the call once
     and for all.
 
-    A job that is led runs inline, on the thread that asked, which leaves at its own deadline; any other one goes on
+    An inline job runs on the thread that asked, which leaves at its own deadline; any other one goes on
     until the last of those who wait for it has given up. Whoever joins it makes it as urgent as his own question is.
     """
 
@@ -44,7 +44,7 @@ class Job(ABC, SharedFuture[T]):
     def __init__(self, priority: Priority, deadline: Deadline) -> None:
         super().__init__()
         self.urgency = Urgency(priority)
-        self.is_led = False
+        self.is_inline = False
         self.is_handed_over = False
         self.began_at: float | None = None  # monotonic; when its turn had come
         self.sent_at = inf  # monotonic; when the request left whose answer is being read
@@ -54,7 +54,7 @@ class Job(ABC, SharedFuture[T]):
     @property
     def deadline(self) -> Deadline:
         """When whoever carries it out gives up."""
-        return self._own if self.is_led else self._latest
+        return self._own if self.is_inline else self._latest
 
     def join(self, deadline: Deadline, priority: Priority) -> None:
         """Somebody else waits for it, too, until `deadline`. Joiners of one job come one at a time."""
@@ -83,15 +83,15 @@ class Job(ABC, SharedFuture[T]):
         # Too late for a round trip: the error that is there says more than the timeout that would follow.
         if deadline.remaining_or(WORTH_ASKING_SECONDS) < WORTH_ASKING_SECONDS:
             return False
-        ran_out_of_time = self.is_led and isinstance(error, (RequestTimeoutError, RateLimitError))
+        ran_out_of_time = self.is_inline and isinstance(error, (RequestTimeoutError, RateLimitError))
         is_outlived = deadline.outlives(self._own, by=WORTH_ASKING_SECONDS)
-        return isinstance(error, DesertedError) or (ran_out_of_time and is_outlived)
+        return isinstance(error, AbandonedError) or (ran_out_of_time and is_outlived)
 
     def abandon(self) -> None:
         """Its asker was interrupted before anybody else had it in hand: whoever shares it is told to ask again."""
         # Where a worker has it, it goes on: only its asker was interrupted.
         if not self.is_handed_over and not self.done():
-            self.set_exception(DesertedError("the call was interrupted; ask again"))
+            self.set_exception(AbandonedError("the call was interrupted; ask again"))
 
     def prepare(self) -> None:  # most have nothing to wait for
         """Called without a turn in hand, maybe several times."""

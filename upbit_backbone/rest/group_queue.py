@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Who has less time than this leaves his question to a worker, so that whoever joins it is not left behind soon.
-LEADING_SECONDS: Final = 2.0
+# Whose question has less time than this leaves it to a worker, so that whoever joins it is not left behind soon.
+INLINE_SECONDS: Final = 2.0
 # Threads are born when there is work for them; beyond so many, questions wait on the threads of those who ask.
 MOST_WORKERS: Final = 32
 
@@ -51,10 +51,10 @@ class GroupQueue(RetryingCaller):
         the job is told to ask again.
         """
         # An inline job ends with its asker's time; one that has little of it would leave those who join behind.
-        is_in_a_hurry = job.deadline.remaining_or(LEADING_SECONDS) < LEADING_SECONDS
+        is_in_a_hurry = job.deadline.remaining_or(INLINE_SECONDS) < INLINE_SECONDS
         try:
             if (here and not is_in_a_hurry) or not self._pool.has_room:
-                job.is_led = True
+                job.is_inline = True
                 # On the asker's own thread: a lone question changed threads twice before, and beside a computing thread
                 # each change may cost milliseconds.
                 job.set_result(self._run(job))

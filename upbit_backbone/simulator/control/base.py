@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from upbit_backbone.simulator.serving.connection import Connection
+from upbit_backbone.simulator.serving.server import Server
 from upbit_backbone.simulator.serving.session import Session
-
-if TYPE_CHECKING:
-    from upbit_backbone.simulator.serving.server import Server
 
 PRICE_UNIT = 100_000_000
 
@@ -21,9 +18,10 @@ class VerbsBase:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._context = server.context
+        self._hub = server.hub
 
     def _chosen(self, session: int | None) -> list[Session]:
-        sessions = list(self._context.sessions.values())
+        sessions = list(self._hub.sessions.values())
         return sessions if session is None else [one for one in sessions if one.id == session]
 
     def _send(self, data: bytes, session: int | None) -> int:

@@ -33,7 +33,7 @@ class BreakingVerbs(VerbsBase):
 
     def drop_connections(self, how: str = "fin", door: str = "rest") -> int:
         """Ends all TCP connections of a door ("rest" or "websocket")."""
-        chosen = [one for one in self._context.connections if one.door == door]
+        chosen = [one for one in self._server.connections if one.door == door]
         for one in chosen:
             end(one, how)
         return len(chosen)
@@ -43,7 +43,7 @@ class BreakingVerbs(VerbsBase):
         doors = doors_of(target)
         if new_connections:
             self._context.frozen |= set(doors)
-        chosen = [one for one in self._context.connections if one.door in doors]
+        chosen = [one for one in self._server.connections if one.door in doors]
         for one in chosen:
             one.freeze()
         if seconds is not None:
@@ -53,7 +53,7 @@ class BreakingVerbs(VerbsBase):
     def thaw(self) -> None:
         """Ends `freeze`; what was held back is sent now."""
         self._context.frozen.clear()
-        for one in list(self._context.connections):
+        for one in list(self._server.connections):
             one.thaw()
 
     def mute(
@@ -78,7 +78,7 @@ class BreakingVerbs(VerbsBase):
             raise ValueError(f"unknown {instead!r}")
         doors = doors_of(target)
         if drop is not None:
-            for one in [one for one in self._context.connections if one.door in doors]:
+            for one in [one for one in self._server.connections if one.door in doors]:
                 end(one, drop)
         await self._server.shut_for(doors, seconds, instead)
 

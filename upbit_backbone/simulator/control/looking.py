@@ -20,7 +20,7 @@ class LookingVerbs(VerbsBase):
 
     def sessions(self) -> list[dict[str, Any]]:
         """The open WebSockets with their present subscriptions."""
-        return [session.describe() for session in self._context.sessions.values()]
+        return [session.describe() for session in self._hub.sessions.values()]
 
     def wire_log(
         self,
@@ -38,7 +38,8 @@ class LookingVerbs(VerbsBase):
     def counters(self) -> dict[str, Any]:
         context = self._context
         return {
-            **context.log.counters, "open_connections": len(context.connections), "sessions": len(context.sessions),
+            **context.log.counters, "open_connections": len(self._server.connections),
+            "sessions": len(self._hub.sessions),
             "rejected": dict(context.limits.rejected), "load_sent": self._server.load.sent,
             "load_skipped": self._server.load.skipped, "now_ms": context.clock.now_ms(), "monotonic": time.monotonic(),
         }  # fmt: skip

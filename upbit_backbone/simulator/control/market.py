@@ -26,13 +26,13 @@ class MarketVerbs(VerbsBase):
         exchange = self._context.exchange
         is_bid = None if ask_bid is None else ask_bid == "BID"
         market, trade = exchange.publish(symbol, _units(price), _units(volume), is_bid)
-        self._context.hub.happened_by_hand([(market, trade)], market)
+        self._hub.happened_by_hand([(market, trade)], market)
         return {"sequential_id": trade.id, "trade_timestamp": trade.ms, "price": plain(trade.price),
                 "volume": plain(trade.volume), "ask_bid": "BID" if trade.is_bid else "ASK"}  # fmt: skip
 
     async def burst(self, symbol: str, count: int) -> int:
         """So many trades of one pair as fast as the simulator can, many of them in the same millisecond."""
-        exchange, hub = self._context.exchange, self._context.hub
+        exchange, hub = self._context.exchange, self._hub
         left = count
         while left > 0:
             made = [exchange.publish(symbol) for _ in range(min(left, BURST_AT_ONCE))]
@@ -45,7 +45,7 @@ class MarketVerbs(VerbsBase):
         """A few sizes of the book change; it is published like any other change."""
         market = self._context.exchange.markets[symbol]
         market.book.flicker(self._context.clock.now_ms())
-        self._context.hub.happened_by_hand([], market)
+        self._hub.happened_by_hand([], market)
 
     def pause(self, symbols: list[str] | None = None) -> None:
         """Nobody trades any more (in these pairs): legal silence."""
@@ -82,7 +82,7 @@ class MarketVerbs(VerbsBase):
     def advance_clock(self, seconds: float) -> int:
         """Moves the simulator's time forward; limits, idle and UP timers keep to real time."""
         self._context.clock.advance(seconds)
-        self._context.hub.tick()
+        self._hub.tick()
         return self._context.clock.now_ms()
 
     def stale_timestamps(self, milliseconds: int) -> None:
@@ -95,11 +95,11 @@ class MarketVerbs(VerbsBase):
 
     def replay_trades(self, symbol: str, count: int = 1) -> int:
         """Sends the last trades of a pair once more."""
-        return self._context.hub.publish_again(symbol, count)
+        return self._hub.publish_again(symbol, count)
 
     def repeat_candle(self, symbol: str, type: str, periods_ago: int = 0) -> None:  # noqa: A002
         """Sends the candle of so many periods ago (as it is now) to whoever is subscribed to it."""
-        self._context.hub.repeat_candle(symbol, type, periods_ago)
+        self._hub.repeat_candle(symbol, type, periods_ago)
 
     def shuffle_trades(self, seconds: float = 2.0) -> None:
         """Trade frames are collected for so long and sent in random order; 0 ends it."""

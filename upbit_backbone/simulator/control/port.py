@@ -8,12 +8,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from upbit_backbone.simulator.control.verbs import Verbs
-
-if TYPE_CHECKING:
-    from upbit_backbone.simulator.serving.server import Server
+from upbit_backbone.simulator.serving.server import Server
 
 
 class Control:

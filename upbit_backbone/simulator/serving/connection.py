@@ -6,29 +6,46 @@ import asyncio
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, cast
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol, cast
 
 from upbit_backbone.simulator.payloads.moments import http_date
-from upbit_backbone.simulator.serving import handshake, rest, rest_faults
 from upbit_backbone.simulator.serving.context import Context
 from upbit_backbone.simulator.serving.http_wire import MAX_HEAD_BYTES, BadRequestError, Request, Response, parse_head
-
-if TYPE_CHECKING:
-    from upbit_backbone.simulator.serving.session import Session
 
 MAX_UNSENT_BYTES = 64 * 1024 * 1024
 MAX_HELD_BYTES = 16 * 1024 * 1024
 
 
-class Connection(asyncio.Protocol):
-    """Bytes in, bytes out, and the two ways to end. `door` is the port it came in by: "rest" or "websocket"."""
+class Upgraded(Protocol):
+    """Whom a connection belongs to once it is a WebSocket."""
 
-    def __init__(self, context: Context, door: str) -> None:
+    sent: Counter[str]
+
+    def feed(self, data: bytes) -> None: ...
+
+    def lost(self) -> None: ...
+
+
+# Answers one request, or upgrades its connection.
+Serve = Callable[["Connection", Request], object]
+
+
+class Connection(asyncio.Protocol):
+    """Bytes in, bytes out, and the two ways to end. `door` is the port it came in by: "rest" or "websocket".
+
+    `serve` is called with one request after the other; while it is open, the connection is one of `opened`.
+    """
+
+    def __init__(self, context: Context, door: str, serve: Serve, opened: set[Connection]) -> None:
         self.context = context
         self.door = door
+        self._serve = serve
+        self._opened = opened
         self.id = context.next_serial()
         self.ip, self.port = "", 0
-        self.session: Session | None = None
+        self.session: Upgraded | None = None
         self.bytes_sent = 0
         self.frozen = False
         self.is_open = False
@@ -52,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
         peer = transport.get_extra_info("peername") or ("", 0)
         self.ip, self.port = peer[0], peer[1]
-        self.context.connections.add(self)
+        self._opened.add(self)
         self.context.note("connect", conn=self.id, door=self.door, port=self.port, ip=self.ip)
         if self.door in self.context.frozen:
             self.freeze()
@@ -70,7 +87,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         self._stop_idle_timer()
-        self.context.connections.discard(self)
+        self._opened.discard(self)
         sent = {} if self.session is None else dict(self.session.sent)
         self.context.note(
             "disconnect", conn=self.id, door=self.door, port=self.port, bytes_sent=self.bytes_sent, sent=sent
@@ -116,7 +133,7 @@ class Connection(asyncio.Protocol):
         if self._buffer:
             self._next_request()
 
-    def upgrade(self, session: Session) -> None:
+    def upgrade(self, session: Upgraded) -> None:
         """From now on bytes belong to the session."""
         self._stop_idle_timer()
         self.session = session
@@ -182,34 +199,7 @@ class Connection(asyncio.Protocol):
             self.fin()
             return
         self._busy = True
-        if request.headers.get("upgrade", "").lower() == "websocket":
-            handshake.answer(self, request)
-        else:
-            self._answer_rest(request)
-
-    def _answer_rest(self, request: Request) -> None:
-        context = self.context
-        answer = rest.answer(context, request, self.ip)
-        rule = context.faults.next_rest(request.path)
-        entry = context.note(
-            "request", conn=self.id, port=self.port, ip=self.ip, method=request.method, path=request.path,
-            query=request.query, raw_query=request.raw_query, headers=request.headers,
-            origin="origin" in request.headers, group=answer.group, status=answer.response.status,
-            bytes=len(answer.response.body), fault=None if rule is None else rule.mode,
-        )  # fmt: skip
-        if context.faults.remaining_req is not None:
-            answer.response.headers.pop("Remaining-Req", None)
-            answer.response.headers |= (
-                {"Remaining-Req": context.faults.remaining_req} if context.faults.remaining_req else {}
-            )
-        if rule is None and answer.response.status == 200:
-            context.remember(request, answer.response.body)
-        if rule is not None:
-            context.start(rest_faults.misbehave(self, request, answer.response, rule, entry))
-        elif context.options.latency:
-            context.start(rest_faults.respond_late(self, request, answer.response, context.options.latency))
-        else:
-            self.respond(request, answer.response)
+        self._serve(self, request)
 
     def _resume_for_ending(self) -> None:
         if self.frozen and self._transport is not None and not self._transport.is_closing():

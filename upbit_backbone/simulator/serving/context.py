@@ -1,4 +1,4 @@
-"""What every connection of one simulator shares."""
+"""Context: what every part of one simulator shares. It knows none of them, so that all may know it."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from upbit_backbone.simulator.engine.clock import Clock
 from upbit_backbone.simulator.engine.exchange import Exchange
 from upbit_backbone.simulator.serving.faults import Faults
-from upbit_backbone.simulator.serving.hub import Hub
+from upbit_backbone.simulator.serving.http_wire import Request
 from upbit_backbone.simulator.serving.limits import Limits
 from upbit_backbone.simulator.serving.options import Options
 from upbit_backbone.simulator.serving.wire_log import WireLog
-
-if TYPE_CHECKING:
-    from upbit_backbone.simulator.serving.connection import Connection
-    from upbit_backbone.simulator.serving.http_wire import Request
-    from upbit_backbone.simulator.serving.session import Session
 
 REMEMBERED_ANSWERS = 64
 
 
 class Context:
-    """Clock, market, limits, faults, log and the open connections. All of it is used by one thread only."""
+    """Clock, market, limits, faults and log. All of it is used by one thread only."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -37,12 +32,9 @@ class Context:
         self.limits = Limits(options)
         self.faults = Faults()
         self.log = WireLog(options.wire_log_size)
-        self.connections: set[Connection] = set()
-        self.sessions: dict[int, Session] = {}
         self.frozen: set[str] = set()
         """Doors ("rest", "websocket") whose new connections are frozen from their first byte."""
         self.delisting_dates: dict[str, str] = {}
-        self.hub = Hub(self)
         self._serial = 0
         self._answers: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()

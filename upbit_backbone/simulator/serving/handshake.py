@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from upbit_backbone.simulator.payloads import rest_payloads
 from upbit_backbone.simulator.payloads.moments import http_date
 from upbit_backbone.simulator.serving import rest
+from upbit_backbone.simulator.serving.connection import Connection
 from upbit_backbone.simulator.serving.faults import Rule
 from upbit_backbone.simulator.serving.framing import Deflater, accept_key
 from upbit_backbone.simulator.serving.http_wire import Request, Response
 from upbit_backbone.simulator.serving.rest_faults import HTML
-from upbit_backbone.simulator.serving.session import Session
-
-if TYPE_CHECKING:
-    from upbit_backbone.simulator.serving.connection import Connection
+from upbit_backbone.simulator.serving.session import Publisher, Session
 
 PATH = "/websocket/v1"
 _PRIVATE = (PATH + "/private", PATH + "/info")
 
 
-def answer(connection: Connection, request: Request) -> None:
+def answer(connection: Connection, request: Request, hub: Publisher) -> None:
     """Upgrades the connection or refuses."""
     context = connection.context
     rule = context.faults.next_handshake(request.path)
@@ -40,9 +37,9 @@ def answer(connection: Connection, request: Request) -> None:
         connection.respond(request, refusal)
     elif rule is None:
         connection.write(_accept(connection, request, verdict.remaining))
-        _upgrade(connection, request)
+        _upgrade(connection, request, hub)
     else:
-        context.start(_misbehave(connection, request, verdict.remaining, rule))
+        context.start(_misbehave(connection, request, verdict.remaining, rule, hub))
 
 
 def _refusal(connection: Connection, request: Request) -> Response | None:
@@ -84,11 +81,11 @@ def _deflates(connection: Connection, request: Request) -> bool:
     return connection.context.options.deflate and "permessage-deflate" in offered
 
 
-def _upgrade(connection: Connection, request: Request) -> None:
-    connection.upgrade(Session(connection, _deflates(connection, request)))
+def _upgrade(connection: Connection, request: Request, hub: Publisher) -> None:
+    connection.upgrade(Session(connection, _deflates(connection, request), hub))
 
 
-async def _misbehave(connection: Connection, request: Request, remaining: str, rule: Rule) -> None:
+async def _misbehave(connection: Connection, request: Request, remaining: str, rule: Rule, hub: Publisher) -> None:
     if rule.latency:
         await asyncio.sleep(rule.latency)
     good = _accept(connection, request, remaining)
@@ -112,17 +109,17 @@ async def _misbehave(connection: Connection, request: Request, remaining: str, r
             connection.fin()
         case "wrong_accept":
             connection.write(_accept(connection, request, remaining, key="AAAAAAAAAAAAAAAAAAAAAAAAAAA="))
-            _upgrade(connection, request)
+            _upgrade(connection, request, hub)
         case "extension":
             connection.write(_accept(connection, request, remaining, extension="permessage-deflate"))
-            _upgrade(connection, request)
+            _upgrade(connection, request, hub)
         case "close_after_101" | "reset_after_101":
             connection.write(good)
             await asyncio.sleep(0.01)
             (connection.fin if rule.mode == "close_after_101" else connection.reset)()
         case _:
             connection.write(good)
-            _upgrade(connection, request)
+            _upgrade(connection, request, hub)
 
 
 async def _drip(connection: Connection, data: bytes, interval: float) -> None:

@@ -1,4 +1,4 @@
-"""From the market to the sockets: snapshots for new wishes, frames for what happens."""
+"""From the market to the sockets: snapshots for new subscriptions, frames for what happens."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from upbit_backbone.simulator.engine.history import DAY_MS, Candle, Trade
 from upbit_backbone.simulator.engine.market import Market
 from upbit_backbone.simulator.payloads import stream_payloads
 from upbit_backbone.simulator.payloads.moments import without_kst
+from upbit_backbone.simulator.serving.context import Context
 from upbit_backbone.simulator.serving.session import Session
-from upbit_backbone.simulator.serving.stream_requests import CANDLE_MS, Wish
-
-if TYPE_CHECKING:
-    from upbit_backbone.simulator.serving.context import Context
+from upbit_backbone.simulator.serving.stream_requests import CANDLE_MS, Subscription
 
 Interest = tuple[Session, int, int]
 """A session with the depth and the level it wants (both only matter for books)."""
@@ -30,6 +27,7 @@ class Hub:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.sessions: dict[int, Session] = {}
         self._interest: dict[tuple[str, str], dict[tuple[int, int, int], Interest]] = {}
         self._books: set[Market] = set()
         self._candles: set[tuple[str, str, int]] = set()
@@ -41,58 +39,65 @@ class Hub:
     def interest(self, kind: str, code: str) -> list[Interest]:
         return list(self._interest.get((kind, code), {}).values())
 
-    # -- new wishes ----------------------------------------------------------------------------------------------
+    # -- who wants what ------------------------------------------------------------------------------------------
+
+    def enter(self, session: Session) -> None:
+        self.sessions[session.id] = session
+
+    def leave(self, session: Session) -> None:
+        self.sessions.pop(session.id, None)
+        self._forget(session)
 
     def subscribe(self, session: Session) -> None:
-        """The wishes of a session replace those it had; snapshots follow in the order of the request."""
-        self.forget(session)
-        self._context.start(self._introduce(session, session.wishes))
+        """What a session subscribes to replaces what it had; snapshots follow in the order of the request."""
+        self._forget(session)
+        self._context.start(self._introduce(session, session.subscriptions))
 
-    def forget(self, session: Session) -> None:
+    def _forget(self, session: Session) -> None:
         for key, interested in list(self._interest.items()):
             for one in [one for one in interested if one[0] == session.id]:
                 del interested[one]
             if not interested:
                 del self._interest[key]
 
-    async def _introduce(self, session: Session, wishes: tuple[Wish, ...]) -> None:
+    async def _introduce(self, session: Session, subscriptions: tuple[Subscription, ...]) -> None:
         """Snapshot, then interest, code by code, so that no code's realtime frame precedes its snapshot."""
         if self._context.options.snapshot_delay:
             await asyncio.sleep(self._context.options.snapshot_delay)
         done = 0
-        for wish in wishes:
-            for code, depth in zip(wish.codes, wish.depths, strict=True):
-                if session.wishes is not wishes or not session.connection.is_open:
+        for wanted in subscriptions:
+            for code, depth in zip(wanted.codes, wanted.depths, strict=True):
+                if session.subscriptions is not subscriptions or not session.connection.is_open:
                     return
-                self._introduce_one(session, wish, code, depth)
+                self._introduce_one(session, wanted, code, depth)
                 done += 1
                 if done % SNAPSHOTS_AT_ONCE == 0:
                     await asyncio.sleep(0)
         session.flush()
 
-    def _introduce_one(self, session: Session, wish: Wish, code: str, depth: int) -> None:
+    def _introduce_one(self, session: Session, wanted: Subscription, code: str, depth: int) -> None:
         market = self._context.exchange.markets.get(code)
         if market is None:
             return
-        wants_snapshot = wish.only_snapshot or not wish.only_realtime
-        if wants_snapshot and not self._context.faults.is_muted(wish.type, code):
-            text = self._snapshot(market, wish, depth, stream_payloads.style_of(session.format))
+        wants_snapshot = wanted.only_snapshot or not wanted.only_realtime
+        if wants_snapshot and not self._context.faults.is_muted(wanted.type, code):
+            text = self._snapshot(market, wanted, depth, stream_payloads.style_of(session.format))
             if text is not None:
-                session.send_item(text, wish.type)
-        if not wish.only_snapshot:
-            interested = self._interest.setdefault((wish.type, code), {})
-            interested[session.id, depth, wish.level] = (session, depth, wish.level)
+                session.send_item(text, wanted.type)
+        if not wanted.only_snapshot:
+            interested = self._interest.setdefault((wanted.type, code), {})
+            interested[session.id, depth, wanted.level] = (session, depth, wanted.level)
 
-    def _snapshot(self, market: Market, wish: Wish, depth: int, style: stream_payloads.Style) -> str | None:
+    def _snapshot(self, market: Market, wanted: Subscription, depth: int, style: stream_payloads.Style) -> str | None:
         label = self._context.options.snapshot_label
-        if wish.type == "ticker":
+        if wanted.type == "ticker":
             return self._ticker_text(market, style, label)
-        if wish.type == "trade":
+        if wanted.type == "trade":
             return self._trade_text(market, market.last_trade(), style, label)
-        if wish.type == "orderbook":
-            return self._book_text(market, depth, wish.level, style, label)
-        for candle in market.candles_back(CANDLE_MS[wish.type], self._context.clock.now_ms() + 1):
-            return self._candle_text(wish.type, market, candle, style, label)
+        if wanted.type == "orderbook":
+            return self._book_text(market, depth, wanted.level, style, label)
+        for candle in market.candles_back(CANDLE_MS[wanted.type], self._context.clock.now_ms() + 1):
+            return self._candle_text(wanted.type, market, candle, style, label)
         return None
 
     # -- what happens --------------------------------------------------------------------------------------------
@@ -117,7 +122,7 @@ class Hub:
             self._publish_candles()
         for market in [one for one in self._books if self._book_slot(one, now) > one.book.shown_ms]:
             self._show_book(market, self._book_slot(market, now))
-        for session in self._context.sessions.values():
+        for session in self.sessions.values():
             session.flush()
 
     def happened_by_hand(self, trades: list[tuple[Market, Trade]], moved: Market) -> None:

@@ -11,15 +11,14 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from upbit_backbone.simulator.engine.history import Trade
 from upbit_backbone.simulator.payloads import stream_payloads
+from upbit_backbone.simulator.serving.context import Context
 from upbit_backbone.simulator.serving.framing import header
-
-if TYPE_CHECKING:
-    from upbit_backbone.simulator.serving.context import Context
-    from upbit_backbone.simulator.serving.session import Session
+from upbit_backbone.simulator.serving.hub import Hub
+from upbit_backbone.simulator.serving.session import Session
 
 STAMP_BASE = 10**16
 """With stamped ids, `sequential_id - STAMP_BASE` is the monotonic clock in nanoseconds at sending."""
@@ -38,8 +37,9 @@ class Piece(NamedTuple):
 class Load:
     """Sends `rate` frames a second to each session, round robin over what it has subscribed to."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, hub: Hub) -> None:
         self._context = context
+        self._hub = hub
         self._task: asyncio.Task[None] | None = None
         self.rate, self.tick, self.stamped_ids = 0.0, 0.01, False
         self.sent = 0
@@ -59,19 +59,19 @@ class Load:
             now = time.monotonic()
             due, last = min(due + (now - last) * self.rate, self.rate), now
             count, due = int(due), due - int(due)
-            for session in list(self._context.sessions.values()):
-                if not session.wishes or session.is_ending or session.connection.frozen:
+            for session in list(self._hub.sessions.values()):
+                if not session.subscriptions or session.is_ending or session.connection.frozen:
                     continue
                 if session.connection.unsent > MAX_UNSENT_BYTES:
                     self.skipped += count
                     continue
                 second = int(now)
                 deck = decks.get(session.id)
-                if deck is None or deck[0] is not session.wishes or deck[1] != second:
+                if deck is None or deck[0] is not session.subscriptions or deck[1] != second:
                     pieces = self._pieces(session)
                     if not pieces:
                         continue
-                    deck = decks[session.id] = (session.wishes, second, _cycle(pieces, counter))
+                    deck = decks[session.id] = (session.subscriptions, second, _cycle(pieces, counter))
                 self._send(session, deck[2], count, counter)
             counter += count
         self._task = None
@@ -98,11 +98,11 @@ class Load:
     def _pieces(self, session: Session) -> list[Piece]:
         style = stream_payloads.style_of(session.format)
         pieces = []
-        for wish in session.wishes:
-            for code, depth in zip(wish.codes, wish.depths, strict=True):
-                text = self._text(wish.type, code, depth, style)
+        for one in session.subscriptions:
+            for code, depth in zip(one.codes, one.depths, strict=True):
+                text = self._text(one.type, code, depth, style)
                 if text is not None:
-                    pieces.append(_cut(wish.type, f"[{text}]" if stream_payloads.is_list(session.format) else text))
+                    pieces.append(_cut(one.type, f"[{text}]" if stream_payloads.is_list(session.format) else text))
         return pieces
 
     def _text(self, kind: str, code: str, depth: int, style: stream_payloads.Style) -> str | None:

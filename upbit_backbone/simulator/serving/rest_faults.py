@@ -6,14 +6,12 @@ import asyncio
 import gzip
 import random
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from upbit_backbone.simulator.payloads.moments import http_date
+from upbit_backbone.simulator.serving.connection import Connection
 from upbit_backbone.simulator.serving.faults import Rule
 from upbit_backbone.simulator.serving.http_wire import Request, Response
-
-if TYPE_CHECKING:
-    from upbit_backbone.simulator.serving.connection import Connection
 
 BOMB_BYTES = 256 * 1024 * 1024
 HTML = "<!DOCTYPE html><html><head><title>Service Unavailable</title></head><body><h1>점검 중입니다</h1></body></html>"

@@ -11,8 +11,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from upbit_backbone.simulator.serving import handshake, rest, rest_faults
 from upbit_backbone.simulator.serving.connection import Connection
 from upbit_backbone.simulator.serving.context import Context
+from upbit_backbone.simulator.serving.http_wire import Request
+from upbit_backbone.simulator.serving.hub import Hub
 from upbit_backbone.simulator.serving.load import Load
 from upbit_backbone.simulator.serving.options import Options
 from upbit_backbone.simulator.serving.tls import server_context
@@ -42,7 +45,9 @@ class Server:
         """`control` makes whoever serves the control port: it knows us, and we need not know it."""
         self.options = options
         self.context = Context(options)
-        self.load = Load(self.context)
+        self.hub = Hub(self.context)
+        self.load = Load(self.context, self.hub)
+        self.connections: set[Connection] = set()
         self._serve_control = control(self)
         self.ports: dict[str, int] = {}
         self.ca_file: Path | None = None
@@ -84,7 +89,7 @@ class Server:
         await self._stopped.wait()
         for listener in self._listeners.values():
             listener.close()
-        for connection in list(self.context.connections):
+        for connection in list(self.connections):
             connection.reset()
         for filler in self._fillers:
             filler.close()
@@ -101,10 +106,17 @@ class Server:
         """Listens, on the port the door had before if it had one."""
         loop = asyncio.get_running_loop()
         self._listeners[door] = await loop.create_server(
-            lambda: Connection(self.context, door), self.options.host, self.ports[door], ssl=self._tls,
-            backlog=BACKLOG, ssl_handshake_timeout=10.0 if self._tls else None,
+            lambda: Connection(self.context, door, self._serve, self.connections),
+            self.options.host, self.ports[door], ssl=self._tls, backlog=BACKLOG,
+            ssl_handshake_timeout=10.0 if self._tls else None,
         )  # fmt: skip
         self.ports[door] = self._listeners[door].sockets[0].getsockname()[1]
+
+    def _serve(self, connection: Connection, request: Request) -> None:
+        if request.headers.get("upgrade", "").lower() == "websocket":
+            handshake.answer(connection, request, self.hub)
+        else:
+            _serve_rest(connection, request)
 
     def shut_door(self, door: str) -> None:
         """New connections are refused; those that are open stay."""
@@ -160,7 +172,7 @@ class Server:
 
     async def _move(self) -> None:
         """Moves the market every few milliseconds; idle time prepares pairs that nobody has asked for yet."""
-        exchange, hub = self.context.exchange, self.context.hub
+        exchange, hub = self.context.exchange, self.hub
         unprepared = list(exchange.markets.values())[::-1]
         loop = asyncio.get_running_loop()
         while True:
@@ -170,3 +182,29 @@ class Server:
             while unprepared and loop.time() - began < STEP_SECONDS / 4:
                 unprepared.pop().ticker(self.context.clock.now_ms())
             await asyncio.sleep(max(0.0, STEP_SECONDS - (loop.time() - began)))
+
+
+def _serve_rest(connection: Connection, request: Request) -> None:
+    """Answers as Upbit would, or as the fault that is due says."""
+    context = connection.context
+    answer = rest.answer(context, request, connection.ip)
+    rule = context.faults.next_rest(request.path)
+    entry = context.note(
+        "request", conn=connection.id, port=connection.port, ip=connection.ip, method=request.method, path=request.path,
+        query=request.query, raw_query=request.raw_query, headers=request.headers,
+        origin="origin" in request.headers, group=answer.group, status=answer.response.status,
+        bytes=len(answer.response.body), fault=None if rule is None else rule.mode,
+    )  # fmt: skip
+    if context.faults.remaining_req is not None:
+        answer.response.headers.pop("Remaining-Req", None)
+        answer.response.headers |= (
+            {"Remaining-Req": context.faults.remaining_req} if context.faults.remaining_req else {}
+        )
+    if rule is None and answer.response.status == 200:
+        context.remember(request, answer.response.body)
+    if rule is not None:
+        context.start(rest_faults.misbehave(connection, request, answer.response, rule, entry))
+    elif context.options.latency:
+        context.start(rest_faults.respond_late(connection, request, answer.response, context.options.latency))
+    else:
+        connection.respond(request, answer.response)

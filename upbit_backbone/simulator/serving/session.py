@@ -1,12 +1,13 @@
-"""One WebSocket: what the client says, what it wishes, and how it is kept alive or ended."""
+"""One WebSocket: what the client says, what it subscribed to, and how it is kept alive or ended."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from upbit_backbone.simulator.payloads import spelling, stream_payloads
+from upbit_backbone.simulator.serving.connection import Connection
 from upbit_backbone.simulator.serving.framing import (
     BINARY,
     CLOSE,
@@ -19,24 +20,32 @@ from upbit_backbone.simulator.serving.framing import (
     close_payload,
     pack,
 )
-from upbit_backbone.simulator.serving.stream_requests import RequestError, StreamRequest, Wish, parse
-
-if TYPE_CHECKING:
-    from upbit_backbone.simulator.serving.connection import Connection
+from upbit_backbone.simulator.serving.stream_requests import RequestError, StreamRequest, Subscription, parse
 
 CLOSE_WAIT_SECONDS = 1.0
+
+
+class Publisher(Protocol):
+    """The hub, as a session sees it."""
+
+    def enter(self, session: Session) -> None: ...
+
+    def subscribe(self, session: Session) -> None: ...
+
+    def leave(self, session: Session) -> None: ...
 
 
 class Session:
     """A subscription set and a format. What is sent to it is decided by the hub."""
 
-    def __init__(self, connection: Connection, deflate: bool) -> None:
+    def __init__(self, connection: Connection, deflate: bool, hub: Publisher) -> None:
         self.connection = connection
+        self._hub = hub
         self.context = connection.context
         self.id = connection.id
         self.format = "DEFAULT"
         self.ticket = ""
-        self.wishes: tuple[Wish, ...] = ()
+        self.subscriptions: tuple[Subscription, ...] = ()
         self.sent: Counter[str] = Counter()
         self.messages = 0
         self.is_ending = False
@@ -48,14 +57,14 @@ class Session:
         self._heard = self._loop.time()
         self._idle_timer = self._loop.call_later(self.context.options.idle_seconds, self._check_idle)
         self._up_timer: asyncio.TimerHandle | None = None
-        self.context.sessions[self.id] = self
+        hub.enter(self)
 
     def describe(self) -> dict[str, Any]:
-        """What tests want to know: the wishes as (type, code, level) and the counters."""
+        """What tests want to know: the subscriptions as (type, code, level) and the counters."""
         subscriptions = [
-            {"type": wish.type, "codes": list(wish.asked_codes), "level": spelling.plain(wish.level),
-             "is_only_snapshot": wish.only_snapshot, "is_only_realtime": wish.only_realtime}
-            for wish in self.wishes
+            {"type": one.type, "codes": list(one.asked_codes), "level": spelling.plain(one.level),
+             "is_only_snapshot": one.only_snapshot, "is_only_realtime": one.only_realtime}
+            for one in self.subscriptions
         ]  # fmt: skip
         return {
             "id": self.id, "port": self.connection.port, "format": self.format, "ticket": self.ticket,
@@ -78,9 +87,8 @@ class Session:
 
     def lost(self) -> None:
         """The connection is gone."""
-        self.context.sessions.pop(self.id, None)
-        self.context.hub.forget(self)
-        self.wishes = ()
+        self._hub.leave(self)
+        self.subscriptions = ()
         self.is_ending = True
         self._idle_timer.cancel()
         if self._up_timer is not None:
@@ -129,14 +137,14 @@ class Session:
         if request.lists:
             self._list(request)
         else:
-            self.wishes, self.ticket = request.wishes, request.ticket
+            self.subscriptions, self.ticket = request.subscriptions, request.ticket
             self._batch.clear()
-            self.context.hub.subscribe(self)
+            self._hub.subscribe(self)
 
     def _list(self, request: StreamRequest) -> None:
         rows = [
-            (wish.type, list(wish.codes), spelling.plain(wish.level) if wish.type == "orderbook" else None)
-            for wish in self.wishes
+            (one.type, list(one.codes), spelling.plain(one.level) if one.type == "orderbook" else None)
+            for one in self.subscriptions
         ]
         self.send_text(stream_payloads.subscriptions(rows, request.ticket, self.format), "list")
 

@@ -1,4 +1,4 @@
-"""What a client may say on the WebSocket: one JSON array, read into a wish or refused with Upbit's error."""
+"""What a client may say on the WebSocket: one JSON array, read into subscriptions or refused with Upbit's error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RequestError(Exception):
 
 
 @dataclass(slots=True, frozen=True)
-class Wish:
+class Subscription:
     """One type object of a request. `depths` belongs to `codes`; `level` is in units of 1e-8."""
 
     type: str
@@ -38,10 +38,10 @@ class Wish:
 
 @dataclass(slots=True, frozen=True)
 class StreamRequest:
-    """A whole message: wishes, or none of them and `lists` for LIST_SUBSCRIPTIONS."""
+    """A whole message: subscriptions, or none of them and `lists` for LIST_SUBSCRIPTIONS."""
 
     ticket: str
-    wishes: tuple[Wish, ...]
+    subscriptions: tuple[Subscription, ...]
     format: str
     lists: bool = False
 
@@ -68,10 +68,10 @@ def parse(text: str) -> StreamRequest:
     typed = [one for one in objects if "type" in one]
     if not typed or any("codes" in one and "type" not in one for one in objects):
         raise RequestError("NO_TYPE", "타입이 존재하지 않습니다.")
-    return StreamRequest(str(ticket), tuple(_wish(one) for one in typed), format_name)
+    return StreamRequest(str(ticket), tuple(_subscription(one) for one in typed), format_name)
 
 
-def _wish(one: dict[str, Any]) -> Wish:
+def _subscription(one: dict[str, Any]) -> Subscription:
     kind, asked = one["type"], one.get("codes")
     if kind not in TYPES:
         raise RequestError("INVALID_PARAM", f"{kind} 은 지원하지 않는 타입입니다.")
@@ -80,7 +80,7 @@ def _wish(one: dict[str, Any]) -> Wish:
     if not isinstance(asked, list) or not all(isinstance(code, str) for code in asked):
         raise RequestError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
     split = [_code_and_depth(code) if kind == "orderbook" else (code, 30) for code in asked]
-    return Wish(
+    return Subscription(
         kind,
         tuple(code for code, _ in split),
         tuple(asked),
