@@ -131,8 +131,9 @@ class CsvFile:
 
     On an error the rows so far stay in `NAME.part`; with `resume=True` they (or, where there are none, those of a
     finished file) are gone on from: `first` and `last` are the times of the first and the last whole row, None at the
-    beginning. A torn last line and an unfinished last candle are cut off; any other line that is not as it was written
-    raises InvalidRequestError with its number. Without `resume` it starts afresh.
+    beginning. A torn last line, an unfinished last candle and, after a crash, what was written since the last `flush`
+    are cut off; any other line that is not as it was written raises InvalidRequestError with its number. Without
+    `resume` it starts afresh.
 
     `download` says what the rows are. It is noted beside them (`NAME.part.json`, with the columns, the library's
     version, and a checksum of what is safely written), and rows of something else are refused. Only one may write at a
@@ -288,17 +289,17 @@ class CsvFile:
     def _sound(self, note: dict[str, Any]) -> float:
         """Up to which byte the rows may be read; -1 where the checksum tells of damage that may still look like rows.
 
-        What was written since the last flush has no checksum. A file that ends before its last flush lost something it
-        had on the disk: then only what an earlier flush vouches for counts.
+        Only what an earlier flush vouches for counts: what was written after the last one was on its way to the disk
+        when the end came, and a power cut may have left anything there, a row of another file for instance. A second's
+        download at most, it is fetched again.
         """
-        size = self.part.stat().st_size
-        marks = [(mark, checksum) for mark, checksum in note.get("flushed", ())]
-        self._marks = [mark for mark in marks if mark[0] <= size]
-        if self._marks and _checksum(self.part, self._marks[-1][0]) != self._marks[-1][1]:
-            return -1
-        if self._marks == marks:
+        if "flushed" not in note:
             return inf
-        return self._marks[-1][0] if self._marks else 0
+        size = self.part.stat().st_size
+        self._marks = [(mark, checksum) for mark, checksum in note["flushed"] if mark <= size]
+        if not self._marks:
+            return 0
+        return self._marks[-1][0] if _checksum(self.part, self._marks[-1][0]) == self._marks[-1][1] else -1
 
     # -- what comes ----------------------------------------------------------------------------------------------------
 
@@ -334,7 +335,10 @@ class CsvFile:
             "flushed": self._marks,
         }
         fresh = self._note.with_name(self._note.name + ".new")
-        fresh.write_text(json.dumps(note), encoding="utf-8")
+        with fresh.open("w", encoding="utf-8") as file:
+            json.dump(note, file)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave its name and not its contents
         fresh.replace(self._note)
 
     def commit(self) -> None:
