@@ -112,8 +112,11 @@ def _rest(file: BinaryIO, offset: int, size: int, reason: str) -> Damage:
     if head is None:
         is_torn = left < HEAD_SIZE and could_begin_member(rest)
     else:
-        # A member whose length alone is damaged looks torn as well, but is good data.
-        is_torn = head.length > left and not is_whole(rest)
+        # A crash leaves the first bytes of what was written, and those as they were written: behind a head that its own
+        # checksum refutes there is damage, however long it says it is. (Nor is a member torn whose length alone is
+        # damaged; in format 1 only its end can tell.)
+        is_refuted = head.is_damaged and left >= HEAD_SIZE
+        is_torn = head.length > left and not is_refuted and not is_whole(rest)
     return Damage(offset, left, "the last block is not complete" if is_torn else reason, is_torn)
 
 
