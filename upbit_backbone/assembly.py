@@ -34,10 +34,9 @@ from ._concurrency import (
 )
 from .backfill.gap_repair import WORKERS, GapRepair
 from .channels.markets import MarketDirectory
-from .channels.memory import CacheChannel, LiveChannel
-from .channels.rest import AnswerCheck, RestChannel
+from .channels.rest import AnswerCheck, CacheChannel, RestChannel
 from .channels.stall_probe import StallProbe
-from .channels.stream_wait import StreamWaitChannel
+from .channels.stream import LiveChannel, StreamWaitChannel
 from .channels.tickers import TickerSnapshot
 from .config import BackboneConfig
 from .delivery.event_bus import EventBus
@@ -55,8 +54,7 @@ from .resilience.circuit_breaker import CircuitBreaker
 from .rest.client import RestClient
 from .routing.context import ContextObserver
 from .routing.hot_path import HotPath
-from .routing.promotion import Promotions, PromotionWorker
-from .routing.request_frequency import RequestFrequency
+from .routing.promotion import Promotions, PromotionWorker, RequestFrequency
 from .routing.router import RequestRouter
 from .sessions.session_manager import SessionManager
 from .store.exchange_clock import ExchangeClock
@@ -65,9 +63,8 @@ from .unread import UnreadLog
 from .wire.rest_transport import RestTransport
 
 if TYPE_CHECKING:
-    from .history.candles import CandleHistory
+    from .history.candles import CandleHistory, CandlesWithLive
     from .history.trades import TradesHistory
-    from .history.with_live import CandlesWithLive
     from .monitoring.health_monitor import HealthMonitor
     from .recorder import Recorder, Recording, ReplaySource, ReplayTransport
     from .wire.websocket_transport import WebSocketConnection, WebSocketTransport
@@ -362,9 +359,8 @@ class Assembly:
         return self._monitor.get()
 
     def _make_history(self) -> History:
-        from .history.candles import CandleHistory
+        from .history.candles import CandleHistory, CandlesWithLive
         from .history.trades import TradesHistory
-        from .history.with_live import CandlesWithLive
 
         config, clock, exchange_now = self.config, self.clock, self.exchange_now
         seconds = config.timeout_seconds

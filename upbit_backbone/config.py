@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from ._arguments import as_real, whole_number
 from .errors import InvalidRequestError
-from .exchange.hosts import REGION_HOSTS, WEBSOCKET_FORMATS
+from .exchange.endpoints import REGION_HOSTS, WEBSOCKET_FORMATS
 from .exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 
 ENVIRONMENT_PREFIX = "UPBIT_BACKBONE_"

@@ -31,7 +31,7 @@ from upbit_backbone.backfill.gap_repair import (
 )
 from upbit_backbone.backfill.sequence import ConnectionId
 from upbit_backbone.errors import BannedError, InvalidRequestError, NetworkError, UnknownSymbolError
-from upbit_backbone.exchange.identity import SHUFFLE
+from upbit_backbone.exchange.fields import SHUFFLE
 from upbit_backbone.models.enums import Audience, DataSource, DataType, Priority, StreamType
 from upbit_backbone.models.events import Event, GapEvent
 from upbit_backbone.models.market import CandleData, TradeData

@@ -13,8 +13,7 @@ import pytest
 from tests.support.waiting import wait_until
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, SystemClock, join_all, spawn
 from upbit_backbone.channels.markets import MarketDirectory
-from upbit_backbone.channels.memory import LiveChannel, topic_of
-from upbit_backbone.channels.stream_wait import StreamWaitChannel
+from upbit_backbone.channels.stream import LiveChannel, StreamWaitChannel, topic_of
 from upbit_backbone.errors import (
     ChannelUnavailableError,
     MalformedDataError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from upbit_backbone.exchange.hosts import normal_host
+from upbit_backbone.exchange.endpoints import normal_host
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ import pytest
 from tests.support.candle_reference import SYMBOL, ReferenceExchange, candle, utc
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
 from upbit_backbone.exchange.timeframes import timeframe_of
-from upbit_backbone.history.candles import CandleHistory
-from upbit_backbone.history.with_live import CandlesWithLive
+from upbit_backbone.history.candles import CandleHistory, CandlesWithLive
 from upbit_backbone.store.intelligent_cache import IntelligentCache
 
 MINUTE = timeframe_of("1m")

@@ -20,7 +20,7 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.exchange import endpoints
 from upbit_backbone.exchange.status import RefusedRequestError, UnexpectedAnswerError, symbols_of
-from upbit_backbone.rest.attempt import error_for_response
+from upbit_backbone.rest.group_queue import error_for_response
 from upbit_backbone.wire.rest_transport import RestResponse
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)

@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from .._concurrency import Clock, Deadline
 from ..exchange.endpoints import MAX_CANDLES, MAX_DAYS_AGO, MAX_TRADES
-from ..exchange.identity import SHUFFLE
+from ..exchange.fields import SHUFFLE
 from ..models.enums import DataType, Priority
 from ..models.market import CandleData, TradeData
 from ..models.topic import Topic

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ..exchange.identity import SHUFFLE
+from ..exchange.fields import SHUFFLE
 from ..models.enums import StreamType
 from ..models.market import CandleData, TradeData
 

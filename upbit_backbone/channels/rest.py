@@ -1,4 +1,5 @@
-"""Questions about one market, put to REST in the way that costs least over time."""
+"""Questions about one market, put to REST in the way that costs least over time, or answered with what it said a moment
+ago."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import dataclasses
 from typing import Any, TypeVar
 
 from .._concurrency import Clock, Deadline
-from ..errors import InvalidRequestError, MessageTooBigError, ProtocolError, ServerError
+from ..errors import InvalidRequestError, MessageTooBigError, ProtocolError, ServerError, StaleDataError
 from ..exchange.symbols import QUOTES
 from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
@@ -19,7 +20,7 @@ from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import CacheLook, IntelligentCache, Key
 from ..store.live_store import LiveStore
 from .markets import MarketDirectory
-from .memory import topic_of, trimmed
+from .stream import topic_of, trimmed
 
 State = TypeVar("State", TickerData, OrderbookData)
 
@@ -58,6 +59,26 @@ class AnswerCheck:
 
     def __repr__(self) -> str:
         return f"<AnswerCheck by {self._store!r}>"
+
+
+class CacheChannel:
+    """Never waits: an answer at most `max_age` seconds old (default: its kind's own measure), or StaleDataError."""
+
+    def __init__(self, cache: IntelligentCache) -> None:
+        self._cache = cache
+
+    def fetch(
+        self, request: DataRequest, deadline: Deadline, look: CacheLook | None = None
+    ) -> TickerData | OrderbookData:
+        look = look or self._cache.look(request)
+        item = self._cache.given(look, request.max_age)
+        wanted = OrderbookData if request.kind is RequestKind.ORDERBOOK else TickerData
+        if not isinstance(item, wanted):
+            raise StaleDataError(f"{request.kind.value} {request.symbol}: no cached answer is young enough")
+        return trimmed(item, request.levels)
+
+    def __repr__(self) -> str:
+        return f"<CacheChannel of {self._cache!r}>"
 
 
 class RestChannel:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import one_line
-from ..exchange.hosts import REGION_HOSTS
+from ..exchange.endpoints import REGION_HOSTS
 from . import asking, candles, demo, doctor, record, serve, watch
 from .running import EXIT_CODES, WRONG_USE, end_on_sigterm, overrides, say_error
 

@@ -1,4 +1,7 @@
-"""Upbit's public REST endpoints as one table, and the calls that can be made to them. Pure.
+"""Where Upbit answers, its public REST endpoints as one table, and the calls that can be made to them. Pure.
+
+Each region is a venue of its own, with its own hosts, listings, fiat currency and limits. Docs: the REST and WebSocket
+guides. All REST paths start with /v1, the public stream is /websocket/v1.
 
 A `RestCall` is made by the functions below and by nothing else: codes, units and counts are checked before they get
 into it, values are percent-encoded, paths come from the table. So whatever a user passes, the path on the wire is one
@@ -11,15 +14,59 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from ipaddress import IPv6Address, ip_address
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from .._arguments import aware, whole_number
 from ..errors import InvalidRequestError, one_line
 from ..models.enums import RateGroup
 from .symbols import CODE, normalise_quote
 from .timeframes import TIMEFRAMES, timeframe_of
+
+REGION_HOSTS: Final = {
+    "kr": "api.upbit.com",
+    "sg": "sg-api.upbit.com",
+    "id": "id-api.upbit.com",
+    "th": "th-api.upbit.com",
+}
+
+# docs: websocket-guide; the LIST formats came 2025-07-07. The format belongs to the connection, not to a request.
+WEBSOCKET_FORMATS: Final = ("SIMPLE", "DEFAULT", "JSON_LIST", "SIMPLE_LIST")
+
+HTTPS_PORT: Final = 443
+# What "this machine" is called, and what the name resolves to.
+_LOOPBACK: Final = "127.0.0.1"
+
+
+def normal_host(address: str) -> str:
+    """One name for one server, however it is written: for limits and bans, which Upbit counts per server.
+
+    `address` is a URL, or a host with or without a port (then taken for https). `HTTPS://API.Upbit.com.:443` and
+    `api.upbit.com` are one server, as are `localhost:8080`, `[::1]:8080` and `127.0.0.1:8080`.
+    """
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    host = _normal_name((parts.hostname or "").rstrip("."))
+    port = parts.port or (80 if parts.scheme in ("http", "ws") else HTTPS_PORT)
+    if port == HTTPS_PORT:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _normal_name(name: str) -> str:
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761: always this machine
+        return _LOOPBACK
+    try:
+        literal = ip_address(name)
+    except ValueError:
+        return name
+    if isinstance(literal, IPv6Address):
+        literal = literal.ipv4_mapped or literal
+    return _LOOPBACK if literal == ip_address("::1") else str(literal)
+
+
+# What can be asked there.
 
 # A page at most; larger counts are cut silently (docs: recent-trades-history, list-candles-minutes).
 MAX_TRADES: Final = 500

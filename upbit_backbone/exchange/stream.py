@@ -18,8 +18,7 @@ from ..errors import InvalidRequestError, one_line
 from ..models.enums import DataType
 from ..models.session import SubscriptionList
 from ..models.topic import ZERO, SubscriptionRequest, Topic
-from .endpoints import BOOK_DEPTHS
-from .hosts import WEBSOCKET_FORMATS
+from .endpoints import BOOK_DEPTHS, WEBSOCKET_FORMATS
 from .symbols import CODE
 
 _DATA_TYPES: Final = {data_type.value: data_type for data_type in DataType}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
 from ..errors import ClosedError, UpbitBackboneError
-from ..exchange.hosts import normal_host
+from ..exchange.endpoints import normal_host
 from ..exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent

@@ -33,10 +33,9 @@ from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import LIFETIMES, IntelligentCache, Key, Lifetime
 from ..unify.rest import Rows, UnreadablePageError, decode_answer, unread_of
 from ..wire.rest_transport import RestResponse, RestTransport, Transport
-from .attempt import Heard, Measure
 from .batching import EMPTY, Answers, Batcher, Listing
 from .call import Door, SingleCall
-from .group_queue import GroupQueue
+from .group_queue import GroupQueue, Heard, Measure
 
 if TYPE_CHECKING:
     from ..models.report import GroupStats

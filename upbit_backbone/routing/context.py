@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from .._concurrency import Clock, Deadline
 from ..channels.markets import MarketDirectory
-from ..channels.memory import topic_of
+from ..channels.stream import topic_of
 from ..errors import UpbitBackboneError
 from ..exchange.timeframes import timeframe_of
 from ..limits.rate_limiter import RateLimiter

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from .._concurrency import ForkGuard
-from ..channels.memory import topic_of, trimmed
+from ..channels.stream import topic_of, trimmed
 from ..models.enums import DataType
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
 from ..models.topic import Topic
 from ..monitoring.metrics import Metrics
 from ..store.live_store import LiveStore
-from .request_frequency import RequestFrequency
+from .promotion import RequestFrequency
 
 
 class HotPath:

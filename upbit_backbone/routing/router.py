@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from .._concurrency import Clock, Deadline, get_logger
-from ..channels.memory import topic_of
+from ..channels.stream import topic_of
 from ..errors import (
     BannedError,
     ChannelUnavailableError,
@@ -28,8 +28,7 @@ from ..monitoring.metrics import Metrics
 from ..store.intelligent_cache import CacheLook
 from .context import Observation
 from .policy import GOOD_P95_SECONDS, can_stream, choose_channel, is_cut_off, is_poor
-from .promotion import Promotions
-from .request_frequency import RequestFrequency
+from .promotion import Promotions, RequestFrequency
 
 log = get_logger("upbit_backbone.routing")
 

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from .._deadline import SLEEP_SECONDS
-from ..exchange.identity import SHUFFLE
+from ..exchange.fields import SHUFFLE
 from ..models.session import SessionHealth
 from ..models.topic import Topic
 

@@ -26,9 +26,8 @@ from ..exchange.timeframes import timeframe_of
 from ..exchange.values import moment, utc_text
 from ..models.enums import DataSource
 from ..models.market import CandleData, MarketInfo, OrderbookData, OrderbookInstrument, TickerData, TradeData
-from .builders import Build
 from .reader import Tell, UnreadField, UnreadRow, read_json, shown
-from .typed import REFUSALS, rest_builder, rest_candle_builder, rest_decoder
+from .typed import REFUSALS, Build, rest_builder, rest_candle_builder, rest_decoder
 from .unifier import DataUnifier
 
 _UNIFIER = DataUnifier()

@@ -1,12 +1,14 @@
-"""Answers by subscribing and waiting for the next frame."""
+"""Answers from the stream: the live value that a running stream proves current, or its next frame."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
 
 from .._concurrency import Clock, Deadline
-from ..errors import ChannelUnavailableError, RequestTimeoutError
+from ..errors import ChannelUnavailableError, RequestTimeoutError, StaleDataError
+from ..models.enums import DataType, RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest
 from ..models.topic import SubscriptionRequest, Topic
@@ -14,7 +16,40 @@ from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import CacheLook
 from ..store.live_store import LiveStore
 from .markets import MarketDirectory
-from .memory import topic_of, trimmed
+
+
+def topic_of(request: DataRequest) -> Topic:
+    """The stream that could answer a ticker or order book question."""
+    data_type = DataType.ORDERBOOK if request.kind is RequestKind.ORDERBOOK else DataType.TICKER
+    return Topic(data_type, request.symbol, request.level)
+
+
+def trimmed(item: TickerData | OrderbookData, levels: int) -> TickerData | OrderbookData:
+    """A book with at most `levels` levels a side; anything else as it is."""
+    if not isinstance(item, OrderbookData) or max(len(item.asks), len(item.bids)) <= levels:
+        return item
+    return dataclasses.replace(item, asks=item.asks[:levels], bids=item.bids[:levels])
+
+
+class LiveChannel:
+    """Never waits: the current value, or StaleDataError that says why there is none."""
+
+    def __init__(self, store: LiveStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def fetch(
+        self, request: DataRequest, deadline: Deadline, look: CacheLook | None = None
+    ) -> TickerData | OrderbookData:
+        topic, now = topic_of(request), self._clock.monotonic()
+        item = self._store.current(topic, now)
+        if item is None:
+            raise StaleDataError(f"{topic}: {self._store.why_not(topic, now) or 'the frame is unreadable'}")
+        return trimmed(item, request.levels)  # type: ignore[arg-type]  # the topic says which type it is
+
+    def __repr__(self) -> str:
+        return f"<LiveChannel {self._store!r}>"
+
 
 Acquire = Callable[[Hashable, Iterable[SubscriptionRequest]], object]
 Release = Callable[[Hashable], object]
