@@ -1,4 +1,4 @@
-"""The lifecycle under seeded faults in virtual time: 60 hours on every run, 140 more with `tox -e endurance`, thousands
+"""The lifecycle under seeded faults in virtual time: 40 hours on every run, 160 more with `tox -e endurance`, thousands
 with `tox -e simulate`.
 """
 
@@ -28,18 +28,18 @@ def _load() -> ModuleType:
 simulation = _load()
 
 
-ENDURANCE = [pytest.param(first, marks=pytest.mark.endurance) for first in range(60, 200, 20)]
+ENDURANCE = [pytest.param(first, marks=pytest.mark.endurance) for first in range(40, 200, 20)]
 
 
 @pytest.mark.timeout(600)  # nothing waits in virtual time: this is computing, and as slow as the machine
-@pytest.mark.parametrize("first", [*range(0, 60, 20), *ENDURANCE])
+@pytest.mark.parametrize("first", [*range(0, 40, 20), *ENDURANCE])
 def test_twenty_simulated_hours_of_faults_violate_nothing(first: int) -> None:
     for seed in range(first, first + 20):
         simulation.simulate(seed)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.endurance) for seed in (1, 2))])
 def test_a_quiet_market_of_24_hours_costs_one_connection_and_raises_no_alarm(seed: int) -> None:
     judge = simulation.quiet(seed, 24.0)
     assert judge.connects == 1
