@@ -279,6 +279,33 @@ def expected_lines(items: list[CandleData]) -> list[str]:
     return [",".join(columns)] + [",".join(as_text(getattr(item, name)) for name in columns) for item in items]
 
 
+@pytest.mark.parametrize("make", [CsvFile, ParquetFile])
+@pytest.mark.parametrize("flush_each", [7, 100])
+def test_what_a_power_cut_left_behind_the_last_flush_is_not_taken_for_rows(
+    tmp_path: Path, make: type[CsvFile], flush_each: int
+) -> None:
+    path = tmp_path / "candles.out"
+    file = make(path, download=BTC)
+    rows = candles(20)
+    for item in rows:
+        file.write([item])
+        if file.rows % flush_each == 0:
+            file.flush()
+    safe = len(rows) // flush_each * flush_each
+    file._out.file.close()  # the power is cut: nothing of what `close` does
+    file._lock.release()
+    like_rows = "".join(f"{line}\r\n" for line in expected_lines([candle(index, "7") for index in range(safe, 30)])[1:])
+    kept = file._marks[-1][0] if file._marks else len(file.part.read_bytes().split(b"\n")[0]) + 1
+    file.part.write_bytes(file.part.read_bytes()[:kept] + like_rows.encode())
+    with make(path, resume=True, download=BTC) as again:
+        assert again.rows == safe
+        again.write(candles(40 - safe, first=safe))
+    if make is ParquetFile:
+        assert [row.close_price for row in rows_of_parquet(path)] == [candle(0).close_price] * 40
+    else:
+        assert path.read_text("utf-8").splitlines() == expected_lines(candles(40))
+
+
 def test_a_damaged_line_is_told_by_its_number(tmp_path: Path) -> None:
     path = tmp_path / "candles.csv"
     part = begun(path, 5)
