@@ -53,14 +53,17 @@ class Jsonable:
         if not isinstance(data, Mapping):
             raise MalformedDataError(f"{cls.__name__}: {one_line(repr(data), 60)} is not an object")
         for name in required:
+            # Before the package sees it, which warns of a None and goes on.
             if data.get(name) is None:
                 raise MalformedDataError(f"{cls.__name__}: {name} is missing", field=name)
+        # Called past inheritance: as a base class the package would be imported with the models.
         return _mixin().from_dict.__func__(cls, data, infer_missing=infer_missing)  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, text: str | bytes, **options: Any) -> Self:
         """The object that `to_json` described. `options` are those of `json.loads`, and `infer_missing`."""
         try:
+            # Numbers from their text: through float 0.1 becomes 0.1000000000000000055.
             options = {"parse_float": Decimal} | options
             return _mixin().from_json.__func__(cls, text, **options)  # type: ignore[no-any-return]
         except (ValueError, RecursionError) as problem:
@@ -88,6 +91,8 @@ def _prepare(kind: type[Any]) -> tuple[str, ...]:
     for column in fields(kind):
         codec = _named(kind, column.name, _codec(hints[column.name]))
         settings = {"encoder": codec.encode, "decoder": codec.decode}
+        # Set on the fields of the finished class, because dataclasses-json is loaded late: named in each field's
+        # definition it would cost its import to everybody.
         column.metadata = MappingProxyType({**column.metadata, "dataclasses_json": settings})
     return tuple(
         column.name
@@ -121,6 +126,7 @@ def _codec(hint: Any) -> _Codec:
     """Chosen by the annotation: optional, tuple, nested dataclass, or one of the plain kinds."""
     if get_origin(hint) in (Union, UnionType):
         members = [member for member in get_args(hint) if member is not NoneType]
+        # `Change | str`: a list of words that Upbit may add to.
         if len(members) == 2 and members[1] is str and isinstance(members[0], type) and issubclass(members[0], Enum):
             return _optional(_open_words(members[0]))
         return _optional(_codec(members[0])) if len(members) == 1 else _Codec(_plain, _same)
@@ -184,6 +190,7 @@ def _same(value: Any) -> Any:
 
 
 def _decimal(value: Any) -> Decimal:
+    # A bool is an int to Python, and a float has lost the text of its number.
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise TypeError("not an exact number")
     number = Decimal(value)
@@ -196,6 +203,7 @@ def _decimal_text(value: Decimal) -> str:
 
 def _aware(value: Any) -> datetime:
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    # The package itself would take it for local time, which is another moment on every machine.
     if moment.tzinfo is None:
         raise ValueError("without an offset nobody knows when that was")
     return moment.astimezone(UTC)

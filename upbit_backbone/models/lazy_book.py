@@ -53,6 +53,7 @@ class LazyBook:
 
     def read(self) -> OrderbookData | None:
         """The book, decoded on the first call and remembered; None where the payload is broken. From any thread."""
+        # Without a lock: two readers at once are the opener's business, and all later ones pay one comparison.
         if self._book is UNREAD:
             self._open(self)
         return cast("OrderbookData | None", self._book)

@@ -17,6 +17,7 @@ from .enums import Change, DataSource, Side, StreamType
 from .jsonable import Jsonable, about_us
 from .number import plain
 
+# Fixed: Korea has had no summer time since 1988, and zoneinfo needs data that Windows lacks.
 KST = timezone(timedelta(hours=9), "KST")
 HUNDRED = Decimal(100)
 

@@ -122,6 +122,7 @@ class SessionHealth:
 
         One market may be later than the others, which is its own affair: what counts is the newest anything has shown.
         """
+        # By the newest of all markets: one that is later than the others says nothing about the line they share.
         self._newest = max(self._newest, now - lag)
         self._news_lag, self._news_lag_at = now - self._newest, now
         self._line_lag = min(self._line_lag, self._news_lag)
@@ -134,6 +135,7 @@ class SessionHealth:
         back before sending: where news was late, only news shows the end of it, or a quiet as long as the delay.
         """
         self._line_lag = seconds
+        # The quickest, because every longer one has waited somewhere: what is taken for the way must not include that.
         self.round_trip = min(self.round_trip, seconds)
         if now - self._news_lag_at > self._news_lag:
             self._news_lag = 0.0

@@ -48,6 +48,7 @@ def health(report: HealthReport) -> Mapping[str, float]:
 def error_rate(report: HealthReport) -> Mapping[str, float]:
     """Failed share of the recent answers per channel and REST group, where there are enough to say."""
     metrics = (*report.performance.channels, *report.performance.groups)
+    # Ten at least: one failure of two would be an alarm of 50 %.
     return {m.name: 1.0 - m.success_rate for m in metrics if m.success_rate is not None and m.samples >= 10}
 
 
@@ -156,6 +157,7 @@ class AlertBook:
         for rule in self._rules:
             values = rule.measure(report)
             unmeasured = {subject for name, subject in self._tracks if name == rule.name} - values.keys()
+            # Popped here, so that a subject which comes back begins anew and not in the middle of its old alert.
             ended = [subject for subject in sorted(unmeasured) if self._tracks.pop((rule.name, subject)).active]
             alerts += [
                 _alert(rule, subject, 0.0, False, report, _why_unmeasured(rule, subject, present)) for subject in ended
@@ -171,6 +173,7 @@ class AlertBook:
         if after.active == before.active:
             return []
         message = rule.message.format(subject=subject, value=value)
+        # A status is no number that tells anybody anything; its reasons do.
         if rule.measure is health and report.reasons:
             message = f"health is {report.status.value}: {'; '.join(report.reasons)}"
         elif not after.active:
@@ -183,6 +186,7 @@ class AlertBook:
 
 
 def _why_unmeasured(rule: AlertRule, subject: str, present: Container[str] | None) -> str:
+    # "Gone" and "has nothing to measure" look alike in a report, and mean the opposite to whoever is woken by it.
     is_gone = rule.quiet is None if present is None else subject not in present
     if is_gone:
         return f"{subject} is gone"
@@ -191,6 +195,7 @@ def _why_unmeasured(rule: AlertRule, subject: str, present: Container[str] | Non
 
 def _step(rule: AlertRule, track: _Track, value: float, now: float) -> _Track:
     is_crossing = value < rule.clear_below if track.active else value >= rule.raise_at
+    # Any moment on the right side begins the wait anew: the hold is for trouble without a break.
     if not is_crossing:
         return replace(track, since=None)
     since = now if track.since is None else track.since

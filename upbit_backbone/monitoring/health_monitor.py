@@ -152,6 +152,7 @@ class HealthMonitor:
     def check_rest_api_health(self, timeout: float = 2.0) -> HealthStatus:
         """REST alone. Asks Upbit once, for at most `timeout` seconds, when nothing was measured lately."""
         ask = self._sources.ask_rest
+        # What users ask anyway is the better probe, and costs no request of the limit.
         is_known = bool(self._metrics.recent(Channel.REST, STREAK_SECONDS))
         if ask is not None and not is_known and not self._closed:
             try:
@@ -181,6 +182,7 @@ class HealthMonitor:
                 for each in subscriptions
             }
             unrecorded = 0 if recorder is None else self._trend("", RECORDER, DROP_SECONDS).recent(now, recorder.lost)
+            # Sessions and subscriptions come and go for weeks; what is not there any more must not be remembered.
             self._forget({s.session for s in sessions} | {s.subscription for s in subscriptions} | {RECORDER})
             closed = self._closed
         facts = Facts(
@@ -223,6 +225,7 @@ class HealthMonitor:
 
     def _rest_failing_streak(self) -> int:
         streak = 0
+        # From the newest: one good answer ends the streak, however bad it was before.
         for sample in reversed(self._metrics.recent(Channel.REST, STREAK_SECONDS)):
             if sample.good:
                 break
@@ -234,6 +237,7 @@ class HealthMonitor:
     def observe(self, event: Event) -> None:
         """Count an event and look again at once. Called from any thread; never blocks."""
         self._metrics.count_event(event)
+        # Its own event would wake it to look again, and that for ever while the status changes.
         if not isinstance(event, HealthEvent):
             self._wake.set()
 
@@ -265,6 +269,7 @@ class HealthMonitor:
             self._look_once()
             self._has_failed = False
         finally:
+            # In `finally`, or a source that fails would be asked in a circle at full speed.
             self._wake.wait(POLL_SECONDS)
             self._wake.clear()
 
@@ -282,6 +287,7 @@ class HealthMonitor:
         if after is not before and self._emit is not None:
             self._emit(HealthEvent(at=report.at, old=before, new=after, reasons=report.reasons))
         with self._lock:
+            # A copy, because a callback may add or remove watchers, and none is called under the lock.
             watchers = list(self._watchers)
         for watcher in watchers:
             self._tell(watcher, report, now)

@@ -55,6 +55,8 @@ class AnswerWindow:
             if isinstance(error, NEUTRAL_ERRORS):
                 return
             self._failures += 1
+        # After the neutral errors: a caller's own hurry, or a market that does not exist, says nothing about the
+        # channel.
         self._samples.append(Sample(at, seconds, error is None))
 
     def recent(self, now: float, seconds: float = WINDOW_SECONDS) -> list[Sample]:

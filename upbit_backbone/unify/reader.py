@@ -23,6 +23,7 @@ def read_json(raw: bytes) -> Any:
     """The decoded payload, its numbers Decimal or int; of equal keys the last one counts. Anything that is not JSON
     in UTF-8, nests too deep or holds impossible numbers is a MalformedDataError."""
     try:
+        # `str` first: json would guess the encoding of bytes and take UTF-16 as well.
         return json.loads(str(raw, "utf-8"), parse_float=Decimal, parse_constant=_refuse)
     except (ValueError, ArithmeticError, RecursionError) as problem:
         sample = one_line(bytes(raw[:60]).decode("utf-8", "replace"), 80)
@@ -70,6 +71,7 @@ def tell_nobody(unread: Unread) -> None:
 def spelling_of(raw: object, source: DataSource) -> Spelling:
     if source is DataSource.REST or not isinstance(raw, Mapping):
         return Spelling.REST
+    # Without a type it is a frame of 2018, or a REST row handed in as one: both have full names.
     is_simple = "type" not in raw and not raw.keys().isdisjoint(("ty", "cd", "mk"))
     return Spelling.SIMPLE if is_simple else Spelling.DEFAULT
 
@@ -100,6 +102,7 @@ class Reader:
 
     def value(self, name: str) -> Any:
         row = _ROWS[self._kind][name]
+        # The name of today first: where both come, the old one may be a leftover that is not kept up.
         for key in (row.spelled(self._spelling), *row.old):
             found = None if key is None else _look_up(self._raw, key)
             if found is not None:
@@ -139,6 +142,7 @@ class Reader:
 
 def shown(value: object) -> str:
     """A foreign value for a message: scalars as they are, anything bigger by its kind only (printing it may fail)."""
+    # repr of a huge int or a deep structure raises or takes seconds; a complaint must not.
     is_printable = isinstance(value, str | Decimal | bool) or (isinstance(value, int) and value.bit_length() < 256)
     return one_line(repr(value), 60) if value is None or is_printable else f"a {type(value).__name__}"
 
@@ -149,6 +153,7 @@ def _look_up(raw: Mapping[str, Any], key: str) -> Any:
         return raw.get(key)
     nested = raw.get(outer)
     if nested is None or isinstance(nested, Mapping):
+        # Missing is not unreadable: an absent object says that Upbit does not send it, and is told to nobody.
         return None if nested is None else nested.get(inner)
     return nested  # no object: for the conversion to refuse
 

@@ -76,6 +76,8 @@ def error_of(row: UnreadRow, symbol: str) -> UpbitBackboneError:
 
 
 def decode_tickers(body: bytes, received_at: datetime | None = None) -> Rows[TickerData]:
+    # Nothing from the typed decoders means refused or empty; the tolerant reader tells which, and of what is refused
+    # only the rows that are broken.
     return _typed("ticker", body, received_at, rest_builder("ticker")) or _rows(
         _UNIFIER.unify_ticker_data, body, received_at
     )
@@ -136,6 +138,7 @@ def decode_answer(call: RestCall, body: bytes, received_at: datetime | None = No
 
 def decode_error(body: bytes) -> tuple[str | int, str] | None:
     """Name and message of Upbit's error envelope; None when the body is anything else. Never raises."""
+    # An error page of a proxy in front of Upbit can be of any size, and is no envelope.
     if len(body) > _LONGEST_ERROR:
         return None
     try:
@@ -146,6 +149,7 @@ def decode_error(body: bytes) -> tuple[str | int, str] | None:
     if not isinstance(error, dict):
         return None
     name = error.get("name")
+    # Upbit writes the status as a number, or a word: both are names.
     known_name: str | int = name if isinstance(name, int) else one_line(name or "", 100)
     return known_name, one_line(error.get("message") or "")
 
@@ -154,6 +158,7 @@ def _typed(kind: str, body: bytes, received_at: datetime | None, build: Build) -
     """What the typed decoders make of the answer; nothing where they refuse."""
     try:
         return Rows(build(message, received_at) for message in rest_decoder(kind)(body))
+    # One odd row refuses the whole answer here. That is rare, and the price of one pass in C for all others.
     except REFUSALS:
         return Rows()
 
@@ -181,6 +186,7 @@ def _time_in(row: object) -> datetime | None:
     if not isinstance(row, dict):
         return None
     try:
+        # Of candles the start, which tells what is missing; `timestamp` is their last trade there.
         start = row.get("candle_date_time_utc")
         return moment(row.get("timestamp")) if start is None else utc_text(start)
     except (ValueError, ArithmeticError):

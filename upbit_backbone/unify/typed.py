@@ -154,6 +154,7 @@ def trade_builder(spelling: Spelling) -> Build:
     make, numbers, others, constants = builder.make, builder.numbers, builder.others, builder.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
+        # An id past 64 bits would be taken here and refused there: both readers must agree.
         if message.sequential_id is not None and not 0 <= message.sequential_id < PAST_INT64:
             raise RefusedError
         amounts = numbers(message)
@@ -244,11 +245,13 @@ def structure(kind: str, spelling: Spelling, tag: str | None = None, **more: Any
         if key is None or row.use is Use.FALLBACK:
             continue
         keys[row.name] = key
+        # A derivable field that is missing is for the tolerant reader, who knows how to work it out.
         is_insisted_on = row.use in (Use.REQUIRED, Use.DERIVABLE)
         columns.append((row.name, row.how.typed) if is_insisted_on else (row.name, row.how.typed | None, None))
     for name, (key, kind_of_field) in more.items():
         keys[name] = key
         columns.append((name, kind_of_field))
+    # With the tag msgspec chooses the type by itself, in C, before it has seen any other field.
     tag_field = None if tag is None else ("ty" if spelling is Spelling.SIMPLE else "type")
     return msgspec.defstruct(
         f"{kind}_{spelling}",
@@ -257,6 +260,7 @@ def structure(kind: str, spelling: Spelling, tag: str | None = None, **more: Any
         tag_field=tag_field,
         tag=None if tag is None else str(tag),
         kw_only=True,
+        # They live for a microsecond and hold no cycles: the collector need not walk them.
         gc=False,
     )
 

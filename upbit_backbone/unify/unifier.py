@@ -54,10 +54,12 @@ class DataUnifier:
         not; NoTradesYetError where Upbit lists a market that nobody has traded yet."""
         spelling = spelling_of(raw, source)
         reader = Reader("ticker", raw, spelling, place, tell)
+        # Only null says that nobody has traded yet; a price that is missing altogether is a broken message.
         if _is_null(raw, reader.key("current_price")):
             raise NoTradesYetError(symbol=reader.value("symbol"))
         values = reader.model_fields()
         if values["change_amount"] is None:
+            # The REST rows and frames of some years ago have only the size of the change and its direction.
             values["change_amount"] = reader.derive(to_signed, "absolute_change_amount", "change")
         if values["change_rate"] is None:
             values["change_rate"] = reader.derive(to_signed, "absolute_change_rate", "change")
@@ -77,6 +79,7 @@ class DataUnifier:
         """One trade. MalformedDataError where market, price, volume or time cannot be read."""
         reader = Reader("trade", raw, spelling_of(raw, source), place, tell)
         values = reader.model_fields()
+        # On the stream `change_price` has no sign, which its direction supplies; in REST the same name has one.
         if source is not DataSource.REST:
             values["change_amount"] = reader.derive(to_signed, "absolute_change_amount", "change")
         if values["timestamp"] is None:
@@ -98,6 +101,7 @@ class DataUnifier:
         the levels cannot be read."""
         spelling = spelling_of(raw, source)
         values = Reader("orderbook", raw, spelling, place, tell).model_fields()
+        # A book that does not name its grouping is not grouped; of the topics only that one is its own.
         values["level"] = values["level"] or ZERO
         asks, bids = _sides(raw.get(UNITS_KEY[spelling]), spelling, place)
         return OrderbookData(**values, asks=asks, bids=bids, source=source, received_at=received_at)
@@ -183,6 +187,7 @@ def _is_null(raw: Mapping[str, Any], key: str) -> bool:
 def _candle(
     raw: Any, source: DataSource, received_at: datetime | None, timeframe: str | None, place: str, tell: Tell
 ) -> CandleData:
+    # A stream tells only of candles that still form; REST cannot know, so who asked for it has to decide.
     is_stream = source is not DataSource.REST
     spelling = spelling_of(raw, source)
     values = Reader("candle", raw, spelling, place, tell).model_fields()
@@ -229,12 +234,14 @@ def _rest_timeframe(raw: Mapping[str, Any], values: Mapping[str, Any]) -> str:
             raise MalformedDataError(f"candle: unit {shown(unit)} is no minute unit", field="unit") from None
     if values["first_day_of_period"] is not None:
         return _long_timeframe(values["timestamp"], values["last_trade_at"])
+    # Seconds and days name no unit; only days compare with the day before.
     is_day = not raw.keys().isdisjoint(("prev_closing_price", "change_price", "change_rate"))
     return "1d" if is_day else "1s"
 
 
 def _long_timeframe(start: datetime, last_trade_at: datetime | None) -> str:
     lasted = timedelta(0) if last_trade_at is None else last_trade_at - start
+    # By the last trade in it, which in a quiet market says too little: hence the argument `timeframe`.
     if lasted > timedelta(days=31):
         return "1y"
     if lasted > timedelta(days=7) or start.day == 1:

@@ -33,12 +33,16 @@ class Book:
         self._rng = rng
         self._typical = typical
         self.ms = ms
+        # Most BTC markets have fewer than thirty levels; their padding with zeros is what clients trip over.
         shallow = grid.quote == "BTC" and rng.random() < 0.6
         self._depths = [rng.randrange(2, DEPTH) if shallow else DEPTH for _ in range(2)]
         self._gaps = [[1 if rng.random() < 0.7 else rng.randrange(2, 5) for _ in range(DEPTH)] for _ in range(2)]
         self._sizes = [[self._size() for _ in range(DEPTH)] for _ in range(2)]
+        # What lies below the thirtieth level counts in the totals, so a cut book never adds up to them, as at Upbit.
         self._beyond = [self._size() * 3 if depth == DEPTH else 0 for depth in self._depths]
         self.best_ask = self.best_bid = 0
+        # REST and the streams of every depth must tell the same book until the next is shown, or a test could not
+        # compare them.
         self._shown: dict[int, BookView | None] = {}
         self.shown_ms = ms
         self.trade_at(last_price, last_is_bid, ms)
@@ -57,6 +61,7 @@ class Book:
             self.best_ask, self.best_bid = price, self._grid.down(price)
         else:
             self.best_ask, self.best_bid = self._grid.up(price), price
+        # A price of one tick has no allowed price below it; the book then moves up rather than to zero.
         if self.best_bid <= 0:
             self.best_bid, self.best_ask = self._grid.tick(1), self._grid.up(self._grid.tick(1))
         self._sizes[0 if is_bid else 1][0] = self._size()

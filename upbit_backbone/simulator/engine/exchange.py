@@ -54,6 +54,7 @@ class Exchange:
     def advance(self) -> tuple[list[tuple[Market, Trade]], set[Market]]:
         """The trades made since the last call, in order, and the pairs whose book changed."""
         now = self.clock.seconds()
+        # A machine that stood still owes the market no burst: clients would be tested against our own load.
         passed = min(MAX_CATCH_UP_SECONDS, max(0.0, now - self._last_seconds))
         self._last_seconds = now
         if self.paused or not self._order:
@@ -92,12 +93,14 @@ class Exchange:
         if is_bid is None:
             is_bid = rng.random() < 0.5
         if price is None:
+            # A weak pull towards where it began: after hours a random walk would have left every realistic price.
             pull = -1 if book.best_bid > market.listing.price * 1.2e8 else 1
             if rng.random() < 0.25:
                 book.move(pull if rng.random() < 0.05 else rng.choice((-1, 1)), now)
             price = book.best_ask if is_bid else book.best_bid
         if volume is None:
             volume = int(market.typical * rng.random() ** 4) + 1_000
+        # Trades of one pair never go back in time, even where the clock was set or a step was late.
         now = max(now, market.live[-1].ms if market.live else market.start_ms)
         trade = market.add_trade(now, price, volume, is_bid, self._next_id(market, now))
         self._retained.append(market)
@@ -107,6 +110,7 @@ class Exchange:
 
     def _next_id(self, market: Market, ms: int) -> int:
         last = self._last_ids.get(market.code, 0)
+        # Made from the millisecond, as Upbit's ids are, in steps of two: the odd ones are for those out of order.
         fresh = max(ms * 10_000, last + 2 if last // 10_000 >= ms else 0)
         self._last_ids[market.code] = fresh
         if self._unordered_ids and self._id_rng.random() < 0.3:

@@ -57,12 +57,14 @@ def noise(seed: int, period: int, hour: int) -> float:
     """Smooth noise in [-1, 1] with features of about `period` hours."""
     index, within = divmod(hour, period)
     t = within / period
+    # Smoothstep: without it prices would have a kink at every knot, and a series of candles show it.
     t = t * t * (3.0 - 2.0 * t)
     return _lattice(seed + period, index) * (1.0 - t) + _lattice(seed + period, index + 1) * t
 
 
 @lru_cache(maxsize=16_384)
 def _lattice(seed: int, index: int) -> float:
+    # A hash instead of random.Random: seeding one costs far more, and a chart asks for thousands of hours.
     mixed = (index * 0x9E3779B97F4A7C15 + seed * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
@@ -80,6 +82,7 @@ def aggregate(trades: list[Trade], period_ms: int) -> list[Candle]:
     candles: list[Candle] = []
     start, end = 0, -1
     first = high = low = close = volume = turnover = last = 0
+    # One loop without objects or calls: this makes every candle there is, a day of trades at a time.
     for ms, price, amount, _, _ in trades:
         if ms >= end:
             if end >= 0:
@@ -126,6 +129,8 @@ class History:
         self._seed = seed
         rng = random.Random(f"{seed}/{listing.code}")
         self._noise_seed = rng.getrandbits(48)
+        # One pair in ten was listed lately, so that questions reach the beginning of a history; never one that tests
+        # rely on.
         recently = rng.random() < 0.1 and listing.code not in ("KRW-BTC", "KRW-ETH", "KRW-XRP", "BTC-ETH", "USDT-BTC")
         age = rng.randrange(20, 300) if recently else rng.randrange(700, self._end_day - FIRST_DAY)
         self.first_day = FIRST_DAY if listing.code == "KRW-BTC" else self._end_day - age
@@ -160,6 +165,7 @@ class History:
         sampled = [(self._level(at * 24), at) for at in range(max(self.first_day, day - days), day + 1, 7)]
         sampled = sampled or [(self._level(day * 24), day)]
         (high, high_day), (low, low_day) = max(sampled), min(sampled)
+        # What the path can add between two samples, and the noise of single trades.
         wiggle = 1.0 + 2 * sum(amplitude for period, amplitude in _LAYERS if period < 200) + 0.08
         return (self._grid.round(int(high * wiggle)), high_day, self._grid.round(int(low / wiggle)), low_day)
 
@@ -171,6 +177,7 @@ class History:
         rate = self._listing.trades_per_minute
         if day < self._end_day - DENSE_DAYS:
             rate = min(rate, SPARSE_TRADES_PER_MINUTE)
+        # Of the day alone: a day is the same whichever was asked for before it, and after the cache has dropped it.
         rng = random.Random(f"{self._seed}/{self._listing.code}/{day}")
         rnd, log, step = rng.random, math.log, -MINUTE_MS / rate
         knots = [self._level(day * 24 + hour) for hour in range(25)]
@@ -188,6 +195,7 @@ class History:
             if quiet and is_maintenance(ms):
                 moment = float(begin + 20 * 3_600_000)
                 continue
+            # Several trades of one millisecond need ids of their own.
             counter = counter + 1 if ms == last_ms else 0
             last_ms = ms
             hour, within = divmod(ms - begin, 3_600_000)
@@ -227,6 +235,7 @@ class BlockCache:
         if rows is None:
             rows = kept[key] = make(key[1])
             self._rows[id(kept)] += len(rows) + 1
+            # Bounded by rows and not by days: a day of KRW-BTC has thousands, one of a quiet pair three.
             while self._rows[id(kept)] > self._max_rows and len(kept) > 1:
                 self._rows[id(kept)] -= len(kept.popitem(last=False)[1]) + 1
         else:

@@ -53,6 +53,7 @@ def _shares(wanted: int) -> dict[str, int]:
     if not 1 <= wanted <= whole:
         raise ValueError(f"markets must be 1 to {whole}, or a list of codes")
     shares = {quote: wanted * count // whole for quote, count in COUNTS.items()}
+    # What rounding down has left over.
     for quote in list(shares) * 2:
         shares[quote] += 1 if sum(shares.values()) < wanted else 0
     return shares

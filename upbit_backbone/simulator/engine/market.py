@@ -54,13 +54,17 @@ class Market:
         self.grid = TickGrid(listing.code)
         self.start_ms = start_ms
         self.history = History(seed, listing, start_ms, cache)
+        # A generator for each purpose: a book that flickers once more must not change which trades a seed makes.
         self.rng = random.Random(f"{seed}/{listing.code}/trades")
         self._book_rng = random.Random(f"{seed}/{listing.code}/book")
         self.typical = typical_volume(listing.price, self.grid.quote)
         self.live: deque[Trade] = deque()
         self.dropped_until = start_ms
         """Live trades before this moment are no longer retained one by one."""
+        # Of live trades only minutes are kept for good, and merged into every longer period: single trades are
+        # forgotten, their candles never.
         self._minutes: dict[int, Candle] = {}
+        # Made when first asked for, as the book is: the past of 855 pairs is not made before somebody asks for it.
         self._days: _Days | None = None
         self._book: Book | None = None
 
@@ -88,6 +92,7 @@ class Market:
 
     def add_trade(self, ms: int, price: int, volume: int, is_bid: bool, trade_id: int) -> Trade:
         """Records a trade made now; the book and all candles follow."""
+        # Before the trade is recorded: made afterwards, the running sums would find it in the past and count it twice.
         self._day_sums(ms)
         trade = Trade(ms, price, volume, is_bid, trade_id)
         book = self.book
@@ -121,6 +126,7 @@ class Market:
             return past
         begin, end = day * DAY_MS, (day + 1) * DAY_MS
         live = [candle for start, candle in self._minutes.items() if begin <= start < end]
+        # The simulator was started in the middle of a minute, of which history has the first part.
         if past and live and past[-1].start_ms == live[0].start_ms:
             return [*past[:-1], merge([past[-1], live[0]], live[0].start_ms), *live[1:]]
         return past + live
@@ -182,6 +188,8 @@ class Market:
             return [trade for trade in self.trades_of_day(since_ms // DAY_MS) if trade.ms >= since_ms]
         found = []
         for trade in reversed(self.live):
+            # Read from the end: a second candle is asked of hundreds of thousands of trades, once a second for each
+            # pair.
             if trade.ms < since_ms:
                 break
             found.append(trade)
@@ -218,6 +226,7 @@ class _Days:
         """Starts a new day at 00:00 UTC and lets what is older than 24 hours go."""
         if now_ms // DAY_MS > self.day:
             self.day = now_ms // DAY_MS
+            # The last price before midnight, also where nobody has traded for days: that is what Upbit compares with.
             self._prev_close = self.last.price
             self._today, self._ask, self._bid = None, 0, 0
         while self._window and self._window[0][0] <= now_ms - DAY_MS:
@@ -234,6 +243,7 @@ class _Days:
         self._bid += trade.is_bid * trade.volume
         self._volume_24h += one.volume
         self._turnover_24h += one.turnover
+        # Seconds and not trades are kept for 24 hours: a busy pair would keep a million rows.
         if self._window and self._window[-1][0] + 1_000 > trade.ms:
             start, volume, turnover = self._window.pop()
             self._window.append((start, volume + one.volume, turnover + one.turnover))

@@ -16,6 +16,7 @@ _USDT = [
     (0, 1), (10_000, 10), (100_000, 100), (1_000_000, 1_000), (10_000_000, 10_000), (100_000_000, 100_000),
     (10 * UNIT, 1_000_000),
 ]  # fmt: skip
+# KRW-USDT and KRW-USDC have a tick of 0.5 won between 1,000 and 10,000.
 _STABLE = [(low, UNIT // 2 if 1_000 * UNIT <= low < 10_000 * UNIT else tick) for low, tick in _KRW]
 _BOUNDS = {id(table): [low for low, _ in table] for table in (_KRW, _USDT, _STABLE)}
 
@@ -54,6 +55,7 @@ class TickGrid:
 
     def levels(self, price: int) -> list[int]:
         """The supported groupings of the order book: 0, and for KRW the powers of ten above the tick."""
+        # Upbit groups only won books.
         if self.quote != "KRW":
             return [0]
         step, levels = 10 * self.tick(price), [0]

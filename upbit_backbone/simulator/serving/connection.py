@@ -158,6 +158,7 @@ class Connection(asyncio.Protocol):
             return
         raw = self._transport.get_extra_info("socket")
         if raw is not None:
+            # Zero seconds of lingering make the kernel send RST; Windows packs the two numbers as shorts.
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0))
         self._transport.abort()
 
@@ -190,6 +191,7 @@ class Connection(asyncio.Protocol):
                 self.fin()
             return
         head = bytes(self._buffer[:end])
+        # A body would be read as the next request: public endpoints have none, and what sends one is no client of ours.
         del self._buffer[: end + 4]
         self._stop_idle_timer()
         try:

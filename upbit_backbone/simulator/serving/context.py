@@ -37,6 +37,7 @@ class Context:
         self.delisting_dates: dict[str, str] = {}
         self._serial = 0
         self._answers: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        # asyncio keeps tasks by weak references only; one that nobody holds may vanish in the middle of its work.
         self._tasks: set[asyncio.Task[None]] = set()
 
     def next_serial(self) -> int:

@@ -67,10 +67,12 @@ class Hub:
         done = 0
         for wanted in subscriptions:
             for code, depth in zip(wanted.codes, wanted.depths, strict=True):
+                # Replaced while it was being introduced: the rest of these snapshots is nobody's any more.
                 if session.subscriptions is not subscriptions or not session.connection.is_open:
                     return
                 self._introduce_one(session, wanted, code, depth)
                 done += 1
+                # Other connections go on meanwhile; the snapshots of 855 markets would hold the loop.
                 if done % SNAPSHOTS_AT_ONCE == 0:
                     await asyncio.sleep(0)
         session.flush()
@@ -107,6 +109,7 @@ class Hub:
         for market, trade in trades:
             self._note_candles(market, trade)
         self._publish_trades(trades)
+        # One ticker for each market, however many trades a step has brought.
         for market in dict.fromkeys(market for market, _ in trades):
             self._publish_ticker(market)
         self._books |= moved
@@ -177,6 +180,7 @@ class Hub:
         interested = self.interest(kind, market.code)
         if not interested or self._context.faults.is_muted(kind, market.code):
             return
+        # Rendered once for each format, however many are subscribed: this is most of what the simulator spends.
         texts: dict[bool, str] = {}
         for session, _, _ in interested:
             style = stream_payloads.style_of(session.format)
@@ -186,6 +190,7 @@ class Hub:
 
     def _book_slot(self, market: Market, ms: int) -> int:
         """Books are published on a 100 ms grid; each pair has its own phase."""
+        # In phase, all 855 books would leave in the same millisecond.
         return ms - (ms - hash_of(market.code)) % BOOK_GRID_MS
 
     def _show_book(self, market: Market, ms: int) -> None:

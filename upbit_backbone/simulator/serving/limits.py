@@ -75,6 +75,7 @@ class Limits:
         self.lowered.clear()
         for address in self._addresses.values():
             address.blocked_until = 0.0
+            # So that the next block takes as many offences as the first did.
             address.rejections.clear()
 
     def rest(self, ip: str, group: str, has_origin: bool, wall_ms: int) -> Verdict:

@@ -57,11 +57,13 @@ class Load:
         while self.rate > 0:
             await asyncio.sleep(self.tick)
             now = time.monotonic()
+            # At most a second's worth is made up for: after a pause the client must not be hit by all that was missed.
             due, last = min(due + (now - last) * self.rate, self.rate), now
             count, due = int(due), due - int(due)
             for session in list(self._hub.sessions.values()):
                 if not session.subscriptions or session.is_ending or session.connection.frozen:
                     continue
+                # Counted instead of piled up: a client that reads too slowly must not fill this machine's memory.
                 if session.connection.unsent > MAX_UNSENT_BYTES:
                     self.skipped += count
                     continue

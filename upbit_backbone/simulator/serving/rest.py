@@ -80,6 +80,7 @@ class Params:
             moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
         except ValueError:
             raise RestError(400, INVALID) from None
+        # fromisoformat takes more than Upbit does: a bare date, for one.
         if len(value) < 19:
             raise RestError(400, INVALID)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -157,6 +158,7 @@ def _markets(context: Context, params: Params, upper: bool = False) -> list[Mark
     text = params.required("markets")
     codes = [code.strip() for code in (text.upper() if upper else text).split(",")]
     known = context.exchange.markets
+    # All or nothing, and without saying which, as Upbit does: a client has to find the culprit by itself.
     if not all(code in known for code in codes):
         raise RestError(404, "Code not found")
     return [known[code] for code in codes]
@@ -186,10 +188,12 @@ def _orderbook(context: Context, params: Params, _: str) -> list[str]:
     count = params.number("count", 30)
     try:
         scaled = float(params.text("level") or "0") * 1e8
+        # -1 is a level that no market offers: "inf" and "nan" get the same empty list as any other odd number.
         level = round(scaled) if math.isfinite(scaled) else -1
     except ValueError:
         raise RestError(400, MISMATCH) from None
     views = [(market, market.book.view(level)) for market in markets]
+    # One market without that grouping leaves the whole answer empty, with status 200.
     if any(view is None for _, view in views):
         return []
     depth = count if 1 <= count <= 30 else 30
@@ -207,6 +211,7 @@ def _supported_levels(context: Context, params: Params, _: str) -> list[str]:
 def _trades(context: Context, params: Params, _: str) -> list[str]:
     market, now = _market(context, params), context.clock.now_ms()
     count, days_ago = params.number("count", 1), params.number("days_ago", 0, "daysAgo")
+    # Zero is refused where it is said, though it is what leaving it out means (documented: 1 to 7).
     if count < 1 or not 0 <= days_ago <= 7 or (days_ago == 0 and params.text("days_ago", "daysAgo") is not None):
         raise RestError(400, INVALID)
     day = now // DAY_MS - days_ago
@@ -216,6 +221,7 @@ def _trades(context: Context, params: Params, _: str) -> list[str]:
         trades = [trade for trade in trades if trade.ms < day * DAY_MS + end]
     if params.text("cursor") is not None:
         cursor = params.number("cursor", 0)
+        # By its place, where the id is known: ids need not be in order, and paging by "smaller than" would skip trades.
         at = next((index for index, trade in enumerate(trades) if trade.id == cursor), None)
         trades = [trade for trade in trades if trade.id < cursor] if at is None else trades[:at]
     base = market.prev_close(day)
@@ -241,6 +247,7 @@ def _candle_span(context: Context, params: Params) -> tuple[Market, int, int]:
     if count < 1 or (count > 200 and context.options.candle_count_over_200 == "error"):
         raise RestError(400, INVALID)
     now = context.clock.now_ms()
+    # `to` is exclusive and its fraction counts: rounded down, a page would lose the candle of that very second.
     before = now + 1 if to is None else min(now + 1, math.ceil(to.timestamp() * 1000))
     return market, before, min(count, 200)
 

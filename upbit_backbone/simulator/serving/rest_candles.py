@@ -29,6 +29,7 @@ def minutes(market: Market, before: int, count: int, unit: int) -> list[str]:
 
 def days(market: Market, before: int, count: int, exchange: Exchange | None) -> list[str]:
     """With an `exchange`, each row also has its close in KRW."""
+    # One more than asked for, because a day's change is counted from the day before it.
     found = list(islice(market.day_candles_back(before), count + 1))
     rows = []
     for index, one in enumerate(found[:count]):
@@ -42,6 +43,7 @@ def periods(market: Market, before: int, count: int, unit: str) -> list[str]:
     """Weeks (from Monday), months and years."""
     first_day = _FIRST_DAY[unit]
     newest = first_day((before - 1) // DAY_MS)
+    # To the end of the period that contains `before`: a week in progress consists of all its days so far.
     upper = (_next_period(newest, unit) if newest is not None else 0) * DAY_MS
     rows: list[str] = []
     for start, group in groupby(market.day_candles_back(upper), lambda one: first_day(one.start_ms // DAY_MS)):

@@ -120,6 +120,7 @@ class Server:
 
     def shut_door(self, door: str) -> None:
         """New connections are refused; those that are open stay."""
+        # Counted, because two outages may overlap: the end of the first must not open what the second has shut.
         self._shut_count[door] += 1
         self._listeners[door].close()
 
@@ -147,6 +148,7 @@ class Server:
         self.context.note("fault", what="listening again", doors=doors)
 
     async def _open_when_free(self, door: str) -> None:
+        # The port is the same as before, and the system may hold it for a moment after the last connection ended.
         for _ in range(200):
             with contextlib.suppress(OSError):
                 await self.open_door(door)
@@ -158,6 +160,7 @@ class Server:
         if instead == "silence":
             loop = asyncio.get_running_loop()
             return await loop.create_server(lambda: _Silent(self._guests), self.options.host, self.ports[door])
+        # A listener whose queue is full lets the system drop SYNs: the only way to a black hole without a firewall.
         full = socket.create_server((self.options.host, self.ports[door]), backlog=0)
         self._fillers.append(full)
         for _ in range(2):
@@ -173,6 +176,8 @@ class Server:
     async def _move(self) -> None:
         """Moves the market every few milliseconds; idle time prepares pairs that nobody has asked for yet."""
         exchange, hub = self.context.exchange, self.hub
+        # The first question about a pair makes its past, which takes milliseconds; done in idle time, no test waits for
+        # it.
         unprepared = list(exchange.markets.values())[::-1]
         loop = asyncio.get_running_loop()
         while True:

@@ -101,6 +101,7 @@ class Session:
         elif opcode == CLOSE:
             code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
             self.context.note("close", conn=self.id, by="client", code=code)
+            # An answer to our own close frame needs no second one.
             if not self.is_ending:
                 self._send_frame(pack(close_payload(code), CLOSE), "close")
             self.is_ending = True
@@ -138,6 +139,7 @@ class Session:
             self._list(request)
         else:
             self.subscriptions, self.ticket = request.subscriptions, request.ticket
+            # What was gathered for the subscriptions before must not come after the ones that replace them.
             self._batch.clear()
             self._hub.subscribe(self)
 
@@ -153,6 +155,8 @@ class Session:
         self.send_text(stream_payloads.error(name, message), "error")
         if then_close:
             self.is_ending = True
+            # Upbit's close frame comes a moment after its complaint; a client that waits for the close alone never
+            # learns why.
             self._loop.call_later(self.context.options.error_close_delay, self.close, 1000)
 
     # -- what is sent --------------------------------------------------------------------------------------------
@@ -164,6 +168,7 @@ class Session:
             return
         self._batch.append(text)
         self.sent[kind] += 1
+        # Whatever is left of a batch leaves with the next step of the market: see `Hub.tick`.
         if len(self._batch) >= self.context.options.list_batch:
             self.flush()
 
@@ -219,6 +224,7 @@ class Session:
     def _check_idle(self) -> None:
         """Upbit drops a silent connection without a close frame."""
         left = self._heard + self.context.options.idle_seconds - self._loop.time()
+        # A frozen server notices nothing, not even that it should have hung up.
         if left > 0 or self.connection.frozen:
             self._idle_timer = self._loop.call_later(max(left, 0.05), self._check_idle)
             return

@@ -28,6 +28,7 @@ class WireLog:
     ) -> list[dict[str, Any]]:
         """The newest `limit` entries after serial number `since` whose facts equal `where`, oldest first."""
         found: list[dict[str, Any]] = []
+        # From the newest: tests ask for what came since a moment ago, of a log of a hundred thousand.
         for entry in reversed(self._entries):
             if since is not None and entry["n"] <= since:
                 break
