@@ -12,7 +12,6 @@ import _thread
 import atexit
 import contextlib
 import logging
-import os
 import sys
 import threading
 import weakref
@@ -40,6 +39,7 @@ from ._deadline import (
     wait_future,
     wall_seconds,
 )
+from ._fork import ForkGuard, at_fork, notice
 from ._log import GuardedLogger, get_logger, is_own_thread, own_threads
 from .errors import ClosedError, NetworkError
 
@@ -98,6 +98,7 @@ __all__ = [
     "Waitable",
     "WorkerPool",
     "at_exit",
+    "at_fork",
     "calls_users",
     "check_timeout",
     "clock_offset",
@@ -105,6 +106,7 @@ __all__ = [
     "is_interrupting",
     "is_own_thread",
     "join_all",
+    "notice",
     "spawn",
     "spawn_unwaited",
     "wait_event",
@@ -338,41 +340,15 @@ def join_all(threads: Iterable[threading.Thread], deadline: Deadline) -> list[st
     return stubborn
 
 
-_forks = 0
-
-
-def _count_fork() -> None:
-    global _forks, _exit_lock
-    _forks += 1
+def _start_over_in_child() -> None:
+    global _exit_lock
     # The parent may have held it in another thread just then; that thread does not exist here.
     _exit_lock = threading.Lock()
     _leaving.clear()  # the parent's objects are the parent's to close
+    own_threads.clear()  # a thread of the child's may get the number of one that only the parent has
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count_fork)
-
-
-class ForkGuard:
-    """Knows whether the process forked since it was made. Asked before any lock is taken."""
-
-    __slots__ = ("_born", "_what")
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._born = _forks
-
-    @property
-    def is_foreign(self) -> bool:
-        return self._born != _forks
-
-    def check(self) -> None:
-        """ClosedError in a forked child, where the threads and locks of the parent do not work."""
-        if self._born != _forks:
-            raise ClosedError(f"{self._what} was made before fork(); make a new one in the child process")
-
-    def __repr__(self) -> str:
-        return f"<ForkGuard of {self._what}{', foreign' if self.is_foreign else ''}>"
+at_fork(_start_over_in_child)
 
 
 _exit_lock = threading.Lock()  # guards _leaving
@@ -385,6 +361,7 @@ def at_exit(close: Callable[[Deadline], object]) -> None:
     All of them together get EXIT_SECONDS; nothing that happens there is logged, because nobody is left to read it.
     """
     reference = weakref.WeakMethod(close)
+    notice()
     with _exit_lock:
         _leaving[id(close.__self__)] = reference  # type: ignore[attr-defined]  # WeakMethod has checked it
         for key in [key for key, each in _leaving.items() if each() is None]:
@@ -394,6 +371,7 @@ def at_exit(close: Callable[[Deadline], object]) -> None:
 def _leave() -> None:
     # Logging while the interpreter shuts down is not safe (CPython issue 129536).
     logging.getLogger(log.name).setLevel(logging.CRITICAL + 1)
+    notice()
     deadline = Deadline.after(EXIT_SECONDS)
     with _exit_lock:
         # The youngest first, as contexts are left; taken out under the lock and called outside it, because closing may

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from ._fork import at_fork, notice
 from ._log import get_logger
 from .errors import FileInUseError, InvalidRequestError, one_line
 
@@ -64,6 +65,7 @@ class FileLock:
     """
 
     def __init__(self, path: str | os.PathLike[str], purpose: str) -> None:
+        notice()
         target = Path(os.path.realpath(path))
         self.path = target
         self._claim = target.with_name(f"{target.name}.lock")
@@ -125,6 +127,7 @@ class FileLock:
 
     def release(self) -> None:
         """Let others have it. Idempotent."""
+        notice()  # in a child it is the parent's, and gone after this
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return
@@ -169,5 +172,4 @@ def _leave_all_to_parent() -> None:
     _held.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all_to_parent)
+at_fork(_leave_all_to_parent)

@@ -10,12 +10,12 @@ answers, its help.
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable
 from inspect import signature
 from typing import Concatenate, ParamSpec, TypeVar
 
+from ._concurrency import at_fork, notice
 from .backbone import MarketDataBackbone
 
 P = ParamSpec("P")
@@ -30,13 +30,13 @@ def _start_over_in_child() -> None:
     _lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_in_child)
+at_fork(_start_over_in_child)
 
 
 def shared_backbone() -> MarketDataBackbone:
     """The one that the functions below use; a new one if it was closed (or if the process was forked)."""
     global _backbone
+    notice()  # in a child nobody may ever release the parent's lock
     with _lock:
         if _backbone is None or _backbone.closed:
             _backbone = MarketDataBackbone()

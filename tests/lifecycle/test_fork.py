@@ -20,6 +20,8 @@ with_callback = market.subscribe_realtime("KRW-ETH", "trade", callback=lambda it
 series = market.candle_series("KRW-BTC", "1m", size=5)
 book = market.live_orderbook("KRW-BTC")
 listening = market.on_event(lambda event: None)
+import tempfile
+recorder = market.record(os.path.join(tempfile.mkdtemp(), "day.rec"))
 ub.get_ticker("KRW-BTC")
 while market.get_ticker("KRW-BTC").source is not DataSource.WEBSOCKET:
     time.sleep(0.01)
@@ -71,12 +73,18 @@ ASKED = {
     "wait_update": lambda: series.wait_update(timeout=5),
     "wait_change": lambda: book.wait_change(timeout=5),
     "LiveOrderbook.book": lambda: book.book,
+    "Recorder.stats": lambda: recorder.stats,
+    "series[-1]": lambda: series[-1],
+    "get_ticker, current a moment ago": lambda: market.get_ticker("KRW-BTC"),
 }
 ENDED = {
     "repr": lambda: repr(market),
     "closed": lambda: market.closed or 1 / 0,
     "Subscription.close": lambda: trades.close(),
     "Listening.close": lambda: listening.close(),
+    "Recorder.close": lambda: recorder.close(),
+    "series.is_current": lambda: not series.is_current or 1 / 0,
+    "LiveOrderbook.is_current": lambda: not book.is_current or 1 / 0,
     "CandleSeries.close": lambda: series.close(),
     "LiveOrderbook.close": lambda: book.close(),
     "close": lambda: market.close(),
@@ -85,7 +93,7 @@ ENDED = {
 
 def child():
     import faulthandler
-    faulthandler.dump_traceback_later(8, exit=True)  # a hang is shown, not waited for
+    faulthandler.dump_traceback_later(40, exit=True)  # a hang is shown, not waited for
     for name, call in ASKED.items():
         refused(name, call)
     for name, call in ENDED.items():
@@ -97,12 +105,56 @@ def child():
         assert mine.get_candles("KRW-BTC", count=3)
     print("CHILD DONE", flush=True)
 
+def fork_in_c():
+    # As uWSGI forks: Python is not told. A thread that is about to take the GIL just then leaves its child without
+    # one, which is Python's affair and not ours: such a child shows it at its first system call, and another is made.
+    import ctypes, select
+    while True:
+        reading, writing = os.pipe()
+        pid = ctypes.PyDLL(None).fork()
+        if not pid:
+            os.write(writing, b"1")
+            os.write(writing, b"2")
+            return 0
+        said = b""
+        while len(said) < 2 and select.select([reading], [], [], 15)[0]:
+            said += os.read(reading, 2)
+        if len(said) == 2:
+            return pid
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+def all_locks():
+    # those of ours, taken
+    import gc
+    from collections import deque
+    import upbit_backbone.default_backbone
+    followed = (dict, list, tuple, set, deque)
+    kinds = (type(threading.Lock()), type(threading.RLock()))
+    waiting, seen, locks = [market, trades, series, book, listening], set(), []
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen or isinstance(each, type):
+            continue
+        seen.add(id(each))
+        if isinstance(each, kinds):
+            locks.append(each)
+        if isinstance(each, (threading.Condition, threading.Event)):
+            waiting += vars(each).values()
+        elif isinstance(each, followed) or type(each).__module__.startswith("upbit_backbone"):
+            waiting += gc.get_referents(each)
+    locks.append(upbit_backbone.default_backbone._lock)
+    taken = [lock for lock in locks if lock.acquire(timeout=0.05)]
+    print("LOCKS", len(taken), len(locks), flush=True)
+    return taken
+
 def parent_goes_on():
     for _ in range(20):
         trades.get(timeout=10)
     assert market.get_ticker("KRW-BTC").source is DataSource.WEBSOCKET
     assert ub.get_ticker("KRW-BTC")
     assert [session.reconnects for session in market.health().sessions] == [0]
+    assert recorder.stats.error is None
     market.close()
     say("END")
 """
@@ -116,6 +168,25 @@ FORKS = {
         assert os.waitpid(pid, 0)[1] == 0
         parent_goes_on()
     """,
+    "in C": """
+        pid = fork_in_c()
+        if not pid:
+            child()
+            os._exit(0)  # as a worker that is stopped; what Python does at its end is no more ours than its GIL
+        assert os.waitpid(pid, 0)[1] == 0
+        parent_goes_on()
+    """,
+    "in C, every lock held": """
+        taken = all_locks()
+        pid = fork_in_c()
+        if not pid:
+            child()
+            os._exit(0)
+        for lock in taken:
+            lock.release()
+        assert os.waitpid(pid, 0)[1] == 0
+        parent_goes_on()
+    """,
     "multiprocessing": """
         import multiprocessing
         process = multiprocessing.get_context("fork").Process(target=child)
@@ -125,26 +196,7 @@ FORKS = {
         parent_goes_on()
     """,
     "every lock held": """
-        import gc
-        from collections import deque
-        import upbit_backbone.default_backbone
-        followed = (dict, list, tuple, set, deque)
-        kinds = (type(threading.Lock()), type(threading.RLock()))
-        waiting, seen, locks = [market, trades, series, book, listening], set(), []
-        while waiting:
-            each = waiting.pop()
-            if id(each) in seen or isinstance(each, type):
-                continue
-            seen.add(id(each))
-            if isinstance(each, kinds):
-                locks.append(each)
-            if isinstance(each, (threading.Condition, threading.Event)):
-                waiting += vars(each).values()
-            elif isinstance(each, followed) or type(each).__module__.startswith("upbit_backbone"):
-                waiting += gc.get_referents(each)
-        locks.append(upbit_backbone.default_backbone._lock)
-        taken = [lock for lock in locks if lock.acquire(timeout=0.05)]
-        print("LOCKS", len(taken), len(locks), flush=True)
+        taken = all_locks()
         pid = os.fork()
         if not pid:
             child()

@@ -10,14 +10,13 @@ which outlives them, so that making a new backbone does not shake off a ban.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable, at_fork
 from ..errors import ClosedError, UpbitBackboneError
 from ..exchange.endpoints import normal_host
 from ..exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
@@ -278,5 +277,4 @@ def _start_over_in_child() -> None:
         _gates[name] = limiter.for_child()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_in_child)
+at_fork(_start_over_in_child)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .._arguments import as_real
-from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, get_logger, join_all, spawn, wait_event
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, ForkGuard, get_logger, join_all, spawn, wait_event
 from .._file_lock import FileLock
 from ..errors import InvalidRequestError, one_line
 from ..models.events import Event, RecordingEvent
@@ -79,6 +79,7 @@ class Recorder:
         self._on_close = on_close
         self._emit = emit
         self._files = _Files(self.path, Rotation(rotate_bytes, rotate_seconds), self._about, clock)
+        self._guard = ForkGuard("this recorder")
         self._wake = Flag()
         self._lock = threading.Lock()  # guards everything below
         self._waiting: list[Record] = []
@@ -191,6 +192,7 @@ class Recorder:
     @property
     def stats(self) -> RecorderStats:
         """How it stands; see `RecorderStats`. From any thread, after `close`, too."""
+        self._guard.check()
         files = self._files
         with self._lock:
             return RecorderStats(
@@ -207,10 +209,13 @@ class Recorder:
 
     def wait(self, deadline: Deadline) -> bool:
         """Until the recorder is closed, or the deadline; True when it is closed."""
+        self._guard.check()
         return wait_event(self._wake, deadline)
 
     def close(self, timeout: float = 1.5) -> list[str]:
         """Write what waits and end; names of threads that would not. Idempotent."""
+        if self._guard.is_foreign:  # the file is the parent's
+            return []
         self._on_close(self)
         with self._lock:
             self._closed = True
@@ -224,6 +229,8 @@ class Recorder:
         self.close()
 
     def __repr__(self) -> str:
+        if self._guard.is_foreign:
+            return f"<Recorder {one_line(self.path)} of another process>"
         stats = self.stats
         return f"<Recorder {one_line(self.path)} {stats.records} records, {stats.lost} lost>"
 

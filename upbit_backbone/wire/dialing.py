@@ -16,7 +16,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
-from .._concurrency import SingleFlight, spawn
+from .._concurrency import SingleFlight, at_fork, spawn
 from ..errors import NetworkError, RequestTimeoutError, one_line
 from .io_deadline import WRITE, IoDeadline, retry_until_ready
 from .proxy import Proxy, open_tunnel
@@ -37,8 +37,7 @@ def _forget_lookups() -> None:
 
 
 # Joining such a lookup in the child would be a wait until the deadline, every time, for this host.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_lookups)
+at_fork(_forget_lookups)
 
 
 def resolve(host: str, port: int, io_deadline: IoDeadline) -> list[Address]:
