@@ -29,8 +29,12 @@ class Listing:
         return code not in self.codes
 
 
+def directory_of(listing: Listing) -> MarketDirectory:
+    return MarketDirectory(listing.load, refused=listing.refused, max_age=300.0, clock=SYSTEM_CLOCK)
+
+
 def meant(listing: Listing, code: str, *, asks: bool = True, seen: Iterable[str] = ()) -> str:
-    directory = MarketDirectory(listing.load, refused=listing.refused, max_age=300.0, clock=SYSTEM_CLOCK)
+    directory = directory_of(listing)
     directory.learn(seen)
     return directory.meant(code, Deadline.after(5) if asks else None)
 
@@ -72,3 +76,9 @@ def test_without_a_list_the_code_is_taken_as_it_is_said() -> None:
     assert meant(Listing(error=NetworkError("cut")), "BTC-KRW") == "BTC-KRW"
     with pytest.raises(ClosedError):
         meant(Listing(error=ClosedError("closed")), "BTC-KRW")
+
+
+def test_a_market_that_is_listed_twice_is_one_market() -> None:
+    listing = Listing("KRW-BTC", "KRW-ETH", "KRW-BTC")
+    markets = directory_of(listing).markets(Deadline.after(5.0))
+    assert [market.symbol for market in markets] == ["KRW-BTC", "KRW-ETH"]

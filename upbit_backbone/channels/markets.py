@@ -101,16 +101,20 @@ class MarketDirectory:
 
     def _loaded(self, deadline: Deadline, priority: Priority) -> tuple[MarketInfo, ...]:
         """A list that may be believed: whole as far as can be told, or told twice alike."""
-        markets = tuple(self._load(deadline, priority))
+        markets = self._listed(deadline, priority)
         if self._is_plausible(markets):
             return markets
-        again = tuple(self._load(deadline, priority))
+        again = self._listed(deadline, priority)
         codes, others = ({each.symbol for each in one} for one in (markets, again))
         if again and (codes == others or self._is_plausible(again)):
             return again
         raise MalformedDataError(
             f"the market list lacks most of what is known: {len(codes)} and {len(others)} markets of {len(self._known)}"
         )
+
+    def _listed(self, deadline: Deadline, priority: Priority) -> tuple[MarketInfo, ...]:
+        """Each market once, whatever Upbit says twice; of two rows of one market the later counts."""
+        return tuple({market.symbol: market for market in self._load(deadline, priority)}.values())
 
     def _is_plausible(self, markets: Sequence[MarketInfo]) -> bool:
         missing = self._known.difference(market.symbol for market in markets)
