@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from math import inf
 from typing import Any
 
 import pytest
@@ -148,6 +149,23 @@ def test_the_first_frame_is_announced_once_per_epoch(bench: Bench) -> None:
     bench.health.epoch = 2
     bench.streams(TICKER, TRADE)
     assert bench.read(ticker(4)) == [FirstFrame(TICKER)]
+
+
+def test_a_snapshot_of_an_earlier_subscription_does_not_pass_for_the_present_ones(bench: Bench) -> None:
+    bench.streams(TICKER, TRADE)
+    bench.streams(TRADE)  # the ticker is let go, and asked for again, before anything has come
+    bench.health.unanswered_since = time.monotonic()
+    bench.streams(TRADE, TICKER)
+    subscription = bench.hub.subscribe([TICKER])
+
+    assert bench.read(ticker(1)) == [], "sent before Upbit had read the last subscription"
+    assert bench.current(TICKER) is None
+    assert "late" in (bench.store.why_not(TICKER, time.monotonic()) or "")
+    assert len(subscription.queue.drain()) == 1, "news all the same"
+
+    bench.health.unanswered_since = inf
+    assert bench.read(ticker(1)) == [FirstFrame(TICKER)]
+    assert bench.current(TICKER) is not None
 
 
 def test_what_was_left_or_never_asked_for_is_not_taken(bench: Bench) -> None:

@@ -12,10 +12,11 @@ and, sampled, reported at once; the next message is always delivered.
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from ._concurrency import SYSTEM_CLOCK, Clock, get_logger
@@ -105,7 +106,8 @@ class SessionExpectation:
         self.timestamp_guard = TimestampGuard()
         self.refusals: dict[Topic | None, Refusal] = {}  # of a topic; under None of everything that came
         self.has_accepted = False  # anything readable from this connection
-        self.subscribed_at = float("-inf")  # when the latest subscription was sent (monotonic)
+        # When subscriptions were sent (monotonic): the latest one that may have been answered, and those after it.
+        self.asked: deque[float] = deque([-inf])
         self.timed_at = float("-inf")  # when its lag behind the exchange was last taken
         # Added to the time of receipt: what is stamped before that comes too late. None: nobody can say.
         self.late_shift: timedelta | None = None
@@ -119,11 +121,25 @@ class SessionExpectation:
         known = self.topics if epoch == self.epoch else frozenset()
         awaited = self.awaited if epoch == self.epoch else {}
         self.awaited = {topic: awaited.get(topic, now) for topic in topics if topic in awaited or topic not in known}
-        self.subscribed_at = now
+        if epoch == self.epoch:
+            self.asked.append(now)
+        else:
+            self.asked = deque([now])
         self.epoch = epoch
         self.topics = topics
         self.by_place = {_place_of(topic): topic for topic in topics}
         self.refusals = {topic: each for topic, each in self.refusals.items() if topic is None or topic in topics}
+
+    def answered(self, unanswered_since: float) -> float:
+        """When the latest subscription was sent whose answer may be coming in, if nothing sent since then is answered.
+
+        Frames do not say which one they are of, and on a slow line those of an earlier one come long after the next
+        has been sent.
+        """
+        asked = self.asked
+        while len(asked) > 1 and asked[1] < unanswered_since:
+            asked.popleft()
+        return asked[0]
 
     def fall_silent(self) -> None:
         """The line was lost: nothing is expected until the next `expect`."""
@@ -174,6 +190,7 @@ class ReadBatch:
         "monotonic",
         "notices",
         "received_at",
+        "subscribed_at",
         "unread",
     )
 
@@ -187,6 +204,7 @@ class ReadBatch:
         self.monotonic = monotonic
         self.received_at = received_at
         self.asked_at: float | None = None  # when the first frame in it was asked for
+        self.subscribed_at = line.answered(health.unanswered_since)  # of no later subscription are its frames
         self.late_before: datetime | None = None
         self.notices: list[Notice] = []
         self.arrived: list[Envelope] = []
@@ -427,23 +445,26 @@ class Intake:
         if not line.timestamp_guard.allows(item.timestamp):
             # As poison rather than as an old item: believed once, this stamp would make all that follows "older".
             raise MalformedDataError(f"timestamp {item.timestamp.isoformat()} lies in the future", field="timestamp")
+        is_foreign = False  # of an earlier subscription: then it shows what was
         if line.awaited and topic in line.awaited:
-            read.asked_at = line.awaited.pop(topic)
-            read.notices.append(FirstFrame(topic))
+            is_foreign = line.awaited[topic] > read.subscribed_at and topic.data_type in STATE_TYPES
+            if not is_foreign:
+                read.asked_at = min(line.awaited.pop(topic), read.subscribed_at)
+                read.notices.append(FirstFrame(topic))
         # Looked at without the lock, which a healthy stream never takes.
         if line.refusals:
             with self._counting:
                 line.accepted(topic)
         elif not line.has_accepted:
             line.has_accepted = True
-        self._keep(topic, item, read)
+        self._keep(topic, item, read, is_foreign)
 
-    def _keep(self, topic: Topic, item: StoredItem, read: ReadBatch) -> None:
+    def _keep(self, topic: Topic, item: StoredItem, read: ReadBatch, is_foreign: bool) -> None:
         is_state = topic.data_type in STATE_TYPES
         late_before = read.late_before if is_state else None  # a candle's stamp is its start, and trades are no state
         # Kept before it is published: who is woken by it and asks at once must find it.
         is_newest = self._store.put(
-            topic, item, read.health, read.epoch, read.monotonic, late_before, read.line.subscribed_at
+            topic, item, read.health, read.epoch, read.monotonic, late_before, read.subscribed_at, is_foreign
         )
         if self._repair is not None and not is_state:
             due = self._repair.arrived(topic, item, read.connection, read.monotonic)
@@ -507,10 +528,10 @@ class Intake:
         is_news = entry is not None and entry.news_at == now and entry.follows
         if not is_news or topic.data_type.is_candle:
             if entry is not None and not entry.follows:
-                _answer_came(read, read.line.subscribed_at)  # Upbit repeats every topic after each subscription
+                _answer_came(read, read.subscribed_at)  # Upbit repeats every topic after each subscription
             return
         read.line.timed_at = now
-        exchange_clock.learn_stamp(health.session, item.timestamp, now, health.round_trip)
+        exchange_clock.learn_stamp(health.session, item.timestamp, now, health.longest_way(now))
         lag = exchange_clock.seconds_since(item.timestamp, now)
         if lag is not None:
             health.news_came(lag, now)
@@ -566,8 +587,8 @@ def _answer_came(read: ReadBatch, asked_at: float) -> None:
     """What was asked for at `asked_at` comes in, and what is new meanwhile waits behind it: nothing is proven since."""
     health, now = read.health, read.monotonic
     if health.proven_at is None:
-        health.answered(now - asked_at, now)
+        health.answered(now - asked_at, now, asked_at)
         return
     unproven = now - max(asked_at, health.proven_at)
     if health.proven_at < asked_at or unproven > health.lag:
-        health.answered(unproven, now)
+        health.answered(unproven, now, asked_at)

@@ -74,6 +74,29 @@ def test_connecting_anew_is_tried_ever_less_often_until_all_was_well_for_long() 
     assert watch.due == now + 313.0 + FIRST_PATIENCE_SECONDS
 
 
+def test_an_answer_that_is_overdue_makes_a_line_late_unless_what_comes_is_young() -> None:
+    health = SessionHealth("session-1", 2.0)
+    health.answered(0.05, 100.0)
+    assert health.overdue_at == float("inf")
+    health.unanswered_since = 105.0
+    health.news_came(0.1, 106.0)
+    assert health.overdue_at == pytest.approx(107.95)
+    health.overdue(108.0)
+    assert health.is_late
+    assert health.overdue_at == float("inf"), "once is enough"
+    health.news_came(0.1, 108.5)
+    assert not health.is_late
+
+
+def test_how_long_something_was_on_its_way_is_known_only_while_answers_come() -> None:
+    health = SessionHealth("session-1", 2.0)
+    assert health.longest_way(100.0) == float("inf")
+    health.answered(0.05, 100.0)
+    health.unanswered_since = 105.0
+    assert health.longest_way(105.01) == pytest.approx(0.05)
+    assert health.longest_way(109.0) == pytest.approx(9.05), "sent after the last question that was answered"
+
+
 def test_what_a_pong_proves_and_what_it_does_not() -> None:
     health = SessionHealth("session-1", 2.0)
     assert health.proven_at is None

@@ -77,6 +77,8 @@ class Stage:
             if isinstance(effect, do.Deliver):
                 self.lifecycle.health.news_at = self.now
                 result += self.lifecycle.handle(on.Noticed(effect.epoch, len(effect.frames), []), self.now)
+            elif isinstance(effect, do.HearPong):
+                result += self.lifecycle.handle(on.Ponged(effect.epoch, effect.payload), self.now)
         self.effects += result
         return result
 
@@ -368,7 +370,7 @@ def test_a_starved_loop_does_not_blame_the_peer() -> None:
 def test_pings_go_out_every_five_seconds_and_pongs_are_timed() -> None:
     stage = Stage().live()
     pings = only(do.SendPing, stage.pass_time(60.0))
-    assert len(pings) == 12
+    assert len(pings) == 12 + 1, "and one that shows that the subscription was read without complaint"
     line = stage.lifecycle.line
     assert line is not None
     assert line.keep_alive.pong_seconds == 0.0
@@ -494,7 +496,7 @@ def test_a_single_refused_topic_is_left_out_and_the_others_stay() -> None:
 
 def test_time_alone_earns_no_trust_because_a_frozen_peer_does_not_complain_either() -> None:
     stage = Stage().live(BTC, XRP)
-    stage.pass_time(4.0)
+    stage.pass_time(4.0, answering_pings=False)
     stage.give(on.ConnectionLost("reset"), on.Opened())
     stage.notice(StreamError("INVALID_PARAM", "no"))
     assert len(stage.lifecycle.held_back) == 1, "both are suspects: one waits while the other stands trial"
@@ -554,6 +556,49 @@ def test_a_bad_topic_among_many_is_found_by_halving_and_all_others_flow() -> Non
     assert [event.topics for event in events(SubscriptionEvent, stage.effects) if "refused" in event.reason] == [
         (str(bad),)
     ]
+
+
+def pong(stage: Stage, ping: do.SendPing) -> bytes:
+    return b"\x8a" + bytes((len(ping.payload),)) + ping.payload
+
+
+def test_a_complaint_that_comes_late_is_about_what_had_been_sent_and_read_by_then() -> None:
+    """On a line of three seconds; meanwhile the guilty topic was let go, and another one asked for."""
+    stage = Stage().live(XRP)
+    stage.pass_time(2.5, answering_pings=False)
+    stage.request(ETH)
+    (ping,) = only(do.SendPing, stage.pass_time(0.5, answering_pings=False))
+    for _ in range(3):
+        stage.data()  # sent before Upbit had read anything
+    assert not events(SubscriptionEvent, stage.notice(StreamError("INVALID_PARAM", "no")))
+    assert not stage.lifecycle.held_back, "it cannot be about what Upbit had not read"
+    stage.give(on.Received(pong(stage, ping)))
+    stage.give(on.Received(closing(1000)), on.Opened())
+    assert not stage.lifecycle.held_back
+
+
+def test_a_second_complaint_about_what_was_sent_before_the_first_one_came_blames_nobody_else() -> None:
+    stage = Stage().live(XRP)
+    stage.pass_time(0.6, answering_pings=False)
+    stage.request(XRP, ETH)
+    (ping,) = only(do.SendPing, stage.pass_time(0.5, answering_pings=False))
+    stage.notice(StreamError("INVALID_PARAM", "no"))
+    assert stage.lifecycle.held_back == {XRP}
+    stage.give(on.Received(pong(stage, ping)))
+    stage.notice(StreamError("INVALID_PARAM", "no"))
+    assert stage.lifecycle.held_back == {XRP}
+
+
+def test_a_peer_that_answers_no_pings_is_believed_by_what_it_brings() -> None:
+    stage = Stage().live(XRP, ETH)
+    stage.notice(StreamError("INVALID_PARAM", "no"))
+    stage.give(on.Received(closing(1000)), on.Opened())
+    assert stage.lifecycle.held_back
+    for _ in range(40):
+        stage.pass_time(0.5, answering_pings=False)
+        stage.lifecycle.health.news_came(0.05, stage.now)
+        stage.data()
+    assert not stage.lifecycle.held_back
 
 
 def test_a_refused_topic_gets_a_new_chance_after_it_was_let_go() -> None:

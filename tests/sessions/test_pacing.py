@@ -22,11 +22,31 @@ def test_whatever_the_rhythm_of_wishes_the_limits_hold_and_each_is_said_within_a
             assert wanted_at is not None
             assert said_at - wanted_at <= 1.0
             pacer.sent(said_at)
+            pacer.read(said_at, said_at)
             wanted_at = None
         pacer.want(now)
         wanted_at = now if wanted_at is None else wanted_at
     assert all(later - earlier > 1.0 for earlier, later in zip(sent, sent[5:], strict=False))
     assert all(later - earlier > 60.0 for earlier, later in zip(sent, sent[100:], strict=False))
+
+
+@given(st.lists(st.floats(0.0, 8.0), min_size=20, max_size=60))
+def test_however_late_messages_arrive_no_second_sees_more_than_upbit_allows(ways: list[float]) -> None:
+    pacer, arrived, now = MessagePacer(), [], 0.0
+    for way in ways:
+        pacer.want(now)
+        while True:  # each pong is on its way for no time, which is the hardest case
+            pongs = [at for _, at in arrived if now < at <= pacer.due]
+            if not pongs:
+                break
+            now = min(pongs)
+            pacer.read(max(sent for sent, at in arrived if at == now), now)
+        now = max(now, pacer.due)
+        pacer.sent(now)
+        last = arrived[-1][1] if arrived else 0.0
+        arrived.append((now, max(last, now + way)))
+    times = [at for _, at in arrived]
+    assert all(later - earlier >= 1.0 for earlier, later in zip(times, times[5:], strict=False))
 
 
 def test_nothing_to_say_is_never_due_and_what_is_taken_back_is_not_said() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,9 +35,11 @@ class Sink:
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, list[bytes], float]] = []
+        self.unanswered: list[float] = []
 
     def frames(self, health: SessionHealth, epoch: int, frames: Sequence[bytes], monotonic: float) -> list[Notice]:
         health.news_at = monotonic
+        self.unanswered.append(health.unanswered_since)
         self.seen.append((epoch, list(frames), monotonic))
         return [notice for frame in frames for notice in MEANINGS[frame]]
 
@@ -71,6 +75,8 @@ class Stage:
             if isinstance(effect, do.Deliver):
                 notices = self.sink.frames(self.lifecycle.health, effect.epoch, effect.frames, now)
                 self.handle(on.Noticed(effect.epoch, len(effect.frames), notices), now)
+            elif isinstance(effect, do.HearPong):
+                self.handle(on.Ponged(effect.epoch, effect.payload), now)
             else:
                 self.effects.append(effect)
 
@@ -106,12 +112,28 @@ def test_suspects_that_were_left_out_get_their_turn_as_soon_as_the_others_have_p
     stage.handle(on.Opened(), 101.0)
     assert stage.lifecycle.held_back
 
-    stage.lifecycle.next_wake()
+    asked_at = stage.lifecycle.next_wake()
+    assert asked_at == pytest.approx(103.0)
+    stage.handle(on.Tick(), asked_at)
     stage.read(whole(2, b"data"), 104.0)
+    assert stage.lifecycle.next_wake() > 105.0, "what comes may have been sent before the message was read"
+    stage.read(whole(0xA, b"1"), 104.5)
 
     assert stage.lifecycle.next_wake() < 105.0
     stage.handle(on.Tick(), stage.lifecycle.next_wake())
     assert not stage.lifecycle.held_back
+
+
+def test_a_pong_counts_in_its_place_among_the_messages_of_one_read() -> None:
+    stage = Stage(on_fast_path=True)
+    stage.handle(on.Tick(), 102.0)
+    asked = [effect.payload for effect in stage.effects if isinstance(effect, do.SendPing)]
+    assert asked == [b"1"]
+    assert stage.lifecycle.health.unanswered_since == 102.0
+
+    stage.read(whole(2, b"data") + whole(0xA, b"1") + whole(2, b"up"), 102.5)
+
+    assert stage.sink.unanswered == [102.0, inf]
 
 
 @given(wires, st.lists(st.integers(0, 200), max_size=6), st.data())

@@ -34,11 +34,11 @@ def rest_at(true_offset: float) -> ClockOffset:
     return told_by_rest(*((1000.0 + step * 1.037, true_offset) for step in range(32)))
 
 
-def streams(offset: ClockOffset, session: str, *, ahead: float, way: float, round_trip: float) -> None:
+def streams(offset: ClockOffset, session: str, *, ahead: float, way: float, way_at_most: float) -> None:
     """News of a server whose clock is `ahead` of ours, each `way` seconds under way."""
     for step in range(5):
         received = 1100.0 + step
-        offset.learn_stamp(session, received + ahead - way, received, round_trip)
+        offset.learn_stamp(session, received + ahead - way, received, way_at_most)
 
 
 def test_nothing_is_known_before_the_first_answer() -> None:
@@ -78,20 +78,20 @@ def test_dates_that_are_none_teach_nothing(text: str | None) -> None:
 
 def test_a_stream_in_time_sharpens_what_a_single_date_tells() -> None:
     offset = told_by_rest((1000.0, 0.7))
-    streams(offset, "session-1", ahead=0.7, way=0.010, round_trip=0.020)
+    streams(offset, "session-1", ahead=0.7, way=0.010, way_at_most=0.020)
     assert offset.bounds() == pytest.approx(Bounds(0.69, 0.71))
 
 
 def test_a_stream_late_from_its_start_is_late_and_no_difference_of_clocks() -> None:
     offset = rest_at(0.0)
     before = offset.bounds()
-    streams(offset, "session-1", ahead=0.0, way=40.0, round_trip=0.020)
+    streams(offset, "session-1", ahead=0.0, way=40.0, way_at_most=0.020)
     assert offset.bounds() == before
 
 
-def test_without_rest_the_round_trip_tells_how_late_a_stream_may_be() -> None:
+def test_without_rest_the_longest_way_tells_how_late_a_stream_may_be() -> None:
     offset = ClockOffset()
-    streams(offset, "session-1", ahead=0.0, way=40.0, round_trip=41.0)
+    streams(offset, "session-1", ahead=0.0, way=40.0, way_at_most=41.0)
     bounds = offset.bounds()
     assert bounds is not None
     assert bounds.low == pytest.approx(-40.0)
@@ -101,29 +101,29 @@ def test_without_rest_the_round_trip_tells_how_late_a_stream_may_be() -> None:
 @pytest.mark.parametrize("late", [0.0, 30.0])
 def test_one_session_whose_stamps_lie_ahead_is_not_believed(late: float) -> None:
     offset = rest_at(0.0)
-    streams(offset, "session-1", ahead=0.0, way=0.01 + late, round_trip=0.02 + late)
-    streams(offset, "session-2", ahead=25.0, way=0.01, round_trip=0.02)
+    streams(offset, "session-1", ahead=0.0, way=0.01 + late, way_at_most=0.02 + late)
+    streams(offset, "session-2", ahead=25.0, way=0.01, way_at_most=0.02)
     assert offset.estimate() == pytest.approx(0.0, abs=0.1)
 
 
 def test_sessions_that_agree_show_that_rests_clock_is_behind() -> None:
     offset = rest_at(-30.0)
     for number in range(3):
-        streams(offset, f"session-{number}", ahead=0.0, way=0.01, round_trip=0.02)
+        streams(offset, f"session-{number}", ahead=0.0, way=0.01, way_at_most=0.02)
     assert offset.estimate() == pytest.approx(0.0, abs=0.1)
 
 
 def test_without_rest_most_of_the_sessions_are_believed() -> None:
     offset = ClockOffset()
-    streams(offset, "session-1", ahead=25.0, way=0.01, round_trip=0.02)
-    streams(offset, "session-2", ahead=0.0, way=0.01, round_trip=0.02)
-    streams(offset, "session-3", ahead=0.0, way=0.02, round_trip=0.03)
+    streams(offset, "session-1", ahead=25.0, way=0.01, way_at_most=0.02)
+    streams(offset, "session-2", ahead=0.0, way=0.01, way_at_most=0.02)
+    streams(offset, "session-3", ahead=0.0, way=0.02, way_at_most=0.03)
     assert offset.estimate() == pytest.approx(0.0, abs=0.05)
 
 
 def test_a_session_that_has_gone_is_forgotten_after_five_minutes() -> None:
     offset = ClockOffset()
-    streams(offset, "session-1", ahead=25.0, way=0.01, round_trip=0.02)
+    streams(offset, "session-1", ahead=25.0, way=0.01, way_at_most=0.02)
     for second in range(0, 400, 5):
         offset.learn_stamp("session-2", 1110.0 + second, 1110.0 + second, 0.02)
     bounds = offset.bounds()

@@ -58,6 +58,7 @@ Notice = UpStatus | StreamError | SubscriptionList | FirstFrame | UnknownMessage
 # Session health: the sign of life of one WebSocket session, and how late what it brings is.
 
 MAX_LAG_SECONDS = 2.0
+MOMENT_SECONDS = 0.05
 
 
 class SessionHealth:
@@ -71,10 +72,12 @@ class SessionHealth:
 
     `lag` is by how many seconds what came last was late, at most, and `is_late` whether that is too much for a value
     to be called current. Everything Upbit had sent by `proven_at` (monotonic; None: not known yet) has come.
-    `news_at` is when something new came: neither a repetition nor a new stamp on an old trade.
+    `news_at` is when something new came: neither a repetition nor a new stamp on an old trade. Of what we sent since
+    `unanswered_since` (monotonic; inf: all is answered) nothing has been answered yet: Upbit answers in order.
     """
 
     __slots__ = (
+        "_asked_at",
         "_line_lag",
         "_newest",
         "_news_lag",
@@ -92,6 +95,7 @@ class SessionHealth:
         "round_trip",
         "session",
         "suspect",
+        "unanswered_since",
     )
 
     def __init__(self, session: str, max_lag: float = MAX_LAG_SECONDS) -> None:
@@ -112,10 +116,12 @@ class SessionHealth:
         self._newest = -inf
         self._news_lag = 0.0
         self._news_lag_at = -inf
+        self._asked_at = -inf  # when the latest was sent of what we sent and has been answered
         self.round_trip = inf  # the quickest on this connection
         self.lag = 0.0
         self.is_late = False
         self.proven_at: float | None = None
+        self.unanswered_since = inf
 
     def news_came(self, lag: float, now: float) -> None:
         """By its stamp, what has just come was on its way for `lag` seconds at most.
@@ -128,18 +134,37 @@ class SessionHealth:
         self._line_lag = min(self._line_lag, self._news_lag)
         self._judge(now)
 
-    def answered(self, seconds: float, now: float) -> None:
-        """An answer to something we sent `seconds` ago (a pong, or the first frame of a subscription).
+    def answered(self, seconds: float, now: float, asked_at: float | None = None) -> None:
+        """An answer to something we sent `seconds` ago (a pong, or the first frame of a subscription), or sent at
+        `asked_at` where something else has shown since that the line was no later.
 
         What Upbit sends comes in order, so all it had sent before we asked is here. That says nothing of data it holds
         back before sending: where news was late, only news shows the end of it, or a quiet as long as the delay.
         """
+        asked_at = now - seconds if asked_at is None else asked_at
         self._line_lag = seconds
+        self._asked_at = max(self._asked_at, asked_at)
         # The quickest, because every longer one has waited somewhere: what is taken for the way must not include that.
-        self.round_trip = min(self.round_trip, seconds)
+        self.round_trip = min(self.round_trip, now - asked_at)
         if now - self._news_lag_at > self._news_lag:
             self._news_lag = 0.0
         self._judge(now)
+
+    @property
+    def overdue_at(self) -> float:
+        """When the silence about what we sent counts against the line; never while what comes proves to be young."""
+        return inf if self.is_late else max(self.unanswered_since, self._newest) + self.max_lag + MOMENT_SECONDS
+
+    def overdue(self, now: float) -> None:
+        """No answer by `overdue_at`: the line is late by as long, whether or not anything comes on it."""
+        self._line_lag = now - max(self.unanswered_since, self._newest)
+        self._judge(now)
+
+    def longest_way(self, now: float) -> float:
+        """For how many seconds what comes now was on its way at most: as long as the quickest round trip, unless an
+        answer is overdue. Then all that can be said is that it was sent after the latest that has been answered."""
+        is_overdue = now - self.unanswered_since > self.round_trip
+        return now - self._asked_at if is_overdue else self.round_trip
 
     def _judge(self, now: float) -> None:
         self.lag = lag = max(self._line_lag, self._news_lag)

@@ -7,7 +7,9 @@ from typing import Final
 
 # Less than this is how late any thread may run on a busy machine; more means that we ourselves were starved.
 OWN_LAG_SECONDS: Final = 0.5
-MAX_UNANSWERED: Final = 16  # pings whose pongs are still recognised, on lines slower than the interval
+MAX_UNANSWERED: Final = 256  # pings whose pongs are still recognised; on a narrow line many are on their way
+# What was made that long after a ping has come and the pong has not: a peer that does not answer pings.
+GIVE_UP_SECONDS: Final = 10.0
 
 
 class KeepAlive:
@@ -34,6 +36,21 @@ class KeepAlive:
         self._asked_at = None
         self._grace = 0.0
 
+    @property
+    def unanswered_since(self) -> float:
+        """When the oldest ping was sent whose answer is still to come; inf if there is none."""
+        return next(iter(self._sent_at.values()), inf)
+
+    def give_up(self, proven_at: float) -> float | None:
+        """Take those pings for answered that never will be: what was made long after them has come, as `proven_at`
+        says. The latest such ping's time, if there is one."""
+        bound = proven_at - GIVE_UP_SECONDS
+        if self.unanswered_since > bound:
+            return None
+        latest = max(at for at in self._sent_at.values() if at <= bound)
+        self._sent_at = {each: at for each, at in self._sent_at.items() if at > bound}
+        return latest
+
     def ponged(self, payload: bytes, now: float) -> float | None:
         """How many seconds after its ping this answer came; None if it answers none of ours."""
         sent_at = self._sent_at.pop(payload, None)
@@ -49,15 +66,19 @@ class KeepAlive:
         """The ping to send now, if one is due."""
         if now < self._next_ping:
             return None
+        self._next_ping = now + self._interval
+        # From the first unanswered one: a further ping must not put off the deadline of the one before it.
+        if self._asked_at is None:
+            self._asked_at = now
+        return self.ping_at_once(now)
+
+    def ping_at_once(self, now: float) -> bytes:
+        """A ping besides the regular ones: it asks how far Upbit has read, and sets no deadline to a long line."""
         self._count += 1
         payload = b"%d" % self._count
         self._sent_at[payload] = now
         if len(self._sent_at) > MAX_UNANSWERED:
             del self._sent_at[next(iter(self._sent_at))]
-        self._next_ping = now + self._interval
-        # From the first unanswered one: a further ping must not put off the deadline of the one before it.
-        if self._asked_at is None:
-            self._asked_at = now
         return payload
 
     def is_frozen(self, now: float, own_lag: float) -> bool:

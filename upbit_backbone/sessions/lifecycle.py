@@ -309,6 +309,10 @@ class Lifecycle:
     def _heard(self, heard: on.Heard, now: float) -> None:
         self._unless_lost(self._open_line.hear(heard.events, now), now)
 
+    def _ponged(self, ponged: on.Ponged, now: float) -> None:
+        if ponged.epoch == self.health.epoch:
+            self._open_line.ponged(ponged.payload, now)
+
     def _noticed(self, noticed: on.Noticed, now: float) -> None:
         if noticed.epoch == self.health.epoch:
             self._open_line.noticed(noticed, now)
@@ -364,6 +368,7 @@ TABLE: Final[dict[tuple[ConnectionState, type], Callable[[Lifecycle, Any, float]
     (LIVE, on.BanImposed): Lifecycle._ban_live,
     (LIVE, on.Received): Lifecycle._received,
     (LIVE, on.Heard): Lifecycle._heard,
+    (LIVE, on.Ponged): Lifecycle._ponged,
     (LIVE, on.Noticed): Lifecycle._noticed,
     (LIVE, on.SilentFound): Lifecycle._silent_found,
     (LIVE, on.ProbeAnswered): Lifecycle._probe_answered,

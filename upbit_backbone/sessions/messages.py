@@ -89,6 +89,14 @@ class ConnectionLost:
 
 
 @dataclass(frozen=True, slots=True)
+class Ponged:
+    """A pong came on the connection `epoch`; all that came before it is with the sink."""
+
+    epoch: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Noticed:
     """What the sink found among the frames of `epoch` that concerns the session."""
 
@@ -147,6 +155,7 @@ Input = (
     | Received
     | Heard
     | ConnectionLost
+    | Ponged
     | Noticed
     | SilentFound
     | ProbeAnswered
@@ -192,6 +201,14 @@ class Deliver:
 
     epoch: int
     frames: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class HearPong:
+    """A pong came behind the messages that are being delivered; answer with Ponged."""
+
+    epoch: int
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +270,7 @@ Effect = (
     | SendPong
     | Drop
     | Deliver
+    | HearPong
     | TellSubscribed
     | TellInterrupted
     | Emit

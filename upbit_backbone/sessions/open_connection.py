@@ -10,7 +10,18 @@ from ..models.session import FirstFrame, Notice, RefusedFrames, StreamError, Sub
 from ..models.topic import Topic
 from ..wire.frames import Close, FrameEvent, FrameReader, Ping, Pong, ProtocolViolation
 from .keep_alive import KeepAlive
-from .messages import AskSilent, Deliver, Noticed, ProbeAnswered, SendPing, SendPong, ShedLoad, SilentFound, StartProbe
+from .messages import (
+    AskSilent,
+    Deliver,
+    HearPong,
+    Noticed,
+    ProbeAnswered,
+    SendPing,
+    SendPong,
+    ShedLoad,
+    SilentFound,
+    StartProbe,
+)
 from .pacing import PongPacer
 from .session_state import SessionState, said
 from .stall_detectors import SILENT, UNUSUAL
@@ -38,9 +49,8 @@ class OpenConnection:
         self._reader = FrameReader()
         self._pongs = PongPacer()
         self._news_at = shared.health.news_at
-        self._is_reading = False  # by the sink: there may be a complaint among frames already delivered
         self.keep_alive = KeepAlive(now, config.ping_interval_seconds, config.pong_timeout_seconds)
-        self.sender = SubscriptionSender(shared, now)
+        self.sender = SubscriptionSender(shared, now, ping=self._ping_at_once)
 
     @property
     def due(self) -> float:
@@ -52,6 +62,7 @@ class OpenConnection:
             shared.stream_stalls.due,
             shared.topic_stalls.due,
             shared.lateness.due,
+            shared.health.overdue_at,
             shared.reconnect_policy.due,
         )
 
@@ -67,63 +78,71 @@ class OpenConnection:
         return events
 
     def hear(self, events: Sequence[FrameEvent], now: float) -> Lost | None:
-        frames = [event for event in events if type(event) is bytes]
+        shared, frames, controls = self._shared, [], []
+        for event in events:
+            if type(event) is bytes:
+                frames.append(event)
+            elif frames and type(event) is Pong:
+                # In its place among the frames: which subscription a frame belongs to shows by the pong between them.
+                shared.effects.append(Deliver(shared.health.epoch, frames))
+                shared.effects.append(HearPong(shared.health.epoch, event.payload))
+                frames = []
+            else:
+                controls.append(event)
         if frames:
-            shared = self._shared
             shared.effects.append(Deliver(shared.health.epoch, frames))
-            self._is_reading = True
         # Deliver stands before all that follows: data that came with a close is delivered, not lost with the line.
-        if len(frames) == len(events):
-            return None
-        return self._hear_controls([event for event in events if type(event) is not bytes], now)
+        return self._hear_controls(controls, now) if controls else None
 
     def _hear_controls(self, events: list[FrameEvent], now: float) -> Lost | None:
-        pong_heard = False
         for event in events:
             match event:
                 case Ping(payload):
                     self._pongs.pinged(payload)
                 case Pong(payload):
-                    self._ponged(payload, now)
-                    pong_heard = True
+                    self.ponged(payload, now)
                 case Close(code, reason):
                     return Lost(f"closed by Upbit: {code} {reason}".rstrip(), code=code, say=code)
                 case ProtocolViolation():
                     return Lost(said(event), code=event.close_code, say=event.close_code)
         self._pong(now)
-        # Not while frames of this read are with the sink: the complaint that ends a trial may be among them.
-        if pong_heard and not self._is_reading:
-            self.sender.heard(now)
         return None
 
-    def _ponged(self, payload: bytes, now: float) -> None:
+    def ponged(self, payload: bytes, now: float) -> None:
+        """Whatever we had sent before that ping has been read, and all that Upbit had sent by then is here."""
         seconds = self.keep_alive.ponged(payload, now)
-        if seconds is not None:
-            self._shared.health.answered(seconds, now)
-            health = self._shared.health
-            self._shared.lateness.look(health.is_late, now, is_evidence=seconds > health.max_lag)
+        if seconds is None:
+            return
+        health = self._shared.health
+        health.unanswered_since = self.keep_alive.unanswered_since
+        health.answered(seconds, now)
+        self._shared.lateness.look(health.is_late, now, is_evidence=seconds > health.max_lag)
+        self.sender.passed(now - seconds, now)
+
+    def _ping_at_once(self, now: float) -> None:
+        self._ping(self.keep_alive.ping_at_once(now), now)
+
+    def _ping(self, payload: bytes, now: float) -> None:
+        health = self._shared.health
+        self._shared.effects.append(SendPing(payload))
+        if health.proven_at is not None and (unread := self.keep_alive.give_up(health.proven_at)) is not None:
+            self.sender.passed(unread, now)
+        health.unanswered_since = self.keep_alive.unanswered_since
 
     def noticed(self, noticed: Noticed, now: float) -> None:
         """What the sink made of our frames: everything that is not about the session, and was not refused, was data."""
         no_data = sum(map(_frames_without_data, noticed.notices))
         if noticed.frames > no_data:
-            self._data_came(now)
-        # Before the notices are dealt with: one of them may be the complaint that ends the trial.
-        self._is_reading = False
+            self.delivered(now)
         self._first_frames_came([notice.topic for notice in noticed.notices if isinstance(notice, FirstFrame)])
         for notice in noticed.notices:
             self._hear(notice, now)
-        self.sender.heard(now)
 
     def delivered(self, now: float) -> bool:
-        """The fast path of `hear` and `noticed`: what was cut last is with the sink, and all of it was data.
+        """What was cut last is with the sink, and there was data in it.
 
         Whether something may be due earlier than before; nearly always False.
         """
-        is_proof_nearer = self._data_came(now)
-        return self.sender.heard(now) or is_proof_nearer
-
-    def _data_came(self, now: float) -> bool:
         shared = self._shared
         shared.status.last_data_at = now
         # What is said again and again, or stamped anew without a trade, is no sign of life: see `news_at`.
@@ -202,9 +221,12 @@ class OpenConnection:
             return self._stalled(stall)
         if self._shared.lateness.is_beyond_help(now):
             return Lost(f"{self._shared.health.lag:.1f} s behind Upbit", say=NORMAL_CLOSE)
+        if now >= self._shared.health.overdue_at:
+            self._shared.health.overdue(now)
+            self._shared.lateness.look(True, now, is_evidence=False)
         ping = self.keep_alive.ping(now)
         if ping is not None:
-            self._shared.effects.append(SendPing(ping))
+            self._ping(ping, now)
         self._pong(now)
         self.sender.tick(now)
         self._look_for_silence(now)

@@ -18,6 +18,10 @@ CROWDED_PER_MINUTE: Final = 40
 # Upbit allows a connection.
 SHORT_WINDOW: Final = (MESSAGES_PER_SECOND - 1, 1.25)
 LONG_WINDOW: Final = (MESSAGES_PER_MINUTE - 4, 62.0)
+# What is stuck on its way arrives all at once. Until a pong shows that a message was read, it may arrive at any moment;
+# so long after it was sent it counts as read at the latest.
+UNREAD_SECONDS: Final = 10.0
+ARRIVALS: Final = (MESSAGES_PER_SECOND - 1, 1.0)
 
 PONG_SPACING_SECONDS: Final = 0.1
 
@@ -27,6 +31,8 @@ class MessagePacer:
 
     def __init__(self) -> None:
         self._sent: deque[float] = deque(maxlen=LONG_WINDOW[0])
+        self._unread: deque[float] = deque()  # when they were sent
+        self._read: deque[float] = deque(maxlen=ARRIVALS[0])  # by when they had been read, at the latest
         self._not_before = -inf
         self._wanted_since: float | None = None
 
@@ -49,8 +55,17 @@ class MessagePacer:
         self._not_before = max(self._not_before, instant)
 
     def sent(self, now: float) -> None:
+        while self._unread and self._unread[0] + UNREAD_SECONDS <= now:
+            self._read.append(self._unread.popleft() + UNREAD_SECONDS)
         self._sent.append(now)
+        self._unread.append(now)
         self._wanted_since = None
+
+    def read(self, sent_by: float, now: float) -> None:
+        """Upbit has read what was sent by then."""
+        while self._unread and self._unread[0] <= sent_by:
+            self._unread.popleft()
+            self._read.append(now)
 
     @property
     def due(self) -> float:
@@ -66,7 +81,15 @@ class MessagePacer:
             return self._not_before
         last = self._sent[-1]
         spacing = CROWDED_SPACING_SECONDS if self._is_crowded(last) else SPACING_SECONDS
-        return max(self._not_before, last + spacing, *map(self._window_free_at, (SHORT_WINDOW, LONG_WINDOW)))
+        by_count = map(self._window_free_at, (SHORT_WINDOW, LONG_WINDOW))
+        return max(self._not_before, last + spacing, self._arrivals_free_at, *by_count)
+
+    @property
+    def _arrivals_free_at(self) -> float:
+        """When few enough messages may be arriving, should nothing more be heard of them."""
+        count, seconds = ARRIVALS
+        arrived = sorted([*self._read, *(sent_at + UNREAD_SECONDS for sent_at in self._unread)])
+        return -inf if len(arrived) < count else arrived[-count] + seconds
 
     def _is_crowded(self, now: float) -> bool:
         if len(self._sent) < CROWDED_PER_MINUTE:

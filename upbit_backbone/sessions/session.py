@@ -222,6 +222,9 @@ class Session:
         notices = self._with.sink.frames(self.health, effect.epoch, effect.frames, self._now())
         return on.Noticed(effect.epoch, len(effect.frames), notices)
 
+    def _hear_pong(self, effect: do.HearPong) -> on.Input:
+        return on.Ponged(effect.epoch, effect.payload)
+
     def _tell_subscribed(self, effect: do.TellSubscribed) -> None:
         self._with.sink.subscribed(self.health, effect.epoch, effect.topics)
 
@@ -306,6 +309,7 @@ _PERFORM: Final[dict[type, Callable[[Session, Any], on.Input | None]]] = {
     do.SendPong: Session._send_pong,
     do.Drop: Session._drop,
     do.Deliver: Session._deliver,
+    do.HearPong: Session._hear_pong,
     do.TellSubscribed: Session._tell_subscribed,
     do.TellInterrupted: Session._tell_interrupted,
     do.Emit: Session._emit,

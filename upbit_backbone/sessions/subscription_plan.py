@@ -3,11 +3,13 @@
 Upbit answers a message it dislikes with an error object that names no code, and closes. Topics that were sent
 without such an answer are trusted; the others of the offending message are suspects. They are halved until
 the offender stands alone, and it is left out from then on, so that one bad topic can neither take the others
-down nor keep the session in a circle.
+down nor keep the session in a circle. Which message is meant follows from the order on the wire and from no
+clock of ours: on a late line a complaint comes when others have long been sent.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from math import inf
 from typing import Final
@@ -65,7 +67,8 @@ class FirstFrames:
         return next(iter(self._awaited.values()), inf)
 
 
-TRIAL_SECONDS: Final = 2.0  # Upbit's complaints come within 0.2 s of the message
+# Upbit's complaints come within 0.2 s of the message; so long after it, by Upbit's own order of reading, none will.
+TRIAL_SECONDS: Final = 2.0
 
 
 class SubscriptionPlan:
@@ -76,8 +79,9 @@ class SubscriptionPlan:
         self._trusted: set[Topic] = set()
         self._held: list[frozenset[Topic]] = []  # suspects that wait for their turn
         self._refused: set[Topic] = set()
-        self._on_trial: set[Topic] = set()  # sent since the last message that passed; a complaint is about them
-        self._trial_ends = inf
+        # Messages that may still be complained about, oldest first: when each was sent, and who in it is not trusted.
+        self._on_trial: deque[tuple[float, frozenset[Topic]]] = deque()
+        self._has_complained = False  # Upbit, on this connection
         self._must_repeat = False
         self.target: frozenset[SubscriptionRequest] = frozenset()  # what the next message has to say
         self.sent: frozenset[SubscriptionRequest] | None = None  # by this connection's latest message
@@ -98,7 +102,7 @@ class SubscriptionPlan:
         self.sent = None
         self.streamed = frozenset()
         self._on_trial.clear()
-        self._trial_ends = inf
+        self._has_complained = False
         self._must_repeat = False
 
     def repeat(self) -> None:
@@ -116,10 +120,7 @@ class SubscriptionPlan:
         self.sent = self.target
         self.streamed = frozenset(request.topic for request in self.sent)
         self._must_repeat = False
-        self._trial_ends = now + TRIAL_SECONDS
-        # Added to and not replaced: a complaint may still be about the message before, when two went out within the
-        # trial.
-        self._on_trial |= self.streamed - self._trusted
+        self._on_trial.append((now, self.streamed - self._trusted))
         return self.streamed - before
 
     @property
@@ -127,32 +128,42 @@ class SubscriptionPlan:
         """Wanted topics that are not asked for: refused, or suspects that wait for their turn."""
         return self.wanted - {request.topic for request in self.target}
 
-    def heard(self, now: float) -> bool:
-        """The peer gave a sign of life. True if that ends a trial: the next suspects may then have their turn.
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether some message may still be complained about."""
+        return bool(self._on_trial)
 
-        Time alone proves nothing, because a frozen peer does not complain either. But the server answers in
-        order, so whoever is heard that long after the message has read it.
+    def passed(self, sent_before: float) -> bool:
+        """All that was sent before that has been read, and every answer to it is here. True if that ends all trials:
+        the next suspects may then have their turn.
+
+        Our own clock proves nothing, because a frozen peer does not complain either, and a late line brings what was
+        said before the message. But the server answers in order.
         """
-        if now < self._trial_ends:
+        was_on_trial = self.is_on_trial
+        while self._on_trial and self._on_trial[0][0] + TRIAL_SECONDS <= sent_before:
+            self._trusted |= self._on_trial.popleft()[1] & self.wanted
+        if self._on_trial or not was_on_trial:
             return False
-        self._trial_ends = inf
-        self._trusted |= self.streamed & self.wanted
-        self._on_trial.clear()
         # One group at a time: together they would only repeat the message that was refused.
         if self._held:
             self._held.pop()
             self._aim()
         return True
 
-    def complaint(self, *, is_about_topics: bool) -> frozenset[Topic]:
-        """Upbit refused the latest message; the topics that are given up for it, none while suspects remain."""
-        self._trial_ends = inf
+    def complaint(self, sent_before: float, *, is_about_topics: bool) -> frozenset[Topic]:
+        """Upbit refused a message, one sent before that; the topics that are given up for it, none while suspects
+        remain."""
         self._must_repeat = True
-        suspects, self._on_trial = self._on_trial, set()
+        is_first, self._has_complained = not self._has_complained, True
+        suspects: set[Topic] = set()
+        while self._on_trial and self._on_trial[0][0] < sent_before:
+            suspects |= self._on_trial.popleft()[1]
         wanted = sorted(suspects & self.wanted)
         guilty: frozenset[Topic] = frozenset()
-        # No topic is new, so none can be singled out.
-        if not suspects:
+        if suspects & self._refused or not (suspects or is_first):
+            pass  # sent before we knew better: about a topic that has been found guilty, or a message that was judged
+        elif not suspects:  # no topic is new, so none can be singled out
             if is_about_topics:  # one of those it used to accept: all stand trial again, and all had a fair one
                 self._trusted.clear()
                 self._refused.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
@@ -17,6 +18,7 @@ from ..models.session import StreamError, SubscriptionList
 from .messages import SendText, TellSubscribed
 from .pacing import MessagePacer
 from .session_state import SessionState
+from .subscription_plan import TRIAL_SECONDS
 
 MESSAGE_GROUP: Final = "websocket-message"
 AUDIT_AFTER_SECONDS: Final = 1.0
@@ -25,14 +27,16 @@ AUDIT_AFTER_SECONDS: Final = 1.0
 class SubscriptionSender:
     """Makes the request true on one connection."""
 
-    def __init__(self, shared: SessionState, now: float) -> None:
+    def __init__(self, shared: SessionState, now: float, *, ping: Callable[[float], None]) -> None:
         self._shared = shared
+        self._ping = ping
         self._pacer = MessagePacer()
         # During a ban nothing is sent, on a line that came back no more than on any other.
         self._pacer.hold_until(shared.reconnect_policy.banned_until)
         self._idle_at = inf
         self._audit_at = inf
         self._audits = False
+        self._trial_ends = inf
         self.begin(now)
 
     def begin(self, now: float) -> None:
@@ -45,7 +49,7 @@ class SubscriptionSender:
 
     @property
     def due(self) -> float:
-        return min(self._pacer.due, self._shared.first_frames.due, self._idle_at, self._audit_at)
+        return min(self._pacer.due, self._shared.first_frames.due, self._idle_at, self._audit_at, self._trial_ends)
 
     def is_idle(self, now: float) -> bool:
         return now >= self._idle_at
@@ -64,15 +68,11 @@ class SubscriptionSender:
         elif self._idle_at == inf:
             self._idle_at = now + self._shared.config.idle_connection_seconds
 
-    def heard(self, now: float) -> bool:
-        """Anything from the peer, in order after our message, shows that it was read without complaint.
-
-        Whether that ended the time of trial, so that there may be more to say.
-        """
-        has_passed = self._shared.plan.heard(now)
-        if has_passed:
+    def passed(self, sent_before: float, now: float) -> None:
+        """All that was sent before that has been read, and what there was to say to it is here."""
+        self._pacer.read(sent_before, now)
+        if self._shared.plan.passed(sent_before):
             self.reconsider(now)
-        return has_passed
 
     def repeat(self, now: float) -> None:
         self._shared.plan.repeat()
@@ -84,6 +84,7 @@ class SubscriptionSender:
     def tick(self, now: float) -> None:
         self.reconsider(now)
         self.speak(now)
+        self._end_trial(now)
         self._report_late_topics(now)
         self._audit(now)
 
@@ -93,7 +94,12 @@ class SubscriptionSender:
         shared, plan = self._shared, self._shared.plan
         # Before `say`, which sets it.
         is_first = plan.sent is None
+        if not is_first:
+            # Upbit's answers do not say what they answer. What comes before this ping's pong is of an earlier message,
+            # however late the line is: a snapshot of it must not pass for one of ours, nor a complaint.
+            self._ping(now)
         added = plan.say(now)
+        self._trial_ends = now + TRIAL_SECONDS
         self._send(subscription_message(self._ticket(), plan.target, shared.config.websocket_format), now)
         # After the message: what arrives before the intake expects it would be counted as unwanted, and nothing can
         # arrive before the message was sent.
@@ -120,7 +126,9 @@ class SubscriptionSender:
         else:
             shared = self._shared
             shared.status.last_error = reason
-            guilty = shared.plan.complaint(is_about_topics=isinstance(meaning, RefusedRequestError))
+            guilty = shared.plan.complaint(
+                shared.health.unanswered_since, is_about_topics=isinstance(meaning, RefusedRequestError)
+            )
             # Upbit closes a moment after it has complained: what was awaited will not come on this line, and is no news
             # about the topics.
             shared.first_frames.line_lost()
@@ -136,6 +144,14 @@ class SubscriptionSender:
         shared.emit(shared.status.limited(MESSAGE_GROUP, seconds, reason, banned=banned))
         if banned:
             shared.reconnect_policy.ban(now + seconds)
+
+    def _end_trial(self, now: float) -> None:
+        """Its pong will show that all complaints are here: on a quiet line nothing else would for a while."""
+        if now < self._trial_ends:
+            return
+        self._trial_ends = inf
+        if self._shared.plan.is_on_trial:
+            self._ping(now)
 
     def _report_late_topics(self, now: float) -> None:
         late = self._shared.first_frames.late(now)

@@ -2,9 +2,9 @@
 
 No single witness is believed beyond what it can know. A Date has a resolution of one second, so an answer only says:
 the offset lies between two bounds; many answers together narrow them down. A stamp in a stream can be late by any
-amount and never early, so it is a lower bound; that the quickest of them was no longer on its way than the quickest
-round trip of its session makes it an upper one, too, but only where REST does not contradict: a stream which is late
-from its start is late, and no difference of clocks.
+amount and never early, so it is a lower bound; that it was no longer on its way than what we asked last has taken to
+be answered makes it an upper one, too, but only where REST does not contradict: a stream which is late from its start
+is late, and no difference of clocks.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ class ClockOffset:
 
     def __init__(self) -> None:
         self._dates: deque[Bounds] = deque(maxlen=SAMPLES)
-        # By session: (start of a bucket, the largest "stamp minus received" in it), and its quickest round trip.
-        self._stamps: dict[str, deque[tuple[float, float]]] = {}
-        self._round_trips: dict[str, float] = {}
+        # By session: the start of a bucket, and the bounds set by the quickest stamp in it.
+        self._stamps: dict[str, deque[tuple[float, Bounds]]] = {}
 
     def learn_date(self, date: str | None, received: float, elapsed: float) -> None:
         """One answer's Date header; it was written between the request's departure and the answer's arrival."""
@@ -52,17 +51,17 @@ class ClockOffset:
         # bound away.
         self._dates.append(Bounds(low, low + elapsed + RESOLUTION_SECONDS))
 
-    def learn_stamp(self, session: str, stamp: float, received: float, round_trip: float = inf) -> None:
-        """News stamped `stamp` came on `session`, whose quickest round trip is known to be `round_trip`."""
-        difference = stamp - received
+    def learn_stamp(self, session: str, stamp: float, received: float, way: float = inf) -> None:
+        """News stamped `stamp` came on `session`, and was on its way for `way` seconds at most."""
+        low = stamp - received
+        told = Bounds(low, low + way)
         buckets = self._stamps.setdefault(session, deque())
-        self._round_trips[session] = round_trip
         if buckets and received - buckets[-1][0] < BUCKET_SECONDS:
+            start, known = buckets[-1]
             # Of each stretch of ten seconds only the quickest stamp: lateness is all that makes the others differ.
-            if difference > buckets[-1][1]:
-                buckets[-1] = (buckets[-1][0], difference)
+            buckets[-1] = (start, max(known, told, key=_telling))
             return
-        buckets.append((received, difference))
+        buckets.append((received, told))
         while received - buckets[0][0] > MEMORY_SECONDS:
             buckets.popleft()
         for silent in [name for name, each in self._stamps.items() if received - each[-1][0] > MEMORY_SECONDS]:
@@ -70,7 +69,6 @@ class ClockOffset:
 
     def forget_session(self, session: str) -> None:
         self._stamps.pop(session, None)
-        self._round_trips.pop(session, None)
 
     def bounds(self) -> Bounds | None:
         """None before the first sample."""
@@ -107,8 +105,12 @@ class ClockOffset:
         return Bounds(middle - RESOLUTION_SECONDS / 2, middle + RESOLUTION_SECONDS / 2)
 
     def _told_by(self, session: str) -> Bounds:
-        low = max(difference for _, difference in self._stamps[session])
-        return Bounds(low, low + self._round_trips[session])
+        return max((bounds for _, bounds in self._stamps[session]), key=_telling)
+
+
+def _telling(bounds: Bounds) -> tuple[bool, float]:
+    """The quicker a stamp was, the more it tells; least of all one that came before anything was answered."""
+    return bounds.high < inf, bounds.low
 
 
 def _sharpened(rest: Bounds, spans: list[Bounds]) -> Bounds:
@@ -146,11 +148,12 @@ class ExchangeClock:
             self._offset.learn_date(date, self._clock.monotonic(), elapsed)
             self._look()
 
-    def learn_stamp(self, session: str, stamp: datetime, received: float, round_trip: float) -> None:
-        """News stamped `stamp` came on `session` at monotonic `received`."""
+    def learn_stamp(self, session: str, stamp: datetime, received: float, way: float) -> None:
+        """News stamped `stamp` came on `session` at monotonic `received`, no more than `way` seconds after it was
+        sent."""
         with self._lock:
             self._notice_sleep()
-            self._offset.learn_stamp(session, stamp.timestamp(), received, round_trip)
+            self._offset.learn_stamp(session, stamp.timestamp(), received, way)
             self._look()
 
     def forget_session(self, session: str) -> None:

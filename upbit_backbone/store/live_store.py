@@ -49,6 +49,7 @@ class Entry:
         "epoch",
         "follows",
         "health",
+        "is_foreign",
         "item",
         "late_by",
         "monotonic",
@@ -79,6 +80,7 @@ class Entry:
         self.monotonic = self.news_at = monotonic
         self.proven = True
         self.follows = True  # another one of the same connection
+        self.is_foreign = False  # of an earlier subscription
         self.late_by = 0.0
 
     def __repr__(self) -> str:
@@ -121,12 +123,14 @@ class LiveStore:
         monotonic: float,
         late_before: datetime | None = None,
         subscribed_at: float = -inf,
+        is_foreign: bool = False,
     ) -> bool:
         """Keep `item` as the topic's newest value; False if it is older than what is held.
 
         News stamped before `late_before` came too late to be called current. A topic's first frame since the session's
         latest subscription, sent at `subscribed_at`, may be a snapshot and that old: its market was quiet, and whether
-        the line is late its session knows.
+        the line is late its session knows. What `is_foreign` is of an earlier subscription, between which and the
+        present one the topic was not streamed: news perhaps, but not what the market shows.
         """
         known = self._entries.get(topic)
         stamp: datetime = item.timestamp
@@ -146,6 +150,8 @@ class LiveStore:
         if known is None or not is_undoubted:
             if not self._admits(entry, known, late_before, subscribed_at):
                 return False
+            if is_foreign:
+                entry.late_by, entry.proven, entry.is_foreign = monotonic - subscribed_at, False, True
         else:
             entry.follows = known.monotonic >= subscribed_at
             if (stamp == known.stamp or moved_at == known.moved_at) and not _is_news(entry, known):
@@ -172,6 +178,10 @@ class LiveStore:
             return False
         entry.proven = verdict is Verdict.TAKE
         is_same_line = known is not None and known.health is entry.health and known.epoch == entry.epoch
+        if known is not None and known.is_foreign:
+            is_same_line = (
+                False  # what is held against it is not held against the first one of the present subscription
+            )
         entry.follows = is_same_line and known is not None and known.monotonic >= subscribed_at
         if known is None:
             return True

@@ -56,6 +56,7 @@ class OpenConnection:
     active_at: float = 0.0
     arrives_at: float = 0.0  # nothing overtakes what was sent before, in either direction
     reaches_at: float = 0.0
+    sent_at: float = -1.0  # when the client last sent something
     excuses: set[str] = field(default_factory=set)  # why the client may give this line up
     unpictured: set[Topic] = field(default_factory=set)  # subscribed, but the snapshot was kept back
     missed: dict[Topic, float] = field(default_factory=dict)  # first trade that was not told, per topic

@@ -23,6 +23,7 @@ from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
+from upbit_backbone.sessions.stall_detectors import UNUSUAL
 from upbit_backbone.store.exchange_clock import ExchangeClock
 from upbit_backbone.store.live_store import STATE_TYPES, LiveStore
 
@@ -61,8 +62,6 @@ LATE_TROUBLE_SECONDS = 60.0  # so long after a slow network or a starved client 
 STALE_SECONDS = 3.0
 UNHEARD_SECONDS = 10.0 + 0.5  # where nothing comes at all, the bound of liveness
 LOOK_SECONDS = 0.7
-CHURN_SECONDS = 60.0
-FRAME_SECONDS = 1.0  # two of them, on the narrowest line
 USUAL_LATENCY = (0.002, 0.03)
 NEVER = float("inf")
 
@@ -118,7 +117,6 @@ class World:
         self.bandwidth = 0.0  # bytes a second towards the client; 0: no limit
         self.duplicates = 0.0  # the share of frames that come twice
         self.replica_lag = 0.0  # by how many seconds REST shows what was
-        self.behind_until = 0.0  # until then, and a moment more, a narrow line has to bring what had piled up
         self.late_until = 0.0  # until then a session may count as late, and be given up for it
         self._trades: dict[str, list[float]] = {symbol: [] for symbol in SYMBOLS}
         self.trade_rate = rng.choice((0.02, 0.2, 0.5, 1.0)) if trade_rate is None else trade_rate
@@ -265,7 +263,8 @@ class World:
     def _up(self, arrives: Callable[[OpenConnection, Any], None], content: object) -> None:
         line = self.line
         if line is not None:
-            line.reaches_at = max(line.reaches_at, self.now + self._delay())
+            if line.sent_at < self.now:  # what is sent in one go travels together
+                line.sent_at, line.reaches_at = self.now, max(line.reaches_at, self.now + self._delay())
             self.later(line.reaches_at - self.now, self._arrive, line, arrives, content)
 
     def _arrive(self, line: OpenConnection, arrives: Callable[[OpenConnection, Any], None], content: object) -> None:
@@ -351,15 +350,15 @@ class World:
             is_true: object = missed & set(event.symbols) if is_alone else missed
             if "behind Upbit" in event.reason:
                 is_true = self.now <= max(self.late_until, self.last_trouble + LATE_TROUBLE_SECONDS)
+            if event.reason == UNUSUAL:  # a guess, and called one: in a ban nobody can be asked
+                is_true = self.now < max(self.gate_until, self.hold_until)
             is_true = is_true or self.now < self.late_until  # what is late is silent for as long
             self.judge.found_out += is_alone
             self.judge.check(bool(is_true), f"false alarm: {event.reason}", self.now)
         elif isinstance(event, SubscriptionEvent) and event.error is not None:
             topics = {NAMES[name] for name in event.topics}
             if "refused" in event.reason:
-                # A complaint that comes late may be taken for one about a later message.
-                is_guilty = topics <= set(OFFENSIVE) or self.now < self.late_until
-                self.judge.check(is_guilty, f"refused by us: {names(topics)}", self.now)
+                self.judge.check(topics <= set(OFFENSIVE), f"refused by us: {names(topics)}", self.now)
                 self.refused |= topics
             elif "no first frame" in event.reason:
                 self.reported_missing |= topics
@@ -368,6 +367,9 @@ class World:
         question = effect.question
         silent = frozenset(t for t in question.topics if self._heard_at.get(t, -1.0) < question.since)
         return on.SilentFound(effect.epoch, question, silent)
+
+    def _hear_pong(self, effect: do.HearPong) -> on.Input:
+        return on.Ponged(effect.epoch, effect.payload)
 
     def _start_probe(self, effect: do.StartProbe) -> None:
         self.later(self.random.uniform(0.03, 1.0), self._answer_probe, effect)
@@ -402,8 +404,6 @@ class World:
             if self.bandwidth:
                 line.arrives_at += len(piece) / self.bandwidth
             self.later(line.arrives_at - self.now, self._reach_client, line, piece)
-        if line.arrives_at > self.now + 1.0:
-            self.behind_until = line.arrives_at + 5.0
 
     def _reach_client(self, line: OpenConnection, data: bytes | None) -> None:
         if line.is_frozen and data is not None:
@@ -525,16 +525,11 @@ class World:
         line = self.line
         is_cut_off = line is None or line.is_frozen or not line.is_open or self.now < self.busy_until
         is_mute = line is not None and (self._is_mute(line) or topic in line.topic_stalls or bool(line.missed))
-        # A snapshot of a subscription that has been replaced meanwhile passes for the new one's.
-        is_behind = self.now < self.behind_until
-        is_narrow_churn = is_behind and self.now - self.wished_at < CHURN_SECONDS
-        if is_mute or is_narrow_churn:
+        if is_mute:
             return  # only REST can tell: how soon that is found out is judged where it is caused
         bound = UNHEARD_SECONDS if is_cut_off else STALE_SECONDS
         if bound == STALE_SECONDS:
             self.judge.looked_at(seconds)
-        if is_behind:
-            bound += FRAME_SECONDS  # what is just coming in
         self.judge.check(seconds <= bound, f"{topic} is {seconds:.2f} s stale and unmarked", self.now)
 
     def _check_found_out(self, line: OpenConnection, topic: Topic, subscriptions: int) -> None:
@@ -634,6 +629,7 @@ _PERFORM: dict[type, Callable[[World, Any], on.Input | None]] = {
     do.SendPong: World._send_pong,
     do.Drop: World._drop,
     do.Deliver: World._deliver,
+    do.HearPong: World._hear_pong,
     do.TellSubscribed: World._subscribed,
     do.TellInterrupted: World._interrupted,
     do.Emit: World._emit,
