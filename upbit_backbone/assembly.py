@@ -34,6 +34,7 @@ from ._concurrency import (
 )
 from .backfill.gap_repair import WORKERS, GapRepair
 from .channels.markets import MarketDirectory
+from .channels.orderbooks import OrderbookSnapshot
 from .channels.rest import AnswerCheck, CacheChannel, RestChannel
 from .channels.stall_probe import StallProbe
 from .channels.stream import LiveChannel, StreamWaitChannel
@@ -286,6 +287,15 @@ class Assembly:
             asked=self.promotion_worker.asked,
             acquire=self.sessions.acquire,
             release=self.sessions.release,
+            clock=self.clock,
+            max_symbols=self.config.max_subscribed_symbols,
+        )
+        self.books = OrderbookSnapshot(
+            store=self.store,
+            rest=self.rest,
+            directory=self.directory,
+            check=self._answer_check,
+            asked=self.promotion_worker.asked,
             clock=self.clock,
             max_symbols=self.config.max_subscribed_symbols,
         )

@@ -226,6 +226,24 @@ class MarketDataBackbone:
         )
         return self._answer(asked, timeout)  # type: ignore[no-any-return]
 
+    def get_orderbooks(
+        self,
+        symbols: Iterable[str],
+        levels: int = 30,
+        *,
+        priority: Priority = NORMAL,
+        max_age: float | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, OrderbookData]:
+        """The order books of many markets, by symbol, with at most `levels` price levels a side.
+
+        What streams currently comes from the streams, the rest from as few REST requests as possible. One that Upbit
+        does not have raises UnknownSymbolError that names it.
+        """
+        depth, deadline = whole_number(levels, "levels", low=1, high=MAX_LEVELS), self._deadline(timeout)
+        urgency = member(Priority, priority, "priority")
+        return self._open().books.orderbooks(symbols, depth, urgency, _age(max_age), deadline)
+
     def get_trades(
         self,
         symbol: str,
