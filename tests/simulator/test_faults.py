@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import ssl
 import threading
@@ -240,6 +241,64 @@ def test_stale_doubled_and_shuffled_trades(upbit: FakeUpbit, connect: Connect) -
     seen = [stream.read()["sequential_id"] for _ in range(20)]
     assert seen != ids
     assert sorted(seen) == ids
+
+
+def test_a_line_can_be_long(upbit: FakeUpbit, connect: Connect) -> None:
+    stream = connect(upbit)
+    stream.ask({"type": "trade", "codes": ["KRW-BTC"], "is_only_realtime": True})
+    stream.ask({"method": "LIST_SUBSCRIPTIONS"})
+    stream.read()
+    upbit.line_fault(latency=0.5, jitter=0.2)
+    sent_at = time.monotonic()
+    ids = [upbit.publish_trade("KRW-BTC")["sequential_id"] for _ in range(20)]
+    assert [stream.read()["sequential_id"] for _ in range(20)] == ids, "late, and in order"
+    assert time.monotonic() - sent_at >= 0.3
+
+
+def test_a_line_can_be_narrow_and_wide_again(upbit: FakeUpbit, connect: Connect) -> None:
+    stream = connect(upbit)
+    stream.ask({"type": "orderbook", "codes": ["KRW-BTC"]})
+    stream.read()
+    upbit.line_fault(bandwidth=2_000)
+    sent_at = time.monotonic()
+    upbit.touch_book("KRW-BTC")
+    size = len(json.dumps(stream.read(), default=str, separators=(",", ":")))
+    assert time.monotonic() - sent_at >= size / 2_000 / 2
+    upbit.burst("KRW-BTC", 50)
+    assert upbit.inject("faults")["lines"]["websocket"]["bandwidth"] == 2_000
+    upbit.line_fault()
+    last = upbit.publish_trade("KRW-BTC")
+    stream.read_until(lambda book: book["timestamp"] >= last["trade_timestamp"])
+    assert upbit.inject("faults")["lines"] == {}
+
+
+def test_messages_can_come_twice_or_after_the_next_one(upbit: FakeUpbit, connect: Connect) -> None:
+    stream = connect(upbit)
+    stream.ask({"type": "trade", "codes": ["KRW-BTC"], "is_only_realtime": True})
+    stream.ask({"method": "LIST_SUBSCRIPTIONS"})
+    stream.read()
+    upbit.line_fault(duplicates=1.0)
+    one = upbit.publish_trade("KRW-BTC")["sequential_id"]
+    assert [stream.read()["sequential_id"] for _ in range(2)] == [one, one]
+    upbit.line_fault(reorders=1.0)
+    two, three = (upbit.publish_trade("KRW-BTC")["sequential_id"] for _ in range(2))
+    assert [stream.read()["sequential_id"] for _ in range(2)] == [three, two]
+
+
+def test_a_replica_can_lag(upbit: FakeUpbit, get: Get) -> None:
+    before = upbit.publish_trade("KRW-XRP")
+    book = get(upbit, "/v1/orderbook", markets="KRW-XRP").json
+    wait_until(lambda: upbit.now_ms() >= before["trade_timestamp"] + 300, "the trade to be past")
+    after = upbit.publish_trade("KRW-XRP")
+    upbit.lagging_replica((upbit.now_ms() - before["trade_timestamp"] - 50) / 1000)
+    (ticker,) = get(upbit, "/v1/ticker", markets="KRW-XRP").json
+    assert ticker["trade_timestamp"] == before["trade_timestamp"]
+    assert ticker["timestamp"] < after["trade_timestamp"]
+    assert get(upbit, "/v1/trades/ticks", market="KRW-XRP").json[0]["sequential_id"] == before["sequential_id"]
+    assert get(upbit, "/v1/orderbook", markets="KRW-XRP").json == book
+    upbit.lagging_replica(0)
+    (ticker,) = get(upbit, "/v1/ticker", markets="KRW-XRP").json
+    assert ticker["trade_timestamp"] == after["trade_timestamp"]
 
 
 def test_rest_can_repeat_an_old_answer(upbit: FakeUpbit, get: Get) -> None:

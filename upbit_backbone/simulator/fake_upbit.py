@@ -185,6 +185,26 @@ class FakeUpbit:
         """
         self.inject("rest_fault", path=path, mode=mode, status=status, times=times, **more)
 
+    def line_fault(
+        self,
+        *,
+        bandwidth: float = 0.0,
+        latency: float = 0.0,
+        jitter: float = 0.0,
+        duplicates: float = 0.0,
+        reorders: float = 0.0,
+        seconds: float | None = None,
+        target: str = "websocket",
+    ) -> None:
+        """Lines towards clients become narrow (bytes a second), long and uneven (seconds); of the messages with market
+        data these shares come twice, or after the next one. Replaces what was set before; no arguments end it."""
+        self.inject("line_fault", bandwidth=bandwidth, latency=latency, jitter=jitter, duplicates=duplicates,
+                    reorders=reorders, seconds=seconds, target=target)  # fmt: skip
+
+    def lagging_replica(self, seconds: float) -> None:
+        """REST shows tickers, books and trades as they were so long ago (a minute at most); 0 ends it."""
+        self.inject("lagging_replica", seconds=seconds)
+
     def set_limit(self, group: str, per_second: int | None) -> None:
         self.inject("set_limit", group=group, per_second=per_second)
 

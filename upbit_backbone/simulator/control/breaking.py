@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 from upbit_backbone.simulator.control.base import VerbsBase, doors_of, end
+from upbit_backbone.simulator.engine.book import REMEMBERED_SECONDS
 from upbit_backbone.simulator.serving.faults import HANDSHAKE_MODES, REST_MODES, Mute, Rule
+from upbit_backbone.simulator.serving.slow_line import LineFault
 
 
 class BreakingVerbs(VerbsBase):
@@ -118,6 +120,34 @@ class BreakingVerbs(VerbsBase):
             raise ValueError(f"mode must be one of {', '.join(REST_MODES)}")
         rule = _rule(mode, path, status, times, seconds, body, headers, latency, interval, location)
         self._context.faults.rest.append(rule)
+
+    def line_fault(
+        self,
+        bandwidth: float = 0.0,
+        latency: float = 0.0,
+        jitter: float = 0.0,
+        duplicates: float = 0.0,
+        reorders: float = 0.0,
+        seconds: float | None = None,
+        target: str = "websocket",
+    ) -> None:
+        """Lines towards clients become narrow (bytes a second), long and uneven (seconds), and of the messages with
+        market data these shares come twice or after the next one. Replaces what was set before; no arguments end it.
+        """
+        if min(bandwidth, latency, jitter, duplicates, reorders) < 0 or max(duplicates, reorders) > 1:
+            raise ValueError("bandwidth, latency and jitter must not be negative, shares lie between 0 and 1")
+        until = None if seconds is None else time.monotonic() + seconds
+        is_on = any((bandwidth, latency, jitter, duplicates, reorders))
+        for door in doors_of(target):
+            self._context.faults.lines.pop(door, None)
+            if is_on:
+                self._context.faults.lines[door] = LineFault(bandwidth, latency, jitter, duplicates, reorders, until)
+
+    def lagging_replica(self, seconds: float) -> None:
+        """REST shows tickers, books and trades as they were so long ago (a minute at most); 0 ends it."""
+        if not 0 <= seconds <= REMEMBERED_SECONDS:
+            raise ValueError(f"seconds must be between 0 and {REMEMBERED_SECONDS:g}")
+        self._context.faults.replica_lag_ms = round(seconds * 1000)
 
     def set_limit(self, group: str, per_second: int | None) -> None:
         """Lowers (or with null restores) the limit of market, candle, trade, ticker, orderbook, websocket or origin."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from dataclasses import dataclass
 
 from upbit_backbone.simulator.engine.ticks import TickGrid
 
 DEPTH = 30
+REMEMBERED_SECONDS = 60.0  # how far back it is known how the book was
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,6 +47,7 @@ class Book:
         # compare them.
         self._shown: dict[int, BookView | None] = {}
         self.shown_ms = ms
+        self._past: deque[BookView] = deque()
         self.trade_at(last_price, last_is_bid, ms)
 
     @property
@@ -87,7 +90,16 @@ class Book:
         """Publishes the present state under the time `ms`."""
         self._shown.clear()
         self.shown_ms = ms
-        self.view()
+        if (shown := self.view()) is not None:
+            self._past.append(shown)
+        # One older than the bound is kept: it is how the book was at the bound.
+        while len(self._past) > 1 and self._past[1].ms < ms - REMEMBERED_SECONDS * 1000:
+            self._past.popleft()
+
+    def view_at(self, ms: int) -> BookView | None:
+        """The published book, not grouped, as it was at `ms`; the oldest that is remembered where that is later."""
+        earlier = [view for view in self._past if view.ms <= ms]
+        return earlier[-1] if earlier else next(iter(self._past), None)
 
     def view(self, level: int = 0) -> BookView | None:
         """The published book grouped by `level` (0: not grouped), or None where Upbit does not offer that grouping."""

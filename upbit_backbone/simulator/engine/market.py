@@ -112,6 +112,23 @@ class Market:
     def ticker(self, now_ms: int) -> TickerState:
         return self._day_sums(now_ms).state(now_ms)
 
+    def ticker_at(self, ms: int, now_ms: int) -> TickerState:
+        """The ticker as it was at `ms`, not long ago; its highs, lows and opening price are the present ones."""
+        state = self._day_sums(now_ms).state(now_ms)
+        before = self.last_trade()
+        for trade in reversed(self.live):
+            before = trade
+            if trade.ms <= ms:
+                break
+            state.volume -= trade.volume
+            state.volume_24h -= trade.volume
+            state.turnover -= trade.volume * trade.price
+            state.turnover_24h -= trade.volume * trade.price
+            state.bid_volume -= trade.is_bid * trade.volume
+            state.ask_volume -= (not trade.is_bid) * trade.volume
+        state.ms, state.last = ms, before
+        return state
+
     def trades_of_day(self, day: int) -> list[Trade]:
         """All retained trades of a UTC day in the order in which they happened."""
         past = self.history.trades(day)

@@ -13,6 +13,7 @@ from typing import Protocol, cast
 from upbit_backbone.simulator.payloads.moments import http_date
 from upbit_backbone.simulator.serving.context import Context
 from upbit_backbone.simulator.serving.http_wire import MAX_HEAD_BYTES, BadRequestError, Request, Response, parse_head
+from upbit_backbone.simulator.serving.slow_line import LineFault, SlowLine
 
 MAX_UNSENT_BYTES = 64 * 1024 * 1024
 MAX_HELD_BYTES = 16 * 1024 * 1024
@@ -55,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._mute = False
         self._held = bytearray()
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._slow: SlowLine | None = None  # once its line has been slow, so that nothing overtakes what is under way
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.door} port={self.port}{' frozen' if self.frozen else ''}>"
@@ -86,6 +88,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
+        if self._slow is not None:
+            self._slow.drop()
         self._stop_idle_timer()
         self._opened.discard(self)
         sent = {} if self.session is None else dict(self.session.sent)
@@ -100,18 +104,26 @@ class Connection(asyncio.Protocol):
     @property
     def unsent(self) -> int:
         """Bytes that the client has not taken yet."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        on_its_way = 0 if self._slow is None else self._slow.size
+        return on_its_way + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
+
+    @property
+    def line_fault(self) -> LineFault | None:
+        """What is wrong with its line at the moment, if anything."""
+        return self.context.faults.line(self.door)
 
     def write(self, data: bytes) -> None:
         """Sends, or holds back while frozen. A client that stops reading for too long is dropped."""
         if not self.is_open or self._transport is None:
             return
-        if self.frozen:
+        if self.frozen and self._slow is None:
             if len(self._held) + len(data) <= MAX_HELD_BYTES:
                 self._held += data
             return
-        self.bytes_sent += len(data)
-        self._transport.write(data)
+        if self._slow is None and self.line_fault is not None:
+            seed = f"{self.context.options.seed}/{self.id}"
+            self._slow = SlowLine(self._put, lambda: self.line_fault, lambda: self.frozen, seed)
+        (self._put if self._slow is None else self._slow.write)(data)
         if self.unsent > MAX_UNSENT_BYTES:
             self.context.note("fault", what="client does not read", conn=self.id)
             self.reset()
@@ -146,14 +158,26 @@ class Connection(asyncio.Protocol):
         self._mute = True
         self._stop_idle_timer()
 
+    def _put(self, data: bytes) -> None:
+        if self.is_open and self._transport is not None:
+            self.bytes_sent += len(data)
+            self._transport.write(data)
+
     def fin(self) -> None:
         """Ends by FIN after what is queued has been sent."""
         if self._transport is not None:
             self._resume_for_ending()
-            self._transport.close()
+            (self._transport.close if self._slow is None else self._close_when_sent)()
+
+    def _close_when_sent(self) -> None:
+        assert self._slow is not None  # noqa: S101
+        assert self._transport is not None  # noqa: S101
+        self._slow.when_empty(self._transport.close)
 
     def reset(self) -> None:
         """Ends by RST at once."""
+        if self._slow is not None:
+            self._slow.drop()
         if self._transport is None:
             return
         raw = self._transport.get_extra_info("socket")

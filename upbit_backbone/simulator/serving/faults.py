@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from upbit_backbone.simulator.serving.slow_line import LineFault
+
 REST_MODES = ("status", "latency", "drip", "garbage", "truncated", "html", "shape", "empty", "gzip_bomb", "hang",
               "reset", "fin", "fin_mid_body", "reset_mid_body", "redirect", "charset", "stale",
               "odd_rows")  # fmt: skip
@@ -64,6 +66,13 @@ class Faults:
         self.duplicate_trades = False
         self.shuffle_seconds = 0.0
         self.remaining_req: str | None = None
+        self.lines: dict[str, LineFault] = {}
+        self.replica_lag_ms = 0
+
+    def line(self, door: str) -> LineFault | None:
+        """What is wrong with the lines of a door."""
+        fault = self.lines.get(door)
+        return fault if fault is not None and fault.is_on else None
 
     def next_rest(self, path: str) -> Rule | None:
         """The first rule for this request; that rule is used up by one."""
@@ -83,6 +92,8 @@ class Faults:
             "handshake": [asdict(rule) for rule in self.handshake if rule.is_on(now)],
             "mutes": len(self.mutes), "stale_ms": self.stale_ms, "duplicate_trades": self.duplicate_trades,
             "shuffle_seconds": self.shuffle_seconds, "remaining_req": self.remaining_req,
+            "lines": {door: asdict(fault) for door, fault in self.lines.items() if fault.is_on},
+            "replica_lag_ms": self.replica_lag_ms,
         }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from upbit_backbone.simulator.engine.history import DAY_MS
-from upbit_backbone.simulator.engine.market import Market
+from upbit_backbone.simulator.engine.market import Market, TickerState
 from upbit_backbone.simulator.payloads import rest_payloads
 from upbit_backbone.simulator.payloads.moments import without_kst
 from upbit_backbone.simulator.serving.context import Context
@@ -170,8 +170,12 @@ def _market_all(context: Context, params: Params, _: str) -> list[str]:
 
 
 def _ticker(context: Context, params: Params, _: str) -> list[str]:
-    now = context.clock.now_ms()
-    return [rest_payloads.ticker(market, market.ticker(now)) for market in _markets(context, params)]
+    return [rest_payloads.ticker(market, _state(context, market)) for market in _markets(context, params)]
+
+
+def _state(context: Context, market: Market) -> TickerState:
+    now, lag = context.clock.now_ms(), context.faults.replica_lag_ms
+    return market.ticker_at(now - lag, now) if lag else market.ticker(now)
 
 
 def _ticker_all(context: Context, params: Params, _: str) -> list[str]:
@@ -179,8 +183,9 @@ def _ticker_all(context: Context, params: Params, _: str) -> list[str]:
     everything = context.exchange.markets.values()
     if not set(wanted) <= {"KRW", "BTC", "USDT"} | {market.grid.quote for market in everything}:
         raise RestError(400, INVALID)
-    now = context.clock.now_ms()
-    return [rest_payloads.ticker(market, market.ticker(now)) for market in everything if market.grid.quote in wanted]
+    return [
+        rest_payloads.ticker(market, _state(context, market)) for market in everything if market.grid.quote in wanted
+    ]
 
 
 def _orderbook(context: Context, params: Params, _: str) -> list[str]:
@@ -192,7 +197,9 @@ def _orderbook(context: Context, params: Params, _: str) -> list[str]:
         level = round(scaled) if math.isfinite(scaled) else -1
     except ValueError:
         raise RestError(400, MISMATCH) from None
-    views = [(market, market.book.view(level)) for market in markets]
+    then = context.clock.now_ms() - context.faults.replica_lag_ms
+    is_past = context.faults.replica_lag_ms > 0 and level == 0  # grouped books are shown as they are
+    views = [(market, market.book.view_at(then) if is_past else market.book.view(level)) for market in markets]
     # One market without that grouping leaves the whole answer empty, with status 200.
     if any(view is None for _, view in views):
         return []
@@ -215,7 +222,8 @@ def _trades(context: Context, params: Params, _: str) -> list[str]:
     if count < 1 or not 0 <= days_ago <= 7 or (days_ago == 0 and params.text("days_ago", "daysAgo") is not None):
         raise RestError(400, INVALID)
     day = now // DAY_MS - days_ago
-    trades = market.trades_of_day(day)
+    then = now - context.faults.replica_lag_ms
+    trades = [trade for trade in market.trades_of_day(day) if trade.ms <= then]
     end = _time_of_day(params.text("to"))
     if end is not None:
         trades = [trade for trade in trades if trade.ms < day * DAY_MS + end]

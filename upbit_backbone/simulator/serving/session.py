@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from typing import Any, Protocol
 
@@ -53,6 +54,8 @@ class Session:
         self._unpacker = Unpacker(deflate)
         self._windows = self.context.limits.message_windows()
         self._batch: list[str] = []
+        self._overtaken: tuple[str, str] | None = None  # leaves after the next one
+        self._chance = random.Random(f"{self.context.options.seed}/{self.id}/order")
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
         self._idle_timer = self._loop.call_later(self.context.options.idle_seconds, self._check_idle)
@@ -164,13 +167,29 @@ class Session:
     def send_item(self, text: str, kind: str) -> None:
         """One object in the session's format; LIST formats wrap it, in batches if so configured."""
         if not stream_payloads.is_list(self.format):
-            self.send_text(text, kind)
+            self._send_unevenly(text, kind)
             return
         self._batch.append(text)
         self.sent[kind] += 1
         # Whatever is left of a batch leaves with the next step of the market: see `Hub.tick`.
         if len(self._batch) >= self.context.options.list_batch:
             self.flush()
+
+    def _send_unevenly(self, text: str, kind: str) -> None:
+        """As the line's fault says: some come twice, some after the next one."""
+        fault = self.connection.line_fault
+        if fault is None and self._overtaken is None:
+            self.send_text(text, kind)
+            return
+        overtaken, self._overtaken = self._overtaken, None
+        if fault is not None and overtaken is None and self._chance.random() < fault.reorders:
+            self._overtaken = (text, kind)
+            return
+        self.send_text(text, kind)
+        if fault is not None and self._chance.random() < fault.duplicates:
+            self.send_text(text, kind)
+        if overtaken is not None:
+            self.send_text(*overtaken)
 
     def flush(self) -> None:
         """Sends a batch that is not full."""
