@@ -28,7 +28,52 @@ MAY_BE_ZERO = frozenset({"gap_hold_seconds", "gap_strict_seconds"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig:
-    """Settings of one `MarketDataBackbone`. Raises InvalidRequestError that names the field and what it expects."""
+    """Settings of one `MarketDataBackbone`. Raises InvalidRequestError that names the field and what it expects.
+
+    Every setting, and when to change it:
+
+    region: Upbit's venue: kr, sg, id or th, each with its own listings, currency and limits. Change it to trade there.
+    rest_url: scheme and host of the REST server, without /v1; empty means the region's. For the simulator or a mirror.
+    websocket_url: full URL of the WebSocket server; empty means the region's. Set it together with `rest_url`.
+    ca_file: PEM file of one more certificate authority, for companies that inspect TLS; checking is never switched off.
+    proxy: `http://[user:password@]host:port`; those of the environment are ignored. Set it behind a proxy.
+    timeout_seconds: deadline of every call that is given no `timeout=`. Longer on slow lines, shorter in GUIs.
+    connect_timeout_seconds: how long one connection may take to be made. Longer over satellite or congested VPNs.
+    close_timeout_seconds: how long `close()` waits for threads. Longer if your callbacks need time to finish.
+    rest_requests_per_second: requests per rate group. Lower it if other programs share your IP address.
+    rest_workers_per_group: requests of one market under way at once. Lower it for less load, rarely higher.
+    rest_attempts: how often a failed request is tried in all, within its deadline. 1 means no second try.
+    merge_window_seconds: how long a list request waits for more symbols. Rarely worth changing.
+    share_limits_between_processes: count requests with other processes of this user. Set it for several processes.
+    breaker_failures: failures in a row that open the circuit breaker. Higher on lines that lose single requests.
+    breaker_reset_seconds: how long an open breaker waits before a probe. Longer spares a struggling server.
+    liveness_seconds: a session unheard for longer proves nothing. Shorter finds dead lines sooner, with more REST.
+    max_lag_seconds: data later than this by Upbit's clock is not current. Raise it only on slow lines.
+    rest_max_age_seconds: how old a REST answer may be to answer another question. 1 by default; raise to ask less.
+    markets_max_age_seconds: how old the market list may be. Shorter where new listings matter within minutes.
+    connects_per_second: WebSocket handshakes of this IP address. Lower it if other programs share the address.
+    websocket_format: SIMPLE, DEFAULT, JSON_LIST or SIMPLE_LIST; SIMPLE costs the fewest bytes.
+    ping_interval_seconds: how often a line is asked whether it lives. Longer saves traffic on metered lines.
+    pong_timeout_seconds: how long the answer may take before the line counts as dead. Longer on slow lines.
+    stall_probe_seconds: silence of all topics after which REST is asked whether there was news. Rarely changed.
+    first_frame_seconds: a topic without a first frame for this long is reported. Longer with thousands of topics.
+    max_connections: WebSockets at most. Fewer if several programs share an IP address.
+    max_topics_per_connection: topics on one WebSocket before another is opened. Lower spreads load over connections.
+    idle_connection_seconds: how long a connection without topics stays open. Longer if you resubscribe often.
+    reconnect_cap_seconds: longest wait between two attempts after a break. Longer where many programs reconnect.
+    offline_reconnect_cap_seconds: the same while this machine has no network. Rarely changed.
+    healthy_after_seconds: a line that held this long starts the retry policy over. Rarely changed.
+    audit_subscriptions: ask Upbit for its list of subscriptions after each change, and repair. For suspicious proxies.
+    promote_after_questions: questions about a market, within the window, after which it is streamed. 1 streams at once.
+    promote_window_seconds: the window in which those are counted. Longer if you poll slowly.
+    demote_after_seconds: unasked for this long, a streamed market is dropped again. Longer if you poll slowly.
+    max_promoted_topics: topics streamed for questions at most. 0 is not allowed; `strategy=` forces REST instead.
+    max_subscribed_symbols: symbols of one subscription at most, against typing errors. Rarely changed.
+    queue_size: items a subscription holds before it drops (40,000 trades: 45 MB). Higher for consumers that pause long.
+    backfill_max_trades: trades fetched to fill one gap at most. Higher for long outages of busy markets.
+    gap_hold_seconds: how long live data waits for the repair of a gap. 0 never waits; higher keeps order longer.
+    gap_strict_seconds: the same for subscribers with `gap_order="strict"`.
+    """
 
     region: str = "kr"
     rest_url: str = ""  # scheme and host, without /v1; empty: the region's

@@ -62,6 +62,11 @@ class UpbitBackboneError(Exception):
         super().__init__(message)
         self.retry_after = retry_after
 
+    @property
+    def help_page(self) -> str:
+        """Where the documentation says what to do about it: page and anchor, within either language."""
+        return f"reference/errors.html#{type(self).__name__.lower()}"
+
     def __reduce__(self) -> tuple[Any, ...]:
         # The default would replay only `args`; keyword-only state travels separately.
         return (_rebuild, (type(self), self.args, self.__dict__.copy()))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "docs" / "migrating-from-pyupbit.md", ROOT / "docs" / "migrating-from-pyupbit_KR.md"]
+PAGES = [ROOT / "docs" / language / "migration" / "pyupbit.md" for language in ("en", "ko")]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 # What pyupbit's manual shows, written anew: what is to be run, and what must be true of it afterwards.

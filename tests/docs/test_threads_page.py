@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "threads-and-signals.md"
+PAGES = [ROOT / "docs" / language / "explanations" / "threads-and-signals.md" for language in ("en", "ko")]
 
 
-def promises() -> list[str]:
+def promises(page: Path) -> list[str]:
     """The list entries of the page."""
-    return re.findall(r"^\* .*?(?=^\* |^#|\Z)", PAGE.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return re.findall(r"^\* .*?(?=^\* |^#|\Z)", page.read_text(encoding="utf-8"), flags=re.M | re.S)
 
 
-def test_each_promise_names_a_test_and_each_of_them_exists() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parts[-3])
+def test_each_promise_names_a_test_and_each_of_them_exists(page: Path) -> None:
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     known = set(re.findall(r"^(?:    )?def (test_\w+)", sources, flags=re.M))
-    assert len(promises()) >= 12
-    for promise in promises():
+    assert len(promises(page)) >= 12
+    for promise in promises(page):
         named = re.findall(r"`(test_\w+)`", promise)
         assert named, f"no test shows this: {promise}"
         assert set(named) <= known, f"not there any more: {set(named) - known}"

@@ -152,6 +152,7 @@ class FakeUpbit:
         return int(self.inject("freeze", seconds=seconds, target=target, new_connections=new_connections))
 
     def thaw(self) -> None:
+        """Ends a freeze."""
         self.inject("thaw")
 
     def mute(
@@ -161,6 +162,7 @@ class FakeUpbit:
         self.inject("mute", symbols=symbols, types=types, seconds=seconds)
 
     def unmute(self) -> None:
+        """Ends all muting."""
         self.inject("unmute")
 
     def refuse(
@@ -206,6 +208,7 @@ class FakeUpbit:
         self.inject("lagging_replica", seconds=seconds)
 
     def set_limit(self, group: str, per_second: int | None) -> None:
+        """Another limit for a REST group from now on; None takes it away."""
         self.inject("set_limit", group=group, per_second=per_second)
 
     def ban(self, seconds: float) -> None:
@@ -225,6 +228,7 @@ class FakeUpbit:
         return int(self.inject("send_raw", data=base64.b64encode(data).decode(), session=session))
 
     def send_text(self, text: str, session: int | None = None) -> int:
+        """This text in a text frame."""
         return int(self.inject("send_text", text=text, session=session))
 
     def send_json(self, text: str, session: int | None = None) -> int:
@@ -232,20 +236,25 @@ class FakeUpbit:
         return int(self.inject("send_json", text=text, session=session))
 
     def send_binary(self, data: bytes, session: int | None = None) -> int:
+        """These bytes in a binary frame."""
         return int(self.inject("send_binary", data=base64.b64encode(data).decode(), session=session))
 
     def send_half_frame(
         self, declared: int = 5_000, sent: int = 3, freeze: bool = True, session: int | None = None
     ) -> int:
+        """The head of a frame that declares more bytes than follow; then silence."""
         return int(self.inject("send_half_frame", declared=declared, sent=sent, freeze=freeze, session=session))
 
     def send_huge_frame(self, declared: int = 2**40, seconds: float = 5.0, session: int | None = None) -> int:
+        """A frame that declares an absurd length, and bytes of it for some seconds."""
         return int(self.inject("send_huge_frame", declared=declared, seconds=seconds, session=session))
 
     def send_fragments(self, count: int = 32_000, size: int = 1_024, session: int | None = None) -> int:
+        """One message in very many fragments that never ends."""
         return int(self.inject("send_fragments", count=count, size=size, session=session))
 
     def send_pings(self, count: int = 1, per_second: float = 0.0, session: int | None = None) -> int:
+        """Pings to the client; 0 per second sends them at once."""
         return int(self.inject("send_pings", count=count, per_second=per_second, session=session))
 
     # -- the market ------------------------------------------------------------------------------------------------
@@ -274,9 +283,11 @@ class FakeUpbit:
         self.inject("pause", symbols=symbols)
 
     def resume(self) -> None:
+        """Everybody trades again."""
         self.inject("resume")
 
     def set_rate(self, trades_per_second: float) -> None:
+        """Another average number of trades per second over all markets."""
         self.inject("set_rate", trades_per_second=trades_per_second)
 
     def load(self, messages_per_second: float, tick: float = 0.01, stamped_ids: bool = False) -> None:
@@ -288,9 +299,11 @@ class FakeUpbit:
         self.inject("load", messages_per_second=messages_per_second, tick=tick, stamped_ids=stamped_ids)
 
     def delist(self, symbol: str) -> None:
+        """The pair is gone: from the list, from REST and from the streams."""
         self.inject("delist", symbol=symbol)
 
     def announce_delisting(self, symbol: str, date: str | None) -> None:
+        """The pair carries this delisting date (ISO 8601), or none."""
         self.inject("announce_delisting", symbol=symbol, date=date)
 
     def advance_clock(self, seconds: float) -> int:
@@ -298,12 +311,15 @@ class FakeUpbit:
         return int(self.inject("advance_clock", seconds=seconds))
 
     def stale_timestamps(self, milliseconds: int) -> None:
+        """Everything is stamped so many milliseconds too early."""
         self.inject("stale_timestamps", milliseconds=milliseconds)
 
     def duplicate_trades(self, on: bool = True) -> None:
+        """Every trade is sent twice, or once again."""
         self.inject("duplicate_trades", on=on)
 
     def replay_trades(self, symbol: str, count: int = 1) -> int:
+        """The newest trades of a pair are sent once more; how many."""
         return int(self.inject("replay_trades", symbol=symbol, count=count))
 
     def repeat_candle(self, symbol: str, type: str, periods_ago: int = 0) -> None:  # noqa: A002
@@ -311,6 +327,7 @@ class FakeUpbit:
         self.inject("repeat_candle", symbol=symbol, type=type, periods_ago=periods_ago)
 
     def shuffle_trades(self, seconds: float = 2.0) -> None:
+        """Trades come out of order within so many seconds."""
         self.inject("shuffle_trades", seconds=seconds)
 
     def set_options(self, **changes: Any) -> None:

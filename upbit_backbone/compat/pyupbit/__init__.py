@@ -4,7 +4,7 @@
 
 For programs that cannot be edited: `python -m upbit_backbone.compat.pyupbit script.py`.
 
-Every function keeps its signature, shape, types and quirks (docs/migrating-from-pyupbit.md lists them). Behind them is
+Every function keeps its signature, shape, types and quirks (docs/en/migration/pyupbit.md lists them). Behind them is
 one shared `MarketDataBackbone`, configured by the environment (UPBIT_BACKBONE_*): prices asked often are streamed,
 lists are one request, limits are kept. What belongs to trading is passed through to an installed pyupbit.
 
