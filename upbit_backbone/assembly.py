@@ -32,6 +32,7 @@ from ._concurrency import (
     spawn,
     spawn_unwaited,
 )
+from ._surroundings import check_surroundings
 from .backfill.gap_repair import WORKERS, GapRepair
 from .channels.markets import MarketDirectory
 from .channels.orderbooks import OrderbookSnapshot
@@ -111,6 +112,7 @@ class Assembly:
         speed: float | None = None,
         span: Span = (None, None),
     ) -> None:
+        check_surroundings()
         self.config = config
         self.clock = clock
         self._recording = recording  # played instead of talking to Upbit, where there is one

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import queue
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -59,9 +60,10 @@ class Mailbox(queue.Queue[Any]):
         report: Report | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # `self.mutex`, made by queue.Queue, guards all that follows. Its conditions are not used: an exception in the
-        # middle of one (Ctrl-C) would leave the mutex held, and the stream waiting for it.
+        # A queue.Queue by its methods; nothing of its insides is used. An exception in the middle of one of its
+        # conditions (Ctrl-C) would leave its lock held, and the stream waiting for it; and gevent's has other insides.
         super().__init__(maxsize)
+        self._mutex = threading.Lock()  # guards all that follows
         self._guard = ForkGuard("this subscription")
         self.overflow = overflow
         self.received = 0
@@ -76,6 +78,7 @@ class Mailbox(queue.Queue[Any]):
         self._closed = False
         self._ended = False
         self._failure: str | None = None
+        self._unfinished = 0  # items that `task_done` has not been called for
         self._reporter = BackpressureReporter()
         self._arrivals = EventCount()
         self._idle = EventCount()
@@ -89,7 +92,7 @@ class Mailbox(queue.Queue[Any]):
 
         With `is_late`, newer items of these topics were entered before.
         """
-        with self.mutex:
+        with self._mutex:
             # Asked under the lock, so that nothing gets in after `close` has counted what was left.
             if self._closed or self._ended or self._failure is not None:
                 self._clear_if_closed()
@@ -104,7 +107,7 @@ class Mailbox(queue.Queue[Any]):
             waiting = len(buffer)
             gain = waiting - before
             self.dropped += count - gain
-            self.unfinished_tasks += gain
+            self._unfinished += gain
             news = None
             now, reporter = deliveries[-1][2] if deliveries else self._clock(), self._reporter
             if reporter.unread_since is None:
@@ -121,7 +124,7 @@ class Mailbox(queue.Queue[Any]):
 
     def refuse(self, count: int) -> None:
         """So many items came that cannot be delivered: they count as received and lost."""
-        with self.mutex:
+        with self._mutex:
             if self._closed or self._ended or self._failure is not None:
                 return
             self.received += count
@@ -134,7 +137,7 @@ class Mailbox(queue.Queue[Any]):
         if lost and self.overflow is Overflow.ERROR:
             reporter.lost += lost
             # What waits stays readable: items from before the loss are in order and whole.
-            self._failure = f"more than {self.maxsize} items waited (overflow=ERROR)"
+            self._failure = f"more than {self._buffer.bound} items waited (overflow=ERROR)"
             self._arrivals.notify_all()
             return self._failure, reporter.lost
         reason = reporter.about(lost, len(buffer), buffer.bound, buffer.capacity, now)
@@ -146,7 +149,7 @@ class Mailbox(queue.Queue[Any]):
         A value still on its way through the hub would arrive a second time: it comes with the next batch of its topic
         or never, so that batch is looked through once.
         """
-        with self.mutex:
+        with self._mutex:
             if self._closed:
                 return
             # What came between entering and now is newer than the current value that was read in between.
@@ -155,7 +158,7 @@ class Mailbox(queue.Queue[Any]):
             self._buffer.put_first(fresh)
             self._seeds = {topic: stored for topic, stored, _ in fresh}
             self.received += len(fresh)
-            self.unfinished_tasks += len(fresh)
+            self._unfinished += len(fresh)
         self._arrivals.notify_all()
 
     def _news(self, deliveries: Sequence[Envelope]) -> list[Envelope]:
@@ -186,7 +189,7 @@ class Mailbox(queue.Queue[Any]):
         deadline: Deadline | None = None
         while True:
             delivery = None
-            with self.mutex:
+            with self._mutex:
                 if self._buffer and not self._closed:
                     delivery = self._take()
                 else:
@@ -200,13 +203,17 @@ class Mailbox(queue.Queue[Any]):
             elif (item := self._present(delivery[1])) is not None:
                 return item
 
+    def put_nowait(self, item: Any) -> None:
+        """As `put`."""
+        self.put(item)
+
     def get_nowait(self) -> Datum:
         return self.get(block=False)
 
     def drain(self, limit: int | None = None) -> list[Datum]:
         """Everything that waits now, at most `limit` items, in one go and without waiting. ClosedError once closed."""
         self._guard.check()
-        with self.mutex:
+        with self._mutex:
             if self._closed or not self._buffer:
                 self._check_open()
             count = len(self._buffer) if limit is None else min(limit, len(self._buffer))
@@ -240,7 +247,7 @@ class Mailbox(queue.Queue[Any]):
         """The item as its consumer asked for it; None, counted as dropped, where it is a book nobody can read."""
         item = decoded(stored)
         if item is None:
-            with self.mutex:
+            with self._mutex:
                 self.delivered -= 1
                 self.dropped += 1
                 self._done(1)
@@ -256,7 +263,7 @@ class Mailbox(queue.Queue[Any]):
         From here to `end_turn` the mailbox counts as busy; no turn begins after `close`.
         """
         while True:
-            with self.mutex:
+            with self._mutex:
                 if self._closed or (self._ended and not self._buffer):
                     return None
                 delivery = None
@@ -275,7 +282,7 @@ class Mailbox(queue.Queue[Any]):
                 self.end_turn()
 
     def end_turn(self) -> None:
-        with self.mutex:
+        with self._mutex:
             self._reporter.end_turn()
         self._idle.notify_all()
 
@@ -287,7 +294,7 @@ class Mailbox(queue.Queue[Any]):
         """Wait until everything was handed to the callback and it is done; False at the deadline."""
 
         def is_empty() -> bool:
-            with self.mutex:  # an item is in the buffer or at the callback, at no moment in between
+            with self._mutex:  # an item is in the buffer or at the callback, at no moment in between
                 return not self._buffer and self._reporter.busy_since is None
 
         return self._idle.wait_for(is_empty, deadline)
@@ -296,7 +303,7 @@ class Mailbox(queue.Queue[Any]):
 
     def end(self) -> None:
         """Nothing more comes, because the source is over: what waits can still be read, then it counts as closed."""
-        with self.mutex:
+        with self._mutex:
             self._ended = True
         self._arrivals.notify_all()
 
@@ -305,7 +312,7 @@ class Mailbox(queue.Queue[Any]):
         if self._guard.is_foreign:
             return
         self.begin_close()
-        with self.mutex:
+        with self._mutex:
             self._clear_if_closed()
 
     def begin_close(self) -> None:
@@ -358,28 +365,37 @@ class Mailbox(queue.Queue[Any]):
     def join(self) -> None:
         """Until every item was marked by `task_done`, or the subscription is closed."""
         self._guard.check()
-        self._tasks_done.wait_for(lambda: self._closed or not self.unfinished_tasks, Deadline(None))
+        self._tasks_done.wait_for(lambda: self._closed or not self._unfinished, Deadline(None))
 
     def task_done(self) -> None:
         """As `queue.Queue.task_done`."""
-        with self.mutex:
-            if self.unfinished_tasks <= 0:
+        with self._mutex:
+            if self._unfinished <= 0:
                 raise ValueError("task_done() called too many times")
             self._done(1)
 
     def _done(self, count: int) -> None:
-        self.unfinished_tasks -= count
-        if self.unfinished_tasks <= 0:
+        self._unfinished -= count
+        if self._unfinished <= 0:
             self._tasks_done.notify_all()
 
     # Figures
 
-    def _qsize(self) -> int:
-        return len(self._buffer)
+    def qsize(self) -> int:
+        """How many items wait."""
+        return len(self._buffer)  # one look, which needs no lock
+
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._buffer
+
+    def full(self) -> bool:
+        """Whether as many items wait as were asked for with `maxsize=`."""
+        return len(self._buffer) >= self._buffer.bound
 
     def counts(self) -> tuple[int, int, int, int]:
         """received, delivered, dropped, pending: taken at one moment, so that the sum is right."""
-        with contextlib.nullcontext() if self.is_foreign else self.mutex:
+        with contextlib.nullcontext() if self.is_foreign else self._mutex:
             self._clear_if_closed()
             # All four under one lock, because their sum is a promise.
             return self.received, self.delivered, self.dropped, len(self._buffer)
@@ -387,7 +403,7 @@ class Mailbox(queue.Queue[Any]):
     @property
     def lag(self) -> float:
         """Seconds the next item has been waiting; 0.0 when nothing waits."""
-        with contextlib.nullcontext() if self.is_foreign else self.mutex:
+        with contextlib.nullcontext() if self.is_foreign else self._mutex:
             arrival = self._buffer.oldest_arrival()
         return 0.0 if arrival is None else max(0.0, self._clock() - arrival)
 

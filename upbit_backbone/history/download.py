@@ -10,7 +10,6 @@ import copy
 import heapq
 import itertools
 import math
-import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NoReturn, Protocol
 
-from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline, WorkerPool
+from .._concurrency import SYSTEM_CLOCK, WAIT_SLICE_SECONDS, Clock, Deadline, EventCount, WorkerPool
 from ..errors import DownloadCancelledError, RequestTimeoutError, UpbitBackboneError
 from ..models.market import CandleData
 from ..unify.reader import UnreadRow
@@ -123,7 +122,9 @@ class Download:
         self._look_ahead = look_ahead
         self._clock = clock
         self._active: deque[Area] = deque()
-        self._inbox: queue.SimpleQueue[tuple[Area, Page, int, Future[Answer]]] = queue.SimpleQueue()
+        # And not a queue.SimpleQueue, which is C and lets no greenlet run while it waits.
+        self._inbox: deque[tuple[Area, Page, int, Future[Answer]]] = deque()
+        self._arrivals = EventCount()
         self._under_way: set[Future[Answer]] = set()
         self._retries: list[_Retry] = []
         self._numbers = itertools.count()
@@ -176,9 +177,14 @@ class Download:
     def _submit(self, area: Area, page: Page, attempt: int) -> None:
         future = self._pool.submit(lambda: self._fetch(page, self._deadline.sooner(PAGE_SECONDS)), self._urgency)
         self._under_way.add(future)
-        inbox = self._inbox  # the callback must not keep the download alive
+        inbox, arrivals = self._inbox, self._arrivals  # the callback must not keep the download alive
+
         # Of whatever page comes first: one that hangs must not hold up those behind it.
-        future.add_done_callback(lambda done: inbox.put((area, page, attempt, done)))
+        def came(done: Future[Answer]) -> None:
+            inbox.append((area, page, attempt, done))
+            arrivals.notify()
+
+        future.add_done_callback(came)
 
     def _settle_one(self) -> bool:
         """Wait a slice for a page; whether one came."""
@@ -186,10 +192,9 @@ class Download:
         patience = self._deadline.remaining_or(WAIT_SLICE_SECONDS)
         if self._retries:
             patience = min(patience, max(0.0, self._retries[0].due - self._clock.monotonic()))
-        try:
-            area, page, attempt, future = self._inbox.get(timeout=patience)
-        except queue.Empty:
+        if not self._arrivals.wait_for(lambda: self._inbox, Deadline.after(patience)):
             return False
+        area, page, attempt, future = self._inbox.popleft()
         self._under_way.discard(future)
         error = future.exception()
         if error is not None:
