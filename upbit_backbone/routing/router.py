@@ -173,7 +173,36 @@ class RequestRouter:
                 self._promotions.promote(frequent, self._clock.monotonic())
             # Marked also where another channel failed first; a channel on which merely nothing was said has not failed.
             return (marked_degraded(item) if is_degraded else item), decision
+        if decision.channels[-1:] == (Channel.REST,):
+            item = self._from_line_that_came_back(request, deadline, failures)
+            if item is not None:
+                return marked_degraded(item), decision
         raise self._nothing_left(request, decision, failures)
+
+    def _from_line_that_came_back(
+        self, request: DataRequest, deadline: Deadline, failures: list[UpbitBackboneError]
+    ) -> Any | None:
+        """After REST failed: what the stream has now, or brings by the deadline; None where it does not.
+
+        A line is back within a moment, which REST may spend hanging, or refuse at once: that moment is no reason to
+        fail a caller who has seconds left.
+        """
+        if not can_stream(request) or request.strategy is DataStrategy.REST_ONLY:
+            return None
+        context = self._observe(request).context
+        if not context.is_streamed or is_cut_off(request, context):
+            return None
+        started = self._clock.monotonic()
+        try:
+            item = self._readers[Channel.WEBSOCKET].fetch(request, deadline)
+        except ClosedError:
+            raise
+        except UpbitBackboneError as error:
+            self._record(Channel.WEBSOCKET, started, error)
+            failures.append(error)
+            return None
+        self._record(Channel.WEBSOCKET, started)
+        return item
 
     def _share(self, channel: Channel, request: DataRequest, decision: ChannelDecision, deadline: Deadline) -> Deadline:
         """How long a channel may try while another could still answer."""
