@@ -197,3 +197,22 @@ def test_the_limits_were_kept_on_the_wire_in_all_of_this(upbit: FakeUpbit) -> No
         assert upbit.busiest(group=group) <= 10, group
     assert upbit.busiest("handshake") <= 5
     assert {429, 418}.isdisjoint(request["status"] for request in upbit.requests())
+
+
+def test_many_order_books_are_one_request_in_the_order_asked_and_then_come_from_the_streams(
+    market: MarketDataBackbone, upbit: FakeUpbit, wire: Any, until: Ask
+) -> None:
+    symbols = of_quote(upbit, "KRW", 40)[::-1]
+    books = market.get_orderbooks(symbols, levels=5)
+    assert list(books) == symbols
+    assert {len(book.asks) for book in books.values()} == {5}
+    assert len([path for path in wire.paths if path == "/v1/orderbook"]) == 1
+    with market.subscribe(symbols[:3], "orderbook") as stream:
+        until(lambda: {stream.get(timeout=30).symbol for _ in range(3)} == set(symbols[:3]))
+        live = market.get_orderbooks(symbols[:3])
+        assert {book.source for book in live.values()} == {DataSource.WEBSOCKET}
+
+
+def test_many_order_books_refuse_by_name_what_does_not_exist(market: MarketDataBackbone) -> None:
+    with pytest.raises(UnknownSymbolError, match="KRW-NOSUCH"):
+        market.get_orderbooks(["KRW-BTC", "KRW-NOSUCH"])

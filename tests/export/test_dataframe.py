@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from upbit_backbone.errors import InvalidRequestError
-from upbit_backbone.export.dataframe import COLUMNS, to_dataframe
+from upbit_backbone.export.dataframe import COLUMNS, to_dataframe, to_polars
 from upbit_backbone.models.enums import DataSource, Side
 from upbit_backbone.models.market import CandleData, OrderbookData, TickerData, TradeData
 
@@ -123,3 +123,77 @@ def test_without_pandas_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r"upbit-backbone\[pandas\]"):
         to_dataframe(candles(1))
+
+
+def test_the_chart_style_has_six_float_columns_in_korean_time() -> None:
+    frame = to_dataframe(candles(2), style="ohlcv")
+    assert list(frame.columns) == ["open", "high", "low", "close", "volume", "value"]
+    assert {str(kind) for kind in frame.dtypes} == {"float64"}
+    assert str(frame.index[0]) == "2026-03-01 09:00:00+09:00"
+    assert frame.index.name == "timestamp"
+    assert list(to_dataframe([], style="ohlcv").columns) == list(frame.columns)
+    exact = to_dataframe(candles(1), "exact", style="ohlcv", tz="UTC")
+    assert exact["close"].iloc[0] == Decimal("0.1234567890123456")
+    assert str(exact.index[0]) == "2026-03-01 00:00:00+00:00"
+
+
+def test_the_chart_style_is_for_candles() -> None:
+    for refused in ({"style": "ohlcv"}, {"style": "candles"}, {"layout": "deep"}):
+        with pytest.raises(InvalidRequestError, match=r"expected|is for candles"):
+            to_dataframe(trades(), **refused)
+
+
+def several() -> dict[str, list[CandleData]]:
+    return {
+        "KRW-BTC": candles(3),
+        "KRW-ETH": [replace(each, symbol="KRW-ETH", close_price=Decimal(7)) for each in candles(3)[1:]],
+        "KRW-NEW": [],
+    }
+
+
+def test_many_markets_stand_one_below_the_other() -> None:
+    frame = to_dataframe(several(), style="ohlcv")
+    assert list(frame.columns)[:2] == ["symbol", "open"]
+    assert frame.groupby("symbol").size().to_dict() == {"KRW-BTC": 3, "KRW-ETH": 2}
+    assert to_dataframe(several())["symbol"].tolist() == ["KRW-BTC"] * 3 + ["KRW-ETH"] * 2
+    assert to_dataframe({}, style="ohlcv").empty
+
+
+def test_many_markets_stand_side_by_side() -> None:
+    frame = to_dataframe(several(), style="ohlcv", layout="wide")
+    assert frame.shape == (3, 18)
+    assert frame["KRW-ETH"]["close"].tolist()[1:] == [7.0, 7.0]
+    assert frame["KRW-ETH"]["close"].isna().tolist() == [True, False, False]
+    closes = frame.xs("close", axis=1, level="field")
+    assert list(closes.columns) == ["KRW-BTC", "KRW-ETH", "KRW-NEW"]
+    as_list = [each for rows in several().values() for each in rows]
+    assert to_dataframe(as_list, style="ohlcv", layout="wide").equals(frame.drop(columns="KRW-NEW", level=0))
+    with pytest.raises(InvalidRequestError, match="several rows of the same time"):
+        to_dataframe({"KRW-BTC": trades() * 2}, layout="wide")
+
+
+def test_what_get_tickers_gives_is_a_row_for_each_market() -> None:
+    ticker = TickerData("KRW-BTC", *[Decimal(1)] * 7, START, DataSource.REST)
+    frame = to_dataframe({"KRW-BTC": ticker, "KRW-ETH": replace(ticker, symbol="KRW-ETH")}, "float")
+    assert frame["symbol"].tolist() == ["KRW-BTC", "KRW-ETH"]
+    assert frame["current_price"].tolist() == [1.0, 1.0]
+
+
+def test_polars_has_the_same_columns_after_the_time() -> None:
+    polars = pytest.importorskip("polars")
+    frame = to_polars(candles(2))
+    assert frame.columns == ["timestamp", *COLUMNS[CandleData]]
+    assert frame["close_price"][0] == Decimal("0.1234567890123456")
+    assert frame["timestamp"][0] == START
+    chart = to_polars(several(), style="ohlcv")
+    assert chart.columns == ["timestamp", "symbol", "open", "high", "low", "close", "volume", "value"]
+    assert chart["close"].dtype == polars.Float64
+    assert chart["timestamp"].dtype == polars.Datetime("us", "Asia/Seoul")
+    assert to_polars(trades())["sequential_id"].to_list() == [17951516403650001]
+    assert to_polars([], kind=TradeData).columns == ["timestamp", *COLUMNS[TradeData]]
+
+
+def test_without_polars_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(ImportError, match="pip install polars"):
+        to_polars(candles(1))

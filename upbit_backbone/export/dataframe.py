@@ -1,9 +1,13 @@
-"""pandas DataFrames from lists of candles, trades and tickers. Needs the extra `pandas`; loaded on first use."""
+"""Data frames of candles, trades and tickers: of pandas (extra `pandas`), and of polars where it is installed.
+
+Both are loaded on first use.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import tzinfo
+from collections.abc import Iterable, Mapping
+from datetime import UTC, tzinfo
+from decimal import Decimal
 from typing import Any, Final, Literal
 
 from ..errors import InvalidRequestError
@@ -11,6 +15,7 @@ from ..models.market import CandleData, TickerData, TradeData
 
 Numbers = Literal["exact", "float"]
 Style = Literal["models", "ohlcv"]
+Layout = Literal["long", "wide"]
 
 PRICES: Final = ("open_price", "high_price", "low_price", "close_price")
 COLUMNS: Final[dict[type[Any], tuple[str, ...]]] = {
@@ -32,10 +37,11 @@ IDS: Final = frozenset({"sequential_id"})
 
 
 def to_dataframe(
-    items: Iterable[Any],
+    items: Iterable[Any] | Mapping[str, Any],
     numbers: Numbers | None = None,
     *,
     style: Style = "models",
+    layout: Layout = "long",
     tz: str | tzinfo | None = None,
     kind: type[Any] | None = None,
 ) -> Any:
@@ -49,9 +55,67 @@ def to_dataframe(
     `style="ohlcv"` is for charts and indicators: of candles the columns open, high, low, close, volume and value, as
     floats and in Korean time unless `numbers` and `tz` say otherwise. "models" has every field under its own name, as
     exact numbers, in UTC.
+
+    A dict is many markets in one frame: lists by symbol, or what `get_tickers` gives. `layout="long"` puts them one
+    below the other, told apart by the column `symbol`; "wide" side by side, one row for each time, the columns named by
+    (symbol, field), with NaN where a market has nothing then.
     """
     pandas = load_pandas()
-    rows = list(items)
+    if layout not in ("long", "wide"):
+        raise InvalidRequestError(f"layout={layout!r}: expected 'long' or 'wide'")
+    if layout == "wide" or (isinstance(items, Mapping) and style == "ohlcv"):
+        lists = _by_symbol(items)
+        frames = {
+            symbol: to_dataframe(rows, numbers, style=style, tz=tz, kind=kind or _kind_of(lists))
+            for symbol, rows in lists.items()
+        }
+        return _side_by_side(pandas, frames) if layout == "wide" else _one_below_the_other(pandas, frames)
+    rows, named, exactness, zone = _table(items, numbers, style, tz, kind)
+    data = {
+        name: _column(pandas, field, [getattr(row, field) for row in rows], exactness) for name, field in named.items()
+    }
+    return pandas.DataFrame(data, index=_index(pandas, rows).tz_convert(zone), columns=list(named))
+
+
+def to_polars(
+    items: Iterable[Any] | Mapping[str, Any],
+    numbers: Numbers | None = None,
+    *,
+    style: Style = "models",
+    tz: str | None = None,
+    kind: type[Any] | None = None,
+) -> Any:
+    """The same as a polars DataFrame, `timestamp` as its first column; of many markets one below the other.
+
+    `numbers="exact"` gives polars' Decimal columns. Needs polars to be installed.
+    """
+    try:
+        import polars
+    except ImportError as error:
+        raise ImportError("to_polars needs polars; install it with: pip install polars") from error
+    if isinstance(items, Mapping):
+        items = [row for rows in _by_symbol(items).values() for row in rows]
+    rows, named, exactness, zone = _table(items, numbers, style, tz, kind)
+    if style == "ohlcv":
+        named = {"symbol": "symbol", **named}
+    times = [row.timestamp.astimezone(UTC) for row in rows]
+    columns = [polars.Series("timestamp", times, dtype=polars.Datetime("us", "UTC")).dt.convert_time_zone(str(zone))]
+    columns += [
+        _polars_column(polars, name, field, [getattr(row, field) for row in rows], exactness)
+        for name, field in named.items()
+    ]
+    return polars.DataFrame(columns)
+
+
+def _table(
+    items: Iterable[Any] | Mapping[str, Any],
+    numbers: Numbers | None,
+    style: Style,
+    tz: str | tzinfo | None,
+    kind: type[Any] | None,
+) -> tuple[list[Any], Mapping[str, str], Numbers, str | tzinfo]:
+    """What is to become a frame: the rows, the fields by column, how exact numbers are, and the zone."""
+    rows = [row for each in _by_symbol(items).values() for row in each] if isinstance(items, Mapping) else list(items)
     if style not in ("models", "ohlcv"):
         raise InvalidRequestError(f"style={style!r}: expected 'models' or 'ohlcv'")
     is_chart = style == "ohlcv"
@@ -63,11 +127,59 @@ def to_dataframe(
     if numbers not in ("exact", "float"):
         raise InvalidRequestError(f"numbers={numbers!r}: expected 'exact' or 'float'")
     named = OHLCV if is_chart else {name: name for name in columns}
-    data = {
-        name: _column(pandas, field, [getattr(row, field) for row in rows], numbers) for name, field in named.items()
-    }
-    index = _index(pandas, rows).tz_convert(tz or ("Asia/Seoul" if is_chart else "UTC"))
-    return pandas.DataFrame(data, index=index, columns=list(named))
+    return rows, named, numbers, tz or ("Asia/Seoul" if is_chart else "UTC")
+
+
+def _by_symbol(items: Iterable[Any] | Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Lists by market, from such a mapping, from tickers by market, or from one list of several markets."""
+    if isinstance(items, Mapping):
+        return {symbol: [rows] if type(rows) in COLUMNS else list(rows) for symbol, rows in items.items()}
+    lists: dict[str, list[Any]] = {}
+    rows: Iterable[Any] = items
+    for row in rows:
+        lists.setdefault(row.symbol, []).append(row)
+    return lists
+
+
+def _kind_of(lists: Mapping[str, list[Any]]) -> type[Any] | None:
+    """What the markets that have any rows have: so that those that have none get the same columns."""
+    return next((type(rows[0]) for rows in lists.values() if rows), None)
+
+
+def _side_by_side(pandas: Any, frames: Mapping[str, Any]) -> Any:
+    if not frames:
+        raise InvalidRequestError("layout='wide': there is no market in it")
+    for symbol, frame in frames.items():
+        if not frame.index.is_unique:
+            raise InvalidRequestError(f"layout='wide': {symbol} has several rows of the same time; use layout='long'")
+    return pandas.concat(frames, axis=1, names=["symbol", "field"]).sort_index()
+
+
+def _one_below_the_other(pandas: Any, frames: Mapping[str, Any]) -> Any:
+    parts = []
+    for symbol, frame in frames.items():
+        frame.insert(0, "symbol", pandas.array([symbol] * len(frame), dtype="string"))
+        parts.append(frame)
+    filled = [part for part in parts if len(part)] or parts[:1]  # what is empty must not say of which types the rest is
+    return pandas.concat(filled) if filled else to_dataframe([], style="ohlcv")
+
+
+def _polars_column(polars: Any, name: str, field: str, values: list[Any], numbers: Numbers) -> Any:
+    if field in TEXTS:
+        return polars.Series(name, [None if value is None else str(value) for value in values], dtype=polars.String)
+    if field in IDS:
+        return polars.Series(name, values, dtype=polars.Int64)
+    if field in FLAGS:
+        return polars.Series(name, values, dtype=polars.Boolean)
+    if numbers == "float":
+        return polars.Series(name, [None if value is None else float(value) for value in values], dtype=polars.Float64)
+    places = max((_places(value) for value in values if value is not None), default=0)
+    return polars.Series(name, values, dtype=polars.Decimal(38, places))
+
+
+def _places(value: Decimal) -> int:
+    exponent = value.as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
 
 
 def _index(pandas: Any, rows: list[Any]) -> Any:

@@ -313,11 +313,17 @@ class CandleSeries:
         with self._held():
             return self._bars.rows[place]
 
-    def to_dataframe(self, numbers: Literal["exact", "float"] = "exact", *, tz: str = "UTC") -> Any:
+    def to_dataframe(
+        self,
+        numbers: Literal["exact", "float"] | None = None,
+        *,
+        style: Literal["models", "ohlcv"] = "models",
+        tz: str | None = None,
+    ) -> Any:
         """The snapshot as a pandas DataFrame (extra `pandas`); see `upbit_backbone.export.dataframe.to_dataframe`."""
         from ..export.dataframe import to_dataframe  # pandas belongs to the edge and is loaded only here
 
-        return to_dataframe(self.candles, numbers, tz=tz, kind=CandleData)
+        return to_dataframe(self.candles, numbers, style=style, tz=tz, kind=CandleData)
 
     def on_update(self, callback: OnUpdate) -> OnUpdate:
         """Call `callback(candle, closed)` at each change from now on. Usable as a decorator.

@@ -186,6 +186,14 @@ class CandleData(Jsonable):
     received_at: datetime | None = about_us()
     degraded: bool = about_us(False)
 
+    def breakout_target(self, k: Decimal | float | str) -> Decimal:
+        """The price at which the next period breaks out: this close plus `k` times this range, exact.
+
+        A float `k` counts as what it prints: 0.3 is three tenths. Written out with a float it is a TypeError, because
+        Python does not mix Decimal and float.
+        """
+        return plain(self.close_price + (self.high_price - self.low_price) * Decimal(str(k)))
+
     @property
     def timestamp_kst(self) -> datetime:
         """Start of the period as Korean wall-clock time (aware, UTC+9)."""
