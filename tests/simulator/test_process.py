@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from tests.support.waiting import wait_until
-from upbit_backbone.simulator import FakeUpbit, SimulatorError
+from upbit_backbone.simulator import FakeUpbit, SimulatorError, process
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
@@ -126,3 +126,73 @@ def test_it_is_an_independent_witness() -> None:
     }
     ours = {module for module in imported if module and module.startswith("upbit_backbone")}
     assert all(module.startswith("upbit_backbone.simulator") for module in ours)
+
+
+FROZEN = """
+import sys
+sys.frozen = True
+sys.executable = sys.argv[1]  # which a frozen program itself is
+from upbit_backbone import MarketDataBackbone
+from upbit_backbone.simulator import FakeUpbit, SimulatorError
+
+with FakeUpbit(seed=14, markets=["KRW-BTC"], tls=True) as upbit:
+    settings = {"rest_url": upbit.rest_url, "websocket_url": upbit.websocket_url, "ca_file": upbit.ca_file}
+    with MarketDataBackbone(**settings, timeout_seconds=30) as market:
+        assert market.get_ticker("KRW-BTC").current_price > 0
+        assert market.subscribe("KRW-BTC", "trade").get(timeout=30).price > 0
+    assert upbit.counters()["handshake"] >= 1 and "running" in repr(upbit)
+assert "ended" in repr(upbit)
+upbit.close()
+try:
+    FakeUpbit(no_such_switch=1)
+except SimulatorError as error:
+    print(error)
+"""
+
+
+def test_a_frozen_program_is_not_started_again_but_simulates_on_a_thread(tmp_path: Path) -> None:
+    started, program = tmp_path / "started", tmp_path / "viewer"
+    program.write_text(f"#!/bin/sh\necho again >> {started}\n")
+    program.chmod(0o755)
+    ended = subprocess.run(
+        [sys.executable, "-c", FROZEN, str(program)], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("the simulator did not start: ")
+    assert not started.exists()
+
+
+@pytest.mark.parametrize(
+    ("executable", "frozen", "is_python"),
+    [
+        ("/usr/bin/python3.11", False, True),
+        ("C:\\Python\\pythonw.exe", False, True),
+        ("/usr/bin/pypy3", False, True),
+        ("/opt/viewer/viewer", True, False),
+        ("/opt/viewer/python3", True, False),  # a frozen program may be called anything
+        ("/usr/bin/uwsgi", False, False),
+        ("", False, False),
+        (None, False, False),
+    ],
+)
+def test_only_an_interpreter_is_started(
+    monkeypatch: pytest.MonkeyPatch, executable: str | None, frozen: bool, is_python: bool
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable if executable is None else executable.replace("\\", "/"))
+    monkeypatch.setattr(sys, "frozen", frozen, raising=False)
+    assert process.can_start_python() is is_python
+
+
+def test_on_windows_no_console_window_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def popen(*_: object, **options: object) -> object:
+        asked.update(options)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(subprocess, "CREATE_NO_WINDOW", 0x08000000, raising=False)
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0x200, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(FileNotFoundError):
+        FakeUpbit()
+    assert asked["creationflags"] == 0x08000200

@@ -6,7 +6,7 @@ import base64
 from types import TracebackType
 from typing import Any
 
-from upbit_backbone.simulator.process import ControlClient, SimulatorProcess
+from upbit_backbone.simulator.process import ControlClient, SimulatorProcess, SimulatorThread, can_start_python
 
 _ENVIRONMENT = {
     "UPBIT_BACKBONE_REST_URL": "rest_url",
@@ -18,6 +18,8 @@ _ENVIRONMENT = {
 class FakeUpbit:
     """A simulated Upbit in its own process; running as soon as it is made, gone after `close`.
 
+    In a frozen program, which has no Python to start, it runs on a thread of this process.
+
     Keyword arguments are the switches of `simulator.serving.options.Options`. Usable from several threads.
     Every method that changes something has taken effect when it returns, except where it says otherwise.
     """
@@ -25,7 +27,7 @@ class FakeUpbit:
     def __init__(self, *, seed: int = 1, tls: bool = False, trades_per_second: float = 50.0,
                  markets: int | list[str] | None = None, **switches: Any) -> None:  # fmt: skip
         settings = {"seed": seed, "tls": tls, "trades_per_second": trades_per_second, "markets": markets} | switches
-        self._process = SimulatorProcess(settings)
+        self._process = SimulatorProcess(settings) if can_start_python() else SimulatorThread(settings)
         urls = self._process.urls
         self.rest_url: str = urls["rest_url"]
         self.websocket_url: str = urls["websocket_url"]
