@@ -16,23 +16,15 @@ from typing import Any
 
 import pytest
 
+from tests.support.rest_scene import last_request, soon
 from tests.support.threads import all_at_once
 from tests.support.waiting import promised, wait_until
-from upbit_backbone._concurrency import Deadline, join_all, spawn
+from upbit_backbone._concurrency import join_all, spawn
 from upbit_backbone.errors import ClosedError, InvalidRequestError, UnknownSymbolError, UpbitBackboneError
 from upbit_backbone.models.enums import DataSource, Priority
 from upbit_backbone.simulator import FakeUpbit
 
 Make = Callable[..., Any]
-
-
-def soon(seconds: float = 10.0) -> Deadline:
-    return Deadline.after(seconds)
-
-
-def last_request(upbit: FakeUpbit) -> int:
-    log = upbit.wire_log(limit=1)
-    return int(log[-1]["n"]) if log else 0
 
 
 # --- the answers ---

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.rest_scene import last_request, soon
 from tests.support.threads import all_at_once
 from tests.support.waiting import promised, wait_until
-from upbit_backbone._concurrency import Deadline, join_all, spawn
+from upbit_backbone._concurrency import join_all, spawn
 from upbit_backbone.errors import (
     AuthenticationError,
     ChannelUnavailableError,
@@ -30,15 +31,6 @@ from upbit_backbone.models.events import BreakerEvent
 from upbit_backbone.simulator import FakeUpbit
 
 Make = Callable[..., Any]
-
-
-def soon(seconds: float = 10.0) -> Deadline:
-    return Deadline.after(seconds)
-
-
-def last_request(upbit: FakeUpbit) -> int:
-    log = upbit.wire_log(limit=1)
-    return int(log[-1]["n"]) if log else 0
 
 
 def ask(made: Any, seconds: float = 10.0) -> Any:

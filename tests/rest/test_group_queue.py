@@ -10,22 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.rest_scene import last_request, soon
 from tests.support.threads import Call, all_at_once
 from tests.support.waiting import promised, wait_until
-from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import NetworkError, RequestTimeoutError
 from upbit_backbone.simulator import FakeUpbit
 
 Make = Callable[..., Any]
-
-
-def soon(seconds: float = 10.0) -> Deadline:
-    return Deadline.after(seconds)
-
-
-def last_request(upbit: FakeUpbit) -> int:
-    log = upbit.wire_log(limit=1)
-    return int(log[-1]["n"]) if log else 0
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upbit_backbone.sessions.pacing import MessagePacer, PongPacer
+from upbit_backbone.sessions.subscription_sender import MessagePacer, PongPacer
 
 
 @given(st.lists(st.one_of(st.just(0.0), st.floats(0.0, 3.0), st.floats(0.0, 0.05)), min_size=1, max_size=400))

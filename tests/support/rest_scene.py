@@ -22,6 +22,16 @@ from upbit_backbone.unify.rest import decode_answer
 WAIT_SECONDS = 20.0
 
 
+def soon(seconds: float = 10.0) -> Deadline:
+    return Deadline.after(seconds)
+
+
+def last_request(upbit: FakeUpbit) -> int:
+    """The number of the newest entry of the wire log, usable as `since`."""
+    log = upbit.wire_log(limit=1)
+    return int(log[-1]["n"]) if log else 0
+
+
 class Scene:
     """One channel and what it told: `remembered` answers and `events`."""
 

@@ -21,14 +21,13 @@ from ..errors import RateLimitError
 from ..models.events import ConnectionState
 from ..models.session import SessionHealth, StreamError
 from ..models.topic import Topic
-from ..resilience.backoff import Random
 from ..wire.frames import only_messages
 from . import messages as do
 from . import messages as on
 from .lateness import LatenessWatch
 from .open_connection import NORMAL_CLOSE, Lost, OpenConnection
 from .ports import TakeFrames
-from .reconnect_policy import ReconnectPolicy
+from .reconnect_policy import Random, ReconnectPolicy
 from .session_state import SessionState, SessionStatus, said
 from .stall_detectors import StreamStallDetector, TopicStallDetector
 from .subscription_plan import FirstFrames, SubscriptionPlan

@@ -22,10 +22,9 @@ from .messages import (
     SilentFound,
     StartProbe,
 )
-from .pacing import PongPacer
 from .session_state import SessionState, said
 from .stall_detectors import SILENT, UNUSUAL
-from .subscription_sender import SubscriptionSender
+from .subscription_sender import PongPacer, SubscriptionSender
 
 NORMAL_CLOSE: Final = 1000
 

@@ -19,9 +19,9 @@ from ..errors import ClosedError, InvalidRequestError, NetworkError, RateLimitEr
 from ..models.events import ConnectionState
 from ..models.session import SessionHealth
 from ..models.topic import SubscriptionRequest, Topic
-from ..resilience.backoff import Random
 from .connection_pool import ConnectionPool
 from .ports import AcquireConnect, Collaborators, Dial, Emit, FrameSink, Malformed, Probe, RunJob, SilentTopics
+from .reconnect_policy import Random
 from .registry import Change, Registry
 
 if TYPE_CHECKING:

@@ -11,10 +11,9 @@ from ..errors import SubscriptionError, UpbitBackboneError, one_line
 from ..models.events import ConnectionEvent, ConnectionState, Event, RateLimitEvent, StaleEvent, SubscriptionEvent
 from ..models.session import SessionHealth
 from ..models.topic import Topic
-from ..resilience.backoff import Random
 from .lateness import LatenessWatch
 from .messages import Effect, Emit
-from .reconnect_policy import ReconnectPolicy
+from .reconnect_policy import Random, ReconnectPolicy
 from .stall_detectors import StreamStallDetector, TopicStallDetector
 from .subscription_plan import FirstFrames, SubscriptionPlan
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upbit_backbone.resilience.backoff import Backoff
+from upbit_backbone.sessions.reconnect_policy import Backoff
 
 
 def delays(policy: Backoff, count: int, seed: int = 1) -> list[float]:
