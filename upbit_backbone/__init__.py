@@ -88,6 +88,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from .models.market import (
         KST,
         CandleData,
+        Instrument,
         MarketInfo,
         OrderbookData,
         OrderbookUnit,
@@ -175,6 +176,7 @@ _NAMES_OF = {
     "models.market": (
         "KST",
         "CandleData",
+        "Instrument",
         "MarketInfo",
         "OrderbookData",
         "OrderbookUnit",
@@ -249,6 +251,7 @@ __all__ = [
     "HealthReport",
     "HealthStatus",
     "HistoryGapEvent",
+    "Instrument",
     "IntelligentCache",
     "InvalidRequestError",
     "LiveOrderbook",

@@ -34,6 +34,7 @@ from ._concurrency import (
 )
 from ._surroundings import check_surroundings
 from .backfill.gap_repair import WORKERS, GapRepair
+from .channels.instruments import Instruments
 from .channels.markets import MarketDirectory
 from .channels.orderbooks import OrderbookSnapshot
 from .channels.rest import AnswerCheck, CacheChannel, RestChannel
@@ -301,6 +302,7 @@ class Assembly:
             clock=self.clock,
             max_symbols=self.config.max_subscribed_symbols,
         )
+        self.instruments = Instruments(self.rest, self.directory, max_symbols=self.config.max_subscribed_symbols)
         self.hot = HotPath(self.store, self.frequency, self.metrics, self.guard)
 
     def _make_frequency(self) -> None:

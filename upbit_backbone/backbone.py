@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from .live.orderbook import LiveOrderbook
     from .models.events import Event
     from .models.lazy_book import Datum
-    from .models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
+    from .models.market import CandleData, Instrument, MarketInfo, OrderbookData, TickerData, TradeData
     from .models.report import Alert, HealthReport, PerformanceReport
     from .models.request import ChannelDecision, DataRequest
     from .monitoring.alerts import AlertRule
@@ -415,6 +415,47 @@ class MarketDataBackbone:
         wanted = None if quote is None else normalise_quote(quote)
         markets = self._open().directory.markets(self._deadline(timeout), max_age=_age(max_age))
         return [market for market in markets if wanted is None or market.quote == wanted]
+
+    def get_instruments(
+        self,
+        symbols: Iterable[str] | None = None,
+        *,
+        quote: str | None = None,
+        priority: Priority = NORMAL,
+        timeout: float | None = None,
+    ) -> dict[str, Instrument]:
+        """What Upbit allows in these markets, by symbol; in all of one `quote` currency, or in all there are.
+
+        `tick_size` is the step of prices at the present price, `supported_levels` the groupings of the order book.
+        Some seconds old at most.
+        """
+        deadline, urgency = self._deadline(timeout), member(Priority, priority, "priority")
+        return self._open().instruments.instruments(symbols, quote, urgency, deadline)
+
+    def round_price(
+        self,
+        symbol: str,
+        price: Decimal | float | str,
+        direction: Literal["down", "up", "nearest"] = "down",
+        *,
+        timeout: float | None = None,
+    ) -> Decimal:
+        """`price` as an order in this market may have it, exact: the allowed price below, above or nearest.
+
+        Upbit's own word on the step counts wherever it speaks of that price, its published table elsewhere. A float
+        counts as what it prints. Raises InvalidRequestError for what is no price, UnknownSymbolError for no market.
+        """
+        from .exchange.ticks import checked_direction, checked_price
+
+        code, wanted, way = normalise_symbol(symbol), checked_price(price), checked_direction(direction)
+        parts, deadline = self._open(), self._deadline(timeout)
+        code = parts.directory.meant(code, deadline)
+        parts.directory.require((code,), deadline)
+
+        def present(market: str) -> Decimal:
+            return self.get_ticker(market, timeout=deadline.remaining()).current_price
+
+        return parts.instruments.rounded(code, wanted, way, present, deadline)
 
     # ── live data ────────────────────────────────────────────────────────────────────────────────────────────────
 

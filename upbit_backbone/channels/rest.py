@@ -6,8 +6,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
-from .._concurrency import Clock, Deadline
-from ..errors import InvalidRequestError, MessageTooBigError, ProtocolError, ServerError, StaleDataError
+from .._concurrency import Clock, Deadline, get_logger
+from ..errors import (
+    ClosedError,
+    InvalidRequestError,
+    MessageTooBigError,
+    ProtocolError,
+    ServerError,
+    StaleDataError,
+    UpbitBackboneError,
+    one_line,
+)
 from ..exchange.symbols import QUOTES
 from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
@@ -22,6 +31,7 @@ from ..store.live_store import LiveStore
 from .markets import MarketDirectory
 from .stream import topic_of, trimmed
 
+log = get_logger("upbit_backbone.rest")
 State = TypeVar("State", TickerData, OrderbookData)
 
 
@@ -160,11 +170,21 @@ class RestChannel:
         if symbol in answers.refused:
             raise answers.refused[symbol]
         if request.level:
-            raise InvalidRequestError(
-                f"order book of {symbol} with level={request.level}: Upbit does not group this market's prices so; "
-                "level=0 is always possible"
-            )
+            raise self._unsupported(symbol, request, deadline)
         raise self._directory.verdict(symbol, deadline)
+
+    def _unsupported(self, symbol: str, request: DataRequest, deadline: Deadline) -> InvalidRequestError:
+        try:
+            instrument = self._rest.instruments((symbol,), deadline=deadline, priority=request.priority).get(symbol)
+        except ClosedError:
+            raise
+        except UpbitBackboneError as error:  # without the list the question is as wrong
+            log.warning("price groupings not looked up", extra={"symbol": symbol, "why": one_line(error)})
+            instrument = None
+        levels = None if instrument is None else instrument.supported_levels
+        there_are = "level=0 is always possible" if levels is None else f"there are {', '.join(map(str, levels))}"
+        asked = f"order book of {symbol} with level={request.level}"
+        return InvalidRequestError(f"{asked}: Upbit does not group this market's prices so; {there_are}")
 
     def __repr__(self) -> str:
         return f"<RestChannel {self._rest!r}>"

@@ -201,8 +201,8 @@ class CandleData(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
-class OrderbookInstrument(Jsonable):
-    """The order book policy of one market: the tick at its present price and the price groupings it offers (None where
+class Instrument(Jsonable):
+    """What Upbit allows in one market: the tick at its present price and the price groupings it offers (None where
     Upbit does not say, as in its regions)."""
 
     symbol: str

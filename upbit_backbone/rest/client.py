@@ -26,7 +26,7 @@ from ..exchange.symbols import quote_of
 from ..limits.rate_limiter import RateLimiter
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event
-from ..models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
+from ..models.market import CandleData, Instrument, MarketInfo, OrderbookData, TickerData, TradeData
 from ..models.topic import ZERO
 from ..resilience.circuit_breaker import CircuitBreaker
 from ..store.exchange_clock import ExchangeClock
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 TICKERS_PER_CALL: Final = 400
 BOOKS_PER_CALL: Final = 400
+INSTRUMENT_SECONDS: Final = 5.0
 QUOTES_PER_CALL: Final = 10
 MAX_BOOK_BATCHERS: Final = 64
 FIRST_RESET_SHARE: Final = 0.2  # a short trouble closes a group for a short time only
@@ -354,6 +355,24 @@ class RestClient:
         """At most 200 candles that start before `to` (None: now), newest first; the first may still be forming."""
         call = endpoints.candles(timeframe, symbol, count, to=to)
         return _page(self._call(call, deadline, priority, market=symbol))
+
+    def instruments(
+        self, symbols: Iterable[str], *, deadline: Deadline, priority: Priority = Priority.NORMAL
+    ) -> dict[str, Instrument]:
+        """What Upbit allows in these markets, at most INSTRUMENT_SECONDS old: ticks change with the price."""
+        found: dict[str, Instrument] = {}
+        wanted = tuple(dict.fromkeys(map(endpoints.market_code, symbols)))
+        for code in wanted:
+            item = self.cache.get_cached_data(("instrument", code), counted=False)
+            if item is not None:
+                found[code] = item
+        missing = [code for code in wanted if code not in found]
+        for start in range(0, len(missing), BOOKS_PER_CALL):
+            call = endpoints.instruments(missing[start : start + BOOKS_PER_CALL])
+            for item in self._call(call, deadline, priority):
+                self.cache.cache_data(("instrument", item.symbol), item, INSTRUMENT_SECONDS)
+                found[item.symbol] = item
+        return {code: found[code] for code in wanted if code in found}
 
     def markets(self, *, deadline: Deadline, priority: Priority = Priority.NORMAL) -> list[MarketInfo]:
         """Every market, with warnings, straight from Upbit."""

@@ -20,7 +20,7 @@ from ..errors import ClosedError
 from ..exchange.timeframes import timeframe_of
 from ..models.enums import DataSource, DataType, RequestKind
 from ..models.lazy_book import Datum, LazyBook, StoredItem, decoded
-from ..models.market import MarketInfo, OrderbookData, TickerData, TradeData
+from ..models.market import Instrument, MarketInfo, OrderbookData, TickerData, TradeData
 from ..models.session import SessionHealth
 from ..models.topic import ZERO, Topic
 from .exchange_clock import ExchangeClock
@@ -216,11 +216,11 @@ class LiveStore:
         with self._lock:
             self._keep(_key(entry.item), entry.item)  # still undecoded, if it is a book nobody read
 
-    def remember(self, items: Iterable[Datum | MarketInfo]) -> None:
+    def remember(self, items: Iterable[Datum | MarketInfo | Instrument]) -> None:
         """Keep REST answers as last known values; newer stays. Bounded: the longest untouched go first."""
         with self._lock:
             for item in items:
-                if not isinstance(item, MarketInfo):
+                if not isinstance(item, MarketInfo | Instrument):
                     self._keep(_key(item), item)
 
     def _keep(self, key: tuple[object, ...], item: StoredItem) -> None:

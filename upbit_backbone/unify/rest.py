@@ -25,7 +25,7 @@ from ..exchange.endpoints import (
 from ..exchange.timeframes import timeframe_of
 from ..exchange.values import moment, utc_text
 from ..models.enums import DataSource
-from ..models.market import CandleData, MarketInfo, OrderbookData, OrderbookInstrument, TickerData, TradeData
+from ..models.market import CandleData, Instrument, MarketInfo, OrderbookData, TickerData, TradeData
 from .reader import Tell, UnreadField, UnreadRow, read_json, shown
 from .typed import REFUSALS, Build, rest_builder, rest_candle_builder, rest_decoder
 from .unifier import DataUnifier
@@ -109,7 +109,7 @@ def decode_markets(body: bytes, received_at: datetime | None = None) -> Rows[Mar
     return _rows(_UNIFIER.unify_market_data, body, received_at)
 
 
-def decode_instruments(body: bytes, received_at: datetime | None = None) -> Rows[OrderbookInstrument]:
+def decode_instruments(body: bytes, received_at: datetime | None = None) -> Rows[Instrument]:
     """Order book policies, also from the older `supported_levels` endpoint."""
     return _rows(_UNIFIER.unify_instrument_data, body, received_at)
 

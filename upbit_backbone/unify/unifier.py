@@ -17,9 +17,9 @@ from ..exchange.values import day_and_time, to_signed, whole
 from ..models.enums import DataSource
 from ..models.market import (
     CandleData,
+    Instrument,
     MarketInfo,
     OrderbookData,
-    OrderbookInstrument,
     OrderbookUnit,
     TickerData,
     TradeData,
@@ -174,10 +174,10 @@ class DataUnifier:
         *,
         place: str = "",
         tell: Tell = tell_nobody,
-    ) -> OrderbookInstrument:
+    ) -> Instrument:
         """The order book policy of one market (REST only)."""
         values = Reader("instrument", raw, Spelling.REST, place, tell).model_fields()
-        return OrderbookInstrument(**values, source=source, received_at=received_at)
+        return Instrument(**values, source=source, received_at=received_at)
 
 
 def _is_null(raw: Mapping[str, Any], key: str) -> bool:
