@@ -14,7 +14,7 @@ import pytest
 
 from tests.chaos.proxy import ChaosProxy
 from tests.chaos.watched import Watched, say, worst_second
-from tests.support.waiting import PATIENCE_SECONDS, PAUSE, promised, wait_until
+from tests.support.waiting import PATIENCE_SECONDS, PAUSE, crowding, promised, wait_until
 from upbit_backbone import ChannelUnavailableError, DataSource, MarketDataBackbone, UpbitBackboneError
 from upbit_backbone.models.events import BreakerEvent, GapEvent, StaleEvent
 from upbit_backbone.simulator import FakeUpbit
@@ -23,7 +23,6 @@ from upbit_backbone.wire.websocket_transport import WebSocketConnection
 Watch = Callable[..., Watched]
 Proxy = Callable[..., ChaosProxy]
 
-WATCHFUL = {"ping_interval_seconds": 0.3, "pong_timeout_seconds": 0.4, "liveness_seconds": 1.0}
 FREEZE_SECONDS = 3.0  # generous: ping and pong time are 0.7 s
 SYMBOLS = ["KRW-BTC", "KRW-ETH", "KRW-XRP", "KRW-SOL"]
 
@@ -32,13 +31,19 @@ KINDS_ENOUGH = ("ticker", "candle.1s", "candle.1m", "candle.3m", "candle.5m", "c
                 "candle.240m", "orderbook")  # fmt: skip
 
 
+def watchful() -> dict[str, float]:
+    """Settings that find a dead peer out in 0.7 s; longer where the simulator itself must wait for a processor."""
+    settings = {"ping_interval_seconds": 0.3, "pong_timeout_seconds": 0.4, "liveness_seconds": 1.0}
+    return {name: seconds * crowding() for name, seconds in settings.items()}
+
+
 def through(proxy: ChaosProxy) -> dict[str, str]:
     host, port = proxy.address
     return {"websocket_url": f"ws://{host}:{port}/websocket/v1"}
 
 
 def test_a_frozen_peer_is_left_and_what_it_kept_to_itself_is_fetched(watch: Watch, upbit: FakeUpbit) -> None:
-    seen = watch(upbit, **WATCHFUL)
+    seen = watch(upbit, **watchful())
     took = seen.recovers(lambda: upbit.freeze(new_connections=False))
     say(f"freeze: {took:.3f} s")
     assert took < promised(FREEZE_SECONDS)
@@ -48,7 +53,7 @@ def test_a_frozen_peer_is_left_and_what_it_kept_to_itself_is_fetched(watch: Watc
 
 
 def test_half_a_frame_before_the_freeze_is_never_delivered(watch: Watch, upbit: FakeUpbit) -> None:
-    seen = watch(upbit, **WATCHFUL)
+    seen = watch(upbit, **watchful())
     took = seen.recovers(lambda: upbit.send_half_frame())
     say(f"half a frame: {took:.3f} s")
     assert took < promised(FREEZE_SECONDS)
@@ -66,7 +71,7 @@ def test_closing_beside_half_a_frame_takes_no_time(watch: Watch, upbit: FakeUpbi
 
 def test_old_connections_dead_and_new_ones_fine_costs_one_freeze(watch: Watch, upbit: FakeUpbit, proxy: Proxy) -> None:
     line = proxy(upbit.websocket_url)
-    seen = watch(upbit, **through(line), **WATCHFUL)
+    seen = watch(upbit, **through(line), **watchful())
     took = seen.recovers(line.freeze)
     say(f"old connections dead: {took:.3f} s")
     assert took < promised(FREEZE_SECONDS)
@@ -131,7 +136,9 @@ def test_one_mute_market_concerns_nobody_else(watch: Watch, upbit: FakeUpbit) ->
     wait_until(lambda: any(event.stale for event in seen.of(StaleEvent)), "the alarm")
     (alarm,) = [event for event in seen.of(StaleEvent) if event.stale][:1]
     assert alarm.symbols == ("KRW-ETH",)
-    wait_until(lambda: seen.market.explain("ticker", "KRW-ETH").rule != "live", "the ticker not to be believed", 6.0)
+    wait_until(
+        lambda: seen.market.explain("ticker", "KRW-ETH").rule != "live", "the ticker not to be believed", promised(6.0)
+    )
     assert seen.market.get_ticker("KRW-ETH").source is DataSource.REST
     assert seen.market.get_ticker("KRW-BTC").source is DataSource.WEBSOCKET
     upbit.unmute()
@@ -144,7 +151,7 @@ def test_one_mute_market_concerns_nobody_else(watch: Watch, upbit: FakeUpbit) ->
 def test_a_quiet_market_that_goes_mute_alone_is_found_out(watch: Watch, quiet: FakeUpbit, kind: str) -> None:
     """Nobody knows its habits, because it has none: its turn to be put to REST comes all the same."""
     quiet.publish_trade("KRW-ETH")
-    seen = watch(quiet, SYMBOLS, [kind], stall_probe_seconds=0.3, **WATCHFUL)
+    seen = watch(quiet, SYMBOLS, [kind], stall_probe_seconds=0.3, **watchful())
     wait_until(lambda: seen.market.explain(kind, "KRW-ETH").rule == "live", "the market to be live")
     PAUSE.wait(1.5)
     assert seen.of(StaleEvent) == []
@@ -168,7 +175,7 @@ def test_a_quiet_market_that_goes_mute_alone_is_found_out(watch: Watch, quiet: F
 
 
 def test_a_market_in_which_nobody_trades_raises_no_alarm(watch: Watch, upbit: FakeUpbit) -> None:
-    seen = watch(upbit, SYMBOLS, ["trade", "ticker"], stall_probe_seconds=0.3, **WATCHFUL)
+    seen = watch(upbit, SYMBOLS, ["trade", "ticker"], stall_probe_seconds=0.3, **watchful())
     PAUSE.wait(1.0)
     upbit.pause(["KRW-ETH"])
     PAUSE.wait(1.0)
@@ -202,7 +209,7 @@ def test_a_peer_that_stops_reading_blocks_nobody_and_is_left(
     began = time.monotonic()
     handles = [market.subscribe(codes, kind) for kind in KINDS_ENOUGH]
     assert market.get_ticker(codes[0])
-    wait_until(lambda: seen.reconnects == 1, seen.reasons, 8.0)
+    wait_until(lambda: seen.reconnects == 1, seen.reasons, promised(8.0))
     left = wait_until(lambda: seen.breaks, "the break to be told")[0]  # events come on a thread of their own
     say(f"left and replaced after {time.monotonic() - began:.3f} s: {left.reason}")
     wait_until(lambda: len(server.subscribed()) == 1 + len(codes) * len(KINDS_ENOUGH), "the whole set")
@@ -267,7 +274,7 @@ def test_late_and_uneven_delivery_is_no_reason_to_reconnect(watch: Watch, upbit:
 @pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="without a GIL nobody can hold it")
 def test_a_program_that_computes_all_the_time_does_not_blame_the_peer(watch: Watch, upbit: FakeUpbit) -> None:
     """Three seconds beside a loop in Python, then two in which no other thread runs at all."""
-    seen = watch(upbit, SYMBOLS, ["trade", "ticker"], **WATCHFUL)
+    seen = watch(upbit, SYMBOLS, ["trade", "ticker"], **watchful())
     end = time.monotonic() + 3.0
     while time.monotonic() < end:
         sum(each * each for each in range(1_000))
@@ -295,7 +302,7 @@ def _hold_the_interpreter(seconds: float) -> float:
 
 def test_a_narrow_line_is_no_frozen_one(watch: Watch, upbit: FakeUpbit, proxy: Proxy) -> None:
     line = proxy(upbit.websocket_url)
-    seen = watch(upbit, SYMBOLS, ["trade", "ticker", "orderbook"], **through(line), **WATCHFUL)
+    seen = watch(upbit, SYMBOLS, ["trade", "ticker", "orderbook"], **through(line), **watchful())
     line.set(bandwidth=20_000)
     PAUSE.wait(2.5)
     line.set()

@@ -24,7 +24,7 @@ MakeUpbit = Callable[..., FakeUpbit]
 Backbone = Callable[..., MarketDataBackbone]
 
 FALSE_STARTS = ["silence", "drip", "flood", "flood_body", "wrong_accept", "extension", "garbage", "fin", "reset"]
-HOPELESS_SECONDS = 59.0
+HOPELESS_SECONDS = 45.0  # a minute less what passes until it is told; what may pass by itself is tried in ten
 
 
 def test_no_false_start_costs_a_trade(watch: Watch, upbit: FakeUpbit) -> None:

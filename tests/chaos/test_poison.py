@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.watched import Watched, say
-from tests.support.waiting import PAUSE, wait_until
+from tests.support.waiting import PAUSE, promised, wait_until
 from upbit_backbone import MarketDataBackbone
 from upbit_backbone.models.events import MalformedEvent, SubscriptionEvent
 from upbit_backbone.models.market import CandleData, TradeData
@@ -144,7 +144,9 @@ def test_all_formats_give_equal_objects(backbone: Backbone, quiet: FakeUpbit) ->
     def are_equal() -> bool:
         return all(told(each) == told(seen[0]) and len(told(each)) == 4 for each in seen)
 
-    wait_until(are_equal, lambda: str({form: told(each) for form, each in zip(formats, seen, strict=True)}), 3.0)
+    wait_until(
+        are_equal, lambda: str({form: told(each) for form, each in zip(formats, seen, strict=True)}), promised(3.0)
+    )
 
 
 def ids(trades: list[dict[str, Any]]) -> list[int]:

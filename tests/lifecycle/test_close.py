@@ -391,7 +391,7 @@ def test_closing_inside_its_own_callbacks(
     closer = Closer(market)
     arrange(market, closer)
     assert closer.took.get(timeout=10) <= promised(CLOSE_SECONDS)
-    wait_until(lambda: not our_threads(), "every thread to end", 3)
+    wait_until(lambda: not our_threads(), "every thread to end", promised(3.0))
 
 
 def test_closing_from_a_callback_and_from_outside_at_once(upbit: FakeUpbit, market: MarketDataBackbone) -> None:
@@ -448,7 +448,7 @@ def test_a_forgotten_backbone_goes_away_by_itself(upbit: FakeUpbit) -> None:
     del market
     gc.collect()
     assert gone() is None
-    wait_until(lambda: not our_threads(), "every thread to end", 3)
+    wait_until(lambda: not our_threads(), "every thread to end", promised(3.0))
 
 
 def test_the_last_words_are_heard(upbit: FakeUpbit, market: MarketDataBackbone) -> None:

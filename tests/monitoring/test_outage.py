@@ -36,7 +36,7 @@ def test_an_outage_shows_everywhere_within_a_second(upbit, caplog):
         registry.register(market.prometheus_collector())
         with market.subscribe(["KRW-BTC", "KRW-ETH"], [DataType.TICKER, DataType.TRADE]) as stream:
             stream.get(timeout=10.0)
-            wait_until(lambda: market.health().status is HealthStatus.HEALTHY, 5.0)
+            wait_until(lambda: market.health().status is HealthStatus.HEALTHY, "good health")
             caplog.clear()
             upbit.refuse(4.0)
             noticed = wait_for(events, lambda e: isinstance(e, ConnectionEvent) and e.is_interruption)

@@ -36,5 +36,9 @@ def promised(seconds: float) -> float:
     Stretched where more programs want to run than there are processors. The faults that are looked for by such a bound
     cost many times more, or never end; what must be exact is tested with a clock that is moved by hand.
     """
-    load = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
-    return (seconds + BUSY_SECONDS) * max(1.0, load)
+    return (seconds + BUSY_SECONDS) * crowding()
+
+
+def crowding() -> float:
+    """How many programs want each processor: 1.0 where nobody waits for one."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)) if hasattr(os, "getloadavg") else 1.0
