@@ -126,9 +126,13 @@ def judge(
 
 
 def judge_answers(
-    verdict: Verdict, answers: Sequence[Answer], published: Sequence[Published], timeout: float, promised: float
-) -> None:
-    """Adds what `get_*` calls got: an answer is stale by the age of the oldest trade it does not know of."""
+    verdict: Verdict, answers: Sequence[Answer], published: Sequence[Published], timeout: float, promised: float,
+    unknowable: Sequence[tuple[Line, float]] = (),
+) -> None:  # fmt: skip
+    """Adds what `get_*` calls got: an answer is stale by the age of the oldest trade it does not know of.
+
+    `unknowable` says when nobody could know for so many seconds that what was shown was old.
+    """
     by_symbol: dict[str, list[float]] = {}
     for trade in published:
         by_symbol.setdefault(trade.key[0], []).append(trade.at)
@@ -148,7 +152,9 @@ def judge_answers(
         if not answer.marked:
             ages.append(max(0.0, stale))
             verdict.most_stale = max(verdict.most_stale, stale)
-            verdict.stale_unmarked += stale > promised
+            verdict.stale_unmarked += stale > promised + max(
+                (seconds for span, seconds in unknowable if span.start <= answer.began <= span.end), default=0.0
+            )
     verdict.answer_age = _p99(ages)
 
 

@@ -19,7 +19,7 @@ class Kind:
 
     `blocks` is for how many seconds the server can then serve nobody; `group` is the row of the recovery table.
     `lasts` is for how long it goes on doing harm although it could serve, `rest_away` for how long REST is out although
-    streams are served.
+    streams are served. For `unmarked` seconds nobody can know that it blows, so that answers may be as old.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Kind:
     inject: Callable[[FakeUpbit, float], object]
     lasts: float = 0.0
     rest_away: float = 0.0
+    unmarked: float = 0.0
 
     def lasting(self, seconds: float) -> Kind:
         """The same with another time during which nobody is served."""
@@ -58,8 +59,9 @@ class Fault:
 
 
 VISIBLE, POISON, FREEZE, STALL, OUTAGE, REST = "visible", "poison", "freeze", "silent stall", "outage end", "REST only"
-BACK_ALONE, BURST = "line back, REST not", "burst"
+BACK_ALONE, BURST, LINE = "line back, REST not", "burst", "slow line"
 BURST_TRADES = 50_000
+NARROW_BYTES, LONG_SECONDS, DOUBLING_SECONDS, REPLICA_SECONDS = 3_000.0, 3.0, 10.0, 4.0
 ODD_REST_SECONDS = 10.0
 
 
@@ -107,6 +109,24 @@ def _out(mode: str, **more: int) -> Callable[[FakeUpbit, float], None]:
     return inject
 
 
+def _narrow(fake: FakeUpbit, seconds: float) -> None:
+    fake.line_fault(bandwidth=NARROW_BYTES, seconds=seconds)
+
+
+def _long(fake: FakeUpbit, seconds: float) -> None:
+    # What is under way at its end is what comes next, so that the line is in time again only when that has arrived.
+    fake.line_fault(latency=LONG_SECONDS, jitter=1.0, seconds=seconds - LONG_SECONDS - 1.0)
+
+
+def _doubling(fake: FakeUpbit, _: float) -> None:
+    fake.line_fault(duplicates=0.5, reorders=0.2, jitter=0.05, seconds=DOUBLING_SECONDS)
+
+
+def _lagging(fake: FakeUpbit, seconds: float) -> None:
+    fake.lagging_replica(REPLICA_SECONDS, lasting=seconds)
+    fake.drop_sessions("fin")
+
+
 def burst_of(count: int) -> Kind:
     """So many trades of one market as fast as the simulator can."""
     return Kind(f"burst of {count:,}", BURST, 0, lambda fake, _: fake.burst("KRW-BTC", count))
@@ -121,8 +141,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("reserved opcode", VISIBLE, 0, lambda fake, _: fake.send_raw(b"\x83\x02xx")),
     Kind("flap, 5 closes in 5 s", VISIBLE, 0, lambda fake, _: fake.flap(5, 5.0), lasts=4.0),
     Kind("garbage messages", POISON, 0, _garbage),
-    Kind("freeze", FREEZE, 12, lambda fake, seconds: fake.freeze(seconds)),
-    Kind("silent stall", STALL, 16, lambda fake, seconds: fake.mute(seconds=seconds)),
+    Kind("freeze", FREEZE, 12, lambda fake, seconds: fake.freeze(seconds), unmarked=11.0),
+    Kind("silent stall", STALL, 16, lambda fake, seconds: fake.mute(seconds=seconds), unmarked=15.5),
     Kind("refused", OUTAGE, 8, lambda fake, seconds: fake.refuse(seconds)),
     Kind("503 at the handshake", OUTAGE, 5, _handshake_503),
     Kind("accepted, then closed", OUTAGE, 4, _crash_loop),
@@ -132,6 +152,10 @@ KINDS: tuple[Kind, ...] = (
     Kind("REST 503, RST", BACK_ALONE, 0, _out("status", status=503), rest_away=15.0),
     Kind("REST garbage, RST", BACK_ALONE, 0, _out("garbage"), rest_away=15.0),
     burst_of(BURST_TRADES),
+    Kind("narrow line", LINE, 8, _narrow),
+    Kind("long, uneven line", LINE, 10, _long),
+    Kind("doubling, unordered line", LINE, 0, _doubling),
+    Kind("REST lags, FIN", BACK_ALONE, 0, _lagging, rest_away=15.0, unmarked=REPLICA_SECONDS),
     Kind("REST answers 503", REST, 0, lambda fake, _: fake.rest_fault("*", status=503, seconds=8.0)),
 )
 BY_NAME = {kind.name: kind for kind in KINDS}

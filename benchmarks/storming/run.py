@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.children import ChildError
 from benchmarks.storming.conductor import Pressure, conduct, pressure, published, server
-from benchmarks.storming.judge import Published, Verdict, judge, judge_answers
+from benchmarks.storming.judge import Line, Published, Verdict, judge, judge_answers
 from benchmarks.storming.ours import TIMEOUT_SECONDS, Ours
 from benchmarks.storming.peers import PEERS, Peer
 from benchmarks.storming.plan import Fault
@@ -26,8 +26,8 @@ CALM_SECONDS = 6.0
 """After the storm: gaps may still be filled, nothing counts for availability."""
 LAST_TRADES_SECONDS = 1.0
 PATIENCE_SECONDS = 3.0
-STALE_SECONDS = 15.5
-"""No unmarked answer may miss a trade older than that: a silent stall is found within 15 s."""
+STALE_SECONDS = 3.0
+"""No unmarked answer may miss a trade older than that, but for the faults that nobody can know of so soon."""
 
 
 @dataclass(slots=True)
@@ -83,7 +83,12 @@ def run(
             faults, began_wall, seconds, trades, ours.seen.arrivals, ours.seen.admitted(), injected[US],
             ours.seen.lines(),
         )  # fmt: skip
-        judge_answers(verdict, ours.seen.answers, trades, TIMEOUT_SECONDS, stale_seconds)
+        unknowable = [
+            (Line(began_wall + fault.at, began_wall + fault.over + fault.kind.rest_away + fault.kind.unmarked),
+             fault.kind.unmarked)
+            for fault in faults if fault.kind.unmarked
+        ]  # fmt: skip
+        judge_answers(verdict, ours.seen.answers, trades, TIMEOUT_SECONDS, stale_seconds, unknowable)
         for name, (peer, peer_fake) in watched.items():
             peer_trades = _settled(peer_fake)
             peers[name] = judge(

@@ -6,7 +6,7 @@ import math
 
 from benchmarks.measuring import percentile
 from benchmarks.storming.judge import Verdict
-from benchmarks.storming.plan import BACK_ALONE, BURST, FREEZE, OUTAGE, POISON, REST, STALL, VISIBLE
+from benchmarks.storming.plan import BACK_ALONE, BURST, FREEZE, LINE, OUTAGE, POISON, REST, STALL, VISIBLE
 from benchmarks.storming.run import Outcome
 from benchmarks.table import grid
 
@@ -19,6 +19,7 @@ RECOVERY_TARGETS = {
     REST: 0.5,
     BACK_ALONE: 2.5,
     BURST: 0.5,
+    LINE: 2.5,
 }
 SILENT_SECONDS = 2.5
 ANSWER_AGE_SECONDS = 3.0

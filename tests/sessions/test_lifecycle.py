@@ -376,6 +376,19 @@ def test_pings_go_out_every_five_seconds_and_pongs_are_timed() -> None:
     assert line.keep_alive.pong_seconds == 0.0
 
 
+def test_a_line_that_brought_data_and_fell_silent_is_asked_once_whether_it_is_merely_quiet() -> None:
+    stage = Stage().live()
+    stage.pass_time(6.0)
+    stage.data()
+    assert len(only(do.SendPing, stage.pass_time(1.0))) == 1
+    assert not only(do.SendPing, stage.pass_time(2.5))
+    stage.data()
+    assert only(do.SendPing, stage.pass_time(1.0, answering_pings=False))
+    assert not stage.lifecycle.health.is_late
+    stage.pass_time(2.0, answering_pings=False)
+    assert stage.lifecycle.health.is_late, "no answer in time"
+
+
 def test_a_way_longer_than_the_interval_of_pings_is_timed_all_the_same() -> None:
     stage = Stage().live()
     under_way: list[tuple[float, bytes]] = []

@@ -8,6 +8,7 @@ from typing import Final
 # Less than this is how late any thread may run on a busy machine; more means that we ourselves were starved.
 OWN_LAG_SECONDS: Final = 0.5
 MAX_UNANSWERED: Final = 256  # pings whose pongs are still recognised; on a narrow line many are on their way
+SILENT_SECONDS: Final = 0.9  # with the lag allowed, three seconds until an old value is none any more
 # What was made that long after a ping has come and the pong has not: a peer that does not answer pings.
 GIVE_UP_SECONDS: Final = 10.0
 
@@ -26,6 +27,7 @@ class KeepAlive:
         self._asked_at: float | None = None  # since when nothing at all was heard after a ping
         self._grace = 0.0
         self._count = 0
+        self.has_data = False  # since the latest question of `ask`
         self._sent_at: dict[bytes, float] = {}  # of pings not yet answered, oldest first
         self.heard_at = now
         self.pong_at: float | None = None
@@ -35,6 +37,19 @@ class KeepAlive:
         self.heard_at = now
         self._asked_at = None
         self._grace = 0.0
+
+    @property
+    def ask_due(self) -> float:
+        """When a line that brought data and fell silent is asked whether it is merely quiet; once for each silence."""
+        # The regular ping may be seconds away, and until one is overdue what came last passes for the present state.
+        return self.heard_at + SILENT_SECONDS if self.has_data and not self._sent_at else inf
+
+    def ask(self, now: float) -> bytes | None:
+        """The ping to send for that now, if one is due."""
+        if now < self.ask_due:
+            return None
+        self.has_data = False
+        return self.ping_at_once(now)
 
     @property
     def unanswered_since(self) -> float:
@@ -94,7 +109,7 @@ class KeepAlive:
 
     @property
     def due(self) -> float:
-        return min(self._next_ping, self._deadline)
+        return min(self._next_ping, self._deadline, self.ask_due)
 
     @property
     def _deadline(self) -> float:

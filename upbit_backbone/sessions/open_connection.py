@@ -144,6 +144,7 @@ class OpenConnection:
         """
         shared = self._shared
         shared.status.last_data_at = now
+        self.keep_alive.has_data = True
         # What is said again and again, or stamped anew without a trade, is no sign of life: see `news_at`.
         if shared.stream_stalls.heard(shared.health.news_at):
             shared.health.suspect = False
@@ -223,7 +224,7 @@ class OpenConnection:
         if now >= self._shared.health.overdue_at:
             self._shared.health.overdue(now)
             self._shared.lateness.look(True, now, is_evidence=False)
-        ping = self.keep_alive.ping(now)
+        ping = self.keep_alive.ping(now) or self.keep_alive.ask(now)
         if ping is not None:
             self._ping(ping, now)
         self._pong(now)

@@ -205,9 +205,10 @@ class FakeUpbit:
         self.inject("line_fault", bandwidth=bandwidth, latency=latency, jitter=jitter, duplicates=duplicates,
                     reorders=reorders, seconds=seconds, target=target)  # fmt: skip
 
-    def lagging_replica(self, seconds: float) -> None:
-        """REST shows tickers, books and trades as they were so long ago (a minute at most); 0 ends it."""
-        self.inject("lagging_replica", seconds=seconds)
+    def lagging_replica(self, seconds: float, lasting: float | None = None) -> None:
+        """REST shows tickers, books and trades as they were so long ago (a minute at most), for a while or until 0
+        ends it."""
+        self.inject("lagging_replica", seconds=seconds, lasting=lasting)
 
     def set_limit(self, group: str, per_second: int | None) -> None:
         """Another limit for a REST group from now on; None takes it away."""

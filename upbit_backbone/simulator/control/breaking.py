@@ -143,11 +143,15 @@ class BreakingVerbs(VerbsBase):
             if is_on:
                 self._context.faults.lines[door] = LineFault(bandwidth, latency, jitter, duplicates, reorders, until)
 
-    def lagging_replica(self, seconds: float) -> None:
-        """REST shows tickers, books and trades as they were so long ago (a minute at most); 0 ends it."""
+    def lagging_replica(self, seconds: float, lasting: float | None = None) -> None:
+        """REST shows tickers, books and trades as they were so long ago (a minute at most), for a while or until 0
+        ends it.
+        """
         if not 0 <= seconds <= REMEMBERED_SECONDS:
             raise ValueError(f"seconds must be between 0 and {REMEMBERED_SECONDS:g}")
         self._context.faults.replica_lag_ms = round(seconds * 1000)
+        if lasting is not None:
+            self._later(lasting, lambda: self.lagging_replica(0.0))
 
     def set_limit(self, group: str, per_second: int | None) -> None:
         """Lowers (or with null restores) the limit of market, candle, trade, ticker, orderbook, websocket or origin."""
