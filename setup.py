@@ -46,7 +46,8 @@ setup(
         "console_scripts": [
             "upbit-backbone = upbit_backbone.cli:main",
             "upbit-backbone-simulator = upbit_backbone.simulator.__main__:main",
-        ]
+        ],
+        "pyinstaller40": ["hook-dirs = upbit_backbone._pyinstaller:get_hook_dirs"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

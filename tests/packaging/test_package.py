@@ -64,9 +64,11 @@ def test_a_release_holds_our_name_only_and_works_where_no_source_is(tmp_path: Pa
 def holds_our_name_only(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+        told = archive.read(f"upbit_backbone-{VERSION}.dist-info/entry_points.txt").decode()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"upbit_backbone", f"upbit_backbone-{VERSION}.dist-info"}
     assert "upbit_backbone/py.typed" in names
+    assert "[pyinstaller40]\nhook-dirs = upbit_backbone._pyinstaller:get_hook_dirs" in told
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "upbit_backbone").rglob("*.py")}
     assert {name for name in names if name.startswith("upbit_backbone/") and name.endswith(".py")} == sources
 
@@ -146,6 +148,7 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 import upbit_backbone
 EDGES = ("upbit_backbone.cli", "upbit_backbone.qt", "upbit_backbone.simulator", "upbit_backbone.monitoring.prometheus")
+EDGES += ("upbit_backbone._pyinstaller.hook-",)
 for module in pkgutil.walk_packages(upbit_backbone.__path__, "upbit_backbone.", onerror=lambda name: None):
     if not module.name.startswith(EDGES):
         importlib.import_module(module.name)
