@@ -445,11 +445,11 @@ class Intake:
         if not line.timestamp_guard.allows(item.timestamp):
             # As poison rather than as an old item: believed once, this stamp would make all that follows "older".
             raise MalformedDataError(f"timestamp {item.timestamp.isoformat()} lies in the future", field="timestamp")
-        is_foreign = False  # of an earlier subscription: then it shows what was
+        is_foreign, asked_at = False, read.subscribed_at  # of an earlier subscription: then it shows what was
         if line.awaited and topic in line.awaited:
             is_foreign = line.awaited[topic] > read.subscribed_at and topic.data_type in STATE_TYPES
             if not is_foreign:
-                read.asked_at = min(line.awaited.pop(topic), read.subscribed_at)
+                read.asked_at = asked_at = min(line.awaited.pop(topic), asked_at)
                 read.notices.append(FirstFrame(topic))
         # Looked at without the lock, which a healthy stream never takes.
         if line.refusals:
@@ -457,14 +457,14 @@ class Intake:
                 line.accepted(topic)
         elif not line.has_accepted:
             line.has_accepted = True
-        self._keep(topic, item, read, is_foreign)
+        self._keep(topic, item, read, asked_at, is_foreign)
 
-    def _keep(self, topic: Topic, item: StoredItem, read: ReadBatch, is_foreign: bool) -> None:
+    def _keep(self, topic: Topic, item: StoredItem, read: ReadBatch, asked_at: float, is_foreign: bool) -> None:
         is_state = topic.data_type in STATE_TYPES
         late_before = read.late_before if is_state else None  # a candle's stamp is its start, and trades are no state
         # Kept before it is published: who is woken by it and asks at once must find it.
         is_newest = self._store.put(
-            topic, item, read.health, read.epoch, read.monotonic, late_before, read.subscribed_at, is_foreign
+            topic, item, read.health, read.epoch, read.monotonic, late_before, asked_at, is_foreign
         )
         if self._repair is not None and not is_state:
             due = self._repair.arrived(topic, item, read.connection, read.monotonic)

@@ -261,6 +261,22 @@ def test_the_wait_for_a_value_made_after_the_call_passes_over_what_was_under_way
         assert newer.timestamp == NOON + timedelta(seconds=2.15)
 
 
+def test_the_first_frame_of_a_subscription_sent_before_the_call_is_not_one_made_for_it() -> None:
+    with scene_of(0.0) as scene:
+        begun(scene)
+        asked_at = scene.at(2.0).monotonic()
+        expired = Deadline.after(0.0)
+        scene.at(2.1).hears(1.5)
+        assert scene.store.wait_newer(BTC, asked_at, expired) is not None
+        assert scene.store.wait_newer(BTC, asked_at, expired, asked_after=asked_at) is None
+        scene.intake.subscribed(scene.health, 1, frozenset())
+        scene.intake.subscribed(scene.health, 1, frozenset({BTC}))
+        scene.at(2.2).hears(1.5)
+        assert scene.store.wait_newer(BTC, asked_at, expired, asked_after=asked_at) is not None
+        scene.at(2.3).hears(1.6)
+        assert scene.store.wait_newer(BTC, asked_at, expired, asked_after=asked_at) is not None, "nor what follows it"
+
+
 def test_nobody_waits_for_a_value_that_comes_too_late() -> None:
     with scene_of(0.0) as scene:
         begun(scene)

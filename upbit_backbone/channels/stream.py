@@ -116,7 +116,8 @@ class StreamWaitChannel:
             self._acquire(me, requests)
             item = self._store.wait_newer(topic, asked_at, first_wait, self._made_after(request, asked_at))
             if item is None and request.realtime and is_new:
-                item = self._store.wait_newer(topic, asked_at, deadline)
+                # Not the first frame of one that was on its way when the call came: that may show what was before it.
+                item = self._store.wait_newer(topic, asked_at, deadline, asked_after=asked_at)
             elif item is None and not request.realtime:
                 item = self._proven(topic, self._clock.monotonic() - asked_at)
             if item is None:

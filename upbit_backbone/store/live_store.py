@@ -46,6 +46,7 @@ class Entry:
     """
 
     __slots__ = (
+        "asked_at",
         "epoch",
         "follows",
         "health",
@@ -81,6 +82,7 @@ class Entry:
         self.proven = True
         self.follows = True  # another one of the same connection
         self.is_foreign = False  # of an earlier subscription
+        self.asked_at = -inf  # when the subscription was sent that it is of (monotonic)
         self.late_by = 0.0
 
     def __repr__(self) -> str:
@@ -154,6 +156,7 @@ class LiveStore:
                 entry.late_by, entry.proven, entry.is_foreign = monotonic - subscribed_at, False, True
         else:
             entry.follows = known.monotonic >= subscribed_at
+            entry.asked_at = known.asked_at
             if (stamp == known.stamp or moved_at == known.moved_at) and not _is_news(entry, known):
                 entry.news_at = known.news_at
         # Not for what was said again: a server that repeats its last frame for ever looked alive.
@@ -176,13 +179,15 @@ class LiveStore:
             known.proven = False
         if verdict is Verdict.DOUBT or verdict is Verdict.REFUSE:
             return False
-        entry.proven = verdict is Verdict.TAKE
+        entry.proven, entry.asked_at = verdict is Verdict.TAKE, subscribed_at
         is_same_line = known is not None and known.health is entry.health and known.epoch == entry.epoch
         if known is not None and known.is_foreign:
             is_same_line = (
                 False  # what is held against it is not held against the first one of the present subscription
             )
         entry.follows = is_same_line and known is not None and known.monotonic >= subscribed_at
+        if entry.follows and known is not None:
+            entry.asked_at = known.asked_at
         if known is None:
             return True
         entry.peak = max(known.peak, entry.stamp)
@@ -330,10 +335,12 @@ class LiveStore:
         since_monotonic: float,
         deadline: Deadline,
         made_after: Callable[[], datetime | None] | None = None,
+        asked_after: float = -inf,
     ) -> Datum | None:
         """The first readable value that arrives after `since_monotonic`, or None at the deadline.
 
-        What comes late is passed over, and so is what Upbit stamped before `made_after()`.
+        What comes late is passed over, and so is what Upbit stamped before `made_after()`, or what is of a
+        subscription sent before `asked_after`.
         ClosedError at once when the store is closed. The session's thread pays for waiters only while there are any.
         """
         item: Datum | None = None
@@ -341,7 +348,7 @@ class LiveStore:
             # Before the first look, so that what arrives between the two is told.
             self._waited_for.append(topic)
             while item is None:
-                entry = self._wait_entry(topic, since_monotonic, deadline, made_after)
+                entry = self._wait_entry(topic, since_monotonic, deadline, made_after, asked_after)
                 if entry is None:
                     return None
                 # A book that cannot be read is no answer; wait on from there.
@@ -353,7 +360,12 @@ class LiveStore:
                 self._waited_for.remove(topic)
 
     def _wait_entry(
-        self, topic: Topic, since: float, deadline: Deadline, made_after: Callable[[], datetime | None] | None
+        self,
+        topic: Topic,
+        since: float,
+        deadline: Deadline,
+        made_after: Callable[[], datetime | None] | None,
+        asked_after: float,
     ) -> Entry | None:
         found: Entry | None = None
 
@@ -361,6 +373,7 @@ class LiveStore:
             nonlocal found
             entry = self._entries.get(topic)
             is_new = entry is not None and entry.monotonic > since and entry.proven and not entry.health.is_late
+            is_new = is_new and entry is not None and entry.asked_at >= asked_after
             bound = None if made_after is None or not is_new else made_after()
             if entry is not None and is_new and (bound is None or entry.stamp >= bound):
                 found = entry
