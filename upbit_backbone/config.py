@@ -36,7 +36,7 @@ class BackboneConfig:
     rest_url: scheme and host of the REST server, without /v1; empty means the region's. For the simulator or a mirror.
     websocket_url: full URL of the WebSocket server; empty means the region's. Set it together with `rest_url`.
     ca_file: PEM file of one more certificate authority, for companies that inspect TLS; checking is never switched off.
-    proxy: `http://[user:password@]host:port`; those of the environment are ignored. Set it behind a proxy.
+    proxy: `http://[user:password@]host:port` or `socks5://…`; `env` follows HTTPS_PROXY and the like. Behind a proxy.
     timeout_seconds: deadline of every call that is given no `timeout=`. Longer on slow lines, shorter in GUIs.
     connect_timeout_seconds: how long one connection may take to be made. Longer over satellite or congested VPNs.
     close_timeout_seconds: how long `close()` waits for threads. Longer if your callbacks need time to finish.

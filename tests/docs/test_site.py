@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import shlex
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,9 +86,10 @@ def reader(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("UPBIT_BACKBONE_REST_REQUESTS_PER_SECOND", "50")
     monkeypatch.chdir(tmp_path)
-    reader = Reader()
+    reader, on_sigterm = Reader(), signal.getsignal(signal.SIGTERM)
     yield reader
     reader.close()
+    signal.signal(signal.SIGTERM, on_sigterm)  # a page shows how to end on it
 
 
 def alike(line: str) -> str:
