@@ -98,14 +98,16 @@ class EventBus:
     def listen(self, listener: Listener, *, wants: Wants | None = None) -> Listening:
         """Call `listener(event)` from now on, for the events it wants, until what is returned is closed."""
         listening = Listening(f"upbit-events-{next(self._numbers)}", listener, wants, self._leave)
-        with self._lock:
-            if self._closed:
-                raise ClosedError("the backbone is closed; make a new one")
-            # Replaced whole: `emit` walks over it without the lock.
-            self._listening = (*self._listening, listening)
         try:
+            with self._lock:
+                if self._closed:
+                    raise ClosedError("the backbone is closed; make a new one")
+                # Replaced whole: `emit` walks over it without the lock.
+                self._listening = (*self._listening, listening)
             listening.consumer.start()
-        except BaseException:  # no thread to be had, or Ctrl-C: nobody could ever take this listener out again
+        except BaseException:
+            # No thread to be had, or Ctrl-C, also on the way out of the lock: nobody could ever take this listener
+            # out again.
             listening.begin_close()
             raise
         return listening

@@ -8,6 +8,7 @@ ourselves, for REST and WebSocket alike.
 from __future__ import annotations
 
 import http.client
+import queue
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,9 +74,7 @@ class HttpConnection:
         self._headers = CaseInsensitiveDict(
             {"User-Agent": destination.user_agent, "Accept": "application/json", "Accept-Encoding": "gzip"}
         )
-        self._pool = urllib3.connectionpool.HTTPConnectionPool(
-            destination.host, destination.port, maxsize=1, block=False
-        )
+        self._pool = _ConnectionPool(destination.host, destination.port, maxsize=1, block=False)
         self._pool.ConnectionCls = self._connection  # type: ignore[assignment]  # a factory serves as well
         self._adapter = _Adapter(self._pool, len(destination.base_url))
         self._watch = Watch("", Deadline.after(None))
@@ -170,6 +169,29 @@ def _read(raw: urllib3.HTTPResponse, caps: Caps) -> Exchange:
         raw.close()
     raw.release_conn()
     return Exchange(raw.status, raw.headers, b"".join(pieces)[:cap], is_cut)
+
+
+class _ConnectionStack(queue.LifoQueue[Any]):
+    """Keeps a pool's connections without taking a lock: a pool of ours is used by one thread at a time.
+
+    The queue that urllib3 uses waits on Conditions. Ctrl-C in one leaves its lock held, and urllib3 puts the connection
+    back on its way out of the interruption: on the very thread that holds the lock, for ever.
+    """
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if len(self.queue) >= self.maxsize:
+            raise queue.Full
+        self.queue.append(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self.queue.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+
+class _ConnectionPool(urllib3.connectionpool.HTTPConnectionPool):
+    QueueCls = _ConnectionStack
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
