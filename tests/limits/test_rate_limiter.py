@@ -85,12 +85,12 @@ def test_one_server_has_one_budget_and_one_ban_however_its_address_is_written(ho
         for turn in range(10):
             send(limiters[turn % 4])
         assert [limiter.look(TICKER).available for limiter in limiters] == [0, 0, 0, 0]
-        with pytest.raises(RateLimitError):
-            limiters[0].permit(TICKER, NORMAL, soon(0.1))
+        with pytest.raises(RateLimitError), limiters[0].permit(TICKER, NORMAL, soon(0.1)):
+            pytest.fail("it had a turn")
         limiters[1].ban(seconds=30.0)
         for limiter in limiters:
-            with pytest.raises(BannedError):
-                limiter.permit(CANDLE, NORMAL, soon())
+            with pytest.raises(BannedError), limiter.permit(CANDLE, NORMAL, soon()):
+                pytest.fail("it had a turn")
     finally:
         for limiter in limiters:
             limiter.close()
@@ -175,8 +175,8 @@ def test_a_turn_that_surely_comes_too_late_is_refused_at_once(make: Make) -> Non
     limiter = make()
     use_up(limiter)
     started = time.monotonic()
-    with pytest.raises(RateLimitError, match="larger timeout") as caught:
-        limiter.permit(TICKER, NORMAL, soon(0.5))
+    with pytest.raises(RateLimitError, match="larger timeout") as caught, limiter.permit(TICKER, NORMAL, soon(0.5)):
+        pytest.fail("it had a turn")
     assert time.monotonic() - started < promised(0.3)
     assert caught.value.retry_after is not None
     assert 0.5 < caught.value.retry_after < 1.2
@@ -185,14 +185,12 @@ def test_a_turn_that_surely_comes_too_late_is_refused_at_once(make: Make) -> Non
 
 def test_a_deadline_that_passes_while_waiting_is_a_timeout(make: Make) -> None:
     limiter = make(1.0)
-    held = limiter.permit(TICKER, NORMAL, soon())  # not sent yet: nobody can know when it will be free
-    started = time.monotonic()
-    with pytest.raises(RequestTimeoutError):
-        limiter.permit(TICKER, NORMAL, soon(0.3))
-    assert 0.25 < time.monotonic() - started < promised(1.5)
-    assert limiter.look(TICKER).waiting == 0
-    with held:
-        pass
+    with limiter.permit(TICKER, NORMAL, soon()):  # not sent yet: nobody can know when it will be free
+        started = time.monotonic()
+        with pytest.raises(RequestTimeoutError), limiter.permit(TICKER, NORMAL, soon(0.3)):
+            pytest.fail("it had a turn")
+        assert 0.25 < time.monotonic() - started < promised(1.5)
+        assert limiter.look(TICKER).waiting == 0
     assert limiter.look(TICKER).available == 1
 
 
@@ -286,8 +284,8 @@ def test_a_ban_stops_every_group_connects_and_later_backbones_alike(make: Make) 
     later = make()
     for each in (limiter, later):
         for group in RateGroup:
-            with pytest.raises(BannedError) as caught:
-                each.permit(group, Priority.HIGH, soon())
+            with pytest.raises(BannedError) as caught, each.permit(group, Priority.HIGH, soon()):
+                pytest.fail("it had a turn")
             assert caught.value.retry_after is not None
             assert 25 < caught.value.retry_after <= 30
             assert caught.value.until is not None
@@ -429,8 +427,8 @@ def test_a_ban_is_told_to_the_other_processes(tmp_path: Path, host: str, monkeyp
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     mine, theirs = RateLimiter(host, between_processes=True), SharedCountFile(host, SYSTEM_CLOCK)
     theirs.ban(30.0)
-    with pytest.raises(BannedError):
-        mine.permit(TICKER, NORMAL, soon())
+    with pytest.raises(BannedError), mine.permit(TICKER, NORMAL, soon()):
+        pytest.fail("it had a turn")
     assert 25 < mine.banned_for() <= 30
     mine.close()
     assert theirs.take("ticker", 10.0, "a").is_banned
@@ -461,10 +459,12 @@ def test_a_forked_child_gets_a_clear_error_and_still_respects_the_ban() -> None:
             child = os.fork()
         if child == 0:
             try:
-                limiter.permit(RateGroup.TICKER, Priority.NORMAL, Deadline.after(1))
+                with limiter.permit(RateGroup.TICKER, Priority.NORMAL, Deadline.after(1)):
+                    pass
             except ClosedError:
                 try:
-                    RateLimiter("forked").permit(RateGroup.TICKER, Priority.NORMAL, Deadline.after(1))
+                    with RateLimiter("forked").permit(RateGroup.TICKER, Priority.NORMAL, Deadline.after(1)):
+                        pass
                 except BannedError:
                     os._exit(0)
             os._exit(1)

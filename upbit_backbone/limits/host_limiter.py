@@ -184,42 +184,42 @@ class HostLimiter:
 
     # --- waiting for a turn --------------------------------------------------------------------------------
 
+    def waiter(self, group: RateGroup, urgency: Urgency) -> Waiter:
+        """Somebody who is going to want a turn, to `obtain` it with; it waits for nothing yet."""
+        return Waiter(group, urgency, next(self._numbers))
+
     def obtain(
         self,
-        group: RateGroup,
-        urgency: Urgency,
+        waiter: Waiter,
         deadline: Deadline,
         refusal: Callable[[], UpbitBackboneError | None],
         claim: Callable[[float], float] | None,
-    ) -> Slot:
-        """A slot for one request; RateLimitError (surely too late), BannedError, RequestTimeoutError, and what
-        `refusal` has to raise to those who wait. `urgency` may be raised meanwhile.
+    ) -> None:
+        """A slot for one request, in `waiter.slot`; RateLimitError (surely too late), BannedError, RequestTimeoutError,
+        and what `refusal` has to raise to those who wait. Its urgency may be raised meanwhile.
+
+        Whatever it raises, `give_up` has to follow.
         """
         # Before the lock: in a forked child nobody will ever release it.
         self._guard.check()
         with self._lock:
             # With other processes the file is asked while the waiter is in the queue, so that its place is kept if they
             # were quicker.
-            slot = None if claim is not None else self._free_slot(group)
-            if slot is not None:
-                return slot
-            waiter = self._enqueue(group, urgency, deadline)
-        try:
-            while True:
-                slot = self._wait_for_turn(waiter, deadline, refusal)
-                # With other processes: 0.0 when the request was counted there, else seconds to wait.
-                # Outside the lock: the file may be held by another process, and everybody's turn would wait for that.
-                wait = 0.0 if claim is None else claim(self._windows[group].per_second)
-                if not wait:
-                    return slot
-                self._step_back(waiter, slot, wait)
-        except BaseException:
-            # BaseException, because Ctrl-C between the turn and its return would otherwise keep the slot for 30 s.
-            self._give_up(waiter)
-            raise
+            if claim is None and self._is_free(waiter.group):
+                self._take(waiter)
+                return
+            self._enqueue(waiter, deadline)
+        while True:
+            self._wait_for_turn(waiter, deadline, refusal)
+            # With other processes: 0.0 when the request was counted there, else seconds to wait.
+            # Outside the lock: the file may be held by another process, and everybody's turn would wait for that.
+            wait = 0.0 if claim is None else claim(self._windows[waiter.group].per_second)
+            if not wait:
+                return
+            self._step_back(waiter, wait)
 
-    def obtain_reconnect(self, group: RateGroup) -> Slot | None:
-        """During a ban: a slot for the handshake of a line that broke, if one may be tried; None when there is no ban.
+    def obtain_reconnect(self, waiter: Waiter) -> bool:
+        """During a ban: a slot for the handshake of a line that broke, if one may be tried; False when there is no ban.
 
         BannedError while the ban covers handshakes, RateLimitError while another attempt was made a moment ago.
         """
@@ -228,22 +228,23 @@ class HostLimiter:
             now = self._clock.monotonic()
             left = self._ban.remaining(now)
             if not left:
-                return None
+                return False
             if self._ban.covers_connects:
                 raise self.ban_error(left)
-            window = self._window(group)
+            window = self._window(waiter.group)
             wait = max(self._ban.connect_wait(now), 0.0 if window.available(now) else CAREFUL_SECONDS)
             if wait > 0:
                 raise RateLimitError(
                     f"{self.host} blocks this IP for another {left:.0f} s (HTTP 418): of lines that broke one tries to "
                     f"connect each second, and the next turn is {wait:.2f} s away",
                     retry_after=wait,
-                    group=group.value,
+                    group=waiter.group.value,
                 )
             # Decided and noted under one lock, so that of several lines that broke at once only one goes.
             self._ban = self._ban.connecting(now)
-            self.granted[group] = self.granted.get(group, 0) + 1
-            return window.take(now)
+            self.granted[waiter.group] = self.granted.get(waiter.group, 0) + 1
+            waiter.slot = window.take(now)
+            return True
 
     def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
         """Raise what `obtain` would raise at once, with `ahead` others before."""
@@ -253,29 +254,26 @@ class HostLimiter:
             self._refuse_if_banned(now)
             self._refuse_if_too_late(self._window(group), group, ahead, now, deadline)
 
-    def _free_slot(self, group: RateGroup) -> Slot | None:
-        """The usual case, without a waiter: nobody waits and there is room."""
+    def _is_free(self, group: RateGroup) -> bool:
+        """The usual case, without waiting: nobody waits and there is room."""
         now = self._clock.monotonic()
         window = self._window(group)
         # Who waits goes first, even where there is room: otherwise a busy thread overtakes the queue again and again.
-        if self._queues[group].first() is not None or not (self._ban.admits(now) and window.available(now)):
-            return None
-        return self._take(group, window, now)
+        return self._queues[group].first() is None and self._ban.admits(now) and window.available(now) > 0
 
-    def _take(self, group: RateGroup, window: Window, now: float) -> Slot:
+    def _take(self, waiter: Waiter) -> None:
+        now, group = self._clock.monotonic(), waiter.group
         self._ban = self._ban.sending(now)
         self.granted[group] = self.granted.get(group, 0) + 1
-        return window.take(now)
+        waiter.slot = self._windows[group].take(now)
 
-    def _enqueue(self, group: RateGroup, urgency: Urgency, deadline: Deadline) -> Waiter:
-        now = self._clock.monotonic()
+    def _enqueue(self, waiter: Waiter, deadline: Deadline) -> None:
+        now, group = self._clock.monotonic(), waiter.group
         self._refuse_if_banned(now)
         window = self._window(group)
-        waiter = Waiter(group, urgency, next(self._numbers))
         queue = self._queues[group]
         self._refuse_if_too_late(window, group, queue.ahead_of(waiter), now, deadline)
         queue.join(waiter)
-        return waiter
 
     def _refuse_if_too_late(self, window: Window, group: RateGroup, ahead: int, now: float, deadline: Deadline) -> None:
         wait = window.earliest(now, ahead) - now
@@ -290,7 +288,7 @@ class HostLimiter:
 
     def _wait_for_turn(
         self, waiter: Waiter, deadline: Deadline, refusal: Callable[[], UpbitBackboneError | None]
-    ) -> Slot:
+    ) -> None:
         while True:
             with self._lock:
                 now = self._clock.monotonic()
@@ -298,7 +296,7 @@ class HostLimiter:
                 waiter.bell.clear()
                 self._serve(waiter.group, now, waiter)
                 if waiter.slot is not None:
-                    return waiter.slot
+                    return
                 self._refuse_if_banned(now)
                 wait = self._next_look(waiter, now)
             # Outside the lock: it asks others (a breaker, a closed flag), who may take locks of their own.
@@ -322,28 +320,32 @@ class HostLimiter:
         window, queue = self._windows[group], self._queues[group]
         while (waiter := queue.first()) is not None and self._ban.admits(now) and window.available(now):
             queue.leave(waiter)
-            waiter.slot = self._take(group, window, now)
+            self._take(waiter)
             waiter.bell.set()
         # It may have become the first just now, and then nobody watches the clock until it looks.
         if waiter is not None and waiter is not asking:
             waiter.bell.set()
 
-    def _step_back(self, waiter: Waiter, slot: Slot, wait: float) -> None:
+    def _step_back(self, waiter: Waiter, wait: float) -> None:
         """Another process was quicker: same place in the queue, after a while."""
         with self._lock:
             now = self._clock.monotonic()
             window = self._windows[waiter.group]
-            window.finished(slot, now)
+            if waiter.slot is not None:
+                window.finished(waiter.slot, now)
             # The whole group and not this waiter alone: the next in the queue would only ask the file in vain, too.
             window.pause(now + wait)
             self._ban = self._ban.withdrawn(now)
             waiter.slot = None
             self._queues[waiter.group].join(waiter)
 
-    def _give_up(self, waiter: Waiter) -> None:
+    def give_up(self, waiter: Waiter) -> None:
         """The waiter is leaving without sending: its slot, if it just got one, goes to the next."""
+        if self._guard.is_foreign:
+            return
         with self._lock:
             now = self._clock.monotonic()
+            self._window(waiter.group)  # it may have been interrupted before there was one
             self._queues[waiter.group].leave(waiter)
             if waiter.slot is not None:
                 self._windows[waiter.group].finished(waiter.slot, now)

@@ -22,7 +22,7 @@ from ..exchange.endpoints import normal_host
 from ..exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
-from .host_limiter import HostLimiter, LimiterView, Rates, Urgency
+from .host_limiter import HostLimiter, LimiterView, Rates, Urgency, Waiter
 from .window import UNDELIVERED_SECONDS, Slot
 
 if TYPE_CHECKING:
@@ -41,24 +41,30 @@ CONNECT_TRANSIT_SECONDS: Final = 0.5
 
 
 class Permit:
-    """One turn. Leaving the `with` block without `sent()` gives it back."""
+    """One turn. Entering the `with` block waits for it; leaving the block without `sent()` gives it back."""
 
-    __slots__ = ("_bans", "_group", "_host_limiter", "_is_given_up", "_settle", "_slot")
+    __slots__ = ("_bans", "_host_limiter", "_is_given_up", "_obtain", "_settle", "_transit", "_waiter")
 
     def __init__(
         self,
         limiter: HostLimiter,
-        group: RateGroup,
-        slot: Slot,
-        bans: int,
+        waiter: Waiter,
+        obtain: Callable[[Waiter], object],
         settle: Callable[[float | None], object] | None = None,
     ) -> None:
         self._host_limiter = limiter
-        self._group = group
-        self._slot = slot
-        self._bans = bans  # how many there had been before the turn came
+        self._waiter = waiter
+        self._obtain = obtain
+        self._bans = limiter.bans  # how many there had been before the turn came
         self._settle = settle  # with the other processes
         self._is_given_up = False
+        self._transit = 0.0
+
+    @property
+    def _slot(self) -> Slot:
+        if self._waiter.slot is None:
+            raise RuntimeError("a permit counts from the `with` block on")
+        return self._waiter.slot
 
     @property
     def sent_at(self) -> float | None:
@@ -73,12 +79,12 @@ class Permit:
 
     def sent(self) -> None:
         """The request is on its way."""
-        self._host_limiter.sent(self._group, self._slot)
+        self._host_limiter.sent(self._waiter.group, self._slot)
 
     def answered(self) -> None:
         """An answer began to come. Without this, and without `given_up`, the request is taken to have arrived when the
         block was left."""
-        self._host_limiter.answered(self._group, self._slot)
+        self._host_limiter.answered(self._waiter.group, self._slot)
 
     def given_up(self) -> None:
         """Nobody waits for the answer any more, but the request may arrive yet: it holds its place until it cannot."""
@@ -86,15 +92,24 @@ class Permit:
 
     def proves_silence(self, waited: float) -> bool:
         """Whether `waited` seconds without a word of an answer say something about the server, not about our haste."""
-        return self._host_limiter.proves_silence(self._group, self._slot, waited)
+        return self._host_limiter.proves_silence(self._waiter.group, self._slot, waited)
 
     def arrives(self, within: float) -> None:
         """Nobody will report on this request: it is taken to arrive within so many seconds."""
-        self._host_limiter.arrived(self._group, self._slot, within)
-        if self._settle is not None:
-            self._settle(within)
+        self._transit = within
+        self._host_limiter.arrived(self._waiter.group, self._slot, within)
 
     def __enter__(self) -> Self:
+        # Taken here and not before, and into the waiter: Ctrl-C on the way from the taking to the block would otherwise
+        # keep the turn from everybody for 30 s.
+        try:
+            self._obtain(self._waiter)
+        except BaseException as error:
+            self._host_limiter.give_up(self._waiter)
+            # Interrupted, it may have been counted with the other processes, who cannot know that nothing is sent.
+            if self._settle is not None and not isinstance(error, UpbitBackboneError):
+                self._settle(None)
+            raise
         return self
 
     def __exit__(
@@ -102,10 +117,10 @@ class Permit:
     ) -> None:
         # With a first byte of an answer it has arrived, whatever became of the rest.
         is_given_up = self._is_given_up and self._slot.answered_at is None
-        self._host_limiter.finished(self._group, self._slot, is_given_up=is_given_up)
+        self._host_limiter.finished(self._waiter.group, self._slot, is_given_up=is_given_up)
         if self._settle is not None:
             # The other processes must count it as long as we do.
-            within = UNDELIVERED_SECONDS if is_given_up else 0.0
+            within = UNDELIVERED_SECONDS if is_given_up else self._transit
             self._settle(None if self._slot.sent_at is None else within)
 
 
@@ -137,12 +152,16 @@ class RateLimiter:
         deadline: Deadline,
         stop: Waitable | None = None,
         refusal: Callable[[], UpbitBackboneError | None] = lambda: None,
+        *,
+        is_reconnect: bool = False,
     ) -> Permit:
-        """Wait for a turn, at most until `stop` is set or `refusal` has an error to raise. An Urgency may be raised
-        while it waits. Raises
+        """A turn, for a `with` block. Entering it waits at most until `stop` is set or `refusal` has an error to raise;
+        an Urgency may be raised meanwhile. Raises
 
         - RateLimitError(retry_after) at once when the turn would surely come after the deadline,
         - BannedError(until) while Upbit blocks this IP, RequestTimeoutError, ClosedError.
+
+        With `is_reconnect`, for the handshake of a line that was open and broke, a ban is no absolute bar: see `ban`.
         """
 
         def refused() -> UpbitBackboneError | None:
@@ -151,26 +170,25 @@ class RateLimiter:
             return refusal()
 
         urgency = urgency if isinstance(urgency, Urgency) else Urgency(urgency)
-        host, bans = self._host_limiter, self._host_limiter.bans
-        if self._shared is None:
-            return Permit(host, group, host.obtain(group, urgency, deadline, refused, None), bans)
-        claim = self._shared.claim(group, on_ban=host.hear_of_ban)
-        return Permit(host, group, host.obtain(group, urgency, deadline, refused, claim.ask), bans, claim.settle)
+
+        def obtain(waiter: Waiter) -> None:
+            if not (is_reconnect and host.obtain_reconnect(waiter)):
+                host.obtain(waiter, deadline, refused, ask)
+
+        host = self._host_limiter
+        claim = None if self._shared is None else self._shared.claim(group, on_ban=host.hear_of_ban)
+        ask, settle = (None, None) if claim is None else (claim.ask, claim.settle)
+        return Permit(host, host.waiter(group, urgency), obtain, settle)
 
     def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
         """RateLimitError or BannedError, as `permit` would raise with `ahead` others before; waits for nothing."""
         self._host_limiter.forecast(group, ahead, deadline)
 
     def acquire(self, group: RateGroup, priority: Priority, deadline: Deadline, *, is_reconnect: bool = False) -> None:
-        """Like `permit`, for whoever cannot say when exactly his request leaves: it counts as leaving soon.
-
-        With `is_reconnect`, for the handshake of a line that was open and broke, a ban is no absolute bar: see `ban`.
-        """
-        slot = self._host_limiter.obtain_reconnect(group) if is_reconnect else None
-        limiter = self._host_limiter
-        permit = self.permit(group, priority, deadline) if slot is None else Permit(limiter, group, slot, limiter.bans)
-        permit.sent()
-        permit.arrives(within=CONNECT_TRANSIT_SECONDS)
+        """Like `permit`, for whoever cannot say when exactly his request leaves: it counts as leaving soon."""
+        with self.permit(group, priority, deadline, is_reconnect=is_reconnect) as permit:
+            permit.sent()
+            permit.arrives(within=CONNECT_TRANSIT_SECONDS)
 
     def learn(self, group: RateGroup, remaining: int, sent_at: float | None = None) -> None:
         """Upbit's own count: `remaining` calls were left after a request sent at `sent_at` (monotonic)."""
