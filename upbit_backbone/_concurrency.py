@@ -40,7 +40,7 @@ from ._deadline import (
     wall_seconds,
 )
 from ._fork import ForkGuard, at_fork, notice
-from ._log import GuardedLogger, get_logger, is_own_thread, own_threads
+from ._log import GuardedLogger, get_logger, is_own_thread, own_threads, raise_if_users
 from .errors import ClosedError, NetworkError
 
 # Parts that are made when somebody first needs them, with the modules they need: `Once`.
@@ -107,6 +107,7 @@ __all__ = [
     "is_own_thread",
     "join_all",
     "notice",
+    "raise_if_users",
     "spawn",
     "spawn_unwaited",
     "wait_event",
@@ -221,6 +222,12 @@ class LoopThread:
             if self._thread is thread:
                 self._thread = _new_thread(self._run, self.name)
                 _start(self._thread)
+
+    def revive(self) -> None:
+        """Have a new thread go on, if the old one has died and the system has one to give. Raises nothing of ours."""
+        if self._thread is not None:
+            with contextlib.suppress(RuntimeError):  # none yet: it was told when the old one died
+                self.ensure()
 
     @property
     def thread(self) -> threading.Thread | None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 import threading
 import traceback
 import weakref
+from types import CodeType, FrameType
 from typing import Any
 
 # Threads born in `_concurrency.spawn`. Here, because the logger has to know whose thread it is on.
@@ -21,6 +23,50 @@ own_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 def is_own_thread() -> bool:
     """Whether the calling thread is one of ours, so that somebody who closes may be waiting for it."""
     return threading.current_thread() in own_threads
+
+
+def raise_if_users(error: BaseException) -> None:
+    """Raise what of `error`, which the calling function has caught, is none of our trouble and must reach the user: on
+    a thread of his, Ctrl-C and an exit, and whatever a signal handler of his raised.
+
+    Handlers run on the main thread, wherever that happens to be. What takes any Exception for bad data, a bad line or a
+    bad listener would swallow the alarm that somebody has set to end a call of ours.
+    """
+    if not isinstance(error, Exception) and not is_own_thread():
+        raise error
+    if threading.current_thread() is not threading.main_thread():
+        return
+    here, handlers, waiting, seen = sys._getframe(1), _signal_handlers(), [error], set[int]()
+    while waiting:
+        each = waiting.pop()
+        seen.add(id(each))
+        trace = each.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code in handlers and _was_below(trace.tb_frame, here):
+                raise each
+            trace = trace.tb_next
+        waiting += [more for more in (each.__cause__, each.__context__) if more is not None and id(more) not in seen]
+
+
+def _signal_handlers() -> set[CodeType]:
+    """The code of the handlers that are installed now."""
+    found = set()
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        if not callable(handler):  # ignored, or left to the system
+            continue
+        handler = getattr(handler, "func", handler)  # a functools.partial
+        for each in (handler, type(handler).__call__):  # a function or a method; an object to be called
+            if isinstance(code := getattr(each, "__code__", None), CodeType):
+                found.add(code)
+    return found
+
+
+def _was_below(frame: FrameType | None, above: FrameType) -> bool:
+    # An exception that was being handled when we were called is a context of ours, too, and nobody's any more.
+    while frame is not None and frame is not above:
+        frame = frame.f_back
+    return frame is not None
 
 
 class GuardedLogger:
@@ -61,11 +107,8 @@ class GuardedLogger:
         try:
             if self._logger.isEnabledFor(level):
                 self._logger.log(level, message, *args, stacklevel=_frames_to_caller(), **options)
-        except Exception as error:  # noqa: BLE001 - whatever a handler of the user's raises is told, and no more
-            self._tell(error, message)
-        except BaseException as error:
-            if not is_own_thread():
-                raise
+        except BaseException as error:  # noqa: BLE001 - whatever a handler of the user's raises is told, and no more
+            raise_if_users(error)
             self._tell(error, message)
 
     def _tell(self, error: BaseException, message: str) -> None:

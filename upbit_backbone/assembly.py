@@ -29,6 +29,7 @@ from ._concurrency import (
     get_logger,
     is_interrupting,
     is_own_thread,
+    raise_if_users,
     spawn,
     spawn_unwaited,
 )
@@ -432,7 +433,8 @@ class Assembly:
         for tell in (self._log_event, self.events.emit, self._count, self._obey_ban):
             try:
                 tell(event)
-            except Exception:
+            except BaseException as error:
+                raise_if_users(error)
                 log.exception("an event was not told to everyone", extra={"upbit_event": type(event).__name__})
 
     def _count(self, event: Event) -> None:
@@ -478,7 +480,11 @@ class Assembly:
                 rotate_bytes=rotate_bytes,
                 rotate_seconds=rotate_seconds,
             )
-        self.intake.attach(recorder)
+        try:
+            self.intake.attach(recorder)
+        except BaseException:  # Ctrl-C: nobody could ever close it, and no other could begin
+            recorder.close()
+            raise
         return recorder
 
     def _detach(self, recorder: Recorder) -> None:

@@ -620,8 +620,12 @@ class MarketDataBackbone:
             subscribe=lambda callback: parts.hub.subscribe([SubscriptionRequest(topic)], callback=callback),
             is_closing=lambda: parts.is_closed,
         )
-        if not book.is_current:
-            parts.store.wait_newer(topic, asked_at, deadline)
+        try:
+            if not book.is_current:
+                parts.store.wait_newer(topic, asked_at, deadline)
+        except BaseException:  # Ctrl-C: nobody could ever close it
+            book.close()
+            raise
         return book
 
     def on_event(self, listener: Callable[[Any], object]) -> Listening:

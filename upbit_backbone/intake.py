@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from ._concurrency import SYSTEM_CLOCK, Clock, get_logger
+from ._concurrency import SYSTEM_CLOCK, Clock, get_logger, raise_if_users
 from .backfill.gap_repair import Early, GapRepair
 from .backfill.sequence import ConnectionId
 from .delivery.hub import Hub
@@ -495,6 +495,9 @@ class Intake:
                 lazy.settle(book)
                 return
             except Exception as caught:  # noqa: BLE001 - a poison message affects only itself, whatever it breaks
+                # On the thread of whoever reads: an alarm of his that goes off meanwhile is no poison, and the book
+                # stays as it was.
+                raise_if_users(caught)
                 error = caught
                 raw = lazy.raw
                 # Settled as unreadable, so that each further reader does not decode and report it again.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +47,7 @@ class Consumer:
         self._loop = LoopThread(self._serve, name, is_over=lambda: self._is_done, failed=self._broke_off)
         self.errors = 0
         self.errors_in_a_row = 0
+        self._untold = 0  # errors in a row that `on_error` itself failed to take
 
     def start(self) -> None:
         """RuntimeError if the system has no thread to give."""
@@ -55,9 +55,7 @@ class Consumer:
 
     def ensure(self) -> None:
         """Go on with a new thread, if the old one has died and the system has one to give."""
-        if self._loop.thread is not None:
-            with contextlib.suppress(RuntimeError):  # none yet: it was told when the old one died
-                self._loop.ensure()
+        self._loop.revive()
 
     def stop(self, deadline: Deadline) -> list[str]:
         """Close the mailbox, wait for the callback under way, join the thread; names of those still running."""
@@ -117,16 +115,26 @@ class Consumer:
         self.errors += 1
         self.errors_in_a_row += 1
         if self._on_error is not None:
-            try:
-                self._on_error(error)
-            except BaseException:
-                log.exception("%s: on_error itself failed", self._name)
+            self._tell(self._on_error, error)
         # The user's own `on_error` hears of every error; the log and the events are sampled.
         if not self._sampler.is_due(self.errors_in_a_row, self._mailbox.now()):
             return
         log.error("%s: the callback failed (%d in a row)", self._name, self.errors_in_a_row, exc_info=error)
         if self._on_failure is not None:
             self._on_failure(error, self.errors_in_a_row)
+
+    @calls_users
+    def _tell(self, on_error: OnError, error: BaseException) -> None:
+        try:
+            on_error(error)
+        except BaseException:  # once, not for each item: where one callback fails all the time, the other may, too
+            self._untold += 1
+            if self._untold == 1:
+                log.exception("%s: on_error itself failed", self._name)
+            return
+        if self._untold > 1:
+            log.warning("%s: on_error works again; it failed %d times in a row", self._name, self._untold)
+        self._untold = 0
 
     def __repr__(self) -> str:
         return f"<Consumer {self._name} {'running' if self.is_alive else 'stopped'}, {self.errors} errors>"

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from .._concurrency import Deadline, get_logger, is_interrupting, spawn_unwaited
+from .._concurrency import Deadline, get_logger, is_interrupting, raise_if_users, spawn_unwaited
 from ..errors import ClosedError
 from ..models.enums import DataType, Overflow
 from ..models.events import Event
@@ -92,7 +92,8 @@ class EventBus:
             try:
                 if listening.wants is None or listening.wants(event):
                     listening.mailbox.put_many([(_TOPIC, event, self._clock())])  # type: ignore[list-item]
-            except Exception:
+            except BaseException as error:
+                raise_if_users(error)
                 log.exception("an event was not delivered", extra={"upbit_event": type(event).__name__})
 
     def listen(self, listener: Listener, *, wants: Wants | None = None) -> Listening:

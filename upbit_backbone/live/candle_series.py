@@ -18,12 +18,11 @@ from .._concurrency import (
     EventCount,
     Flag,
     ForkGuard,
+    LoopThread,
     Waitable,
     calls_users,
     get_logger,
     is_interrupting,
-    join_all,
-    spawn,
 )
 from ..errors import ClosedError, UpbitBackboneError
 from ..exchange.timeframes import FIRST_MOMENT, Timeframe, timeframe_of
@@ -264,16 +263,17 @@ class CandleSeries:
         self.corrections = 0
         self.callback_errors = 0
         self.last_error: UpbitBackboneError | None = None
+        self._loop = LoopThread(self._turn, f"upbit-series-{symbol}-{self.timeframe}", is_over=self._closing.is_set)
         self._feed = subscribe(self.topic, self._on_event)  # before the seed, so that nothing falls between
         try:
             # In the caller's own thread: whoever makes a series hears of an unknown market at once, and has rows when
             # this returns.
             self._repair.ask(timeout, Priority.NORMAL)
-        except BaseException:
+            self._loop.ensure()  # last: the thread must never see a half-made series
+        except BaseException:  # no thread to be had, or Ctrl-C: nobody could ever close it
+            self._closing.set()
             self._feed.close()
             raise
-        # Last: it must never see a half-made series.
-        self._thread = spawn(self._run, f"upbit-series-{symbol}-{self.timeframe}")
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -340,6 +340,7 @@ class CandleSeries:
     def wait_update(self, timeout: float | None = None) -> CandleData | None:
         """Wait for the next change; the newest candle after it, None on timeout. ClosedError once closed."""
         deadline = Deadline.after(timeout)
+        self._loop.revive()
         with self._held():
             # Noted before the wait begins, so that a change in between ends it at once.
             seen = self._version
@@ -380,7 +381,7 @@ class CandleSeries:
         self._changed.notify_all()
         if is_interrupting():  # a finalizer or a signal handler: it waits for nobody
             return []
-        return join_all([self._thread], deadline or Deadline.after(CLOSE_SECONDS))
+        return self._loop.join(deadline or Deadline.after(CLOSE_SECONDS))
 
     def _held(self) -> threading.Lock:
         """The lock, to be entered; ClosedError in a forked child, where nobody may ever release it."""
@@ -401,6 +402,7 @@ class CandleSeries:
 
     def _on_event(self, event: Event) -> None:
         """From whichever thread reports events: only remembers that something may be missing."""
+        self._loop.revive()
         if leaves_doubt(event, self.topic):
             self.repair()
         if isinstance(event, ConnectionEvent):  # after repair(), so that it never looks current in between
@@ -413,18 +415,17 @@ class CandleSeries:
 
     # -- on the series' own thread ----------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            self._repair_if_due()
-            try:
-                # A slice at a time: a candle closes by the clock, too, where no further frame comes.
-                item = self._feed.get(timeout=WAIT_SLICE_SECONDS)
-            except queue.Empty:
-                item = None
-            except UpbitBackboneError as error:
-                self._end(error)
-                return
-            self._publish(self._apply(item))
+    def _turn(self) -> None:
+        self._repair_if_due()
+        try:
+            # A slice at a time: a candle closes by the clock, too, where no further frame comes.
+            item = self._feed.get(timeout=WAIT_SLICE_SECONDS)
+        except queue.Empty:
+            item = None
+        except UpbitBackboneError as error:
+            self._end(error)
+            return
+        self._publish(self._apply(item))
 
     def _end(self, error: UpbitBackboneError) -> None:
         """The subscription is over: by our close, by the backbone's, or by an error worth telling."""
@@ -490,6 +491,6 @@ class CandleSeries:
             for listener in self._listeners:
                 try:
                     listener(update.candle, update.closed)
-                except Exception:
+                except BaseException:  # SystemExit, too: the other listeners and the next candle come all the same
                     self.callback_errors += 1
                     log.exception("on_update of a candle series failed", extra={"symbol": self.symbol})

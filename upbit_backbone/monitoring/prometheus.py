@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .._concurrency import Deadline, join_all, spawn
+from .._concurrency import Deadline, Flag, LoopThread
 from ..errors import InvalidRequestError
 from ..models.enums import HealthStatus
 from ..models.events import ConnectionState
@@ -279,7 +279,17 @@ class MetricsServer:
             raise InvalidRequestError(
                 f"port={port}: cannot serve metrics on {host} ({error}); choose another port"
             ) from error
-        self._thread = spawn(lambda: self._server.serve_forever(poll_interval=0.1), "upbit-metrics-server")
+        self._is_closed = Flag()
+        self._loop = LoopThread(
+            lambda: self._server.serve_forever(poll_interval=0.1),
+            "upbit-metrics-server",
+            is_over=self._is_closed.is_set,
+        )
+        try:
+            self._loop.ensure()
+        except BaseException:  # no thread to be had, or Ctrl-C: nobody could ever close it
+            self.close()
+            raise
 
     @property
     def port(self) -> int:
@@ -291,9 +301,11 @@ class MetricsServer:
 
     def close(self, timeout: float = 2.0) -> list[str]:
         """Stop serving; idempotent."""
+        self._is_closed.set()
         self._server.shutdown()
+        stubborn = self._loop.join(Deadline.after(timeout))
         self._server.server_close()
-        return join_all([self._thread], Deadline.after(timeout))
+        return stubborn
 
     def __enter__(self) -> MetricsServer:
         return self

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .._arguments import as_real
-from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, ForkGuard, get_logger, join_all, spawn, wait_event
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, ForkGuard, LoopThread, get_logger, wait_event
 from .._file_lock import FileLock
 from ..errors import InvalidRequestError, one_line
 from ..models.events import Event, RecordingEvent
@@ -88,10 +88,15 @@ class Recorder:
         self._error: str | None = None
         self._closed = False
         self._put(RecordKind.BEGIN, details=self._about)
+        self._loop = LoopThread(
+            self._turn, "upbit-recorder", is_over=self._is_over, failed=self._fail, at_end=self._finish
+        )
         try:
-            self._thread = spawn(self._run, "upbit-recorder")
-        except BaseException:  # no thread to be had
-            self._files.close()
+            self._loop.ensure()
+        except BaseException:  # no thread to be had, or Ctrl-C
+            self._closed = True
+            if not self._loop.is_alive:
+                self._files.close()
             raise
 
     # The tap
@@ -132,14 +137,18 @@ class Recorder:
 
     # The writer
 
-    def _run(self) -> None:
+    def _is_over(self) -> bool:
+        return self._closed or self._error is not None
+
+    def _turn(self) -> None:
+        self._wake.wait(FLUSH_SECONDS)
+        self._flush()
+
+    def _finish(self) -> None:
         try:
-            while not self._closed and self._error is None:
-                self._wake.wait(FLUSH_SECONDS)
-                self._flush()
             if self._error is None:
                 self._flush()
-        except BaseException as error:  # noqa: BLE001 - nobody would write any more, so it must be seen
+        except BaseException as error:  # noqa: BLE001 - what waited is lost, and that must be seen
             self._fail(error)
         finally:
             self._files.close()
@@ -194,6 +203,7 @@ class Recorder:
         """How it stands; see `RecorderStats`. From any thread, after `close`, too."""
         self._guard.check()
         files = self._files
+        self._loop.revive()
         with self._lock:
             return RecorderStats(
                 path=str(files.path),
@@ -220,7 +230,7 @@ class Recorder:
         with self._lock:
             self._closed = True
         self._wake.set()
-        return join_all([self._thread], Deadline.after(timeout))
+        return self._loop.join(Deadline.after(timeout))
 
     def __enter__(self) -> Recorder:
         return self

@@ -147,12 +147,14 @@ class ReplaySource:
         return wait_event(self._over, deadline)
 
     def _run(self) -> None:
+        # One pass and no loop of turns: what broke off in the middle cannot be begun anew without giving twice what was
+        # given already. It is told, and the replay is over.
         try:
             if not self._play():
                 return
             self._sessions.end("the recording is over")
             self._tell_what_was_missing()
-        except Exception as error:
+        except BaseException as error:
             log.exception("the replay broke off")
             self._sessions.end_all(f"the replay broke off: {one_line(error)}", ConnectionState.CLOSED)
         finally:

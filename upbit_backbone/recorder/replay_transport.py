@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from .._concurrency import Deadline, EventCount, Flag, get_logger, join_all, spawn
-from ..errors import ChannelUnavailableError, RequestTimeoutError, UpbitBackboneError, one_line
+from ..errors import ChannelUnavailableError, RequestTimeoutError, one_line
 from ..exchange.endpoints import MARKETS, RestCall
 from ..wire.rest_transport import RestResponse
 from .format import Record, RecordKind
@@ -105,7 +105,8 @@ class ReplayTransport:
                 with self._lock:
                     self._learn(place, record)
                 self._moved.notify_all()
-        except (UpbitBackboneError, OSError) as error:
+        except BaseException as error:  # noqa: BLE001
+            # Whatever it is: one pass, so what was found until then can be answered with, the rest cannot.
             log.warning("the recording cannot be looked through to its end: %s", one_line(error))
         finally:
             self._is_indexed = True

@@ -77,8 +77,10 @@ def _look_up(host: str, flight: Future[list[Address]]) -> None:
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         _complete(flight, _alternating([(row[0], row[1], row[2], row[4]) for row in found]))
-    except Exception as theirs:  # noqa: BLE001  # whatever it is, the waiting callers get it
-        _complete(flight, theirs)
+    except BaseException as theirs:  # noqa: BLE001  # whatever it is, the waiting callers get it
+        _complete(
+            flight, theirs if isinstance(theirs, Exception) else NetworkError(f"the lookup broke off: {theirs!r}")
+        )
 
 
 def _alternating(addresses: list[Address]) -> list[Address]:

@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
-from .._concurrency import Deadline, Flag, ForkGuard
+from .._concurrency import Deadline, Flag, ForkGuard, raise_if_users
 from ..errors import ClosedError, MessageTooBigError, NetworkError, ProtocolError, one_line
 from ..exchange.endpoints import RestCall
 from .proxy import proxy_for
@@ -132,6 +132,8 @@ class RestTransport:
             # Whatever the error was, where the stream stands is unknown: the next answer read from it could be that of
             # this request.
             self._drop(line)
+            # requests and urllib3 make an error of their own of an alarm of the user's that goes off in them.
+            raise_if_users(error)
             if self._stop.is_set() and isinstance(error, NetworkError):
                 raise ClosedError(f"{what}: called off because its owner was closed") from error  # we cut it ourselves
             raise
