@@ -210,10 +210,13 @@ class LoopThread:
         self._thread: threading.Thread | None = None
         self._failures = 0  # in a row
         self._has_ended = False
+        self._guard = ForkGuard(f"the thread {name}")
 
     def ensure(self) -> None:
         """Have it run: start it, or a new one if it has died. RuntimeError if the system has no thread to give."""
         thread = self._thread
+        if self._guard.is_foreign:  # its lock may be held for ever there, and its turns are the parent's to take
+            return
         if self._is_over() or (thread is not None and thread.is_alive()):
             return
         with self._starting:
@@ -421,7 +424,8 @@ class SingleFlight(Generic[K, F]):
         try:
             with self._lock:
                 flight = self._flights.get(key)
-                if flight is not None and may_join(flight):
+                # One that is done is no flight any more, though whoever was to take it out was interrupted.
+                if flight is not None and not flight.done() and may_join(flight):
                     self.merged += 1
                     return flight, False
                 made.append(start())

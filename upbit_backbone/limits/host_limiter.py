@@ -243,7 +243,8 @@ class HostLimiter:
             # Decided and noted under one lock, so that of several lines that broke at once only one goes.
             self._ban = self._ban.connecting(now)
             self.granted[waiter.group] = self.granted.get(waiter.group, 0) + 1
-            waiter.slot = window.take(now)
+            waiter.slot = Slot(now)
+            window.enter(waiter.slot)
             return True
 
     def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
@@ -265,7 +266,9 @@ class HostLimiter:
         now, group = self._clock.monotonic(), waiter.group
         self._ban = self._ban.sending(now)
         self.granted[group] = self.granted.get(group, 0) + 1
-        waiter.slot = self._windows[group].take(now)
+        # In the waiter's hands before it counts: Ctrl-C in between leaves nothing that nobody gives back.
+        waiter.slot = Slot(now)
+        self._windows[group].enter(waiter.slot)
 
     def _enqueue(self, waiter: Waiter, deadline: Deadline) -> None:
         now, group = self._clock.monotonic(), waiter.group

@@ -83,10 +83,14 @@ class Window:
     def take(self, now: float) -> Slot:
         """A slot; the caller has looked at `available`."""
         slot = Slot(now)
+        self.enter(slot)
+        return slot
+
+    def enter(self, slot: Slot) -> None:
+        """As `take`, of a slot that somebody holds already, who can give it back whatever happens in here."""
         self._slots.append(slot)
         # So that `available`, asked by every request, looks through the slots only when one of them can have ended.
         self._first_end = min(self._first_end, slot.free_at)
-        return slot
 
     def sent(self, slot: Slot, now: float) -> None:
         """The request left; it counts until its answer, and a second more."""

@@ -156,11 +156,12 @@ class Batcher(Generic[Model]):
         self._cache = cache
         self._clock = clock
         self._window = window_seconds
-        self._lock = threading.Lock()  # guards the four below, and the batches' own state
+        self._lock = threading.Lock()  # guards the five below, and the batches' own state
         self._changed = EventCount()
         self._open: Batch[Model] | None = None
         self._under_way: dict[str, Batch[Model]] = {}
         self._away: set[Batch[Model]] = set()
+        self._all: set[Batch[Model]] = set()  # the open one, those away, and those on their way out
         self._crowded_until = float("-inf")
 
     def ask(
@@ -237,6 +238,7 @@ class Batcher(Generic[Model]):
             batch = Batch(self, generation, self._clock.monotonic(), priority, deadline)
             batch.add_done_callback(self._done)
             started.append(batch)
+            self._all.add(batch)
             return batch
 
         try:
@@ -289,6 +291,9 @@ class Batcher(Generic[Model]):
     def _is_crowded(self) -> bool:
         """Whether a question that comes now meets another one, or is likely to."""
         now = self._clock.monotonic()
+        # Ctrl-C may come while `_done` takes one out, or before: what is done is not under way, whatever a table says.
+        for batch in [each for each in self._all if each.done()]:
+            self._forget(batch)
         if self._under_way:
             self._crowded_until = now + CROWD_SECONDS
         return now < self._crowded_until
@@ -346,13 +351,17 @@ class Batcher(Generic[Model]):
         """A batch was answered, failed or abandoned; whoever waited behind it may go."""
         assert isinstance(batch, Batch)  # noqa: S101  # it is the future that it was added to
         with self._lock:
-            self._close(batch)
-            self._away.discard(batch)
-            for name in batch.names:
-                # A newer batch may carry the name by now.
-                if self._under_way.get(name) is batch:
-                    del self._under_way[name]
+            self._forget(batch)
         self._changed.notify_all()
+
+    def _forget(self, batch: Batch[Model]) -> None:
+        self._close(batch)
+        self._away.discard(batch)
+        for name in batch.names:
+            # A newer batch may carry the name by now.
+            if self._under_way.get(name) is batch:
+                del self._under_way[name]
+        self._all.discard(batch)  # last: who is interrupted before this leaves it for the next one to be forgotten
 
     # --- what the answer lacks ------------------------------------------------------------------------------------
 

@@ -331,13 +331,14 @@ class GroupQueue(RetryingCaller):
     def _has_place(self, job: Job[Any]) -> bool:
         if job.market is None or job.urgency.priority is Priority.HIGH:
             return True
-        return sum(each.market == job.market for each in tuple(self._under_way)) < self._per_market
+        return sum(each.market == job.market for each in tuple(self._under_way) if not each.done()) < self._per_market
 
     def _take_place(self, job: Job[Any]) -> bool:
         with self._places:
             if not self._has_place(job):
                 return False
-            self._under_way.add(job)
+            # Ctrl-C may have come on the way to `_leave_place`: a job that is done keeps no place.
+            self._under_way = {each for each in self._under_way if not each.done()} | {job}
             return True
 
     def _leave_place(self, job: Job[Any]) -> None:
@@ -347,7 +348,7 @@ class GroupQueue(RetryingCaller):
         self._place_left.notify_all()
 
     def stats(self, waiting: int = 0) -> GroupStats:
-        return super().stats(waiting + len(self._waiting))
+        return super().stats(waiting + sum(not job.done() for job in tuple(self._waiting)))
 
     def stop(self) -> None:
         """Nothing more begins; whoever waits for a turn or a place is called off."""
