@@ -161,14 +161,19 @@ def _start(thread: threading.Thread) -> None:
     """
     if sys.is_finalizing():
         raise RuntimeError("the interpreter is exiting: no thread runs any more")
-    if threading.current_thread() is not threading.main_thread():
-        thread.start()
-        return
-    is_started, errors = Flag(), []  # type: tuple[Flag, list[Exception]]
-    _thread.start_new_thread(_start_here, (thread, is_started, errors))
-    is_started.wait()
-    if errors:
-        raise errors[0]
+    try:
+        if threading.current_thread() is not threading.main_thread():
+            thread.start()
+            return
+        is_started, errors = Flag(), []  # type: tuple[Flag, list[Exception]]
+        _thread.start_new_thread(_start_here, (thread, is_started, errors))
+        is_started.wait()
+        if errors:
+            raise errors[0]
+    except (
+        MemoryError
+    ) as error:  # as "can't start new thread", so that whoever can do without one has one thing to catch
+        raise RuntimeError("no memory for a new thread") from error
 
 
 def _start_here(thread: threading.Thread, is_started: Flag, errors: list[Exception]) -> None:

@@ -465,27 +465,29 @@ class Assembly:
 
     def record(self, path: Path, rotate_bytes: int | None = None, rotate_seconds: float | None = None) -> Recorder:
         """Attach a recorder to everything that comes in; one at a time."""
-        with self._recording_lock:
-            if self._recorder is not None:
-                raise InvalidRequestError(f"{self._recorder.path} is being recorded; close that recorder first")
-            from .recorder import Recorder
-
-            about = {"rest_url": self.config.rest_url}
-            recorder = self._recorder = Recorder(
-                path,
-                clock=self.clock,
-                about=about,
-                on_close=self._detach,
-                emit=self.emit,
-                rotate_bytes=rotate_bytes,
-                rotate_seconds=rotate_seconds,
-            )
+        made: list[Recorder] = []
         try:
-            self.intake.attach(recorder)
+            with self._recording_lock:
+                if self._recorder is not None:
+                    raise InvalidRequestError(f"{self._recorder.path} is being recorded; close that recorder first")
+                from .recorder import Recorder
+
+                self._recorder = Recorder(
+                    path,
+                    clock=self.clock,
+                    about={"rest_url": self.config.rest_url},
+                    on_open=made.append,
+                    on_close=self._detach,
+                    emit=self.emit,
+                    rotate_bytes=rotate_bytes,
+                    rotate_seconds=rotate_seconds,
+                )
+            self.intake.attach(made[0])
         except BaseException:  # Ctrl-C: nobody could ever close it, and no other could begin
-            recorder.close()
+            for recorder in made:
+                recorder.close()
             raise
-        return recorder
+        return made[0]
 
     def _detach(self, recorder: Recorder) -> None:
         with self._recording_lock:

@@ -576,21 +576,32 @@ class MarketDataBackbone:
         parts, deadline = self._open(), Deadline.after(timeout)
         code = parts.directory.meant(code, self._deadline(timeout))
         parts.directory.require((code,), self._deadline(timeout))
-        return CandleSeries(
-            code,
-            unit,
-            size,
-            history=parts.history.paged,
+        opened: list[Subscription] = []
+
+        def subscribe(topic: Topic, listen: Callable[[Any], object]) -> Subscription:
+            requests = [SubscriptionRequest(topic)]
             # Each state of a bar counts: the last one before the next bar begins is the bar.
-            subscribe=lambda topic, listen: parts.hub.subscribe(
-                [SubscriptionRequest(topic)], overflow=Overflow.DROP_OLDEST, gap_order="strict", on_event=listen
-            ),
-            exchange_now=parts.exchange_now,
-            on_update=on_update,
-            emit=parts.emit,
-            timeout=deadline.remaining(),
-            clock=parts.clock,
-        )
+            options: dict[str, Any] = {"overflow": Overflow.DROP_OLDEST, "gap_order": "strict", "on_event": listen}
+            opened.append(parts.hub.subscribe(requests, **options))
+            return opened[0]
+
+        try:
+            return CandleSeries(
+                code,
+                unit,
+                size,
+                history=parts.history.paged,
+                subscribe=subscribe,
+                exchange_now=parts.exchange_now,
+                on_update=on_update,
+                emit=parts.emit,
+                timeout=deadline.remaining(),
+                clock=parts.clock,
+            )
+        except BaseException:  # Ctrl-C, also on the way out: nobody could ever close it
+            for feed in opened:
+                feed.close()
+            raise
 
     def live_orderbook(
         self,
@@ -612,21 +623,28 @@ class MarketDataBackbone:
         topic = topic._replace(symbol=parts.directory.meant(topic.symbol, deadline))
         parts.directory.require((topic.symbol,), deadline)
         asked_at = monotonic()
-        book = LiveOrderbook(
-            topic.symbol,
-            levels=levels,
-            current=lambda: parts.store.current(topic, monotonic()),  # type: ignore[arg-type, return-value]
-            last_known=lambda: parts.store.last_known(topic.data_type, topic.symbol, level=topic.level),  # type: ignore[arg-type, return-value]
-            subscribe=lambda callback: parts.hub.subscribe([SubscriptionRequest(topic)], callback=callback),
-            is_closing=lambda: parts.is_closed,
-        )
+        opened: list[Subscription] = []
+
+        def subscribe(callback: Callable[[OrderbookData], object]) -> Subscription:
+            opened.append(parts.hub.subscribe([SubscriptionRequest(topic)], callback=callback))
+            return opened[0]
+
         try:
+            book = LiveOrderbook(
+                topic.symbol,
+                levels=levels,
+                current=lambda: parts.store.current(topic, monotonic()),  # type: ignore[arg-type, return-value]
+                last_known=lambda: parts.store.last_known(topic.data_type, topic.symbol, level=topic.level),  # type: ignore[arg-type, return-value]
+                subscribe=subscribe,
+                is_closing=lambda: parts.is_closed,
+            )
             if not book.is_current:
                 parts.store.wait_newer(topic, asked_at, deadline)
-        except BaseException:  # Ctrl-C: nobody could ever close it
-            book.close()
+            return book
+        except BaseException:  # Ctrl-C, also on the way out: nobody could ever close it
+            for subscription in opened:
+                subscription.close()
             raise
-        return book
 
     def on_event(self, listener: Callable[[Any], object]) -> Listening:
         """Call `listener(event)` for everything that happens to the streams and limits (see `models/events.py`), on a

@@ -68,6 +68,7 @@ class Recorder:
         *,
         clock: Clock = SYSTEM_CLOCK,
         about: Mapping[str, Any] | None = None,
+        on_open: Callable[[Recorder], object] = lambda _: None,
         on_close: Callable[[Recorder], object] = lambda _: None,
         emit: Callable[[Event], object] = lambda _: None,
         rotate_bytes: int | None = None,
@@ -92,6 +93,7 @@ class Recorder:
             self._turn, "upbit-recorder", is_over=self._is_over, failed=self._fail, at_end=self._finish
         )
         try:
+            on_open(self)  # from here on somebody can close it, who may be interrupted before he has it
             self._loop.ensure()
         except BaseException:  # no thread to be had, or Ctrl-C
             self._closed = True
