@@ -36,16 +36,29 @@ def raise_if_users(error: BaseException) -> None:
         raise error
     if threading.current_thread() is not threading.main_thread():
         return
-    here, handlers, waiting, seen = sys._getframe(1), _signal_handlers(), [error], set[int]()
-    while waiting:
-        each = waiting.pop()
-        seen.add(id(each))
-        trace = each.__traceback__
-        while trace is not None:
-            if trace.tb_frame.f_code in handlers and _was_below(trace.tb_frame, here):
-                raise each
-            trace = trace.tb_next
-        waiting += [more for more in (each.__cause__, each.__context__) if more is not None and id(more) not in seen]
+    raised = _raised_by_handler(error, {sys._getframe(1)}, _signal_handlers(), set())
+    if raised is not None:
+        raise raised
+
+
+def _raised_by_handler(
+    error: BaseException | None, frames: set[FrameType], handlers: set[CodeType], seen: set[int]
+) -> BaseException | None:
+    """`error` or what it was made of, if a handler raised it below one of these frames."""
+    trace = None if error is None else error.__traceback__
+    # One that was being handled when we were called is a context of what came since, and nobody's any more: its
+    # traceback begins above us.
+    if error is None or trace is None or trace.tb_frame not in frames or id(error) in seen:
+        return None
+    seen.add(id(error))
+    below: list[FrameType] = []
+    while (trace := trace.tb_next) is not None:
+        below.append(trace.tb_frame)
+    # The innermost first: urllib3 gives its own errors the traceback of what they wrap.
+    for source in (error.__cause__, error.__context__):
+        if (raised := _raised_by_handler(source, frames.union(below), handlers, seen)) is not None:
+            return raised
+    return error if any(frame.f_code in handlers for frame in below) else None
 
 
 def _signal_handlers() -> set[CodeType]:
@@ -60,13 +73,6 @@ def _signal_handlers() -> set[CodeType]:
             if isinstance(code := getattr(each, "__code__", None), CodeType):
                 found.add(code)
     return found
-
-
-def _was_below(frame: FrameType | None, above: FrameType) -> bool:
-    # An exception that was being handled when we were called is a context of ours, too, and nobody's any more.
-    while frame is not None and frame is not above:
-        frame = frame.f_back
-    return frame is not None
 
 
 class GuardedLogger:

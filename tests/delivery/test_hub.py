@@ -310,6 +310,30 @@ def test_an_on_error_that_fails_itself_ends_nothing(bench: Bench) -> None:
     wait_until(lambda: subscription.stats.errors == 3)
 
 
+def test_an_on_error_that_fails_is_told_once_until_it_works_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    works = threading.Event()
+    told: list[BaseException] = []
+
+    def on_error(error: BaseException) -> None:
+        if not works.is_set():
+            raise OSError("no mail")
+        told.append(error)
+
+    subscription = bench.hub.subscribe([BTC], callback=lambda item: 1 / 0, on_error=on_error)
+    bench.hub.publish(BTC, [trade(number) for number in range(5)])
+    wait_until(lambda: subscription.stats.errors == 5, "five failures")
+    works.set()
+    bench.hub.publish(BTC, [trade(number) for number in range(5, 8)])
+    wait_until(lambda: len(told) == 3, "the others to be told")
+    lines = [record.getMessage() for record in caplog.records if "on_error" in record.getMessage()]
+    assert [line.partition(": ")[2] for line in lines] == [
+        "on_error itself failed",
+        "on_error works again; it failed 5 times in a row",
+    ]
+
+
 def test_unsubscribing_inside_the_callback_is_the_last_call(bench: Bench) -> None:
     got: list[int] = []
 

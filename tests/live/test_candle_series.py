@@ -121,6 +121,40 @@ def stage() -> Iterator[Stage]:
     ready.close()
 
 
+def test_a_thread_of_a_series_that_dies_is_replaced_and_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    series = stage.open()
+    first, take_turn, broke = series._loop.thread, series._loop._take_turn, threading.Event()
+
+    def broken() -> None:
+        if not broke.is_set():
+            broke.set()
+            raise SystemExit
+        take_turn()
+
+    monkeypatch.setattr(series._loop, "_take_turn", broken)
+    wait_until(lambda: series._loop.thread is not first, "a new thread")
+    stage.trade(1, price=777)
+    wait_until(lambda: series.last is not None and series.last.close_price == 777, "the next update")
+    assert "broke out of its loop" in caplog.text
+
+
+def test_whatever_a_listener_raises_the_others_hear_of_it(stage: Stage) -> None:
+    series = stage.open()
+
+    def exits(candle: CandleData, closed: bool) -> None:
+        raise SystemExit
+
+    heard: list[CandleData] = []
+    series.on_update(exits)
+    series.on_update(lambda candle, closed: heard.append(candle))
+    for price in (777, 778):
+        stage.trade(1, price=price)
+    wait_until(lambda: [each.close_price for each in heard][-1:] == [778], "the last update")
+    assert series.callback_errors == len(heard)
+
+
 def test_it_begins_with_what_rest_says(stage: Stage) -> None:
     series = stage.open()
     assert [numbers(row) for row in series] == stage.expected()

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.support.clock import START
+from tests.support.waiting import wait_until
 from upbit_backbone.errors import FileInUseError, InvalidRequestError
 from upbit_backbone.recorder import Recorder, Recording
 from upbit_backbone.recorder import recorder as recorder_module
@@ -355,6 +356,24 @@ def test_whatever_ends_the_writing_thread_is_told(path, fill_recorder, monkeypat
         assert (recorder.stats.records, recorder.stats.lost) == (0, 5)
     with Recorder(path):
         pass  # nobody holds it any more
+
+
+def test_a_writing_thread_that_dies_is_replaced_and_nothing_is_lost(path, fill_recorder, monkeypatch, caplog):
+    with Recorder(path) as recorder:
+        first, take_turn, broke = recorder._loop.thread, recorder._loop._take_turn, threading.Event()
+
+        def broken():
+            if not broke.is_set():
+                broke.set()
+                raise SystemExit
+            take_turn()
+
+        monkeypatch.setattr(recorder._loop, "_take_turn", broken)
+        wait_until(lambda: recorder._loop.thread is not first, "a new thread")
+        fill_recorder(recorder, 1)
+    assert "broke out of its loop" in caplog.text
+    assert (recorder.stats.waiting, recorder.stats.lost, recorder.stats.error) == (0, 0, None)
+    assert recorder.stats.records == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")

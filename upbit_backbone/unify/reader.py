@@ -12,6 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn
 
+from .._log import raise_if_users
 from ..errors import MalformedDataError, UpbitBackboneError, one_line
 from ..exchange.fields import FIELD_TABLE, Field, Spelling, Use
 from ..models.enums import DataSource
@@ -26,6 +27,7 @@ def read_json(raw: bytes) -> Any:
         # `str` first: json would guess the encoding of bytes and take UTF-16 as well.
         return json.loads(str(raw, "utf-8"), parse_float=Decimal, parse_constant=_refuse)
     except (ValueError, ArithmeticError, RecursionError) as problem:
+        raise_if_users(problem)
         sample = one_line(bytes(raw[:60]).decode("utf-8", "replace"), 80)
         raise MalformedDataError(f"not JSON ({one_line(problem, 100)}): {sample}") from problem
 
@@ -109,6 +111,7 @@ class Reader:
                 try:
                     return row.how.tolerant(found)
                 except (ValueError, TypeError, ArithmeticError) as problem:
+                    raise_if_users(problem)
                     self._unreadable(row, f"{_short(problem)}: {shown(found)}")
                     return None
         if row.use is Use.REQUIRED:
@@ -123,6 +126,7 @@ class Reader:
         try:
             return derivation(*values)
         except ValueError as problem:
+            raise_if_users(problem)
             self._unreadable(_ROWS[self._kind][helpers[-1]], _short(problem))
             return None
 

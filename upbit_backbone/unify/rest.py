@@ -10,6 +10,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+from .._log import raise_if_users
 from ..errors import MalformedDataError, NoTradesYetError, UpbitBackboneError, one_line
 from ..exchange.endpoints import (
     CANDLES,
@@ -159,7 +160,8 @@ def _typed(kind: str, body: bytes, received_at: datetime | None, build: Build) -
     try:
         return Rows(build(message, received_at) for message in rest_decoder(kind)(body))
     # One odd row refuses the whole answer here. That is rare, and the price of one pass in C for all others.
-    except REFUSALS:
+    except REFUSALS as refusal:
+        raise_if_users(refusal)
         return Rows()
 
 

@@ -14,6 +14,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from .._log import raise_if_users
 from ..errors import MalformedDataError, NoTradesYetError, one_line
 from ..exchange.fields import Spelling
 from ..models.enums import DataSource, DataType
@@ -110,7 +111,8 @@ class StreamDecoder:
             types = self._simple if raw.startswith(b'{"ty"') else self._default
             message = types.decode_one(raw)
             return [types.builders[type(message)](message, received_at)]
-        except REFUSALS:
+        except REFUSALS as refusal:
+            raise_if_users(refusal)
             return self._decode_tolerantly(raw, received_at, tell)
 
     def _decode_tolerantly(self, raw: bytes, received_at: datetime, tell: Tell = tell_nobody) -> list[StreamItem]:
