@@ -167,6 +167,19 @@ def test_a_recorder_attached_anew_ends_what_was_open(path, fill_recorder, play):
     assert sink.seen[2][3] == "the recorder was attached anew"
 
 
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_a_replay_that_breaks_off_is_told_and_over(make_recording, play, caplog, monkeypatch, error):
+    def broken(self, record):
+        raise error("no more")
+
+    monkeypatch.setattr("upbit_backbone.recorder.replay_sessions.PlayedSessions.feed", broken)
+    source, _ = play(make_recording(3))
+    source.acquire("me", [SubscriptionRequest(BITCOIN)])
+    assert source.wait(ANY)
+    assert source.is_over
+    assert "the replay broke off" in caplog.text
+
+
 def test_the_end_is_told_and_so_is_what_the_recording_never_had(make_recording, play):
     events: list = []
     ended = threading.Event()
