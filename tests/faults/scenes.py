@@ -46,8 +46,14 @@ def subscribe(market: MarketDataBackbone) -> None:
 
 def subscribe_with_callback(market: MarketDataBackbone) -> None:
     sid = market.subscribe_realtime("KRW-XRP", "trade", callback=id, on_event=id)
-    hold(market._parts.hub._subscriptions[sid])
+    hold(found(market, sid))
     market.unsubscribe(sid)
+
+
+def found(market: MarketDataBackbone, sid: str) -> Subscription:
+    subscription = market._parts.hub._subscriptions[sid]()
+    assert subscription is not None
+    return subscription
 
 
 def read(market: MarketDataBackbone) -> None:
