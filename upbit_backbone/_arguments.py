@@ -13,6 +13,7 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any, Final, TypeAlias
 
+from ._log import raise_if_users
 from .errors import InvalidRequestError, one_line
 
 Moment: TypeAlias = datetime | str  # a pandas.Timestamp is a datetime
@@ -45,7 +46,8 @@ def as_real(value: object) -> float | None:
         return float(value)
     except OverflowError:
         return math.inf if value > Decimal(0) else -math.inf  # type: ignore[operator]  # a Real knows its sign
-    except ValueError:  # a Decimal's signalling NaN
+    except ValueError as refusal:  # a Decimal's signalling NaN
+        raise_if_users(refusal)
         return math.nan
 
 
@@ -67,7 +69,8 @@ def aware(moment: object, name: str) -> datetime:
     if isinstance(moment, str):
         try:
             moment = datetime.fromisoformat(moment.strip())
-        except ValueError:
+        except ValueError as refusal:
+            raise_if_users(refusal)
             raise InvalidRequestError(f"{name}={given}: expected {HOW_TO_SAY_WHEN}") from None
     if not isinstance(moment, datetime):
         what = "a day begins at midnight of some zone; " if isinstance(moment, date) else ""

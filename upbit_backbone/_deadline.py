@@ -11,13 +11,16 @@ import threading
 import time
 from _thread import RLock
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 from ._arguments import as_real
+from ._log import get_logger, raise_if_users
 from .errors import InvalidRequestError, RequestTimeoutError
+
+log = get_logger("upbit_backbone")
 
 # The monotonic clock (on Linux) stands still while a machine sleeps. Where the clocks have parted by more than this
 # since something came, its age is a lie.
@@ -265,6 +268,33 @@ class SharedFuture(Future[T]):
     def __init__(self) -> None:
         super().__init__()
         self._condition = _FutureCondition()  # type: ignore[assignment]  # all that a Future needs of one
+
+    def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """As of any Future; of one that is done already it is called here and now."""
+        with self._condition:
+            if not self.done():
+                self._done_callbacks.append(fn)  # type: ignore[attr-defined]  # the base class's own
+                return
+        self._tell_all([fn])
+
+    def _invoke_callbacks(self) -> None:
+        self._tell_all(self._done_callbacks)  # type: ignore[attr-defined]
+
+    def _tell_all(self, callbacks: Iterable[Callable[[Future[T]], object]]) -> None:
+        # As the base class does it, which logs whatever comes out of one and goes on. An alarm of the user's that goes
+        # off in one is no error of it: it reaches him once all were called.
+        alarm: Exception | None = None
+        for callback in callbacks:
+            try:
+                try:
+                    callback(self)
+                except Exception as error:
+                    raise_if_users(error)
+                    log.exception("a callback of %r failed", self)
+            except Exception as theirs:  # noqa: BLE001
+                alarm = theirs
+        if alarm is not None:
+            raise alarm
 
 
 def wait_event(event: Waitable, deadline: Deadline) -> bool:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
-from .._concurrency import WAIT_SLICE_SECONDS, Deadline, Waitable
+from .._concurrency import WAIT_SLICE_SECONDS, Deadline, Waitable, raise_if_users
 from ..errors import UpbitBackboneError
 from .io_deadline import IoDeadline, send_all, translated
 
@@ -104,7 +104,8 @@ class DeadlineSocket:
                 count = self._sock.recv_into(buffer)
             # A receive that timed out leaves the stream intact and may be repeated; a send that did leaves half a
             # request, so there is no such loop in `sendall`.
-            except (TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            except (TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as theirs:
+                raise_if_users(theirs)  # a TimeoutError of the user's, set by `signal.alarm`
                 continue
             except OSError as theirs:
                 raise self.watch.broken(theirs) from theirs
