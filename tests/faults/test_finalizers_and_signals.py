@@ -10,11 +10,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
 
 import pytest
 from injection import Injector
-from scenes import ask, ask_for_many, check, hold, look, streaming
 
 from tests.support.waiting import wait_until
 from upbit_backbone import DataType, MarketDataBackbone, Subscription
@@ -114,46 +112,6 @@ def test_close_in_a_signal_handler_returns_at_once_and_all_of_it_is_closed(upbit
         signal.signal(signal.SIGUSR1, before)
         for market in markets:
             market.close()
-
-
-def read_books(market: MarketDataBackbone) -> None:
-    with hold(market.subscribe("KRW-ETH", "orderbook")) as books:
-        assert books.get(timeout=WAIT_SECONDS).symbol == "KRW-ETH"
-
-
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # a socket that was made and never came into any hands
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("kind", [Exception, TimeoutError])
-@pytest.mark.parametrize("method", [read_books, ask, ask_for_many, look], ids=lambda method: method.__name__)
-def test_what_a_signal_handler_raises_reaches_the_user_wherever_it_comes(
-    method: Callable[[MarketDataBackbone], None],
-    kind: type[Exception],
-    market: MarketDataBackbone,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """`signal.alarm` around a call is how many a program bounds it: no data and no line is bad for that."""
-    alarm = type("Alarm", (kind,), {})
-
-    def handler(number: int, frame: object) -> None:
-        raise alarm("time is up")
-
-    dropped: list[object] = []  # by Python itself: out of a finalizer (urllib3 has one) nothing can be raised
-    monkeypatch.setattr(sys, "unraisablehook", lambda told: dropped.append(told.exc_value))
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        with streaming(market, method) as kept:
-            injector, struck = Injector(number=signal.SIGUSR1), 0
-            for at in spread(injector.count(lambda: method(market)), PLACES // 2):
-                error = injector.strike(lambda: method(market), at)
-                if injector.place and not dropped:  # there are a few less, now and then: how often one waits is chance
-                    assert isinstance(error, alarm), f"{injector.place} (seed {SEED}): {error!r}"
-                    struck += 1
-                dropped.clear()
-                check(market, kept.topics, f"an alarm at {injector.place}")
-            assert struck
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-    gc.collect()  # a socket whose maker was interrupted before anybody held it
 
 
 def _threads() -> list[str]:
