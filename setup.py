@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 EXTRAS = {
-    "cli": ["typer>=0.12", "rich>=13.7", "tqdm>=4.66"],
+    "cli": ["typer>=0.16", "rich>=13.7", "tqdm>=4.66"],
     "pandas": ["pandas>=2.1"],
     "parquet": ["pandas>=2.1", "pyarrow>=14"],
     # As old as the programs that are to run unchanged: frames and the stand-in are tried with pandas 1.5, 2.2 and 3.
@@ -36,7 +36,7 @@ setup(
         "requests>=2.32.3,<3",
         "websocket-client>=1.9.2,<2",
         "dataclasses-json>=0.6.7,<0.7",
-        "pybreaker>=1.2,<2",
+        "pybreaker>=1.3,<2",
         "cachetools>=5.5,<9",
         # The stream's decoder: text on the wire -> Decimal in C, typed and validated.
         "msgspec>=0.19,<1",

@@ -5,7 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
+
+
+def _loaded(module: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ImportError as theirs:
+        if "subinterpreters" not in str(theirs):
+            raise
+        # CPython's own words name a module that nobody here has asked for.
+        raise ImportError(
+            f"upbit_backbone does not work in an isolated subinterpreter ({theirs}): use threads, or processes"
+        ) from theirs
 
 
 def attributes(
@@ -22,7 +35,7 @@ def attributes(
 
     def get(name: str) -> Any:
         if name in module_of:
-            value = getattr(import_module(f"{package}.{module_of[name]}"), name)
+            value = getattr(_loaded(f"{package}.{module_of[name]}"), name)
         elif name in submodules:
             value = import_module(f"{package}.{name}")
         else:

@@ -163,3 +163,15 @@ def test_the_public_names_are_there_and_only_names() -> None:
 
     assert sorted(set(upbit_backbone.__all__)) == sorted(upbit_backbone.__all__)
     assert [name for name in upbit_backbone.__all__ if not hasattr(upbit_backbone, name)] == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="isolated subinterpreters can be made from Python 3.13 on")
+def test_an_isolated_subinterpreter_is_told_in_one_sentence() -> None:
+    script = """
+import _interpreters
+failure = _interpreters.run_string(_interpreters.create(), "from upbit_backbone import MarketDataBackbone")
+print(failure.msg)
+"""
+    done = python(script)
+    assert done.stdout.startswith("upbit_backbone does not work in an isolated subinterpreter"), done.stderr
+    assert done.stdout.endswith("use threads, or processes\n")
