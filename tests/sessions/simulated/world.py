@@ -60,7 +60,9 @@ MUTE_BOUND_SECONDS = 60.0 + 30.0 + 2 * SILENCE_SECONDS + 5.0
 LATE_TROUBLE_SECONDS = 60.0  # so long after a slow network or a starved client a session may still count as late
 # What is shown as current was superseded this long ago at most: the lag allowed, and a second until that shows.
 STALE_SECONDS = 3.0
-UNHEARD_SECONDS = 10.0 + 0.5  # where nothing comes at all, the bound of liveness
+# Where nothing comes at all, or the client does not get to run, the bound of liveness; the last that came may have been
+# as late as is allowed.
+UNHEARD_SECONDS = 10.0 + 2.0 + 0.5
 LOOK_SECONDS = 0.7
 USUAL_LATENCY = (0.002, 0.03)
 NEVER = float("inf")
