@@ -14,12 +14,15 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from .characters import let_nothing_die
+
 MISSING_EXTRA = 3
 NEEDED = ("typer", "rich")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    let_nothing_die()
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         print(_how_to_install(missing), file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from ..errors import one_line
 from ..models.market import KST
+from .characters import json_line
 
 # Small pictures made of characters. Pure.
 
@@ -149,6 +149,6 @@ def as_plain(item: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """One line of pure ASCII: no text in it can do anything to a terminal."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=True) + "\n")
+    """One line; no text in it can do anything to a terminal."""
+    sys.stdout.write(json_line(value, sys.stdout) + "\n")
     sys.stdout.flush()

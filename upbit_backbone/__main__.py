@@ -1,0 +1,10 @@
+"""`python -m upbit_backbone`: the command line, also where no script was installed."""
+
+from __future__ import annotations
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
