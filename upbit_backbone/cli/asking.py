@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 from rich.text import Text
 
 from ..models.enums import RequestKind
-from ..models.market import OrderbookData, TickerData
+from ..models.market import OrderbookData, TickerData, TradeData
 from . import output
 from .output import bar
 from .running import FOUND_TROUBLE, Json, Symbol, Symbols, command, open_market
@@ -33,7 +34,13 @@ def _ticker_row(ticker: TickerData) -> tuple[str | Text, ...]:
     )
 
 
+WIDEST_BAR = 40
 TICKER_COLUMNS = ("symbol", ">price", ">change", ">value 24h", ">day high", ">day low", "time (KST)", "source")
+TRADE_COLUMNS = ("time (KST)", ">price", ">volume", "side", ">id")
+TRADE_SPARE = ("id", "time (KST)", "side")
+BOOK_COLUMNS = ("side", ">price", ">size", "depth")
+MARKET_COLUMNS = ("symbol", "~name", "~한글 이름", "~warnings")
+TICKER_SPARE = ("day low", "day high", "source", "value 24h", "time (KST)", "change")
 
 
 @command
@@ -45,7 +52,7 @@ def ticker(symbols: Symbols, json: Json = False) -> None:
     if json:
         output.print_json([output.as_plain(each) for each in tickers])
         return
-    output.show_table("Tickers", TICKER_COLUMNS, map(_ticker_row, tickers))
+    output.show_table("Tickers", TICKER_COLUMNS, map(_ticker_row, tickers), TICKER_SPARE)
 
 
 @command
@@ -62,14 +69,18 @@ def book(
         output.print_json(output.as_plain(orderbook))
         return
     title = f"{output.safe(orderbook.symbol)}  {output.moment(orderbook.timestamp)} KST  {orderbook.source.value}"
-    output.show_table(title, ("side", ">price", ">size", "depth"), book_rows(orderbook, levels))
+    output.show_table(title, BOOK_COLUMNS, book_rows(orderbook, levels))
     spread = orderbook.spread_percent
     if spread is not None and output.is_terminal():
         output.console.print(Text(f"spread {output.number(orderbook.spread)} ({spread:.4f}%)", output.QUIET_STYLE))
 
 
-def book_rows(orderbook: OrderbookData, levels: int, width: int = 24) -> list[tuple[str | Text, ...]]:
+def book_rows(orderbook: OrderbookData, levels: int) -> list[tuple[output.Cell, ...]]:
     """Asks from far to near, then bids from near to far, with bars for their sizes."""
+
+    def depth(size: Decimal, style: str) -> Callable[[int], Text]:
+        return lambda width: Text(bar(float(size / largest), min(width, WIDEST_BAR)), style)
+
     asks, bids = orderbook.asks[:levels], orderbook.bids[:levels]
     largest = max((unit.size for unit in (*asks, *bids)), default=Decimal(1)) or Decimal(1)
     sides = [("ask", unit, output.FALL_STYLE) for unit in reversed(asks)]
@@ -79,7 +90,7 @@ def book_rows(orderbook: OrderbookData, levels: int, width: int = 24) -> list[tu
             side,
             Text(output.number(unit.price), style),
             output.number(unit.size),
-            Text(bar(float(unit.size / largest), width), style),
+            depth(unit.size, style),
         )
         for side, unit, style in sides
     ]
@@ -98,19 +109,16 @@ def trades(
     if json:
         output.print_json([output.as_plain(each) for each in found])
         return
-    output.show_table(
-        f"Trades of {output.safe(symbol)}",
-        ("time (KST)", ">price", ">volume", "side", ">id"),
-        (
-            (
-                f"{output.moment(each.timestamp)}",
-                output.number(each.price),
-                output.number(each.volume),
-                output.safe(each.side),
-                output.safe(each.sequential_id),
-            )
-            for each in found
-        ),
+    output.show_table(f"Trades of {output.safe(symbol)}", TRADE_COLUMNS, map(_trade_row, found), TRADE_SPARE)
+
+
+def _trade_row(trade: TradeData) -> tuple[str, ...]:
+    return (
+        output.moment(trade.timestamp),
+        output.number(trade.price),
+        output.number(trade.volume),
+        output.side(trade.side),
+        output.safe(trade.sequential_id),
     )
 
 
@@ -127,7 +135,7 @@ def markets(
     else:
         output.show_table(
             f"{len(found)} markets",
-            ("symbol", "name", "한글 이름", "warnings"),
+            MARKET_COLUMNS,
             (
                 (
                     output.safe(each.symbol),

@@ -27,6 +27,8 @@ from .running import FOUND_TROUBLE, Json, Symbol, command, moment_of, need, open
 
 SHOWN_ROWS = 20
 CHART_HEIGHT = 8
+COLUMNS = ("start (KST)", ">open", ">high", ">low", ">close", ">volume", "")
+SPARE = ("", "volume", "open", "high", "low")
 FLUSH_ROWS = 2_000  # ten pages, a second of Upbit's rate: so much is asked for again after a crash, at most
 
 FROM_HELP = "From this time on (ISO 8601; UTC unless it has an offset)."
@@ -213,8 +215,8 @@ def _progress(title: str) -> Iterator[Report]:
 
 def _show(symbol: str, timeframe: str, found: list[CandleData]) -> None:
     shown = found[-SHOWN_ROWS:] if output.is_terminal() else found
-    columns = ("start (KST)", ">open", ">high", ">low", ">close", ">volume", "")
-    output.show_table(f"{output.safe(symbol)} {output.safe(timeframe)}", columns, map(_row, shown))
+    title = f"{output.safe(symbol)} {output.safe(timeframe)}"
+    output.show_table(title, COLUMNS, map(_row, shown), SPARE)
     if not output.is_terminal() or not found:
         return
     width = max(10, output.console.width - 2)

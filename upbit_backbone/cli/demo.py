@@ -77,7 +77,7 @@ class _Shown:
         ]
         room = height - len(MARKETS) - 8
         if room >= 2 * 3 + 5 and first in self.books:
-            parts.append(one_book(self.books[first], min(8, (room - 5) // 2), max(8, width - 60)))
+            parts.append(one_book(self.books[first], min(8, (room - 5) // 2), width))
         elif room >= 5:
             parts.append(big_chart(self.prices.rows[first], width, room - 2))
         status = f"{self.prices.count} prices · {self.prices.rate(now):.0f}/s · source and age of each beside it"

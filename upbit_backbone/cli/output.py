@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -64,6 +65,14 @@ def bar(share: float, width: int) -> str:
 
 
 # Upbit shows rises in red and falls in blue.
+# A table's cell: text, or a picture that is drawn so many characters wide.
+Cell: TypeAlias = str | Text | Callable[[int], Text]
+
+SHORTEST = 8  # of a picture, and of a foreign word that is cut
+BETWEEN = 3  # a border and a space on each side of it
+WIDEST = 10_000
+PIPED_PICTURE = 24
+
 RISE_STYLE, FALL_STYLE, QUIET_STYLE = "bold red", "bold blue", "dim"
 NOTHING = "–"
 
@@ -122,25 +131,82 @@ def age(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """A table on a terminal, tab-separated lines for a pipe. Columns named with a leading `>` are right-aligned."""
-    names = [column.lstrip(">") for column in columns]
+def side(value: object) -> str:
+    """Who was the taker of a trade, in the word of every view: Upbit's BID is a buyer, its ASK a seller."""
+    return {"BID": "buy", "ASK": "sell"}.get(str(value), safe(value))
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], spare: Sequence[str] = ()) -> None:
+    """A table on a terminal, tab-separated lines for a pipe. See `fitted`."""
     if not is_terminal():
-        print("\t".join(names))
+        print("\t".join(_name(column) for column in columns))
         for row in rows:
-            print("\t".join(str(cell) for cell in row))
+            print("\t".join(str(cell(PIPED_PICTURE) if callable(cell) else cell) for cell in row))
         return
-    table = new_table(title, columns)
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    console.print(table)
+    rows = list(rows)
+    table = fitted(title, columns, rows, console.width, spare)
+    # Wider than the terminal only where not even two numbers fit into it: cut numbers are wrong ones.
+    shortest = _natural_width(fitted(title, columns, rows, 0, spare))
+    if shortest > console.width:
+        table.width = shortest
+    console.print(table, crop=False)
 
 
-def new_table(title: str | None, columns: Sequence[str], *, expand: bool = False) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold", expand=expand, pad_edge=False)
-    for column in columns:
-        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
+def fitted(
+    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Cell]], width: int, spare: Sequence[str] = ()
+) -> Table:
+    """A table of at most `width`, if that can be: columns named in `spare` go, in that order; numbers are never cut.
+
+    A leading `>` sets a column right, for numbers; `~` marks foreign words, which may end in an ellipsis. Cells that
+    can be called are pictures: they are drawn as wide as there is room, or not at all.
+    """
+    cells = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
+    pictures = {place for row in cells for place, cell in enumerate(row) if callable(cell)}
+    shown = [place for place in range(len(columns)) if place not in pictures]
+    leaving = list(spare)
+    table = _table(title, columns, cells, shown)
+    while (needed := _natural_width(_table(title, columns, cells, shown, SHORTEST))) > width and leaving:
+        name = leaving.pop(0)
+        shown = [place for place in shown if _name(columns[place]) != name]
+        table = _table(title, columns, cells, shown)
+    room = width - max(needed, min(width, _natural_width(table))) - BETWEEN
+    if pictures and room >= SHORTEST:
+        drawn = [[cell(room) if callable(cell) else cell for cell in row] for row in cells]
+        table = _table(title, columns, drawn, sorted({*shown, *pictures}))
     return table
+
+
+def _name(column: str) -> str:
+    return column.lstrip(">~")
+
+
+def _table(
+    title: str | None,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    shown: Sequence[int],
+    longest: int | None = None,
+) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
+    for place in shown:
+        justify: Literal["left", "right"] = "right" if columns[place].startswith(">") else "left"
+        is_foreign = columns[place].startswith("~")
+        # rich makes narrow what may be wrapped before it touches anything else.
+        limit = longest if is_foreign else None
+        table.add_column(_name(columns[place]), justify=justify, no_wrap=not is_foreign, max_width=limit)
+    for row in rows:
+        table.add_row(*(_one_line(row[place]) for place in shown))
+    return table
+
+
+def _one_line(cell: Cell) -> Text:
+    text = cell if isinstance(cell, Text) else Text("" if callable(cell) else cell)
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
+def _natural_width(table: Table) -> int:
+    return Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
 
 
 def as_plain(item: Any) -> Any:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ..models.enums import DataType
-from ..models.market import OrderbookData
+from ..models.market import CandleData, OrderbookData
 from . import output
-from .asking import book_rows
+from .asking import BOOK_COLUMNS, book_rows
 from .board import Board, Row
 from .output import area_chart, bar, sparkline, squeeze
 
 FLASH_SECONDS = 0.4
-MIN_CHART = 8
-BEST_COLUMNS = ("symbol", ">bid size", ">bid", ">ask", ">ask size", ">spread", "bids ⟷ asks", ">age")
-CANDLE_COLUMNS = ("symbol", "start (KST)", ">open", ">high", ">low", ">close", ">volume", "chart", ">age")
 
 
 def view_of(data_type: DataType) -> Callable[[Board, int, int, float], RenderableType]:
@@ -31,103 +28,93 @@ def view_of(data_type: DataType) -> Callable[[Board, int, int, float], Renderabl
 
 
 def tickers(board: Board, width: int, height: int, now: float) -> Table:
-    chart = max(MIN_CHART, width - 82)
-    table = output.new_table(None, ("symbol", ">price", ">change", ">value 24h", "chart", ">/s", "source", ">age"))
-    for symbol, row in board.rows.items():
-        if row.item is None:
-            table.add_row(symbol, Text("waiting…", output.QUIET_STYLE))
-            continue
-        table.add_row(
-            symbol,
-            _price(row, now, output.number(row.item.current_price)),
-            output.percent(row.item.change_percent),
-            output.short(row.item.traded_value_24h),
-            Text(sparkline(squeeze(row.prices, chart), chart), _trend(row)),
-            f"{row.rate(now):.1f}",
-            row.item.source.value,
-            output.age(now - row.arrived_at),
-        )
-    return table
+    def cells(row: Row) -> Iterator[output.Cell]:
+        yield _price(row, now, output.number(row.item.current_price))
+        yield output.percent(row.item.change_percent)
+        yield output.short(row.item.traded_value_24h)
+        yield _chart(row)
+        yield f"{row.rate(now):.1f}"
+        yield f"{row.item.source.value}{' (degraded)' if row.item.degraded else ''}"
+        yield output.age(now - row.arrived_at)
+
+    columns = ("symbol", ">price", ">change", ">value 24h", "chart", ">/s", "source", ">age")
+    return output.fitted(None, columns, _rows(board, cells), width, ("/s", "source", "value 24h", "age", "change"))
 
 
 def orderbooks(board: Board, width: int, height: int, now: float) -> RenderableType:
     known = [row for row in board.rows.values() if row.item is not None]
     if len(board.rows) == 1 and known:
-        return one_book(known[0].item, max(1, min(30, (height - 8) // 2)), max(MIN_CHART, width - 60))
+        return one_book(known[0].item, max(1, min(30, (height - 8) // 2)), width)
     return _best_prices(board, width, now)
 
 
 def one_book(book: OrderbookData, levels: int, width: int) -> Table:
     title = f"{output.safe(book.symbol)}   {output.clock_time(book.timestamp)} KST   {book.source.value}"
-    table = output.new_table(title, ("side", ">price", ">size", "depth"))
-    for cells in book_rows(book, levels, width):
-        table.add_row(*cells)
+    table = output.fitted(title, BOOK_COLUMNS, book_rows(book, levels), width, ("side",))
     spread = "" if book.spread_percent is None else f"spread {output.number(book.spread)} ({book.spread_percent:.4f}%)"
     table.caption = Text(spread)
     return table
 
 
 def _best_prices(board: Board, width: int, now: float) -> Table:
-    table = output.new_table(
-        None, ("symbol", ">bid size", ">bid", ">ask", ">ask size", ">spread", "bids ⟷ asks", ">age")
-    )
-    balance = max(MIN_CHART, width - 92)
-    for symbol, row in board.rows.items():
-        book: OrderbookData | None = row.item
-        if book is None or book.best_ask is None or book.best_bid is None:
-            table.add_row(symbol, Text("waiting…", output.QUIET_STYLE))
-            continue
+    def cells(row: Row) -> Iterator[output.Cell]:
+        book: OrderbookData = row.item
+        if book.best_ask is None or book.best_bid is None:
+            yield from ("", Text("one-sided", output.QUIET_STYLE))
+            return
         bid_size, ask_size = book.total_bid_size or 0, book.total_ask_size or 0
         share = float(bid_size / (bid_size + ask_size)) if bid_size or ask_size else 0.5
-        table.add_row(
-            symbol,
-            output.number(book.best_bid.size),
-            Text(output.number(book.best_bid.price), output.RISE_STYLE),
-            Text(output.number(book.best_ask.price), output.FALL_STYLE),
-            output.number(book.best_ask.size),
-            f"{book.spread_percent:.4f}%",
-            Text(bar(share, balance).ljust(balance, "·")),
-            output.age(now - row.arrived_at),
-        )
-    return table
+        yield output.number(book.best_bid.size)
+        yield Text(output.number(book.best_bid.price), output.RISE_STYLE)
+        yield Text(output.number(book.best_ask.price), output.FALL_STYLE)
+        yield output.number(book.best_ask.size)
+        yield f"{book.spread_percent:.4f}%"
+        yield lambda room: Text(bar(share, room).ljust(room, "·"))
+        yield output.age(now - row.arrived_at)
+
+    columns = ("symbol", ">bid size", ">bid", ">ask", ">ask size", ">spread", "bids ⟷ asks", ">age")
+    return output.fitted(None, columns, _rows(board, cells), width, ("age", "spread", "bid size", "ask size"))
 
 
 def tape(board: Board, width: int, height: int, now: float) -> Table:
-    table = output.new_table(None, ("time (KST)", "symbol", "side", ">price", ">volume", "note"))
-    for trade in list(board.tape)[: max(1, height - 6)]:
-        is_buy = trade.side == "BID"
-        table.add_row(
+    rows = [
+        (
             output.clock_time(trade.timestamp),
             output.safe(trade.symbol),
-            Text("buy" if is_buy else "sell", output.RISE_STYLE if is_buy else output.FALL_STYLE),
+            Text(output.side(trade.side), output.RISE_STYLE if trade.side == "BID" else output.FALL_STYLE),
             output.number(trade.price),
             output.number(trade.volume),
             "backfilled" if trade.is_backfilled else "",
         )
-    return table
+        for trade in list(board.tape)[: max(1, height - 6)]
+    ]
+    columns = ("time (KST)", "symbol", "side", ">price", ">volume", "note")
+    return output.fitted(None, columns, rows, width, ("note", "time (KST)", "side"))
 
 
 def candles(board: Board, width: int, height: int, now: float) -> RenderableType:
-    table = output.new_table(
-        None, ("symbol", "start (KST)", ">open", ">high", ">low", ">close", ">volume", "chart", ">age")
-    )
-    chart = max(MIN_CHART, width - 112)
+    def cells(row: Row) -> Iterator[output.Cell]:
+        candle: CandleData = row.item
+        yield output.moment(candle.timestamp)[11:]
+        yield from map(output.number, (candle.open_price, candle.high_price, candle.low_price))
+        yield _price(row, now, output.number(candle.close_price))
+        yield output.number(candle.volume)
+        yield _chart(row)
+        yield output.age(now - row.arrived_at)
+
+    columns = ("symbol", "start (KST)", ">open", ">high", ">low", ">close", ">volume", "chart", ">age")
+    spare = ("age", "open", "volume", "high", "low", "start (KST)")
+    return output.fitted(None, columns, _rows(board, cells), width, spare)
+
+
+def _rows(board: Board, cells: Callable[[Row], Iterator[output.Cell]]) -> Iterator[list[output.Cell]]:
     for symbol, row in board.rows.items():
-        candle = row.item
-        if candle is None:
-            table.add_row(symbol, Text("waiting…", output.QUIET_STYLE))
-            continue
-        prices = (candle.open_price, candle.high_price, candle.low_price)
-        table.add_row(
-            symbol,
-            output.moment(candle.timestamp)[11:],
-            *(output.number(price) for price in prices),
-            _price(row, now, output.number(candle.close_price)),
-            output.number(candle.volume),
-            Text(sparkline(squeeze(row.prices, chart), chart), _trend(row)),
-            output.age(now - row.arrived_at),
-        )
-    return table
+        waiting = (Text("waiting…", output.QUIET_STYLE),)
+        yield [symbol, *(waiting if row.item is None else cells(row))]
+
+
+def _chart(row: Row) -> Callable[[int], Text]:
+    return lambda room: Text(sparkline(squeeze(row.prices, room), room), _trend(row))
 
 
 def big_chart(row: Row, width: int, height: int) -> RenderableType:

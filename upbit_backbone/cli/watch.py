@@ -84,7 +84,7 @@ def cells_of(item: Any) -> tuple[object, ...]:
             )
         case TradeData():
             numbers = (output.number(item.price), output.number(item.volume))
-            return output.clock_time(item.timestamp), item.symbol, *numbers, item.side or output.NOTHING
+            return output.clock_time(item.timestamp), item.symbol, *numbers, output.side(item.side)
         case OrderbookData():
             best = (unit.price if unit else None for unit in (item.best_bid, item.best_ask))
             return output.clock_time(item.timestamp), item.symbol, *map(output.number, best)
