@@ -1,6 +1,6 @@
 """One price, one line. The answer says where it came from and when Upbit said it.
 
-Against another server: UPBIT_BACKBONE_REST_URL=http://127.0.0.1:8765 python examples/01_one_price.py
+Against another server: UPBIT_BACKBONE_URL=http://127.0.0.1:8765 python examples/01_one_price.py
 """
 
 from upbit_backbone import MarketDataBackbone

@@ -1,6 +1,6 @@
 """One frozen, validated value that holds every setting; units are in the names.
 
-Each field can also be set from the environment as UPBIT_BACKBONE_<FIELD> (for example UPBIT_BACKBONE_REST_URL), so
+Each field can also be set from the environment as UPBIT_BACKBONE_<FIELD> (for example UPBIT_BACKBONE_URL), so
 that any program can be pointed at another server unchanged. Precedence: argument, environment, default.
 """
 
@@ -76,8 +76,10 @@ class BackboneConfig:
     """
 
     region: str = "kr"
-    rest_url: str = ""  # scheme and host, without /v1; empty: the region's
-    websocket_url: str = ""  # full URL; empty: the region's
+    url: str = ""  # another server for both: scheme and host, without /v1; empty: the region's
+    rest_url: str = ""  # scheme and host, without /v1; empty: that of `url`
+    websocket_url: str = ""  # full URL; empty: that of `url`
+    allow_different_hosts: bool = False  # questions to one host and streams from another
     # Extra certificate authority, beside those of REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE, or the system's,
     # or certifi's. Verification itself cannot be switched off.
     ca_file: str | None = None
@@ -137,19 +139,28 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if self.region not in REGION_HOSTS:
             raise _bad("region", self.region, f"one of {', '.join(REGION_HOSTS)}")
-        host = REGION_HOSTS[self.region]
-        object.__setattr__(self, "rest_url", (self.rest_url or f"https://{host}").rstrip("/"))
-        object.__setattr__(self, "websocket_url", self.websocket_url or f"wss://{host}/websocket/v1")
-        _check_url("rest_url", self.rest_url, ("https", "http"))
+        url = (self.url or f"https://{REGION_HOSTS[self.region]}").rstrip("/")
+        _check_base("url", url)
+        object.__setattr__(self, "rest_url", (self.rest_url or url).rstrip("/"))
+        object.__setattr__(self, "websocket_url", self.websocket_url or f"ws{url.removeprefix('http')}/websocket/v1")
+        _check_base("rest_url", self.rest_url)
         _check_url("websocket_url", self.websocket_url, ("wss", "ws"))
-        if self.rest_url != "{0.scheme}://{0.netloc}".format(urlsplit(self.rest_url)):
-            raise _bad("rest_url", self.rest_url, "scheme and host only, without /v1")
+        self._check_hosts()
         if self.websocket_format not in WEBSOCKET_FORMATS:
             raise _bad("websocket_format", self.websocket_format, f"one of {', '.join(WEBSOCKET_FORMATS)}")
         if self.ca_file is not None and not Path(self.ca_file).is_file():
             raise _bad("ca_file", self.ca_file, "the path of a PEM file that exists")
         for each in fields(self):
             object.__setattr__(self, each.name, _checked(each.name, str(each.type), getattr(self, each.name)))
+
+    def _check_hosts(self) -> None:
+        """Both URLs lead to one host: otherwise the prices of a test server would be mixed with those of Upbit."""
+        asked, streamed = (_host_of(url) for url in (self.rest_url, self.websocket_url))
+        if asked != streamed and not self.allow_different_hosts:
+            raise InvalidRequestError(
+                f"rest_url={self.rest_url!r} and websocket_url={self.websocket_url!r}: questions would go to one host "
+                "and streams come from another; give url= for both, or allow_different_hosts=True if that is meant"
+            )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> BackboneConfig:
@@ -164,12 +175,26 @@ class BackboneConfig:
             text = environ.get(ENVIRONMENT_PREFIX + name.upper())
             if text:
                 values[name] = _parse(name, kind, text)
+        if overrides.get("url") is not None:
+            # Said here and now, it stands for both; what the environment says of either is of another server.
+            values = {name: value for name, value in values.items() if name not in ("rest_url", "websocket_url")}
         values.update((name, value) for name, value in overrides.items() if value is not None)
         return cls(**values)
 
 
 def _bad(name: str, value: object, expected: str) -> InvalidRequestError:
     return InvalidRequestError(f"{name}={value!r}: expected {expected}")
+
+
+def _check_base(name: str, url: str) -> None:
+    _check_url(name, url, ("https", "http"))
+    if url != "{0.scheme}://{0.netloc}".format(urlsplit(url)):
+        raise _bad(name, url, "scheme and host only, without /v1")
+
+
+def _host_of(url: str) -> str:
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    return "this machine" if host in LOOPBACK_HOSTS else host
 
 
 def _check_url(name: str, url: str, schemes: tuple[str, str]) -> None:

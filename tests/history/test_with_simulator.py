@@ -49,7 +49,7 @@ def clock_of(upbit: FakeUpbit) -> Callable[[], datetime]:
 def one_by_one(upbit: FakeUpbit, symbol: str, timeframe: str, count: int) -> list[CandleData]:
     """The plainest pager there is, with the limits switched off."""
     upbit.set_limit("candle", 1_000)
-    config = BackboneConfig(rest_url=upbit.rest_url)
+    config = BackboneConfig(url=upbit.url)
     rest = RestClient(config, limiter=RateLimiter(f"reference {upbit.rest_url}", per_second=1_000))
     rows: list[CandleData] = []
     to = None
@@ -142,7 +142,7 @@ def test_series_of_all_kinds_survive_a_storm_over_midnight_and_equal_rest() -> N
             hurt(upbit)
         pause.wait(6.0)
         moment, deadline = clock_of(upbit)() - timedelta(seconds=1), Deadline.after(PATIENCE)
-        asker = RestClient(BackboneConfig(rest_url=upbit.rest_url), limiter=RateLimiter(upbit.rest_url))
+        asker = RestClient(BackboneConfig(url=upbit.url), limiter=RateLimiter(upbit.rest_url))
         expected = [closed_at(moment, one, told(asker, one)) for one in every]
         assert asker.close(Deadline.after(2.0)) == []
         while wrong := [one for one, rows in zip(every, expected, strict=True) if not equals(one, rows, moment)]:

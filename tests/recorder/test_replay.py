@@ -223,7 +223,7 @@ def test_a_missing_market_list_is_made_up_from_the_recorded_topics(make_recordin
 def test_what_rest_says_is_recorded_with_the_very_time_that_its_answer_carries(replayed, tmp_path):
     def asked(url="", **options):
         limiter = RateLimiter(f"replay of this test {uuid.uuid4()}")
-        rest = RestClient(BackboneConfig(rest_url=url), limiter=limiter, **options)
+        rest = RestClient(BackboneConfig(url=url), limiter=limiter, **options)
         answers = rest.tickers(["KRW-BTC"], deadline=ANY)
         rest.close(ANY)
         limiter.close()

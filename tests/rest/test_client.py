@@ -397,7 +397,7 @@ def test_a_forked_child_is_told_so_and_the_parent_goes_on(upbit: FakeUpbit) -> N
         from upbit_backbone.config import BackboneConfig
         from upbit_backbone.errors import ClosedError
         from upbit_backbone.limits.rate_limiter import RateLimiter
-        config = BackboneConfig(rest_url=sys.argv[1])
+        config = BackboneConfig(url=sys.argv[1])
         rest = RestClient(config, limiter=RateLimiter("forked"))
         rest.tickers(["KRW-BTC"], deadline=Deadline.after(10))
         child = os.fork()
@@ -431,7 +431,7 @@ def test_a_forgotten_channel_with_a_hanging_call_never_keeps_the_process(upbit: 
         from upbit_backbone.rest.client import RestClient
         from upbit_backbone.config import BackboneConfig
         from upbit_backbone.limits.rate_limiter import RateLimiter
-        rest = RestClient(BackboneConfig(rest_url=sys.argv[1]), limiter=RateLimiter("forgotten"))
+        rest = RestClient(BackboneConfig(url=sys.argv[1]), limiter=RateLimiter("forgotten"))
         try:
             rest.tickers(["KRW-BTC"], deadline=Deadline.after(0.5))
         except TimeoutError:

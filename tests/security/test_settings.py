@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upbit_backbone import BackboneConfig, DataStrategy, InvalidRequestError, MarketDataBackbone, UpbitBackboneError
+from upbit_backbone.simulator import FakeUpbit
 
 SECRET = "canary-3f9c"  # noqa: S105  # no password, but what must not be seen where one would be
 ENCODED = base64.b64encode(f"user:{SECRET}".encode()).decode()
@@ -166,7 +167,7 @@ def test_a_failing_proxy_gives_nothing_away(
 def test_no_text_makes_an_unencrypted_foreign_url_acceptable(text: str) -> None:
     for url in (text, f"http://{text}", f"http://127.0.0.1{text}", f"ws://{text}"):
         try:
-            config = BackboneConfig(rest_url=url)
+            config = BackboneConfig(url=url)
         except InvalidRequestError:
             continue
         here = re.fullmatch(r"http://(127\.0\.0\.1|localhost|\[::1\])(:\d*)?", config.rest_url)
@@ -192,3 +193,58 @@ def test_how_long_live_data_waits_for_a_repair_may_be_nothing_and_come_from_the_
 def test_a_wait_that_makes_no_sense_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequestError, match=r"gap_hold_seconds=.*expected a number >= 0"):
         BackboneConfig(gap_hold_seconds=value)  # type: ignore[arg-type]
+
+
+# ── one server for both ways ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_setting_names_another_server_for_questions_and_streams() -> None:
+    for config in (
+        BackboneConfig(url="http://127.0.0.1:8765/"),
+        BackboneConfig.from_environment({"UPBIT_BACKBONE_URL": "http://127.0.0.1:8765"}),
+    ):
+        assert (config.rest_url, config.websocket_url) == ("http://127.0.0.1:8765", "ws://127.0.0.1:8765/websocket/v1")
+    secure = BackboneConfig(url="https://proxy.example")
+    assert (secure.rest_url, secure.websocket_url) == ("https://proxy.example", "wss://proxy.example/websocket/v1")
+
+
+@pytest.mark.parametrize("region", ["kr", "sg", "id", "th"])
+@pytest.mark.parametrize(
+    "half",
+    [{"rest_url": "http://127.0.0.1:1"}, {"websocket_url": "ws://localhost:1/x"}, {"rest_url": "https://api.example"}],
+)
+def test_questions_and_streams_of_different_hosts_are_refused_unless_said_so(half: dict[str, str], region: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"rest_url=.*websocket_url=.*url= for both.*allow_different_hosts"):
+        BackboneConfig(region=region, **half)
+    variables = {f"UPBIT_BACKBONE_{name.upper()}": value for name, value in half.items()}
+    with pytest.raises(InvalidRequestError, match="allow_different_hosts"):
+        BackboneConfig.from_environment(variables)
+    meant = BackboneConfig.from_environment(variables | {"UPBIT_BACKBONE_ALLOW_DIFFERENT_HOSTS": "yes"})
+    assert meant.allow_different_hosts is True
+
+
+def test_two_doors_of_one_host_belong_together_and_so_do_the_names_of_this_machine() -> None:
+    for rest, websocket in (
+        ("http://127.0.0.1:1", "ws://localhost:2/x"),
+        ("https://API.example.", "wss://api.example:444/x"),
+        ("http://[::1]:1", "ws://127.0.0.1:1/x"),
+    ):
+        assert BackboneConfig(rest_url=rest, websocket_url=websocket).allow_different_hosts is False
+
+
+def test_a_url_said_here_and_now_outweighs_both_urls_of_the_environment() -> None:
+    elsewhere = {
+        "UPBIT_BACKBONE_REST_URL": "https://other.example",
+        "UPBIT_BACKBONE_WEBSOCKET_URL": "wss://other.example/x",
+    }
+    config = BackboneConfig.from_environment(elsewhere, url="http://127.0.0.1:1")
+    assert (config.rest_url, config.websocket_url) == ("http://127.0.0.1:1", "ws://127.0.0.1:1/websocket/v1")
+
+
+def test_a_fake_upbit_gives_one_url_for_both_and_the_backbone_shows_where_it_goes() -> None:
+    with FakeUpbit(trades_per_second=0) as upbit, MarketDataBackbone(url=upbit.url, timeout_seconds=20) as market:
+        assert market.get_ticker("KRW-BTC").symbol == "KRW-BTC"
+        with market.subscribe("KRW-BTC") as tickers:
+            assert tickers.get(timeout=20).symbol == "KRW-BTC"
+        assert market.config.rest_url in repr(market)
+        assert market.config.websocket_url in repr(market)

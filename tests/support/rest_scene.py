@@ -40,7 +40,7 @@ class Scene:
         self.events: list[Event] = []
         self.measured: list[tuple[str, float, BaseException | None, int]] = []
         self.host = str(uuid.uuid4())
-        self.config = BackboneConfig(rest_url=url, **settings)
+        self.config = BackboneConfig(url=url, **settings)
         self.limiter = RateLimiter(self.host, self.config.rest_requests_per_second, emit=self.events.append)
         self.rest = RestClient(
             self.config,

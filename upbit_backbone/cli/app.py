@@ -64,6 +64,7 @@ def own_version() -> str:
 @app.callback()
 def settings(
     region: Annotated[str | None, typer.Option(help=f"Upbit's region: {', '.join(REGION_HOSTS)}.")] = None,
+    url: Annotated[str | None, typer.Option(help="Another server for everything, scheme and host.")] = None,
     rest_url: Annotated[str | None, typer.Option(help="Another REST server, scheme and host.")] = None,
     websocket_url: Annotated[str | None, typer.Option(help="Another WebSocket server, full URL.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds an answer may take.")] = None,
@@ -72,7 +73,13 @@ def settings(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    given = {"region": region, "rest_url": rest_url, "websocket_url": websocket_url, "timeout_seconds": timeout}
+    given = {
+        "region": region,
+        "url": url,
+        "rest_url": rest_url,
+        "websocket_url": websocket_url,
+        "timeout_seconds": timeout,
+    }
     overrides.clear()
     overrides.update((name, value) for name, value in given.items() if value is not None)
     logging.basicConfig(

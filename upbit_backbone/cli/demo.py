@@ -36,7 +36,7 @@ def demo(
 
     shown = _Shown()
     with FakeUpbit(seed=seed, trades_per_second=rate, markets=MARKETS) as upbit:
-        urls = {**overrides, "rest_url": upbit.rest_url, "websocket_url": upbit.websocket_url}
+        urls = {**overrides, "url": upbit.url, "rest_url": None, "websocket_url": None}
         with MarketDataBackbone(on_event=shown.news, **urls) as market:
             stream = market.subscribe(MARKETS, [DataType.TICKER, DataType.ORDERBOOK], overflow=Overflow.CONFLATE)
             end = Deadline.after(seconds)

@@ -91,7 +91,7 @@ def _versions(config: BackboneConfig) -> Iterator[Finding]:
     default = BackboneConfig()
     is_upbit = config.rest_url == default.rest_url and config.websocket_url == default.websocket_url
     where = f"{config.rest_url}, {config.websocket_url}"
-    note = "" if is_upbit else f" (not Upbit Korea: --region, --rest-url or {ENVIRONMENT_PREFIX}… is set)"
+    note = "" if is_upbit else f" (not Upbit Korea: --region, --url or {ENVIRONMENT_PREFIX}… is set)"
     yield Finding("settings", Verdict.OK if is_upbit else Verdict.NOTE, where + note)
     if config.proxy:
         yield Finding("proxy", Verdict.NOTE, "an explicit proxy is set")

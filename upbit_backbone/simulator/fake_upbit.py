@@ -29,6 +29,7 @@ class FakeUpbit:
         settings = {"seed": seed, "tls": tls, "trades_per_second": trades_per_second, "markets": markets} | switches
         self._process = SimulatorProcess(settings) if can_start_python() else SimulatorThread(settings)
         urls = self._process.urls
+        self.url: str = urls["rest_url"]  # serves both; the two below are doors apart, so that one can fail alone
         self.rest_url: str = urls["rest_url"]
         self.websocket_url: str = urls["websocket_url"]
         self.control_url: str = urls["control_url"]
