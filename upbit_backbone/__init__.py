@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
         get_trades,
         shared_backbone,
     )
+    from .delivery.mailbox import MailboxClosedError
     from .delivery.subscription import Subscription, SubscriptionId
     from .errors import (
         AuthenticationError,
@@ -118,6 +119,7 @@ _NAMES_OF = {
     "live.orderbook": ("LiveOrderbook",),
     "live.candle_series": ("CandleSeries",),
     "config": ("BackboneConfig",),
+    "delivery.mailbox": ("MailboxClosedError",),
     "delivery.subscription": ("Subscription", "SubscriptionId"),
     "errors": (
         "AuthenticationError",
@@ -255,6 +257,7 @@ __all__ = [
     "IntelligentCache",
     "InvalidRequestError",
     "LiveOrderbook",
+    "MailboxClosedError",
     "MaintenanceError",
     "MalformedDataError",
     "MalformedEvent",

@@ -214,6 +214,7 @@ class Assembly:
             run_job=self.jobs.submit,
             queue_size=config.queue_size,
             close_seconds=config.close_timeout_seconds,
+            why_silent=self._why_silent,
             clock=clock.monotonic,
         )
         self.repair = GapRepair(
@@ -534,6 +535,14 @@ class Assembly:
             self.limiter.penalise(RateGroup.WEBSOCKET_CONNECT, error.retry_after)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _why_silent(self) -> str:
+        """What a loop that gets nothing is told: how the connections are."""
+        known = [
+            f"{each.session} is {each.state.value}" + (f" ({each.last_error})" if each.last_error else "")
+            for each in self.sessions.stats()
+        ]
+        return "; ".join(known) or "no connection was made yet"
 
     def _release(self, owner: str) -> None:
         self.sessions.release(owner)

@@ -29,7 +29,7 @@ from ._arguments import Moment, aware, whole_number
 from ._concurrency import Deadline, at_exit, calls_users, check_timeout
 from .assembly import Assembly, Span, assemble, assemble_replay
 from .config import BackboneConfig
-from .delivery.subscription import Subscription, SubscriptionId, check_arguments
+from .delivery.subscription import NO_MARK, Subscription, SubscriptionId, check_arguments
 from .errors import ClosedError, InvalidRequestError
 from .exchange.endpoints import MAX_LEVELS
 from .exchange.symbols import normalise_quote, normalise_symbol, normalise_symbols, swapped
@@ -81,7 +81,7 @@ AUTO, NORMAL = DataStrategy.AUTO, Priority.NORMAL
 class MarketDataBackbone:
     """Upbit's market data through one object.
 
-    `config` is a BackboneConfig; `overrides` are its fields (`rest_url=…`, `region="sg"`); what is given neither way
+    `config` is a BackboneConfig; `overrides` are its fields (`url=…`, `region="sg"`); what is given neither way
     comes from the environment (UPBIT_BACKBONE_*) and then from the defaults. Nothing is started before the first
     question. Use it as a context manager, or call `close()`; a forgotten one never keeps the process alive.
     """
@@ -490,15 +490,22 @@ class MarketDataBackbone:
         levels: int | None = None,
         level: Decimal | int | str = 0,
         gap_order: Literal["live", "strict"] = "live",
+        timeout: float | None = None,
+        end: object = NO_MARK,
         on_event: Callable[[Any], object] | None = None,
     ) -> Subscription[Datum]:
         """Live data to read with a `for` loop, `.get(timeout=)` or `.queue`; the current values come first.
 
-        `overflow` says what a full mailbox does; by default tickers, books and candles keep the latest per market, and
-        trades drop the oldest beyond `maxsize` (default `config.queue_size`), counted in `.stats`. `queue` delivers
-        into a queue of your own instead. `levels` cuts order books. `on_event` hears, on its own thread, what concerns
-        this subscription (breaks, gaps, overflow). Unknown symbols raise UnknownSymbolError; more than
-        `config.max_subscribed_symbols` InvalidRequestError.
+        `overflow` says what a full mailbox does (`help(Overflow)`); by default tickers, books and candles keep the
+        latest per market, and trades drop the oldest beyond `maxsize` (default `config.queue_size`), counted in
+        `.stats`. `levels` cuts order books. A loop, or a `get`, that waits longer than `timeout` seconds for an item
+        raises RequestTimeoutError (default: it waits, and warns once if nothing has come within ten). It ends with the
+        last reference to it.
+
+        `queue` delivers into a queue of your own instead, until it is closed; `end=None` (or any mark) is put there
+        after the last item, so that workers end, and `.stats.ahead_of_end` counts what stood in front of it. `on_event`
+        hears, on its own thread, what concerns this subscription (breaks, gaps, overflow). Unknown symbols raise
+        UnknownSymbolError; more than `config.max_subscribed_symbols` InvalidRequestError.
 
         After a break, what was missed of trades and candles comes before the live data if REST has it within
         `config.gap_hold_seconds`; else live data goes on, and the rest comes late, marked `is_backfilled` and followed
@@ -514,6 +521,8 @@ class MarketDataBackbone:
             maxsize=maxsize,
             queue=queue,
             gap_order=gap_order,
+            timeout=timeout,
+            end=end,
             on_event=on_event,
         )
 
@@ -798,10 +807,11 @@ class MarketDataBackbone:
         raise TypeError("a MarketDataBackbone cannot be pickled: it owns threads and sockets; make one per process")
 
     def __repr__(self) -> str:
+        where = f"{self.config.rest_url} {self.config.websocket_url}"
         if self._parts.guard.is_foreign:
-            return f"<{type(self).__name__} {self.config.rest_url} of another process>"  # where its locks are
+            return f"<{type(self).__name__} {where} of another process>"  # where its locks are
         state = "closed" if self.closed else "open"
-        return f"<{type(self).__name__} {self.config.rest_url} {state}, {self._parts.sessions!r}>"
+        return f"<{type(self).__name__} {where} {state}, {self._parts.sessions!r}>"
 
     # ── within ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from upbit_backbone._concurrency import EventCount, spawn
-from upbit_backbone.delivery.buffers import PARKING_FACTOR
+from upbit_backbone.delivery.buffers import PARKED_ITEMS
 from upbit_backbone.delivery.mailbox import Mailbox
 from upbit_backbone.delivery.reporting import SLOW_CALLBACK_SECONDS
 from upbit_backbone.errors import ClosedError, RequestTimeoutError, SubscriptionError, UpbitBackboneError
@@ -28,6 +28,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TRADES = Topic(DataType.TRADE, "KRW-BTC")
 TICKERS = Topic(DataType.TICKER, "KRW-BTC")
 OTHERS = Topic(DataType.TICKER, "KRW-ETH")
+PARKED = 2
 BOOKS = Topic(DataType.ORDERBOOK, "KRW-BTC")
 
 
@@ -116,15 +117,28 @@ def test_drop_oldest_drops_the_oldest_and_counts() -> None:
 
 def test_block_parks_then_refuses_the_newest_and_says_both() -> None:
     reports: list[tuple[str, int]] = []
-    mailbox = Mailbox(Overflow.BLOCK, 2, report=lambda reason, dropped: reports.append((reason, dropped)))
+    mailbox = Mailbox(Overflow.BLOCK, 2, parking=2, report=lambda reason, dropped: reports.append((reason, dropped)))
     put(mailbox, *map(trade, range(2)))
     assert reports == []
     put(mailbox, trade(2))
     assert "parking" in reports[0][0]
     put(mailbox, *map(trade, range(3, 10)))
-    assert reports[1][1] == 10 - 2 * PARKING_FACTOR
-    assert [item.sequential_id for item in mailbox.drain()] == list(range(2 * PARKING_FACTOR))
+    assert reports[1][1] == 10 - (2 + 2)
+    assert [item.sequential_id for item in mailbox.drain()] == list(range(2 + 2))
     assert_conserved(mailbox)
+
+
+def test_block_holds_to_its_name_for_a_consumer_that_pauses_however_small_its_bound() -> None:
+    mailbox = Mailbox(Overflow.BLOCK, 1)
+    put(mailbox, *map(trade, range(PARKED_ITEMS)))
+    assert mailbox.counts() == (PARKED_ITEMS, 0, 0, PARKED_ITEMS)
+    assert [item.sequential_id for item in mailbox.drain()] == list(range(PARKED_ITEMS))
+    assert str(f"{PARKED_ITEMS:,}") in (Overflow.__doc__ or "")  # the bound that people are told
+
+
+def test_each_policy_is_explained_to_who_asks_for_help() -> None:
+    for policy in Overflow:
+        assert f"{policy.name}: " in (Overflow.__doc__ or "")
 
 
 def test_error_gives_what_came_before_the_loss_and_then_the_error() -> None:
@@ -325,7 +339,7 @@ class MailboxMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mailbox = Mailbox(self.policy, self.bound)
+        self.mailbox = Mailbox(self.policy, self.bound, parking=PARKED)
         self.waiting: list[tuple[Topic, int]] = []
         self.received = self.delivered = self.dropped = self.number = 0
         self.failed = self.closed = False
@@ -352,7 +366,7 @@ class MailboxMachine(RuleBasedStateMachine):
                 self.dropped += 1
             else:
                 self.waiting.append((topic, number))
-        capacity = self.bound * (PARKING_FACTOR if self.policy is Overflow.BLOCK else 1)
+        capacity = self.bound + (PARKED if self.policy is Overflow.BLOCK else 0)
         excess = max(0, len(self.waiting) - capacity)
         self.dropped += excess
         if excess and self.policy in (Overflow.BLOCK, Overflow.ERROR):

@@ -9,10 +9,9 @@ from ..models.enums import DataType, Overflow
 from ..models.lazy_book import Envelope
 from ..models.topic import Topic
 
-# Under BLOCK so many times the bound are parked on top of it before items are refused.
-# BLOCK must not block the stream, so a second bound takes the burst; beyond it, refusing and saying so is all that is
-# left.
-PARKING_FACTOR = 2
+# Under BLOCK so many items are parked on top of the bound before any is refused: 45 MB of trades. BLOCK must not block
+# the stream, but a consumer that pauses for a few seconds shall not lose anything either, however small its bound.
+PARKED_ITEMS = 40_000
 
 EVERY_TYPE = frozenset(DataType)
 STATE_TYPES = EVERY_TYPE - {DataType.TRADE}
@@ -34,9 +33,9 @@ class Buffer:
 
     __slots__ = ("_conflates", "_drops_oldest", "_latest", "_order", "bound", "capacity", "conflated")
 
-    def __init__(self, overflow: Overflow | None, bound: int) -> None:
+    def __init__(self, overflow: Overflow | None, bound: int, parking: int = PARKED_ITEMS) -> None:
         self.bound = bound
-        self.capacity = bound * PARKING_FACTOR if overflow is Overflow.BLOCK else bound
+        self.capacity = bound + parking if overflow is Overflow.BLOCK else bound
         self._drops_oldest = overflow not in (Overflow.BLOCK, Overflow.ERROR)
         self._conflates = conflated_types(overflow)
         self._order: deque[Envelope | Topic] = deque()  # a topic stands for its entry in _latest

@@ -24,8 +24,9 @@ class Consumer:
     """Calls `callback` with every item, one at a time, on a thread of its own.
 
     An error of the callback (SystemExit and KeyboardInterrupt included) is given to `on_error`, counted and reported,
-    and the next item follows. `stop` promises that no call begins after it has returned, and waits for the one under
-    way; inside the callback itself it returns at once, and none begins after the callback has returned.
+    and the next item follows. `at_end` is called on that thread when no item will follow any more. `stop` promises that
+    no call begins after it has returned, and waits for the one under way; inside the callback itself it returns at
+    once, and none begins after the callback has returned.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Consumer:
         *,
         on_error: OnError | None = None,
         on_failure: OnFailure | None = None,
+        at_end: Callable[[], object] | None = None,
     ) -> None:
         self._mailbox = mailbox
         self._callback = callback
@@ -44,7 +46,7 @@ class Consumer:
         self._on_failure = on_failure
         self._sampler = LogThrottle(REPORT_EVERY_SECONDS)
         self._is_done = False
-        self._loop = LoopThread(self._serve, name, is_over=lambda: self._is_done, failed=self._broke_off)
+        self._loop = LoopThread(self._serve, name, is_over=lambda: self._is_done, failed=self._broke_off, at_end=at_end)
         self.errors = 0
         self.errors_in_a_row = 0
         self._untold = 0  # errors in a row that `on_error` itself failed to take

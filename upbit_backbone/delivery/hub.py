@@ -18,7 +18,7 @@ from ..models.topic import SubscriptionRequest, Topic
 from .consumer import Consumer, OnError
 from .event_bus import EventBus, Listener
 from .mailbox import Mailbox
-from .subscription import STRICT, AnyQueue, Subscription, SubscriptionId, check_arguments, forwarding_to
+from .subscription import NO_MARK, STRICT, AnyQueue, Forwarding, Subscription, SubscriptionId, check_arguments
 
 if TYPE_CHECKING:
     from ..models.report import SubscriptionStats
@@ -52,6 +52,7 @@ class Hub:
         run_job: Callable[[Callable[[], None]], object] | None = None,
         queue_size: int = DEFAULT_QUEUE_SIZE,
         close_seconds: float = CLOSE_SECONDS,
+        why_silent: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._events = events
@@ -61,6 +62,7 @@ class Hub:
         self._run_job = run_job
         self._queue_size = queue_size
         self._close_seconds = close_seconds
+        self._why_silent = why_silent
         self._clock = clock
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()  # guards _subscriptions, _closed and every change of _routes
@@ -136,11 +138,14 @@ class Hub:
         on_event: Listener | None = None,
         levels: int | None = None,
         gap_order: str = "live",
+        timeout: float | None = None,
+        end: object = NO_MARK,
     ) -> Subscription:
         """A subscription to all of `requests`, entered before anything is sent to Upbit, current values first.
 
-        `levels` cuts order books on delivery; `gap_order` is what comes first after a break. Raises InvalidRequestError
-        that names the argument, ClosedError after `close`, and whatever `want` raises; then nothing is left behind.
+        `levels` cuts order books on delivery; `timeout` limits waiting for an item; `end` is put into `queue` at the
+        end; `gap_order` is what comes first after a break. Raises InvalidRequestError that names the argument,
+        ClosedError after `close`, and whatever `want` raises; then nothing is left behind.
         """
         requested = tuple(
             dict.fromkeys(
@@ -157,6 +162,8 @@ class Hub:
             on_error=on_error,
             on_event=on_event,
             gap_order=gap_order,
+            timeout=timeout,
+            end=end,
         )
         name = SubscriptionId(f"sub-{next(self._numbers)}")
         mailbox = Mailbox(
@@ -167,8 +174,10 @@ class Hub:
             report=lambda reason, dropped: self._overflowed(name, policy, reason, dropped),
             clock=self._clock,
         )
-        call = forwarding_to(queue, mailbox) if queue is not None else callback
-        consumer = None if call is None else self._consumer(name, mailbox, call, on_error)
+        forwarding = None if queue is None else Forwarding(queue, mailbox, end, self._close_seconds / 2)
+        call = callback if forwarding is None else forwarding.forward
+        at_end = None if forwarding is None else forwarding.mark_end
+        consumer = None if call is None else self._consumer(name, mailbox, call, on_error, at_end)
         subscription = Subscription(
             name,
             requested,
@@ -176,6 +185,9 @@ class Hub:
             consumer=consumer,
             release=self._release,
             close_seconds=self._close_seconds,
+            timeout=timeout,
+            forwarding=forwarding,
+            why_silent=self._why_silent,
         )
         self._open(subscription, consumer, on_event)
         return subscription
@@ -245,12 +257,17 @@ class Hub:
     # Within
 
     def _consumer(
-        self, name: str, mailbox: Mailbox, callback: Callable[[Any], object], on_error: OnError | None
+        self,
+        name: str,
+        mailbox: Mailbox,
+        callback: Callable[[Any], object],
+        on_error: OnError | None,
+        at_end: Callable[[], object] | None,
     ) -> Consumer:
         def on_failure(error: BaseException, in_a_row: int) -> None:
             self._events.emit(CallbackErrorEvent(at=now(), subscription=name, error=error, in_a_row=in_a_row))
 
-        return Consumer(mailbox, callback, f"upbit-{name}", on_error=on_error, on_failure=on_failure)
+        return Consumer(mailbox, callback, f"upbit-{name}", on_error=on_error, on_failure=on_failure, at_end=at_end)
 
     def _open(self, subscription: Subscription, consumer: Consumer | None, on_event: Listener | None) -> None:
         """All or nothing: in the routes first, so that no item is missed, then current values, requests and thread."""

@@ -17,7 +17,7 @@ from ..models.enums import Overflow
 from ..models.lazy_book import Datum, Envelope, StoredItem, decoded
 from ..models.market import OrderbookData
 from ..models.topic import Topic
-from .buffers import Buffer
+from .buffers import PARKED_ITEMS, Buffer
 from .reporting import UNREAD_SECONDS, BackpressureReporter
 
 if sys.version_info >= (3, 13):
@@ -57,6 +57,7 @@ class Mailbox(queue.Queue[Any]):
         *,
         levels: int | None = None,
         is_strict: bool = False,
+        parking: int = PARKED_ITEMS,
         report: Report | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -73,7 +74,7 @@ class Mailbox(queue.Queue[Any]):
         self._levels = levels
         self._report = report
         self._clock = clock
-        self._buffer = Buffer(overflow, maxsize)
+        self._buffer = Buffer(overflow, maxsize, parking)
         self._seeds: dict[Topic, StoredItem] = {}
         self._closed = False
         self._ended = False
@@ -229,6 +230,17 @@ class Mailbox(queue.Queue[Any]):
         if self._reporter.is_parking:
             self._reporter.parked(len(self._buffer), self._buffer.bound)
         return self._buffer.pop()
+
+    def wait_news(self, deadline: Deadline) -> bool:
+        """Wait until something can be read, or it is over; False at the deadline."""
+        self._guard.check()
+        return self._arrivals.wait_for(self._has_news, deadline)
+
+    def take_back(self, count: int) -> None:
+        """So many items that were delivered were thrown away again before anybody saw them."""
+        with self.mutex:
+            self.delivered -= count
+            self.dropped += count
 
     def _has_news(self) -> bool:
         """Whether something waits, or it is over. Looked at without the lock: each is one read."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from queue import PriorityQueue, Queue, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 from .._arguments import whole_number
-from .._concurrency import Deadline, calls_users, is_interrupting, spawn_unwaited
+from .._concurrency import Deadline, calls_users, check_timeout, is_interrupting, spawn_unwaited
 from ..errors import InvalidRequestError
 from ..models.enums import DataType, Overflow
 from ..models.lazy_book import Datum
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
         levels: int | None
         level: Decimal | int | str
         gap_order: Literal["live", "strict"]
+        timeout: float | None
+        end: object
         on_event: Callable[[Any], object] | None
 
 else:
@@ -65,6 +69,9 @@ else:
 # What comes first after a break: live data, or order.
 LIVE, STRICT = "live", "strict"
 
+# Nothing is put into the user's queue at the end, None neither, unless he names a mark.
+NO_MARK: Any = object()
+
 
 def check_arguments(
     requests: Sequence[SubscriptionRequest],
@@ -76,6 +83,8 @@ def check_arguments(
     on_error: object = None,
     on_event: object = None,
     gap_order: object = LIVE,
+    timeout: float | None = None,
+    end: object = NO_MARK,
 ) -> Overflow | None:
     """The policy meant by `overflow`; InvalidRequestError that names what a hub could not work with."""
     if not requests:
@@ -87,6 +96,10 @@ def check_arguments(
         raise InvalidRequestError("callback= and queue= exclude each other; subscribe twice to have both")
     if queue is not None:
         _check_queue(queue)
+    if timeout is not None:
+        check_timeout(timeout)
+    if end is not NO_MARK and queue is None:
+        raise InvalidRequestError(f"end={end!r}: an end mark goes into a queue of your own; give queue= as well")
     if maxsize is not None:
         whole_number(maxsize, "maxsize", low=1, more=", or None for the default")
     if gap_order not in (LIVE, STRICT):
@@ -111,6 +124,9 @@ def _check_queue(target: object) -> None:
             f"queue={type(target).__name__}: expected a queue.Queue, queue.LifoQueue or queue.SimpleQueue"
         )
 
+
+# For so long a loop waits for its first item in silence.
+SILENCE_SECONDS = 10.0
 
 # A full queue of the user's cannot be woken by us; closing is noticed between two such waits.
 FORWARD_SLICE_SECONDS = 0.25
@@ -143,6 +159,9 @@ class Subscription(Generic[T_co]):
         consumer: Consumer | None,
         release: Callable[[Subscription[Any]], None],
         close_seconds: float,
+        timeout: float | None = None,
+        forwarding: Forwarding | None = None,
+        why_silent: Callable[[], str] = lambda: "",
     ) -> None:
         self.id = subscription_id
         self.requests = requests
@@ -151,6 +170,10 @@ class Subscription(Generic[T_co]):
         self._consumer = consumer
         self._release = release
         self._close_seconds = close_seconds
+        self._timeout = timeout
+        self._forwarding = forwarding
+        self._why_silent = why_silent
+        self._has_begun = False  # a loop has got its first item, or was told that none comes
         self._is_released = False
         self.listening: Listening | None = None  # to events, where the subscriber wants them
 
@@ -166,9 +189,10 @@ class Subscription(Generic[T_co]):
         return self._consumer is not None
 
     def get(self, timeout: float | None = None) -> T_co:
-        """The next item; RequestTimeoutError (also `queue.Empty`) after `timeout` seconds, ClosedError once closed."""
+        """The next item; RequestTimeoutError (also `queue.Empty`) after `timeout` seconds (default: the subscription's
+        own, None waits for ever), ClosedError once closed."""
         self._check_readable()
-        return self.mailbox.get(timeout=timeout)  # type: ignore[return-value]  # of the topics asked for
+        return self.mailbox.get(timeout=self._timeout if timeout is None else timeout)  # type: ignore[return-value]  # of the topics asked for
 
     def __iter__(self) -> Iterator[T_co]:
         self._check_readable()
@@ -176,10 +200,27 @@ class Subscription(Generic[T_co]):
 
     def __next__(self) -> T_co:
         try:
-            return self.mailbox.get()  # type: ignore[return-value]  # of the topics asked for
+            if not self._has_begun:
+                self._begin()
+            return self.mailbox.get(timeout=self._timeout)  # type: ignore[return-value]  # of the topics asked for
         except MailboxClosedError:
             # And no other ClosedError: a loop that came along into a forked child must not just end.
             raise StopIteration from None
+
+    def _begin(self) -> None:
+        """Wait for the first item, and say so where none comes: a loop without a network shows nothing at all."""
+        patience = Deadline.after(self._timeout).sooner(SILENCE_SECONDS)
+        is_there = self.mailbox.wait_news(patience)
+        if is_there or (self._timeout is not None and self._timeout <= SILENCE_SECONDS):
+            self._has_begun = is_there
+            return  # where none came, the loop's own timeout says it
+        self._has_begun = True
+        topics = ", ".join(sorted(map(str, self.topics))[:3])
+        warnings.warn(
+            f"{self.id}: nothing has come for {SILENCE_SECONDS:.0f} s ({topics}); {self._why_silent()}. The loop goes "
+            "on waiting; subscribe(…, timeout=) gives it an end, market.health() tells more",
+            stacklevel=3,
+        )
 
     def close(self, timeout: float | None = None) -> None:
         """End the subscription. Idempotent, from any thread and from its own callback.
@@ -264,6 +305,7 @@ class Subscription(Generic[T_co]):
             errors=0 if self._consumer is None else self._consumer.errors,
             closed=self.closed,
             lost=self.mailbox.lost,
+            ahead_of_end=None if self._forwarding is None else self._forwarding.ahead_of_end,
         )
 
     def _default_policy(self) -> str:
@@ -292,21 +334,50 @@ class Subscription(Generic[T_co]):
         )
 
 
-def forwarding_to(target: AnyQueue, mailbox: Mailbox) -> Callable[[Any], None]:
-    """A callback that moves items on into the user's queue.
+class Forwarding:
+    """Moves items on into the user's queue, and an end mark after the last, if one was asked for.
 
     A full queue makes our own mailbox wait, and there the overflow policy decides; closing interrupts it.
     """
-    if isinstance(target, queue.SimpleQueue):
-        return target.put
+
+    def __init__(self, target: AnyQueue, mailbox: Mailbox, end: object = NO_MARK, patience: float = 0.0) -> None:
+        self._target = target
+        self._mailbox = mailbox
+        self._end = end
+        self._patience = patience  # seconds in which a full queue may make room for the mark
+        self.ahead_of_end: int | None = None  # items in front of the mark when it was put in
 
     @calls_users
-    def forward(item: Any) -> None:
-        while not mailbox.closed_by_user:
+    def forward(self, item: Any) -> None:
+        if isinstance(self._target, queue.SimpleQueue):
+            self._target.put(item)
+            return
+        while not self._mailbox.closed_by_user:
             try:
-                target.put(item, timeout=FORWARD_SLICE_SECONDS)
+                self._target.put(item, timeout=FORWARD_SLICE_SECONDS)
             except queue.Full:
                 continue
             return
 
-    return forward
+    @calls_users
+    def mark_end(self) -> None:
+        """Nothing follows. Who would otherwise wait for ever is told; workers hand the mark on to each other."""
+        if self._end is NO_MARK:
+            return
+        deadline = Deadline.after(self._patience)
+        while not self._is_marked(deadline):
+            # Nobody reads, or not in time. The mark must get in, or whoever comes later waits for ever: it takes the
+            # place of the oldest item, which counts as dropped.
+            with contextlib.suppress(queue.Empty):
+                self._target.get_nowait()
+                self._mailbox.take_back(1)
+
+    def _is_marked(self, deadline: Deadline) -> bool:
+        while True:
+            ahead = self._target.qsize()
+            with contextlib.suppress(queue.Full):
+                self._target.put(self._end, timeout=deadline.remaining_or(FORWARD_SLICE_SECONDS))
+                self.ahead_of_end = ahead
+                return True
+            if deadline.expired:
+                return False

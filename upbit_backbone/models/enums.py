@@ -81,12 +81,23 @@ class DataStrategy(StrEnum):
 
 
 class Overflow(StrEnum):
-    """What a full subscription does with the next item."""
+    """What a subscription does when its consumer is slower than the market. None of them makes the stream wait.
 
-    CONFLATE = "conflate"  # keep the latest per symbol and type
+    Without one, tickers, order books and candles are conflated and trades drop the oldest.
+
+    CONFLATE: only the latest of each market and type waits; a newer one takes its place. Never full, and what you read
+    is the present.
+    DROP_OLDEST: at most `maxsize` items wait; the oldest give way to new ones, counted in `stats.lost`.
+    BLOCK: nothing is given up. What exceeds `maxsize` is parked, up to 40,000 items (some 45 MB of trades); you are
+    told when parking begins (OverflowEvent). Only beyond that are the newest refused, counted and told.
+    ERROR: at most `maxsize` items wait; one more ends the subscription. What waits can still be read, then reading
+    raises SubscriptionError.
+    """
+
+    CONFLATE = "conflate"
     DROP_OLDEST = "drop_oldest"
-    BLOCK = "block"  # park in a second buffer up to a bound, then report; never blocks the stream
-    ERROR = "error"  # end the subscription with SubscriptionError
+    BLOCK = "block"
+    ERROR = "error"
 
 
 class Audience(Enum):

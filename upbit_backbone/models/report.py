@@ -50,7 +50,8 @@ class SessionStats(Jsonable):
 class SubscriptionStats(Jsonable):
     """One subscription. received == delivered + dropped + pending; `lag` is the age in seconds of the oldest
     undelivered item, 0.0 when nothing waits. Of what was dropped, `lost` found no room; the rest was replaced by newer
-    values of the same kind, which is what conflating means."""
+    values of the same kind, which is what conflating means. `ahead_of_end`: how many items stood in a queue of your own
+    in front of its end mark when that was put in."""
 
     subscription: str
     topics: int
@@ -63,6 +64,7 @@ class SubscriptionStats(Jsonable):
     errors: int
     closed: bool
     lost: int = 0
+    ahead_of_end: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
