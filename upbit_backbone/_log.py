@@ -25,6 +25,10 @@ def is_own_thread() -> bool:
     return threading.current_thread() in own_threads
 
 
+# As libraries do: nothing appears on stderr unless the program sets logging up. (logging's last resort would.)
+logging.getLogger("upbit_backbone").addHandler(logging.NullHandler())
+
+
 def raise_if_users(error: BaseException) -> None:
     """Raise what of `error`, which the calling function has caught, is none of our trouble and must reach the user: on
     a thread of his, Ctrl-C and an exit, and whatever a signal handler of his raised.

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -57,6 +59,65 @@ def test_an_outage_never_writes_more_than_ten_lines_and_always_tells_its_end(han
     lines = [record.getMessage() for record in records]
     assert "interrupted: close 1001" in lines[0]
     assert any("recovered" in line and "is over" in line for line in lines)
+
+
+@pytest.mark.parametrize("attempts", [1, 5, 50])
+def test_by_default_an_outage_is_one_warning_and_its_recovery_one_info(hand_clock, written, attempts):
+    log, records = written
+    for _ in range(3):
+        an_outage(log, hand_clock, attempts, 0)
+        hand_clock.now += 11.0
+    shown = [(record.levelname, record.getMessage()) for record in records if record.levelno >= logging.INFO]
+    assert [level for level, _ in shown] == ["WARNING", "INFO"] * 3
+    assert all(("interrupted" in text) == (level == "WARNING") for level, text in shown)
+
+
+def test_a_line_seen_from_several_sides_is_one_outage_and_a_loss_is_told_beside_it(hand_clock, written):
+    log, records = written
+    at = hand_clock.wall()
+    for session in ("session-1", "session-2"):
+        log(ConnectionEvent(at=at, session=session, state=WAITING, reason="reset", attempt=1, retry_in=1.0))
+        log(StaleEvent(at=at, session=session, symbols=("KRW-BTC",), stale=True, reason="mute"))
+    log(BreakerEvent(at=at, breaker="connect", old="closed", new="open", reason="refused"))
+    for number in range(3):
+        hole = {"start": at, "end": at + timedelta(seconds=1), "recovered": 0, "complete": False}
+        log(GapEvent(at=at, symbol=f"KRW-A{number}", type=DataType.TRADE, reason="too old", **hole))
+    for session in ("session-1", "session-2"):
+        log(ConnectionEvent(at=at, session=session, state=LIVE, reason="connected", downtime=1.0))
+    shown = [record for record in records if record.levelno >= logging.INFO]
+    assert [record.levelname for record in shown] == ["WARNING", "WARNING", "INFO"]
+    assert "not complete" in shown[1].getMessage()
+
+
+@pytest.mark.parametrize(("options", "lines"), [("", 0), ("logging.basicConfig(level=logging.INFO)", 2)])
+def test_nothing_is_on_stderr_unless_the_program_set_logging_up(options, lines):
+    """The real thing: a line that breaks and comes back, in a process of its own."""
+    script = f"""
+import logging, sys
+{options}
+from upbit_backbone import ConnectionEvent, ConnectionState, MarketDataBackbone
+from upbit_backbone.simulator import FakeUpbit
+import threading
+back = threading.Event()
+def heard(event):
+    if isinstance(event, ConnectionEvent) and event.is_recovery:
+        back.set()
+with FakeUpbit(trades_per_second=20, markets=["KRW-BTC"]) as upbit:
+    with MarketDataBackbone(url=upbit.url, on_event=heard) as market:
+        with market.subscribe("KRW-BTC", "trade") as trades:
+            trades.get(timeout=20)
+            upbit.close_sessions(1011)
+            assert back.wait(20)
+            before = trades.stats.received
+            while trades.stats.received == before:
+                trades.get(timeout=20)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    about = [line for line in done.stderr.splitlines() if "interrupted" in line or "is over" in line]
+    assert len(about) == lines, done.stderr
+    if not options:
+        assert done.stderr == ""
 
 
 def test_the_next_outage_has_lines_of_its_own(hand_clock, written):

@@ -1,7 +1,8 @@
 """Events written to the standard log: one event one line, machine-readable in `extra`, at most ten lines an outage.
 
-An outage begins with the first bad event and is over when all is well again and has been for some seconds. Within
-it the first eight bad events are written, the ninth line says that the rest is withheld, and the last tells the end.
+An outage begins with the first bad event and is over when all is well again and has been for some seconds. Its
+beginning is one WARNING, its end one INFO. What lies in between is DEBUG, but for the first of each other kind of
+trouble (a gap that could not be filled, say); after eight such lines the ninth says that the rest is withheld.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from dataclasses import fields
 
 from .._concurrency import SYSTEM_CLOCK, Clock, GuardedLogger, get_logger
 from ..errors import one_line
-from ..models.events import ConnectionEvent, ConnectionState, Event, StaleEvent
+from ..models.events import BreakerEvent, ConnectionEvent, ConnectionState, Event, HealthEvent, StaleEvent
 from .event_words import describe
 
 LINES_PER_OUTAGE = 10
 CALM_SECONDS = 10.0
+# One trouble seen from several sides: whoever is told of the first knows of the others.
+OF_THE_LINE = (ConnectionEvent, StaleEvent, BreakerEvent, HealthEvent)
 RENEWAL_SECONDS = 300.0  # a flapping line earns new lines after this long
 
 
@@ -32,6 +35,7 @@ class EventLog:
         self._last_bad = 0.0
         self._written = 0
         self._withheld = 0
+        self._told: set[type[Event]] = set()  # kinds of trouble that this outage has a line of
 
     def __call__(self, event: Event) -> None:
         level, text = describe(event)
@@ -49,6 +53,7 @@ class EventLog:
         is_bad = level >= logging.WARNING
         if is_bad and self._began is None:
             self._began, self._written, self._withheld = now, 0, 0
+            self._told = set()
         if is_bad:
             self._last_bad = now
         if self._began is None:
@@ -56,6 +61,10 @@ class EventLog:
         if level < logging.INFO:
             return []  # an attempt is no news while the line is down
         is_end = was_down and not self._down
+        kind = ConnectionEvent if isinstance(event, OF_THE_LINE) else type(event)
+        if kind in self._told or not is_bad:
+            level = logging.DEBUG
+        self._told.add(kind)
         return self._within_budget(level, text, is_end, now - self._began)
 
     def _within_budget(self, level: int, text: str, is_end: bool, seconds: float) -> list[tuple[int, str]]:
@@ -63,14 +72,14 @@ class EventLog:
         if is_end and left >= 1:
             withheld = f"; {self._withheld} lines were withheld" if self._withheld else ""
             self._written += 1
-            return [(logging.WARNING, f"{text}; the outage of {seconds:.1f} s is over{withheld}")]
+            return [(logging.INFO, f"{text}; the outage of {seconds:.1f} s is over{withheld}")]
         if left > 2:
             self._written += 1
             return [(level, text)]
         self._withheld += 1
         if left == 2:
             self._written += 1
-            return [(logging.WARNING, f"{text}; further lines are withheld until the outage is over")]
+            return [(level, f"{text}; further lines are withheld until the outage is over")]
         return []
 
     def _is_over(self, now: float) -> bool:

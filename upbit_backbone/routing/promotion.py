@@ -145,7 +145,7 @@ class Promotions:
             if not isinstance(error, UpbitBackboneError):
                 raise
             # Closing, or no room on the connections: REST goes on answering.
-            log.warning("promotion failed", extra={"topics": len(fresh), "why": one_line(error)})
+            log.info("promotion failed", extra={"topics": len(fresh), "why": one_line(error)})
             return ()
         return fresh
 
