@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from .history.download import CancelToken
     from .history.pages import Progress
     from .history.ranges import Fill
+    from .history.rows import Rows
     from .live.candle_series import CandleSeries
     from .live.orderbook import LiveOrderbook
     from .models.events import Event
@@ -255,7 +256,7 @@ class MarketDataBackbone:
         progress: Progress | None = None,
         cancel: CancelToken | None = None,
         timeout: float | None = None,
-    ) -> list[TradeData]:
+    ) -> Rows[TradeData]:
         """Past trades, oldest first, each once: the newest `count` (default 200), or all since a time with its zone.
 
         `days_ago` (0 to 7, 0 is today) picks one UTC day. Upbit keeps seven days. `progress(trades, count or None)` is
@@ -268,7 +269,10 @@ class MarketDataBackbone:
         deadline = trades.deadline_for(count=count, since=since, days_ago=days_ago, timeout=timeout)
         code = parts.directory.meant(code, deadline)
         parts.directory.require((code,), deadline)
-        return trades.get(
+        from .history.rows import Rows
+        from .models.market import TradeData
+
+        rows = trades.get(
             code,
             count=count,
             since=since,
@@ -278,6 +282,7 @@ class MarketDataBackbone:
             progress=progress,
             cancel=cancel,
         )
+        return Rows.of(TradeData, rows)
 
     def iter_trades(
         self,
@@ -327,7 +332,7 @@ class MarketDataBackbone:
         progress: Progress | None = None,
         cancel: CancelToken | None = None,
         timeout: float | None = None,
-    ) -> list[CandleData]:
+    ) -> Rows[CandleData]:
         """Candles, oldest first, each once: the newest `count` (before `to`, exclusive), or those of [start, end).
 
         Times say their zone: aware datetimes (pandas.Timestamp included) or ISO 8601 text ("2026-01-31 09:30+09:00").
@@ -343,7 +348,10 @@ class MarketDataBackbone:
         deadline = history.paged.deadline_for(asked.symbol, timeframe, **bounds, timeout=timeout)
         parts.directory.require((asked.symbol,), deadline)
         get = history.paged.get if asked.strategy is DataStrategy.REST_ONLY else history.candles.get
-        return get(
+        from .history.rows import Rows
+        from .models.market import CandleData
+
+        rows = get(
             asked.symbol,
             timeframe,
             **bounds,
@@ -352,6 +360,7 @@ class MarketDataBackbone:
             progress=progress,
             cancel=cancel,
         )
+        return Rows.of(CandleData, rows)
 
     def iter_candles(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from upbit_backbone import MarketDataBackbone
 from upbit_backbone.errors import InvalidRequestError, UnknownTimeframeError
 from upbit_backbone.exchange.timeframes import (
     FIRST_MOMENT,
@@ -19,6 +21,8 @@ from upbit_backbone.exchange.timeframes import (
     timeframe_of_stream,
 )
 from upbit_backbone.models.enums import DataType
+from upbit_backbone.routing.requests import data_types, described
+from upbit_backbone.simulator import FakeUpbit
 
 KST = timezone(timedelta(hours=9))
 units = st.sampled_from(TIMEFRAMES)
@@ -113,3 +117,43 @@ def test_counted_periods_are_the_listed_ones(unit: Timeframe, moment: datetime, 
     assert len(listed) == unit.periods(moment, end)
     assert all(moment <= start < end for start in listed)
     assert listed == sorted(set(listed))
+
+
+# ── one vocabulary, both ways ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("unit", TIMEFRAMES, ids=str)
+def test_every_spelling_of_a_unit_is_understood_by_candles_and_by_subscriptions_alike(unit: Timeframe) -> None:
+    words = {unit.word, unit.rest_path, f"candle.{unit.word}"} | ({str(unit.data_type)} if unit.data_type else set())
+    for word in words:
+        assert timeframe_of(word) is unit
+        if unit.data_type is not None:
+            assert data_types(word) == data_types([word]) == (unit.data_type,)
+        else:
+            with pytest.raises(InvalidRequestError, match=rf"candle_series\(symbol, '{unit.word}'\).*get_candles"):
+                data_types(word)
+    if unit.data_type is not None:
+        assert DataType(unit.word) is DataType(unit.data_type.value) is unit.data_type
+        assert described(unit.word, "KRW-BTC", {}).timeframe == unit.word
+
+
+@pytest.mark.parametrize("word", ["1H", "CANDLE_1M", "2m", "candle.2m", "1S", "", "M"])
+def test_other_spellings_are_no_data_type(word: str) -> None:
+    with pytest.raises(ValueError, match="is not a valid DataType"):
+        DataType(word)
+
+
+def test_what_was_wanted_is_what_is_delivered() -> None:
+    with ExitStack() as stack:
+        upbit = stack.enter_context(FakeUpbit(markets=["KRW-BTC"], trades_per_second=20))
+        market = stack.enter_context(MarketDataBackbone(url=upbit.url, timeout_seconds=20.0))
+        wanted_and_delivered(market)
+
+
+def wanted_and_delivered(market: MarketDataBackbone) -> None:
+    with market.subscribe("KRW-BTC", "1h") as candles:
+        candle = candles.get(timeout=20)
+    assert candle.timeframe == "1h"
+    assert market.get_candles(candle.symbol, candle.timeframe, 1)
+    with market.subscribe("KRW-BTC", candle.timeframe) as again:
+        assert again.topics == candles.topics

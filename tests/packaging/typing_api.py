@@ -111,8 +111,9 @@ def functions() -> None:
     assert_type(ub.get_ticker("KRW-BTC", realtime=True, max_age=1.0), TickerData)
     assert_type(ub.get_tickers(quote="KRW"), dict[str, TickerData])
     assert_type(ub.get_orderbook("KRW-BTC", 5), OrderbookData)
-    assert_type(ub.get_trades("KRW-BTC", count=5), list[TradeData])
-    assert_type(ub.get_candles("KRW-BTC", "1m", 5, to="2026-01-01 09:00+09:00"), list[CandleData])
+    listed: list[TradeData] = ub.get_trades("KRW-BTC", count=5)
+    candles: list[CandleData] = ub.get_candles("KRW-BTC", "1m", 5, to="2026-01-01 09:00+09:00")
+    use(listed, candles, ub.get_candles("KRW-BTC").to_dataframe())
     assert_type(ub.get_markets(), list[MarketInfo])
     ub.get_ticker("KRW-BTC", max_ags=1)  # type: ignore[call-arg]
     ub.get_candles("KRW-BTC", "1m", count="5")  # type: ignore[arg-type]

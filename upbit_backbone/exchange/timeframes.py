@@ -126,11 +126,17 @@ def _spellings() -> dict[str, Timeframe]:
         table[each.word] = table[each.rest_path] = table[f"{plural[:-1]}{unit}"] = each
         if each.data_type is not None:
             table[each.data_type.value] = table[each.data_type.value.removeprefix("candle.")] = each
+        table.setdefault(f"candle.{each.word}", each)  # as Upbit would call a stream of it
     return table
 
 
 _BY_SPELLING: Final = _spellings()
 _BY_DATA_TYPE: Final = {each.data_type: each for each in TIMEFRAMES if each.data_type is not None}
+
+
+def is_timeframe(word: str) -> bool:
+    """Whether `timeframe_of` understands it."""
+    return word in _BY_SPELLING
 
 
 def timeframe_of(word: str | Timeframe) -> Timeframe:

@@ -31,7 +31,7 @@ class ChannelPreference(StrEnum):
 
 
 class DataType(StrEnum):
-    """What can be subscribed to. The values are Upbit's own words."""
+    """What can be subscribed to. The values are Upbit's own words; `DataType("1h")` understands ours for candles."""
 
     TICKER = "ticker"
     TRADE = "trade"
@@ -49,6 +49,13 @@ class DataType(StrEnum):
     @property
     def is_candle(self) -> bool:
         return self.value.startswith("candle.")
+
+    @classmethod
+    def _missing_(cls, value: object) -> DataType | None:
+        # The words that candles are asked for with, and that they carry in `timeframe`: what one call gives, the other
+        # takes.
+        word = {"1h": "60m", "4h": "240m"}.get(str(value), str(value))
+        return cls.__members__.get(f"CANDLE_{word.upper()}") if word.islower() else None
 
 
 class RequestKind(StrEnum):

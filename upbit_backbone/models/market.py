@@ -10,20 +10,32 @@ we heard it. Numbers print plainly, however Upbit spelled them: see `number`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime
 from decimal import Decimal
 
 from .enums import Change, DataSource, Side, StreamType
-from .jsonable import Jsonable, about_us
+from .jsonable import about_us
 from .number import plain
+from .readable import KST as KST
+from .readable import Readable, moment, number
 
-# Fixed: Korea has had no summer time since 1988, and zoneinfo needs data that Windows lacks.
-KST = timezone(timedelta(hours=9), "KST")
 HUNDRED = Decimal(100)
 
 
-@dataclass(frozen=True, slots=True)
-class TickerData(Jsonable):
+class _Stamped(Readable):
+    """What carries the exchange's time."""
+
+    __slots__ = ()
+    timestamp: datetime
+
+    @property
+    def timestamp_kst(self) -> datetime:
+        """`timestamp` as Korean wall-clock time (aware, UTC+9)."""
+        return self.timestamp.astimezone(KST)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TickerData(_Stamped):
     """The state of one market.
 
     `change_rate` is Upbit's signed fraction (0.01 is one per cent) and `change_amount` the signed difference, both
@@ -72,9 +84,13 @@ class TickerData(Jsonable):
         """`change_rate` in per cent, exact."""
         return None if self.change_rate is None else plain(self.change_rate * HUNDRED)
 
+    def _line(self) -> str:
+        change = "" if self.change_percent is None else f" ({self.change_percent:+.2f} %)"
+        return f"{self.symbol} {number(self.current_price)}{change} {moment(self.timestamp)} {_from(self)}"
 
-@dataclass(frozen=True, slots=True)
-class TradeData(Jsonable):
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TradeData(_Stamped):
     """One trade. `sequential_id` is unique per market, but ids are not in order (docs: recent-trades-history).
 
     `timestamp` is when it happened, `published_at` when Upbit sent it (WebSocket only, like the best prices).
@@ -100,17 +116,25 @@ class TradeData(Jsonable):
     received_at: datetime | None = about_us()
     degraded: bool = about_us(False)
 
+    def _line(self) -> str:
+        side = {"BID": "buy", "ASK": "sell"}.get(str(self.side), str(self.side or "trade"))
+        late = " backfilled" if self.is_backfilled else ""
+        return f"{self.symbol} {side} {number(self.volume)} at {number(self.price)} {moment(self.timestamp)}{late}"
 
-@dataclass(frozen=True, slots=True)
-class OrderbookUnit(Jsonable):
+
+@dataclass(frozen=True, slots=True, repr=False)
+class OrderbookUnit(Readable):
     """One price level of one side."""
 
     price: Decimal
     size: Decimal
 
+    def _line(self) -> str:
+        return f"{number(self.size)} at {number(self.price)}"
 
-@dataclass(frozen=True, slots=True)
-class OrderbookData(Jsonable):
+
+@dataclass(frozen=True, slots=True, repr=False)
+class OrderbookData(_Stamped):
     """A whole order book: `asks` from the cheapest up, `bids` from the dearest down; padding is already removed.
 
     The totals cover the whole book as Upbit counts it, also when fewer levels were asked for. `timestamp` is the last
@@ -152,9 +176,14 @@ class OrderbookData(Jsonable):
         spread = self.spread
         return None if spread is None else plain(spread / self.bids[0].price * HUNDRED)
 
+    def _line(self) -> str:
+        bid, ask = (number(unit.price if unit else None) for unit in (self.best_bid, self.best_ask))
+        depth = f"{len(self.bids)}+{len(self.asks)} levels"
+        return f"{self.symbol} {bid} / {ask} {depth} {moment(self.timestamp)} {_from(self)}"
 
-@dataclass(frozen=True, slots=True)
-class CandleData(Jsonable):
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CandleData(_Stamped):
     """One candle. `timestamp` is the start of its period (UTC); `timeframe` our word for the unit ("1m", "1d").
 
     `last_trade_at` is when its last trade was stored, sometimes a little after the period. `change_amount` and
@@ -194,14 +223,15 @@ class CandleData(Jsonable):
         """
         return plain(self.close_price + (self.high_price - self.low_price) * Decimal(str(k)))
 
-    @property
-    def timestamp_kst(self) -> datetime:
-        """Start of the period as Korean wall-clock time (aware, UTC+9)."""
-        return self.timestamp.astimezone(KST)
+    def _line(self) -> str:
+        prices = (self.open_price, self.high_price, self.low_price, self.close_price)
+        state = "filled" if self.is_filled else "closed" if self.is_closed else "forming"
+        shown = " ".join(f"{name}={number(price)}" for name, price in zip("OHLC", prices, strict=True))
+        return f"{self.symbol} {self.timeframe} {moment(self.timestamp)} {shown} V={number(self.volume)} {state}"
 
 
-@dataclass(frozen=True, slots=True)
-class Instrument(Jsonable):
+@dataclass(frozen=True, slots=True, repr=False)
+class Instrument(Readable):
     """What Upbit allows in one market: the tick at its present price and the price groupings it offers (None where
     Upbit does not say, as in its regions)."""
 
@@ -212,9 +242,12 @@ class Instrument(Jsonable):
     supported_levels: tuple[Decimal, ...] | None = None
     received_at: datetime | None = about_us()
 
+    def _line(self) -> str:
+        return f"{self.symbol} tick {number(self.tick_size)}"
 
-@dataclass(frozen=True, slots=True)
-class MarketInfo(Jsonable):
+
+@dataclass(frozen=True, slots=True, repr=False)
+class MarketInfo(Readable):
     """One listed market. `cautions` are the names of the caution flags that are up."""
 
     symbol: str
@@ -229,12 +262,25 @@ class MarketInfo(Jsonable):
     degraded: bool = about_us(False)
 
     @property
+    def timestamp_kst(self) -> datetime | None:
+        """`timestamp` as Korean wall-clock time (aware, UTC+9); None where there is none."""
+        return None if self.timestamp is None else self.timestamp.astimezone(KST)
+
+    @property
     def quote(self) -> str:
         return self.symbol.partition("-")[0]
 
     @property
     def base(self) -> str:
         return self.symbol.partition("-")[2]
+
+    def _line(self) -> str:
+        cautions = ", ".join([*(["WARNING"] if self.warning else []), *(self.cautions or ())])
+        return f"{self.symbol} {self.korean_name or '–'} ({self.english_name or '–'}) {cautions}".rstrip()
+
+
+def _from(item: TickerData | OrderbookData) -> str:
+    return f"{item.source.value}, degraded" if item.degraded else item.source.value
 
 
 UnifiedTickerData = TickerData

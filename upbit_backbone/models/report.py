@@ -12,6 +12,7 @@ from .enums import HealthStatus
 from .events import ConnectionState
 from .jsonable import Jsonable
 from .metric import PerformanceMetric, duration
+from .readable import preformatted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +160,7 @@ class RecorderStats(Jsonable):
     damage: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PerformanceReport(Jsonable):
     """What the library did and how fast.
 
@@ -194,8 +195,14 @@ class PerformanceReport(Jsonable):
             lines.append(f"cache: {self.cache.hits} hits, {self.cache.misses} misses, {self.cache.merged} merged")
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return f"<PerformanceReport {self.live_answers} answers straight from a stream, {len(self.channels)} channels>"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HealthReport(Jsonable):
     """One look at everything. `reasons` says in words why `status` is not HEALTHY; empty when it is.
 
@@ -228,6 +235,14 @@ class HealthReport(Jsonable):
         lines += [_group_line(each) for each in self.groups if each.requests or each.paused_for]
         lines += [_subscription_line(each) for each in self.subscriptions]
         return "\n".join([*lines, str(self.performance)])
+
+    def __repr__(self) -> str:
+        why = f": {'; '.join(self.reasons)}" if self.reasons else ""
+        sessions = f"{len(self.sessions)} sessions, {len(self.subscriptions)} subscriptions"
+        return f"<HealthReport {self.status.name}{why}, {sessions}>"
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from .enums import Channel, ChannelPreference, DataStrategy, Priority, RequestKind
 from .jsonable import Jsonable
+from .readable import table
 from .topic import ZERO
 
 
@@ -36,7 +37,7 @@ class DataRequest(Jsonable):
         return self.symbols[0]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ChannelDecision(Jsonable):
     """Which channels answer, in order, and why in words. `rule` names the row of the routing table."""
 
@@ -64,3 +65,10 @@ class ChannelDecision(Jsonable):
     def __str__(self) -> str:
         way = " → ".join(channel.name for channel in self.channels) or "nothing"
         return f"{way}: {self.reason}"
+
+    def __repr__(self) -> str:
+        return f"<ChannelDecision {self}{', degraded' if self.degraded else ''}>"
+
+    def _repr_html_(self) -> str:
+        facts = [(name, str(value)) for name, value in self.facts.items()]
+        return table(("decision", str(self)), [("rule", self.rule), ("degraded", str(self.degraded)), *facts])

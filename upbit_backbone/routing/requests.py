@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from .._arguments import as_whole, whole_number
 from .._concurrency import check_timeout
-from ..errors import InvalidRequestError
+from ..errors import InvalidRequestError, UnknownTimeframeError
 from ..exchange.endpoints import MAX_LEVELS
 from ..exchange.symbols import normalise_symbol
-from ..exchange.timeframes import timeframe_of
+from ..exchange.timeframes import is_timeframe, timeframe_of
 from ..models.enums import DataStrategy, DataType, Priority, RequestKind
 from ..models.request import DataRequest
 
@@ -49,10 +49,26 @@ def price_level(value: object) -> Decimal:
     return level
 
 
+def _data_type(value: object) -> DataType:
+    """Also by a timeframe's word, ours or Upbit's ("1h", "60m", "minutes/60")."""
+    if isinstance(value, DataType):
+        return value
+    try:
+        unit = timeframe_of(value)  # type: ignore[arg-type]
+    except UnknownTimeframeError:
+        return member(DataType, value, "data_types")
+    if unit.data_type is None:
+        raise InvalidRequestError(
+            f"data_types={value!r}: Upbit streams candles of 1s to 4h; candle_series(symbol, {unit.word!r}) keeps "
+            f"these current, and get_candles(symbol, {unit.word!r}) gives those of now"
+        )
+    return unit.data_type
+
+
 def data_types(value: object) -> tuple[DataType, ...]:
-    """One data type or several, as members or Upbit's words ("ticker", "candle.1m")."""
+    """One data type or several, as members, Upbit's words ("ticker", "candle.1m") or timeframes ("1m")."""
     values: Iterable[Any] = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else value
-    types = tuple(dict.fromkeys(member(DataType, each, "data_types") for each in values))
+    types = tuple(dict.fromkeys(map(_data_type, values)))
     if not types:
         raise InvalidRequestError(f"data_types: expected at least one of {', '.join(DataType)}, got none")
     return types
@@ -101,7 +117,7 @@ def described(kind: object, symbol: object, options: dict[str, Any]) -> DataRequ
         if name not in allowed:
             raise InvalidRequestError(f"{name!r} is no option of a question; there are {', '.join(sorted(allowed))}")
     given = {name: value for name, value in options.items() if name not in IRRELEVANT_OPTIONS}
-    if isinstance(word, str) and word.startswith("candle."):
+    if isinstance(word, str) and is_timeframe(word):
         given.setdefault("timeframe", word)
         word = "candle"
     wanted = OTHER_WORDS.get(word) if isinstance(word, str) else None
