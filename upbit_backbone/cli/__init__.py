@@ -5,7 +5,8 @@
     upbit-backbone watch KRW-BTC KRW-ETH --type orderbook
 
 Exit codes: 0 done; 1 something was found to be wrong (doctor) or nothing came; 2 the command or a symbol is wrong;
-3 a package of an extra is missing; 4 Upbit or the network failed; 5 rate limit or ban; 130 ended with Ctrl-C.
+3 a package of an extra is missing; 4 Upbit or the network failed; 5 rate limit or ban; 6 a file could not be read or
+written; 130 ended with Ctrl-C.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # which takes [pandas] for its own and leaves it out
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -19,6 +19,7 @@ from ..errors import InvalidRequestError
 from ..exchange.symbols import normalise_symbol, swapped
 from ..exchange.timeframes import WORDS, timeframe_of
 from ..export.files import CsvFile, Download, ParquetFile, write_csv, write_parquet
+from ..export.whole_file import is_replaceable, resolved
 from ..history.ranges import Fill
 from ..models.market import CandleData
 from . import output
@@ -62,10 +63,12 @@ def candles(
         raise InvalidRequestError(f"--start {start} is not before --end {end}: nothing lies in between")
     if parquet:
         need("pyarrow", "parquet")
+    if target is not None:
+        _may_write(target, is_meant=force or resume is not None)
     way: Fill = "forward" if fill else "none"
     found: list[CandleData] = []
     with open_market() as market, _progress(f"{symbol} {timeframe}") as report:
-        if target and first:
+        if target and first and is_replaceable(resolved(target)):
             download = Download(_meant(market, symbol), timeframe_of(timeframe).word, _ceil(timeframe, first), way)
             goes_on = False if force else resume
             rows = _into_file(market, download, stop, target, goes_on, report, CsvFile if csv else ParquetFile)
@@ -108,6 +111,17 @@ def _check_options(
             "--resume goes with --start (and --end) only: the newest so many candles are others each time, so there is "
             "nothing to go on from; the file was left as it is"
         )
+
+
+def _may_write(target: Path, *, is_meant: bool) -> None:
+    """A finished file is not written over unless that was said, or is said now."""
+    is_broken_off = target.with_name(target.name + ".part").exists()
+    is_there = target.is_file() and target.stat().st_size > 0
+    if is_meant or is_broken_off or not is_there:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise InvalidRequestError(f"{output.safe(target)} exists: give --force to write over it, or another name")
+    typer.confirm(f"{output.safe(target)} exists. Write over it?", abort=True, err=True)
 
 
 def _meant(market: MarketDataBackbone, symbol: str) -> str:

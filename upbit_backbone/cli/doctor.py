@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import queue
+import re
 import ssl
 import sys
 import time
@@ -27,7 +29,7 @@ from ..models.enums import DataType
 from ..wire.dialing import connect, resolve, start_tls
 from ..wire.io_deadline import IoDeadline
 from ..wire.rest_transport import RestResponse, RestTransport
-from ..wire.trust import tls_context
+from ..wire.trust import tls_context, trusted_source
 from ..wire.websocket_transport import WebSocketTransport
 from . import output
 from .running import FOUND_TROUBLE, Json, command, overrides
@@ -35,6 +37,8 @@ from .running import FOUND_TROUBLE, Json, command, overrides
 # What `doctor` looks at. Each check gives findings; none raises.
 
 CHECK_SECONDS = 5.0
+ADDRESS_SECONDS = 2.0
+MOST_ADDRESSES = 4
 CLOCK_WARNING_SECONDS = 2.0
 PACKAGES = ("requests", "websocket-client", "msgspec", "cachetools", "pybreaker", "dataclasses-json")
 
@@ -93,8 +97,32 @@ def _versions(config: BackboneConfig) -> Iterator[Finding]:
     where = f"{config.rest_url}, {config.websocket_url}"
     note = "" if is_upbit else f" (not Upbit Korea: --region, --url or {ENVIRONMENT_PREFIX}… is set)"
     yield Finding("settings", Verdict.OK if is_upbit else Verdict.NOTE, where + note)
+    yield from _proxies(config)
+    yield from _guarded("CA", lambda: _authorities(config), "name a file that exists, or leave the setting out")
+
+
+def _proxies(config: BackboneConfig) -> Iterator[Finding]:
+    """Which proxy is used, and which variables are not: what a browser and curl obey is expected to be obeyed."""
+    words = [f"{each}_proxy" for each in ("https", "http", "all", "no")]
+    named = [name for word in words for name in (word.upper(), word)]
+    found = [f"{name}={_without_secrets(os.environ[name])}" for name in named if os.environ.get(name)]
+    if config.proxy == "env":
+        yield Finding("proxy", Verdict.NOTE, f"the environment's is used: {', '.join(found) or 'it names none'}")
+        return
     if config.proxy:
         yield Finding("proxy", Verdict.NOTE, "an explicit proxy is set")
+    if found:
+        way = f"{ENVIRONMENT_PREFIX}PROXY=env uses them"
+        yield Finding("proxy", Verdict.NOTE, f"ignored: {', '.join(found)} ({way})")
+
+
+def _without_secrets(value: str) -> str:
+    """A proxy as it may be shown: without user and password."""
+    return re.sub(r"[^/@,]*@", "…@", value)
+
+
+def _authorities(config: BackboneConfig) -> Iterator[Finding]:
+    yield Finding("CA", Verdict.OK, f"certificates are vouched for by {trusted_source(config.ca_file)}")
 
 
 def _version(package: str) -> str:
@@ -120,8 +148,8 @@ def _host(config: BackboneConfig, host: str, port: int, is_secure: bool) -> Iter
     patience = IoDeadline(f"checking {host}", Deadline.after(CHECK_SECONDS))
     try:
         began = time.monotonic()
-        addresses = sorted({str(address[3][0]) for address in resolve(host, port, patience)})
-        yield Finding("DNS", Verdict.OK, f"{host} is {', '.join(addresses[:4])} ({_since(began)})")
+        addresses = list(dict.fromkeys(str(address[3][0]) for address in resolve(host, port, patience)))
+        yield Finding("DNS", Verdict.OK, f"{host} is {', '.join(addresses[:MOST_ADDRESSES])} ({_since(began)})")
     except UpbitBackboneError as error:
         yield Finding("DNS", Verdict.BAD, str(error), "check the network connection and the DNS server")
         return
@@ -132,6 +160,7 @@ def _host(config: BackboneConfig, host: str, port: int, is_secure: bool) -> Iter
         sock = connect(host, port, patience)
         with sock:
             yield Finding("TCP", Verdict.OK, f"connected to {host}:{port} ({_since(began)})")
+            yield from _addresses(addresses[:MOST_ADDRESSES], port)
             if not is_secure:
                 yield Finding("TLS", Verdict.NOTE, "plain text, to this machine only")
                 return
@@ -140,6 +169,16 @@ def _host(config: BackboneConfig, host: str, port: int, is_secure: bool) -> Iter
                 yield _certificate(tls, began)
     except (UpbitBackboneError, OSError) as error:
         yield Finding("TCP, TLS", Verdict.BAD, str(error), _reach_advice(error))
+
+
+def _addresses(addresses: list[str], port: int) -> Iterator[Finding]:
+    """Each address by itself: one that is dead (IPv6 without a way out, as a rule) costs time with every connection."""
+    for address in addresses if len(addresses) > 1 else ():
+        try:
+            connect(address, port, IoDeadline(f"checking {address}", Deadline.after(ADDRESS_SECONDS))).close()
+        except (UpbitBackboneError, OSError) as error:
+            family = "IPv6" if ":" in address else "IPv4"
+            yield Finding(family, Verdict.NOTE, f"{address} does not answer, others do: {error}")
 
 
 def _reach_advice(error: Exception) -> str:

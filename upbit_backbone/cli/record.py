@@ -20,7 +20,19 @@ from ..models.events import GapEvent
 from ..recorder import Recorder, Recording
 from ..recorder.format import Record, RecordKind
 from . import output
-from .running import FAILED, FOUND_TROUBLE, Json, Seconds, command, follow, moment_of, open_market, overrides, say_error
+from .running import (
+    FAILED,
+    FOUND_TROUBLE,
+    Json,
+    Seconds,
+    command,
+    follow,
+    moment_of,
+    open_market,
+    overrides,
+    say_error,
+    why_nothing,
+)
 from .watch import print_json_line, print_line
 
 Types = Annotated[
@@ -52,6 +64,8 @@ def record(
         try:
             market.subscribe_realtime(symbols, kinds, callback=lambda item: None)
             _show_progress(recorder, Deadline.after(seconds))
+            if not recorder.stats.received_bytes:
+                say_error(f"nothing came: {why_nothing(market)}")
         finally:
             recorder.close()
     stats = recorder.stats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import queue
@@ -58,10 +59,11 @@ def follow(
     draw()
 
 
-FOUND_TROUBLE, WRONG_USE, MISSING_EXTRA, FAILED, LIMITED, INTERRUPTED = 1, 2, 3, 4, 5, 130
+FOUND_TROUBLE, WRONG_USE, MISSING_EXTRA, FAILED, LIMITED, FILE_TROUBLE, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
 
 EXIT_CODES = """Exit codes: 0 done · 1 something is wrong (doctor) or nothing came · 2 wrong command or symbol ·
-3 a package of an extra is missing · 4 Upbit or the network failed · 5 rate limit or ban · 130 Ctrl-C"""
+3 a package of an extra is missing · 4 Upbit or the network failed · 5 rate limit or ban ·
+6 a file could not be read or written · 130 Ctrl-C"""
 
 P = ParamSpec("P")
 
@@ -93,14 +95,29 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             sys.stdout.flush()
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            _leave_stdout()
-            raise typer.Exit(0) from None
+        except OSError as error:
+            if _is_lost_pipe(error):
+                _leave_stdout()
+                raise typer.Exit(0) from None
+            say_error(_in_words(error))
+            raise typer.Exit(FILE_TROUBLE) from None
         except UpbitBackboneError as error:
             fail(error)
         raise typer.Exit(code or 0)
 
     return run
+
+
+def _is_lost_pipe(error: OSError) -> bool:
+    """Whoever read our output is gone. Windows says so by "invalid argument", without the name of a file."""
+    return isinstance(error, BrokenPipeError) or (error.errno == errno.EINVAL and error.filename is None)
+
+
+def _in_words(error: OSError) -> str:
+    names = [output.safe(name) for name in (error.filename, error.filename2) if name is not None]
+    what = error.strerror or str(error) or type(error).__name__
+    hint = "; is it open in another program?" if isinstance(error, PermissionError) and os.name == "nt" else ""
+    return f"{' → '.join(names)}: {what}{hint}" if names else what
 
 
 def moment_of(text: str | None, name: str) -> datetime | None:
@@ -113,6 +130,13 @@ def moment_of(text: str | None, name: str) -> datetime | None:
         example = "2026-01-31, 2026-01-31T09:00 or 2026-01-31T09:00+09:00"
         raise InvalidRequestError(f"{name} {output.safe(text)}: expected a time such as {example}") from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def why_nothing(market: MarketDataBackbone) -> str:
+    """How the streams are, for somebody who got nothing from them."""
+    report = market.health()
+    states = [f"{each.session} is {each.state.value} ({each.last_error or 'no error'})" for each in report.sessions]
+    return "; ".join(report.reasons or states) or "no connection was made; upbit-backbone doctor tells more"
 
 
 def fail(error: UpbitBackboneError) -> NoReturn:

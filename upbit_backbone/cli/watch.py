@@ -21,7 +21,7 @@ from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..monitoring.event_words import describe
 from . import output
 from .board import Board
-from .running import FOUND_TROUBLE, Json, Seconds, Symbols, command, follow, open_market
+from .running import FOUND_TROUBLE, Json, Seconds, Symbols, command, follow, open_market, say_error, why_nothing
 from .views import view_of
 
 NEWS_SECONDS = 15.0
@@ -133,6 +133,8 @@ def watch(
                 follow(stream, end, take, screen.refresh)
         else:
             follow(stream, end, take)
+        if not board.count:
+            say_error(f"nothing came: {why_nothing(market)}")
     return 0 if board.count else FOUND_TROUBLE
 
 

@@ -26,7 +26,7 @@ from ..exchange.timeframes import Timeframe, timeframe_of
 from ..models.market import CandleData
 from .columns import Row, as_text, columns_of, lines_of, parsed
 from .parquet import ParquetRows, batches, pyarrow_modules, rows_of_parquet, schema_of, write_parquet
-from .whole_file import kind_of, put_in_place, replacing, resolved, sole_writer
+from .whole_file import alone, kind_of, put_in_place, replacing, resolved, sole_writer
 
 __all__ = ["CsvFile", "Download", "ParquetFile", "write_csv", "write_parquet"]
 
@@ -44,8 +44,8 @@ def write_csv(
     rows, kind = kind_of(items, kind)
     columns, target = columns_of(kind), resolved(path)
     count = 0
-    with sole_writer(target), replacing(target) as temporary:
-        goes_on = append and target.exists()
+    with alone(target), replacing(target) as temporary:
+        goes_on = append and target.is_file()
         if goes_on:
             _check_header(target, columns)
             shutil.copyfile(target, temporary)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ..errors import InvalidRequestError
 from .columns import Row, columns_of
 from .dataframe import FLAGS, IDS, TEXTS, Numbers
-from .whole_file import kind_of, replacing, resolved, sole_writer
+from .whole_file import alone, kind_of, replacing, resolved
 
 BATCH_ROWS: Final = 10_000
 # (digits in all, digits after the point). DuckDB and most databases know 38 digits at most, and price × volume takes
@@ -49,7 +49,7 @@ def write_parquet(
         raise InvalidRequestError(f"numbers={numbers!r}: expected 'exact' or 'float'")
     rows, kind = kind_of(items, kind)
     target = resolved(path)
-    with sole_writer(target), replacing(target) as temporary:
+    with alone(target), replacing(target) as temporary:
         with ParquetRows(temporary, schema_of(arrow, kind, numbers)) as file:
             if append and target.exists():
                 file.copy(target)

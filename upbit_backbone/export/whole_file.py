@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -20,14 +22,31 @@ def resolved(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
+def is_replaceable(path: Path) -> bool:
+    """Whether a new file may take the place of `path`. A pipe or a device is written into: it is there for others."""
+    return path.is_file() or not path.exists()
+
+
 def sole_writer(path: Path) -> FileLock:
     """The exclusive right to write `path`; FileInUseError, which names the holder, while somebody else has it."""
     return FileLock(path, "export")
 
 
+def alone(path: Path) -> contextlib.AbstractContextManager[object]:
+    """`sole_writer` where a file will be; into a pipe or a device anybody may write."""
+    return sole_writer(path) if is_replaceable(path) else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place at the end, or vanishes on an error."""
+    if not is_replaceable(path):
+        with tempfile.TemporaryDirectory(prefix="upbit-export-") as folder:
+            whole = Path(folder) / "whole"
+            yield whole
+            with whole.open("rb") as source, path.open("wb", buffering=0) as target:
+                shutil.copyfileobj(source, target)
+        return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary

@@ -22,7 +22,6 @@ from ..exchange.fields import FIELD_TABLE, UNITS_KEY, Spelling, Use
 from ..exchange.timeframes import TIMEFRAMES
 from ..exchange.values import AMOUNT, PAST_INT64, SIGNED, to_moment, to_signed, to_symbol, to_utc
 from ..models.enums import DataSource, DataType
-from ..models.jsonable import Jsonable
 from ..models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData
 from ..models.number import ZERO, plain, plain_each
 
@@ -63,7 +62,7 @@ class FastBuilder:
         names = [*computed, *signed, *amounts, *others, *(field.name for field in constant)]
         self._model = model
         self._twin: Callable[..., Any] = make_dataclass(
-            f"{model.__name__}Draft", names, bases=(Jsonable,), slots=True, eq=False, repr=False
+            f"{model.__name__}Draft", names, bases=model.__bases__, slots=True, eq=False, repr=False
         )
         self._numbers = _getter([*signed, *amounts, *helpers])
         self._signed = range(len(signed))
