@@ -20,6 +20,7 @@ from upbit_backbone import MarketDataBackbone
 PLACES = int(os.environ.get("UPBIT_BACKBONE_FAULT_PLACES", "20"))
 
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.skipif(sys.platform == "win32", reason="signals are sent the POSIX way"),
     pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython 3.14 itself may leave a lock held in a `with`"),
     pytest.mark.xdist_group("faults"),

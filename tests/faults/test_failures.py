@@ -198,6 +198,7 @@ def test_whatever_fails_in_turn_leaves_nothing_behind(
     fail_in_turn(upbit, method, seam, error, PLACES)
 
 
+@pytest.mark.faults
 @in_every_way
 def test_what_fails_again_and_again_leaves_nothing_behind(upbit: FakeUpbit, seam: Seam, error: BaseException) -> None:
     """At random by seed, a fifth of all calls: also where one of ours tells of a failure and that fails, too."""
