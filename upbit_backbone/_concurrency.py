@@ -330,7 +330,10 @@ def is_interrupting() -> bool:
     Nobody can know which code runs there, but all of it is on the stack: below the caller's own frames there are ours.
     """
     frame = sys._getframe(1)
-    while frame is not None and _is_ours(frame):  # the method that was called
+    is_finalizer = False
+    while frame is not None and _is_ours(frame) and not is_finalizer:  # the method that was called
+        # A finalizer of ours was called by nobody: whatever of ours is below it is what it interrupts.
+        is_finalizer = frame.f_code.co_name == "__del__"
         frame = frame.f_back  # type: ignore[assignment]
     while frame is not None and not _is_ours(frame):
         frame = frame.f_back  # type: ignore[assignment]
