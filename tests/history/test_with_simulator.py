@@ -171,15 +171,20 @@ def equals(series: CandleSeries, expected: list[tuple[object, ...]], moment: dat
 
 def test_trades_are_walked_through_the_one_door_with_progress_and_can_be_called_off(upbit: FakeUpbit) -> None:
     with MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url) as market:
+        # Yesterday's: of today's there are hardly any in the first minutes of a day.
         told: list[tuple[int, int | None]] = []
-        got = market.get_trades("KRW-BTC", 1_200, progress=lambda *done: told.append(done), timeout=PATIENCE)
+        got = market.get_trades(
+            "KRW-BTC", 1_200, days_ago=1, progress=lambda *done: told.append(done), timeout=PATIENCE
+        )
         assert told[-1] == (1_200, 1_200)
-        walked = list(market.iter_trades("KRW-BTC", count=1_200))
+        walked = list(market.iter_trades("KRW-BTC", count=1_200, days_ago=1))
         assert {each.sequential_id for each in walked} == {each.sequential_id for each in got}
         assert [each.timestamp for each in walked] == [each.timestamp for each in reversed(got)]
         cancel = threading.Event()
         with pytest.raises(DownloadCancelledError) as caught:
-            market.get_trades("KRW-BTC", 5_000, progress=lambda *_: cancel.set(), cancel=cancel, timeout=PATIENCE)
+            market.get_trades(
+                "KRW-BTC", 5_000, days_ago=1, progress=lambda *_: cancel.set(), cancel=cancel, timeout=PATIENCE
+            )
         assert len(caught.value.partial) == 500
         for wrong in ({"progress": 5}, {"cancel": 5}, {"count": 0}, {"days_ago": 8}):
             with pytest.raises(InvalidRequestError):

@@ -35,7 +35,7 @@ def beat():
         sleep(0.001)
 spawn(beat)
 
-def until(condition):
+def sleep_until(condition):
     while not condition():
         sleep(0.01)
 
@@ -48,8 +48,8 @@ assert isinstance(tickers.queue, queue.Queue) and tickers.queue.qsize() >= 0 and
 market.subscribe_realtime("KRW-BTC", ["ticker", "orderbook"], callback=prices.append)
 market.subscribe("KRW-BTC", "trade", queue=own)
 assert own.get(timeout=30).price > 0
-until(lambda: prices and events)
-until(lambda: market.get_ticker("KRW-BTC").source is DataSource.WEBSOCKET)
+sleep_until(lambda: prices and events)
+sleep_until(lambda: market.get_ticker("KRW-BTC").source is DataSource.WEBSOCKET)
 assert len(market.get_candles("KRW-BTC", "1m", count=600)) == 600
 assert len(market.get_trades("KRW-BTC", count=300)) == 300
 assert market.get_tickers(quote="KRW") and market.get_orderbook("KRW-ETH").asks
@@ -75,7 +75,7 @@ done = []
 spawn(lambda: done.append(list(tickers)))  # a loop over it ends with it
 sleep(0.05)
 market.close()
-until(lambda: done)
+sleep_until(lambda: done)
 print("ALL OF IT", flush=True)
 """
 
