@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -39,12 +40,20 @@ def ours(thread: threading.Thread) -> bool:
     return thread.is_alive() and thread is not threading.main_thread() and not thread.name.startswith("pytest")
 
 
+def close_default_backbone() -> None:
+    """The one behind the module's functions is the process's, with the settings of whoever called the first of them."""
+    loaded = sys.modules.get("upbit_backbone.default_backbone")  # nobody should load it because of this
+    if loaded is not None and loaded._backbone is not None:
+        loaded._backbone.close()
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread or socket behind. Fixtures of wider scope count as there before."""
     threads_before = set(filter(ours, threading.enumerate()))
     sockets_before = open_sockets()
     yield
+    close_default_backbone()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         threads = {thread for thread in threading.enumerate() if ours(thread)} - threads_before

@@ -142,9 +142,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on files there")
 def test_on_a_full_disk_the_lock_holds_without_a_name(path: Path) -> None:
     program = f"""
-import resource, signal
+import logging, resource, signal
 from upbit_backbone._file_lock import FileLock
 from upbit_backbone.errors import FileInUseError
+logging.basicConfig()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 with FileLock({str(path)!r}, "recording"):

@@ -49,6 +49,6 @@ def in_place(pyupbit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType
     """For programs in this process: `import pyupbit` is the stand-in until the test ends."""
     monkeypatch.setattr(sys, "path", [stand_in.PLACE, *sys.path])
     for name in ("pyupbit", *(f"pyupbit.{part}" for part in stand_in._PARTS)):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.setitem(sys.modules, name, pyupbit)  # so that what was there, or nothing, is there again afterwards
     stand_in.take_place()
     return pyupbit

@@ -167,8 +167,8 @@ def fail_in_turn(upbit: FakeUpbit, method: Method, seam: Seam, error: BaseExcept
         with seam(counted):
             method(market)
         step = max(1, counted.count // most)
-        # From the first half of a step on: there may be a few less the next time.
-        for at in range(random.Random(SEED).randrange((step + 1) // 2), counted.count, step):
+        # From the first half of a step on, and the very first besides: there may be fewer the next time.
+        for at in sorted({0, *range(random.Random(SEED).randrange((step + 1) // 2), counted.count, step)}):
             fault = Fault(error, at)
             with seam(fault):
                 raised = run(lambda: method(market))

@@ -16,7 +16,6 @@ from .messages import (
     HearPong,
     Noticed,
     ProbeAnswered,
-    SendPing,
     SendPong,
     ShedLoad,
     SilentFound,
@@ -49,7 +48,7 @@ class OpenConnection:
         self._pongs = PongPacer()
         self._news_at = shared.health.news_at
         self.keep_alive = KeepAlive(now, config.ping_interval_seconds, config.pong_timeout_seconds)
-        self.sender = SubscriptionSender(shared, now, ping=self._ping_at_once)
+        self.sender = SubscriptionSender(shared, self.keep_alive, now)
 
     @property
     def due(self) -> float:
@@ -117,16 +116,6 @@ class OpenConnection:
         health.answered(seconds, now)
         self._shared.lateness.look(health.is_late, now, is_evidence=seconds > health.max_lag)
         self.sender.passed(now - seconds, now)
-
-    def _ping_at_once(self, now: float) -> None:
-        self._ping(self.keep_alive.ping_at_once(now), now)
-
-    def _ping(self, payload: bytes, now: float) -> None:
-        health = self._shared.health
-        self._shared.effects.append(SendPing(payload))
-        if health.proven_at is not None and (unread := self.keep_alive.give_up(health.proven_at)) is not None:
-            self.sender.passed(unread, now)
-        health.unanswered_since = self.keep_alive.unanswered_since
 
     def noticed(self, noticed: Noticed, now: float) -> None:
         """What the sink made of our frames: everything that is not about the session, and was not refused, was data."""
@@ -226,7 +215,7 @@ class OpenConnection:
             self._shared.lateness.look(True, now, is_evidence=False)
         ping = self.keep_alive.ping(now) or self.keep_alive.ask(now)
         if ping is not None:
-            self._ping(ping, now)
+            self.sender.ping(ping, now)
         self._pong(now)
         self.sender.tick(now)
         self._look_for_silence(now)

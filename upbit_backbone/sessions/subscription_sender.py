@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from math import inf
 from typing import Final
 
@@ -17,7 +16,8 @@ from ..exchange.status import (
 )
 from ..exchange.stream import list_message, listed_topics, subscription_message
 from ..models.session import StreamError, SubscriptionList
-from .messages import SendText, TellSubscribed
+from .keep_alive import KeepAlive
+from .messages import SendPing, SendText, TellSubscribed
 from .session_state import SessionState
 from .subscription_plan import TRIAL_SECONDS
 
@@ -147,9 +147,9 @@ AUDIT_AFTER_SECONDS: Final = 1.0
 class SubscriptionSender:
     """Makes the request true on one connection."""
 
-    def __init__(self, shared: SessionState, now: float, *, ping: Callable[[float], None]) -> None:
+    def __init__(self, shared: SessionState, keep_alive: KeepAlive, now: float) -> None:
         self._shared = shared
-        self._ping = ping
+        self._keep_alive = keep_alive
         self._pacer = MessagePacer()
         # During a ban nothing is sent, on a line that came back no more than on any other.
         self._pacer.hold_until(shared.reconnect_policy.banned_until)
@@ -188,6 +188,14 @@ class SubscriptionSender:
         elif self._idle_at == inf:
             self._idle_at = now + self._shared.config.idle_connection_seconds
 
+    def ping(self, payload: bytes, now: float) -> None:
+        """Send this ping, and note that from now on what arrives may be of before it."""
+        health = self._shared.health
+        self._shared.effects.append(SendPing(payload))
+        if health.proven_at is not None and (unread := self._keep_alive.give_up(health.proven_at)) is not None:
+            self.passed(unread, now)
+        health.unanswered_since = self._keep_alive.unanswered_since
+
     def passed(self, sent_before: float, now: float) -> None:
         """All that was sent before that has been read, and what there was to say to it is here."""
         self._pacer.read(sent_before, now)
@@ -217,7 +225,7 @@ class SubscriptionSender:
         if not is_first:
             # Upbit's answers do not say what they answer. What comes before this ping's pong is of an earlier message,
             # however late the line is: a snapshot of it must not pass for one of ours, nor a complaint.
-            self._ping(now)
+            self.ping(self._keep_alive.ping_at_once(now), now)
         added = plan.say(now)
         self._trial_ends = now + TRIAL_SECONDS
         self._send(subscription_message(self._ticket(), plan.target, shared.config.websocket_format), now)
@@ -271,7 +279,7 @@ class SubscriptionSender:
             return
         self._trial_ends = inf
         if self._shared.plan.is_on_trial:
-            self._ping(now)
+            self.ping(self._keep_alive.ping_at_once(now), now)
 
     def _report_late_topics(self, now: float) -> None:
         late = self._shared.first_frames.late(now)
