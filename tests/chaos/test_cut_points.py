@@ -38,7 +38,7 @@ def recorded(calm: FakeUpbit) -> bytes:
             for number in range(3):
                 calm.publish_trade("KRW-BTC", price=130_000_000 + 1_000 * number)
             last = calm.trades("KRW-BTC")[-1]["sequential_id"]
-            wait_until(lambda: seen.trades("KRW-BTC")[-1].sequential_id == last, "the last trade")
+            wait_until(lambda: [each.sequential_id for each in seen.trades("KRW-BTC")[-1:]] == [last], "the last trade")
         stream = b"".join(line.recorded)
     return stream[stream.index(b"\r\n\r\n") + 4 :]
 

@@ -72,7 +72,8 @@ def test_live_trades_flow_soon_after_the_line_is_back_whatever_rest_does(
     market.on_event(events.append)
     market.subscribe_realtime(SYMBOLS, DataType.TRADE, seen.append)
     market.subscribe_realtime(SYMBOLS, DataType.TRADE, strict.append, gap_order="strict")
-    wait_until(lambda: {symbol for symbol, _ in ids_of(strict)} == set(SYMBOLS), "both markets")
+    for items in (seen, strict):
+        wait_until(lambda items=items: {symbol for symbol, _ in ids_of(items)} == set(SYMBOLS), "both markets")
     server.rest_fault("/v1/*", times=None, seconds=OUTAGE_SECONDS, **TROUBLES[trouble])
     broken_at = time.monotonic()
     server.refuse(1.0)

@@ -82,7 +82,7 @@ def test_in_a_ban_nobody_of_this_process_sends_a_request(
 ) -> None:
     """Lines that break come back all the same, one a second, until a handshake is refused as well."""
     server = own_upbit(seed=31, trades_per_second=20.0)
-    seen = [Watched(backbone(server, timeout_seconds=1.0), server, gap_order="strict") for _ in range(2)]
+    seen = [Watched(backbone(server, timeout_seconds=promised(2.0)), server, gap_order="strict") for _ in range(2)]
     if by != "rest":
         server.handshake_fault("status", status=418, times=1, headers={"Retry-After": "3"})
     if by != "handshake":

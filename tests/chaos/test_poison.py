@@ -84,7 +84,10 @@ def test_the_unknown_is_no_error(watch: Watch, quiet: FakeUpbit) -> None:
     good = json.loads(json.dumps(TRADE)) | {"ttms": moment, "tms": moment, "sid": moment * 10_000}
     for odd in ({"ty": "candle.2h", "cd": "KRW-BTC"}, {"ty": "newtype", "x": 1}, good | {"brandnew": {"a": [1]}}):
         quiet.send_json(json.dumps(odd))
-    wait_until(lambda: seen.trades("KRW-BTC")[-1].sequential_id == good["sid"], "the trade with a field more")
+    wait_until(
+        lambda: [each.sequential_id for each in seen.trades("KRW-BTC")[-1:]] == [good["sid"]],
+        "the trade with a field more",
+    )
     assert (seen.breaks, seen.reconnects) == ([], 0)
 
 

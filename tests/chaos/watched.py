@@ -98,7 +98,7 @@ class Watched:
         """Wait for this trade, as `publish_trade` told it, to be the latest."""
         wanted = made["sequential_id"]
         wait_until(
-            lambda: self.trades(symbol)[-1].sequential_id == wanted,
+            lambda: [each.sequential_id for each in self.trades(symbol)[-1:]] == [wanted],
             lambda: f"trade {wanted} after {after!s:.80}; {self.reasons()}",
             seconds,
         )

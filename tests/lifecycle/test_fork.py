@@ -99,7 +99,7 @@ def child(forked_in_c=False):
     for name, call in ENDED.items():
         quiet(name, call)
     if forked_in_c and sys.version_info >= (3, 13):
-        # A thread that is started in a child of which Python was not told waits now and then for a lock of Python's own.
+        # A thread started in a child that Python was not told of waits now and then for a lock of Python's own.
         print("CHILD DONE", flush=True)
         return
     own = ub.get_ticker("KRW-BTC")  # module-level functions make a new one
