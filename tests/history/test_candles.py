@@ -628,3 +628,66 @@ def test_any_question_gets_what_brute_force_gives(
             assert got == expected
             assert [row.is_closed for row in got] == [row.is_closed for row in expected]
             exchange.faults.clear()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(markets(), st.data())
+def test_while_time_goes_on_between_slow_pages_no_row_is_made_up_doubled_or_left_out(
+    market: tuple[Timeframe, ReferenceExchange], data: st.DataObject
+) -> None:
+    """Between two pages periods end and others begin, with trades or without."""
+    unit, exchange = market
+    length = unit.next_start(exchange.now) - unit.floor(exchange.now)
+    later = data.draw(st.sets(st.integers(1, 400), max_size=40))
+    exchange.trades += [trade(exchange.now + length * by / 20, 120 + by % 9, "0.5", 10**9 + by) for by in later]
+    steps = itertools.cycle(data.draw(st.lists(st.integers(0, 2_500), min_size=1, max_size=5)))
+    instants, moving = [exchange.now], threading.Lock()
+
+    def time_goes_on() -> None:
+        with moving:  # pages may be under way together
+            exchange.now += length * next(steps) / 1_000
+            instants.append(exchange.now)
+
+    exchange.rate = time_goes_on
+    before = {row.timestamp for row in brute_force(unit, exchange.trades, exchange.now)}
+    count, fill = data.draw(st.integers(1, 900)), data.draw(st.sampled_from(["none", "forward"]))
+    with Bench(exchange) as ready:
+        got = ready.get(SYMBOL, unit, count=count, fill=fill)
+    ever = {at: {row.timestamp: spelled(row) for row in brute_force(unit, exchange.trades, at)} for at in instants}
+    final = ever[instants[-1]]
+    starts = [row.timestamp for row in got]
+    assert starts == sorted(set(starts))
+    assert len(got) == count or (len(got) < count and (not starts or starts[0] == min(final)))
+    assert not before or starts[-1] >= max(before)
+    assert all(row.is_closed for row in got[:-1]), "only the last row may be unfinished"
+    for row in got:
+        if row.timestamp not in final:
+            assert (fill, row.volume) == ("forward", 0), f"{row.timestamp}: nobody traded"
+        elif row.is_closed:
+            assert spelled(row) == final[row.timestamp]
+        else:
+            # Of the period that is under way, as it was at some page; where nobody had traded by then, made up.
+            then = [rows.get(row.timestamp) for rows in ever.values()]
+            assert (None if row.is_filled else spelled(row)) in then
+    if got:
+        assert set(starts) >= {start for start in final if starts[0] <= start <= starts[-1]}
+    if fill == "forward":
+        assert all(unit.next_start(one) == other for one, other in itertools.pairwise(starts))
+
+
+def test_a_page_so_slow_that_it_holds_newer_candles_only_is_not_asked_for_again() -> None:
+    second, began = timeframe_of("1s"), NOW
+    exchange = ReferenceExchange(began, trades=[trade(began + timedelta(seconds=by)) for by in range(-30, 60)])
+
+    def five_seconds_pass() -> None:
+        exchange.now += timedelta(seconds=5)
+
+    exchange.rate = five_seconds_pass
+    with Bench(exchange) as slow:
+        (row,) = slow.get(SYMBOL, second, count=1, fill="forward")
+    assert row.timestamp == began
+    assert slow.requests == 2
+
+
+def spelled(row: CandleData) -> tuple[object, ...]:
+    return row.open_price, row.high_price, row.low_price, row.close_price, row.volume, row.traded_value

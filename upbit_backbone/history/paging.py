@@ -150,7 +150,8 @@ class Area:
 
     def add(self, low: datetime, high: datetime, rows: Sequence[CandleData]) -> None:
         """Everything that starts in [low, high) is `rows`, oldest first."""
-        low, high = max(low, self.low), min(high, self._high)
+        # What lies beyond the end is nobody's question: a slow answer may hold nothing but candles that began since.
+        low, high = max(min(low, self._clip), self.low), min(high, self._high)
         if low >= high:
             return
         # An open end proves everything up to now, but rows beyond what was asked for are not part of the answer.
@@ -290,7 +291,8 @@ class Area:
         return self._page(self._back(longest.high, rows / 2), longest)
 
     def _page(self, high: datetime, gap: _Gap) -> Page:
-        is_open = high >= self._brim and self.is_open
+        # Without `to` once only: what has begun since would come again and again, and never what lies before it.
+        is_open = self.is_open and high >= self._high
         # No more than the gap holds: a chart asked for again costs one small page. An open end gets two more, since
         # candles may begin on the way.
         count = self._timeframe.periods(gap.low, min(high, self._brim)) + (CLOCK_ROWS if is_open else 0)
