@@ -149,7 +149,11 @@ def test_a_broken_line_is_restored_and_told_only_to_those_who_ask(
             lambda: any(each["id"] not in lines and each["subscriptions"] for each in upbit.sessions()), "a line"
         )
         upbit.publish_trade("KRW-BTC", price=131_500_000, volume="0.02")
-        assert manager.get(timeout=PATIENCE_SECONDS)["trade_price"] == 131_500_000.0
+        messages = [manager.get(timeout=PATIENCE_SECONDS)]
+        while not isinstance(messages[-1], dict):  # a busy machine may lose the new line as well
+            messages.append(manager.get(timeout=PATIENCE_SECONDS))
+    assert messages[-1]["trade_price"] == 131_500_000.0
+    assert set(messages[:-1]) <= ({"ConnectionClosedError"} if tells else set())
 
 
 def test_a_client_fills_a_queue_from_within_its_constructor(pyupbit: ModuleType, upbit: FakeUpbit) -> None:
