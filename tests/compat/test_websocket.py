@@ -24,6 +24,8 @@ def first(manager: Any, upbit: FakeUpbit, price: int = 131_000_000) -> dict[str,
     listening(upbit, manager.type)
     upbit.publish_trade("KRW-BTC", price=price, volume="0.01")
     message = manager.get(timeout=PATIENCE_SECONDS)
+    while message == "ConnectionClosedError":  # told where that was asked for; a busy machine may lose the first line
+        message = manager.get(timeout=PATIENCE_SECONDS)
     assert isinstance(message, dict)
     return message
 
