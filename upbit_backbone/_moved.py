@@ -48,6 +48,7 @@ MOVED: Final[Mapping[str, str]] = MappingProxyType(
         "unify.fields": "exchange.fields",
         "unify.values": "exchange.values",
         "wire.endpoints": "exchange.endpoints",
+        "wire.handshake": "wire.websocket_transport",
         "wire.protocol": "exchange.stream",
         "writers": "export.files",
     }

@@ -25,7 +25,7 @@ HEAVY = {"requests", "urllib3", "websocket", "dataclasses_json", "marshmallow", 
 # What a program that asks REST now and then never comes to: streams, the past, recordings, reports on ourselves.
 LATER = {"history", "live", "cli", "export", "qt", "simulator", "default_backbone",
          "sessions.session", "sessions.lifecycle", "sessions.open_connection", "sessions.messages",
-         "wire.websocket_transport", "wire.handshake", "wire.frames", "exchange.stream",
+         "wire.websocket_transport", "wire.frames", "exchange.stream",
          "models.report", "recorder.recorder", "recorder.recording", "recorder.format", "recorder.replay",
          "recorder.replay_transport",
          "monitoring.health_monitor", "monitoring.alerts", "monitoring.assessment", "monitoring.prometheus",
