@@ -18,7 +18,7 @@ from .._concurrency import Deadline
 from ..models.enums import DataType, Overflow
 from ..models.events import Event
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
-from ..monitoring.event_words import describe
+from ..monitoring.log_lines import describe
 from . import output
 from .board import Board
 from .running import FOUND_TROUBLE, Json, Seconds, Symbols, command, follow, open_market, say_error, why_nothing
