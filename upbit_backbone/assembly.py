@@ -35,12 +35,10 @@ from ._concurrency import (
 )
 from ._surroundings import check_surroundings
 from .backfill.gap_repair import WORKERS, GapRepair
-from .channels.instruments import Instruments
-from .channels.markets import MarketDirectory
+from .channels.markets import Instruments, MarketDirectory
 from .channels.orderbooks import OrderbookSnapshot
 from .channels.rest import AnswerCheck, CacheChannel, RestChannel
-from .channels.stall_probe import StallProbe
-from .channels.stream import LiveChannel, StreamWaitChannel
+from .channels.stream import LiveChannel, StallProbe, StreamWaitChannel
 from .channels.tickers import TickerSnapshot
 from .config import BackboneConfig
 from .delivery.event_bus import EventBus

@@ -17,7 +17,7 @@ from tests.support.waiting import promised
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
 from upbit_backbone.channels.markets import MarketDirectory
 from upbit_backbone.channels.rest import AnswerCheck, RestChannel
-from upbit_backbone.channels.stall_probe import StallProbe
+from upbit_backbone.channels.stream import StallProbe
 from upbit_backbone.channels.tickers import TickerSnapshot
 from upbit_backbone.errors import (
     ChannelUnavailableError,
