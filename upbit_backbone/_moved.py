@@ -41,6 +41,7 @@ MOVED: Final[Mapping[str, str]] = MappingProxyType(
         "resilience.ban": "limits.ban",
         "resilience.rate_limiter": "limits.rate_limiter",
         "resilience.window": "limits.window",
+        "routing.hot_path": "routing.router",
         "sessions.continuity": "backfill.sequence",
         "sessions.gap_repair": "backfill.gap_repair",
         "sessions.pacing": "sessions.subscription_sender",

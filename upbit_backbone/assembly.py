@@ -55,9 +55,8 @@ from .monitoring.metrics import Metrics
 from .resilience.circuit_breaker import CircuitBreaker
 from .rest.client import RestClient
 from .routing.context import ContextObserver
-from .routing.hot_path import HotPath
 from .routing.promotion import Promotions, PromotionWorker, RequestFrequency
-from .routing.router import RequestRouter
+from .routing.router import HotPath, RequestRouter
 from .sessions.session_manager import SessionManager
 from .store.exchange_clock import ExchangeClock
 from .store.live_store import LiveStore

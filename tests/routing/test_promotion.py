@@ -18,8 +18,8 @@ from upbit_backbone.models.request import DataRequest
 from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.models.topic import Topic
 from upbit_backbone.monitoring.metrics import Metrics
-from upbit_backbone.routing.hot_path import HotPath
 from upbit_backbone.routing.promotion import Promotions, PromotionWorker, RequestFrequency
+from upbit_backbone.routing.router import HotPath
 from upbit_backbone.store.live_store import LiveStore
 
 BTC = Topic(DataType.TICKER, "KRW-BTC")
