@@ -36,10 +36,9 @@ from ._concurrency import (
 from ._surroundings import check_surroundings
 from .backfill.gap_repair import WORKERS, GapRepair
 from .channels.markets import Instruments, MarketDirectory
-from .channels.orderbooks import OrderbookSnapshot
 from .channels.rest import AnswerCheck, CacheChannel, RestChannel
+from .channels.snapshots import OrderbookSnapshot, TickerSnapshot
 from .channels.stream import LiveChannel, StallProbe, StreamWaitChannel
-from .channels.tickers import TickerSnapshot
 from .config import BackboneConfig
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub

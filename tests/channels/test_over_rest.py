@@ -17,8 +17,8 @@ from tests.support.waiting import promised
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
 from upbit_backbone.channels.markets import MarketDirectory
 from upbit_backbone.channels.rest import AnswerCheck, RestChannel
+from upbit_backbone.channels.snapshots import TickerSnapshot
 from upbit_backbone.channels.stream import StallProbe
-from upbit_backbone.channels.tickers import TickerSnapshot
 from upbit_backbone.errors import (
     ChannelUnavailableError,
     InvalidRequestError,

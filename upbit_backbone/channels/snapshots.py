@@ -1,9 +1,9 @@
-"""Many tickers at once: what streams currently from memory, the rest by as few requests as possible."""
+"""Snapshots, many markets at once: what streams currently from memory, the rest by as few requests as possible."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .._concurrency import Clock, Deadline
 from ..errors import (
@@ -17,22 +17,22 @@ from ..errors import (
     UpbitBackboneError,
 )
 from ..exchange.symbols import normalise_quote, normalise_symbols
-from ..models.enums import DataType, Priority
-from ..models.market import TickerData
+from ..models.enums import DataType, Priority, RequestKind
+from ..models.market import OrderbookData, TickerData
+from ..models.request import DataRequest
 from ..models.topic import SubscriptionRequest, Topic
 from ..rest.batching import Answers
 from ..rest.client import RestClient
 from ..store.live_store import LiveStore
 from .markets import SHRINKS_BY, MarketDirectory
 from .rest import AnswerCheck
+from .stream import Acquire, Release, trimmed
 
 # From so many missing markets of one quote on, the list of all of them is the smaller question.
 LIST_ALL_FROM = 20
 REST_SHARE = 0.6
 
 Asked = Callable[[Sequence[Topic]], None]
-Acquire = Callable[[Hashable, Iterable[SubscriptionRequest]], object]
-Release = Callable[[Hashable], object]
 
 
 class TickerSnapshot:
@@ -217,3 +217,62 @@ class TickerSnapshot:
 
     def __repr__(self) -> str:
         return f"<TickerSnapshot {self._directory!r}>"
+
+
+# Many order books at once: what streams currently from memory, the rest by one request for each few hundred.
+
+
+class OrderbookSnapshot:
+    """Thread-safe. `asked` is told which topics were not answered by a stream, so that they can be promoted."""
+
+    def __init__(
+        self,
+        *,
+        store: LiveStore,
+        rest: RestClient,
+        directory: MarketDirectory,
+        check: AnswerCheck,
+        asked: Asked,
+        clock: Clock,
+        max_symbols: int,
+    ) -> None:
+        self._store = store
+        self._rest = rest
+        self._directory = directory
+        self._check = check
+        self._asked = asked
+        self._clock = clock
+        self._max_symbols = max_symbols
+
+    def orderbooks(
+        self, symbols: Iterable[str], levels: int, priority: Priority, max_age: float | None, deadline: Deadline
+    ) -> dict[str, OrderbookData]:
+        """By symbol, in the order given: every book, or an error."""
+        said = normalise_symbols(symbols, limit=self._max_symbols)
+        codes = tuple(dict.fromkeys(self._directory.meant(code, deadline) for code in said))
+        found = {code: book for code in codes if (book := self._live(code, max_age)) is not None}
+        missing = [code for code in codes if code not in found]
+        if missing:
+            self._asked([Topic(DataType.ORDERBOOK, code) for code in missing])
+            self._directory.require(missing, deadline)
+            answers = self._rest.orderbooks(
+                missing, levels=levels, deadline=deadline, priority=priority, max_age=max_age
+            )
+            for code in missing:
+                if code in answers.refused:
+                    raise answers.refused[code]
+                if code not in answers:
+                    raise self._directory.verdict(code, deadline)
+                topic = Topic(DataType.ORDERBOOK, code)
+                question = DataRequest(kind=RequestKind.ORDERBOOK, symbols=(code,), levels=levels)
+                found[code] = self._check.checked(answers[code], topic, question, max_age)
+        return {code: trimmed(found[code], levels) for code in codes}  # type: ignore[misc]  # books stay books
+
+    def _live(self, code: str, max_age: float | None) -> OrderbookData | None:
+        topic, now = Topic(DataType.ORDERBOOK, code), self._clock.monotonic()
+        book, age = self._store.current(topic, now), self._store.age(topic, now)
+        is_young = max_age is None or (age is not None and age <= max_age)
+        return book if isinstance(book, OrderbookData) and is_young else None
+
+    def __repr__(self) -> str:
+        return f"<OrderbookSnapshot {self._directory!r}>"
