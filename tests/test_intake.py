@@ -24,8 +24,8 @@ from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.events import MalformedEvent, UnreadFieldEvent
 from upbit_backbone.models.lazy_book import LazyBook
 from upbit_backbone.models.market import OrderbookData, TickerData
+from upbit_backbone.models.request import Topic
 from upbit_backbone.models.session import FirstFrame, RefusedFrames, SessionHealth, StreamError, UpStatus
-from upbit_backbone.models.topic import Topic
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.store.live_store import LiveStore
 from upbit_backbone.wire.rest_transport import RestTransport

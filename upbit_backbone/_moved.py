@@ -36,6 +36,7 @@ MOVED: Final[Mapping[str, str]] = MappingProxyType(
         "frames": "export.dataframe",
         "models.symbol": "exchange.symbols",
         "models.timeframe": "exchange.timeframes",
+        "models.topic": "models.request",
         "monitoring.event_words": "monitoring.log_lines",
         "resilience.backoff": "sessions.reconnect_policy",
         "resilience.ban": "limits.ban",

@@ -48,7 +48,7 @@ from .limits.rate_limiter import REST_ALONE, RateLimiter
 from .models.enums import Channel, Priority, RateGroup
 from .models.events import Event, RateLimitEvent
 from .models.market import MarketInfo
-from .models.topic import Topic
+from .models.request import Topic
 from .monitoring.log_lines import EventLog
 from .monitoring.metrics import Metrics
 from .resilience.circuit_breaker import CircuitBreaker

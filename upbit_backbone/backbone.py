@@ -35,7 +35,7 @@ from .exchange.endpoints import MAX_LEVELS
 from .exchange.symbols import normalise_quote, normalise_symbol, normalise_symbols, swapped
 from .exchange.timeframes import timeframe_of
 from .models.enums import DataStrategy, DataType, HealthStatus, Overflow, Priority, RequestKind
-from .models.topic import ZERO, SubscriptionRequest, Topic
+from .models.request import ZERO, SubscriptionRequest, Topic
 from .routing.requests import (
     build_request,
     cache_key,

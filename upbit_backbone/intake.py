@@ -30,8 +30,8 @@ from .models.enums import Audience, DataType
 from .models.events import Event
 from .models.lazy_book import Envelope, LazyBook, StoredItem
 from .models.market import CandleData, OrderbookData, TickerData, TradeData
+from .models.request import Topic
 from .models.session import FirstFrame, Notice, RefusedFrames, SessionHealth
-from .models.topic import Topic
 from .store.exchange_clock import ExchangeClock
 from .store.live_store import STATE_TYPES, LiveStore
 from .unify.reader import Unread, UnreadField

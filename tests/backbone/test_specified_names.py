@@ -28,7 +28,7 @@ from upbit_backbone import (
     SessionManager,
     choose_channel,
 )
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 from upbit_backbone.simulator import FakeUpbit
 
 BTC = DataRequest(RequestKind.TICKER, ("KRW-BTC",))

@@ -35,7 +35,7 @@ from upbit_backbone.exchange.fields import SHUFFLE
 from upbit_backbone.models.enums import Audience, DataSource, DataType, Priority, StreamType
 from upbit_backbone.models.events import Event, GapEvent
 from upbit_backbone.models.market import CandleData, TradeData
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 
 BTC = Topic(DataType.TRADE, "KRW-BTC")
 MINUTES = Topic(DataType.CANDLE_1M, "KRW-BTC")

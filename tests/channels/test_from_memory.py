@@ -25,9 +25,8 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.market import MarketInfo, OrderbookData, OrderbookUnit, TickerData
-from upbit_backbone.models.request import DataRequest
+from upbit_backbone.models.request import DataRequest, SubscriptionRequest, Topic
 from upbit_backbone.models.session import SessionHealth
-from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.store.live_store import LiveStore
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

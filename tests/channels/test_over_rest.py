@@ -29,9 +29,8 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.models.enums import DataSource, DataType, Priority, RequestKind
 from upbit_backbone.models.market import TickerData, TradeData
-from upbit_backbone.models.request import DataRequest
+from upbit_backbone.models.request import DataRequest, Topic
 from upbit_backbone.models.session import SessionHealth
-from upbit_backbone.models.topic import Topic
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.store.live_store import LiveStore
 

@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionState
-from upbit_backbone.models.topic import SubscriptionRequest, Topic
+from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle

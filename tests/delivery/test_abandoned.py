@@ -21,7 +21,7 @@ from upbit_backbone.delivery.subscription import Subscription
 from upbit_backbone.models.enums import DataSource, DataType, Overflow
 from upbit_backbone.models.events import OverflowEvent
 from upbit_backbone.models.market import TradeData
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 from upbit_backbone.simulator import FakeUpbit
 
 BTC = Topic(DataType.TRADE, "KRW-BTC")

@@ -23,7 +23,7 @@ from upbit_backbone.errors import ClosedError, InvalidRequestError, Subscription
 from upbit_backbone.models.enums import Audience, DataSource, DataType, Overflow
 from upbit_backbone.models.events import CallbackErrorEvent, GapEvent, OverflowEvent, SubscriptionEvent, now
 from upbit_backbone.models.market import TradeData
-from upbit_backbone.models.topic import SubscriptionRequest, Topic
+from upbit_backbone.models.request import SubscriptionRequest, Topic
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BTC = Topic(DataType.TRADE, "KRW-BTC")

@@ -22,7 +22,7 @@ from upbit_backbone.errors import ClosedError, RequestTimeoutError, Subscription
 from upbit_backbone.models.enums import DataSource, DataType, Overflow
 from upbit_backbone.models.lazy_book import LazyBook
 from upbit_backbone.models.market import OrderbookData, OrderbookUnit, TradeData
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TRADES = Topic(DataType.TRADE, "KRW-BTC")

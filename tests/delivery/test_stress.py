@@ -18,7 +18,7 @@ from upbit_backbone.delivery.mailbox import Mailbox
 from upbit_backbone.errors import ClosedError
 from upbit_backbone.models.enums import DataSource, DataType, Overflow
 from upbit_backbone.models.market import TradeData
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 
 BTC = Topic(DataType.TRADE, "KRW-BTC")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

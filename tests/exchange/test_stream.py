@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.exchange.stream import list_message, listed_topics, rounded_depth, subscription_message
 from upbit_backbone.models.enums import DataType
+from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.models.session import SubscriptionList
-from upbit_backbone.models.topic import SubscriptionRequest, Topic
 
 BTC_TICKER = SubscriptionRequest(Topic(DataType.TICKER, "KRW-BTC"))
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from tests.support.waiting import wait_until
 from upbit_backbone import DataType, MarketDataBackbone, Subscription
 from upbit_backbone._concurrency import Deadline
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 from upbit_backbone.rest.batching import Batcher
 from upbit_backbone.rest.call import Job
 from upbit_backbone.rest.client import RestClient

@@ -81,7 +81,7 @@ def test_a_callback_thread_and_promotion_outlive_handlers_that_raise(broken: Rai
 
 
 def _ticker(symbol: str) -> object:
-    from upbit_backbone.models.topic import Topic
+    from upbit_backbone.models.request import Topic
 
     return Topic(DataType.TICKER, symbol)
 

@@ -23,7 +23,7 @@ from upbit_backbone.live.candle_series import CandleSeries
 from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event, GapEvent
 from upbit_backbone.models.market import CandleData, TickerData
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 
 MINUTE = timeframe_of("1m")
 NOW = utc(2026, 2, 28, 23, 50, 30)

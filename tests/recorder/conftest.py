@@ -9,7 +9,7 @@ import pytest
 from tests.support.clock import BEGIN, START, ManualClock
 from upbit_backbone._concurrency import Deadline, wait_event
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 from upbit_backbone.recorder.recorder import Recorder
 
 TOPICS = frozenset({Topic(DataType.TRADE, "KRW-BTC"), Topic(DataType.TICKER, "KRW-ETH")})

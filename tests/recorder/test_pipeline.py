@@ -12,8 +12,8 @@ from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.intake import Intake
 from upbit_backbone.models.enums import DataType, Overflow
+from upbit_backbone.models.request import Topic
 from upbit_backbone.models.session import SessionHealth
-from upbit_backbone.models.topic import Topic
 from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource
 from upbit_backbone.recorder.format import RecordKind
 from upbit_backbone.store.live_store import LiveStore

@@ -17,7 +17,7 @@ from upbit_backbone.exchange import endpoints
 from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionEvent, GapEvent, SubscriptionEvent
-from upbit_backbone.models.topic import SubscriptionRequest, Topic
+from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource, ReplayTransport
 from upbit_backbone.recorder import recorder as recorder_module
 from upbit_backbone.recorder.format import Record, RecordKind, encode_records

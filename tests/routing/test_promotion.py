@@ -14,9 +14,8 @@ from tests.support.waiting import wait_until
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, ForkGuard
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.market import TickerData
-from upbit_backbone.models.request import DataRequest
+from upbit_backbone.models.request import DataRequest, Topic
 from upbit_backbone.models.session import SessionHealth
-from upbit_backbone.models.topic import Topic
 from upbit_backbone.monitoring.metrics import Metrics
 from upbit_backbone.routing.promotion import Promotions, PromotionWorker, RequestFrequency
 from upbit_backbone.routing.router import HotPath

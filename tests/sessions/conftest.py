@@ -18,8 +18,8 @@ from upbit_backbone.errors import BannedError, RateLimitError
 from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.enums import DataType, Priority, RateGroup
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event
+from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, StreamError, SubscriptionList
-from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions.ports import Dial
 from upbit_backbone.sessions.session_manager import SessionManager
 from upbit_backbone.simulator import FakeUpbit

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from upbit_backbone.errors import SubscriptionError
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 from upbit_backbone.sessions.connection_pool import ConnectionPool, weight
 
 BOOK, TICKER, TRADE = DataType.ORDERBOOK, DataType.TICKER, DataType.TRADE

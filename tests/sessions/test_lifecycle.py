@@ -29,8 +29,8 @@ from upbit_backbone.models.events import (
     StaleEvent,
     SubscriptionEvent,
 )
+from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.models.session import FirstFrame, Notice, StreamError, SubscriptionList, UpStatus
-from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import TABLE, Lifecycle

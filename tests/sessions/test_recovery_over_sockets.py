@@ -13,7 +13,7 @@ import pytest
 from tests.support.waiting import promised
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionState, RateLimitEvent, StaleEvent
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 from upbit_backbone.simulator import FakeUpbit
 
 MakeRig = Callable[..., Any]

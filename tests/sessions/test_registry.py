@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.topic import SubscriptionRequest, Topic
+from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.sessions.registry import Registry
 
 BTC = Topic(DataType.ORDERBOOK, "KRW-BTC")

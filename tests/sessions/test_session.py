@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.models.enums import DataType
+from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, StreamError, UpStatus
-from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle

@@ -16,7 +16,7 @@ from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import ClosedError, NetworkError, SubscriptionError
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState
-from upbit_backbone.models.topic import SubscriptionRequest, Topic
+from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.simulator import FakeUpbit
 
 MakeRig = Callable[..., Any]

@@ -8,8 +8,8 @@ import pytest
 
 from upbit_backbone.intake import CONVINCING_OUTLIERS, IMPLAUSIBLY_AHEAD, TimestampGuard
 from upbit_backbone.models.enums import DataType
+from upbit_backbone.models.request import Topic
 from upbit_backbone.models.session import SessionHealth
-from upbit_backbone.models.topic import Topic
 from upbit_backbone.store.freshness import (
     OUTVOTED_SECONDS,
     SHUFFLE_SECONDS,

@@ -19,8 +19,8 @@ from upbit_backbone.errors import ClosedError
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.lazy_book import LazyBook, StoredItem
 from upbit_backbone.models.market import CandleData, MarketInfo, OrderbookData, TickerData, TradeData
+from upbit_backbone.models.request import ZERO, Topic
 from upbit_backbone.models.session import SessionHealth
-from upbit_backbone.models.topic import ZERO, Topic
 from upbit_backbone.store.live_store import Entry, LiveStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -21,8 +21,8 @@ from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.intake import Intake
 from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.market import TickerData
+from upbit_backbone.models.request import Topic
 from upbit_backbone.models.session import SessionHealth
-from upbit_backbone.models.topic import Topic
 from upbit_backbone.store.exchange_clock import ExchangeClock
 from upbit_backbone.store.live_store import LiveStore
 

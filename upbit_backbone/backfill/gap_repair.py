@@ -19,7 +19,7 @@ from ..errors import ClosedError, InvalidRequestError, UnknownSymbolError, Upbit
 from ..models.enums import Audience, DataType
 from ..models.events import Event, GapEvent
 from ..models.market import CandleData, TradeData
-from ..models.topic import Topic
+from ..models.request import Topic
 from .pages import CandlesPage, Fetch, Pages, TradesPage
 from .sequence import CandleSequenceTracker, ConnectionId, Gap, SequenceTracker, TradeSequenceTracker
 

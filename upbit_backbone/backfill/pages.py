@@ -12,7 +12,7 @@ from ..exchange.endpoints import MAX_CANDLES, MAX_DAYS_AGO, MAX_TRADES
 from ..exchange.fields import SHUFFLE
 from ..models.enums import DataType, Priority
 from ..models.market import CandleData, TradeData
-from ..models.topic import Topic
+from ..models.request import Topic
 from ..unify.rest import unread_of
 from .sequence import Gap
 

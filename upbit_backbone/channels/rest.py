@@ -20,8 +20,7 @@ from ..errors import (
 from ..exchange.symbols import QUOTES
 from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
-from ..models.request import DataRequest
-from ..models.topic import Topic
+from ..models.request import DataRequest, Topic
 from ..rest.batching import Answers
 from ..rest.call import JOINABLE_SECONDS
 from ..rest.client import RestClient

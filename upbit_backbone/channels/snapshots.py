@@ -19,8 +19,7 @@ from ..errors import (
 from ..exchange.symbols import normalise_quote, normalise_symbols
 from ..models.enums import DataType, Priority, RequestKind
 from ..models.market import OrderbookData, TickerData
-from ..models.request import DataRequest
-from ..models.topic import SubscriptionRequest, Topic
+from ..models.request import DataRequest, SubscriptionRequest, Topic
 from ..rest.batching import Answers
 from ..rest.client import RestClient
 from ..store.live_store import LiveStore

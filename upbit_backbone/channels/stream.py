@@ -10,8 +10,7 @@ from .._concurrency import Clock, Deadline
 from ..errors import ChannelUnavailableError, RequestTimeoutError, StaleDataError, UpbitBackboneError, one_line
 from ..models.enums import DataType, Priority, RequestKind
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
-from ..models.request import DataRequest
-from ..models.topic import SubscriptionRequest, Topic
+from ..models.request import DataRequest, SubscriptionRequest, Topic
 from ..rest.client import RestClient
 from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import CacheLook

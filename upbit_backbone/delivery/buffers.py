@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ..models.enums import DataType, Overflow
 from ..models.lazy_book import Envelope
-from ..models.topic import Topic
+from ..models.request import Topic
 
 # Under BLOCK so many items are parked on top of the bound before any is refused: 45 MB of trades. BLOCK must not block
 # the stream, but a consumer that pauses for a few seconds shall not lose anything either, however small its bound.

@@ -13,7 +13,7 @@ from .._concurrency import Deadline, get_logger, is_interrupting, raise_if_users
 from ..errors import ClosedError
 from ..models.enums import DataType, Overflow
 from ..models.events import Event
-from ..models.topic import Topic
+from ..models.request import Topic
 from .consumer import Consumer
 from .mailbox import Mailbox
 

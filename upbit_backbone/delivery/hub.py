@@ -14,7 +14,7 @@ from ..errors import ClosedError
 from ..models.enums import Audience, Overflow
 from ..models.events import CallbackErrorEvent, Event, GapEvent, OverflowEvent, StaleEvent, SubscriptionEvent, now
 from ..models.lazy_book import Envelope, StoredItem
-from ..models.topic import SubscriptionRequest, Topic
+from ..models.request import SubscriptionRequest, Topic
 from .consumer import Consumer, OnError
 from .event_bus import EventBus, Listener
 from .mailbox import Mailbox

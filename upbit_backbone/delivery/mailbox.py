@@ -16,7 +16,7 @@ from ..errors import ClosedError, RequestTimeoutError, SubscriptionError
 from ..models.enums import Overflow
 from ..models.lazy_book import Datum, Envelope, StoredItem, decoded
 from ..models.market import OrderbookData
-from ..models.topic import Topic
+from ..models.request import Topic
 from .buffers import PARKED_ITEMS, Buffer
 from .reporting import UNREAD_SECONDS, BackpressureReporter
 

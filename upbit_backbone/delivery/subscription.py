@@ -15,7 +15,7 @@ from .._concurrency import Deadline, calls_users, check_timeout, is_interrupting
 from ..errors import InvalidRequestError
 from ..models.enums import DataType, Overflow
 from ..models.lazy_book import Datum
-from ..models.topic import SubscriptionRequest
+from ..models.request import SubscriptionRequest
 from .consumer import Consumer
 from .event_bus import Listening
 from .mailbox import Mailbox, MailboxClosedError

@@ -16,8 +16,8 @@ from typing import Final
 from .._arguments import whole_number
 from ..errors import InvalidRequestError, one_line
 from ..models.enums import DataType
+from ..models.request import ZERO, SubscriptionRequest, Topic
 from ..models.session import SubscriptionList
-from ..models.topic import ZERO, SubscriptionRequest, Topic
 from .endpoints import BOOK_DEPTHS, WEBSOCKET_FORMATS
 from .symbols import CODE
 

@@ -15,7 +15,7 @@ from ..exchange.timeframes import Timeframe, timeframe_of
 from ..models.enums import Priority
 from ..models.events import Event
 from ..models.market import CandleData
-from ..models.topic import Topic
+from ..models.request import Topic
 from ..store.intelligent_cache import IntelligentCache
 from .closed_candles import MAX_ROWS, SETTLE, ClosedCandles
 from .download import CancelToken, Pace

@@ -31,7 +31,7 @@ from ..history.candles import CandleHistory
 from ..models.enums import DataType, Priority
 from ..models.events import ConnectionEvent, Event, GapEvent, OverflowEvent, StaleEvent
 from ..models.market import CandleData, TickerData
-from ..models.topic import Topic
+from ..models.request import Topic
 from .bars import CATCH_UP, Bars, BarUpdate
 
 # When a series asks REST again, and what it makes of the answer.

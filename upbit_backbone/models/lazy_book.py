@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import cast
 
 from .market import CandleData, OrderbookData, TickerData, TradeData
-from .topic import Topic
+from .request import Topic
 
 
 class _Unread:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from .topic import Topic
+from .request import Topic
 
 # What a stream says about itself, as opposed to about the market.
 

@@ -16,7 +16,7 @@ from .._file_lock import FileLock
 from ..errors import InvalidRequestError, one_line
 from ..models.events import Event, RecordingEvent
 from ..models.report import RecorderStats
-from ..models.topic import Topic
+from ..models.request import Topic
 from .format import FORMAT, Record, RecordKind, encode_records
 from .recording import RecordingWriter, in_words, numbered, numbers_of
 

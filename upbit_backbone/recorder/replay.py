@@ -14,8 +14,8 @@ from .._concurrency import Deadline, Flag, get_logger, join_all, spawn, wait_eve
 from ..errors import InvalidRequestError, one_line
 from ..models.events import ConnectionState, Event, SubscriptionEvent
 from ..models.report import SessionStats
+from ..models.request import SubscriptionRequest, Topic
 from ..models.session import SessionHealth
-from ..models.topic import SubscriptionRequest, Topic
 from .format import Record, RecordKind
 from .members import Damage
 from .recording import Recording

@@ -14,8 +14,8 @@ from ..errors import one_line
 from ..models.enums import DataType
 from ..models.events import ConnectionEvent, ConnectionState, Event, GapEvent
 from ..models.report import SessionStats
+from ..models.request import Topic
 from ..models.session import SessionHealth
-from ..models.topic import Topic
 from .format import Record, RecordKind
 
 if TYPE_CHECKING:

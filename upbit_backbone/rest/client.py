@@ -27,7 +27,7 @@ from ..limits.rate_limiter import RateLimiter
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event
 from ..models.market import CandleData, Instrument, MarketInfo, OrderbookData, TickerData, TradeData
-from ..models.topic import ZERO
+from ..models.request import ZERO
 from ..resilience.circuit_breaker import CircuitBreaker
 from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import LIFETIMES, IntelligentCache, Key, Lifetime

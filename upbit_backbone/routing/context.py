@@ -14,9 +14,8 @@ from ..models.enums import DataSource, RateGroup, RequestKind
 from ..models.events import ConnectionState
 from ..models.lazy_book import decoded
 from ..models.market import CandleData
-from ..models.request import DataRequest
+from ..models.request import DataRequest, Topic
 from ..models.session import SessionHealth
-from ..models.topic import Topic
 from ..resilience.circuit_breaker import CircuitBreaker
 from ..rest.client import RestClient
 from ..store.exchange_clock import ExchangeClock

@@ -10,7 +10,7 @@ from math import inf
 from .._concurrency import Clock, Deadline, Flag, LoopThread, get_logger
 from ..errors import UpbitBackboneError, one_line
 from ..models.enums import DataType
-from ..models.topic import SubscriptionRequest, Topic
+from ..models.request import SubscriptionRequest, Topic
 
 # Who asks for what, how often.
 

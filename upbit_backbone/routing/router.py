@@ -23,8 +23,7 @@ from ..errors import (
 from ..models.enums import Channel, DataStrategy, DataType
 from ..models.market import OrderbookData, TickerData
 from ..models.metric import PerformanceMetric
-from ..models.request import ChannelDecision, DataRequest
-from ..models.topic import Topic
+from ..models.request import ChannelDecision, DataRequest, Topic
 from ..monitoring.metrics import Metrics
 from ..store.intelligent_cache import CacheLook
 from ..store.live_store import LiveStore

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 from ..errors import SubscriptionError
 from ..exchange.symbols import FIATS
 from ..models.enums import DataType
-from ..models.topic import Topic
+from ..models.request import Topic
 
 # Frames per second to expect of a lively KRW market (measured: books every 100 ms at most, candles each second).
 TYPE_WEIGHTS: Final = {DataType.ORDERBOOK: 4.0, DataType.TICKER: 1.5, DataType.TRADE: 1.5}

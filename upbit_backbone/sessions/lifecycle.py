@@ -19,8 +19,8 @@ from typing import Any, Final
 from ..config import BackboneConfig
 from ..errors import RateLimitError
 from ..models.events import ConnectionState
+from ..models.request import Topic
 from ..models.session import SessionHealth, StreamError
-from ..models.topic import Topic
 from ..wire.frames import only_messages
 from . import messages as do
 from . import messages as on

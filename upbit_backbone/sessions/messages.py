@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ..errors import RateLimitError, UpbitBackboneError
 from ..models.events import Event
+from ..models.request import SubscriptionRequest, Topic
 from ..models.session import Notice
-from ..models.topic import SubscriptionRequest, Topic
 from ..wire.frames import FrameEvent
 from .stall_detectors import Question
 

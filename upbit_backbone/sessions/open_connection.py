@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ..models.request import Topic
 from ..models.session import FirstFrame, Notice, RefusedFrames, StreamError, SubscriptionList
-from ..models.topic import Topic
 from ..wire.frames import Close, FrameEvent, FrameReader, Ping, Pong, ProtocolViolation
 from .keep_alive import KeepAlive
 from .messages import (

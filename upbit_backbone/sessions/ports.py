@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 from .._concurrency import Clock, Deadline, Waitable
 from ..errors import RateLimitError
 from ..models.events import Event
+from ..models.request import Topic
 from ..models.session import Notice, SessionHealth
-from ..models.topic import Topic
 
 
 class Connection(Protocol):

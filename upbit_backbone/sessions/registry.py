@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 from ..exchange.endpoints import MAX_LEVELS
-from ..models.topic import SubscriptionRequest, Topic
+from ..models.request import SubscriptionRequest, Topic
 
 
 class Change(NamedTuple):

@@ -17,7 +17,7 @@ from .._concurrency import SLEEP_SECONDS, Deadline, Flag, LoopThread, clock_offs
 from ..errors import NetworkError, UpbitBackboneError, one_line
 from ..models.events import ConnectionState
 from ..models.report import SessionStats
-from ..models.topic import SubscriptionRequest
+from ..models.request import SubscriptionRequest
 from . import messages as do
 from . import messages as on
 from .lifecycle import Lifecycle

@@ -17,8 +17,8 @@ from .._concurrency import Clock, Deadline, join_all
 from ..config import BackboneConfig
 from ..errors import ClosedError, InvalidRequestError, NetworkError, RateLimitError
 from ..models.events import ConnectionState
+from ..models.request import SubscriptionRequest, Topic
 from ..models.session import SessionHealth
-from ..models.topic import SubscriptionRequest, Topic
 from .connection_pool import ConnectionPool
 from .ports import AcquireConnect, Collaborators, Dial, Emit, FrameSink, Malformed, Probe, RunJob, SilentTopics
 from .reconnect_policy import Random

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from ..config import BackboneConfig
 from ..errors import SubscriptionError, UpbitBackboneError, one_line
 from ..models.events import ConnectionEvent, ConnectionState, Event, RateLimitEvent, StaleEvent, SubscriptionEvent
+from ..models.request import Topic
 from ..models.session import SessionHealth
-from ..models.topic import Topic
 from .lateness import LatenessWatch
 from .messages import Effect, Emit
 from .reconnect_policy import Random, ReconnectPolicy

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
-from ..models.topic import Topic
+from ..models.request import Topic
 
 # Has the whole line gone mute although the peer still answers pings? Pure.
 #

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import Final
 
-from ..models.topic import SubscriptionRequest, Topic
+from ..models.request import SubscriptionRequest, Topic
 
 # Which topics still owe us their first frame: Upbit ignores unknown codes without a word. Pure.
 

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from .._deadline import SLEEP_SECONDS
 from ..exchange.fields import SHUFFLE
+from ..models.request import Topic
 from ..models.session import SessionHealth
-from ..models.topic import Topic
 
 SHUFFLE_SECONDS = SHUFFLE.total_seconds()  # whatever is later than that is no straggler
 # After so long of nothing but older frames the newer one must have been the odd one out.

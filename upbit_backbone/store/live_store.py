@@ -21,8 +21,8 @@ from ..exchange.timeframes import timeframe_of
 from ..models.enums import DataSource, DataType, RequestKind
 from ..models.lazy_book import Datum, LazyBook, StoredItem, decoded
 from ..models.market import Instrument, MarketInfo, OrderbookData, TickerData, TradeData
+from ..models.request import ZERO, Topic
 from ..models.session import SessionHealth
-from ..models.topic import ZERO, Topic
 from .exchange_clock import ExchangeClock
 from .freshness import REST_TOLERANCE, Verdict, is_current, judge, why_not_current
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from ..models.topic import Topic
+from ..models.request import Topic
 
 
 class Tap(Protocol):

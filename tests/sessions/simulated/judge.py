@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable
 
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 
 CONNECTS_PER_SECOND = 5
 MESSAGES_PER_SECOND = 5

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 from upbit_backbone.wire.frames import BINARY, CLOSE, PING, PONG
 
 IDLE_CLOSE_SECONDS = 60.0  # measured at Upbit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.topic import Topic
+from upbit_backbone.models.request import Topic
 
 _TICKER = (
     b'{"ty":"ticker","cd":"%b","op":1,"hp":2,"lp":1,"tp":1,"pcp":1,"c":"RISE","cp":1,"scp":1,"cr":0.1,"scr":0.1,'

@@ -18,8 +18,8 @@ from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.errors import BannedError, RateLimitError, RequestTimeoutError, UpbitBackboneError
 from upbit_backbone.intake import Intake
 from upbit_backbone.models.events import ConnectionState, StaleEvent, SubscriptionEvent
+from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, StreamError, SubscriptionList
-from upbit_backbone.models.topic import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
