@@ -17,8 +17,8 @@ from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.intake import Intake
 from upbit_backbone.models.enums import DataType
-from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.models.request import SubscriptionRequest, Topic
+from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.store.live_store import LiveStore
 
 TITLE = "a consumer that never reads"

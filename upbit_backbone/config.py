@@ -17,8 +17,7 @@ from urllib.parse import urlsplit
 
 from ._arguments import as_real, whole_number
 from .errors import InvalidRequestError
-from .exchange.endpoints import REGION_HOSTS, WEBSOCKET_FORMATS
-from .exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
+from .exchange.endpoints import CONNECTS_PER_SECOND, REGION_HOSTS, REQUESTS_PER_SECOND, WEBSOCKET_FORMATS
 
 ENVIRONMENT_PREFIX = "UPBIT_BACKBONE_"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})

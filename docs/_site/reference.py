@@ -15,7 +15,7 @@ from typing import Any
 
 from upbit_backbone import errors
 from upbit_backbone.config import ENVIRONMENT_PREFIX, BackboneConfig
-from upbit_backbone.exchange.rates import REST_GROUPS
+from upbit_backbone.exchange.endpoints import REST_GROUPS
 from upbit_backbone.models import events
 from upbit_backbone.routing.policy import TABLE
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from upbit_backbone.errors import InvalidRequestError, UnknownTimeframeError
 from upbit_backbone.exchange import endpoints
-from upbit_backbone.exchange.endpoints import PATHS
-from upbit_backbone.exchange.rates import Remaining, parse_remaining
+from upbit_backbone.exchange.endpoints import PATHS, Remaining, parse_remaining
 from upbit_backbone.exchange.timeframes import WORDS
 from upbit_backbone.models.enums import RateGroup
 

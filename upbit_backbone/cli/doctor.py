@@ -24,7 +24,7 @@ from ..backbone import MarketDataBackbone
 from ..config import ENVIRONMENT_PREFIX, BackboneConfig
 from ..errors import RateLimitError, UpbitBackboneError
 from ..exchange import endpoints
-from ..exchange.rates import parse_remaining
+from ..exchange.endpoints import parse_remaining
 from ..models.enums import DataType
 from ..wire.dialing import connect, resolve, start_tls
 from ..wire.io_deadline import IoDeadline

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .._concurrency import WAIT_SLICE_SECONDS, Clock, Deadline, Flag, ForkGuard
 from ..errors import BannedError, RateLimitError, RequestTimeoutError, UpbitBackboneError
-from ..exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
+from ..exchange.endpoints import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..models.enums import Priority, RateGroup
 from .ban import CAREFUL_SECONDS, Ban
 from .window import Slot, Window

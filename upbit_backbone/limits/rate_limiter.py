@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable, at_fork
 from ..errors import ClosedError, UpbitBackboneError
-from ..exchange.endpoints import normal_host
-from ..exchange.rates import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
+from ..exchange.endpoints import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND, normal_host
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
 from .host_limiter import HostLimiter, LimiterView, Rates, Urgency, Waiter

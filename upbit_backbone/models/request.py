@@ -1,4 +1,4 @@
-"""Questions and the way chosen to answer them."""
+"""Questions, what can be streamed, and the way chosen to answer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import NamedTuple
 from .enums import Channel, ChannelPreference, DataStrategy, DataType, Priority, RequestKind
 from .jsonable import Jsonable
 from .readable import table
-
-# What one stream is about.
 
 ZERO = Decimal(0)
 

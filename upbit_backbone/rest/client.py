@@ -20,8 +20,7 @@ from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, ForkGuard, SingleFligh
 from ..config import BackboneConfig
 from ..errors import ClosedError, UpbitBackboneError
 from ..exchange import endpoints
-from ..exchange.endpoints import BOOK_DEPTHS, RestCall
-from ..exchange.rates import REST_GROUPS
+from ..exchange.endpoints import BOOK_DEPTHS, REST_GROUPS, RestCall
 from ..exchange.symbols import quote_of
 from ..limits.rate_limiter import RateLimiter
 from ..models.enums import Priority, RateGroup

@@ -29,8 +29,7 @@ from ..errors import (
     UpbitBackboneError,
     one_line,
 )
-from ..exchange.endpoints import RestCall
-from ..exchange.rates import parse_remaining
+from ..exchange.endpoints import RestCall, parse_remaining
 from ..exchange.status import OK, error_for_status, wait_seconds
 from ..limits.rate_limiter import Permit, RateLimiter
 from ..models.enums import Priority, RateGroup

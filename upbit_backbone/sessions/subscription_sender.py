@@ -7,7 +7,7 @@ from math import inf
 from typing import Final
 
 from ..errors import BannedError, RateLimitError, one_line
-from ..exchange.rates import MESSAGES_PER_MINUTE, MESSAGES_PER_SECOND
+from ..exchange.endpoints import MESSAGES_PER_MINUTE, MESSAGES_PER_SECOND
 from ..exchange.status import (
     DEFAULT_BAN_SECONDS,
     DEFAULT_LIMITED_SECONDS,
