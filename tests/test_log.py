@@ -11,6 +11,7 @@ import pytest
 
 import upbit_backbone
 from upbit_backbone._concurrency import Deadline, get_logger, join_all, spawn
+from upbit_backbone._log import LogThrottle
 
 WAIT_SECONDS = 10.0
 NAME = "upbit_backbone.test_log"
@@ -111,3 +112,11 @@ def test_no_module_of_ours_logs_past_the_guard() -> None:
             if isinstance(node, ast.Attribute) and node.attr == "getLogger":
                 unguarded[path.name] = node.lineno
     assert unguarded == {}
+
+
+def test_a_throttle_says_yes_to_the_first_to_tenfold_counts_and_after_a_while() -> None:
+    throttle = LogThrottle(interval=10.0)
+    due = [count for count in range(1, 2001) if throttle.is_due(count, now=0.0)]
+    assert due == [1, 10, 100, 1000]
+    assert not throttle.is_due(2001, now=9.9)
+    assert throttle.is_due(2002, now=10.0)

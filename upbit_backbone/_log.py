@@ -1,4 +1,5 @@
-"""The guarded logger: a line that cannot be written is told on stderr, and never raised into what is going on.
+"""The guarded logger: a line that cannot be written is told on stderr, and never raised into what is going on. And when
+the next of many alike is worth telling.
 
 Logging handlers and filters are the user's code. One that raises must not end a thread of ours, nor leave undone what
 comes after the line that was to be written.
@@ -150,3 +151,29 @@ def _frames_to_caller() -> int:
     while frame.f_back is not None and frame.f_code.co_filename == __file__:
         depth, frame = depth + 1, frame.f_back
     return depth
+
+
+REPORT_EVERY_SECONDS = 10.0  # where many alike are to be told
+
+
+class LogThrottle:
+    """Says yes to the first, then to every tenfold count, and otherwise at most once per interval."""
+
+    __slots__ = ("_interval", "_last", "_next_count")
+
+    def __init__(self, interval: float = REPORT_EVERY_SECONDS) -> None:
+        self._interval = interval
+        self._last = float("-inf")
+        self._next_count = 1
+
+    def is_due(self, count: int, now: float) -> bool:
+        """Whether to report, `count` being the total so far and `now` monotonic."""
+        is_milestone = count >= self._next_count
+        is_time = now - self._last >= self._interval
+        if not (is_milestone or is_time):
+            return False
+        # Tenfold steps: the first loss is told at once, a million of them in seven reports.
+        while self._next_count <= count:
+            self._next_count *= 10
+        self._last = now
+        return True

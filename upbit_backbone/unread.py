@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ._concurrency import Clock
-from .delivery.reporting import LogThrottle
+from ._log import LogThrottle
 from .errors import MalformedDataError, NoTradesYetError, one_line
 from .models.events import Event, MalformedEvent, UnreadFieldEvent
 from .unify.reader import UnreadField

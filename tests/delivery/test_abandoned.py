@@ -14,9 +14,9 @@ import pytest
 from tests.support.waiting import wait_until
 from upbit_backbone import LiveOrderbook, MarketDataBackbone
 from upbit_backbone._concurrency import Deadline
+from upbit_backbone.delivery.buffers import UNREAD_SECONDS
 from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
-from upbit_backbone.delivery.reporting import UNREAD_SECONDS
 from upbit_backbone.delivery.subscription import Subscription
 from upbit_backbone.models.enums import DataSource, DataType, Overflow
 from upbit_backbone.models.events import OverflowEvent

@@ -11,7 +11,6 @@ import pytest
 from tests.support.waiting import promised, wait_until
 from upbit_backbone._concurrency import Deadline, wait_event
 from upbit_backbone.delivery.event_bus import RECENT_EVENTS, WAITING_EVENTS, EventBus
-from upbit_backbone.delivery.reporting import LogThrottle
 from upbit_backbone.errors import ClosedError
 from upbit_backbone.models.events import Event, SubscriptionEvent, now
 
@@ -100,11 +99,3 @@ def test_the_recent_events_are_kept(bus: EventBus) -> None:
         bus.emit(event(number))
     assert len(bus.recent()) == RECENT_EVENTS
     assert [each.topics for each in bus.recent(2)] == [(str(RECENT_EVENTS + 3),), (str(RECENT_EVENTS + 4),)]
-
-
-def test_a_sampler_says_yes_to_the_first_to_tenfold_counts_and_after_a_while() -> None:
-    sampler = LogThrottle(interval=10.0)
-    due = [count for count in range(1, 2001) if sampler.is_due(count, now=0.0)]
-    assert due == [1, 10, 100, 1000]
-    assert not sampler.is_due(2001, now=9.9)
-    assert sampler.is_due(2002, now=10.0)

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from upbit_backbone._concurrency import EventCount, spawn
-from upbit_backbone.delivery.buffers import PARKED_ITEMS
+from upbit_backbone.delivery.buffers import PARKED_ITEMS, SLOW_CALLBACK_SECONDS
 from upbit_backbone.delivery.mailbox import Mailbox
-from upbit_backbone.delivery.reporting import SLOW_CALLBACK_SECONDS
 from upbit_backbone.errors import ClosedError, RequestTimeoutError, SubscriptionError, UpbitBackboneError
 from upbit_backbone.models.enums import DataSource, DataType, Overflow
 from upbit_backbone.models.lazy_book import LazyBook

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from .._log import LogThrottle
 from ..models.enums import DataType, Overflow
 from ..models.lazy_book import Envelope
 from ..models.request import Topic
@@ -112,3 +113,55 @@ class Buffer:
 
     def __len__(self) -> int:
         return len(self._order)
+
+
+# Backpressure reports: what there is to say about a consumer that does not keep up, often enough to be noticed, seldom
+# enough to be read.
+
+SLOW_CALLBACK_SECONDS = 5.0
+UNREAD_SECONDS = 60.0  # nobody who means to read lets it wait so long; a forgotten loop or notebook cell does
+
+
+class BackpressureReporter:
+    """Losses, parking and slow callbacks of one subscription; each is told sparingly."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self.busy_since: float | None = None  # monotonic time at which the callback under way was called
+        self._losses = LogThrottle()
+        self._has_told_of_slowness = False
+        self.is_parking = False
+        self.unread_since: float | None = None  # when the first item came after the last that was read
+        self._has_told_unread = False
+
+    def begin_turn(self, now: float) -> None:
+        self.busy_since = now
+
+    def end_turn(self) -> None:
+        self.busy_since = None
+        self._has_told_of_slowness = False
+
+    def parked(self, waiting: int, bound: int) -> None:
+        """So many wait now; parking is over once half the bound has been read."""
+        # Half and not the bound itself, or a consumer at the edge would be told of again with every item.
+        self.is_parking = waiting > bound // 2
+
+    def about(self, lost: int, waiting: int, bound: int, capacity: int, now: float) -> str | None:
+        """What to report now that `lost` more found no room and `waiting` wait; None if it is not time to."""
+        self.lost += lost
+        if lost and self._losses.is_due(self.lost, now):
+            return f"more than {capacity} items waited"
+        if waiting > bound and not self.is_parking:
+            self.is_parking = True
+            return f"more than {bound} items wait; parking up to {capacity}"
+        if self.busy_since is None and self.unread_since is not None and not self._has_told_unread:
+            unread = now - self.unread_since
+            if unread > UNREAD_SECONDS:
+                self._has_told_unread = True
+                return f"nobody has read it for {unread:.0f} s and {waiting} items wait; close() what is not needed"
+        if self.busy_since is not None and not self._has_told_of_slowness:
+            busy = now - self.busy_since
+            if busy > SLOW_CALLBACK_SECONDS:
+                self._has_told_of_slowness = True
+                return f"the callback has been busy for {busy:.1f} s and {waiting} items wait"
+        return None

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .._concurrency import Deadline, LoopThread, calls_users, get_logger
+from .._log import LogThrottle
 from ..errors import UpbitBackboneError
 from .mailbox import Mailbox
-from .reporting import LogThrottle
 
 log = get_logger("upbit_backbone.delivery")
 

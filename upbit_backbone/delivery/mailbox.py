@@ -17,8 +17,7 @@ from ..models.enums import Overflow
 from ..models.lazy_book import Datum, Envelope, StoredItem, decoded
 from ..models.market import OrderbookData
 from ..models.request import Topic
-from .buffers import PARKED_ITEMS, Buffer
-from .reporting import UNREAD_SECONDS, BackpressureReporter
+from .buffers import PARKED_ITEMS, UNREAD_SECONDS, BackpressureReporter, Buffer
 
 if sys.version_info >= (3, 13):
     _SHUT_DOWN: tuple[type[Exception], ...] = (ClosedError, queue.ShutDown)
