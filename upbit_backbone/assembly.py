@@ -43,7 +43,7 @@ from .config import BackboneConfig
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
 from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError
-from .intake import Intake
+from .intake import Intake, UnreadLog
 from .limits.rate_limiter import REST_ALONE, RateLimiter
 from .models.enums import Channel, Priority, RateGroup
 from .models.events import Event, RateLimitEvent
@@ -59,7 +59,6 @@ from .routing.router import HotPath, RequestRouter
 from .sessions.session_manager import SessionManager
 from .store.exchange_clock import ExchangeClock
 from .store.live_store import LiveStore
-from .unread import UnreadLog
 from .wire.rest_transport import RestTransport
 
 if TYPE_CHECKING:
