@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sysconfig
 import threading
@@ -29,6 +30,8 @@ SYMBOLS = ["KRW-BTC", "KRW-ETH", "KRW-XRP", "KRW-SOL"]
 # Their full set is longer than what the smallest buffers of both sides take.
 KINDS_ENOUGH = ("ticker", "candle.1s", "candle.1m", "candle.3m", "candle.5m", "candle.15m", "candle.30m", "candle.60m",
                 "candle.240m", "orderbook")  # fmt: skip
+
+NOT_ON_WINDOWS = pytest.mark.skipif(os.name == "nt", reason="refuses where others swallow")
 
 
 def watchful() -> dict[str, float]:
@@ -242,7 +245,7 @@ def test_nobody_waits_for_a_message_that_is_being_sent(
     assert seen.is_whole()
 
 
-@pytest.mark.parametrize("instead", ["blackhole", "refuse"])
+@pytest.mark.parametrize("instead", [pytest.param("blackhole", marks=NOT_ON_WINDOWS), "refuse"])
 def test_a_door_that_is_shut_is_tried_again_and_calls_are_answered_by_rest(
     watch: Watch, upbit: FakeUpbit, instead: str
 ) -> None:

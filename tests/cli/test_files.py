@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from upbit_backbone.cli import doctor
-from upbit_backbone.cli.running import FILE_TROUBLE, _in_words, _is_lost_pipe
+from upbit_backbone.cli.running import FILE_TROUBLE, _in_words, is_lost_pipe
 from upbit_backbone.export.files import write_csv
 from upbit_backbone.models.market import CandleData
 
@@ -68,12 +68,35 @@ def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
 
 
 def test_a_lost_pipe_is_told_from_trouble_with_a_file() -> None:
-    assert _is_lost_pipe(BrokenPipeError(errno.EPIPE, "Broken pipe"))
-    assert _is_lost_pipe(OSError(errno.EINVAL, "Invalid argument"))  # as Windows says it
-    assert not _is_lost_pipe(OSError(errno.EINVAL, "Invalid argument", "x.csv"))
+    assert is_lost_pipe(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert is_lost_pipe(OSError(errno.EINVAL, "Invalid argument"))  # as Windows says it
+    assert not is_lost_pipe(OSError(errno.EINVAL, "Invalid argument", "x.csv"))
     denied = PermissionError(errno.EACCES, "Permission denied", "x\x1b.csv")
     assert _in_words(denied).startswith("x\\u001b.csv: Permission denied")
     assert _in_words(OSError("odd")) == "odd"
+
+
+@pytest.mark.parametrize("arguments", [("markets",), ("--help",), ("candles", "--help"), ("markets", "--json")])
+def test_a_reader_that_goes_is_no_error_in_the_words_of_windows_either(
+    arguments: tuple[str, ...], environment: dict[str, str], tmp_path: Path
+) -> None:
+    program = """
+import io, sys
+class Gone(io.RawIOBase):  # a pipe that Windows has lost
+    def writable(self): return True
+    def fileno(self): return 1
+    def write(self, data): raise OSError(22, "Invalid argument")
+sys.stdout = io.TextIOWrapper(Gone(), "utf-8", write_through=True)
+from upbit_backbone.cli import main
+code = main(sys.argv[1:])
+sys.stdout = sys.__stdout__
+sys.exit(code)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=environment, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
 
 
 def test_help_keeps_its_square_brackets(environment: dict[str, str]) -> None:

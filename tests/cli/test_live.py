@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from tests.support.waiting import wait_until
+from upbit_backbone.recorder import Recording
+
 ENTER_SCREEN, LEAVE_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 SHOW_CURSOR = "\x1b[?25h"
 
@@ -68,6 +71,33 @@ def test_sigterm_gives_the_terminal_back(terminal):
     screen._process.send_signal(signal.SIGTERM)
     assert screen.finish() == 128 + signal.SIGTERM
     assert LEAVE_SCREEN in screen.seen
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another signal plays its part")
+def test_ctrl_break_ends_in_order_as_well(environment, tmp_path):
+    """Windows' SIGBREAK, played by one that this system has."""
+    program = (
+        "import signal, sys\n"
+        "signal.SIGBREAK = signal.SIGUSR1\n"
+        "from upbit_backbone.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    path = tmp_path / "broken.rec"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "record", str(path), "KRW-BTC"], env=environment, stderr=subprocess.PIPE
+    )
+    try:
+        wait_until(lambda: path.exists() and path.stat().st_size > 1000, "the recording begins")
+        process.send_signal(signal.SIGUSR1)
+        process.wait(30)
+    finally:
+        process.kill()
+        said = process.communicate()[1]
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert said == b""
+    recording = Recording(path)
+    assert list(recording)
+    assert recording.damage is None
 
 
 def test_the_demo_moves_on_a_terminal(terminal):

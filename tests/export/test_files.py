@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import stat
 import subprocess
@@ -242,6 +243,40 @@ def test_a_link_stays_a_link_and_a_private_file_private(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert len(times(real)) == 4
     assert stat.S_IMODE(real.stat().st_mode) == 0o600
+
+
+def test_a_file_that_another_program_holds_open_is_told_and_nothing_hides_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on Windows: what Excel shows is not replaced, and what a virus scanner looks at is not removed."""
+    path = tmp_path / "held.csv"
+    write_csv(candles(1), path)
+    path.chmod(0o400)
+
+    def held(self: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Access is denied", str(self), None, str(target))
+
+    def looked_at(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "looked at", str(self))
+
+    with monkeypatch.context() as windows:
+        windows.setattr(Path, "replace", held)
+        with pytest.raises(PermissionError, match="Access is denied"):
+            write_csv(candles(3), path)
+        assert [each.name for each in tmp_path.iterdir()] == ["held.csv"]
+        windows.setattr(Path, "unlink", looked_at)
+        with pytest.raises(PermissionError, match="Access is denied"):
+            write_csv(candles(3), path)
+        assert "temporary file cannot be removed" in caplog.text
+        with CsvFile(path, resume=False) as file:
+            file.write(candles(3))
+            with pytest.raises(PermissionError, match="Access is denied"):
+                file.commit()
+    assert len(times(path)) == 1
+    with CsvFile(path, resume=True) as file:  # closed there at last: what was fetched is here
+        assert file.rows == 3
+        file.commit()
+    assert len(times(path)) == 3
 
 
 @settings(max_examples=200, deadline=None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import queue
 import threading
 import time
@@ -32,6 +33,8 @@ from upbit_backbone.simulator import FakeUpbit
 
 CLOSE_SECONDS = 2.0
 ENDLESS = {"times": None}
+
+NOT_ON_WINDOWS = pytest.mark.skipif(os.name == "nt", reason="refuses where others swallow")
 
 
 def seconds_to_close(market: MarketDataBackbone) -> float:
@@ -186,7 +189,7 @@ def test_closes_in_time_in_every_state(name: str, upbit: FakeUpbit, market: Mark
     assert seconds_to_close(market) <= promised(0.2), "closing again costs nothing"
 
 
-@pytest.mark.parametrize("instead", ["refuse", "silence", "blackhole"])
+@pytest.mark.parametrize("instead", ["refuse", "silence", pytest.param("blackhole", marks=NOT_ON_WINDOWS)])
 def test_closes_in_time_while_the_server_is_away(instead: str, fresh_upbit: FakeUpbit) -> None:
     market = backbone_of(fresh_upbit)
     live(market)

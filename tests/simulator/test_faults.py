@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import os
 import socket
 import ssl
 import threading
@@ -18,9 +20,12 @@ import websocket
 
 from tests.support.waiting import wait_until
 from upbit_backbone.simulator import FakeUpbit, SimulatorError
+from upbit_backbone.simulator.control import breaking
 
 Connect = Callable[..., Any]
 Get = Callable[..., Any]
+
+NOT_ON_WINDOWS = pytest.mark.skipif(os.name == "nt", reason="refuses where others swallow")
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1006, 1011, 1015, 3000, 4999])
@@ -89,7 +94,7 @@ def test_a_refusing_door_opens_again_on_the_same_port(upbit: FakeUpbit, connect:
     connect(upbit)
 
 
-@pytest.mark.parametrize("instead", ["silence", "blackhole"])
+@pytest.mark.parametrize("instead", ["silence", pytest.param("blackhole", marks=NOT_ON_WINDOWS)])
 def test_a_door_can_swallow_connections(connect: Connect, instead: str) -> None:
     with FakeUpbit(trades_per_second=0, markets=["KRW-BTC"]) as upbit:
         upbit.refuse(0.5, instead=instead)
@@ -97,6 +102,15 @@ def test_a_door_can_swallow_connections(connect: Connect, instead: str) -> None:
             websocket.create_connection(upbit.websocket_url, timeout=0.2, suppress_origin=True)
         wait_until(lambda: bool(upbit.wire_log("fault", where={"what": "listening again"})))
         connect(upbit)
+
+
+def test_where_the_system_swallows_nothing_a_black_hole_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(breaking, "IS_SWALLOWING", False)
+    verbs = object.__new__(breaking.BreakingVerbs)  # what it refuses it has not begun
+    with pytest.raises(ValueError, match="take silence"):
+        asyncio.run(verbs.refuse(1.0, instead="blackhole"))
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 502, 503])

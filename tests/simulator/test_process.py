@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import signal
 import socket
@@ -76,6 +77,29 @@ def test_the_command_prints_its_addresses_and_ends_cleanly_by_signal(number: sig
         process.send_signal(number)
         assert process.wait(5) == 0
         assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="another signal plays its part")
+def test_it_ends_in_order_at_ctrl_break_where_the_loop_takes_no_signals() -> None:
+    """Windows: its loop has no signal handlers, and Ctrl-Break is a signal of its own, played by one of ours."""
+    program = (
+        "import asyncio, signal, sys\n"
+        "def none(*args): raise NotImplementedError\n"
+        "asyncio.SelectorEventLoop.add_signal_handler = none\n"
+        "signal.SIGBREAK = signal.SIGUSR1\n"
+        "from upbit_backbone.simulator.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", program, "--tls", "--ready-json", "--markets", "KRW-BTC"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        folder = Path(json.loads(process.stdout.readline())["ca_file"]).parent
+        assert folder.is_dir()
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(30) == 0
+        assert process.stderr.read() == b""
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("arguments", [["--set", "nonsense=1"], ["--markets", "0"], ["--markets", "krw-btc"]])

@@ -30,6 +30,7 @@ from upbit_backbone.errors import (
     UpbitBackboneError,
 )
 from upbit_backbone.exchange import endpoints
+from upbit_backbone.wire import dialing
 from upbit_backbone.wire.rest_transport import MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES, RestTransport
 
 WAIT_SECONDS = 10.0
@@ -460,6 +461,18 @@ def test_a_refused_connection_is_a_network_error(dial: Dial) -> None:
         nobody.bind(("127.0.0.1", 0))
         with pytest.raises(NetworkError, match="cannot connect"):
             dial(f"http://127.0.0.1:{nobody.getsockname()[1]}").get(CALL, within(WAIT_SECONDS))
+
+
+def test_a_refusal_in_numbers_of_windows_is_told_in_words(dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(socket.socket):
+        def connect_ex(self, address: object) -> int:
+            return 10061  # what Windows' sockets say, and of which os.strerror knows nothing there, as here
+
+    monkeypatch.setattr(dialing.socket, "socket", Refused)
+    monkeypatch.setattr(dialing.socket, "errorTab", {10061: "Connection refused."}, raising=False)  # Windows' own
+    with pytest.raises(NetworkError, match=r"cannot connect to .*Connection refused\.") as raised:
+        dial("http://127.0.0.1:9").get(CALL, within(WAIT_SECONDS))
+    assert "Unknown error" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import typer
 from ..errors import one_line
 from ..exchange.endpoints import REGION_HOSTS
 from . import asking, candles, demo, doctor, record, serve, watch
-from .running import EXIT_CODES, WRONG_USE, end_on_sigterm, overrides, say_error
+from .running import EXIT_CODES, WRONG_USE, end_in_order, is_lost_pipe, leave_stdout, overrides, say_error
 
 app = typer.Typer(
     name="upbit-backbone",
@@ -86,7 +86,7 @@ def settings(
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.CRITICAL, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    end_on_sigterm()
+    end_in_order()
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -100,4 +100,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         app(args=given, prog_name="upbit-backbone")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except OSError as error:  # of --help, which no command writes
+        if not is_lost_pipe(error):
+            raise
+        leave_stdout()
     return 0

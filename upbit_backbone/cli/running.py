@@ -96,8 +96,8 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except OSError as error:
-            if _is_lost_pipe(error):
-                _leave_stdout()
+            if is_lost_pipe(error):
+                leave_stdout()
                 raise typer.Exit(0) from None
             say_error(_in_words(error))
             raise typer.Exit(FILE_TROUBLE) from None
@@ -108,7 +108,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
     return run
 
 
-def _is_lost_pipe(error: OSError) -> bool:
+def is_lost_pipe(error: OSError) -> bool:
     """Whoever read our output is gone. Windows says so by "invalid argument", without the name of a file."""
     return isinstance(error, BrokenPipeError) or (error.errno == errno.EINVAL and error.filename is None)
 
@@ -166,15 +166,16 @@ def need(package: str, extra: str) -> None:
         raise typer.Exit(MISSING_EXTRA)
 
 
-def _leave_stdout() -> None:
+def leave_stdout() -> None:
     # Whoever read our output is gone; without this the interpreter complains when it flushes at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def end_on_sigterm() -> None:
-    """Let SIGTERM unwind the stack, so that the terminal is restored and the backbone closed."""
+def end_in_order() -> None:
+    """Let SIGTERM, and Ctrl-Break on Windows, unwind the stack: the terminal is restored, the backbone closed."""
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in filter(None, (signal.SIGTERM, getattr(signal, "SIGBREAK", None))):
+        signal.signal(number, leave)

@@ -26,7 +26,7 @@ from ..exchange.timeframes import Timeframe, timeframe_of
 from ..models.market import CandleData
 from .columns import Row, as_text, columns_of, lines_of, parsed
 from .parquet import ParquetRows, batches, pyarrow_modules, rows_of_parquet, schema_of, write_parquet
-from .whole_file import alone, kind_of, put_in_place, replacing, resolved, sole_writer
+from .whole_file import alone, discard, kind_of, put_in_place, replacing, resolved, sole_writer
 
 __all__ = ["CsvFile", "Download", "ParquetFile", "write_csv", "write_parquet"]
 
@@ -173,7 +173,7 @@ class CsvFile:
             size = self._take_up() if resume else 0
         except BaseException:
             if self._is_spare:
-                self.part.unlink(missing_ok=True)
+                discard(self.part)
             raise
         self._held = self.rows
         if not size:
@@ -200,7 +200,7 @@ class CsvFile:
                 self._unpack(unfinished)
                 unfinished.replace(self.part)
             finally:
-                unfinished.unlink(missing_ok=True)
+                discard(unfinished)
         else:
             return 0
         size = self._read(note)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ..errors import InvalidRequestError
 from .columns import Row, columns_of
 from .dataframe import FLAGS, IDS, TEXTS, Numbers
-from .whole_file import alone, kind_of, replacing, resolved
+from .whole_file import alone, discard, kind_of, replacing, resolved
 
 BATCH_ROWS: Final = 10_000
 # (digits in all, digits after the point). DuckDB and most databases know 38 digits at most, and price × volume takes
@@ -197,7 +197,7 @@ class ParquetRows:
                 f"a number does not fit {MOST_DIGITS} digits beside the others ({error}); write CSV, or numbers='float'"
             ) from error
         finally:
-            narrow.unlink()
+            discard(narrow)
 
     def __enter__(self) -> ParquetRows:
         return self

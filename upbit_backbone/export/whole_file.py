@@ -13,8 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from .._concurrency import get_logger
 from .._file_lock import FileLock
+from ..errors import one_line
 from ..models.market import CandleData
+
+log = get_logger("upbit_backbone.export")
 
 
 def resolved(path: str | os.PathLike[str]) -> Path:
@@ -51,8 +55,19 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         put_in_place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+def discard(path: Path) -> None:
+    """Remove a file that is of no use any more. Raises nothing: what went wrong before is what has to be told."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            path.chmod(stat.S_IWRITE)  # Windows removes no read-only file, and has made it one as its predecessor was
+            path.unlink()
+    except OSError as error:
+        log.warning("a temporary file cannot be removed: %s", one_line(error), extra={"path": str(path)})
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -80,9 +79,11 @@ async def _serve(options: Options, chosen: argparse.Namespace) -> int:
 
     server = Server(options, control=lambda server: Control(server).serve)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers in the loop
+    for number in filter(None, (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGBREAK", None))):
+        try:
             loop.add_signal_handler(number, server.stop)
+        except NotImplementedError:  # Windows' loop has none, but wakes for those of the signal module
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(server.stop))
     await server.start()
     if chosen.parent is not None:
         for watch in (partial(_watch_parent, chosen.parent, server), partial(_watch_stdin, server)):

@@ -114,6 +114,12 @@ def _why(error: OSError | NetworkError) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
+def _in_words(code: int) -> str:
+    # Windows' sockets have codes of their own (10061), of which its C library, so os.strerror, says "Unknown error".
+    theirs: dict[int, str] = getattr(socket, "errorTab", {})
+    return theirs.get(code) or os.strerror(code)
+
+
 def _connect_one(address: Address, io_deadline: IoDeadline) -> socket.socket:
     family, kind, protocol, where = address
     sock = socket.socket(family, kind, protocol)
@@ -129,7 +135,7 @@ def _connect_one(address: Address, io_deadline: IoDeadline) -> socket.socket:
             # Writable alone does not mean connected: a refused connection is writable, too.
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise OSError(code, os.strerror(code))
+            raise OSError(code, _in_words(code))
     except BaseException:
         sock.close()
         raise

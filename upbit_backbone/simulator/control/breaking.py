@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from upbit_backbone.simulator.control.base import VerbsBase, doors_of, end
 from upbit_backbone.simulator.engine.book import REMEMBERED_SECONDS
 from upbit_backbone.simulator.serving.faults import HANDSHAKE_MODES, REST_MODES, Mute, Rule
 from upbit_backbone.simulator.serving.slow_line import LineFault
+
+IS_SWALLOWING = os.name != "nt"  # Windows refuses a connection that the queue of a listener has no room for
 
 
 class BreakingVerbs(VerbsBase):
@@ -78,6 +81,8 @@ class BreakingVerbs(VerbsBase):
         """
         if instead not in ("refuse", "silence", "blackhole"):
             raise ValueError(f"unknown {instead!r}")
+        if instead == "blackhole" and not IS_SWALLOWING:
+            raise ValueError("this system refuses connections for which its queue has no room: take silence")
         doors = doors_of(target)
         if drop is not None:
             for one in [one for one in self._server.connections if one.door in doors]:
