@@ -17,6 +17,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from tests.support.clock import TICK, CoarseClock
 from tests.support.waiting import promised
 from upbit_backbone._concurrency import (
     Deadline,
@@ -87,6 +88,29 @@ def test_waiting_ends_at_the_deadline_whatever_is_waited_for() -> None:
     with pytest.raises(RequestTimeoutError, match="ticker"):
         wait_future(Future(), Deadline.after(0.05), "ticker")
     assert 0.15 <= time.monotonic() - started < promised(5.0)
+
+
+def test_by_a_clock_that_ticks_coarsely_waits_end_and_do_not_spin() -> None:
+    asked = []
+
+    def clock() -> float:
+        asked.append(None)
+        return CoarseClock().monotonic()
+
+    for seconds in (0.0, 0.001, 0.02, 0.05):
+        started = time.monotonic()
+        asked.clear()
+        assert not EventCount().wait_for(lambda: False, Deadline.after(seconds, clock))
+        assert time.monotonic() - started >= seconds - TICK
+        assert len(asked) < 200  # a wait that ends by the machine's clock and not by this one is taken up again
+    deadline = Deadline.after(0.001, clock)
+    assert wait_event_is_over(deadline)
+    assert deadline.remaining() == 0.0
+    assert deadline.fraction(0.5).expired
+
+
+def wait_event_is_over(deadline: Deadline) -> bool:
+    return not wait_event(threading.Event(), deadline) and deadline.expired
 
 
 # --- waiting and telling ---

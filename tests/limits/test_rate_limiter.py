@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clock import ManualClock
+from tests.support.clock import CoarseClock, ManualClock
 from tests.support.waiting import promised, wait_until
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
 from upbit_backbone.errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
@@ -109,6 +109,24 @@ def test_thirty_two_threads_of_three_backbones_share_ten_a_second(make: Make) ->
     assert join_all(threads, soon(60)) == []
     assert busiest_second(times) <= 10
     assert len(times) / (max(times) - min(times)) >= 9.0
+
+
+def test_a_coarse_clock_lets_no_eleventh_through(make: Make) -> None:
+    limiters = [make(clock=CoarseClock()), make(clock=CoarseClock())]
+    times: list[float] = []
+
+    def hammer(limiter: RateLimiter) -> None:
+        for _ in range(3):
+            with limiter.permit(TICKER, NORMAL, soon()) as permit:
+                permit.leaving()
+                permit.sent()
+                times.append(time.monotonic())  # when it really left
+                permit.answered()
+
+    threads = [spawn(lambda n=n: hammer(limiters[n % 2]), f"test-hammer-{n}") for n in range(9)]
+    assert join_all(threads, soon(60)) == []
+    assert len(times) == 27
+    assert busiest_second(times) <= 10
 
 
 def test_groups_have_budgets_of_their_own(make: Make) -> None:

@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.support.clock import TICK, ticked
 from upbit_backbone.limits.window import HEALING_SECONDS, UNDELIVERED_SECONDS, WOKEN_SECONDS, Slot, Window
 
 
@@ -53,6 +54,31 @@ def test_a_greedy_client_gets_nine_a_second_and_never_eleven(latency: float, lea
     arrivals = send_whenever_allowed(Window(10.0), 60.0, symmetrical(latency))
     assert busiest_second(arrivals) <= 10
     assert len(arrivals) / 60.0 >= least
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.004, 0.008, 0.012])
+@pytest.mark.parametrize("latency", [0.0, 0.003, 0.01, 0.0157, 0.02, 0.05])
+def test_a_clock_that_ticks_coarsely_fills_no_second_beyond_ten(latency: float, phase: float) -> None:
+    """Windows: what it calls no time at all may be 15.6 ms, and what it calls 15.6 ms next to nothing."""
+    window, now, arrivals = Window(10.0), 1000.0, []
+    while now < 1060.0:
+        while window.available(ticked(now)):
+            slot = window.take(ticked(now))
+            now += phase  # the thread had other things to do, so that the tick comes anywhere
+            window.sent(slot, ticked(now))
+            arrivals.append(now + latency / 2)
+            now += latency
+            window.answered(slot, ticked(now))
+        now = max(window.next_change(ticked(now)), now + 0.001)
+    assert busiest_second(arrivals) <= 10
+    assert len(arrivals) / 60.0 >= 8.5
+
+
+def test_a_refusal_within_the_same_tick_as_the_last_is_the_same_offence() -> None:
+    window = Window(10.0)
+    assert window.penalise(None, sent_at=5.0, now=5.0) == 6.0
+    assert window.penalise(None, sent_at=5.0, now=5.0) is None
+    assert window.penalise(None, sent_at=5.0 + TICK, now=5.1) == 7.1
 
 
 @pytest.mark.parametrize(

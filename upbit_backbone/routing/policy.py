@@ -57,13 +57,17 @@ def can_stream(request: DataRequest) -> bool:
 
 
 def live_suffices(request: DataRequest, context: RoutingContext) -> bool:
-    is_young_enough = request.max_age is None or (context.live_age is not None and context.live_age <= request.max_age)
-    return context.live_is_current and is_young_enough and not request.realtime
+    return context.live_is_current and _is_young_enough(context.live_age, request.max_age) and not request.realtime
 
 
 def cache_suffices(request: DataRequest, context: RoutingContext) -> bool:
     limit = context.cache_limit if request.max_age is None else request.max_age
-    return context.cache_age is not None and context.cache_age <= limit and not request.realtime
+    return context.cache_age is not None and _is_young_enough(context.cache_age, limit) and not request.realtime
+
+
+def _is_young_enough(age: float | None, limit: float | None) -> bool:
+    # Nothing that is there already is young enough for 0, though a coarse clock may call it no time old.
+    return limit is None or (age is not None and limit != 0 and age <= limit)
 
 
 def is_about_now(request: DataRequest) -> bool:
