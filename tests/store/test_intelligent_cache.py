@@ -43,6 +43,13 @@ def test_max_age_zero_never_takes_an_old_answer(cache: IntelligentCache) -> None
     assert cache.get_cached_data(BTC, max_age=0) is None
 
 
+def test_where_nothing_is_kept_nothing_is_given_though_a_coarse_clock_calls_it_no_time_old(clock: ManualClock) -> None:
+    cache = IntelligentCache({"ticker": Lifetime(0.0, 60.0)}, clock=clock)
+    cache.cache_data(BTC, "old")
+    assert cache.get_cached_data(BTC) is None
+    assert cache.get_cached_data(BTC, 0.5) == "old"
+
+
 def test_each_kind_has_its_own_lifetime_and_it_can_be_configured(clock: ManualClock) -> None:
     cache = IntelligentCache({"ticker": Lifetime(5.0, 50.0)}, clock=clock)
     cache.cache_data(BTC, "price")

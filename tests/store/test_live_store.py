@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upbit_backbone._concurrency import Deadline, spawn
+from tests.support.waiting import wait_until
+from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.errors import ClosedError
 from upbit_backbone.models.enums import DataSource, DataType, RequestKind
 from upbit_backbone.models.lazy_book import LazyBook, StoredItem
@@ -73,6 +74,18 @@ def test_within_one_tick_of_a_coarse_clock_a_line_breaks_and_returns_and_nothing
     assert store.current(BTC, tick) is None
     assert store.put(BTC, ticker(6), alive, 2, tick)
     assert store.current(BTC, tick) == ticker(6)
+
+
+def test_what_comes_within_the_tick_of_the_call_is_newer_than_the_call(store: LiveStore) -> None:
+    alive, tick, got = health(), 100.0, []
+    assert store.put(BTC, ticker(5), alive, 1, tick)
+    assert store.wait_newer(BTC, tick, Deadline.after(0.0)) is None  # it was there before
+    waiter = spawn(lambda: got.append(store.wait_newer(BTC, tick, Deadline.after(20))), "test-waiter")
+    wait_until(lambda: store._waited_for, "the wait")
+    wait_until(lambda: store._arrival.waiting, "the wait")
+    assert store.put(BTC, ticker(6), alive, 1, tick)
+    assert join_all([waiter], Deadline.after(20)) == []
+    assert got == [ticker(6)]
 
 
 def test_a_replayed_old_snapshot_after_a_reconnection_is_never_current(store: LiveStore) -> None:

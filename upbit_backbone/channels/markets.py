@@ -90,7 +90,7 @@ class MarketDirectory:
         """The whole list, at most `max_age` seconds old; an older one if Upbit does not give it now."""
         limit = self._max_age if max_age is None else max_age
         age = self.age()
-        if age is not None and age <= limit:
+        if age is not None and limit and age <= limit:
             return self._markets
         asked_at = self._clock.monotonic()
         try:

@@ -182,10 +182,14 @@ class CsvFile:
             file.truncate(size)
         self._out = _Checked(self.part.open("ab"), size, _checksum(self.part, size))
         self._writer = csv.writer(self._out)
-        if not size:
-            self._writer.writerow(self._columns)
-            self.is_noted = True
-        self._remember()
+        try:
+            if not size:
+                self._writer.writerow(self._columns)
+                self.is_noted = True
+            self._remember()
+        except BaseException:
+            self._out.file.close()
+            raise
 
     # -- what is there already ---------------------------------------------------------------------------------------
 
@@ -342,12 +346,15 @@ class CsvFile:
         fresh.replace(self._note)
 
     def commit(self) -> None:
-        """Give the file its final name. Nothing can be written afterwards."""
+        """Give the file its final name. Nothing can be written afterwards. OSError where that name cannot be had (another
+        program holds the file): then all of it is in `NAME.part`, and `resume=True` goes on from there."""
         self.flush()
         self._out.file.close()
-        self._finish()
+        try:
+            self._finish()
+        finally:
+            self._lock.release()
         self._note.unlink(missing_ok=True)
-        self._lock.release()
 
     def _finish(self) -> None:
         put_in_place(self.part, self.path)

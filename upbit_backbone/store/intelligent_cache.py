@@ -84,7 +84,9 @@ class CachedAnswer:
         """Whether it may answer who wants nothing older than `max_age` (None: its kind's own measure)."""
         # By our own measure and not by the cache's expiry: who names a `max_age` may allow more or less than the
         # default.
-        return max_age != 0 and self.age(now, max_age) <= (self.fresh if max_age is None else max_age)
+        limit = self.fresh if max_age is None else max_age
+        # 0 asks for what is not here yet, and a coarse clock calls what came a moment ago no time old.
+        return limit != 0 and self.age(now, max_age) <= limit
 
 
 class CacheLook(NamedTuple):

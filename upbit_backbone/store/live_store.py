@@ -347,10 +347,13 @@ class LiveStore:
         try:
             # Before the first look, so that what arrives between the two is told.
             self._waited_for.append(topic)
+            # Within one tick of a coarse clock what came after the call is told from what was there by being another.
+            known = self._entries.get(topic)
             while item is None:
-                entry = self._wait_entry(topic, since_monotonic, deadline, made_after, asked_after)
+                entry = self._wait_entry(topic, known, since_monotonic, deadline, made_after, asked_after)
                 if entry is None:
                     return None
+                known = entry
                 # A book that cannot be read is no answer; wait on from there.
                 since_monotonic = entry.monotonic
                 item = decoded(entry.item)
@@ -362,6 +365,7 @@ class LiveStore:
     def _wait_entry(
         self,
         topic: Topic,
+        known: Entry | None,
         since: float,
         deadline: Deadline,
         made_after: Callable[[], datetime | None] | None,
@@ -372,7 +376,10 @@ class LiveStore:
         def is_there() -> bool:
             nonlocal found
             entry = self._entries.get(topic)
-            is_new = entry is not None and entry.monotonic > since and entry.proven and not entry.health.is_late
+            has_come = entry is not None and (
+                entry.monotonic > since or (entry.monotonic == since and entry is not known)
+            )
+            is_new = has_come and entry is not None and entry.proven and not entry.health.is_late
             is_new = is_new and entry is not None and entry.asked_at >= asked_after
             bound = None if made_after is None or not is_new else made_after()
             if entry is not None and is_new and (bound is None or entry.stamp >= bound):
