@@ -346,15 +346,17 @@ class CsvFile:
         fresh.replace(self._note)
 
     def commit(self) -> None:
-        """Give the file its final name. Nothing can be written afterwards. OSError where that name cannot be had (another
-        program holds the file): then all of it is in `NAME.part`, and `resume=True` goes on from there."""
+        """Give the file its final name. Nothing can be written afterwards.
+
+        OSError where that name cannot be had (another program holds the file): then all of it is in `NAME.part`, and
+        `resume=True` goes on from there."""
         self.flush()
         self._out.file.close()
         try:
             self._finish()
+            self._note.unlink(missing_ok=True)
         finally:
             self._lock.release()
-        self._note.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         put_in_place(self.part, self.path)
