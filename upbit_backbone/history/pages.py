@@ -18,13 +18,12 @@ from ..models.enums import DataSource, Priority
 from ..models.events import Event
 from ..models.market import CandleData
 from ..unify.reader import UnreadRow
-from ..unify.rest import UnreadablePageError, unread_of
+from ..unify.rest import UnreadablePageError, history_gap, holes_in, nothing_left, rows_of, unread_of
 from .beginning import first_candle
 from .closed_candles import ClosedCandles, settled_before
 from .download import PAGE_SECONDS, Answer, CancelToken, Download, Pace, check, raise_with_rest
 from .paging import Area, Page
 from .ranges import CandleRange, Fill, ResumePoint
-from .unreadable import holes_in, nothing_left, rows_of, told
 
 # Candles made up for periods in which nobody traded, only where asked for. Pure.
 
@@ -324,7 +323,7 @@ class Walk:
         self.source.kept.put(wanted.symbol, unit, low, min(high, final), answer.rows)
         if answer.unread:
             self.holes.update((row.at, row) for row in answer.unread if row.at is not None)
-            self.source.emit(told(wanted.symbol, unit.word, answer.unread, self.source.clock.wall()))
+            self.source.emit(history_gap(wanted.symbol, unit.word, answer.unread, self.source.clock.wall()))
 
     def _fetch(self, page: Page, deadline: Deadline) -> Answer:
         source, unit = self.source, self.wanted.timeframe

@@ -15,10 +15,9 @@ from ..exchange.endpoints import MAX_DAYS_AGO, MAX_TRADES
 from ..models.enums import Priority
 from ..models.events import Event
 from ..models.market import TradeData
-from ..unify.rest import UnreadablePageError, unread_of
+from ..unify.rest import UnreadablePageError, history_gap, nothing_left, rows_of, unread_of
 from .download import PAGE_SECONDS, CancelToken, copied
 from .ranges import checked_count
-from .unreadable import nothing_left, rows_of, told
 
 DAY: Final = timedelta(days=1)
 MAX_COUNT: Final = 1_000_000
@@ -243,7 +242,7 @@ class TradesHistory:
         except UnreadablePageError as error:
             page = rows_of(error)
         if unread := unread_of(page):
-            self._emit(told(symbol, "trade", unread, self._clock.wall()))
+            self._emit(history_gap(symbol, "trade", unread, self._clock.wall()))
         return page
 
     def _today(self) -> datetime:
