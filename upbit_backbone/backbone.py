@@ -59,10 +59,10 @@ if TYPE_CHECKING:
         TickerKind,
         TradeKind,
     )
+    from .export.dataframe import Rows
     from .history.download import CancelToken
     from .history.pages import Progress
     from .history.ranges import Fill
-    from .history.rows import Rows
     from .live.candle_series import CandleSeries
     from .live.orderbook import LiveOrderbook
     from .models.events import Event
@@ -270,7 +270,7 @@ class MarketDataBackbone:
         deadline = trades.deadline_for(count=count, since=since, days_ago=days_ago, timeout=timeout)
         code = parts.directory.meant(code, deadline)
         parts.directory.require((code,), deadline)
-        from .history.rows import Rows
+        from .export.dataframe import Rows
         from .models.market import TradeData
 
         rows = trades.get(
@@ -349,7 +349,7 @@ class MarketDataBackbone:
         deadline = history.paged.deadline_for(asked.symbol, timeframe, **bounds, timeout=timeout)
         parts.directory.require((asked.symbol,), deadline)
         get = history.paged.get if asked.strategy is DataStrategy.REST_ONLY else history.candles.get
-        from .history.rows import Rows
+        from .export.dataframe import Rows
         from .models.market import CandleData
 
         rows = get(

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upbit_backbone.errors import FileInUseError, InvalidRequestError
-from upbit_backbone.export.columns import as_text, columns_of
+from upbit_backbone.export.dataframe import as_text, columns_of
 from upbit_backbone.export.files import CsvFile, Download, ParquetFile, write_csv, write_parquet
 from upbit_backbone.export.parquet import rows_of_parquet
 from upbit_backbone.models.enums import DataSource

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from upbit_backbone import ChannelDecision, MarketDataBackbone
-from upbit_backbone.history.rows import Rows
+from upbit_backbone.export.dataframe import Rows
 from upbit_backbone.models.enums import Channel, DataSource, Side
 from upbit_backbone.models.market import (
     CandleData,

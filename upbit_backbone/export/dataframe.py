@@ -1,17 +1,19 @@
-"""Data frames of candles, trades and tickers: of pandas (extra `pandas`), and of polars where it is installed.
+"""Tables of candles, trades and tickers: the list that `market` gives, data frames of pandas (extra `pandas`) and of
+polars where it is installed, and the columns of files.
 
-Both are loaded on first use.
+pandas and polars are loaded on first use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import UTC, tzinfo
-from decimal import Decimal
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, Literal, TypeVar
 
 from ..errors import InvalidRequestError
 from ..models.market import CandleData, TickerData, TradeData
+from ..models.readable import table_of
 
 Numbers = Literal["exact", "float"]
 Style = Literal["models", "ohlcv"]
@@ -217,3 +219,118 @@ def _column(pandas: Any, name: str, values: list[Any], numbers: Numbers) -> Any:
     if numbers == "float":
         return pandas.array([float("nan") if value is None else float(value) for value in values], dtype="float64")
     return pandas.Series(values, dtype=object).array
+
+
+# Rows: a list of candles or trades that shows itself in a notebook and makes a frame of itself.
+
+T = TypeVar("T", CandleData, TradeData)
+
+SHOWN: dict[type[Any], tuple[str, ...]] = {
+    CandleData: ("timestamp", "open_price", "high_price", "low_price", "close_price", "volume"),
+    TradeData: ("timestamp", "price", "volume", "side", "sequential_id"),
+}
+LONGEST_LINE = 3  # a longer list tells its first, its last and how many
+
+
+class Rows(list[T]):
+    """An ordinary list in every respect, and more: `.to_dataframe()`, a table in notebooks, a short `repr`."""
+
+    kind: type[T]
+
+    @classmethod
+    def of(cls, kind: type[T], rows: list[T]) -> Rows[T]:
+        """`rows`, which are of one kind, however few."""
+        made = cls(rows)
+        made.kind = kind
+        return made
+
+    def to_dataframe(self, numbers: Literal["exact", "float"] = "exact", *, tz: str | tzinfo = "UTC") -> Any:
+        """A pandas DataFrame (extra `pandas`); see `upbit_backbone.export.dataframe.to_dataframe`."""
+        return to_dataframe(self, numbers, tz=tz, kind=self.kind)
+
+    def __repr__(self) -> str:
+        if len(self) <= LONGEST_LINE:
+            return list.__repr__(self)
+        return f"[{self[0]!r}, … {len(self) - 2:,} more …, {self[-1]!r}]"
+
+    def _repr_html_(self) -> str:
+        return table_of(self, SHOWN[self.kind])
+
+
+# What a file's columns are, and how a cell is written and read again.
+
+_FLAG_WORDS: Final = {"True": True, "False": False}
+
+
+def columns_of(kind: type[Any]) -> tuple[str, ...]:
+    """The file's columns: the time first, then as in a DataFrame."""
+    if kind not in COLUMNS:
+        names = ", ".join(each.__name__ for each in COLUMNS)
+        raise InvalidRequestError(f"files can hold {names}; {kind.__name__} is none of them")
+    return ("timestamp", *COLUMNS[kind])
+
+
+def as_text(value: object) -> str:
+    """A cell: numbers as Upbit means them, without exponent; times in ISO 8601 with zone; nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return str(value)
+
+
+class Row:
+    """A row read from a file: what was written, as attributes. Good for writing again, not for more."""
+
+    def __init__(self, columns: Sequence[str], values: Sequence[Any]) -> None:
+        self.__dict__.update(zip(columns, values, strict=True))
+
+    def __getattr__(self, name: str) -> Any:  # for type checkers; what is there is found before
+        raise AttributeError(name)
+
+
+def parsed(columns: Sequence[str], line: bytes) -> Row:
+    """The row of one CSV line without its end; ValueError, which says why, where it is none."""
+    cells = line.decode("utf-8").split(",")
+    if len(cells) != len(columns):
+        raise ValueError(f"{len(cells)} cells instead of {len(columns)}")
+    return Row(columns, [_value(name, cell) for name, cell in zip(columns, cells, strict=True)])
+
+
+def _value(name: str, cell: str) -> Any:
+    if name == "timestamp":
+        moment = datetime.fromisoformat(cell)
+        if moment.tzinfo is None:
+            raise ValueError(f"{name} without a zone")
+        return moment
+    if name in FLAGS:
+        if cell not in _FLAG_WORDS:
+            raise ValueError(f"{name} is neither True nor False")
+        return _FLAG_WORDS[cell]
+    if name in TEXTS:
+        if not cell.isprintable():
+            raise ValueError(f"{name} is not a text")
+        return cell or None
+    if not cell:
+        return None
+    return int(cell) if name in IDS else _number(name, cell)
+
+
+def _number(name: str, cell: str) -> Decimal:
+    try:
+        value = Decimal(cell)
+    except InvalidOperation as error:
+        raise ValueError(f"{name} is not a number") from error
+    if not value.is_finite():
+        raise ValueError(f"{name} is not a number")
+    return value
+
+
+def lines_of(file: Iterator[bytes]) -> Iterator[bytes]:
+    """Whole lines without their ends; a torn last one is left out."""
+    for line in file:
+        if not line.endswith(b"\n"):
+            return
+        yield line.rstrip(b"\r\n")

@@ -24,7 +24,7 @@ from typing import IO, Any, Final, Self
 from ..errors import InvalidRequestError, one_line
 from ..exchange.timeframes import Timeframe, timeframe_of
 from ..models.market import CandleData
-from .columns import Row, as_text, columns_of, lines_of, parsed
+from .dataframe import Row, as_text, columns_of, lines_of, parsed
 from .parquet import ParquetRows, batches, pyarrow_modules, rows_of_parquet, schema_of, write_parquet
 from .whole_file import alone, discard, kind_of, put_in_place, replacing, resolved, sole_writer
 

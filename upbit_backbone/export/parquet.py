@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InvalidRequestError
-from .columns import Row, columns_of
-from .dataframe import FLAGS, IDS, TEXTS, Numbers
+from .dataframe import FLAGS, IDS, TEXTS, Numbers, Row, columns_of
 from .whole_file import alone, discard, kind_of, replacing, resolved
 
 BATCH_ROWS: Final = 10_000
