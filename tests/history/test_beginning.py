@@ -14,8 +14,8 @@ from tests.support.candle_reference import SYMBOL, ReferenceExchange, candle, ut
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.errors import ServerError
 from upbit_backbone.exchange.timeframes import TIMEFRAMES, Timeframe, timeframe_of
-from upbit_backbone.history.beginning import first_candle
 from upbit_backbone.history.candles import CandleHistory
+from upbit_backbone.history.paging import first_candle
 from upbit_backbone.models.market import CandleData
 
 NOW = utc(2026, 3, 1, 0, 10, 30, 500_000)

@@ -19,10 +19,9 @@ from ..models.events import Event
 from ..models.market import CandleData
 from ..unify.reader import UnreadRow
 from ..unify.rest import UnreadablePageError, history_gap, holes_in, nothing_left, rows_of, unread_of
-from .beginning import first_candle
 from .closed_candles import ClosedCandles, settled_before
 from .download import PAGE_SECONDS, Answer, CancelToken, Download, Pace, check, raise_with_rest
-from .paging import Area, Page
+from .paging import Area, Page, first_candle
 from .ranges import CandleRange, Fill, ResumePoint
 
 # Candles made up for periods in which nobody traded, only where asked for. Pure.
