@@ -24,12 +24,11 @@ from ..models.session import SessionHealth, StreamError
 from ..wire.frames import only_messages
 from . import messages as do
 from . import messages as on
-from .lateness import LatenessWatch
 from .open_connection import NORMAL_CLOSE, Lost, OpenConnection
 from .ports import TakeFrames
 from .reconnect_policy import Random, ReconnectPolicy
 from .session_state import SessionState, SessionStatus, said
-from .stall_detectors import StreamStallDetector, TopicStallDetector
+from .stall_detectors import LatenessWatch, StreamStallDetector, TopicStallDetector
 from .subscription_plan import FirstFrames, SubscriptionPlan
 
 IDLE, CONNECTING, LIVE = ConnectionState.IDLE, ConnectionState.CONNECTING, ConnectionState.LIVE

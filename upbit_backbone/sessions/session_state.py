@@ -11,10 +11,9 @@ from ..errors import SubscriptionError, UpbitBackboneError, one_line
 from ..models.events import ConnectionEvent, ConnectionState, Event, RateLimitEvent, StaleEvent, SubscriptionEvent
 from ..models.request import Topic
 from ..models.session import SessionHealth
-from .lateness import LatenessWatch
 from .messages import Effect, Emit
 from .reconnect_policy import Random, ReconnectPolicy
-from .stall_detectors import StreamStallDetector, TopicStallDetector
+from .stall_detectors import LatenessWatch, StreamStallDetector, TopicStallDetector
 from .subscription_plan import FirstFrames, SubscriptionPlan
 
 # A session's own story: its state since when, its counters, and the events that tell others. Pure.

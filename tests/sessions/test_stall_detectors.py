@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from upbit_backbone.models.session import SessionHealth
-from upbit_backbone.sessions.lateness import (
+from upbit_backbone.sessions.stall_detectors import (
     CALM_SECONDS,
     FIRST_PATIENCE_SECONDS,
     LONGEST_PATIENCE_SECONDS,
