@@ -18,7 +18,7 @@ from .format import Record, RecordKind
 from .recording import Place, Recording
 
 if TYPE_CHECKING:
-    from ..wire.deadline_socket import Departure
+    from ..wire.io_deadline import Departure
 
 log = get_logger("upbit_backbone.recorder")
 

@@ -23,8 +23,8 @@ from .proxy import proxy_for
 from .trust import tls_context
 
 if TYPE_CHECKING:
-    from .deadline_socket import Departure
     from .http_connection import Exchange, HttpConnection
+    from .io_deadline import Departure
 
 # A line unused for longer is not trusted: servers close idle connections, and a request written into a closed one costs
 # a second attempt.
