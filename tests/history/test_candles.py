@@ -199,13 +199,24 @@ def test_a_candle_is_closed_only_if_its_period_was_over_when_asked() -> None:
 
 
 def cut_pages(exchange: ReferenceExchange, cut: Callable[[int, int], int]) -> None:
-    """The exchange gives only `cut(number of the call, rows)` of a page's rows, the newest."""
+    """The exchange gives only `cut(number of the call, rows)` of a page's rows, the newest.
+
+    Pages are asked for from several threads, so the numbers meet them in any order. What follows a cut is no other
+    number's victim: a short answer and an empty one behind it are how Upbit says that there is nothing older.
+    """
     whole = exchange.candles_page
     numbers = itertools.count(1)
+    behind_a_cut: set[object] = set()
+    harmless = 13  # none of the rules below cuts a page for having this number
 
     def page(*args: object, **options: object) -> list[CandleData]:
         rows = whole(*args, **options)
-        return rows[: cut(next(numbers), len(rows))]
+        number = harmless if options["to"] in behind_a_cut else next(numbers)
+        kept = rows[: cut(number, len(rows))]
+        behind_a_cut.discard(options["to"])
+        if len(kept) < len(rows):
+            behind_a_cut.add(kept[-1].timestamp if kept else options["to"])
+        return kept
 
     exchange.candles_page = page
 
