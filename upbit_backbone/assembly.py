@@ -13,7 +13,9 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,6 +64,8 @@ from .store.live_store import LiveStore
 from .wire.rest_transport import RestTransport
 
 if TYPE_CHECKING:
+    from .backfill.sequence import Start
+    from .delivery.mailbox import Mailbox
     from .history.candles import CandleHistory, CandlesWithLive
     from .history.trades import TradesHistory
     from .monitoring.health_monitor import HealthMonitor
@@ -129,6 +133,7 @@ class Assembly:
         self.calls = WorkerPool(CALL_WORKERS, "upbit-call")
         self._monitor = Once(self._make_monitor)
         self._history = Once(self._make_history)
+        self._backlogs = Once(self._make_backlogs)
         self._door = Once(self._make_door)
         self.limiter = self._make_limiter()
         self.connect_breaker = CircuitBreaker(
@@ -394,6 +399,29 @@ class Assembly:
             raise ClosedError("this MarketDataBackbone is closed; make a new one")
         return History(history, candles, trades)
 
+    def _make_backlogs(self) -> GapRepair:
+        from .backfill.backlog import HOLD_SECONDS, MOST_ITEMS, deliver, owner
+
+        if self._recording is not None:
+            raise InvalidRequestError("since=: a replay has no past beyond its recording; see replay(…, start=)")
+        return GapRepair(
+            trades_page=self.rest.trades_page,
+            candles_page=self.rest.candles_page,
+            publish=deliver,
+            emit=self.emit,
+            run_job=self.jobs.submit,
+            owner=owner,
+            hold_seconds=HOLD_SECONDS,
+            max_trades=MOST_ITEMS,
+            clock=self.clock,
+        )
+
+    def mailbox_since(self, starts: Mapping[Topic, Start]) -> Callable[..., Mailbox]:
+        """A maker of mailboxes that begin with what was since `starts`."""
+        from .backfill.backlog import BacklogMailbox
+
+        return partial(BacklogMailbox, repair=self._backlogs.get(), starts=starts)
+
     def _make_monitor(self) -> HealthMonitor:
         from .monitoring.health_monitor import HealthMonitor, HealthSources
 
@@ -599,7 +627,8 @@ class Assembly:
         self.store.close()
         stubborn = self.promotion_worker.close(deadline)
         stubborn += self.sessions.close(deadline)
-        if self.repair.close():
+        backlogs = self._backlogs.settled()
+        if sum(each.close() for each in (self.repair, backlogs) if each is not None):
             self.events.flush(deadline)  # the receipts are for subscribers, too, whose listeners go with them
         history, monitor = self._history.settled(), self._monitor.settled()
         made = [part for part in (history and history.paged, monitor) if part is not None]

@@ -33,7 +33,7 @@ from .delivery.subscription import NO_MARK, Subscription, SubscriptionId, check_
 from .errors import ClosedError, InvalidRequestError
 from .exchange.endpoints import MAX_LEVELS
 from .exchange.symbols import normalise_quote, normalise_symbol, normalise_symbols, swapped
-from .exchange.timeframes import timeframe_of
+from .exchange.timeframes import LAST_MOMENT, timeframe_of
 from .models.enums import DataStrategy, DataType, HealthStatus, Overflow, Priority, RequestKind
 from .models.request import ZERO, SubscriptionRequest, Topic
 from .routing.requests import (
@@ -48,6 +48,7 @@ from .routing.requests import (
 from .sessions.session_manager import SessionManager
 
 if TYPE_CHECKING:
+    from .backfill.sequence import Start
     from .delivery.event_bus import Listening
     from .delivery.subscription import (
         CandleKind,
@@ -502,6 +503,7 @@ class MarketDataBackbone:
         gap_order: Literal["live", "strict"] = "live",
         timeout: float | None = None,
         end: object = NO_MARK,
+        since: Moment | int | None = None,
         on_event: Callable[[Any], object] | None = None,
     ) -> Subscription[Datum]:
         """Live data to read with a `for` loop, `.get(timeout=)` or `.queue`; the current values come first.
@@ -521,6 +523,12 @@ class MarketDataBackbone:
         `config.gap_hold_seconds`; else live data goes on, and the rest comes late, marked `is_backfilled` and followed
         by a GapEvent with `late=True`. With `gap_order="strict"` nothing comes out of order unless REST needs longer
         than `config.gap_strict_seconds`.
+
+        `since` gives trades and candles from a past time on, then live ones, in order and each once: a time with its
+        zone, "today" (from 00:00 UTC, 09:00 in Korea), or the `sequential_id` of the last trade you have of one market.
+        The past is marked `is_backfilled`, is never dropped for want of room, and comes whole once REST has given all
+        of it (a busy market's day takes about a minute). Then a GapEvent with this `subscription` tells how many items
+        that were, and, `complete=False`, what is missing: Upbit keeps trades of seven days.
         """
         return self._subscribe(
             symbols,
@@ -533,6 +541,7 @@ class MarketDataBackbone:
             gap_order=gap_order,
             timeout=timeout,
             end=end,
+            since=since,
             on_event=on_event,
         )
 
@@ -547,6 +556,7 @@ class MarketDataBackbone:
         levels: int | None = None,
         level: Decimal | int | str = 0,
         gap_order: Literal["live", "strict"] = "live",
+        since: Moment | int | None = None,
         on_error: Callable[[BaseException], object] | None = None,
         on_event: Callable[[Any], object] | None = None,
     ) -> SubscriptionId:
@@ -566,6 +576,7 @@ class MarketDataBackbone:
             maxsize=maxsize,
             callback=callback,
             gap_order=gap_order,
+            since=since,
             on_error=on_error,
             on_event=on_event,
         ).id
@@ -856,7 +867,14 @@ class MarketDataBackbone:
             raise InvalidRequestError("strategy=websocket_only: Upbit streams no history; leave it out, or subscribe()")
 
     def _subscribe(
-        self, symbols: object, types: object, level: object, levels: int | None, **delivery: Any
+        self,
+        symbols: object,
+        types: object,
+        level: object,
+        levels: int | None,
+        *,
+        since: Moment | int | None = None,
+        **delivery: Any,
     ) -> Subscription[Datum]:
         """Every argument is checked before the market list is asked for, and that before anything is subscribed."""
         codes = normalise_symbols(symbols, limit=self.config.max_subscribed_symbols)
@@ -864,9 +882,13 @@ class MarketDataBackbone:
         depth = None if levels is None else whole_number(levels, "levels", low=1, high=MAX_LEVELS)
         check_arguments(_requests(kinds, codes, grouping), **delivery)
         parts, deadline = self._open(), self._deadline(None)
+        if since is not None:
+            _starts(since, _requests(kinds, codes, grouping), LAST_MOMENT)  # raises for what cannot be asked
         codes = tuple(dict.fromkeys(parts.directory.meant(code, deadline) for code in codes))
         requests = _requests(kinds, codes, grouping)
         parts.directory.require(codes, deadline)
+        if since is not None:
+            delivery["make_mailbox"] = parts.mailbox_since(_starts(since, requests, parts.exchange_now()))
         return parts.hub.subscribe(requests, levels=depth, **delivery)
 
 
@@ -880,6 +902,12 @@ def _requests(kinds: Iterable[DataType], codes: Iterable[str], grouping: Decimal
         for kind in kinds
         for code in codes
     ]
+
+
+def _starts(since: Moment | int, requests: Iterable[SubscriptionRequest], now: datetime) -> dict[Topic, Start]:
+    from .backfill.backlog import starts_of
+
+    return starts_of(since, [request.topic for request in requests], now)
 
 
 def _age(max_age: float | None, name: str = "max_age") -> float | None:

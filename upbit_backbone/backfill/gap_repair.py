@@ -21,7 +21,7 @@ from ..models.events import Event, GapEvent
 from ..models.market import CandleData, TradeData
 from ..models.request import Topic
 from .pages import CandlesPage, Fetch, Pages, TradesPage
-from .sequence import CandleSequenceTracker, ConnectionId, Gap, SequenceTracker, TradeSequenceTracker
+from .sequence import CandleSequenceTracker, ConnectionId, Gap, SequenceTracker, Start, TradeSequenceTracker
 
 if TYPE_CHECKING:
     from ..models.report import GapStats, GapTotals
@@ -60,6 +60,7 @@ class _Task:
         self.revision = -1
         self.fetch: Fetch[Any] | None = None
         self.problem: str | None = None  # what the latest attempt met
+        self.handed_out = 0  # before the rest was merged with what is parked
 
 
 class GapRepair:
@@ -68,7 +69,7 @@ class GapRepair:
     `publish(topic, items)` delivers what was parked; with `to=` to a part of the subscribers only, with `is_late=` when
     newer items were delivered before. `refuse(topic, count)` counts what is not delivered. `wanted(topic)` tells
     whether anybody listens, `strict(topic)` whether somebody insists on strict order; `run_job` runs a callable on a
-    background worker.
+    background worker; `owner(topic)` is whose subscription the topic belongs to, where it is one subscription's own.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class GapRepair:
         wanted: Callable[[Topic], bool] = lambda topic: True,
         strict: Callable[[Topic], bool] = lambda topic: False,
         refuse: Callable[[Topic, int], object] = lambda topic, count: None,
+        owner: Callable[[Topic], str] = lambda topic: "",
         hold_seconds: float = HOLD_SECONDS,
         strict_seconds: float = STRICT_SECONDS,
         workers: int = WORKERS,
@@ -95,6 +97,7 @@ class GapRepair:
         self._wanted = wanted
         self._strict = strict
         self._refuse = refuse
+        self._owner = owner
         self._hold_seconds = hold_seconds
         self._strict_seconds = max(hold_seconds, strict_seconds)
         self._most_workers = workers
@@ -195,6 +198,11 @@ class GapRepair:
                     self._workers -= 1
                 self._restart_at = self._clock.monotonic() + RESTART_SECONDS
                 self._start_problem = one_line(error)
+
+    def begin(self, topic: Topic, start: Start) -> None:
+        """What lies between `start` and the first item of `topic`, of which none has come yet, is a gap as well."""
+        with self._lock:
+            self._trackers[topic] = _new_tracker(topic, start)
 
     def subscribed(self, line: ConnectionId, topics: Iterable[Topic]) -> None:
         """`topics` are what `line` streams from now on."""
@@ -460,7 +468,16 @@ class GapRepair:
         elif task.fetch.is_doubtful:
             self._doubt(task)
         else:
+            self._hand_out_settled(task, task.fetch)
             self._finish(task, task.fetch.shortfall)
+
+    def _hand_out_settled(self, task: _Task, fetch: Fetch[Any]) -> None:
+        """A day of trades is not merged under the lock that the stream's thread takes: only its end has to be."""
+        with self._lock:
+            is_waited_for = task.gap in self._open and not task.gap.is_released
+        if is_waited_for and (settled := fetch.take_settled()):
+            task.handed_out += len(settled)
+            self._deliver(task.topic, settled, Audience.EVERYONE)
 
     def _missing(self, task: _Task, fresh: Sequence[Any]) -> int:
         with self._lock:
@@ -518,6 +535,7 @@ class GapRepair:
             # Merged under the lock, published outside it; `is_draining` keeps the others away in between.
             ordered, early, recovered = tracker.fill(gap, fetched)
             self._drop(task)
+            recovered += task.handed_out
         is_split = is_waited_for and (is_late or len(ordered) != len(early))
         try:
             self._hand_out(task, ordered, early, is_split, is_late=is_late)
@@ -573,7 +591,7 @@ class GapRepair:
     ) -> None:
         gap = task.gap
         is_fetched = end is None and task.fetch is not None  # what was fetched, but not delivered, is missing too
-        start, end = sorted((gap.before.timestamp, end or gap.first.timestamp))
+        start, end = sorted((gap.starts_at, end or gap.first.timestamp))
         if gap.doubtful_until is not None:
             start = min(start, gap.floor)
         missing = (None, None) if shortfall is None else (start, end)
@@ -596,6 +614,7 @@ class GapRepair:
                 missing_start=missing[0],
                 missing_end=missing[1],
                 reason=reason,
+                subscription=self._owner(task.topic),
             )
         )
 
@@ -636,11 +655,13 @@ class GapRepair:
     def _tracker(self, topic: Topic) -> SequenceTracker[Any]:
         tracker = self._trackers.get(topic)
         if tracker is None:
-            tracker = self._trackers[topic] = (
-                TradeSequenceTracker() if topic.data_type is DataType.TRADE else CandleSequenceTracker()
-            )
+            tracker = self._trackers[topic] = _new_tracker(topic)
         return tracker
 
     def __repr__(self) -> str:
         with self._lock:
             return f"<GapRepair {len(self._trackers)} topics, {len(self._open)} gaps, {self._workers} workers>"
+
+
+def _new_tracker(topic: Topic, start: Start | None = None) -> SequenceTracker[Any]:
+    return TradeSequenceTracker(start) if topic.data_type is DataType.TRADE else CandleSequenceTracker(start)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from .._concurrency import Clock, Deadline
@@ -17,6 +19,8 @@ from ..unify.rest import unread_of
 from .sequence import Gap
 
 # Which page of history to ask for next, until a gap is covered. Pure: the pages are handed in.
+
+SECONDS_KEPT: Final = timedelta(days=85)  # docs: list-candles-seconds, "three months"
 
 
 T = TypeVar("T", TradeData, CandleData)
@@ -34,10 +38,12 @@ class Fetch(ABC, Generic[T]):
 
     def __init__(self, gap: Gap[T], most: int) -> None:
         self.floor = gap.floor
+        self._start = gap.start
         self.items: list[T] = []
         self.is_done = False
         self.shortfall: str | None = None  # why not everything could be had
         self._most = most
+        self._oldest: T | None = None  # of those that were taken out
         self._unread = 0  # rows that came and cannot be read
 
     @property
@@ -45,11 +51,16 @@ class Fetch(ABC, Generic[T]):
     def is_doubtful(self) -> bool:
         """Whether REST did not even show the two ends of the gap, so that its silence proves nothing."""
 
+    def take_settled(self) -> list[T]:
+        """Take out, oldest first, what nothing that is parked can stand between; only of a gap with a start."""
+        return []
+
     def missing(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
         """Bounds, both inclusive, of what this fetch did not bring of a gap from `start` to `end`."""
-        if not self.items or self._unread or (self.is_done and self.shortfall is None):
+        oldest = self._oldest or (self.items[-1] if self.items else None)
+        if oldest is None or self._unread or (self.is_done and self.shortfall is None):
             return start, end
-        return start, max(start, min(end, self._reached(self.items[-1])))
+        return start, max(start, min(end, self._reached(oldest)))
 
     def _reached(self, oldest: T) -> datetime:
         """Everything later than this was fetched, where `oldest` came last."""
@@ -74,13 +85,17 @@ class TradeFetch(Fetch[TradeData]):
     def __init__(self, gap: Gap[TradeData], most: int) -> None:
         super().__init__(gap, most)
         self.is_behind = True
-        self.is_short = True
+        # Where a subscriber said where to begin, nobody has shown what was there.
+        self.is_short = gap.before is not None
+        self._has_begun = False
+        self._is_day_doubted = False
         self._first = gap.first
         self._before = gap.before
         self._missing = 0
         self._ids: set[int | None] = set()
         self._cursor: int | None = None
         self._cursors: set[int | None] = set()  # used on this day
+        self._after_id = None if gap.start is None else gap.start.after_id
         self._days_ago = 0
         # One more than lie between, because midnight may have passed since.
         self._days = (gap.first.timestamp.date() - gap.floor.date()).days + 1
@@ -103,9 +118,11 @@ class TradeFetch(Fetch[TradeData]):
             self.is_behind = not any(self._is_first_or_later(trade) for trade in fresh)
         if self.is_short:
             self.is_short = not any(self._is_before_or_earlier(trade) for trade in fresh)
+        if self._start is not None and self._reaches_start(fresh):
+            return
         # A cursor that comes back would page in a circle.
         if not page or page[-1].sequential_id in self._cursors:
-            self._go_a_day_back()
+            self._end_day()
         # Two seconds further than the gap: trades overtake each other by as much, so one that is missing may stand
         # behind an older one.
         elif page[-1].timestamp < self.floor - SHUFFLE:
@@ -115,6 +132,7 @@ class TradeFetch(Fetch[TradeData]):
         else:
             self._cursor = page[-1].sequential_id
             self._cursors.add(self._cursor)
+            self._is_day_doubted = False
 
     def missing(self, start: datetime, end: datetime) -> tuple[datetime, datetime]:
         """As for any fetch; and where REST lags behind the stream, the newest ones are among the missing."""
@@ -125,6 +143,34 @@ class TradeFetch(Fetch[TradeData]):
             low = max(start, min(end, max(trade.timestamp for trade in self.items) - SHUFFLE))
         return low, end
 
+    def _reaches_start(self, fresh: list[TradeData]) -> bool:
+        """Of a gap whose start was said: mark what came; whether that was all, or REST is not worth asking on."""
+        ids = [trade.sequential_id for trade in fresh]
+        is_named = self._after_id is not None and self._after_id in ids
+        kept = fresh[: ids.index(self._after_id)] if is_named else fresh
+        # Here, and not when all is merged: that is done under the lock which the stream's thread takes, too.
+        self.items[len(self.items) - len(fresh) :] = [replace(trade, is_backfilled=True) for trade in kept]
+        is_first_page, self._has_begun = bool(fresh) and not self._has_begun, self._has_begun or bool(fresh)
+        if is_named:
+            self._end()
+        elif is_first_page and self.is_behind:
+            # Newest first: what the first page lacks, no later one has, and there may be hundreds.
+            self._end("REST does not show what the stream has shown")
+        return self.is_done
+
+    def take_settled(self) -> list[TradeData]:
+        if self._start is None:
+            return []
+        # Twice, because a parked trade may be stamped as much before the first one as that may be late in REST's list.
+        limit = self._first.timestamp - 2 * SHUFFLE
+        settled = [trade for trade in self.items if self.floor <= trade.timestamp < limit]
+        if self.items:
+            self._oldest = self.items[-1]
+        self.items = [trade for trade in self.items if trade.timestamp >= limit]
+        settled.reverse()
+        settled.sort(key=attrgetter("timestamp"))
+        return settled
+
     def _reached(self, oldest: TradeData) -> datetime:
         return oldest.timestamp + SHUFFLE  # whoever overtook it may be later and stand behind it in the list
 
@@ -132,7 +178,16 @@ class TradeFetch(Fetch[TradeData]):
         return trade.sequential_id == self._first.sequential_id or trade.timestamp > self._first.timestamp
 
     def _is_before_or_earlier(self, trade: TradeData) -> bool:
-        return trade.sequential_id == self._before.sequential_id or trade.timestamp < self._before.timestamp
+        before = self._before
+        return before is None or trade.sequential_id == before.sequential_id or trade.timestamp < before.timestamp
+
+    def _end_day(self) -> None:
+        """An empty page ends a day; where no trade of the stream's stands behind it as a proof, the second one does."""
+        if self._start is not None and not self._is_day_doubted:
+            self._is_day_doubted = True
+            return
+        self._is_day_doubted = False
+        self._go_a_day_back()
 
     def _go_a_day_back(self) -> None:
         self._cursor = None
@@ -152,11 +207,18 @@ class CandleFetch(Fetch[CandleData]):
         super().__init__(gap, most)
         # `to` is exclusive on Upbit: the candle at the ceiling has come by the stream.
         self._to = gap.ceiling
+        is_long_ago = gap.start is not None and gap.first.timestamp - gap.floor > SECONDS_KEPT
+        self._may_be_cut = is_long_ago and gap.first.timeframe == "1s"
 
     @property
     def is_doubtful(self) -> bool:
-        # The candle before the gap had a trade, so REST has it: without it, a page was empty or cut.
-        return self.shortfall is None and not any(candle.timestamp <= self.floor for candle in self.items)
+        # The candle before the gap had a trade, so REST has it: without it, a page was empty or cut. Of a start that
+        # somebody said nothing of the kind is known.
+        return (
+            self._start is None
+            and self.shortfall is None
+            and not any(candle.timestamp <= self.floor for candle in self.items)
+        )
 
     def step(self, page_of: CandlePage, missing: CountMissing) -> None:
         """Ask for one page and take it in."""
@@ -166,7 +228,8 @@ class CandleFetch(Fetch[CandleData]):
         fresh = [candle for candle in page if candle.timestamp < self._to]
         self.items += fresh
         if not fresh or fresh[-1].timestamp <= self.floor:
-            self._end()
+            is_cut = self._may_be_cut and not fresh
+            self._end("Upbit keeps candles of seconds for three months" if is_cut else None)
         elif len(self.items) > self._most:
             self._end(f"more than {self._most} candles")
         else:

@@ -61,20 +61,28 @@ class ConnectionId(NamedTuple):
     epoch: int
 
 
+class Start(NamedTuple):
+    """From where on somebody wants what was before the first live item: a moment, or the trade behind `after_id`."""
+
+    moment: datetime
+    after_id: int | None = None
+
+
 @dataclass(eq=False)
 class Gap(Generic[T]):
     """What may be missing of one topic, and what came meanwhile.
 
-    `before` is the last item in front of the gap, `first` the first one behind it; everything missing lies from
-    `floor` to `ceiling`. `revision` grows when the line breaks again before the gap is filled: what was fetched until
-    then does not reach far enough. `opened_at` is when the line last returned, `parked_since` when it did first.
+    `before` is the last item in front of the gap (None where a subscriber gave its `start` instead), `first` the first
+    one behind it; everything missing lies from `floor` to `ceiling`. `revision` grows when the line breaks again before
+    the gap is filled: what was fetched until then does not reach far enough. `opened_at` is when the line last
+    returned, `parked_since` when it did first.
 
     Of the parked items, the first `given` have been given to whoever does not insist on strict order; once the gap
     `is_released`, every further one is at once. `is_draining` holds while some thread hands parked items out, so that
     nobody else does; `is_filled` from the moment at which what was missing is among them.
     """
 
-    before: T
+    before: T | None
     first: T
     floor: datetime
     ceiling: datetime
@@ -86,8 +94,13 @@ class Gap(Generic[T]):
     is_released: bool = False
     is_draining: bool = False
     is_filled: bool = False
+    start: Start | None = None
     doubtful_until: datetime | None = None  # up to here, what REST gives cannot be told from what was delivered
     _known: set[int] = field(default_factory=set)
+
+    @property
+    def starts_at(self) -> datetime:
+        return self.floor if self.before is None else self.before.timestamp
 
     def take_parked(self) -> tuple[list[T], int]:
         """The parked items, and how many of them were given already."""
@@ -127,9 +140,10 @@ class Gap(Generic[T]):
 
 
 class SequenceTracker(ABC, Generic[T]):
-    """One topic's stream across connections."""
+    """One topic's stream across connections; with a `start`, what lies before its first item is a gap as well."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: Start | None = None) -> None:
+        self.start = start
         self.gap: Gap[T] | None = None  # the one for which items are parked
         self.late: list[Gap[T]] = []  # those for which nobody waits any more, oldest first
         self.last: T | None = None
@@ -162,14 +176,15 @@ class SequenceTracker(ABC, Generic[T]):
         is_second_snapshot = self._is_resubscribed and line == self._line and item.stream_type is StreamType.SNAPSHOT
         if is_second_snapshot:
             self._is_resubscribed = False
-        if self._is_repeat(item, is_new_line):
+        if self._is_repeat(item, is_new_line) or self._is_before_start(item):
             self.duplicates += 1
             # The very last trade of the old line came as this line's snapshot: nothing can be missing between the two.
             if is_new_line and self._is_last(item):
                 self._line = line
             return ()
         is_after_break = self.last is not None and (is_new_line or is_second_snapshot)
-        if is_after_break and may_open and self._is_gap_before(item):
+        is_after_start = self.last is None and self.start is not None
+        if is_after_start or (is_after_break and may_open and self._is_gap_before(item)):
             # Before it is remembered as the last: the gap begins at the one before.
             self._open(item, now)
         if is_new_line:
@@ -255,6 +270,11 @@ class SequenceTracker(ABC, Generic[T]):
         elif last is not None:
             parked, given = ([], 0) if gap is None else gap.take_parked()
             self.gap = Gap(last, item, self._floor(last), self._ceiling(item), now, now, parked, given)
+        elif (start := self.start) is not None:
+            self.gap = Gap(None, item, start.moment, self._ceiling(item), now, now, start=start)
+
+    def _is_before_start(self, item: T) -> bool:
+        return self.start is not None and item.timestamp < self.start.moment
 
     @abstractmethod
     def _is_repeat(self, item: T, is_new_line: bool) -> bool:
@@ -293,8 +313,8 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
     running line sends everything once, so there an unknown id is news however old it looks.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, start: Start | None = None) -> None:
+        super().__init__(start)
         self.too_late = 0
         self._seen: dict[int, datetime] = {}
         # The ids in order of arrival. A dict has an order, too, but looks for its first key past all that were deleted.
@@ -303,7 +323,7 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
         self._forgotten_until: datetime | None = None
 
     def _is_repeat(self, item: TradeData, is_new_line: bool) -> bool:
-        if item.sequential_id in self._seen:
+        if item.sequential_id in self._seen or (self.start is not None and item.sequential_id == self.start.after_id):
             return True
         if self._forgotten_until is None or item.timestamp > self._forgotten_until:
             return False
@@ -391,13 +411,15 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
             return trade.timestamp, ranks.get(trade.sequential_id, 1)  # what REST had not yet is later
 
         missing = {trade.sequential_id: trade for trade in fetched if self._is_missing(trade, gap)}
-        if self._began is not None and self._began.sequential_id in ranks:
+        if gap.start is None and self._began is not None and self._began.sequential_id in ranks:
             beginning = order(self._began)
             # What was before the first trade of all is nobody's gap: it happened before anybody subscribed.
             missing = {key: trade for key, trade in missing.items() if order(trade) > beginning}
         in_order = sorted(missing.values(), key=order)
+        # What was long before the stream comes by nothing but this; a day of it would push the newest ids out.
+        oldest = gap.ceiling - MEMORY if gap.start is not None else gap.floor
         for trade in in_order:
-            if trade.sequential_id is not None:
+            if trade.sequential_id is not None and trade.timestamp >= oldest:
                 self._seen[trade.sequential_id] = trade.timestamp
                 self._order.append(trade.sequential_id)
         marked = [(order(trade), dataclasses.replace(trade, is_backfilled=True)) for trade in in_order]
@@ -438,9 +460,9 @@ class CandleSequenceTracker(SequenceTracker[CandleData]):
         self, fetched: Sequence[CandleData], parked: Sequence[CandleData], gap: Gap[CandleData]
     ) -> tuple[list[CandleData], int]:
         missing = {candle.timestamp: candle for candle in fetched if gap.floor <= candle.timestamp < gap.ceiling}
-        corrected = missing.get(gap.before.timestamp)
+        corrected = None if gap.before is None else missing.get(gap.before.timestamp)
         # The last candle before the break is asked for again, for its last corrections; without any it is no news.
-        if corrected is not None and _figures(corrected) == _figures(gap.before):
+        if corrected is not None and gap.before is not None and _figures(corrected) == _figures(gap.before):
             del missing[corrected.timestamp]
         # REST's word comes after what the stream said of the same period.
         marked = {start: dataclasses.replace(candle, is_backfilled=True) for start, candle in missing.items()}

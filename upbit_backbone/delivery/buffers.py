@@ -29,10 +29,11 @@ class Buffer:
     """Deliveries in order of arrival, at most `capacity` of them.
 
     Of conflated types the latest per topic waits, at the place of the first, so that no busy market pushes a quiet one
-    back. `put` returns how many items were lost to the bound; `conflated` counts those that newer ones replaced.
+    back. `put` returns how many items were lost to the bound; `conflated` counts those that newer ones replaced. What
+    is put ahead is read first, whole, and outside the bound.
     """
 
-    __slots__ = ("_conflates", "_drops_oldest", "_latest", "_order", "bound", "capacity", "conflated")
+    __slots__ = ("_ahead", "_conflates", "_drops_oldest", "_latest", "_order", "bound", "capacity", "conflated")
 
     def __init__(self, overflow: Overflow | None, bound: int, parking: int = PARKED_ITEMS) -> None:
         self.bound = bound
@@ -41,6 +42,7 @@ class Buffer:
         self._conflates = conflated_types(overflow)
         self._order: deque[Envelope | Topic] = deque()  # a topic stands for its entry in _latest
         self._latest: dict[Topic, Envelope] = {}
+        self._ahead: deque[Envelope] = deque()
         self.conflated = 0
 
     def put(self, deliveries: Sequence[Envelope]) -> int:
@@ -69,6 +71,10 @@ class Buffer:
         self.conflated += len(deliveries) - len(fresh)
         return self.put(fresh)
 
+    def put_ahead(self, deliveries: Iterable[Envelope]) -> None:
+        """History, before all that the stream brought: nothing of it gives way to newer items."""
+        self._ahead.extend(deliveries)
+
     def put_first(self, deliveries: Iterable[Envelope]) -> None:
         """Before everything that waits, in the given order; for topics of which nothing waits."""
         for delivery in reversed(list(deliveries)):
@@ -83,17 +89,23 @@ class Buffer:
         excess = len(self._order) - self.capacity
         for _ in range(excess):
             if self._drops_oldest:
-                self.pop()
+                head = self._order.popleft()
+                if isinstance(head, Topic):
+                    del self._latest[head]
             else:
                 self._order.pop()  # BLOCK and ERROR conflate nothing, so the newest is no topic
         return excess
 
     def pop(self) -> Envelope:
+        if self._ahead:
+            return self._ahead.popleft()
         head = self._order.popleft()
         return self._latest.pop(head) if isinstance(head, Topic) else head
 
     def oldest_arrival(self) -> float | None:
         """Monotonic time at which the next item came; None where nothing waits."""
+        if self._ahead:
+            return self._ahead[0][2]
         if not self._order:
             return None
         # By its latest item, which is what will be read: a conflated topic that waited long holds nothing that old.
@@ -106,13 +118,19 @@ class Buffer:
 
     def clear(self) -> int:
         """Throw everything away; how many items that were."""
-        count = len(self._order)
+        count = len(self)
         self._order.clear()
         self._latest.clear()
+        self._ahead.clear()
         return count
 
-    def __len__(self) -> int:
+    @property
+    def queued(self) -> int:
+        """How many the bound is about."""
         return len(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order) + len(self._ahead)
 
 
 # Backpressure reports: what there is to say about a consumer that does not keep up, often enough to be noticed, seldom

@@ -140,6 +140,7 @@ class Hub:
         gap_order: str = "live",
         timeout: float | None = None,
         end: object = NO_MARK,
+        make_mailbox: Callable[..., Mailbox] = Mailbox,
     ) -> Subscription:
         """A subscription to all of `requests`, entered before anything is sent to Upbit, current values first.
 
@@ -166,11 +167,12 @@ class Hub:
             end=end,
         )
         name = SubscriptionId(f"sub-{next(self._numbers)}")
-        mailbox = Mailbox(
+        mailbox = make_mailbox(
             policy,
             self._queue_size if maxsize is None else int(maxsize),
             levels=levels,
             is_strict=gap_order == STRICT,
+            name=name,
             report=lambda reason, dropped: self._overflowed(name, policy, reason, dropped),
             clock=self._clock,
         )
@@ -355,6 +357,8 @@ class Hub:
 def concerns(event: Event, name: str, topics: Collection[Topic]) -> bool:
     """Whether the `on_event` of the subscription called `name` is told: what is about others is left out."""
     if isinstance(event, OverflowEvent | CallbackErrorEvent):
+        return event.subscription == name
+    if isinstance(event, GapEvent) and event.subscription:
         return event.subscription == name
     if isinstance(event, GapEvent):
         return any(topic.data_type is event.type and topic.symbol == event.symbol for topic in topics)

@@ -56,6 +56,7 @@ class Mailbox(queue.Queue[Any]):
         *,
         levels: int | None = None,
         is_strict: bool = False,
+        name: str = "",
         parking: int = PARKED_ITEMS,
         report: Report | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -63,6 +64,7 @@ class Mailbox(queue.Queue[Any]):
         # A queue.Queue by its methods; nothing of its insides is used. An exception in the middle of one of its
         # conditions (Ctrl-C) would leave its lock held, and the stream waiting for it; and gevent's has other insides.
         super().__init__(maxsize)
+        self.name = name  # of the subscription
         self._mutex = threading.Lock()  # guards all that follows
         self._guard = ForkGuard("this subscription")
         self.overflow = overflow
@@ -102,9 +104,9 @@ class Mailbox(queue.Queue[Any]):
             if self._seeds:
                 deliveries = self._news(deliveries)
             buffer = self._buffer
-            before = len(buffer)
+            before = buffer.queued
             lost = buffer.put_late(deliveries) if is_late else buffer.put(deliveries)
-            waiting = len(buffer)
+            waiting = buffer.queued
             gain = waiting - before
             self.dropped += count - gain
             self._unfinished += gain
@@ -121,6 +123,16 @@ class Mailbox(queue.Queue[Any]):
         if news is not None and self._report is not None:
             # After the lock, too: a report ends in listeners' mailboxes, and two locks are never held at a time.
             self._report(*news)
+
+    def put_ahead(self, deliveries: Sequence[Envelope]) -> None:
+        """Enter history, to be read before all that waits; none of it gives way to newer items."""
+        with self._mutex:
+            if self._closed or self._ended or self._failure is not None:
+                return
+            self.received += len(deliveries)
+            self._unfinished += len(deliveries)
+            self._buffer.put_ahead(deliveries)
+        self._arrivals.notify_all()
 
     def refuse(self, count: int) -> None:
         """So many items came that cannot be delivered: they count as received and lost."""

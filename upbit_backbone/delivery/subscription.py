@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar
 
+    from .._arguments import Moment
     from ..models.enums import DataStrategy
     from ..models.report import SubscriptionStats
 
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         gap_order: Literal["live", "strict"]
         timeout: float | None
         end: object
+        since: Moment | int | None
         on_event: Callable[[Any], object] | None
 
 else:

@@ -46,7 +46,7 @@ def leaves_doubt(event: Event, topic: Topic) -> bool:
     if isinstance(event, ConnectionEvent):
         return event.is_recovery
     if isinstance(event, GapEvent):
-        return event.symbol == topic.symbol and event.type is topic.data_type
+        return event.symbol == topic.symbol and event.type is topic.data_type and not event.subscription
     if isinstance(event, StaleEvent):
         return topic.symbol in event.symbols and not event.stale
     return isinstance(event, OverflowEvent)

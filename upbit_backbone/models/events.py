@@ -66,7 +66,8 @@ class GapEvent(Event):
     order before the live ones; `complete=False` says that not all of them could be had or delivered. Whatever is
     missing even so lies from `missing_start` to `missing_end`, both inclusive; they are None where the hole is closed.
     `late=True`: REST took longer than live data waits (`gap_hold_seconds`), so the recovered items came after newer
-    ones, except to those who subscribed with `gap_order="strict"`.
+    ones, except to those who subscribed with `gap_order="strict"`. With `subscription` it is the receipt for the past
+    that this one asked for with `since=`, and the stream itself has no hole.
     """
 
     symbol: str
@@ -79,6 +80,7 @@ class GapEvent(Event):
     missing_start: datetime | None = None
     missing_end: datetime | None = None
     late: bool = False
+    subscription: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
