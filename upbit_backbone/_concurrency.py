@@ -261,16 +261,18 @@ class LoopThread:
         me = threading.current_thread()
         try:
             with self._turns:
-                # `is me`: who was replaced while it hung leaves after its turn instead of going on beside its
-                # successor.
-                while self._thread is me and not self._is_over():
-                    self._take_turn()
+                self._take_turns(me)
                 if self._thread is me:
                     self._end()
         except BaseException:
             log.critical("a thread broke out of its loop", exc_info=True, extra={"thread_name": self.name})
         if self._thread is me and not self._has_ended:
             self._replace()
+
+    def _take_turns(self, me: threading.Thread) -> None:
+        # `is me`: who was replaced while it hung leaves after its turn instead of going on beside its successor.
+        while self._thread is me and not self._is_over():
+            self._take_turn()
 
     def _take_turn(self) -> None:
         try:
@@ -382,8 +384,12 @@ def at_exit(close: Callable[[Deadline], object]) -> None:
     notice()
     with _exit_lock:
         _leaving[id(close.__self__)] = reference  # type: ignore[attr-defined]  # WeakMethod has checked it
-        for key in [key for key, each in _leaving.items() if each() is None]:
-            del _leaving[key]
+        _forget_gone()
+
+
+def _forget_gone() -> None:
+    for key in [key for key, each in _leaving.items() if each() is None]:
+        del _leaving[key]
 
 
 def _leave() -> None:
@@ -526,7 +532,7 @@ class WorkerPool:
         if self._count() <= idle:
             return
         with self._lock:
-            self._threads = {thread for thread in self._threads if thread.is_alive()}
+            self._threads = set(filter(threading.Thread.is_alive, self._threads))
             if self._is_closed or len(self._threads) >= size:
                 return
             self._born += 1

@@ -390,7 +390,7 @@ class Intake:
 
         now = self._clock.monotonic()
         with self._counting:
-            found = [(name, line, dict(line.refusals)) for name, line in self._lines.items() if line.refusals]
+            found = self._refused()
         return [
             RefusalStats(
                 session=name,
@@ -426,13 +426,18 @@ class Intake:
             line = self._lines[session] = SessionExpectation()
         return line
 
+    def _refused(self) -> list[tuple[str, SessionExpectation, dict[Topic | None, Refusal]]]:
+        return [(name, line, dict(line.refusals)) for name, line in self._lines.items() if line.refusals]
+
     def _forget_idle(self) -> None:
         """A session that nobody wanted anything of is not heard of again: new requests make a new one."""
         with self._counting:
-            for name, line in list(self._lines.items()):
-                if not line.topics and line.epoch >= 0:
-                    del self._lines[name]
-                    self._past.update(unwanted=line.unwanted, outdated=line.outdated)
+            for name, line in self._idle():
+                del self._lines[name]
+                self._past.update(unwanted=line.unwanted, outdated=line.outdated)
+
+    def _idle(self) -> list[tuple[str, SessionExpectation]]:
+        return [(name, line) for name, line in self._lines.items() if not line.topics and line.epoch >= 0]
 
     def _decoded(self, raw: bytes, read: ReadBatch) -> Sequence[Any]:
         if raw.startswith(BOOK_HEADS):

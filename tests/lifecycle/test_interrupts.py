@@ -167,9 +167,6 @@ def test_a_service_that_turns_sigterm_into_an_exit_leaves_in_time(run: Run) -> N
     assert end.at - sent <= promised(EXIT_SECONDS)
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="CPython 3.12 and newer leave loops in a `with` out of its table of exceptions"
-)
 def test_alarms_raised_inside_waits_leave_no_lock_behind(run: Run) -> None:
     """A handler that raises, hundreds of times, at any point of any wait: afterwards everything still works."""
     script = """

@@ -63,6 +63,12 @@ class _Task:
         self.handed_out = 0  # before the rest was merged with what is parked
 
 
+def _most_urgent(tasks: Sequence[_Task], now: float) -> _Task | None:
+    """First what somebody waits for; then the oldest, so that what comes late comes in its order."""
+    due = [task for task in tasks if task.due <= now]
+    return min(due, key=lambda each: (each.gap.is_released, each.gap.parked_since), default=None)
+
+
 class GapRepair:
     """Passes trades and candles through, each once, and sees to their gaps.
 
@@ -207,18 +213,17 @@ class GapRepair:
     def subscribed(self, line: ConnectionId, topics: Iterable[Topic]) -> None:
         """`topics` are what `line` streams from now on."""
         now = self._clock.monotonic()
+        repairable = [each for each in topics if each.data_type is DataType.TRADE or each.data_type.is_candle]
         with self._lock:
-            for topic in topics:
-                if topic.data_type is DataType.TRADE or topic.data_type.is_candle:
-                    self._tracker(topic).subscribed(line, now)
+            for topic in repairable:
+                self._tracker(topic).subscribed(line, now)
         self.work_if_needed()
 
     def interrupted(self, line: ConnectionId, topics: Iterable[Topic]) -> None:
         """`line` was lost; until it is back nobody waits for what is parked, so repairs may take their time."""
         with self._lock:
-            for topic in topics:
-                if topic in self._trackers:
-                    self._trackers[topic].interrupted(line)
+            for tracker in self._known(topics):
+                tracker.interrupted(line)
         self.work_if_needed()
 
     def forget(self, topic: Topic) -> None:
@@ -230,7 +235,7 @@ class GapRepair:
                 return
             self._duplicates += tracker.duplicates
             self._too_late += getattr(tracker, "too_late", 0)
-            tasks = [task for task in self._open.values() if task.tracker is tracker]
+            tasks = self._tasks_of(tracker)
             for task in tasks:
                 self._drop(task)
         for task in tasks:
@@ -273,17 +278,17 @@ class GapRepair:
         with self._lock:
             now = self._clock.monotonic()
             tasks = list(self._open.values())
-            waiting = [now - task.due for task in self._tasks if task.due <= now]
-            problems = [task.problem for task in tasks if task.problem is not None]
+            waiting = max((now - task.due for task in self._tasks if task.due <= now), default=0.0)
+            problem = next((task.problem for task in tasks if task.problem is not None), None)
             if self._start_problem is not None and not self._working:
-                problems = [self._start_problem]
+                problem = self._start_problem
             return GapStats(
                 open=len(tasks),
                 late=sum(task.gap.is_released for task in tasks),
                 parked=sum(len(task.gap.parked) for task in tasks),
                 oldest=max((now - task.gap.parked_since for task in tasks), default=0.0),
-                unattended=max(waiting, default=0.0) if not self._working else 0.0,
-                problem=problems[0] if problems else None,
+                unattended=waiting if not self._working else 0.0,
+                problem=problem,
                 totals=tuple(self._totals[key] for key in sorted(self._totals)),
             )
 
@@ -295,7 +300,7 @@ class GapRepair:
         with self._lock:
             self._closed = True
             # A filled gap is in the hands of a worker that is about to give its receipt.
-            tasks = [task for task in self._open.values() if not task.gap.is_filled]
+            tasks = self._unfilled()
             latest = [self._latest(task) for task in tasks]
             parked = [task.gap.take_parked() for task in tasks]
             self._tasks.clear()
@@ -306,6 +311,17 @@ class GapRepair:
             self._hand_out(task, items, items[given:], given > 0)
             self._give_receipt(task, 0, "the backbone was closed before REST had given them", end)
         return len(tasks)
+
+    # What they look up, with the lock held: loops of their own, see ARCHITECTURE.md
+
+    def _known(self, topics: Iterable[Topic]) -> list[SequenceTracker[Any]]:
+        return [self._trackers[topic] for topic in topics if topic in self._trackers]
+
+    def _tasks_of(self, tracker: SequenceTracker[Any]) -> list[_Task]:
+        return [task for task in self._open.values() if task.tracker is tracker]
+
+    def _unfilled(self) -> list[_Task]:
+        return [task for task in self._open.values() if not task.gap.is_filled]
 
     # The watcher: sees to it that nobody waits longer than was said, whatever REST does
 
@@ -323,19 +339,25 @@ class GapRepair:
         while True:
             with self._lock:
                 now = self._clock.monotonic()
-                waiting = [task for task in self._open.values() if task.tracker.gap is task.gap]
+                waiting = self._waited_for()
                 if self._closed or not waiting:
                     self._is_watched = False
                     return None
-                for task in waiting:
-                    if not task.gap.is_draining and self._is_overdue(task.gap, now):
-                        # Set under the lock that found it, so that neither a worker nor the stream's thread hands the
-                        # same items out as well.
-                        task.gap.is_draining = True
-                        return task
+                if (task := self._first_overdue(waiting, now)) is not None:
+                    # Set under the lock that found it, so that neither a worker nor the stream's thread hands the same
+                    # items out as well.
+                    task.gap.is_draining = True
+                    return task
                 # Entered under the lock: a gap that is opened after it is released wakes this wait.
                 waiter, pause = self._wake.enter(), self._until_overdue(waiting, now)
             self._wake.sleep(waiter, pause)
+
+    def _waited_for(self) -> list[_Task]:
+        return [task for task in self._open.values() if task.tracker.gap is task.gap]
+
+    def _first_overdue(self, waiting: Sequence[_Task], now: float) -> _Task | None:
+        overdue = (task for task in waiting if not task.gap.is_draining and self._is_overdue(task.gap, now))
+        return next(overdue, None)
 
     def _until_overdue(self, waiting: Sequence[_Task], now: float) -> float:
         times = [self._waited_until(task.gap) - now for task in waiting if not task.gap.is_draining]
@@ -441,16 +463,16 @@ class GapRepair:
                     self._leave()
                     return None
                 now = self._clock.monotonic()
-                free = [task for task in self._tasks if task.topic not in self._busy]
-                ready = [task for task in free if task.due <= now]
-                if ready:
-                    # First what somebody waits for; then the oldest, so that what comes late comes in its order.
-                    task = min(ready, key=lambda each: (each.gap.is_released, each.gap.parked_since))
+                free = self._free()
+                if (task := _most_urgent(free, now)) is not None:
                     self._tasks.remove(task)
                     self._busy.add(task.topic)
                     return task
                 waiter, pause = self._wake.enter(), min([WAIT_SLICE_SECONDS, *(task.due - now for task in free)])
             self._wake.sleep(waiter, pause)
+
+    def _free(self) -> list[_Task]:
+        return [task for task in self._tasks if task.topic not in self._busy]
 
     def _advance(self, task: _Task) -> None:
         """Fetch one page; finish when that was the last."""

@@ -166,7 +166,7 @@ class Mailbox(queue.Queue[Any]):
                 return
             # What came between entering and now is newer than the current value that was read in between.
             arrived = self._buffer.topics()
-            fresh = [delivery for delivery in deliveries if delivery[0] not in arrived]
+            fresh = _not_of(arrived, deliveries)
             self._buffer.put_first(fresh)
             self._seeds = {topic: stored for topic, stored, _ in fresh}
             self.received += len(fresh)
@@ -438,6 +438,10 @@ class Mailbox(queue.Queue[Any]):
         received, delivered, dropped, pending = self.counts()
         state = "closed" if self.closed else "open"
         return f"<Mailbox {state} {received} received, {delivered} delivered, {dropped} dropped, {pending} pending>"
+
+
+def _not_of(topics: set[Topic], deliveries: Iterable[Envelope]) -> list[Envelope]:
+    return [delivery for delivery in deliveries if delivery[0] not in topics]
 
 
 def _trimmed(book: OrderbookData, levels: int) -> OrderbookData:

@@ -63,8 +63,7 @@ class ClosedCandles:
             # Asked for is used: the chart that nobody looks at is the one to go.
             if stretches:
                 self._known.move_to_end(key)
-            found = [(max(low, each.low), min(high, each.high), each) for each in stretches]
-            return [(start, end, each.between(start, end)) for start, end, each in found if start < end]
+            return _known_of(stretches, low, high)
 
     def first(self, symbol: str, timeframe: Timeframe) -> CandleData | None:
         """The oldest candle there is, if that is known: Upbit has said that nothing is before it."""
@@ -112,8 +111,11 @@ class ClosedCandles:
     def forget(self, symbol: str | None = None) -> None:
         """Drop what is known of `symbol`, or everything."""
         with self._lock:
-            for key in [key for key in self._known if symbol in (None, key[0])]:
+            for key in self._charts_of(symbol):
                 self._rows -= sum(len(each.rows) for each in self._known.pop(key))
+
+    def _charts_of(self, symbol: str | None) -> list[tuple[str, str]]:
+        return [key for key in self._known if symbol in (None, key[0])]
 
     def doubt(self, symbol: str, timeframe: Timeframe, since: datetime) -> None:
         """Drop what is known of candles that start at or after `since`: Upbit is to be asked again."""
@@ -122,8 +124,7 @@ class ClosedCandles:
             stretches = self._known.get(key, [])
             self._rows -= sum(len(each.rows) for each in stretches)
             # Cut and not dropped: what lies before the doubt is as certain as it was.
-            kept = [_Known(one.low, min(one.high, since), one.between(one.low, since)) for one in stretches]
-            self._known[key] = [each for each in kept if each.low < each.high]
+            self._known[key] = [_Known(*each) for each in _known_of(stretches, FIRST_MOMENT, since)]
             self._rows += sum(len(each.rows) for each in self._known[key])
 
     def __len__(self) -> int:
@@ -131,6 +132,12 @@ class ClosedCandles:
 
     def __repr__(self) -> str:
         return f"<ClosedCandles {self._rows}/{self._max_rows} rows of {len(self._known)} charts>"
+
+
+def _known_of(stretches: Sequence[_Known], low: datetime, high: datetime) -> list[Stretch]:
+    """What these know of [low, high)."""
+    found = [(max(low, each.low), min(high, each.high), each) for each in stretches]
+    return [(start, end, each.between(start, end)) for start, end, each in found if start < end]
 
 
 def _merge(old: list[_Known], new: _Known) -> list[_Known]:

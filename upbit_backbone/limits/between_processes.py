@@ -90,7 +90,7 @@ class SharedCountFile:
             if now < banned_until <= now + 86_400:
                 return Claim(banned_until - now, is_banned=True)
             # Likewise, and what a dead process never settled falls out here.
-            entries = {name: end for name, end in _entries(state, group).items() if now < end <= now + HELD_SECONDS}
+            entries = _held(_entries(state, group), now)
             if len(entries) >= max(1, int(per_second)):
                 return Claim(min(max(LOCK_RETRY_SECONDS, min(entries.values()) - now), LOOK_AGAIN_SECONDS))
             state[group] = {**entries, ticket: now + HELD_SECONDS}
@@ -176,6 +176,10 @@ def _number(value: object) -> float:
 def _entries(state: dict[str, Any], group: str) -> dict[str, float]:
     entries = state.get(group)
     return {name: _number(end) for name, end in entries.items()} if isinstance(entries, dict) else {}
+
+
+def _held(entries: dict[str, float], now: float) -> dict[str, float]:
+    return {name: end for name, end in entries.items() if now < end <= now + HELD_SECONDS}
 
 
 T = TypeVar("T")

@@ -282,9 +282,13 @@ _gates: dict[str, HostLimiter] = {}
 def _host_limiter_of(host: str, clock: Clock) -> HostLimiter:
     with _registry_lock:
         if len(_gates) >= MAX_KNOWN_HOSTS:
-            for name in [name for name, limiter in _gates.items() if limiter.is_idle]:
-                del _gates[name]
+            _forget_idle()
         return _gates.setdefault(host, HostLimiter(host, clock))
+
+
+def _forget_idle() -> None:
+    for name in [name for name, limiter in _gates.items() if limiter.is_idle]:
+        del _gates[name]
 
 
 def _start_over_in_child() -> None:

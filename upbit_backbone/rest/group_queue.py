@@ -337,8 +337,11 @@ class GroupQueue(RetryingCaller):
             if not self._has_place(job):
                 return False
             # Ctrl-C may have come on the way to `_leave_place`: a job that is done keeps no place.
-            self._under_way = {each for each in self._under_way if not each.done()} | {job}
+            self._under_way = self._not_done() | {job}
             return True
+
+    def _not_done(self) -> set[Job[Any]]:
+        return {each for each in self._under_way if not each.done()}
 
     def _leave_place(self, job: Job[Any]) -> None:
         with self._places:

@@ -45,8 +45,7 @@ class RequestFrequency:
             times = self._asked.setdefault(topic, deque(maxlen=MAX_COUNTED))
             self._asked.move_to_end(topic)
             times.append(now)
-            while times[0] < now - self._window:
-                times.popleft()
+            _forget_before(now - self._window, times)
             if len(self._asked) > MAX_TOPICS:
                 # A program that asks for ever new symbols must not grow; the one asked least lately is not frequent.
                 forgotten, _ = self._asked.popitem(last=False)
@@ -74,6 +73,11 @@ class RequestFrequency:
 
     def __repr__(self) -> str:
         return f"<RequestFrequency {len(self.last_asked)} topics asked for>"
+
+
+def _forget_before(instant: float, times: deque[float]) -> None:
+    while times[0] < instant:
+        times.popleft()
 
 
 # Topics that are streamed because they are asked often, without anybody having subscribed.
@@ -114,13 +118,13 @@ class Promotions:
 
     def promote(self, topics: Iterable[Topic], now: float) -> None:
         """Stream `topics` soon, as far as the limit allows and the markets exist; those already streamed stay."""
-        new = [topic for topic in dict.fromkeys(topics) if topic not in self._since and self._exists(topic.symbol)]
+        new = [topic for topic in self._not_promoted(dict.fromkeys(topics)) if self._exists(topic.symbol)]
         if not new:
             return
         with self._lock:
             room = self._limit - len(self._since)
             # Looked at again under the lock: another thread may have promoted the same meanwhile.
-            fresh = [topic for topic in new if topic not in self._since][: max(0, room)]
+            fresh = self._not_promoted(new)[: max(0, room)]
             # In this order: what Ctrl-C leaves noted alone is nothing, what it left promoted alone would never stream.
             self._noted += fresh
             self._since.update((topic, now) for topic in fresh)
@@ -128,6 +132,9 @@ class Promotions:
             # After the lock, and without subscribing here: the question that caused it must not wait for sessions to be
             # made.
             self._wake()
+
+    def _not_promoted(self, topics: Iterable[Topic]) -> list[Topic]:
+        return [topic for topic in topics if topic not in self._since]
 
     def flush(self) -> Sequence[Topic]:
         """SubscriptionRequest for what was promoted since the last time; returns it. For one thread only."""
@@ -153,8 +160,11 @@ class Promotions:
         """Want what is promoted now, and nothing else: whatever went wrong before is made good by this."""
         with self._lock:
             # The whole set as one owner's request: what an interruption left behind is put right by the next change.
-            promoted = [topic for topic in self._since if topic not in self._noted]
+            promoted = self._requested()
         self._acquire(self, map(SubscriptionRequest, promoted))
+
+    def _requested(self) -> list[Topic]:
+        return [topic for topic in self._since if topic not in self._noted]
 
     def drop(self, topics: Iterable[Topic]) -> None:
         """Their line is too slow: stop streaming those that were only promoted, as soon as `demote_unused` runs."""
@@ -165,16 +175,19 @@ class Promotions:
     def demote_unused(self, last_asked: Callable[[Topic], float | None], now: float) -> Sequence[Topic]:
         """Stop streaming what nobody asked for lately; returns what was dropped. On the thread that calls `flush`."""
         with self._lock:
-            unused = [
-                topic
-                for topic, since in self._since.items()
-                if _is_unused(now, since, last_asked(topic), self._demote_after) and topic not in self._noted
-            ]
+            unused = self._unused(last_asked, now)
             for topic in unused:
                 del self._since[topic]
         if unused:
             self._subscribe()
         return unused
+
+    def _unused(self, last_asked: Callable[[Topic], float | None], now: float) -> list[Topic]:
+        return [
+            topic
+            for topic in self._requested()
+            if _is_unused(now, self._since[topic], last_asked(topic), self._demote_after)
+        ]
 
     def __len__(self) -> int:
         return len(self._since)

@@ -145,10 +145,14 @@ class ConnectionPool(Generic[Carrier]):
 
     def cleanup_idle_connections(self) -> int:
         """Forget the connections that carry nothing; how many that were."""
-        idle = [carrier for carrier, load in self._loads.items() if not load.topics]
+        idle = self.idle()
         for carrier in idle:
             self.remove(carrier)
         return len(idle)
+
+    def idle(self) -> list[Carrier]:
+        """The connections that carry nothing."""
+        return [carrier for carrier, load in self._loads.items() if not load.topics]
 
     def release(self, topics: Iterable[Topic]) -> set[Carrier]:
         """These topics are wanted no more; the carriers that carried them."""

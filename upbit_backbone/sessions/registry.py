@@ -76,6 +76,10 @@ class Registry:
         deepest = max(self._counted()[topic])
         return SubscriptionRequest(topic, None if deepest >= MAX_LEVELS else deepest)
 
+    def added_by(self, requests: Iterable[SubscriptionRequest]) -> int:
+        """How many topics nobody wants yet."""
+        return len({each.topic for each in requests if each.topic not in self})
+
     def count(self, topic: Topic) -> int:
         return self._counted().get(topic, Counter()).total()
 

@@ -116,7 +116,7 @@ class SessionManager:
                 self._check_open()
                 self._settle()
                 # Before the registry is touched, so that a refusal leaves nothing to undo.
-                self._pool.check_room(len({each.topic for each in requested if each.topic not in self._registry}))
+                self._pool.check_room(self._registry.added_by(requested))
                 touched = self._changed(self._registry.acquire, owner, requested)
         except BaseException:
             # BaseException: Ctrl-C lands in the thread that subscribes. A stream without an owner would go on until the
@@ -224,8 +224,7 @@ class SessionManager:
             if self._pool.carried(session):
                 return False
             self._pool.remove(session)
-            self._retired = [old for old in self._retired if _is_alive(old)]
-            self._retired.append(session)
+            self._retired = [*filter(_is_alive, self._retired), session]
             return True
 
     def _shed(self, session: Session) -> None:
@@ -302,9 +301,9 @@ class SessionManager:
             self._check_open()
             self._settle()
             sessions = self._pool.carriers()
-            idle = [session for session in sessions if not self._pool.carried(session)]
+            idle = self._pool.idle()
             self._pool.cleanup_idle_connections()
-            self._retired = [old for old in self._retired if _is_alive(old)] + idle
+            self._retired = [*filter(_is_alive, self._retired), *idle]
         for session in idle:
             session.stop()
         wanted = [session for session in sessions if session not in idle]

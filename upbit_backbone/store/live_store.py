@@ -223,10 +223,10 @@ class LiveStore:
 
     def remember(self, items: Iterable[Datum | MarketInfo | Instrument]) -> None:
         """Keep REST answers as last known values; newer stays. Bounded: the longest untouched go first."""
+        values = [item for item in items if not isinstance(item, MarketInfo | Instrument)]
         with self._lock:
-            for item in items:
-                if not isinstance(item, MarketInfo | Instrument):
-                    self._keep(_key(item), item)
+            for item in values:
+                self._keep(_key(item), item)
 
     def _keep(self, key: tuple[object, ...], item: StoredItem) -> None:
         known = self._remembered.pop(key, None)

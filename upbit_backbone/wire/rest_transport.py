@@ -158,7 +158,8 @@ class RestTransport:
         with self._lock:
             # Before it is hung up: `close` may cut what is busy, and must not cut a number that was given back.
             self._busy.discard(line)
-            self._free = [each for each in self._free if each is not line]
+            if line in self._free:
+                self._free.remove(line)
         line.hang_up()
 
     def _pop_free(self, fresh: bool) -> tuple[HttpConnection | None, list[HttpConnection]]:
