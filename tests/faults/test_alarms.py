@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from injection import Injector
-from scenes import SEED, WAIT_SECONDS, ask, ask_for_many, check, hold, look, streaming
+from scenes import SEED, WAIT_SECONDS, answer_now_and_then, ask, ask_for_many, check, hold, look, streaming
 
 from tests.support.waiting import wait_until
 from upbit_backbone import MarketDataBackbone
@@ -71,6 +71,7 @@ def test_what_a_signal_handler_raises_reaches_the_user_wherever_it_comes(
                     struck += 1
                 dropped.clear()
                 check(market, kept.topics, f"an alarm at {injector.place}")
+                answer_now_and_then(market, method, struck)
             assert struck
     finally:
         signal.signal(signal.SIGUSR1, before)

@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 
 import pytest
 from injection import Injector
 
 from tests.support.waiting import wait_until
-from upbit_backbone import DataType, MarketDataBackbone, Subscription
-from upbit_backbone._concurrency import calls_users, is_interrupting
+from upbit_backbone import DataType, LiveOrderbook, MarketDataBackbone, Subscription
+from upbit_backbone._concurrency import Deadline, calls_users, is_interrupting, join_all, spawn
 from upbit_backbone.simulator import FakeUpbit
 
 PLACES = int(os.environ.get("UPBIT_BACKBONE_FAULT_PLACES", "40"))
@@ -70,6 +71,20 @@ def test_a_finalizer_may_close_a_subscription_wherever_it_runs(market: MarketDat
         parts = market._parts
         wait_until(lambda: parts.sessions.topics() == parts.hub.topics == kept.topics, "what was closed to be gone")
         wait_until(lambda: not parts.events._listening, "its listeners, too")
+
+
+def test_a_forgotten_order_book_closes_itself_under_whatever_lock_it_is_collected(market: MarketDataBackbone) -> None:
+    """Its finalizer is ours and was called by nobody: what holds the lock is the very code that it interrupts."""
+    trades, hub = market.subscribe("KRW-BTC", "trade"), market._parts.hub
+
+    def entry_that_holds(book: LiveOrderbook) -> Callable[[], Subscription]:
+        return lambda: (trades, book)[0]
+
+    # The hub drops a subscription's entry under its lock, and with this one the last reference to the book.
+    hub._subscriptions[trades.id] = entry_that_holds(market.live_orderbook("KRW-ETH"))
+    closing = spawn(trades.close, "test-closes")
+    assert join_all([closing], Deadline.after(WAIT_SECONDS)) == []
+    wait_until(lambda: market._parts.sessions.topics() == hub.topics == frozenset(), "nothing to be wanted any more")
 
 
 def test_close_in_a_signal_handler_returns_at_once_and_all_of_it_is_closed(upbit: FakeUpbit) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from injection import Injector
-from scenes import METHODS, SEED, check, streaming
+from scenes import METHODS, SEED, answer_now_and_then, check, streaming
 
 from tests.support.waiting import wait_until
 from upbit_backbone import MarketDataBackbone
@@ -50,6 +50,7 @@ def test_ctrl_c_at_every_place(method: Callable[[MarketDataBackbone], None], mar
             assert error is None or isinstance(error, KeyboardInterrupt), f"{where} (seed {SEED}): {error!r}"
             struck += error is not None
             check(market, trades.topics, where)
+            answer_now_and_then(market, method, struck)
         assert struck
     # A socket whose maker was interrupted before anybody held it is closed by Python, which grumbles.
     gc.collect()
