@@ -1,7 +1,7 @@
 """Record what comes in, and play it again: for tests, backtests and reports of strange behaviour.
 
-format ○ lays out the bytes, members ● walks over them, recording ● keeps the file, recorder ● writes through a tap,
-replay ● stands in for the sessions and replay_transport ● for REST.
+format ○ lays out the bytes and finds the members over every damage, recording ● keeps the file, recorder ● writes
+through a tap, replay ● stands in for the sessions and for REST.
 """
 
 from typing import TYPE_CHECKING
@@ -12,18 +12,16 @@ if TYPE_CHECKING:
     from ..models.report import RecorderStats
     from .recorder import Recorder
     from .recording import Recording
-    from .replay import ReplaySource
+    from .replay import ReplaySource, ReplayTransport
     from .replay_sessions import ReplayClock
-    from .replay_transport import ReplayTransport
 else:  # every backbone has a tap; few record or play
     __getattr__, __dir__ = _lazy.attributes(
         __name__,
         {
             "recorder": ("Recorder", "RecorderStats"),
             "recording": ("Recording",),
-            "replay": ("ReplaySource",),
+            "replay": ("ReplaySource", "ReplayTransport"),
             "replay_sessions": ("ReplayClock",),
-            "replay_transport": ("ReplayTransport",),
         },
     )
 

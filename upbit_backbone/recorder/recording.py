@@ -17,15 +17,18 @@ from ..errors import InvalidRequestError, MalformedDataError, one_line
 from .format import (
     FORMAT,
     HEAD_SIZE,
+    Damage,
+    Member,
     MemberHead,
     Record,
     RecordKind,
+    Wants,
     decode_member,
     decode_records,
     member_head,
     microseconds,
+    walk,
 )
-from .members import Damage, Member, Wants, walk
 
 log = get_logger("upbit_backbone.recorder")
 
