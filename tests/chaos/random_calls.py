@@ -4,8 +4,10 @@ older than it may be?
     python tests/chaos/random_calls.py --calls 10000            (a few minutes)
     python tests/chaos/random_calls.py --calls 1000 --seed 42   repeats the questions and faults of a seed
 
-The simulator knows when each market moved, so it is known for how long an answer had not been true any more when it was
-asked for. Unmarked answers may be `max_age` old and no older, with `realtime=True` not at all, else three seconds.
+Tickers, order books, trades and candles, one market or several at once. The simulator knows when each market moved, so
+it is known for how long an answer had not been true any more when it was asked for: each trade changes ticker, book,
+trades and the forming candle. Unmarked answers may be `max_age` old and no older, with `realtime=True` not at all, else
+three seconds.
 By how much REST's replica lags nobody outside can see, as its stamps are those of the last trade: of what REST answers
 while one does, the lag is Upbit's own and does not count.
 """
@@ -27,7 +29,7 @@ from typing import Any, NamedTuple
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from upbit_backbone import DataSource, MarketDataBackbone, TickerData
+from upbit_backbone import CandleData, DataSource, MarketDataBackbone, OrderbookData, TickerData, TradeData
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.errors import UpbitBackboneError
 from upbit_backbone.simulator import FakeUpbit
@@ -40,14 +42,18 @@ UNMARKED_SECONDS = 3.0
 PAUSE_SECONDS = 0.03
 KEPT_SECONDS = 1.0  # for so long an answer of REST may be given again
 MILLISECOND = 0.001  # the resolution of Upbit's stamps
+BOOK_GRID_SECONDS = 0.1  # books are published so often, with the trades since; a step of the market comes on top of it
 CHANGE_SECONDS = (0.3, 3.0)  # between two changes of the line
 
 
+Datum = TickerData | OrderbookData | TradeData | CandleData
+
+
 class Answer(NamedTuple):
-    """What was asked when, by the simulator's clock, which is this machine's, and what came."""
+    """What was asked when, by the simulator's clock, which is this machine's, and what came of one market."""
 
     asked_at: float
-    ticker: TickerData
+    item: Datum
     max_age: float | None
     is_realtime: bool
     answered_at: float
@@ -63,7 +69,8 @@ class Answer(NamedTuple):
 class Outcome:
     """What came of all calls."""
 
-    answers: list[Answer] = field(default_factory=list)
+    calls: int
+    answers: list[Answer] = field(default_factory=list)  # one for each market in a list
     errors: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
     lags: list[tuple[float, float]] = field(default_factory=list)  # since when REST's replica lags by how much
@@ -71,12 +78,12 @@ class Outcome:
     excused: int = 0
 
     def __str__(self) -> str:
-        marked = sum(answer.ticker.degraded for answer in self.answers)
-        by = Counter(f"by {answer.ticker.source.name}" for answer in self.answers)
+        marked = sum(answer.item.degraded for answer in self.answers)
+        by = Counter(f"{type(answer.item).__name__} by {answer.item.source.name}" for answer in self.answers)
         excused = f", {self.excused} excused by REST's lag" if self.excused else ""
         errors = ", ".join(f"{count} {name}" for name, count in sorted(self.errors.items())) or "no error"
         return (
-            f"{len(self.answers) + self.errors.total()} calls: {dict(by)}, {marked} marked, {errors}; "
+            f"{self.calls} calls: {dict(sorted(by.items()))}, {marked} marked, {errors}; "
             f"oldest unmarked {self.oldest:.2f} s{excused}; {len(self.violations)} violations"
         )
 
@@ -101,28 +108,53 @@ def worsen(upbit: FakeUpbit, rng: random.Random, outcome: Outcome) -> None:
 
 def ask(market: MarketDataBackbone, rng: random.Random, outcome: Outcome) -> None:
     """One question of any kind."""
+    symbol, several = rng.choice(SYMBOLS), rng.sample(SYMBOLS, rng.randint(2, len(SYMBOLS)))
     max_age = rng.choice((None, None, 0.05, 0.1, 0.3, 1.0))
     is_realtime = rng.random() < 0.05
-    arguments: dict[str, Any] = {"realtime": is_realtime, "timeout": TIMEOUT_SECONDS}
+    one: dict[str, Any] = {"realtime": is_realtime, "max_age": max_age, "timeout": TIMEOUT_SECONDS}
+    many: dict[str, Any] = {"max_age": max_age, "timeout": TIMEOUT_SECONDS}
+    questions: dict[Callable[[], list[Datum]], float] = {
+        lambda: [market.get_ticker(symbol, **one)]: 6,
+        lambda: [market.get_orderbook(symbol, **one)]: 4,
+        lambda: list(market.get_tickers(several, **many).values()): 2,
+        lambda: list(market.get_orderbooks(several, **many).values()): 2,
+        lambda: market.get_trades(symbol, rng.randint(1, 300), timeout=TIMEOUT_SECONDS)[-1:]: 0.5,
+        lambda: market.get_candles(symbol, "1m", rng.randint(1, 20), timeout=TIMEOUT_SECONDS)[-1:]: 0.5,
+    }
+    number = rng.choices(range(len(questions)), list(questions.values()))[0]
+    max_age = max_age if number < 4 else None  # trades and candles are not asked for by their age
+    is_realtime = is_realtime and number < 2
     asked_at = time.time()
     try:
-        ticker = market.get_ticker(rng.choice(SYMBOLS), max_age=max_age, **arguments)
+        items = list(questions)[number]()
     except UpbitBackboneError as error:  # an honest answer, too
         outcome.errors[type(error).__name__] += 1
         return
-    outcome.answers.append(Answer(asked_at, ticker, max_age, is_realtime, time.time()))
+    answered_at = time.time()
+    outcome.answers += [Answer(asked_at, item, max_age, is_realtime, answered_at) for item in items]
+
+
+def shown_by(item: Datum) -> float:
+    """When the market had last moved by what was answered."""
+    if isinstance(item, TickerData):
+        return (item.trade_timestamp or item.timestamp).timestamp()
+    if isinstance(item, CandleData):
+        return (item.last_trade_at or item.timestamp).timestamp()
+    if isinstance(item, OrderbookData):
+        return item.timestamp.timestamp() + BOOK_GRID_SECONDS
+    return item.timestamp.timestamp()
 
 
 def superseded_for(answer: Answer, moves: list[float]) -> float:
-    """For how many seconds another price had been the present one when the question was asked."""
-    shown = (answer.ticker.trade_timestamp or answer.ticker.timestamp).timestamp()
-    place = bisect.bisect_right(moves, shown + MILLISECOND / 2)
-    return max(0.0, answer.asked_at - moves[place]) if place < len(moves) else 0.0
+    """For how many seconds another state had been the present one when the question was asked."""
+    place = bisect.bisect_right(moves, shown_by(answer.item) + MILLISECOND / 2)
+    until_shown = 1.5 * BOOK_GRID_SECONDS if isinstance(answer.item, OrderbookData) else 0.0
+    return max(0.0, answer.asked_at - moves[place] - until_shown) if place < len(moves) else 0.0
 
 
 def rest_lag(answer: Answer, lags: list[tuple[float, float]]) -> float:
     """By how much REST lagged at most while it could be asked for this answer."""
-    if answer.ticker.source is not DataSource.REST:
+    if answer.item.source is not DataSource.REST:
         return 0.0
     since = answer.asked_at - KEPT_SECONDS
     ends = [at for at, _ in lags[1:]] + [answer.answered_at + 1.0]
@@ -135,9 +167,9 @@ def rest_lag(answer: Answer, lags: list[tuple[float, float]]) -> float:
 def judge(outcome: Outcome, upbit: FakeUpbit) -> None:
     moves = {symbol: [row["trade_timestamp"] / 1000 for row in upbit.trades(symbol)] for symbol in SYMBOLS}
     for answer in outcome.answers:
-        if answer.ticker.degraded:
+        if answer.item.degraded:
             continue
-        seconds = superseded_for(answer, moves[answer.ticker.symbol])
+        seconds = superseded_for(answer, moves[answer.item.symbol])
         lag = rest_lag(answer, outcome.lags)
         if lag and answer.bound < seconds <= answer.bound + lag:
             outcome.excused += 1
@@ -149,7 +181,7 @@ def judge(outcome: Outcome, upbit: FakeUpbit) -> None:
 
 def run(seed: int, calls: int) -> Outcome:
     """So many questions of four threads; the faults go on until the last one is answered."""
-    outcome, left, is_over = Outcome(), iter(range(calls)), threading.Event()
+    outcome, left, is_over = Outcome(calls), iter(range(calls)), threading.Event()
 
     def asker(market: MarketDataBackbone, rng: random.Random) -> Callable[[], None]:
         def go() -> None:
@@ -169,14 +201,15 @@ def run(seed: int, calls: int) -> Outcome:
     with (
         FakeUpbit(seed=seed, markets=SYMBOLS, trades_per_second=TRADES_PER_SECOND) as upbit,
         MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url) as market,
-        market.subscribe(SYMBOLS, ["ticker", "orderbook"]) as stream,
+        market.subscribe(SYMBOLS, ["ticker", "orderbook", "candle.1m"]) as stream,
     ):
         stream.get(timeout=20.0)
         changing = spawn(weather(upbit, random.Random(f"{seed}/weather")), "test-weather")
         asking = [
             spawn(asker(market, random.Random(f"{seed}/{number}")), f"test-asker-{number}") for number in range(ASKERS)
         ]
-        join_all(asking, Deadline.after(calls * TIMEOUT_SECONDS))
+        if join_all(asking, Deadline.after(calls * TIMEOUT_SECONDS)):
+            raise TimeoutError("there are calls that never end")
         is_over.set()
         join_all([changing], Deadline.after(10.0))
         upbit.clear_faults()
