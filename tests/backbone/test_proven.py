@@ -85,6 +85,30 @@ def test_a_silent_stall_is_found_out_by_asking_rest(
     upbit.unmute()
 
 
+@pytest.mark.slow  # habits are learned in seconds
+def test_a_lively_market_that_falls_silent_alone_while_rest_is_away_is_called_current_no_more(
+    streaming: Ask, upbit: FakeUpbit, until: Ask
+) -> None:
+    market = streaming("KRW-BTC", "KRW-ETH", **BRISK)
+    lively_until = time.monotonic() + 8.0
+    until(lambda: traded(upbit) and traded(upbit, "KRW-ETH") and time.monotonic() > lively_until, "habits are known")
+    upbit.rest_fault("*", status=503, times=None, seconds=120.0)
+    upbit.mute(["KRW-BTC"])
+    traded(upbit)
+
+    def is_marked() -> bool:
+        traded(upbit, "KRW-ETH")
+        try:
+            return bool(market.get_ticker("KRW-BTC", timeout=2.0).degraded)
+        except StaleDataError as error:  # with the last known value and its age
+            return "KRW-BTC" in str(error)
+
+    until(is_marked, "it is marked")
+    assert not market.get_ticker("KRW-ETH").degraded
+    assert market.health().sessions[0].reconnects == 0
+    upbit.unmute()
+
+
 def test_old_state_after_a_reconnection_does_not_pass_for_the_present_one(
     streaming: Ask, upbit: FakeUpbit, until: Ask
 ) -> None:

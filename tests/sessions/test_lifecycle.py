@@ -878,6 +878,58 @@ def test_a_silent_market_is_subscribed_again_once_a_minute_at_most_while_rest_do
     assert not events(StaleEvent, log)
 
 
+def lively_then_silent_while_rest_is_away() -> Stage:
+    """ETH flowed for two minutes; then it goes mute alone, and even a new subscription brings nothing of it."""
+    stage = Stage().live(BTC, ETH)
+    assert not events(StaleEvent, quiet_seconds(stage, 120, set(), lambda topics: None))
+    log = quiet_seconds(stage, 25, {ETH}, lambda topics: None)
+    told = events(StaleEvent, log)
+    assert [(event.symbols, event.stale) for event in told] == [(("KRW-ETH",), True)]
+    assert "REST cannot say" in told[0].reason
+    assert stage.lifecycle.health.mute == {ETH}
+    assert len(only(do.SendText, log)) == 1, "the stream is asked"
+    return stage
+
+
+def test_a_lively_market_that_falls_silent_alone_is_not_believed_while_rest_does_not_say() -> None:
+    stage = lively_then_silent_while_rest_is_away()
+    log = quiet_seconds(stage, 600, {ETH}, lambda topics: None)
+    assert not events(StaleEvent, log)
+    assert stage.lifecycle.health.mute == {ETH}
+    assert 9 <= len(only(do.SendText, log)) <= 11, "the stream is asked once a minute"
+    log = quiet_seconds(stage, 15, set(), lambda topics: None)
+    assert [event.stale for event in events(StaleEvent, log)] == [False]
+    assert not stage.lifecycle.health.mute
+
+
+def test_a_market_in_doubt_is_put_to_rest_as_soon_as_rest_is_back() -> None:
+    stage = lively_then_silent_while_rest_is_away()
+    log = quiet_seconds(stage, 25, {ETH}, lambda topics: topics & {ETH})
+    assert ["there were trades;" in event.reason for event in events(StaleEvent, log)] == [True]
+    assert stage.lifecycle.health.mute == {ETH}
+    assert len(only(do.SendText, log)) == 1, "subscribed anew"
+
+
+def test_a_market_in_doubt_that_was_merely_quiet_is_believed_again_once_rest_says_so() -> None:
+    stage = lively_then_silent_while_rest_is_away()
+    log = quiet_seconds(stage, 25, {ETH}, lambda topics: frozenset())
+    assert [event.stale for event in events(StaleEvent, log)] == [False]
+    assert not stage.lifecycle.health.mute
+
+
+def test_of_a_mute_market_that_shows_snapshots_alone_most_of_each_minute_is_not_believed() -> None:
+    stage = Stage().live(BTC, ETH)
+    quiet_seconds(stage, 120, set(), lambda topics: None)
+    doubted, silent, shown_at = 0, {ETH}, 0
+    for second in range(1_200):
+        asked = only(do.SendText, quiet_seconds(stage, 1, silent, lambda topics: None))
+        shown_at = second if asked else shown_at
+        silent = set() if second - shown_at < 10 else {ETH}  # who asks looks ten seconds back
+        doubted += stage.lifecycle.health.mute == {ETH}
+        assert stage.lifecycle.health.mute or second - shown_at <= 35
+    assert doubted > 400
+
+
 def test_a_market_that_was_always_quiet_and_goes_mute_alone_is_found_out_within_45_seconds() -> None:
     stage = Stage().live(BTC, ETH)
     log = quiet_seconds(stage, 600, {ETH}, lambda topics: frozenset())

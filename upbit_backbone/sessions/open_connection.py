@@ -22,7 +22,7 @@ from .messages import (
     StartProbe,
 )
 from .session_state import SessionState, said
-from .stall_detectors import SILENT, UNUSUAL
+from .stall_detectors import SILENT, UNUSUAL, UNUSUAL_ALONE
 from .subscription_sender import PongPacer, SubscriptionSender
 
 NORMAL_CLOSE: Final = 1000
@@ -158,15 +158,17 @@ class OpenConnection:
 
     def silent_found(self, found: SilentFound, now: float) -> None:
         shared, watch = self._shared, self._shared.topic_stalls
-        before = watch.mute
+        proven, doubted = watch.proven, watch.doubted
         awake = watch.found(found.question, found.silent)
-        news = watch.mute - before
+        proven, doubted = watch.proven - proven, watch.doubted - doubted
         shared.health.mute = watch.mute
         if awake:
             shared.emit(shared.status.stale(awake, stale=False, reason="data flows again"))
-        if news:
-            shared.emit(shared.status.stale(news, stale=True, reason=f"{SILENT}; other topics flow"))
-            if watch.may_resend(news, now):
+        if doubted:
+            shared.emit(shared.status.stale(doubted, stale=True, reason=UNUSUAL_ALONE))
+        if proven:
+            shared.emit(shared.status.stale(proven, stale=True, reason=f"{SILENT}; other topics flow"))
+            if watch.may_resend(proven, now):
                 self.sender.repeat(now)
         # Then the whole line is put to REST, and asking about single topics besides would spend requests on the same
         # doubt.
@@ -179,7 +181,10 @@ class OpenConnection:
         if answer.whole_line:
             must_ask = shared.stream_stalls.answered(None if answer.behind is None else bool(answer.behind), now)
         else:
-            shared.topic_stalls.answered(answer.topics, answer.behind, now)
+            cleared = shared.topic_stalls.answered(answer.topics, answer.behind, now)
+            shared.health.mute = shared.topic_stalls.mute
+            if cleared:
+                shared.emit(shared.status.stale(cleared, stale=False, reason="REST knows of no trades, either"))
             must_ask = answer.behind is None and shared.topic_stalls.may_ask_stream(now)
         # REST does not say. Upbit answers a subscription with snapshots: proof of a line that moves, and the cure for a
         # topic that had gone mute.

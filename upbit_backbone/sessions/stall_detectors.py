@@ -27,6 +27,7 @@ UNANSWERED: Final = (
     "silent, and no snapshot came when it was subscribed again; REST cannot say whether there were trades"
 )
 UNUSUAL: Final = "silent, unlike before, and while Upbit blocks this IP nobody can be asked whether there were trades"
+UNUSUAL_ALONE: Final = "silent, unlike before and unlike other topics, and REST cannot say whether there were trades"
 
 
 class StreamStallDetector:
@@ -135,13 +136,16 @@ class StreamStallDetector:
 # Where
 # there were trades, and the topic is still silent a moment later, it is mute: reported, no longer taken for current,
 # and subscribed anew at a gentle pace, which costs the other topics nothing.
+#
+# While REST does not say, the stream is asked for its snapshots, as above, but not more often than that. A topic that
+# was lively and still says nothing is doubted: it may be mute, and nobody can vouch for its value.
 
 SENTINELS: Final = 50  # how many topics a question about the whole line names; one REST request answers them all
 PATROL: Final = 100  # how many silent topics one question to REST names; quiet ones are asked about in turn
 PATROL_EVERY: Final = 3  # in rounds; a lively one that falls silent is asked about at once
 SCORE_DECAY: Final = 0.9
 LIVELY_SCORE: Final = 1.0
-ALWAYS_LIVELY_SCORE: Final = 5.0  # something in each of the last seven rounds at least
+ALWAYS_LIVELY_SCORE: Final = 5.0  # from seven rounds with something in each; in the long run, from every other one
 RESEND_SECONDS: Final = 60.0  # a mute topic costs at most one repeated subscription per this time
 
 
@@ -168,7 +172,9 @@ class TopicStallDetector:
         self._confirm_at = inf
         self._resent_at: dict[Topic, float] = {}
         self._asked_stream_at = -inf
+        self._is_guess = False  # what is to be confirmed is that they are silent; whether there were trades nobody says
         self.mute: frozenset[Topic] = frozenset()
+        self.doubted: frozenset[Topic] = frozenset()  # those of them of which that is all that is known
 
     def start(self, now: float) -> None:
         """A new connection streams anew: nothing is suspected."""
@@ -176,7 +182,7 @@ class TopicStallDetector:
         self._patrol_at = now + PATROL_EVERY * self._every
         self._probed = frozenset()
         self._confirm_at = inf
-        self.mute = frozenset()
+        self.mute = self.doubted = frozenset()
 
     def stop(self) -> None:
         self._next_question = self._confirm_at = inf
@@ -184,9 +190,15 @@ class TopicStallDetector:
     def keep(self, topics: frozenset[Topic]) -> None:
         """Only `topics` are still wanted."""
         self.mute &= topics
+        self.doubted &= topics
         self._scores = {topic: score for topic, score in self._scores.items() if topic in topics}
         self._asked_at = {topic: at for topic, at in self._asked_at.items() if topic in topics}
         self._resent_at = {topic: at for topic, at in self._resent_at.items() if topic in topics}
+
+    @property
+    def proven(self) -> frozenset[Topic]:
+        """The mute topics of which REST has seen trades."""
+        return self.mute - self.doubted
 
     @property
     def due(self) -> float:
@@ -206,6 +218,7 @@ class TopicStallDetector:
         """Take in the answer; the topics that are mute no longer."""
         # No habits are learned from it: it is about suspects, all of them chosen for their silence.
         if question.confirms:
+            self.doubted = self.doubted | (silent - self.mute) if self._is_guess else self.doubted - silent
             self.mute |= silent
             return frozenset()
         for topic in question.topics:
@@ -213,12 +226,14 @@ class TopicStallDetector:
             self._scores[topic] = score if topic in silent else score + 1.0
         awake = (self.mute & question.topics) - silent
         self.mute -= awake
+        self.doubted -= awake
         return awake
 
     def to_probe(self, silent: frozenset[Topic], now: float) -> frozenset[Topic]:
         """The silent topics to put to REST, if that is worth it now."""
         is_probing = bool(self._probed) and now < self._probe_at + PROBE_PATIENCE_SECONDS
-        candidates = [topic for topic in silent - self.mute if not self._was_resent_lately(topic, now)]
+        # Those in doubt once more: REST may be back.
+        candidates = [topic for topic in silent - self.proven if not self._was_resent_lately(topic, now)]
         liveliest = max(candidates, key=lambda topic: (self._score(topic), topic), default=None)
         is_lively = liveliest is not None and self._score(liveliest) >= LIVELY_SCORE
         if is_probing or liveliest is None or not (is_lively or now >= self._patrol_at):
@@ -236,16 +251,27 @@ class TopicStallDetector:
     def _was_resent_lately(self, topic: Topic, now: float) -> bool:
         return now < self._resent_at.get(topic, -inf) + RESEND_SECONDS
 
-    def answered(self, topics: frozenset[Topic], behind: frozenset[Topic] | None, now: float) -> None:
-        """REST's answer about the topics put to it; those it knows more of get a last moment of grace."""
+    def answered(self, topics: frozenset[Topic], behind: frozenset[Topic] | None, now: float) -> frozenset[Topic]:
+        """REST's answer about the topics put to it; those it knows more of get a last moment of grace, and so do those
+        that were lively if it does not say. The topics that were doubted without reason."""
         # The answer to an earlier question, from before a reconnect or a change of topics.
         if topics != self._probed or self._confirm_at < inf:
-            return
-        self._probed = (behind or frozenset()) & topics
+            return frozenset()
+        self._is_guess = behind is None
+        lively = frozenset(topic for topic in topics if self._score(topic) >= ALWAYS_LIVELY_SCORE * SCORE_DECAY)
+        self._probed = lively if behind is None else behind & topics
         if self._probed:
             self._confirm_at = now + GRACE_SECONDS
+        if behind is None:
+            for topic in topics:
+                self._scores[topic] = self._score(topic) / SCORE_DECAY  # nothing was learned about its habits
+            return frozenset()
         for topic in topics - self._probed:
             self._scores[topic] = self._score(topic) / 2  # merely quiet: others get their turn first
+        cleared = self.doubted & topics - self._probed
+        self.mute -= cleared
+        self.doubted -= cleared
+        return cleared
 
     def may_resend(self, topics: frozenset[Topic], now: float) -> bool:
         """Whether subscribing anew for these mute topics is within reason; if so, it is taken as done."""
@@ -255,7 +281,7 @@ class TopicStallDetector:
         return True
 
     def is_unusual(self, topics: frozenset[Topic]) -> bool:
-        """Whether silence of all `topics` is, because one of them was never silent so far."""
+        """Whether silence of all `topics` is, because one of them was lively."""
         return any(self._score(topic) >= ALWAYS_LIVELY_SCORE for topic in topics)
 
     def may_ask_stream(self, now: float) -> bool:
