@@ -266,6 +266,18 @@ def doubling_line(world: World) -> None:
     _for_a_while(world, world.random.uniform(20.0, 120.0), over)
 
 
+def unordered_line(world: World) -> None:
+    """Some messages come after those that were made later, of the same topic and of others."""
+
+    def over() -> None:
+        world.reorders = 0.0
+
+    seconds = world.random.uniform(20.0, 120.0)
+    world.reorders = world.random.choice((0.1, 0.5))
+    _for_a_while(world, seconds, over)
+    world.unordered_until = max(world.unordered_until, world.late_until)
+
+
 def lagging_replica(world: World) -> None:
     """REST shows what was; whether a stream is stalled can be told only later."""
 
@@ -376,6 +388,6 @@ FAULTS: dict[Callable[[World], None], float] = {
     mute_server: 0.5, mute_topic: 1, refuse: 2, long_outage: 0.2, hang: 1, maintenance: 1, permanent: 0.2,
     too_many: 1, ban: 0.3, told_of_ban: 0.3, crash_loop: 0.5, ping_flood: 0.3, slow_network: 0.3, starve: 1.5,
     sleep: 0.5, crash: 0.5, asked_to_reconnect: 0.5, unprovoked_error: 0.5, change_wish: 3, churn: 1,
-    narrow_line: 0.5, long_line: 0.5, doubling_line: 0.5, lagging_replica: 0.5,
+    narrow_line: 0.5, long_line: 0.5, doubling_line: 0.5, unordered_line: 0.5, lagging_replica: 0.5,
     long_churn: 0.1, want_nothing: 0.7, want_unknown: 0.4, want_offensive: 0.4, quiet_hour: 0.3,
 }  # fmt: skip

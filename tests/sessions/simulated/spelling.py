@@ -21,6 +21,18 @@ _TRADE = (
     b'{"ty":"trade","cd":"%b","tms":%d,"td":"2026-11-20","ttm":"12:00:00","ttms":%d,"tp":1,"tv":1,"ab":"BID","pcp":1,'
     b'"c":"RISE","cp":1,"sid":%d,"bap":2,"bas":1,"bbp":1,"bbs":1,"st":"REALTIME"}'
 )
+_REST_TICKER = (
+    '{"market":"%s","trade_date":"20261120","trade_time":"120000","trade_timestamp":%d,"opening_price":1,'
+    '"high_price":2,"low_price":1,"trade_price":1,"prev_closing_price":1,"change":"RISE","change_price":1,'
+    '"change_rate":0.1,"signed_change_price":1,"signed_change_rate":0.1,"trade_volume":1,"acc_trade_price":1,'
+    '"acc_trade_price_24h":1,"acc_trade_volume":1,"acc_trade_volume_24h":1,"highest_52_week_price":9,'
+    '"highest_52_week_date":"2026-01-01","lowest_52_week_price":1,"lowest_52_week_date":"2026-01-01","timestamp":%d}'
+)
+
+
+def rest_tickers(rows: list[tuple[str, int]]) -> bytes:
+    """REST's answer about markets, each with the time (ms) of its last trade."""
+    return ("[" + ",".join(_REST_TICKER % (symbol, made_at, made_at) for symbol, made_at in rows) + "]").encode()
 
 
 def speller(topics: list[Topic], begins_at_ms: int) -> Callable[[bytes], bytes]:

@@ -16,6 +16,7 @@ from upbit_backbone.config import BackboneConfig
 from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.errors import BannedError, RateLimitError, RequestTimeoutError, UpbitBackboneError
+from upbit_backbone.exchange.endpoints import RestCall, tickers
 from upbit_backbone.intake import Intake
 from upbit_backbone.models.events import ConnectionState, StaleEvent, SubscriptionEvent
 from upbit_backbone.models.request import SubscriptionRequest, Topic
@@ -23,7 +24,7 @@ from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, Str
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
-from upbit_backbone.sessions.stall_detectors import UNUSUAL
+from upbit_backbone.sessions.stall_detectors import UNUSUAL, UNUSUAL_ALONE
 from upbit_backbone.store.exchange_clock import ExchangeClock
 from upbit_backbone.store.live_store import STATE_TYPES, LiveStore
 
@@ -42,14 +43,15 @@ from .server import (
     pong_frame,
     subscription_of,
 )
-from .spelling import speller
+from .spelling import rest_tickers, speller
 
 ALL = TOPICS + UNKNOWN + OFFENSIVE
 NUMBER = {topic: number for number, topic in enumerate(ALL)}
 STATES = {topic for topic in TOPICS if topic.data_type in STATE_TYPES}
 OF_SYMBOL = {symbol: [topic for topic in TOPICS if topic.symbol == symbol] for symbol in SYMBOLS}
 EPOCH = datetime(2026, 11, 22, tzinfo=UTC)
-spelled = speller(ALL, round(EPOCH.timestamp() * 1000))
+BEGINS_AT_MS = round(EPOCH.timestamp() * 1000)
+spelled = speller(ALL, BEGINS_AT_MS)
 SETTLED_SECONDS = 1.1
 SILENCE_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
@@ -60,10 +62,14 @@ MUTE_BOUND_SECONDS = 60.0 + 30.0 + 2 * SILENCE_SECONDS + 5.0
 LATE_TROUBLE_SECONDS = 60.0  # so long after a slow network or a starved client a session may still count as late
 # What is shown as current was superseded this long ago at most: the lag allowed, and a second until that shows.
 STALE_SECONDS = 3.0
-# Where nothing comes at all, or the client does not get to run, the bound of liveness; the last that came may have been
-# as late as is allowed.
-UNHEARD_SECONDS = 10.0 + 2.0 + 0.5
+# Where nothing comes at all, or the client does not get to run, a value is believed for the bound of liveness, counted
+# from when the line was last heard; what came then may have been as late as is allowed. The half second is for a line
+# that was heard, but whose newest message was still on its way.
+UNHEARD_SECONDS = BackboneConfig().liveness_seconds + BackboneConfig().max_lag_seconds + 0.5
 LOOK_SECONDS = 0.7
+REST_EVERY_SECONDS = 5.0
+REST_SECONDS = 1.0  # for so long an answer of REST's is on its way at most
+HELD_SECONDS = 0.5  # for so long a message is overtaken at most
 USUAL_LATENCY = (0.002, 0.03)
 NEVER = float("inf")
 
@@ -118,7 +124,9 @@ class World:
         self.latency = USUAL_LATENCY
         self.bandwidth = 0.0  # bytes a second towards the client; 0: no limit
         self.duplicates = 0.0  # the share of frames that come twice
+        self.reorders = 0.0  # the share of messages that Upbit holds for a moment, so that later ones overtake them
         self.replica_lag = 0.0  # by how many seconds REST shows what was
+        self.unordered_until = 0.0  # until then what was overtaken may still be on its way
         self.late_until = 0.0  # until then a session may count as late, and be given up for it
         self._trades: dict[str, list[float]] = {symbol: [] for symbol in SYMBOLS}
         self.trade_rate = rng.choice((0.02, 0.2, 0.5, 1.0)) if trade_rate is None else trade_rate
@@ -131,9 +139,11 @@ class World:
         self.stirred = 0  # counts what may disturb a measurement
         self.measured: tuple[str, float, float, int] | None = None
         self._numbers = itertools.count()
+        self._shown: dict[Topic, datetime] = {}  # the stamp of what was last given as current
         self.later(rng.expovariate(1.0), self._trade)
         self.later(1.0, self._drop_idle_lines)
         self.later(0.0, self._tell_date)
+        self.later(rng.uniform(0.0, REST_EVERY_SECONDS), self._ask_rest)
         self.later(1.0, self._look_at_prices)
 
     def monotonic(self) -> float:
@@ -315,8 +325,10 @@ class World:
 
     def _take_data(self, number: int, serial: int) -> list[Notice]:
         is_repeated = serial == self._last_number and self.now < self.late_until
-        self.judge.check(serial > self._last_number or is_repeated, "messages out of order", self.now)
-        self._last_number = serial
+        is_overtaken = self.now < self.unordered_until
+        is_in_order = serial > self._last_number or is_repeated or is_overtaken
+        self.judge.check(is_in_order, "messages out of order", self.now)
+        self._last_number = max(serial, self._last_number)
         topic = ALL[number]
         self._heard_at[topic] = self.now
         if self.measured is not None:
@@ -354,6 +366,8 @@ class World:
                 is_true = self.now <= max(self.late_until, self.last_trouble + LATE_TROUBLE_SECONDS)
             if event.reason == UNUSUAL:  # a guess, and called one: in a ban nobody can be asked
                 is_true = self.now < max(self.gate_until, self.hold_until)
+            if event.reason == UNUSUAL_ALONE:  # the same, of one topic
+                is_true = self._rest_fails > 0.0
             is_true = is_true or self.now < self.late_until  # what is late is silent for as long
             self.judge.found_out += is_alone
             self.judge.check(bool(is_true), f"false alarm: {event.reason}", self.now)
@@ -395,6 +409,18 @@ class World:
         self.judge.check(bool(nothing_wanted), "at rest although something is wanted", self.now)
 
     # The server
+
+    def publish(self, line: OpenConnection, frames: list[bytes]) -> None:
+        """Market data on its way to the line. TCP keeps a line's order, but Upbit's backends have none between topics,
+        nor between two messages of one: some come after those that were made later."""
+        in_order = []
+        for each in frames:
+            if self.reorders and self.random.random() < self.reorders:
+                self.later(self.random.uniform(0.0, HELD_SECONDS), self.send, line, each)
+            else:
+                in_order.append(each)
+        if in_order:
+            self.send(line, b"".join(in_order))
 
     def send(self, line: OpenConnection, data: bytes) -> None:
         """Bytes on their way to the client, in order."""
@@ -457,12 +483,11 @@ class World:
             return
         line.subscribed = topics
         line.topic_stalls.clear()
-        chunk = b"".join(self._data(t) for t in sorted(topics) if t not in UNKNOWN)
         if self._is_mute(line):
             line.unpictured |= topics
             line.excuses.add("mute")
-        elif chunk:
-            self.send(line, chunk)
+        else:
+            self.publish(line, [self._data(t) for t in sorted(topics) if t not in UNKNOWN])
 
     def _data(self, topic: Topic) -> bytes:
         made_at = self.last_trade(topic.symbol, self.now)
@@ -499,9 +524,7 @@ class World:
             if topic in line.topic_stalls:
                 self._missed(line, topic)
                 self.later(MUTE_BOUND_SECONDS, self._check_found_out, line, topic, line.subscriptions)
-        told = [topic for topic in topics if topic not in line.topic_stalls]
-        if told:
-            self.send(line, b"".join(map(self._data, told)))
+        self.publish(line, [self._data(topic) for topic in topics if topic not in line.topic_stalls])
 
     # What a reader is told
 
@@ -511,12 +534,31 @@ class World:
         self.exchange_clock.learn_date(format_datetime(moment, usegmt=True), 0.05)
         self.later(self.random.uniform(1.0, 20.0), self._tell_date)
 
+    def _ask_rest(self) -> None:
+        """A question to REST about a few markets: shown as its replica knows them when it arrives there."""
+        symbols = self.random.sample(SYMBOLS, 4)
+        if self.random.random() >= self._rest_fails:
+            self.later(self._delay(), self._rest_shows, symbols)
+        self.later(self.random.uniform(0.5, 1.5) * REST_EVERY_SECONDS, self._ask_rest)
+
+    def _rest_shows(self, symbols: list[str]) -> None:
+        rows = [(symbol, self.last_trade(symbol, self.now - self.replica_lag)) for symbol in symbols]
+        body = rest_tickers([(symbol, BEGINS_AT_MS + round(made_at * 1000)) for symbol, made_at in rows])
+        # No order between REST and a line, nor between two answers: an older one may come after the newer.
+        self.later(self.random.uniform(0.01, REST_SECONDS), self._rest_answers, tickers(symbols), body)
+
+    def _rest_answers(self, call: RestCall, body: bytes) -> None:
+        self.intake.answer(call, body, self.wall())
+
     def _look_at_prices(self) -> None:
         """Whatever is given as current now: for how long has it not been true?"""
         for topic in self.requested & STATES:
             item = self.store.current(topic, self.now)
             if item is None:
                 continue
+            is_newest = item.timestamp >= self._shown.get(topic, item.timestamp)
+            self.judge.check(is_newest, f"{topic} was shown newer before", self.now)
+            self._shown[topic] = item.timestamp
             shown = (item.timestamp - EPOCH).total_seconds()
             trades = self._trades[topic.symbol]
             place = bisect_right(trades, shown + 0.001)
