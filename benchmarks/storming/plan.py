@@ -61,7 +61,7 @@ class Fault:
 VISIBLE, POISON, FREEZE, STALL, OUTAGE, REST = "visible", "poison", "freeze", "silent stall", "outage end", "REST only"
 BACK_ALONE, BURST, LINE = "line back, REST not", "burst", "slow line"
 BURST_TRADES = 50_000
-NARROW_BYTES, LONG_SECONDS, DOUBLING_SECONDS, REPLICA_SECONDS = 3_000.0, 3.0, 10.0, 4.0
+NARROW_BYTES, LONG_SECONDS, DISORDER_SECONDS, REPLICA_SECONDS = 3_000.0, 3.0, 10.0, 4.0
 ODD_REST_SECONDS = 10.0
 
 
@@ -119,7 +119,12 @@ def _long(fake: FakeUpbit, seconds: float) -> None:
 
 
 def _doubling(fake: FakeUpbit, _: float) -> None:
-    fake.line_fault(duplicates=0.5, reorders=0.2, jitter=0.05, seconds=DOUBLING_SECONDS)
+    fake.line_fault(duplicates=0.5, jitter=0.05, seconds=DISORDER_SECONDS)
+
+
+def _unordered(fake: FakeUpbit, _: float) -> None:
+    # TCP keeps a line's order: it is messages that come after others, of their own market or of another.
+    fake.line_fault(reorders=0.5, jitter=0.05, seconds=DISORDER_SECONDS)
 
 
 def _lagging(fake: FakeUpbit, seconds: float) -> None:
@@ -154,7 +159,8 @@ KINDS: tuple[Kind, ...] = (
     burst_of(BURST_TRADES),
     Kind("narrow line", LINE, 8, _narrow),
     Kind("long, uneven line", LINE, 10, _long),
-    Kind("doubling, unordered line", LINE, 0, _doubling),
+    Kind("doubling line", LINE, 0, _doubling),
+    Kind("unordered line", LINE, 0, _unordered),
     Kind("REST lags, FIN", BACK_ALONE, 0, _lagging, rest_away=15.0, unmarked=REPLICA_SECONDS),
     Kind("REST answers 503", REST, 0, lambda fake, _: fake.rest_fault("*", status=503, seconds=8.0)),
 )
