@@ -8,6 +8,7 @@ from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.sessions.stall_detectors import (
     CALM_SECONDS,
     FIRST_PATIENCE_SECONDS,
+    LONGEST_BACKLOG_SECONDS,
     LONGEST_PATIENCE_SECONDS,
     TELL_SECONDS,
     LatenessWatch,
@@ -52,6 +53,26 @@ def test_whoever_catches_up_is_told_so_after_a_moment_of_calm() -> None:
     assert not watch.has_caught_up(106.9)
     assert watch.has_caught_up(107.0)
     assert not watch.has_caught_up(108.0)
+
+
+def test_what_lies_here_already_is_read_and_not_thrown_away_for_a_new_connection() -> None:
+    watch = late_since(100.0)
+    watch.look(True, 103.0)
+    watch.must_tell(103.0)
+    now = 103.0 + FIRST_PATIENCE_SECONDS
+    while now < 100.0 + LONGEST_BACKLOG_SECONDS:
+        assert not watch.is_beyond_help(now, has_backlog=True)
+        assert watch.due > now, "it is looked at again"
+        now = watch.due
+    assert watch.is_beyond_help(now, has_backlog=True), "it never keeps up"
+
+
+def test_a_backlog_that_is_read_leaves_the_usual_patience() -> None:
+    watch = late_since(100.0)
+    watch.look(True, 103.0)
+    watch.must_tell(103.0)
+    assert not watch.is_beyond_help(113.0, has_backlog=True)
+    assert watch.is_beyond_help(115.0), "late, and not for want of reading"
 
 
 def test_connecting_anew_is_tried_ever_less_often_until_all_was_well_for_long() -> None:

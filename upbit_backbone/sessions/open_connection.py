@@ -26,6 +26,9 @@ from .stall_detectors import SILENT, UNUSUAL, UNUSUAL_ALONE
 from .subscription_sender import PongPacer, SubscriptionSender
 
 NORMAL_CLOSE: Final = 1000
+BACKLOG_BYTES: Final = (
+    131_072  # all of Upbit's markets fill a read as large in a tenth of a second, a narrow line never
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class OpenConnection:
         self._reader = FrameReader()
         self._pongs = PongPacer()
         self._news_at = shared.health.news_at
+        self._has_backlog = False  # more lay ready than comes between two reads
         self.keep_alive = KeepAlive(now, config.ping_interval_seconds, config.pong_timeout_seconds)
         self.sender = SubscriptionSender(shared, self.keep_alive, now)
 
@@ -69,6 +73,7 @@ class OpenConnection:
         # Bytes and not messages: on a slow line half a frame is a sign of life, too, and the pong waits behind it.
         self.keep_alive.heard(now)
         self._shared.status.bytes += len(data)
+        self._has_backlog = len(data) >= BACKLOG_BYTES
         events = self._reader.feed(data)
         if events:
             self._shared.health.heard_at = now
@@ -213,7 +218,7 @@ class OpenConnection:
         stall = self._shared.stream_stalls.stall(now)
         if stall is not None and self._shared.plan.target:
             return self._stalled(stall)
-        if self._shared.lateness.is_beyond_help(now):
+        if self._shared.lateness.is_beyond_help(now, has_backlog=self._has_backlog):
             return Lost(f"{self._shared.health.lag:.1f} s behind Upbit", say=NORMAL_CLOSE)
         if now >= self._shared.health.overdue_at:
             self._shared.health.overdue(now)

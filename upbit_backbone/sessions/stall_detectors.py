@@ -310,6 +310,9 @@ CALM_SECONDS: Final = 2.0
 FIRST_PATIENCE_SECONDS: Final = 10.0
 LONGEST_PATIENCE_SECONDS: Final = 300.0
 FORGOTTEN_AFTER_SECONDS: Final = 300.0
+# Where it is our own reading that lags (50,000 trades in a moment, a busy machine), a new connection is no faster, and
+# throws away what lies here already: 10,693 trades, once. But whoever never keeps up must not fall behind for ever.
+LONGEST_BACKLOG_SECONDS: Final = 60.0
 
 
 class LatenessWatch:
@@ -360,9 +363,13 @@ class LatenessWatch:
         self._reconnect_at = now + self._patience
         return True
 
-    def is_beyond_help(self, now: float) -> bool:
-        """Whether a new connection is all that is left; it is then taken as made."""
+    def is_beyond_help(self, now: float, *, has_backlog: bool = False) -> bool:
+        """Whether a new connection is all that is left; it is then taken as made. It is not, for a while, where more
+        lies ready than is read at a time."""
         if not self.is_told or not self._is_late or now < self._reconnect_at:
+            return False
+        if has_backlog and now < self._since + LONGEST_BACKLOG_SECONDS:
+            self._reconnect_at = now + CALM_SECONDS
             return False
         self._reconnect_at = inf
         # Each new connection costs a gap, and may not help at all: the line itself is narrow.
