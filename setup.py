@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 EXTRAS = {
-    "cli": ["typer>=0.16", "rich>=13.7", "tqdm>=4.66"],
+    "cli": ["typer>=0.16", "rich>=13.7"],
     "pandas": ["pandas>=2.1"],
     "parquet": ["pandas>=2.1", "pyarrow>=14"],
     # As old as the programs that are to run unchanged: frames and the stand-in are tried with pandas 1.5, 2.2 and 3.

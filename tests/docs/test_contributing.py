@@ -66,3 +66,35 @@ def test_the_places_its_commands_name_exist(path: Path) -> None:
     commands = [line for block in FENCE.findall(text_of(path)) for line in block.splitlines()]
     named = {word.partition("::")[0] for line in commands for word in re.findall(r"(?<![\w/])tests/[\w/.:]+", line)}
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+def required() -> tuple[set[str], set[str]]:
+    """The packages that setup.py asks for: always, and for extras."""
+    tree = ast.parse(text_of(ROOT / "setup.py"))
+    (always,) = [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "install_requires"
+    ]
+    (extras,) = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == "EXTRAS"
+        and isinstance(node.value, ast.Dict)
+    ]
+    of_extras = [each for packages in ast.literal_eval(extras).values() for each in packages]
+    return names_of(ast.literal_eval(always)), names_of(of_extras)
+
+
+def names_of(requirements: list[str]) -> set[str]:
+    return {re.split(r"[<>=!~\[; ]", each, maxsplit=1)[0] for each in requirements}
+
+
+def test_each_package_that_is_asked_for_earns_its_row_and_no_other_has_one() -> None:
+    """What it does here and what we do beside it: for who wonders why it is needed."""
+    section = text_of(ROOT / "ARCHITECTURE.md").partition("\n## Packages, honestly\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:3] == "| `"]
+    told = {name for row in rows for name in CODE.findall(row[0])}
+    always, of_extras = required()
+    assert always
+    assert sorted((always | of_extras) ^ told) == []
+    assert [row[0] for row in rows if not all(row[1:3])] == []
