@@ -12,7 +12,7 @@ from upbit_backbone.sessions.subscription_sender import MessagePacer, PongPacer
 
 
 @given(st.lists(st.one_of(st.just(0.0), st.floats(0.0, 3.0), st.floats(0.0, 0.05)), min_size=1, max_size=400))
-def test_whatever_the_rhythm_of_wishes_the_limits_hold_and_each_is_said_within_a_second(pauses: list[float]) -> None:
+def test_whatever_the_rhythm_of_requests_the_limits_hold_and_each_is_said_within_a_second(pauses: list[float]) -> None:
     pacer, sent, now = MessagePacer(), [], 0.0
     wanted_at: float | None = None
     for pause in pauses:

@@ -105,7 +105,7 @@ def test_who_wants_other_things_wants_the_old_ones_no_more() -> None:
     assert registry.of("one") == (SubscriptionRequest(ETH),)
 
 
-def test_the_repr_counts_topics_and_wishes() -> None:
+def test_the_repr_counts_topics_and_requests() -> None:
     registry = Registry()
     registry.acquire("one", [SubscriptionRequest(BTC), SubscriptionRequest(BTC), SubscriptionRequest(ETH)])
     assert repr(registry) == "<Registry 2 topics for 3 requests>"

@@ -1,4 +1,4 @@
-"""Wishes from many threads, limits judged by the simulator's wire log, and ends that are ends."""
+"""Subscription requests from many threads, limits judged by the simulator's wire log, and ends that are ends."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_hundred_subscribe_and_unsubscribe_calls_cost_at_most_five_messages_a_
     assert len(messages(wide, since)) <= 5 * seconds
 
 
-def test_the_deepest_wish_goes_on_the_wire(rig: MakeRig, upbit: FakeUpbit) -> None:
+def test_the_deepest_request_goes_on_the_wire(rig: MakeRig, upbit: FakeUpbit) -> None:
     manager = rig(upbit).manager
     manager.acquire("one", [SubscriptionRequest(BOOK, 1)])
     wait_until(lambda: upbit.subscribed() == {("orderbook", "KRW-BTC.1")})
@@ -143,7 +143,7 @@ def test_an_idle_connection_is_closed_and_its_thread_ends(rig: MakeRig, upbit: F
     live.until(lambda: live.sink.frames_seen > frames, "a new connection for a new request")
 
 
-def test_a_wish_that_returns_before_the_idle_time_finds_the_connection_open(rig: MakeRig, upbit: FakeUpbit) -> None:
+def test_a_request_that_returns_before_the_idle_time_finds_the_connection_open(rig: MakeRig, upbit: FakeUpbit) -> None:
     live = rig(idle_connection_seconds=1.0).live(BTC)
     live.manager.release(BTC)
     live.acquire(ETH)
@@ -393,7 +393,7 @@ def test_a_listener_that_always_fails_does_not_spin_the_thread(rig: MakeRig) -> 
     assert live.close() < 1.0
 
 
-def test_a_system_without_threads_refuses_the_wish_and_changes_nothing(
+def test_a_system_without_threads_refuses_the_request_and_changes_nothing(
     rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = rig()

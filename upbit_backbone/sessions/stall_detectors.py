@@ -106,7 +106,7 @@ class StreamStallDetector:
 
     def subscribed_again(self, now: float) -> None:
         """The subscription went out once more; if that was a question to the stream, its time to answer begins."""
-        # Counted from here and not from the wish: a message may have to wait for its turn.
+        # Counted from here and not from the request: a message may have to wait for its turn.
         if self._is_to_answer:
             self._is_to_answer = False
             self._unanswered_at = min(self._unanswered_at, now + GRACE_SECONDS)
