@@ -33,6 +33,7 @@ MOVED: Final[Mapping[str, str]] = MappingProxyType(
         "candles.walk": "history.pages",
         "channels.rest_verdict": "exchange.status",
         "channels.stream_wait": "channels.stream",
+        "cli.board": "cli.views",
         "frames": "export.dataframe",
         "models.symbol": "exchange.symbols",
         "models.timeframe": "exchange.timeframes",

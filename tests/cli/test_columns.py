@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from upbit_backbone.cli import asking, candles, output, views
-from upbit_backbone.cli.board import Board
+from upbit_backbone.cli.views import Board
 from upbit_backbone.models.enums import DataSource, DataType, Side
 from upbit_backbone.models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData
 

@@ -14,9 +14,8 @@ from ..backbone import MarketDataBackbone
 from ..models.enums import DataType, Overflow
 from ..models.market import OrderbookData, TickerData
 from . import output
-from .board import Board, Row
 from .running import FOUND_TROUBLE, Json, Seconds, command, follow, overrides
-from .views import big_chart, one_book, tickers
+from .views import Board, Row, big_chart, one_book, tickers
 from .watch import News, Screen, print_json_line
 
 MARKETS = ["KRW-BTC", "KRW-ETH", "KRW-XRP", "KRW-SOL", "KRW-DOGE", "KRW-ADA", "BTC-ETH", "USDT-BTC"]

@@ -20,9 +20,8 @@ from ..models.events import Event
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..monitoring.log_lines import describe
 from . import output
-from .board import Board
 from .running import FOUND_TROUBLE, Json, Seconds, Symbols, command, follow, open_market, say_error, why_nothing
-from .views import view_of
+from .views import Board, view_of
 
 NEWS_SECONDS = 15.0
 NEWS_LINES = 3
