@@ -16,8 +16,8 @@ from upbit_backbone import DataType, MarketDataBackbone, Subscription
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.models.request import Topic
 from upbit_backbone.rest.batching import Batcher
-from upbit_backbone.rest.call import Job
 from upbit_backbone.rest.client import RestClient
+from upbit_backbone.rest.group_queue import Job
 
 # The bounded run takes so many places of each method, evenly spread from a random start; the long one takes them all.
 SEED = int(os.environ.get("UPBIT_BACKBONE_FAULT_SEED", str(random.SystemRandom().randrange(2**32))))

@@ -22,8 +22,8 @@ from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest, Topic
 from ..rest.batching import Answers
-from ..rest.call import JOINABLE_SECONDS
 from ..rest.client import RestClient
+from ..rest.group_queue import JOINABLE_SECONDS
 from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import CacheLook, IntelligentCache, Key
 from ..store.live_store import LiveStore

@@ -22,8 +22,7 @@ from ..exchange.symbols import CODE
 from ..models.enums import Priority
 from ..store.intelligent_cache import IntelligentCache, Key
 from ..unify.rest import Rows, error_of, unread_of
-from .call import Door, Job
-from .group_queue import GroupQueue
+from .group_queue import Door, GroupQueue, Job
 
 log = get_logger("upbit_backbone.rest")
 

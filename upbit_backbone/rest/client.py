@@ -33,8 +33,7 @@ from ..store.intelligent_cache import LIFETIMES, IntelligentCache, Key, Lifetime
 from ..unify.rest import Rows, UnreadablePageError, decode_answer, unread_of
 from ..wire.rest_transport import RestResponse, RestTransport, Transport
 from .batching import EMPTY, Answers, Batcher, Listing
-from .call import Door, SingleCall
-from .group_queue import GroupQueue, Heard, Measure
+from .group_queue import Door, GroupQueue, Heard, Measure, SingleCall
 
 if TYPE_CHECKING:
     from ..models.report import GroupStats
