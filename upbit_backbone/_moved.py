@@ -48,6 +48,7 @@ MOVED: Final[Mapping[str, str]] = MappingProxyType(
         "sessions.continuity": "backfill.sequence",
         "sessions.gap_repair": "backfill.gap_repair",
         "sessions.pacing": "sessions.subscription_sender",
+        "sessions.registry": "sessions.subscription_plan",
         "shared": "default_backbone",
         "unify.builders": "unify.typed",
         "unify.fields": "exchange.fields",

@@ -10,9 +10,9 @@ import pytest
 from tests.support.waiting import wait_until
 from upbit_backbone import MarketDataBackbone
 from upbit_backbone.sessions.connection_pool import ConnectionPool
-from upbit_backbone.sessions.registry import Registry
 from upbit_backbone.sessions.session import Session
 from upbit_backbone.sessions.session_manager import SessionManager
+from upbit_backbone.sessions.subscription_plan import Registry
 from upbit_backbone.simulator import FakeUpbit
 
 WAIT_SECONDS = 10.0

@@ -22,7 +22,7 @@ from ..models.session import SessionHealth
 from .connection_pool import ConnectionPool
 from .ports import AcquireConnect, Collaborators, Dial, Emit, FrameSink, Malformed, Probe, RunJob, SilentTopics
 from .reconnect_policy import Random
-from .registry import Change, Registry
+from .subscription_plan import Change, Registry
 
 if TYPE_CHECKING:
     from ..models.report import SessionStats

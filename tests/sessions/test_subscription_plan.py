@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.request import SubscriptionRequest, Topic
-from upbit_backbone.sessions.registry import Registry
+from upbit_backbone.sessions.subscription_plan import Registry
 
 BTC = Topic(DataType.ORDERBOOK, "KRW-BTC")
 ETH = Topic(DataType.ORDERBOOK, "KRW-ETH")
