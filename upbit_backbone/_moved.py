@@ -35,7 +35,7 @@ MOVED: Final[Mapping[str, str]] = MappingProxyType(
         "channels.stream_wait": "channels.stream",
         "cli.board": "cli.views",
         "frames": "export.dataframe",
-        "models.symbol": "exchange.symbols",
+        "models.symbol": "exchange.markets",
         "models.timeframe": "exchange.timeframes",
         "models.topic": "models.request",
         "monitoring.event_words": "monitoring.log_lines",

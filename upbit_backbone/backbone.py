@@ -32,7 +32,7 @@ from .config import BackboneConfig
 from .delivery.subscription import NO_MARK, Subscription, SubscriptionId, check_arguments
 from .errors import ClosedError, InvalidRequestError
 from .exchange.endpoints import MAX_LEVELS
-from .exchange.symbols import normalise_quote, normalise_symbol, normalise_symbols, swapped
+from .exchange.markets import normalise_quote, normalise_symbol, normalise_symbols, swapped
 from .exchange.timeframes import LAST_MOMENT, timeframe_of
 from .models.enums import DataStrategy, DataType, HealthStatus, Overflow, Priority, RequestKind
 from .models.request import ZERO, SubscriptionRequest, Topic
@@ -456,7 +456,7 @@ class MarketDataBackbone:
         Upbit's own word on the step counts wherever it speaks of that price, its published table elsewhere. A float
         counts as what it prints. Raises InvalidRequestError for what is no price, UnknownSymbolError for no market.
         """
-        from .exchange.ticks import checked_direction, checked_price
+        from .exchange.markets import checked_direction, checked_price
 
         code, wanted, way = normalise_symbol(symbol), checked_price(price), checked_direction(direction)
         parts, deadline = self._open(), self._deadline(timeout)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from upbit_backbone import InvalidRequestError, MarketDataBackbone, UnknownSymbolError
-from upbit_backbone.exchange.ticks import step_at
+from upbit_backbone.exchange.markets import step_at
 from upbit_backbone.simulator import FakeUpbit
 
 

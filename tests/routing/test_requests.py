@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upbit_backbone.errors import InvalidRequestError
-from upbit_backbone.exchange.symbols import CODE, normalise_symbol, normalise_symbols, swapped
+from upbit_backbone.exchange.markets import CODE, normalise_symbol, normalise_symbols, swapped
 from upbit_backbone.models.enums import DataStrategy, DataType, Priority, RequestKind
 from upbit_backbone.routing.requests import build_request, data_types, whole_number
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upbit_backbone import DataStrategy, DataType, MarketDataBackbone, UpbitBackboneError
-from upbit_backbone.exchange.symbols import CODE
+from upbit_backbone.exchange.markets import CODE
 from upbit_backbone.simulator import FakeUpbit
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,8 +21,7 @@ from ..errors import (
     UpbitBackboneError,
     one_line,
 )
-from ..exchange.symbols import normalise_quote, normalise_symbols, quote_of, swapped
-from ..exchange.ticks import Direction, rounded, step_at
+from ..exchange.markets import Direction, normalise_quote, normalise_symbols, quote_of, rounded, step_at, swapped
 from ..models.enums import Priority
 from ..models.market import Instrument, MarketInfo
 from ..rest.client import RestClient

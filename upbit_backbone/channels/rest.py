@@ -17,7 +17,7 @@ from ..errors import (
     UpbitBackboneError,
     one_line,
 )
-from ..exchange.symbols import QUOTES
+from ..exchange.markets import QUOTES
 from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest, Topic

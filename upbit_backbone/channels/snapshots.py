@@ -16,7 +16,7 @@ from ..errors import (
     StaleDataError,
     UpbitBackboneError,
 )
-from ..exchange.symbols import normalise_quote, normalise_symbols
+from ..exchange.markets import normalise_quote, normalise_symbols
 from ..models.enums import DataType, Priority, RequestKind
 from ..models.market import OrderbookData, TickerData
 from ..models.request import DataRequest, SubscriptionRequest, Topic

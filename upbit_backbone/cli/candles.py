@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..backbone import MarketDataBackbone
 from ..errors import InvalidRequestError
-from ..exchange.symbols import normalise_symbol, swapped
+from ..exchange.markets import normalise_symbol, swapped
 from ..exchange.timeframes import WORDS, timeframe_of
 from ..export.files import CsvFile, Download, ParquetFile, write_csv, write_parquet
 from ..export.whole_file import is_replaceable, resolved

@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit
 from .._arguments import aware, whole_number
 from ..errors import InvalidRequestError, one_line
 from ..models.enums import RateGroup
-from .symbols import CODE, normalise_quote
+from .markets import CODE, normalise_quote
 from .timeframes import TIMEFRAMES, timeframe_of
 
 REGION_HOSTS: Final = {

@@ -19,7 +19,7 @@ from ..models.enums import DataType
 from ..models.request import ZERO, SubscriptionRequest, Topic
 from ..models.session import SubscriptionList
 from .endpoints import BOOK_DEPTHS, WEBSOCKET_FORMATS
-from .symbols import CODE
+from .markets import CODE
 
 _DATA_TYPES: Final = {data_type.value: data_type for data_type in DataType}
 _TICKET: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)

@@ -18,7 +18,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from .._concurrency import Clock, Deadline, EventCount, get_logger
 from ..errors import MalformedDataError, UnknownSymbolError, UpbitBackboneError, one_line
 from ..exchange.endpoints import RestCall
-from ..exchange.symbols import CODE
+from ..exchange.markets import CODE
 from ..models.enums import Priority
 from ..store.intelligent_cache import IntelligentCache, Key
 from ..unify.rest import Rows, error_of, unread_of

@@ -21,7 +21,7 @@ from ..config import BackboneConfig
 from ..errors import ClosedError, UpbitBackboneError
 from ..exchange import endpoints
 from ..exchange.endpoints import BOOK_DEPTHS, REST_GROUPS, RestCall
-from ..exchange.symbols import quote_of
+from ..exchange.markets import quote_of
 from ..limits.rate_limiter import RateLimiter
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event

@@ -14,7 +14,7 @@ from .._arguments import as_whole, whole_number
 from .._concurrency import check_timeout
 from ..errors import InvalidRequestError, UnknownTimeframeError
 from ..exchange.endpoints import MAX_LEVELS
-from ..exchange.symbols import normalise_symbol
+from ..exchange.markets import normalise_symbol
 from ..exchange.timeframes import is_timeframe, timeframe_of
 from ..models.enums import DataStrategy, DataType, Priority, RequestKind
 from ..models.request import DataRequest

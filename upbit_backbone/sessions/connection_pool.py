@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
 from ..errors import SubscriptionError
-from ..exchange.symbols import FIATS
+from ..exchange.markets import FIATS
 from ..models.enums import DataType
 from ..models.request import Topic
 

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from ...errors import InvalidRequestError, UpbitBackboneError
-from ...exchange.symbols import normalise_symbol, swapped
+from ...exchange.markets import normalise_symbol, swapped
 from ...exchange.timeframes import Timeframe, timeframe_of
 from ...export.dataframe import load_pandas, to_dataframe
 from ...models.market import KST, CandleData

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upbit_backbone.errors import InvalidRequestError
-from upbit_backbone.exchange.ticks import checked_direction, checked_price, rounded, step_at
+from upbit_backbone.exchange.markets import checked_direction, checked_price, rounded, step_at
 
 
 @pytest.mark.parametrize(
