@@ -35,13 +35,12 @@ from ._concurrency import (
     spawn,
     spawn_unwaited,
 )
-from ._surroundings import check_surroundings
 from .backfill.gap_repair import WORKERS, GapRepair
 from .channels.markets import Instruments, MarketDirectory
 from .channels.rest import AnswerCheck, CacheChannel, RestChannel
 from .channels.snapshots import OrderbookSnapshot, TickerSnapshot
 from .channels.stream import LiveChannel, StallProbe, StreamWaitChannel
-from .config import BackboneConfig
+from .config import BackboneConfig, check_surroundings
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
 from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError

@@ -1,4 +1,4 @@
-"""One frozen, validated value that holds every setting; units are in the names.
+"""One frozen, validated value that holds every setting; units are in the names. And surroundings that are refused.
 
 Each field can also be set from the environment as UPBIT_BACKBONE_<FIELD> (for example UPBIT_BACKBONE_URL), so
 that any program can be pointed at another server unchanged. Precedence: argument, environment, default.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -254,3 +255,17 @@ def _parse(name: str, kind: str, text: str) -> Any:
         return _PARSERS.get(kind, str)(text)
     except (ValueError, KeyError) as error:
         raise InvalidRequestError(f"{ENVIRONMENT_PREFIX}{name.upper()}={text!r}: expected {kind}") from error
+
+
+# Surroundings in which nothing of ours can work: refused at construction, in a sentence that names the way out.
+
+
+def check_surroundings() -> None:
+    """InvalidRequestError under eventlet's monkey patches. gevent's are fine."""
+    patcher = sys.modules.get("eventlet.patcher")
+    # Its sockets and locks lack what ours are asked for, and eventlet itself advises against its use.
+    if patcher is not None and (patcher.is_monkey_patched("thread") or patcher.is_monkey_patched("socket")):
+        raise InvalidRequestError(
+            "eventlet.monkey_patch() is active, under which this library cannot keep its streams alive: "
+            "use gevent, whose monkey.patch_all() works, or threads"
+        )
