@@ -39,6 +39,7 @@ MOVED: Final[Mapping[str, str]] = MappingProxyType(
         "models.timeframe": "exchange.timeframes",
         "models.topic": "models.request",
         "monitoring.event_words": "monitoring.log_lines",
+        "recorder.replay_sessions": "recorder.replay",
         "recorder.replay_transport": "recorder.replay",
         "resilience.backoff": "sessions.reconnect_policy",
         "resilience.ban": "limits.ban",

@@ -172,7 +172,7 @@ def test_a_replay_that_breaks_off_is_told_and_over(make_recording, play, caplog,
     def broken(self, record):
         raise error("no more")
 
-    monkeypatch.setattr("upbit_backbone.recorder.replay_sessions.PlayedSessions.feed", broken)
+    monkeypatch.setattr("upbit_backbone.recorder.replay.PlayedSessions.feed", broken)
     source, _ = play(make_recording(3))
     source.acquire("me", [SubscriptionRequest(BITCOIN)])
     assert source.wait(ANY)

@@ -12,16 +12,14 @@ if TYPE_CHECKING:
     from ..models.report import RecorderStats
     from .recorder import Recorder
     from .recording import Recording
-    from .replay import ReplaySource, ReplayTransport
-    from .replay_sessions import ReplayClock
+    from .replay import ReplayClock, ReplaySource, ReplayTransport
 else:  # every backbone has a tap; few record or play
     __getattr__, __dir__ = _lazy.attributes(
         __name__,
         {
             "recorder": ("Recorder", "RecorderStats"),
             "recording": ("Recording",),
-            "replay": ("ReplaySource", "ReplayTransport"),
-            "replay_sessions": ("ReplayClock",),
+            "replay": ("ReplayClock", "ReplaySource", "ReplayTransport"),
         },
     )
 
