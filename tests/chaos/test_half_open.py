@@ -52,7 +52,7 @@ def test_a_frozen_peer_is_left_and_what_it_kept_to_itself_is_fetched(watch: Watc
     assert took < promised(FREEZE_SECONDS)
     wait_until(lambda: "pings unanswered" in seen.reasons(), seen.reasons)
     assert seen.is_whole()
-    assert [gap.complete for gap in seen.of(GapEvent)] == [True]
+    assert [gap.complete for gap in seen.receipts()] == [True]
 
 
 def test_half_a_frame_before_the_freeze_is_never_delivered(watch: Watch, upbit: FakeUpbit) -> None:

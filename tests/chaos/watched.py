@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from tests.support.waiting import PATIENCE_SECONDS, PAUSE, wait_until
 from upbit_backbone import DataType, MarketDataBackbone
-from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event
+from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event, GapEvent
 from upbit_backbone.models.market import TradeData
 from upbit_backbone.simulator import FakeUpbit
 
@@ -135,6 +135,12 @@ class Watched:
             balance = self.balance(symbol)
             assert (balance.lost, balance.doubled, balance.in_order) == (0, 0, True), f"{symbol} {balance}"
         return True
+
+    def receipts(self, *symbols: str) -> list[GapEvent]:
+        """Every receipt so far, once each of these markets has one: a receipt follows the trades that it is about."""
+        wanted = set(symbols or ("KRW-BTC",))
+        wait_until(lambda: {gap.symbol for gap in self.of(GapEvent)} >= wanted, lambda: f"receipts; {self.reasons()}")
+        return self.of(GapEvent)
 
     def handshakes(self) -> list[float]:
         """When handshakes arrived at the server since we began."""
