@@ -79,6 +79,7 @@ def test_old_connections_dead_and_new_ones_fine_costs_one_freeze(watch: Watch, u
     say(f"old connections dead: {took:.3f} s")
     assert took < promised(FREEZE_SECONDS)
     assert seen.is_whole()
+    wait_until(lambda: seen.breaks, "the break to be told")
     assert len(seen.breaks) == 1
 
 
