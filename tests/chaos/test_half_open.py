@@ -17,7 +17,7 @@ from tests.chaos.proxy import ChaosProxy
 from tests.chaos.watched import Watched, say, worst_second
 from tests.support.waiting import PATIENCE_SECONDS, PAUSE, crowding, promised, wait_until
 from upbit_backbone import ChannelUnavailableError, DataSource, MarketDataBackbone, UpbitBackboneError
-from upbit_backbone.models.events import BreakerEvent, GapEvent, StaleEvent
+from upbit_backbone.models.events import BreakerEvent, StaleEvent
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.wire.websocket_transport import WebSocketConnection
 
