@@ -36,7 +36,7 @@ PARKED_ITEMS: Final = 20_000
 PATIENCE_SECONDS: Final = 3600.0  # for a REST that fails, measured from the end of the outage
 BEHIND_SECONDS: Final = 120.0  # for a REST that answers, but contradicts what the stream has shown
 FIRST_PAUSE_SECONDS: Final = 0.25
-LONGEST_PAUSE_SECONDS: Final = 2.0
+LONGEST_PAUSE_SECONDS: Final = 2.0  # REST that is back shall be noticed soon, however long it was away
 AGAIN_SECONDS: Final = 0.02  # until another thread has handed out what was parked
 RESTART_SECONDS: Final = 0.25  # between two attempts to find a thread
 # What no later answer can change. Everything else may pass: even a 403 or a bad certificate is somebody's accident, and

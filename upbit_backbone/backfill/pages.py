@@ -238,7 +238,7 @@ class CandleFetch(Fetch[CandleData]):
 
 # Where repairs get their pages from: REST, by two callables, one for trades and one for candles.
 
-PAGE_SECONDS: Final = 5.0
+PAGE_SECONDS: Final = 5.0  # a page that hangs is asked for again; patience with REST is counted elsewhere
 
 
 class TradesPage(Protocol):

@@ -29,7 +29,7 @@ from .stream import Acquire, Release, trimmed
 
 # From so many missing markets of one quote on, the list of all of them is the smaller question.
 LIST_ALL_FROM = 20
-REST_SHARE = 0.6
+REST_SHARE = 0.6  # of the time that is left; what remains is the stream's, which is asked where REST failed
 
 Asked = Callable[[Sequence[Topic]], None]
 

@@ -150,7 +150,7 @@ class StreamWaitChannel:
 
 # Is the stream silent because nobody trades, or because it is broken? REST knows.
 
-PROBE_SECONDS = 4.0
+PROBE_SECONDS = 4.0  # two questions in a row end long before the detector stops waiting (PROBE_PATIENCE_SECONDS)
 MAX_SYMBOLS = 100  # a stalled stream stalls for all of them; a hundred are witness enough
 
 

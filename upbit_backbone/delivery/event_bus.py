@@ -19,10 +19,10 @@ from .mailbox import Mailbox
 
 log = get_logger("upbit_backbone.delivery")
 
-WAITING_EVENTS = 1000
+WAITING_EVENTS = 1000  # for a slow listener; then the oldest go, because what is wrong now matters more
 RECENT_EVENTS = 200
-FLUSH_SECONDS = 0.2
-CLOSE_SECONDS = 1.5
+FLUSH_SECONDS = 0.2  # for last words
+CLOSE_SECONDS = 1.5  # of the two seconds within which whoever closes is done
 
 Listener = Callable[[Any], object]
 Wants = Callable[[Event], bool]

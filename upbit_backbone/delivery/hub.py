@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = get_logger("upbit_backbone.delivery")
 
 DEFAULT_QUEUE_SIZE = 100_000
-CLOSE_SECONDS = 1.5
+CLOSE_SECONDS = 1.5  # of the two seconds within which whoever closes is done
 
 # The current value of a live topic, undecoded, with the monotonic time it came; None where there is none.
 Current = Callable[[Topic], Envelope | None]

@@ -20,7 +20,7 @@ from ..exchange.status import DEFAULT_BAN_SECONDS
 # Upbit says that repeated offences lengthen a block, up to a permanent one; whatever was said, it is asked again after
 # a day.
 LONGEST_BAN_SECONDS: Final = 86_400.0
-FORGOTTEN_AFTER_SECONDS: Final = 3_600.0
+FORGOTTEN_AFTER_SECONDS: Final = 3_600.0  # Upbit does not say for how long it remembers
 PROBE_SECONDS: Final = 5.0  # a probe nobody reports on counts as passed after this
 CAREFUL_SECONDS: Final = 1.0  # between two handshakes in a ban that nobody knows to cover them
 

@@ -24,15 +24,16 @@ from .window import CLOCK_MARGIN_SECONDS, SECOND
 # One count for several processes of one machine: a small file under the temporary directory, locked while touched.
 #
 # Off by default. Times in it are monotonic, which all processes of one machine read alike on Linux, macOS and
-# Windows;
-# after a restart of the machine old entries lie in the future and are dropped. The file is nobody's secret and holds
-# nothing but numbers; whatever cannot be read is taken for an empty count.
+# Windows; after a restart of the machine old entries lie in the future and are dropped. The file is nobody's secret and
+# holds nothing but numbers; whatever cannot be read is taken for an empty count.
 
 # Held for one read and one write of a small file; whoever cannot have it looks again instead of blocking in the kernel,
 # where no deadline reaches him.
 LOCK_RETRY_SECONDS: Final = 0.002
+# Who settles and cannot have the lock for so long leaves it at that: his request counts as held, and comes back by
+# itself.
 LOCK_PATIENCE_SECONDS: Final = 0.25
-MAX_FILE_BYTES: Final = 262_144
+MAX_FILE_BYTES: Final = 262_144  # what is longer is none of ours; cut off it is no JSON, and counts as empty
 SPAN_SECONDS: Final = SECOND + CLOCK_MARGIN_SECONDS
 HELD_SECONDS: Final = 10.0  # a request nobody settles (its process died) counts for so long
 LOOK_AGAIN_SECONDS: Final = 0.05  # a request under way may be settled any moment

@@ -17,19 +17,19 @@ HELD_SECONDS: Final = 30.0  # a slot that nobody settles (a dead thread) comes b
 # that stands still, also when our end was closed long ago. An answer to a later one shows that it stands no more, and
 # that it works off what had piled up; without one, nothing is kept for longer than servers do.
 UNDELIVERED_SECONDS: Final = 20.0
-WOKEN_SECONDS: Final = 1.0
+WOKEN_SECONDS: Final = 1.0  # a server that answers again has come to what lay before within this
 # What leaves now has a way to go as well, and no answer is quicker than the way there and back, wherever the longer
 # part of it lies: so the quickest of enough of them may be taken off. Only two thirds of it, because the way may become
 # shorter than any before (by two thirds at once) just when a full second of requests is under way.
 SAMPLES: Final = 64
-ENOUGH_SAMPLES: Final = 16
+ENOUGH_SAMPLES: Final = 16  # of fewer, even the quickest may have waited somewhere
 # With half of it, a user 100 ms away lost one turn in fourteen.
 KNOWN_PART_OF_ROUND_TRIP: Final = 2 / 3
 
 # After a 429 the group is stopped, each time twice as long, and allowed half as much; both heal step by step.
 FIRST_PENALTY_SECONDS: Final = 1.0
 LONGEST_PENALTY_SECONDS: Final = 30.0
-HEALING_SECONDS: Final = 5.0
+HEALING_SECONDS: Final = 5.0  # without an offence, for one request a second more; doubled by each further offence
 
 
 class Slot:

@@ -191,7 +191,7 @@ class Repair:
 log = get_logger("upbit_backbone")
 
 MAX_SIZE: Final = 100_000
-CLOSE_SECONDS: Final = 1.5
+CLOSE_SECONDS: Final = 1.5  # of the two seconds within which whoever closes is done
 
 OnUpdate = Callable[[CandleData, bool], object]
 

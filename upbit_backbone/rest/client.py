@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 TICKERS_PER_CALL: Final = 400
 BOOKS_PER_CALL: Final = 400
 INSTRUMENT_SECONDS: Final = 5.0
-QUOTES_PER_CALL: Final = 10
+QUOTES_PER_CALL: Final = 10  # more than Upbit has: whoever asks at one time shares one request
+# One for each depth and grouping, and groupings are the callers' numbers: without a bound a loop over them would grow.
 MAX_BOOK_BATCHERS: Final = 64
 FIRST_RESET_SHARE: Final = 0.2  # a short trouble closes a group for a short time only
 # A market list at most this old may tell which code of a list does not exist.
@@ -413,6 +414,7 @@ class RestClient:
         """The equal call that is under way, or a new one. None is shared any more once its kind was invalidated."""
 
         def may_join(job: SingleCall) -> bool:
+            # Asked before the job is joined: to join it extends its deadline, which nobody could take back.
             is_outdated = self.cache.is_outdated((call.group.value, market), job.generation)
             if is_outdated or not job.is_joinable(self._clock.monotonic()):
                 return False
@@ -427,6 +429,7 @@ class RestClient:
             else:
                 self.cache.count_merged()
         except BaseException:
+            # Ctrl-C between entering it and handing it on: others may have joined by now, and would wait for nobody.
             new.abandon()
             raise
         return job

@@ -177,7 +177,7 @@ class SingleCall(Job[Rows[Any]]):
 # A caller in a hurry does not prove that the server is slow; one that waited for this long does, and so does one to
 # whom it said nothing at all for longer than it usually takes.
 PATIENT_SECONDS: Final = 1.0
-RETRY_SECONDS: Final = 0.1
+RETRY_SECONDS: Final = 0.1  # doubled each time and spread, so that who failed together does not return together
 # These are worth another attempt by the same thread; a 429 as well, once the limiter allows it.
 _PASSING: Final = (NetworkError, ServerError, ProtocolError, RateLimitError)
 _LASTING: Final = (TlsError, MessageTooBigError, BannedError)

@@ -16,7 +16,7 @@ from ..models.request import Topic
 
 # Frames per second to expect of a lively KRW market (measured: books every 100 ms at most, candles each second).
 TYPE_WEIGHTS: Final = {DataType.ORDERBOOK: 4.0, DataType.TICKER: 1.5, DataType.TRADE: 1.5}
-CANDLE_WEIGHT: Final = 0.5
+CANDLE_WEIGHT: Final = 0.5  # at most one a second of each unit, and none in a second without a trade
 QUIET_QUOTE_FACTOR: Final = 0.3  # BTC and USDT markets trade far less
 COMFORTABLE_WEIGHT: Final = 1500.0  # expected frames per second above which a further connection is opened
 

@@ -56,7 +56,7 @@ class Backoff:
 
 OFFLINE_AFTER_SECONDS: Final = 60.0  # trouble that has lasted this long is an outage, not an accident
 PERMANENT_SECONDS: Final = 60.0  # 401, 403, 404, TLS: waiting alone repairs nothing
-DEFERRED_SECONDS: Final = 0.1
+DEFERRED_SECONDS: Final = 0.1  # where our own limiter names no time: nothing went on the wire, so soon again
 DATA_PROVES_SECONDS: Final = 10.0
 MIN_PAUSE_SECONDS: Final = 0.5
 # A line that brought data shows that Upbit serves us: so often in a row it is missed for a moment only, before its

@@ -91,7 +91,7 @@ class SessionSocket:
 
     def take(self, connection: Connection) -> None:
         """Use this connection from now on."""
-        self._connection = connection
+        self._connection = connection  # first: an abort that comes before the registration has something to cut
         self._selector.register(connection, selectors.EVENT_READ)
 
     def read(self) -> bytes | ConnectionLost | None:
@@ -133,6 +133,7 @@ class SessionSocket:
 
     def abort(self) -> None:
         """Cut the connection under an owner that is stuck in it."""
+        # Read once, because its owner may drop it meanwhile; to abort one that is closed by now does nothing.
         connection = self._connection
         if connection is not None:
             connection.abort()

@@ -132,8 +132,7 @@ class StreamStallDetector:
 # Has one topic gone mute while others flow? Pure.
 #
 # From time to time somebody is asked which topics have been silent lately. If one of them is usually lively, or every
-# third time anyhow, some are put to REST: the liveliest, and those whose turn it is, so that nobody is left out.
-# Where
+# third time anyhow, some are put to REST: the liveliest, and those whose turn it is, so that nobody is left out. Where
 # there were trades, and the topic is still silent a moment later, it is mute: reported, no longer taken for current,
 # and subscribed anew at a gentle pace, which costs the other topics nothing.
 #
@@ -143,8 +142,8 @@ class StreamStallDetector:
 SENTINELS: Final = 50  # how many topics a question about the whole line names; one REST request answers them all
 PATROL: Final = 100  # how many silent topics one question to REST names; quiet ones are asked about in turn
 PATROL_EVERY: Final = 3  # in rounds; a lively one that falls silent is asked about at once
-SCORE_DECAY: Final = 0.9
-LIVELY_SCORE: Final = 1.0
+SCORE_DECAY: Final = 0.9  # a round; in seven of them half a habit is forgotten
+LIVELY_SCORE: Final = 1.0  # something came in the last round, or in a few of the rounds before
 ALWAYS_LIVELY_SCORE: Final = 5.0  # from seven rounds with something in each; in the long run, from every other one
 RESEND_SECONDS: Final = 60.0  # a mute topic costs at most one repeated subscription per this time
 
@@ -308,8 +307,8 @@ CALM_SECONDS: Final = 2.0
 # How long shedding, and then each reconnection, may take to help. A backlog of that many seconds is drained by then, or
 # grows on.
 FIRST_PATIENCE_SECONDS: Final = 10.0
-LONGEST_PATIENCE_SECONDS: Final = 300.0
-FORGOTTEN_AFTER_SECONDS: Final = 300.0
+LONGEST_PATIENCE_SECONDS: Final = 300.0  # a line that is narrow for good costs a gap no oftener than this
+FORGOTTEN_AFTER_SECONDS: Final = 300.0  # in time for so long: what comes now is another trouble, and starts over
 # Where it is our own reading that lags (50,000 trades in a moment, a busy machine), a new connection is no faster, and
 # throws away what lies here already: 10,693 trades, once. But whoever never keeps up must not fall behind for ever.
 LONGEST_BACKLOG_SECONDS: Final = 60.0

@@ -141,6 +141,7 @@ class PongPacer:
 # What is said.
 
 MESSAGE_GROUP: Final = "websocket-message"
+# Counted anew from each message: an audit costs one of a minute's hundred, so a burst of changes gets one for all.
 AUDIT_AFTER_SECONDS: Final = 1.0
 
 

@@ -20,9 +20,10 @@ from typing import Final, NamedTuple
 from .._concurrency import SLEEP_SECONDS, SYSTEM_CLOCK, Clock, clock_offset
 
 SAMPLES: Final = 32
-RESOLUTION_SECONDS: Final = 1.0
+RESOLUTION_SECONDS: Final = 1.0  # a Date header shows whole seconds
 # Clocks drift apart by a few milliseconds in this time; whatever is older is forgotten.
 MEMORY_SECONDS: Final = 300.0
+# The quickest stamp of each is kept: thirty bounds a session, however many messages a second come.
 BUCKET_SECONDS: Final = 10.0
 
 

@@ -27,7 +27,7 @@ from ..errors import MessageTooBigError, ProtocolError, one_line
 MAX_FRAME_BYTES: Final = 1_048_576
 MAX_MESSAGE_BYTES: Final = 1_048_576
 MAX_FRAGMENTS: Final = 64
-MAX_CONTROL_BYTES: Final = 125
+MAX_CONTROL_BYTES: Final = 125  # RFC 6455, 5.5
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 from ..errors import ProtocolError, UpbitBackboneError, one_line
 from ..exchange.status import RefusedRequestError, UnexpectedAnswerError, error_for_status, wait_seconds
 
-MAX_HEAD_BYTES: Final = 65_536
-MAX_BODY_BYTES: Final = 4_096
+MAX_HEAD_BYTES: Final = 65_536  # headers without end were read to the end by websocket-client
+MAX_BODY_BYTES: Final = 4_096  # of a refusal, whose words are for people
 MAX_INTERIM_ANSWERS: Final = 16  # nobody needs more hints than that
 END_OF_HEAD: Final = b"\r\n\r\n"
 SWITCHING_PROTOCOLS: Final = 101

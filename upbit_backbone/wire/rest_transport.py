@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 IDLE_SECONDS: Final = 30.0
 # The largest answer measured, books of 855 markets, was 2.3 MB.
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
-MAX_ERROR_BODY_BYTES: Final = 4096
+MAX_ERROR_BODY_BYTES: Final = 4096  # a name and a sentence; a gateway's page of HTML says no more in its rest
 # JSON lists of Upbit's shrink to a tenth; beyond this it is no answer but a bomb.
 MAX_RATIO: Final = 200
 SMALL_BYTES: Final = 1024 * 1024

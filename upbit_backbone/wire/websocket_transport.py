@@ -31,7 +31,7 @@ from .proxy import proxy_for
 from .trust import tls_context
 
 CONNECT_SECONDS: Final = 5.0
-SEND_SECONDS: Final = 2.0
+SEND_SECONDS: Final = 2.0  # a peer that takes nothing for so long is frozen, and half a frame may be out
 # A goodbye is a courtesy: websocket-client waits for the peer's answer to it, up to ten seconds and with half a frame
 # for ever, and whoever closes must be done within two.
 CLOSE_FRAME_SECONDS: Final = 0.2
