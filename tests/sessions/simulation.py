@@ -18,7 +18,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.sessions.simulated.faults import FAULTS, change_wish, refuse_for
+from tests.sessions.simulated.faults import FAULTS, change_requests, refuse_for
 from tests.sessions.simulated.judge import Judge, Violated, percentile
 from tests.sessions.simulated.world import World
 from upbit_backbone.errors import NetworkError
@@ -37,7 +37,7 @@ def simulate(seed: int, seconds: float = HOUR) -> Judge:
     mean_pause = rng.choice((2.0, 20.0, 20.0, 100.0, 300.0))
     kinds, weights = list(FAULTS), list(FAULTS.values())
     try:
-        change_wish(world)
+        change_requests(world)
         while world.now < seconds - CALM_SECONDS:
             world.run(world.now + rng.expovariate(1 / mean_pause))
             rng.choices(kinds, weights)[0](world)
@@ -69,7 +69,7 @@ def _end(world: World) -> None:
 def quiet(seed: int, hours: float) -> Judge:
     """Nothing goes wrong, and hardly anybody trades: nothing may happen."""
     world = World(seed, trade_rate=0.003, rest_fails=0.0)
-    change_wish(world)
+    change_requests(world)
     world.run(hours * HOUR)
     world.judge.check(world.judge.connects == 1, f"{world.judge.connects} connects in quiet hours", world.now)
     return world.judge
@@ -78,7 +78,7 @@ def quiet(seed: int, hours: float) -> Judge:
 def outage(seed: int, seconds: float) -> tuple[Judge, int]:
     """Upbit cannot be reached for so long; the judge, and how often it was tried after the first two minutes."""
     world = World(seed, trade_rate=1.0, rest_fails=0.0)
-    change_wish(world)
+    change_requests(world)
     world.run(100.0)
     refuse_for(world, seconds, lambda: NetworkError("cannot resolve api.upbit.com"), "outage")
     world.run(100.0 + 120.0)

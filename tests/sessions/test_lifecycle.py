@@ -130,7 +130,7 @@ def codes(effect: do.SendText) -> set[str]:
 # Connecting
 
 
-def test_a_wish_connects_and_the_handshake_is_followed_by_exactly_one_message_with_the_whole_set() -> None:
+def test_a_request_connects_and_the_handshake_is_followed_by_exactly_one_message_with_the_whole_set() -> None:
     stage = Stage()
     assert only(do.Dial, stage.request(BTC, ETH))
     assert stage.state is CONNECTING
@@ -142,7 +142,7 @@ def test_a_wish_connects_and_the_handshake_is_followed_by_exactly_one_message_wi
     assert stage.lifecycle.health.epoch == 1
 
 
-def test_what_is_wished_while_connecting_is_in_the_first_message() -> None:
+def test_what_is_requested_while_connecting_is_in_the_first_message() -> None:
     stage = Stage()
     stage.request(BTC)
     stage.request(BTC, ETH)
@@ -213,7 +213,7 @@ def test_a_429_is_obeyed_to_the_second_and_reported_to_the_process() -> None:
     assert only(do.Dial, stage.pass_time(0.2))
 
 
-def test_a_418_bans_connecting_until_its_end_even_for_new_wishes() -> None:
+def test_a_418_bans_connecting_until_its_end_even_for_new_requests() -> None:
     stage = Stage()
     stage.request(BTC)
     effects = stage.give(on.OpenFailed(BannedError("418", retry_after=120.0)))
@@ -451,7 +451,7 @@ def test_messages_stay_within_five_a_second_and_a_hundred_a_minute() -> None:
     assert max(gaps) <= 1.0, "even under constant change the request is true within 1.1 s"
 
 
-def test_a_wish_taken_back_before_it_was_said_costs_nothing() -> None:
+def test_a_request_taken_back_before_it_was_sent_costs_nothing() -> None:
     stage = Stage().live(BTC)
     stage.pass_time(1.0)
     stage.request(BTC, ETH)
@@ -459,7 +459,7 @@ def test_a_wish_taken_back_before_it_was_said_costs_nothing() -> None:
     assert not only(do.SendText, stage.pass_time(2.0))
 
 
-def test_an_empty_wish_says_nothing_idles_and_closes() -> None:
+def test_an_empty_request_says_nothing_idles_and_closes() -> None:
     stage = Stage().live(BTC)
     stage.request()
     assert not only(do.Drop, stage.pass_time(29.0))
@@ -471,7 +471,7 @@ def test_an_empty_wish_says_nothing_idles_and_closes() -> None:
     assert stage.state is IDLE
 
 
-def test_a_wish_that_returns_in_time_keeps_the_line() -> None:
+def test_a_request_that_returns_in_time_keeps_the_line() -> None:
     stage = Stage().live(BTC)
     stage.request()
     stage.pass_time(29.0)
@@ -957,7 +957,7 @@ def test_a_quiet_market_that_rest_says_nothing_about_is_asked_about_again() -> N
     assert not stage.lifecycle.health.mute
 
 
-def test_a_rest_period_without_wishes_does_not_delay_the_next_probe() -> None:
+def test_a_rest_period_without_requests_does_not_delay_the_next_probe() -> None:
     stage = Stage().live(BTC)
     stage.request()
     stage.pass_time(25.0)

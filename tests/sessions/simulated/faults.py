@@ -334,7 +334,7 @@ def unprovoked_error(world: World) -> None:
         world.later(0.15, world.end_line, line, 1000)
 
 
-def change_wish(world: World) -> None:
+def change_requests(world: World) -> None:
     some = world.random.sample(TOPICS, world.random.randint(1, len(TOPICS)))
     world.request(set(some))
 
@@ -357,7 +357,7 @@ def long_churn(world: World) -> None:
 
 def want_nothing(world: World) -> None:
     world.request(set())
-    world.later(world.random.uniform(0.1, 60.0), change_wish, world)
+    world.later(world.random.uniform(0.1, 60.0), change_requests, world)
 
 
 def want_unknown(world: World) -> None:
@@ -387,7 +387,7 @@ FAULTS: dict[Callable[[World], None], float] = {
     close: 3, fin: 2, rst: 2, violation: 1, flap: 0.5, freeze: 2, half_frame_then_freeze: 0.5, stall: 2,
     mute_server: 0.5, mute_topic: 1, refuse: 2, long_outage: 0.2, hang: 1, maintenance: 1, permanent: 0.2,
     too_many: 1, ban: 0.3, told_of_ban: 0.3, crash_loop: 0.5, ping_flood: 0.3, slow_network: 0.3, starve: 1.5,
-    sleep: 0.5, crash: 0.5, asked_to_reconnect: 0.5, unprovoked_error: 0.5, change_wish: 3, churn: 1,
+    sleep: 0.5, crash: 0.5, asked_to_reconnect: 0.5, unprovoked_error: 0.5, change_requests: 3, churn: 1,
     narrow_line: 0.5, long_line: 0.5, doubling_line: 0.5, unordered_line: 0.5, lagging_replica: 0.5,
     long_churn: 0.1, want_nothing: 0.7, want_unknown: 0.4, want_offensive: 0.4, quiet_hour: 0.3,
 }  # fmt: skip

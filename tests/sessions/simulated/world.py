@@ -107,8 +107,8 @@ class World:
         self._dialled: deque[float] = deque(maxlen=CONNECTS_PER_SECOND)
         self.gate_until = 0.0
         self.requested: set[Topic] = set()
-        self.wished_at = 0.0
-        self.wished_at_all = False
+        self.requested_at = 0.0
+        self.has_requested = False
         self.refused: set[Topic] = set()
         self.reported_missing: set[Topic] = set()
         self._seen: set[Topic] = set()
@@ -596,17 +596,17 @@ class World:
                 line.is_open = False
         self.later(1.0, self._drop_idle_lines)
 
-    # Wishes and their judgement
+    # Requests and their judgement
 
     def request(self, topics: set[Topic]) -> None:
         self.requested = topics
         self.stirred += 1
         if not topics or self._is_stall_of_no_interest(topics):
             self.measured = None
-        elif not self.wished_at_all:
+        elif not self.has_requested:
             self.must_be_ok_at = max(self.must_be_ok_at, self.now + CONNECT_SECONDS)
-        self.wished_at_all = bool(topics)
-        self.wished_at = self.now
+        self.has_requested = bool(topics)
+        self.requested_at = self.now
         self.refused &= topics
         self.reported_missing &= topics
         self.feed(on.SubscriptionsChanged(frozenset(map(SubscriptionRequest, topics))))
@@ -627,7 +627,7 @@ class World:
             or line.is_frozen
             or self.now < self.busy_until + SETTLED_SECONDS
             or self.now < self.hold_until + SETTLED_SECONDS
-            or self.now - self.wished_at < SETTLED_SECONDS
+            or self.now - self.requested_at < SETTLED_SECONDS
             or self.now - line.opened_at < SETTLED_SECONDS
             or bool(self.requested & set(OFFENSIVE))
         )
