@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upbit_backbone.models.number import SmallDecimal, plain, plain_each, total
+from upbit_backbone.models.number import SmallDecimal, plain, spell_each, strip_each, total
 
 SPELLINGS = [
     ("91200000.0", "91200000"),
@@ -54,9 +54,14 @@ def test_the_value_stays_equal_hashes_alike_and_survives_copies(number: Decimal)
     assert str(plain(written)) == str(written)
 
 
-@given(st.lists(st.decimals(allow_nan=False, allow_infinity=False, min_value=0, max_value=10**12, places=10)))
+AMOUNTS = st.decimals(allow_nan=False, allow_infinity=False, min_value=0, max_value=10**12, places=10)
+SMALL_AMOUNTS = st.integers(0, 20_000).map(lambda units: Decimal(units).scaleb(-10))
+
+
+@given(st.lists(AMOUNTS | SMALL_AMOUNTS))
 def test_many_at_a_time_are_written_as_each_alone(numbers: list[Decimal]) -> None:
-    many = plain_each(numbers)
+    stripped, has_small = strip_each(numbers)
+    many = spell_each(stripped) if has_small else stripped
     assert list(map(str, many)) == [str(plain(number)) for number in numbers]
     assert [type(number) for number in many] == [type(plain(number)) for number in numbers]
 

@@ -22,8 +22,8 @@ from ..exchange.fields import FIELD_TABLE, UNITS_KEY, Spelling, Use
 from ..exchange.timeframes import TIMEFRAMES
 from ..exchange.values import AMOUNT, PAST_INT64, SIGNED, to_moment, to_signed, to_symbol, to_utc
 from ..models.enums import DataSource, DataType
-from ..models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData
-from ..models.number import ZERO, plain, plain_each
+from ..models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData, UnspelledUnit
+from ..models.number import ZERO, is_small, plain, spell_each, strip_each
 
 # Construction at speed: frozen, slotted models filled without going through their own `__init__`.
 
@@ -89,18 +89,24 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def plain_amounts(values: Sequence[Decimal | None]) -> list[Any]:
-    """All of them in their plain spelling. Refuses NaN, infinities (msgspec takes "NaN" for a Decimal), absurd sizes
-    and negative amounts. None where the message left a number out."""
+    """All of them in their plain spelling, checked as `stripped_amounts` does."""
+    amounts, has_small = stripped_amounts(values)
+    return spell_each(amounts) if has_small else amounts
+
+
+def stripped_amounts(values: Sequence[Decimal | None]) -> tuple[list[Any], bool]:
+    """The amounts of a message as `strip_each` leaves them. Refuses NaN, infinities (msgspec takes "NaN" for a
+    Decimal), absurd sizes and negative amounts. None where the message left a number out."""
     try:
-        amounts = plain_each(values)  # type: ignore[arg-type]  # None is rare, and found out
+        amounts, has_small = strip_each(values)  # type: ignore[arg-type]  # None is rare, and found out
     except TypeError:
-        amounts = [value if value is None else plain(value) for value in values]  # type: ignore[misc]
-        given = [amount for amount in amounts if amount is not None]
+        plainly = [value if value is None else plain(value) for value in values]
+        given, has_small = [amount for amount in plainly if amount is not None], False
     else:
-        given = amounts
+        plainly = given = amounts  # type: ignore[assignment]
     if any(map(_is_signed, given)) or not all(map(_is_finite, given)):
         raise RefusedError
-    return amounts
+    return plainly, has_small
 
 
 _is_signed, _is_finite = Decimal.is_signed, Decimal.is_finite
@@ -115,9 +121,14 @@ _set_price = OrderbookUnit.__dict__["price"].__set__
 _set_size = OrderbookUnit.__dict__["size"].__set__
 
 
-def levels_of(prices: list[Decimal], sizes: list[Decimal]) -> tuple[OrderbookUnit, ...]:
+def levels_of(prices: list[Decimal], sizes: list[Decimal], has_small: bool) -> tuple[OrderbookUnit, ...]:
     """The units of one side. Sixty of them in a book are worth filling column by column, without leaving C."""
-    units = tuple(map(_new, repeat(OrderbookUnit, len(prices))))
+    kind = OrderbookUnit
+    if has_small and any(map(is_small, prices)):  # then most are, as prices lie side by side
+        kind = UnspelledUnit
+    elif has_small:
+        sizes = spell_each(sizes)
+    units = tuple(map(_new, repeat(kind, len(prices))))
     # `any` of what is always None walks a map to its end, and 0.3 µs sooner than a deque of length 0 does: what a book
     # pays for this is what stripping its numbers costs more than proving them sane did.
     any(map(_set_price, units, prices))
@@ -204,8 +215,10 @@ def orderbook_builder(spelling: Spelling) -> Build:
         columns += [unit.bid_price for unit in units]
         columns += [unit.bid_size for unit in units]
         columns += (message.level, message.total_ask_size, message.total_bid_size)
-        amounts = plain_amounts(columns)
+        amounts, has_small = stripped_amounts(columns)
         total_bid_size, total_ask_size, level = amounts.pop(), amounts.pop(), amounts.pop()
+        if has_small:
+            total_bid_size, total_ask_size, level = spell_each((total_bid_size, total_ask_size, level))
         depth = len(units)
         ask_prices, ask_sizes = amounts[:depth], amounts[depth : 2 * depth]
         bid_prices, bid_sizes = amounts[2 * depth : 3 * depth], amounts[3 * depth :]
@@ -216,8 +229,8 @@ def orderbook_builder(spelling: Spelling) -> Build:
             to_symbol(message.symbol),
             to_moment(message.timestamp),
             level or ZERO,
-            levels_of(ask_prices, ask_sizes),
-            levels_of(bid_prices, bid_sizes),
+            levels_of(ask_prices, ask_sizes, has_small),
+            levels_of(bid_prices, bid_sizes, has_small),
             total_ask_size,
             total_bid_size,
             received_at,
