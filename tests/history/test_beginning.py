@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
@@ -113,6 +114,17 @@ def test_an_empty_answer_on_the_way_misleads_nobody(blind: int) -> None:
     first = first_candle(past.page, timeframe_of("1s"))
     assert first is not None
     assert first.timestamp == past.begins(timeframe_of("1s"))
+
+
+@pytest.mark.parametrize("word", ["1m", "1d"])
+def test_two_empty_answers_wherever_they_come_mislead_nobody(word: str) -> None:
+    misled = []
+    for blind in combinations(range(1, 24), 2):
+        past = LongPast(utc(2017, 9, 25, 3), blind=blind)
+        first = first_candle(past.page, timeframe_of(word))
+        if first is None or first.timestamp != past.begins(timeframe_of(word)):
+            misled.append(blind)
+    assert misled == []
 
 
 # -- in a history ----------------------------------------------------------------------------------------------------

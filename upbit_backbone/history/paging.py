@@ -394,8 +394,10 @@ def _by_halving(page: PageBefore, unit: Timeframe, known_empty: datetime, first:
                 low = middle
         rows = page(unit, MAX_CANDLES, first.timestamp)
         first = _oldest(rows) or first
-        # An empty answer on the way may have been a hiccup, so what is below the end of the way is asked for at last.
-        if not rows or (len(rows) < MAX_CANDLES and not page(unit, 1, first.timestamp)):
+        # An empty answer on the way may have been a hiccup, so what is below the end of the way is asked for at last,
+        # and a short or empty answer to that once more: one wrong answer on the way and one here are then found out.
+        # (Two in a row about the same thing are not to be told from the truth without asking for ever.)
+        if len(rows) < MAX_CANDLES and not page(unit, 1, first.timestamp):
             return first
 
 
