@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import threading
 
 import pytest
@@ -188,4 +189,45 @@ def test_a_terminal_shows_a_progress_bar_and_ctrl_c_keeps_what_came(terminal, tm
         upbit.clear_faults()
     assert "the same command goes on" in screen.seen
     assert "Traceback" not in screen.seen
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("fill", [(), ("--fill",)], ids=["plain", "filled"])
+def test_ctrl_c_in_a_download_of_a_count_keeps_what_came_and_the_rest_can_be_asked_for(
+    terminal, piped, tmp_path, upbit, fill
+):
+    target, rest = tmp_path / "btc.csv", tmp_path / "rest.csv"
+    upbit.rest_fault("/v1/candles*", mode="latency", seconds=0.3, times=None)
+    try:
+        screen = terminal("candles", "KRW-BTC", "1m", "--count", "5000", "--csv", str(target), *fill, columns=400)
+        screen.wait_for(r"[1-9]\d*/\d+")
+        screen.press("\x03")
+        assert screen.finish() == 130
+    finally:
+        upbit.clear_faults()
+    assert "Traceback" not in screen.seen
+    assert [each.name for each in tmp_path.iterdir()] == ["btc.partial.csv"]
+    kept = [row["timestamp"] for row in rows_of(tmp_path / "btc.partial.csv")]
+    asked = re.search(r"into another file: candles (.*)", screen.seen).group(1).split()
+    assert piped("candles", *asked, "--csv", str(rest)).returncode == 0
+    times = sorted([*kept, *(row["timestamp"] for row in rows_of(rest))])
+    assert len(set(times)) == len(times) == 5_000
+
+
+def test_an_error_late_in_a_download_of_a_count_keeps_what_came_too(terminal, tmp_path, upbit):
+    pytest.importorskip("pyarrow")
+    target = tmp_path / "btc.parquet"
+    (tmp_path / "btc.partial.parquet").write_text("mine", "utf-8")
+    upbit.rest_fault("/v1/candles*", mode="latency", seconds=0.3, times=None)
+    try:
+        screen = terminal("candles", "KRW-BTC", "1m", "--count", "5000", "--parquet", str(target), columns=400)
+        screen.wait_for(r"[1-9]\d*/\d+")
+        upbit.clear_faults()
+        upbit.rest_fault("/v1/candles*", mode="status", status=400, times=None)
+        assert screen.finish() not in (0, 130)
+    finally:
+        upbit.clear_faults()
+    assert "kept in btc.partial2.parquet" in screen.seen
+    assert "Traceback" not in screen.seen
+    assert (tmp_path / "btc.partial.parquet").read_text("utf-8") == "mine"
     assert not target.exists()

@@ -61,6 +61,21 @@ def test_watch_writes_lines_into_a_pipe(piped):
     assert {row["symbol"] for row in rows} == {"KRW-BTC"}
 
 
+@pytest.mark.parametrize("word", ["1h", "candle.1h", "candle.60m", "60m"])
+def test_watch_understands_every_spelling_of_a_timeframe(piped, word):
+    done = piped("watch", "KRW-BTC", "--type", word, "--count", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["timeframe"] == "1h"
+
+
+@pytest.mark.parametrize("word", ["1w", "candle.2m", "tickers"])
+def test_watch_says_what_it_can_show_where_it_is_asked_for_something_else(piped, word):
+    done = piped("watch", "KRW-BTC", "--type", word, "--count", "1")
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "candle" in done.stderr
+
+
 def test_nothing_that_came_is_an_exit_code_of_its_own(piped):
     assert piped("watch", "KRW-BTC", "--seconds", "0").returncode == 1
 

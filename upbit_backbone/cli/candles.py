@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,16 +16,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from ..backbone import MarketDataBackbone
-from ..errors import InvalidRequestError
+from ..errors import DownloadCancelledError, InvalidRequestError, UpbitBackboneError
 from ..exchange.markets import normalise_symbol, swapped
 from ..exchange.timeframes import WORDS, timeframe_of
 from ..export.files import CsvFile, Download, ParquetFile, write_csv, write_parquet
 from ..export.whole_file import is_replaceable, resolved
-from ..history.ranges import Fill
+from ..history.download import CancelToken
+from ..history.ranges import Fill, ResumePoint
 from ..models.market import CandleData
 from . import output
 from .output import area_chart
-from .running import FOUND_TROUBLE, Json, Symbol, command, moment_of, need, open_market, say_error
+from .running import FOUND_TROUBLE, Json, Symbol, command, first_ctrl_c, moment_of, need, open_market, say_error
 
 SHOWN_ROWS = 20
 CHART_HEIGHT = 8
@@ -73,15 +75,15 @@ def candles(
             goes_on = False if force else resume
             rows = _into_file(market, download, stop, target, goes_on, report, CsvFile if csv else ParquetFile)
         else:
-            found = market.get_candles(
-                symbol, timeframe, count, start=first, to=None if first else stop, end=stop if first else None,
-                fill=way, progress=report,
-            )  # fmt: skip
+            write = write_csv if csv else write_parquet
+            with _kept_when_broken_off(target, write) as pressed:
+                found = market.get_candles(
+                    symbol, timeframe, count, start=first, to=None if first else stop, end=stop if first else None,
+                    fill=way, progress=report, cancel=pressed,
+                )  # fmt: skip
             rows = len(found)
-            if csv:
-                write_csv(found, csv, CandleData)
-            elif parquet:
-                write_parquet(found, parquet, CandleData)
+            if target is not None:
+                write(found, target, CandleData)
     if target is not None:
         _say_written(rows, target, json)
     elif json:
@@ -198,6 +200,43 @@ def _write_rows(
             file.write([candle])
             if file.rows % FLUSH_ROWS == 0:
                 file.flush()
+
+
+@contextmanager
+def _kept_when_broken_off(target: Path | None, write: Callable[..., int]) -> Iterator[CancelToken]:
+    """Ctrl-C or an error in a download that is written in one go: what came is kept beside `target`, and it is said
+    how to ask for the rest. Gives what calls the download off."""
+    with first_ctrl_c() as pressed:
+        try:
+            yield pressed
+        except UpbitBackboneError as error:
+            if target is not None and error.partial and error.resume is not None and is_replaceable(resolved(target)):
+                kept = _free_name(target)
+                write(error.partial, kept, CandleData)
+                say_error(
+                    f"broken off: {len(error.partial):,} candles are kept in {output.safe(kept.name)}; the rest, into "
+                    f"another file: candles {_asking_for(error.resume)}",
+                    label="note",
+                )
+            if isinstance(error, DownloadCancelledError):
+                raise KeyboardInterrupt from None
+            raise
+
+
+def _free_name(target: Path) -> Path:
+    names = (f"{target.stem}.partial{number}{target.suffix}" for number in itertools.chain([""], itertools.count(2)))
+    return next(kept for name in names if not (kept := target.with_name(name)).exists())
+
+
+def _asking_for(rest: ResumePoint) -> str:
+    """The command's arguments that ask for the rest."""
+    options = {"--count": rest.count, "--start": rest.start, "--end": rest.end or rest.to}
+    given = [
+        f"{name} {value.isoformat() if isinstance(value, datetime) else value}"
+        for name, value in options.items()
+        if value is not None
+    ]
+    return " ".join([rest.symbol, rest.timeframe, *given, *(["--fill"] if rest.fill == "forward" else [])])
 
 
 def _say_written(rows: int, path: Path, json: bool) -> None:

@@ -20,10 +20,12 @@ from ..models.enums import DataType, Overflow
 from ..models.events import GapEvent
 from ..recorder import Recorder, Recording
 from ..recorder.format import Record, RecordKind
+from ..routing.requests import data_types
 from . import output
 from .running import (
     FAILED,
     FOUND_TROUBLE,
+    TYPE_HELP,
     Json,
     Seconds,
     command,
@@ -32,13 +34,14 @@ from .running import (
     open_market,
     overrides,
     say_error,
+    type_words,
     why_nothing,
 )
 from .watch import print_json_line, print_line
 
 Types = Annotated[
-    list[DataType] | None,
-    typer.Option("--type", help="What to take: ticker, trade, orderbook, candle.1m …; repeatable.", metavar="TYPE"),
+    list[str] | None,
+    typer.Option("--type", help=f"What to take: {TYPE_HELP}; repeatable.", metavar="TYPE", autocompletion=type_words),
 ]
 STATUS_SECONDS = 1.0
 
@@ -58,7 +61,7 @@ def record(
     json: Json = False,
 ) -> int:
     """Record everything that comes in for these markets, until Ctrl-C."""
-    kinds = types or [DataType.TICKER, DataType.TRADE, DataType.ORDERBOOK]
+    kinds = data_types(types or (DataType.TICKER, DataType.TRADE, DataType.ORDERBOOK))
     with open_market() as market:
         size = None if rotate_mib is None else int(rotate_mib * 1024 * 1024)
         recorder = market.record(file, rotate_bytes=size, rotate_seconds=rotate_seconds)
@@ -120,13 +123,14 @@ def replay(
     json: Json = False,
 ) -> int:
     """Play a recording: the same deliveries, line by line."""
+    kinds = data_types(types or tuple(DataType))
     recording = Recording(file)
     if info:
         _show_contents(recording, _contents(recording), json)
         return FOUND_TROUBLE if recording.damage else 0
     first, stop = moment_of(start, "--start"), moment_of(end, "--end")
     streamed = recording.located(None, stop, RecordKind.SUBSCRIBED)
-    topics = sorted({topic for _, each in streamed for topic in _topics(each) if _is_asked(topic, symbols, types)})
+    topics = sorted({topic for _, each in streamed for topic in _topics(each) if _is_asked(topic, symbols, kinds)})
     if not topics:
         raise InvalidRequestError(f"{output.safe(file)} has none of that; --info tells what is in it")
     say = print_json_line if json else print_line
@@ -137,7 +141,7 @@ def replay(
         count += 1
         say(item)
 
-    kinds = sorted({DataType(kind) for kind, _ in topics})
+    found = sorted({DataType(kind) for kind, _ in topics})
     codes = sorted({symbol for _, symbol in topics})
     holes: dict[tuple[Any, Any, str], None] = {}
 
@@ -147,7 +151,7 @@ def replay(
 
     span: dict[str, Any] = {"start": first, "end": stop}
     with MarketDataBackbone.replay(file, speed=_speed(speed), on_event=hear, **span, **overrides) as market:
-        stream = market.subscribe(codes, kinds, overflow=Overflow.DROP_OLDEST)
+        stream = market.subscribe(codes, found, overflow=Overflow.DROP_OLDEST)
         follow(stream, Deadline.after(None), take, is_over=lambda: stream.closed)
     for since, until, reason in holes:
         say_error(f"missing from {output.moment(since)} to {output.moment(until)} KST: {reason}", label="note")
@@ -163,9 +167,9 @@ def _speed(text: str) -> float | None:
         raise InvalidRequestError(f"--speed {output.safe(text)}: expected a number such as 10, or max") from error
 
 
-def _is_asked(topic: tuple[str, str], symbols: list[str] | None, types: list[DataType] | None) -> bool:
+def _is_asked(topic: tuple[str, str], symbols: list[str] | None, kinds: tuple[DataType, ...]) -> bool:
     kind, symbol = topic
-    return (not symbols or symbol in symbols) and (not types or kind in types)
+    return (not symbols or symbol in symbols) and kind in kinds
 
 
 def _topics(subscribed: Record) -> Iterator[tuple[str, str]]:

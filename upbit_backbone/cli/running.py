@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ import typer
 from .._concurrency import Deadline
 from ..backbone import MarketDataBackbone
 from ..errors import ClosedError, InvalidRequestError, RateLimitError, UpbitBackboneError, one_line
+from ..models.enums import DataType
 from ..models.events import Event
 from . import output
 
@@ -73,6 +75,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts (stre
 Seconds = Annotated[
     float | None, typer.Option("--seconds", min=0.0, help="End after so many seconds (default: at Ctrl-C).")
 ]
+
+TYPE_HELP = "ticker, trade, orderbook, or candles such as 1m or 1h"
+
+
+def type_words() -> list[str]:
+    """What a shell completes after --type; every other spelling of a timeframe is understood as well."""
+    return list(DataType)
+
 
 # Settings given before the command (--region, --rest-url …); BackboneConfig fields, stronger than the environment.
 overrides: dict[str, Any] = {}
@@ -164,6 +174,23 @@ def need(package: str, extra: str) -> None:
         say_error(f'this needs {package}: pip install "upbit-backbone[{extra}]"')
         say_error(f'{package} 패키지가 필요합니다: pip install "upbit-backbone[{extra}]"', label="안내")
         raise typer.Exit(MISSING_EXTRA)
+
+
+@contextmanager
+def first_ctrl_c() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets instead of raising KeyboardInterrupt; the second is an ordinary one."""
+    pressed = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def press(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        pressed.set()
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def leave_stdout() -> None:

@@ -19,8 +19,21 @@ from ..models.enums import DataType, Overflow
 from ..models.events import Event
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..monitoring.log_lines import describe
+from ..routing.requests import data_types
 from . import output
-from .running import FOUND_TROUBLE, Json, Seconds, Symbols, command, follow, open_market, say_error, why_nothing
+from .running import (
+    FOUND_TROUBLE,
+    TYPE_HELP,
+    Json,
+    Seconds,
+    Symbols,
+    command,
+    follow,
+    open_market,
+    say_error,
+    type_words,
+    why_nothing,
+)
 from .views import Board, view_of
 
 NEWS_SECONDS = 15.0
@@ -105,15 +118,15 @@ def print_json_line(item: Any) -> None:
 @command
 def watch(
     symbols: Symbols,
-    data_type: Annotated[
-        DataType, typer.Option("--type", help="What to watch: ticker, trade, orderbook, candle.1m …", metavar="TYPE")
-    ] = DataType.TICKER,
+    kind: Annotated[
+        str, typer.Option("--type", help=f"What to watch: {TYPE_HELP}.", metavar="TYPE", autocompletion=type_words)
+    ] = DataType.TICKER.value,
     seconds: Seconds = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many messages.")] = None,
     json: Json = False,
 ) -> int:
     """Live data in a table that follows the market; plain lines into a pipe."""
-    news = News()
+    news, (data_type,) = News(), data_types(kind)
     overflow = Overflow.DROP_OLDEST if data_type is DataType.TRADE else Overflow.CONFLATE
     end = Deadline.after(seconds)
     say = print_json_line if json else print_line
