@@ -389,6 +389,17 @@ def test_a_line_that_brought_data_and_fell_silent_is_asked_once_whether_it_is_me
     assert stage.lifecycle.health.is_late, "no answer in time"
 
 
+@pytest.mark.parametrize("messages", [1, 20_000], ids=["a narrow line", "a backlog"])
+def test_a_late_line_is_left_only_where_what_is_late_does_not_lie_here_already(messages: int) -> None:
+    stage = Stage().live()
+    for _ in range(20):
+        stage.lifecycle.health.news_came(5.0, stage.now)
+        stage.give(on.Received(binary(b'{"late":1}') * messages))
+        stage.pass_time(1.0, answering_pings=False)  # the pongs come behind it
+    assert bool(only(do.Drop, stage.effects)) is (messages == 1)
+    assert events(StaleEvent, stage.effects)[0].stale, "told in any case"
+
+
 def test_a_way_longer_than_the_interval_of_pings_is_timed_all_the_same() -> None:
     stage = Stage().live()
     under_way: list[tuple[float, bytes]] = []
