@@ -64,6 +64,7 @@ from .wire.rest_transport import RestTransport
 
 if TYPE_CHECKING:
     from .backfill.sequence import Start
+    from .channels.market_watch import MarketWatch
     from .delivery.mailbox import Mailbox
     from .history.candles import CandleHistory, CandlesWithLive
     from .history.trades import TradesHistory
@@ -133,6 +134,7 @@ class Assembly:
         self._monitor = Once(self._make_monitor)
         self._history = Once(self._make_history)
         self._backlogs = Once(self._make_backlogs)
+        self._market_watch = Once(self._make_market_watch)
         self._door = Once(self._make_door)
         self.limiter = self._make_limiter()
         self.connect_breaker = CircuitBreaker(
@@ -187,6 +189,24 @@ class Assembly:
             max_age=config.markets_max_age_seconds,
             clock=clock,
         )
+
+    def _make_market_watch(self) -> MarketWatch:
+        from .channels.market_watch import MarketWatch
+
+        def streamed(topic: Topic) -> object:
+            entry = self.store.entry(topic)
+            return None if entry is None else entry.item
+
+        return MarketWatch(self.directory, streamed=streamed, emit=self.emit, clock=self.clock)
+
+    def watch_markets(self) -> None:
+        """Somebody wants to hear what becomes of markets. A recording has no list to ask for."""
+        if self._recording is None:
+            self.market_watch.start()
+
+    @property
+    def market_watch(self) -> MarketWatch:
+        return self._market_watch.get()
 
     def _make_transport(self) -> RestTransport | ReplayTransport:
         if self._recording is not None:
@@ -625,6 +645,8 @@ class Assembly:
         self.limiter.close()
         self.store.close()
         stubborn = self.promotion_worker.close(deadline)
+        if (market_watch := self._market_watch.settled()) is not None:
+            stubborn += market_watch.close(deadline)
         stubborn += self.sessions.close(deadline)
         backlogs = self._backlogs.settled()
         if sum(each.close() for each in (self.repair, backlogs) if each is not None):

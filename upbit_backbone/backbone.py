@@ -472,27 +472,34 @@ class MarketDataBackbone:
 
     @overload
     def subscribe(  # type: ignore[overload-overlap]  # by an empty list, which is refused
-        self, symbols: Symbols, data_types: OneOrMore[TickerKind] = ..., **options: Unpack[SubscribeOptions]
+        self,
+        symbols: Symbols | None = ...,
+        data_types: OneOrMore[TickerKind] = ...,
+        **options: Unpack[SubscribeOptions],
     ) -> Subscription[TickerData]: ...
     @overload
     def subscribe(  # type: ignore[overload-overlap]  # by an empty list, which is refused
-        self, symbols: Symbols, data_types: OneOrMore[TradeKind], **options: Unpack[SubscribeOptions]
+        self, symbols: Symbols | None, data_types: OneOrMore[TradeKind], **options: Unpack[SubscribeOptions]
     ) -> Subscription[TradeData]: ...
     @overload
     def subscribe(  # type: ignore[overload-overlap]  # by an empty list, which is refused
-        self, symbols: Symbols, data_types: OneOrMore[OrderbookKind], **options: Unpack[SubscribeOptions]
+        self, symbols: Symbols | None, data_types: OneOrMore[OrderbookKind], **options: Unpack[SubscribeOptions]
     ) -> Subscription[OrderbookData]: ...
     @overload
     def subscribe(
-        self, symbols: Symbols, data_types: OneOrMore[CandleKind], **options: Unpack[SubscribeOptions]
+        self, symbols: Symbols | None, data_types: OneOrMore[CandleKind], **options: Unpack[SubscribeOptions]
     ) -> Subscription[CandleData]: ...
     @overload
     def subscribe(
-        self, symbols: Symbols, data_types: OneOrMore[DataType | str], **options: Unpack[SubscribeOptions]
+        self, symbols: Symbols | None, data_types: OneOrMore[DataType | str], **options: Unpack[SubscribeOptions]
+    ) -> Subscription[Datum]: ...
+    @overload
+    def subscribe(
+        self, symbols: None = ..., *, data_types: OneOrMore[DataType | str], **options: Unpack[SubscribeOptions]
     ) -> Subscription[Datum]: ...
     def subscribe(
         self,
-        symbols: Symbols,
+        symbols: Symbols | None = None,
         data_types: OneOrMore[DataType | str] = DataType.TICKER,
         *,
         overflow: Overflow | str | None = None,
@@ -504,6 +511,7 @@ class MarketDataBackbone:
         timeout: float | None = None,
         end: object = NO_MARK,
         since: Moment | int | None = None,
+        quote: str | None = None,
         on_event: Callable[[Any], object] | None = None,
     ) -> Subscription[Datum]:
         """Live data to read with a `for` loop, `.get(timeout=)` or `.queue`; the current values come first.
@@ -529,6 +537,9 @@ class MarketDataBackbone:
         The past is marked `is_backfilled`, is never dropped for want of room, and comes whole once REST has given all
         of it (a busy market's day takes about a minute). Then a GapEvent with this `subscription` tells how many items
         that were, and, `complete=False`, what is missing: Upbit keeps trades of seven days.
+
+        `quote="KRW"` instead of symbols follows all markets of that currency: a market that Upbit lists comes in by
+        itself within half a minute, and one that is gone leaves with a SubscriptionEvent. It does not go with `since`.
         """
         return self._subscribe(
             symbols,
@@ -542,6 +553,7 @@ class MarketDataBackbone:
             timeout=timeout,
             end=end,
             since=since,
+            quote=quote,
             on_event=on_event,
         )
 
@@ -682,6 +694,7 @@ class MarketDataBackbone:
         check_callable("on_event", listener, required=True)
         parts = self._open()
         parts.monitor.watch()  # somebody wants to hear when the health changes
+        parts.watch_markets()
         return parts.events.listen(listener)
 
     # ── how it is done, and how it is ────────────────────────────────────────────────────────────────────────────
@@ -874,9 +887,12 @@ class MarketDataBackbone:
         levels: int | None,
         *,
         since: Moment | int | None = None,
+        quote: str | None = None,
         **delivery: Any,
     ) -> Subscription[Datum]:
         """Every argument is checked before the market list is asked for, and that before anything is subscribed."""
+        if quote is not None:
+            symbols = self._of_quote(symbols, quote, since)
         codes = normalise_symbols(symbols, limit=self.config.max_subscribed_symbols)
         kinds, grouping = data_types(types), price_level(level)
         depth = None if levels is None else whole_number(levels, "levels", low=1, high=MAX_LEVELS)
@@ -889,7 +905,21 @@ class MarketDataBackbone:
         parts.directory.require(codes, deadline)
         if since is not None:
             delivery["make_mailbox"] = parts.mailbox_since(_starts(since, requests, parts.exchange_now()))
-        return parts.hub.subscribe(requests, levels=depth, **delivery)
+        subscription = parts.hub.subscribe(requests, levels=depth, **delivery)
+        if quote is not None:
+            name = subscription.id  # and not the subscription, which ends with the last reference to it
+            parts.market_watch.follow(quote, lambda codes: parts.hub.change(name, _requests(kinds, codes, grouping)))
+        elif delivery.get("on_event") is not None:
+            parts.watch_markets()
+        return subscription
+
+    def _of_quote(self, symbols: object, quote: str, since: object) -> Sequence[str]:
+        if symbols is not None or since is not None:
+            raise InvalidRequestError("quote= stands alone: without symbols, which it finds itself, and without since=")
+        parts = self._open()
+        if not isinstance(parts.sessions, SessionManager):
+            raise InvalidRequestError("quote=: a replay has no market list; name the markets")
+        return parts.directory.of_quote(normalise_quote(quote), NORMAL, self._deadline(None))
 
 
 UnifiedMarketDataAPI = MarketDataBackbone

@@ -91,9 +91,8 @@ class MarketDirectory:
         age = self.age()
         if age is not None and limit and age <= limit:
             return self._markets
-        asked_at = self._clock.monotonic()
         try:
-            markets = self._loaded(deadline, priority)
+            return self.refreshed(deadline, priority)
         except ClosedError:
             raise
         except UpbitBackboneError as error:
@@ -101,6 +100,11 @@ class MarketDirectory:
                 raise
             log.warning("market list not refreshed, the last one is used", extra={"age": age, "why": one_line(error)})
             return self._markets
+
+    def refreshed(self, deadline: Deadline, priority: Priority) -> tuple[MarketInfo, ...]:
+        """The whole list, asked for now; raises where Upbit does not give it."""
+        asked_at = self._clock.monotonic()
+        markets = self._loaded(deadline, priority)
         with self._lock:
             self._markets = markets
             self._loaded_at = asked_at  # what came was true when it was asked for, however long it took
@@ -129,6 +133,24 @@ class MarketDirectory:
     def _is_plausible(self, markets: Sequence[MarketInfo]) -> bool:
         missing = self._known.difference(market.symbol for market in markets)
         return bool(markets) and len(missing) <= SHRINKS_BY * len(self._known)
+
+    def of_quote(self, quote: str | None, priority: Priority, deadline: Deadline) -> list[str]:
+        """The markets priced in `quote`, in Upbit's order; InvalidRequestError if there are none."""
+        markets = self.markets(deadline, priority)
+        codes = [market.symbol for market in markets if quote is None or market.quote == quote]
+        if not codes:
+            known = ", ".join(sorted({market.quote for market in markets}))
+            raise InvalidRequestError(f"quote={quote!r}: no market is priced in it; there are {known}")
+        return codes
+
+    def is_gone(self, symbol: str, deadline: Deadline) -> bool:
+        """Whether Upbit refuses a market by name as well, which the list lacks."""
+        return self._refused(symbol, deadline)
+
+    @property
+    def last(self) -> tuple[MarketInfo, ...]:
+        """The latest list, nothing before the first."""
+        return self._markets
 
     def meant(self, code: str, deadline: Deadline | None) -> str:
         """The market that `code` says; the swapped one where only that exists ("BTC-KRW").

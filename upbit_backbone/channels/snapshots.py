@@ -76,7 +76,7 @@ class TickerSnapshot:
             said = normalise_symbols(symbols, limit=self._max_symbols)
             codes: Sequence[str] = tuple(dict.fromkeys(self._directory.meant(code, deadline) for code in said))
         else:
-            codes = self._of_quote(None if quote is None else normalise_quote(quote), priority, deadline)
+            codes = self._directory.of_quote(None if quote is None else normalise_quote(quote), priority, deadline)
         found = self._live(codes, max_age)
         missing = [code for code in codes if code not in found]
         if missing:
@@ -86,14 +86,6 @@ class TickerSnapshot:
             if not found and answers.refused:
                 raise next(iter(answers.refused.values()))
         return {code: found[code] for code in codes if code in found}
-
-    def _of_quote(self, quote: str | None, priority: Priority, deadline: Deadline) -> Sequence[str]:
-        markets = self._directory.markets(deadline, priority)
-        codes = [market.symbol for market in markets if quote is None or market.quote == quote]
-        if not codes:
-            known = ", ".join(sorted({market.quote for market in markets}))
-            raise InvalidRequestError(f"quote={quote!r}: no market is priced in it; there are {known}")
-        return codes
 
     def _live(self, codes: Iterable[str], max_age: float | None) -> dict[str, TickerData]:
         now = self._clock.monotonic()

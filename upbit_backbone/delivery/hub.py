@@ -12,7 +12,16 @@ from weakref import ref
 from .._concurrency import Deadline, get_logger
 from ..errors import ClosedError
 from ..models.enums import Audience, Overflow
-from ..models.events import CallbackErrorEvent, Event, GapEvent, OverflowEvent, StaleEvent, SubscriptionEvent, now
+from ..models.events import (
+    CallbackErrorEvent,
+    Event,
+    GapEvent,
+    MarketEvent,
+    OverflowEvent,
+    StaleEvent,
+    SubscriptionEvent,
+    now,
+)
 from ..models.lazy_book import Envelope, StoredItem
 from ..models.request import SubscriptionRequest, Topic
 from .consumer import Consumer, OnError
@@ -202,6 +211,38 @@ class Hub:
         subscription.close()
         return True
 
+    def change(self, subscription_id: str, requests: Iterable[SubscriptionRequest]) -> bool:
+        """Have a subscription be about `requests` from now on, and tell of what has left it; False if it has ended.
+
+        Raises what acquiring raises; then nothing has changed.
+        """
+        requested = tuple(dict.fromkeys(requests))
+        topics = {request.topic for request in requested}
+        with self._lock:
+            subscription = self._named(subscription_id)
+            if subscription is None or subscription.closed:
+                return False
+            before, had = subscription.requests, subscription.topics
+            if topics == had:
+                return True
+            # As with a new subscription: entered before it is requested, so that no item is missed. What stays is not
+            # touched, or the items of a moment would be nobody's.
+            subscription.be_about(requested)
+            self._route(topics - had, subscription.mailbox)
+        try:
+            self._want_for(subscription)
+        except BaseException:
+            with self._lock:
+                subscription.be_about(before)
+                self._unroute(topics - had, subscription.mailbox)
+            raise
+        with self._lock:
+            self._unroute(had - topics, subscription.mailbox)
+        if gone := sorted(map(str, had - topics)):
+            why = "Upbit has no such market any more; the subscription goes on without it"
+            self._events.emit(SubscriptionEvent(at=now(), topics=tuple(gone), reason=why, subscription=subscription.id))
+        return not subscription.closed
+
     def get(self, subscription_id: str) -> Subscription | None:
         with self._lock:
             return self._named(subscription_id)
@@ -279,8 +320,7 @@ class Hub:
             self._enter(subscription)
             self._seed(subscription)
             if on_event is not None:
-                name, topics = subscription.id, subscription.topics  # and not the subscription, which may be forgotten
-                subscription.listening = self._events.listen(on_event, wants=lambda each: concerns(each, name, topics))
+                subscription.listening = self._events.listen(on_event, wants=_wants(subscription))
             self._want_for(subscription)
             if consumer is not None:
                 # Last, so that no callback runs for a subscription that is about to fail.
@@ -294,9 +334,22 @@ class Hub:
             if self._closed:
                 raise ClosedError("the backbone is closed; make a new one")
             self._subscriptions[subscription.id] = (lambda: subscription) if subscription.is_fed else ref(subscription)
-            mailbox = ref(subscription.mailbox)
-            for topic in subscription.topics:
-                self._routes[topic] = (*self._routes.get(topic, ()), mailbox)
+            self._route(subscription.topics, subscription.mailbox)
+
+    def _route(self, topics: Iterable[Topic], mailbox: Mailbox) -> None:
+        """With the lock held, as what undoes it."""
+        weak = ref(mailbox)
+        for topic in topics:
+            self._routes[topic] = (*self._routes.get(topic, ()), weak)
+
+    def _unroute(self, topics: Iterable[Topic], mailbox: Mailbox) -> None:
+        gone = (None, mailbox)
+        for topic in topics:
+            left = tuple(each for each in self._routes.get(topic, ()) if each() not in gone)
+            if left:
+                self._routes[topic] = left
+            else:
+                self._routes.pop(topic, None)
 
     def _seed(self, subscription: Subscription) -> None:
         current = [self._current(request.topic) for request in subscription.requests]
@@ -319,20 +372,11 @@ class Hub:
 
     def _forget(self, subscription: Subscription) -> None:
         with self._lock:
-            self._take_out(subscription)
+            self._unroute(subscription.topics, subscription.mailbox)
             # Who takes it out is the one to release: of two that close at once only one does.
             was_there = self._subscriptions.pop(subscription.id, None) is not None
         if was_there:
             self._release_topics(subscription.id)
-
-    def _take_out(self, subscription: Subscription) -> None:
-        for topic in subscription.topics:
-            gone = (None, subscription.mailbox)
-            left = tuple(each for each in self._routes.get(topic, ()) if each() not in gone)
-            if left:
-                self._routes[topic] = left
-            else:
-                self._routes.pop(topic, None)
 
     def _overflowed(self, name: str, policy: Overflow | None, reason: str, dropped: int) -> None:
         word = "default" if policy is None else policy.value
@@ -354,6 +398,17 @@ class Hub:
             return f"<Hub {len(self._subscriptions)} subscriptions to {len(self._routes)} topics>"
 
 
+def _wants(subscription: Subscription) -> Callable[[Event], bool]:
+    """What the `on_event` of this subscription hears; without a reference to it, since it ends with the last one."""
+    name, topics, held = subscription.id, subscription.topics, ref(subscription)
+
+    def wants(event: Event) -> bool:
+        present = held()
+        return concerns(event, name, topics if present is None else present.topics)
+
+    return wants
+
+
 def concerns(event: Event, name: str, topics: Collection[Topic]) -> bool:
     """Whether the `on_event` of the subscription called `name` is told: what is about others is left out."""
     if isinstance(event, OverflowEvent | CallbackErrorEvent):
@@ -364,6 +419,10 @@ def concerns(event: Event, name: str, topics: Collection[Topic]) -> bool:
         return any(topic.data_type is event.type and topic.symbol == event.symbol for topic in topics)
     if isinstance(event, StaleEvent):
         return not event.symbols or not {topic.symbol for topic in topics}.isdisjoint(event.symbols)
+    if isinstance(event, MarketEvent):
+        return any(topic.symbol == event.symbol for topic in topics)
+    if isinstance(event, SubscriptionEvent) and event.subscription:
+        return event.subscription == name
     if isinstance(event, SubscriptionEvent):
         return not {str(topic) for topic in topics}.isdisjoint(event.topics)
     return True

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         timeout: float | None
         end: object
         since: Moment | int | None
+        quote: str | None
         on_event: Callable[[Any], object] | None
 
 else:
@@ -170,8 +171,7 @@ class Subscription(Generic[T_co]):
         why_silent: Callable[[], str] = lambda: "",
     ) -> None:
         self.id = subscription_id
-        self.requests = requests
-        self.topics = frozenset(request.topic for request in requests)
+        self.be_about(requests)
         self.mailbox = mailbox
         self._consumer = consumer
         self._release = release
@@ -182,6 +182,11 @@ class Subscription(Generic[T_co]):
         self._has_begun = False  # a loop has got its first item, or was told that none comes
         self._is_released = False
         self.listening: Listening | None = None  # to events, where the subscriber wants them
+
+    def be_about(self, requests: tuple[SubscriptionRequest, ...]) -> None:
+        """Note what it is for; whoever follows a quote currency changes it."""
+        self.requests = requests
+        self.topics = frozenset(request.topic for request in requests)
 
     @property
     def queue(self) -> Queue[T_co]:

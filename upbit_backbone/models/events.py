@@ -95,11 +95,41 @@ class StaleEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionEvent(Event):
-    """Something about single topics: no first frame, refused by Upbit, delisted."""
+    """Something about single topics: no first frame, refused, delisted; with `subscription` about that one's."""
 
     topics: tuple[str, ...]
     reason: str
     error: UpbitBackboneError | None = None
+    subscription: str = ""
+
+
+class MarketChange(StrEnum):
+    """What became of a market."""
+
+    LISTED = "listed"
+    DELISTED = "delisted"
+    RENAMED = "renamed"
+    WARNING_ON = "warning_on"
+    WARNING_OFF = "warning_off"
+    CAUTION_ON = "caution_on"
+    CAUTION_OFF = "caution_off"
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+    DELISTING_DATE = "delisting_date"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarketEvent(Event):
+    """Something happened to a market, by Upbit's list of them or by its streamed ticker.
+
+    `before` and `after` are the names (RENAMED; Korean and English, with a slash between), the caution flag that came
+    or went, or the date (ISO 8601) on which trading ends; None where there is nothing to tell.
+    """
+
+    symbol: str
+    change: MarketChange
+    before: str | None = None
+    after: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

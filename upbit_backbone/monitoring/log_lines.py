@@ -25,6 +25,7 @@ from ..models.events import (
     HealthEvent,
     HistoryGapEvent,
     MalformedEvent,
+    MarketEvent,
     OverflowEvent,
     RateLimitEvent,
     RecordingEvent,
@@ -185,6 +186,11 @@ def _subscription(event: SubscriptionEvent) -> tuple[int, str]:
     return logging.WARNING, f"{shown}: {event.reason}"
 
 
+def _market(event: MarketEvent) -> tuple[int, str]:
+    detail = " to ".join(each for each in (event.before, event.after) if each)
+    return logging.INFO, f"market {event.symbol}: {event.change.value.replace('_', ' ')} {detail}".rstrip()
+
+
 def _overflow(event: OverflowEvent) -> tuple[int, str]:
     text = f"subscription {event.subscription} ({event.policy}) is not read fast enough, {event.dropped} lost so far"
     return logging.WARNING, f"{text}: {event.reason}"
@@ -238,6 +244,7 @@ _WORDS: dict[type[Event], Callable[..., tuple[int, str]]] = {
     GapEvent: _gap,
     StaleEvent: _stale,
     SubscriptionEvent: _subscription,
+    MarketEvent: _market,
     OverflowEvent: _overflow,
     CallbackErrorEvent: _callback_error,
     RateLimitEvent: _rate_limit,

@@ -302,6 +302,22 @@ class FakeUpbit:
         """
         self.inject("load", messages_per_second=messages_per_second, tick=tick, stamped_ids=stamped_ids)
 
+    def list_market(self, symbol: str) -> None:
+        """A new pair, in the list, on REST and on the streams."""
+        self.inject("list_market", symbol=symbol)
+
+    def rename(self, symbol: str, korean_name: str | None = None, english_name: str | None = None) -> None:
+        """The pair has other names in the list."""
+        self.inject("rename", symbol=symbol, korean_name=korean_name, english_name=english_name)
+
+    def warn(self, symbol: str, warning: bool | None = None, cautions: list[str] | None = None) -> None:
+        """The pair is under warning, and these caution flags are up; None leaves it as it is."""
+        self.inject("warn", symbol=symbol, warning=warning, cautions=cautions)
+
+    def suspend(self, symbol: str, on: bool = True) -> None:
+        """The stream says that trading in the pair is suspended."""
+        self.inject("suspend", symbol=symbol, on=on)
+
     def delist(self, symbol: str) -> None:
         """The pair is gone: from the list, from REST and from the streams."""
         self.inject("delist", symbol=symbol)

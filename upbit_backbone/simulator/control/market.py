@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from upbit_backbone.simulator.control.base import PRICE_UNIT, VerbsBase
+from upbit_backbone.simulator.payloads.rest_payloads import CAUTIONS
 from upbit_backbone.simulator.payloads.spelling import plain
 
 BURST_AT_ONCE = 200
@@ -67,6 +68,30 @@ class MarketVerbs(VerbsBase):
         With `stamped_ids`, a trade's sequential_id less 10**16 is the machine's monotonic clock in nanoseconds.
         """
         self._server.load.set_rate(messages_per_second, tick, stamped_ids)
+
+    def list_market(self, symbol: str) -> None:
+        """A new pair: in market/all, on REST and on the WebSocket."""
+        self._context.exchange.list_market(symbol)
+
+    def rename(self, symbol: str, korean_name: str | None = None, english_name: str | None = None) -> None:
+        """Other names in market/all."""
+        listing = self._context.exchange.markets[symbol].listing
+        listing.korean_name = korean_name or listing.korean_name
+        listing.english_name = english_name or listing.english_name
+
+    def warn(self, symbol: str, warning: bool | None = None, cautions: list[str] | None = None) -> None:
+        """The pair is under warning or not, and exactly these caution flags are up; what is null stays as it is."""
+        listing = self._context.exchange.markets[symbol].listing
+        if unknown := set(cautions or ()) - set(CAUTIONS):
+            raise ValueError(f"{sorted(unknown)}: expected some of {', '.join(CAUTIONS)}")
+        if warning is not None:
+            listing.warning = warning
+        if cautions is not None:
+            listing.cautions = sum(1 << CAUTIONS.index(name) for name in set(cautions))
+
+    def suspend(self, symbol: str, on: bool = True) -> None:
+        """The WebSocket ticker says that trading is suspended."""
+        (self._context.suspended.add if on else self._context.suspended.discard)(symbol)
 
     def delist(self, symbol: str) -> None:
         """The pair is gone: from market/all, REST (404) and WebSocket (silence)."""

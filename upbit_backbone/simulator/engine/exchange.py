@@ -29,6 +29,7 @@ class Exchange:
         retained_trades: int = 300_000,
     ) -> None:
         self.clock = clock
+        self._seed = seed
         start = clock.now_ms()
         cache = BlockCache()
         self.markets = {row.code: Market(seed, row, start, cache) for row in listings(seed, markets)}
@@ -45,6 +46,14 @@ class Exchange:
         self._max_retained = retained_trades
         self._trades_due = self._books_due = 0.0
         self._last_seconds = clock.seconds()
+        self._weigh()
+
+    def list_market(self, code: str) -> None:
+        """A pair more, at the end of the list; without a trade of its own until there is one."""
+        if code in self.markets:
+            raise ValueError(f"{code} is listed already")
+        (row,) = listings(self._seed, [code])
+        self.markets[code] = Market(self._seed, row, self.clock.now_ms(), BlockCache())
         self._weigh()
 
     def delist(self, code: str) -> None:

@@ -12,7 +12,7 @@ from upbit_backbone.simulator.payloads import moments
 from upbit_backbone.simulator.payloads.spelling import decimal, padded, plain, rate, turnover, turnover_padded
 from upbit_backbone.simulator.payloads.stream_payloads import change_word
 
-_CAUTIONS = ("PRICE_FLUCTUATIONS", "TRADING_VOLUME_SOARING", "DEPOSIT_AMOUNT_SOARING", "GLOBAL_PRICE_DIFFERENCES",
+CAUTIONS = ("PRICE_FLUCTUATIONS", "TRADING_VOLUME_SOARING", "DEPOSIT_AMOUNT_SOARING", "GLOBAL_PRICE_DIFFERENCES",
              "CONCENTRATION_OF_SMALL_ACCOUNTS")  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def market(listing: Listing, details: bool) -> str:
         "market": listing.code, "korean_name": listing.korean_name, "english_name": listing.english_name
     }  # fmt: skip
     if details:
-        cautions = {name: bool(listing.cautions & 1 << bit) for bit, name in enumerate(_CAUTIONS)}
+        cautions = {name: bool(listing.cautions & 1 << bit) for bit, name in enumerate(CAUTIONS)}
         row["market_event"] = {"warning": listing.warning, "caution": cautions}
     return json.dumps(row, separators=(",", ":"), ensure_ascii=False)
 

@@ -64,8 +64,8 @@ def change_word(price: int, base: int) -> str:
     return '"RISE"' if price > base else '"FALL"' if price < base else '"EVEN"'
 
 
-def ticker(market: Market, state: TickerState, style: Style, stream_type: str, deprecated: bool, delisting: str | None
-           ) -> str:  # fmt: skip
+def ticker(market: Market, state: TickerState, style: Style, stream_type: str, deprecated: bool, delisting: str | None,
+           is_suspended: bool = False) -> str:  # fmt: skip
     """One ticker object."""
     last, base = state.last, state.prev_close
     change = last.price - base
@@ -73,6 +73,8 @@ def ticker(market: Market, state: TickerState, style: Style, stream_type: str, d
     signed_rate = spelling.rate(change, base)
     delisted = "null" if delisting is None else json.dumps(_date_object(delisting))
     state_word = '"DELISTED"' if delisting is not None and delisting <= moments.date(state.ms) else '"ACTIVE"'
+    suspended = "true" if is_suspended else "false"
+    warning = '"CAUTION"' if market.listing.warning else '"NONE"'
     values = (
         '"ticker"', f'"{market.code}"', number(state.open), number(state.high), number(state.low),
         number(last.price), number(base), turnover(state.turnover), change_word(last.price, base),
@@ -81,7 +83,7 @@ def ticker(market: Market, state: TickerState, style: Style, stream_type: str, d
         f'"{moments.compact_date(last.ms)}"', f'"{moments.compact_time(last.ms)}"', str(last.ms),
         number(state.ask_volume), number(state.bid_volume), number(state.year[0]),
         f'"{day_label(state.year[1])}"', number(state.year[2]), f'"{day_label(state.year[3])}"', state_word,
-        *(("false", delisted, '"NONE"') if deprecated else (delisted,)), str(state.ms),
+        *((suspended, delisted, warning) if deprecated else (delisted,)), str(state.ms),
         turnover(state.turnover_24h), number(state.volume_24h), f'"{stream_type}"',
     )  # fmt: skip
     return _TEMPLATES["ticker" if deprecated else "ticker-new", style.simple] % values

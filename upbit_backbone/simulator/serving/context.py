@@ -35,6 +35,7 @@ class Context:
         self.frozen: set[str] = set()
         """Doors ("rest", "websocket") whose new connections are frozen from their first byte."""
         self.delisting_dates: dict[str, str] = {}
+        self.suspended: set[str] = set()
         self._serial = 0
         self._answers: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         # asyncio keeps tasks by weak references only; one that nobody holds may vanish in the middle of its work.

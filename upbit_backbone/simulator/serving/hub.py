@@ -234,7 +234,8 @@ class Hub:
             state.ms -= stale
             state.last = state.last._replace(ms=state.last.ms - stale)
         return stream_payloads.ticker(market, state, style, stream_type, self._context.options.deprecated_ticker_fields,
-                                      self._context.delisting_dates.get(market.code))  # fmt: skip
+                                      self._context.delisting_dates.get(market.code),
+                                      market.code in self._context.suspended)  # fmt: skip
 
     def _trade_text(self, market: Market, trade: Trade, style: stream_payloads.Style, stream_type: str) -> str:
         now, stale = self._context.clock.now_ms(), self._context.faults.stale_ms
