@@ -261,6 +261,23 @@ def test_a_thread_that_could_not_be_replaced_is_started_by_the_next_who_looks(
     assert loop.join(Deadline.after(WAIT_SECONDS)) == []
 
 
+def test_who_joins_waits_for_a_thread_that_is_just_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is not alive yet is no dead one: what it has to write at its end would come after the join."""
+    asked_for, over, ended = Flag(), Flag(), Flag()
+
+    def start_late(thread: threading.Thread) -> None:
+        asked_for.set()
+        threading.Timer(0.1, thread.start).start()
+
+    monkeypatch.setattr("upbit_backbone._concurrency._start", start_late)
+    loop = LoopThread(over.wait, "test-loop", is_over=over.is_set, at_end=ended.set)
+    loop.ensure()
+    assert asked_for.wait(WAIT_SECONDS)
+    over.set()
+    assert loop.join(Deadline.after(WAIT_SECONDS)) == []
+    assert ended.is_set()
+
+
 def test_many_who_look_after_a_thread_at_once_start_one() -> None:
     over, running, most = Flag(), [], []
 

@@ -120,6 +120,7 @@ log = get_logger("upbit_backbone")
 # A second in all: concurrent.futures' pool with one stuck task kept a process from ever exiting.
 EXIT_SECONDS: Final = 0.6  # of the second within which a forgotten backbone lets the process go
 IDLE_SECONDS: Final = 10.0
+BEGIN_SECONDS: Final = 1.0  # what a crowded machine may take from asking for a thread to its first step
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -228,8 +229,7 @@ class LoopThread:
             # Looked at again under the lock: two who found it dead would start two, and each owns a socket when it
             # runs.
             if self._thread is thread:
-                self._thread = _new_thread(self._run, self.name)
-                _start(self._thread)
+                self._begin_another()
 
     def revive(self) -> None:
         """Have a new thread go on, if the old one has died and the system has one to give. Raises nothing of ours."""
@@ -255,7 +255,21 @@ class LoopThread:
     def join(self, deadline: Deadline) -> list[str]:
         """Wait for its end, unless the calling thread is this one; its name if it still runs at the deadline."""
         thread = self._thread
-        return [] if thread is None or not thread.is_alive() else join_all([thread], deadline)
+        if thread is None:
+            return []
+        # One that is just being started is not dead: it would begin, and write what waits, after its end was told.
+        begins = deadline.sooner(BEGIN_SECONDS)
+        while thread.ident is None and not begins.expired:
+            Flag().wait(0.001)
+        return join_all([thread], deadline) if thread.is_alive() else []
+
+    def _begin_another(self) -> None:
+        before, self._thread = self._thread, _new_thread(self._run, self.name)
+        try:
+            _start(self._thread)
+        except RuntimeError:
+            self._thread = before  # one that never began would be waited for
+            raise
 
     def _run(self) -> None:
         me = threading.current_thread()
@@ -304,8 +318,7 @@ class LoopThread:
     def _replace(self) -> None:
         try:
             with self._starting:
-                self._thread = _new_thread(self._run, self.name)
-                _start(self._thread)
+                self._begin_another()
         except RuntimeError:
             log.critical("no thread to replace one that died", exc_info=True, extra={"thread_name": self.name})
 

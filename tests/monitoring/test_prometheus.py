@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS
 from upbit_backbone.errors import InvalidRequestError, NetworkError
 from upbit_backbone.models.enums import Channel
 from upbit_backbone.models.events import ConnectionState
@@ -141,6 +143,18 @@ def test_gaps_are_exported_those_that_are_open_and_what_became_of_the_others():
 def test_a_taken_port_says_what_to_do(monitor):
     with serve_metrics(monitor, 0) as server, pytest.raises(InvalidRequestError, match="choose another port"):
         serve_metrics(monitor, server.port)
+
+
+def test_a_server_that_is_closed_before_it_served_ends_at_once(monitor, monkeypatch):
+    """Its thread may not have taken a first step yet."""
+    started = []
+    monkeypatch.setattr("upbit_backbone._concurrency._start", started.append)
+    server = serve_metrics(monitor, 0)
+    closer = threading.Thread(target=server.close, daemon=True)
+    closer.start()
+    closer.join(PATIENCE_SECONDS)
+    assert not closer.is_alive()
+    assert len(started) == 1
 
 
 def test_the_dashboard_asks_only_for_what_is_exported(monitor):

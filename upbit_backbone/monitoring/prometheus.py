@@ -40,6 +40,7 @@ from .assessment import WORSE
 from .metrics import Metrics
 
 PREFIX = "upbit_backbone_"
+POLL_SECONDS = 0.1  # between two looks whether the server is closed
 BREAKER_VALUES = {"closed": 0, "half-open": 1, "half_open": 1, "open": 2}
 
 # (name, help, value of one part, whether it only grows); None values are left out.
@@ -279,12 +280,10 @@ class MetricsServer:
             raise InvalidRequestError(
                 f"port={port}: cannot serve metrics on {host} ({error}); choose another port"
             ) from error
+        # Request by request: `shutdown` of `serve_forever` waits for ever for a thread that had not begun to serve.
+        self._server.timeout = POLL_SECONDS
         self._is_closed = Flag()
-        self._loop = LoopThread(
-            lambda: self._server.serve_forever(poll_interval=0.1),
-            "upbit-metrics-server",
-            is_over=self._is_closed.is_set,
-        )
+        self._loop = LoopThread(self._server.handle_request, "upbit-metrics-server", is_over=self._is_closed.is_set)
         try:
             self._loop.ensure()
         except BaseException:  # no thread to be had, or Ctrl-C: nobody could ever close it
@@ -302,7 +301,6 @@ class MetricsServer:
     def close(self, timeout: float = 2.0) -> list[str]:
         """Stop serving; idempotent."""
         self._is_closed.set()
-        self._server.shutdown()
         stubborn = self._loop.join(Deadline.after(timeout))
         self._server.server_close()
         return stubborn
