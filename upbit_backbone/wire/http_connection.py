@@ -23,10 +23,9 @@ from requests.structures import CaseInsensitiveDict
 
 from .._concurrency import Deadline, Waitable
 from ..errors import NetworkError, ProtocolError, UpbitBackboneError, one_line
-from .dialing import dial
+from .dialing import Proxy, dial
 from .http_head import MAX_INTERIM_ANSWERS, is_interim
 from .io_deadline import DeadlineSocket, Departure, Watch, translated
-from .proxy import Proxy
 
 # Of a chunked body, how much to ask for at once; the cap is looked at between two such pieces.
 UNKNOWN_LENGTH_BYTES: Final = 262_144

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from .._concurrency import Deadline, Flag, ForkGuard, raise_if_users
 from ..errors import ClosedError, MessageTooBigError, NetworkError, ProtocolError, one_line
 from ..exchange.endpoints import RestCall
-from .proxy import proxy_for
+from .dialing import proxy_for
 from .trust import tls_context
 
 if TYPE_CHECKING:

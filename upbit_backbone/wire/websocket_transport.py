@@ -23,11 +23,10 @@ import websocket
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
 from ..errors import InvalidRequestError, NetworkError, ProtocolError, UpbitBackboneError, one_line
-from .dialing import dial
+from .dialing import dial, proxy_for
 from .frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT
 from .http_head import MAX_BODY_BYTES, SWITCHING_PROTOCOLS, Head, body_length, refusal
 from .io_deadline import IoDeadline, read_final_head, retry_until_ready, send_all, translated
-from .proxy import proxy_for
 from .trust import tls_context
 
 CONNECT_SECONDS: Final = 5.0

@@ -24,7 +24,7 @@ from upbit_backbone import (
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.exchange import endpoints
 from upbit_backbone.simulator import FakeUpbit
-from upbit_backbone.wire.proxy import Proxy, proxy_for
+from upbit_backbone.wire.dialing import Proxy, proxy_for
 from upbit_backbone.wire.rest_transport import RestTransport
 
 CALL = endpoints.tickers(["KRW-BTC"])
