@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+# What is compared with English texts is English, wherever the tests run; also in the processes that they start.
+os.environ["UPBIT_BACKBONE_LANGUAGE"] = "en"
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Whoever runs the tests in the background passes this on, and no program started here would know Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -41,7 +41,7 @@ from ._deadline import (
 )
 from ._fork import ForkGuard, at_fork, notice
 from ._log import GuardedLogger, get_logger, is_own_thread, own_threads, raise_if_users
-from .errors import ClosedError, NetworkError
+from .errors import ClosedError, NetworkError, ResourceError, one_line
 
 # Parts that are made when somebody first needs them, with the modules they need: `Once`.
 
@@ -131,7 +131,7 @@ F = TypeVar("F", bound=Future[Any])
 def spawn(target: Callable[[], object], name: str) -> threading.Thread:
     """Start a named daemon thread. Daemon, so that a forgotten backbone never keeps the process alive.
 
-    RuntimeError if the system has no thread to give. Ctrl-C may come at any moment: the thread is then started or not,
+    ResourceError if the system has no thread to give. Ctrl-C may come at any moment: the thread is then started or not,
     but never half started.
     """
     thread = _new_thread(target, name)
@@ -161,7 +161,7 @@ def _start(thread: threading.Thread) -> None:
     Event's lock held, and the new thread waits for it for ever. Signals reach the main thread only.
     """
     if sys.is_finalizing():
-        raise RuntimeError("the interpreter is exiting: no thread runs any more")
+        raise ResourceError("the interpreter is exiting: no thread runs any more")
     try:
         if threading.current_thread() is not threading.main_thread():
             thread.start()
@@ -171,10 +171,10 @@ def _start(thread: threading.Thread) -> None:
         is_started.wait()
         if errors:
             raise errors[0]
-    except (
-        MemoryError
-    ) as error:  # as "can't start new thread", so that whoever can do without one has one thing to catch
-        raise RuntimeError("no memory for a new thread") from error
+    except (RuntimeError, MemoryError) as theirs:
+        # "can't start new thread", or, once the main thread has ended, "… at interpreter shutdown": CPython 3.12.0 to
+        # 3.12.2 say that while other threads of the program still run.
+        raise ResourceError(f"no thread could be started ({one_line(theirs) or 'no memory'}); ask again") from theirs
 
 
 def _start_here(thread: threading.Thread, is_started: Flag, errors: list[Exception]) -> None:
@@ -219,7 +219,7 @@ class LoopThread:
         self._guard = ForkGuard(f"the thread {name}")
 
     def ensure(self) -> None:
-        """Have it run: start it, or a new one if it has died. RuntimeError if the system has no thread to give."""
+        """Have it run: start it, or a new one if it has died. ResourceError if the system has no thread to give."""
         thread = self._thread
         if self._guard.is_foreign:  # its lock may be held for ever there, and its turns are the parent's to take
             return

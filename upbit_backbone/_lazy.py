@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+
+from .errors import ResourceError, one_line
 
 
 def _loaded(module: str) -> ModuleType:
@@ -19,6 +23,20 @@ def _loaded(module: str) -> ModuleType:
         raise ImportError(
             f"upbit_backbone does not work in an isolated subinterpreter ({theirs}): use threads, or processes"
         ) from theirs
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Around an import that is made when something is first needed: ResourceError where that cannot be loaded."""
+    try:
+        yield
+    except (ImportError, SyntaxError, OSError) as theirs:
+        what_helps = (
+            "ask again once others are closed"
+            if isinstance(theirs, OSError) and theirs.errno in (errno.EMFILE, errno.ENFILE)
+            else "was upbit-backbone changed under the running program? Start the program anew"
+        )
+        raise ResourceError(f"a part of upbit-backbone cannot be loaded ({one_line(theirs)}): {what_helps}") from theirs
 
 
 def attributes(

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +36,7 @@ from ._concurrency import (
     spawn,
     spawn_unwaited,
 )
+from ._lazy import loading
 from .backfill.gap_repair import WORKERS, GapRepair
 from .channels.markets import Instruments, MarketDirectory
 from .channels.rest import AnswerCheck, CacheChannel, RestChannel
@@ -43,7 +45,7 @@ from .channels.stream import LiveChannel, StallProbe, StreamWaitChannel
 from .config import BackboneConfig, check_surroundings
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
-from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError
+from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError, ResourceError
 from .intake import Intake, UnreadLog
 from .limits.rate_limiter import REST_ALONE, RateLimiter
 from .models.enums import Channel, Priority, RateGroup
@@ -83,6 +85,22 @@ REPLAY_HOLD_SECONDS = 60.0
 UNLIMITED = 1e6  # per second
 _replays = itertools.count(1)
 JOB_WORKERS = 8
+# Modules that a method may need and the first price does not, the likeliest first. Not prometheus_client and pandas:
+# they are large, and whoever uses them has them.
+LOADED_LATE = (
+    "models.report",
+    "history.candles",
+    "history.trades",
+    "history.rows",
+    "monitoring.health_monitor",
+    "sessions.session",
+    "wire.websocket_transport",
+    "live.candle_series",
+    "live.orderbook",
+    "exchange.ticks",
+    "exchange.stream",
+    "recorder.recorder",
+)
 # So many that no question of a `submit` waits here for another: whose turn it is is the limiter's to say.
 CALL_WORKERS = 64
 # The session's own backoff paces attempts; the breaker only tells the router, and forgets quickly.
@@ -122,6 +140,8 @@ class Assembly:
         self.guard = ForkGuard("this MarketDataBackbone")
         self._closing = threading.Lock()  # held by whoever closes; others wait for it or go away at their deadline
         self._is_closed = Flag()
+        self._answers = 0  # of REST
+        self._is_loading = False  # what may be needed later
         self._is_forgotten = False  # nobody holds the backbone any more
         self._recorder: Recorder | None = None
         self._recording_lock = threading.Lock()  # guards _recorder
@@ -394,8 +414,9 @@ class Assembly:
         return self._monitor.get()
 
     def _make_history(self) -> History:
-        from .history.candles import CandleHistory, CandlesWithLive
-        from .history.trades import TradesHistory
+        with loading():
+            from .history.candles import CandleHistory, CandlesWithLive
+            from .history.trades import TradesHistory
 
         config, clock, exchange_now = self.config, self.clock, self.exchange_now
         seconds = config.timeout_seconds
@@ -442,7 +463,8 @@ class Assembly:
         return partial(BacklogMailbox, repair=self._backlogs.get(), starts=starts)
 
     def _make_monitor(self) -> HealthMonitor:
-        from .monitoring.health_monitor import HealthMonitor, HealthSources
+        with loading():
+            from .monitoring.health_monitor import HealthMonitor, HealthSources
 
         monitor = HealthMonitor(
             HealthSources(
@@ -498,6 +520,27 @@ class Assembly:
 
     def _measure(self, group: str, seconds: float, error: BaseException | None, size: int) -> None:
         self.metrics.record(Channel.REST, group, seconds, error, size)
+        self._answers += 1
+        if self._answers > 1:  # not at the first, which somebody waits for
+            self._load_soon()
+
+    def _load_soon(self) -> None:
+        """Have a job load what may be asked for later, once the first price is told: an upgrade under the running
+        program would bring two versions together."""
+        if self._is_loading:
+            return
+        self._is_loading = True
+        try:
+            self.jobs.submit(self._load_late)
+        except (ClosedError, ResourceError) as error:
+            log.debug("what may be needed later is loaded when it is: %s", error)
+
+    def _load_late(self) -> None:
+        for module in LOADED_LATE:
+            if self.is_closed:  # closing waits for no import but the one under way
+                return
+            with loading():
+                import_module(f"{__package__}.{module}")
 
     def _load_markets(self, deadline: Deadline, priority: Priority) -> list[MarketInfo]:
         return self.rest.markets(deadline=deadline, priority=priority)
@@ -513,7 +556,8 @@ class Assembly:
             with self._recording_lock:
                 if self._recorder is not None:
                     raise InvalidRequestError(f"{self._recorder.path} is being recorded; close that recorder first")
-                from .recorder import Recorder
+                with loading():
+                    from .recorder import Recorder
 
                 self._recorder = Recorder(
                     path,
@@ -551,12 +595,14 @@ class Assembly:
                 raise
             attempt.succeeded()
         self.limiter.passed(self.clock.monotonic())  # after a ban: Upbit speaks to us again
+        self._load_soon()
         return connection
 
     def _make_door(self) -> WebSocketTransport:
         # Made on first use: who only asks REST need not load websocket-client. Once: reading all certificate
         # authorities of a system takes as long as a reconnect should.
-        from .wire.websocket_transport import WebSocketTransport
+        with loading():
+            from .wire.websocket_transport import WebSocketTransport
 
         config = self.config
         return WebSocketTransport(
@@ -670,7 +716,8 @@ def assemble(config: BackboneConfig) -> Assembly:
 
 def assemble_replay(config: BackboneConfig, path: Path, speed: float | None, span: Span = (None, None)) -> Assembly:
     """The same parts, fed from a recording, or from what it has from the first time of `span` on until the second."""
-    from .recorder import Recording, ReplayClock
+    with loading():
+        from .recorder import Recording, ReplayClock
 
     recording = Recording(path)
     clock = ReplayClock(span[0] or recording.began)

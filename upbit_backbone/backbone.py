@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from ._arguments import Moment, aware, whole_number
 from ._concurrency import Deadline, at_exit, calls_users, check_timeout
+from ._lazy import loading
 from .assembly import Assembly, Span, assemble, assemble_replay
 from .config import BackboneConfig
 from .delivery.subscription import NO_MARK, Subscription, SubscriptionId, check_arguments
@@ -271,8 +272,9 @@ class MarketDataBackbone:
         deadline = trades.deadline_for(count=count, since=since, days_ago=days_ago, timeout=timeout)
         code = parts.directory.meant(code, deadline)
         parts.directory.require((code,), deadline)
-        from .export.dataframe import Rows
-        from .models.market import TradeData
+        with loading():
+            from .export.dataframe import Rows
+            from .models.market import TradeData
 
         rows = trades.get(
             code,
@@ -350,8 +352,9 @@ class MarketDataBackbone:
         deadline = history.paged.deadline_for(asked.symbol, timeframe, **bounds, timeout=timeout)
         parts.directory.require((asked.symbol,), deadline)
         get = history.paged.get if asked.strategy is DataStrategy.REST_ONLY else history.candles.get
-        from .export.dataframe import Rows
-        from .models.market import CandleData
+        with loading():
+            from .export.dataframe import Rows
+            from .models.market import CandleData
 
         rows = get(
             asked.symbol,
@@ -456,7 +459,8 @@ class MarketDataBackbone:
         Upbit's own word on the step counts wherever it speaks of that price, its published table elsewhere. A float
         counts as what it prints. Raises InvalidRequestError for what is no price, UnknownSymbolError for no market.
         """
-        from .exchange.markets import checked_direction, checked_price
+        with loading():
+            from .exchange.markets import checked_direction, checked_price
 
         code, wanted, way = normalise_symbol(symbol), checked_price(price), checked_direction(direction)
         parts, deadline = self._open(), self._deadline(timeout)
@@ -610,7 +614,8 @@ class MarketDataBackbone:
         timeout: float | None = None,
     ) -> CandleSeries:
         """The newest `size` candles, kept current by the stream and repaired after every break; see CandleSeries."""
-        from .live.candle_series import MAX_SIZE, CandleSeries
+        with loading():
+            from .live.candle_series import MAX_SIZE, CandleSeries
 
         code, unit = normalise_symbol(symbol), timeframe_of(timeframe)
         whole_number(size, "size", low=1, high=MAX_SIZE)
@@ -657,7 +662,8 @@ class MarketDataBackbone:
 
         Waits up to `timeout` for the first book; after that it is returned without one.
         """
-        from .live.orderbook import LiveOrderbook
+        with loading():
+            from .live.orderbook import LiveOrderbook
 
         topic = Topic(DataType.ORDERBOOK, normalise_symbol(symbol), price_level(level))
         whole_number(levels, "levels", low=1, high=MAX_LEVELS)
@@ -746,7 +752,8 @@ class MarketDataBackbone:
     def prometheus_collector(self) -> PrometheusCollector:
         """A collector for prometheus-client (extra `[prometheus]`): `REGISTRY.register(...)` it, once. For several
         backbones in one registry see `monitoring.prometheus.PrometheusCollector`."""
-        from .monitoring.prometheus import PrometheusCollector
+        with loading():
+            from .monitoring.prometheus import PrometheusCollector
 
         return PrometheusCollector(self.health)
 

@@ -21,6 +21,7 @@ UpbitBackboneError
 ├── NoTradesYetError             the market is listed, but nobody has traded there yet: it has no price
 ├── SubscriptionError            a subscription was refused, overflowed or never produced a first frame
 ├── DownloadCancelledError       you cancelled a download; what came before travels in `partial`
+├── ResourceError                this machine has no thread, file or module to give (also a RuntimeError)
 └── ClosedError                  the backbone (or subscription) is closed
 
 Each error says whose fault it is, whether asking again can help (`retryable`) and when (`retry_after`).
@@ -32,6 +33,8 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar
+
+from ._language import spoken
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ud800-\udfff]")
 MAX_FOREIGN_TEXT = 200
@@ -61,6 +64,9 @@ class UpbitBackboneError(Exception):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return spoken(super().__str__())
 
     @property
     def help_page(self) -> str:
@@ -238,6 +244,14 @@ class DownloadCancelledError(UpbitBackboneError):
 
     retryable = True
     whose_fault = "the caller's"
+
+
+class ResourceError(UpbitBackboneError, RuntimeError):
+    """What is needed is not there: no thread or file descriptor is left, no temporary folder, or a part of the library
+    cannot be loaded, as after an upgrade under the running program."""
+
+    retryable = True
+    whose_fault = "the machine's"
 
 
 class ClosedError(UpbitBackboneError):

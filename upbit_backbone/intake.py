@@ -20,6 +20,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._concurrency import SYSTEM_CLOCK, Clock, get_logger, raise_if_users
+from ._lazy import loading
 from ._log import LogThrottle
 from .backfill.gap_repair import Early, GapRepair
 from .backfill.sequence import ConnectionId
@@ -386,7 +387,8 @@ class Intake:
 
     def refusals(self) -> list[RefusalStats]:
         """What comes and cannot be read: topics, and sessions of which nothing can."""
-        from .models.report import RefusalStats  # loaded with the first report
+        with loading():
+            from .models.report import RefusalStats  # loaded with the first report
 
         now = self._clock.monotonic()
         with self._counting:

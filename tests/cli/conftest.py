@@ -27,7 +27,14 @@ def upbit() -> Iterator[FakeUpbit]:
 @pytest.fixture
 def environment(upbit: FakeUpbit) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UPBIT_BACKBONE_")}
-    plain = {"PYTHONUTF8": "1", "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), "COLUMNS": "", "LINES": ""}
+    plain = {
+        "PYTHONUTF8": "1",
+        "TERM": "xterm-256color",
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "",
+        "LINES": "",
+        "UPBIT_BACKBONE_LANGUAGE": "en",
+    }
     return kept | plain | upbit.environment()
 
 

@@ -13,10 +13,12 @@ import typer
 from ..errors import one_line
 from ..exchange.endpoints import REGION_HOSTS
 from . import asking, candles, demo, doctor, record, serve, watch
+from .helping import EXAMPLES, ByJob, speaking
 from .running import EXIT_CODES, WRONG_USE, end_in_order, is_lost_pipe, leave_stdout, overrides, say_error
 
 app = typer.Typer(
     name="upbit-backbone",
+    cls=ByJob,
     help="Upbit market data in the terminal: no key, no programming.\n\nTry `upbit-backbone demo` first: it needs no "
     "network. Every setting of the library can be given as UPBIT_BACKBONE_… in the environment.",
     epilog=EXIT_CODES,
@@ -25,6 +27,11 @@ app = typer.Typer(
     rich_markup_mode=None,  # which takes [pandas] for its own and leaves it out
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _epilog(name: str) -> str:
+    return f"{EXAMPLES[name]}\n\n{EXIT_CODES}"
+
 
 for each in (
     asking.ticker,
@@ -39,13 +46,13 @@ for each in (
     record.replay,
     demo.demo,
 ):
-    app.command(epilog=EXIT_CODES)(each)
-app.command("serve-metrics", epilog=EXIT_CODES)(serve.serve_metrics)
+    app.command(epilog=_epilog(each.__name__))(each)
+app.command("serve-metrics", epilog=_epilog("serve-metrics"))(serve.serve_metrics)
 app.command(
     "simulator",
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    epilog=EXIT_CODES,
+    epilog=_epilog("simulator"),
 )(serve.simulator)
 
 
@@ -97,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             say_error(f"{one_line(word)}: control characters are not allowed in arguments")
             return WRONG_USE
     try:
-        app(args=given, prog_name="upbit-backbone")
+        speaking(typer.main.get_command(app))(args=given, prog_name="upbit-backbone")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except OSError as error:  # of --help, which no command writes

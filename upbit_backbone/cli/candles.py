@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from .._language import spoken
 from ..backbone import MarketDataBackbone
 from ..errors import DownloadCancelledError, InvalidRequestError, UpbitBackboneError
 from ..exchange.markets import normalise_symbol, swapped
@@ -243,7 +244,7 @@ def _say_written(rows: int, path: Path, json: bool) -> None:
     if json:
         output.print_json({"rows": rows, "path": str(path)})
     else:
-        print(f"{rows:,} candles in {output.safe(path)}")
+        print(spoken(f"{rows:,} candles in {output.safe(path)}"))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from rich.text import Text
 
 from .._concurrency import Deadline
+from .._language import spoken
 from ..backbone import MarketDataBackbone
 from ..config import ENVIRONMENT_PREFIX, BackboneConfig
 from ..errors import RateLimitError, UpbitBackboneError
@@ -288,16 +289,16 @@ def doctor(json: Json = False) -> int:
         ]
         output.print_json({"ok": is_well, "findings": rows})
     else:
-        print("Everything is well." if is_well else "Something is wrong; see the lines with ✘.")
+        print(spoken("Everything is well." if is_well else "Something is wrong; see the lines with ✘."))
     return 0 if is_well else FOUND_TROUBLE
 
 
 def _show(finding: Finding) -> None:
     mark, style = MARKS[finding.verdict]
-    detail = output.safe(finding.detail, 400)
+    detail = output.safe(spoken(finding.detail), 400)
     if output.is_terminal():
         output.console.print(Text.assemble((mark, style), f" {finding.check:<10} ", detail))
     else:
         print(f"{mark} {finding.check:<10} {detail}", flush=True)
     if finding.verdict is Verdict.BAD and finding.advice:
-        print(f"  → {finding.advice}", flush=True)
+        print(f"  → {spoken(finding.advice)}", flush=True)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec, Protocol
 import typer
 
 from .._concurrency import Deadline
+from .._language import spoken
 from ..backbone import MarketDataBackbone
 from ..errors import ClosedError, InvalidRequestError, RateLimitError, UpbitBackboneError, one_line
 from ..models.enums import DataType
@@ -163,7 +164,7 @@ def code_of(error: UpbitBackboneError) -> int:
 
 
 def say_error(text: str, label: str = "error") -> None:
-    print(f"upbit-backbone: {label}: {one_line(text, 600)}", file=sys.stderr)
+    print(f"upbit-backbone: {spoken(label)}: {spoken(one_line(text, 600))}", file=sys.stderr)
 
 
 def need(package: str, extra: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .._concurrency import Deadline, Flag, wait_event
+from .._language import spoken
 from ..models.enums import DataType
 from . import output
 from .running import Json, Seconds, command, need, open_market
@@ -31,7 +32,7 @@ def serve_metrics(
         if json:
             output.print_json({"url": server.url})
         else:
-            print(f"serving {server.url} (Ctrl-C ends)", flush=True)
+            print(spoken(f"serving {server.url} (Ctrl-C ends)"), flush=True)
         wait_event(Flag(), Deadline.after(seconds))
 
 

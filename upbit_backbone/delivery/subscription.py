@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 from .._arguments import whole_number
 from .._concurrency import Deadline, calls_users, check_timeout, is_interrupting, spawn_unwaited
+from .._lazy import loading
 from ..errors import InvalidRequestError
 from ..models.enums import DataType, Overflow
 from ..models.lazy_book import Datum
@@ -300,7 +301,8 @@ class Subscription(Generic[T_co]):
     @property
     def stats(self) -> SubscriptionStats:
         """Counters at one moment: received == delivered + dropped + pending."""
-        from ..models.report import SubscriptionStats
+        with loading():
+            from ..models.report import SubscriptionStats
 
         received, delivered, dropped, pending = self.mailbox.counts()
         overflow = self.mailbox.overflow

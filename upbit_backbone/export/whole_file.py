@@ -15,7 +15,7 @@ from typing import Any
 
 from .._concurrency import get_logger
 from .._file_lock import FileLock
-from ..errors import one_line
+from ..errors import ResourceError, one_line
 from ..models.market import CandleData
 
 log = get_logger("upbit_backbone.export")
@@ -45,7 +45,7 @@ def alone(path: Path) -> contextlib.AbstractContextManager[object]:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place at the end, or vanishes on an error."""
     if not is_replaceable(path):
-        with tempfile.TemporaryDirectory(prefix="upbit-export-") as folder:
+        with _temporary_folder() as folder:
             whole = Path(folder) / "whole"
             yield whole
             with whole.open("rb") as source, path.open("wb", buffering=0) as target:
@@ -58,6 +58,13 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         discard(temporary)
         raise
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="upbit-export-")
+    except FileNotFoundError as theirs:
+        raise ResourceError(f"{one_line(theirs)}: make one, or write to a file instead") from theirs
 
 
 def discard(path: Path) -> None:

@@ -75,7 +75,13 @@ class SharedCountFile:
         self._clock = clock
         user = os.getuid() if hasattr(os, "getuid") else "user"
         name = f"upbit-backbone-{user}-{re.sub('[^A-Za-z0-9.-]', '_', host)}.limits"
-        self._path = (directory or Path(tempfile.gettempdir())) / name
+        self._name = name
+        self._directory = directory
+
+    @property
+    def _path(self) -> Path:
+        # Asked for with each use: without a temporary folder the limits of this process still hold, and may get one.
+        return (self._directory or Path(tempfile.gettempdir())) / self._name
 
     def take(self, group: str, per_second: float, ticket: str) -> Claim:
         """Count one request, to be settled by the name `ticket`."""
@@ -139,7 +145,7 @@ class SharedCountFile:
                 _unlock(file)
 
     def __repr__(self) -> str:
-        return f"<SharedCountFile {self._path}>"
+        return f"<SharedCountFile {self._name}>"
 
 
 def _read(file: IO[bytes]) -> dict[str, Any]:

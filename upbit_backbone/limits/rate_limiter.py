@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable, at_fork
+from .._lazy import loading
 from ..errors import ClosedError, UpbitBackboneError
 from ..exchange.endpoints import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND, normal_host
 from ..models.enums import Priority, RateGroup
@@ -270,7 +271,8 @@ class RateLimiter:
 
 
 def _shared_claims(host: str, clock: Clock) -> InterProcessLimiter:
-    from .between_processes import InterProcessLimiter, SharedCountFile
+    with loading():
+        from .between_processes import InterProcessLimiter, SharedCountFile
 
     return InterProcessLimiter(SharedCountFile(host, clock))
 

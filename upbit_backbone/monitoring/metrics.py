@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .._concurrency import SYSTEM_CLOCK, Clock
+from .._lazy import loading
 from ..errors import ClosedError, InvalidRequestError
 from ..models.enums import Channel
 from ..models.events import Event
@@ -178,7 +179,8 @@ class Metrics:
             return window.recent(now, seconds) if window else []
 
     def report(self, cache: CacheStats | None = None) -> PerformanceReport:
-        from ..models.report import PerformanceReport
+        with loading():
+            from ..models.report import PerformanceReport
 
         now = self._clock.monotonic()
         with self._lock:

@@ -28,6 +28,7 @@ from .._concurrency import (
     wait_event,
     wait_future,
 )
+from .._lazy import loading
 from ..errors import (
     BannedError,
     ClosedError,
@@ -341,7 +342,8 @@ class RetryingCaller:
 
     def stats(self, waiting: int = 0) -> GroupStats:
         """How the group stands, with so many `waiting` for something else than a turn."""
-        from ..models.report import GroupStats
+        with loading():
+            from ..models.report import GroupStats
 
         view = self.limiter.look(self.group)
         return GroupStats(

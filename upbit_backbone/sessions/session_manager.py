@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._concurrency import Clock, Deadline, join_all
+from .._lazy import loading
 from ..config import BackboneConfig
 from ..errors import ClosedError, InvalidRequestError, NetworkError, RateLimitError
 from ..models.events import ConnectionState
@@ -107,7 +108,8 @@ class SessionManager:
         nothing has changed then, and neither if Ctrl-C came.
         """
         # Loaded by who streams, and not by who only asks; before the lock is taken, which others wait for.
-        from . import lifecycle, session  # noqa: F401
+        with loading():
+            from . import lifecycle, session  # noqa: F401
 
         requested = tuple(requests)
         before = self._registry.of(owner)
@@ -186,8 +188,9 @@ class SessionManager:
         return session
 
     def _add_session(self) -> Session:
-        from .lifecycle import Lifecycle
-        from .session import Session
+        with loading():
+            from .lifecycle import Lifecycle
+            from .session import Session
 
         lifecycle = Lifecycle(
             f"session-{next(self._names)}",
@@ -281,7 +284,8 @@ class SessionManager:
         The parts that streaming needs are loaded, so that the first subscription does not wait for them, and
         sessions that stand between two attempts try again now (a ban is kept). ClosedError after close().
         """
-        from . import lifecycle, session  # noqa: F401
+        with loading():
+            from . import lifecycle, session  # noqa: F401
         from . import messages as on
 
         with self._lock:

@@ -1,0 +1,174 @@
+"""Korean for whoever's locale is Korean: every text of ours has its twin, and English stays what it was."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from inspect import cleandoc
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import pytest
+import typer
+from rich.cells import cell_len
+
+import upbit_backbone
+from upbit_backbone import errors
+from upbit_backbone._korean import COMMAND_LINE, ERRORS, KOREAN
+from upbit_backbone._language import is_korean, spoken
+from upbit_backbone.cli.app import app, run
+from upbit_backbone.cli.helping import EXAMPLES, JOBS, wrapped
+
+PACKAGE = Path(upbit_backbone.__file__).parent
+ELSEWHERE = {"simulator", "compat", "_pyinstaller", "qt"}  # edges with readers of their own
+HANGUL = re.compile("[가-힣]")
+WORDS = re.compile("[A-Za-z]{3}")
+
+
+@pytest.fixture
+def korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPBIT_BACKBONE_LANGUAGE", "ko")
+
+
+def template(node: ast.expr) -> str | None:
+    """What is written there, with {} for what is filled in; None for what is put together elsewhere."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(each.value) if isinstance(each, ast.Constant) else "{}" for each in node.values)
+    return None
+
+
+def texts_of_errors() -> Iterator[tuple[str, str]]:
+    """Every text that an error of ours is made with, and where."""
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
+    kinds |= {"MailboxClosedError", "NothingArrivedError", "AbandonedError"}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).parts[0] in ELSEWHERE:
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and node.args and isinstance(node.func, ast.Name) and node.func.id in kinds:
+                text = template(node.args[0])
+                if text is not None and WORDS.search(text.replace("{}", "")):
+                    yield text, f"{path.relative_to(PACKAGE)}:{node.lineno}"
+
+
+def texts_of_the_command_line() -> Iterator[tuple[str, str]]:
+    group: Any = typer.main.get_command(app)
+    for command in (group, *group.commands.values()):
+        for text in (command.help, *(getattr(each, "help", None) for each in command.params)):
+            if text:
+                yield cleandoc(text), f"--help of {command.name}"
+    yield from ((job, "--help") for job in JOBS)
+    for path in sorted((PACKAGE / "cli").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say_error":
+                text = template(node.args[0])
+                if text is not None and WORDS.search(text.replace("{}", "")) and not HANGUL.search(text):
+                    yield text, f"{path.name}:{node.lineno}"
+
+
+def test_no_error_lacks_its_korean() -> None:
+    found = list(texts_of_errors())
+    assert len(found) > 150
+    assert {text: where for text, where in found if text not in ERRORS} == {}
+
+
+def test_no_text_of_the_command_line_lacks_its_korean(korean: None) -> None:
+    found = list(texts_of_the_command_line())
+    assert len(found) > 60
+    missing = {text: where for text, where in found if not HANGUL.search(spoken(text.replace("{}", "1")))}
+    assert {text for text in missing if not text.startswith("this needs")} == set()  # said in both at once
+
+
+def test_what_is_filled_in_is_filled_in_there_as_well() -> None:
+    for english, korean in KOREAN.items():
+        named = sorted({int(name) for _, name, _, _ in Formatter().parse(korean) if name is not None})
+        assert named == list(range(english.count("{}"))), english
+        assert HANGUL.search(korean) or not WORDS.search(english.replace("{}", "")), english
+
+
+def test_nothing_is_translated_that_nobody_says() -> None:
+    said = {text for text, _ in texts_of_errors()}
+    put_together = {"{}: cannot connect to {}:{} ({})"}
+    assert {text for text in ERRORS if text not in said and WORDS.search(text)} <= put_together
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, False),
+        ({"LANG": "ko_KR.UTF-8"}, True),
+        ({"LANG": "ko_KR.UTF-8", "LC_ALL": "C"}, False),
+        ({"LANG": "en_US.UTF-8", "LC_MESSAGES": "ko_KR.EUC-KR"}, True),
+        ({"LANG": "ko_KR.UTF-8", "UPBIT_BACKBONE_LANGUAGE": "en"}, False),
+        ({"LANG": "C", "UPBIT_BACKBONE_LANGUAGE": "ko"}, True),
+    ],
+)
+def test_the_locale_decides_and_a_variable_of_ours_before_it(
+    settings: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("UPBIT_BACKBONE_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert is_korean() == expected
+
+
+def test_an_error_is_read_in_korean_and_stays_english_inside(korean: None) -> None:
+    error = errors.NetworkError("/v1/ticker at x: cannot connect to x:9 (127.0.0.1: Connection refused)")
+    assert str(error) == "/v1/ticker at x: x:9에 연결할 수 없습니다(127.0.0.1: 연결이 거부되었습니다)"
+    assert error.args == ("/v1/ticker at x: cannot connect to x:9 (127.0.0.1: Connection refused)",)
+    unknown = errors.UpbitBackboneError("something { that } nobody {0} translated")
+    assert str(unknown) == "something { that } nobody {0} translated"
+
+
+def test_a_long_text_of_somebody_else_takes_no_time(korean: None) -> None:
+    assert spoken("a: b (c) " * 40)
+
+
+def test_korean_is_not_loaded_for_who_does_not_read_it() -> None:
+    program = (
+        "import sys, upbit_backbone as ub\n"
+        "str(ub.NetworkError('/v1/ticker: not finished by its deadline'))\n"
+        "print('upbit_backbone._korean' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
+
+
+def test_every_command_stands_under_one_job_with_an_example() -> None:
+    group: Any = typer.main.get_command(app)
+    assert sorted(name for names in JOBS.values() for name in names) == sorted(group.commands)
+    for name, command in group.commands.items():
+        assert EXAMPLES[name].split()[1] == name
+        assert command.epilog.startswith(EXAMPLES[name])
+
+
+def test_lines_are_broken_by_columns_and_not_by_characters() -> None:
+    assert wrapped("가나다 라마바 abc", 10) == ["가나다", "라마바 abc"]
+    assert wrapped("a b", 80) == ["a b"]
+    assert wrapped("", 10) == [""]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_help_fits_its_columns(
+    columns: int, language: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UPBIT_BACKBONE_LANGUAGE", language)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for arguments in (["--help"], ["candles", "--help"], ["record", "--help"]):
+        assert run(arguments) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) > 10
+        assert max(map(cell_len, lines)) <= columns, max(lines, key=cell_len)
+        assert bool(HANGUL.search("".join(lines))) == (language == "ko")
+
+
+def test_every_text_of_the_help_is_of_the_help() -> None:
+    assert not set(COMMAND_LINE) & set(ERRORS)
