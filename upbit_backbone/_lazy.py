@@ -10,8 +10,6 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from .errors import ResourceError, one_line
-
 
 def _loaded(module: str) -> ModuleType:
     try:
@@ -31,6 +29,8 @@ def loading() -> Iterator[None]:
     try:
         yield
     except (ImportError, SyntaxError, OSError) as theirs:
+        from .errors import ResourceError, one_line  # loaded long ago; `import upbit_backbone` alone loads nothing
+
         what_helps = (
             "ask again once others are closed"
             if isinstance(theirs, OSError) and theirs.errno in (errno.EMFILE, errno.ENFILE)

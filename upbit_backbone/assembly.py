@@ -100,6 +100,7 @@ LOADED_LATE = (
     "exchange.ticks",
     "exchange.stream",
     "recorder.recorder",
+    "recorder.recording",
 )
 # So many that no question of a `submit` waits here for another: whose turn it is is the limiter's to say.
 CALL_WORKERS = 64

@@ -47,6 +47,7 @@ FAULTS = {
     "the library's": "라이브러리",
     "the caller's": "호출한 쪽",
     "the network's": "네트워크",
+    "the machine's": "이 컴퓨터",
     "Upbit's": "업비트",
     "nobody's": "누구의 문제도 아님",
 }

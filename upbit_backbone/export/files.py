@@ -395,7 +395,7 @@ class CsvFile:
 def _own_version() -> str:
     try:
         return version("upbit-backbone")
-    except PackageNotFoundError:  # run from its sources
+    except (PackageNotFoundError, OSError):  # run from its sources, or no file can be opened
         return "unknown"
 
 

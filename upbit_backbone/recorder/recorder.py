@@ -338,5 +338,5 @@ def topics_to_json(topics: frozenset[Topic]) -> list[list[str]]:
 def _own_version() -> str:
     try:
         return version("upbit-backbone")
-    except PackageNotFoundError:
+    except (PackageNotFoundError, OSError):
         return "of a source tree"
