@@ -243,9 +243,9 @@ def orderbook_builder(spelling: Spelling) -> Build:
 
 # From bytes to those messages.
 
-# What decoders and builders raise for anything unusual: msgspec's own errors and UnicodeDecodeError are ValueErrors,
-# those of decimal ArithmeticErrors.
-REFUSALS = (ValueError, ArithmeticError, RecursionError)
+# What decoders and builders raise for anything unusual: UnicodeDecodeError is a ValueError, and so are msgspec's own
+# since 0.21; those of decimal are ArithmeticErrors.
+REFUSALS = (ValueError, ArithmeticError, RecursionError, msgspec.MsgspecError)
 
 
 def structure(kind: str, spelling: Spelling, tag: str | None = None, **more: Any) -> type[msgspec.Struct]:
