@@ -340,6 +340,8 @@ COMMAND_LINE: Final = {
     "Something is wrong; see the lines with ✘.": "이상이 있습니다. ✘ 줄을 보세요.",
     "not tried, because the host cannot be reached": "서버에 닿을 수 없어 시도하지 않았습니다",
     "wait; every program behind this IP address shares the limits": "기다리세요. 같은 IP를 쓰는 모든 프로그램이 한도를 함께 씁니다",
+    "{} answers, the way to {} ({})": "{0}이(가) 응답합니다. {1}(으)로 가는 길입니다({2})",
+    "is that the proxy of this network? UPBIT_BACKBONE_PROXY names one, or env for the environment's": "이 네트워크의 프록시가 맞나요? UPBIT_BACKBONE_PROXY에 지정하거나, 환경 변수의 프록시를 쓰려면 env로 설정하세요",
     "nothing came": "아무것도 오지 않았습니다",
     "Upbit or something on the way refuses; try again later": "업비트나 중간 어딘가에서 거부합니다. 나중에 다시 시도하세요",
     "a proxy or firewall may block WebSocket; set UPBIT_BACKBONE_PROXY or ask for an exception": "프록시나 방화벽이 WebSocket을 막을 수 있습니다. UPBIT_BACKBONE_PROXY를 설정하거나 예외를 요청하세요",

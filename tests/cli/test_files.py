@@ -135,6 +135,26 @@ def test_doctor_names_ignored_proxies_without_their_passwords_and_whom_it_trusts
     assert "the environment's is used" in piped("doctor").stdout
 
 
+def test_doctor_goes_the_way_that_the_environment_names_and_asks_nothing_directly(
+    piped: Piped, environment: dict[str, str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    proxied = {"UPBIT_BACKBONE_PROXY": "env", "HTTP_PROXY": f"http://user:canary@127.0.0.1:{port}", "NO_PROXY": ""}
+    environment |= {"UPBIT_BACKBONE_URL": "http://127.0.0.1:9", **proxied}
+    for name in ("UPBIT_BACKBONE_REST_URL", "UPBIT_BACKBONE_WEBSOCKET_URL", "http_proxy", "no_proxy"):
+        environment.pop(name, None)
+    done = piped("doctor")
+    assert done.returncode == 1
+    assert "✘ proxy" in done.stdout
+    assert f"checking the proxy 127.0.0.1:{port}: cannot connect" in done.stdout
+    assert "is that the proxy of this network?" in done.stdout
+    assert "DNS" not in done.stdout
+    assert "canary" not in done.stdout + done.stderr
+    environment["NO_PROXY"] = "127.0.0.1"
+    assert "DNS" in piped("doctor").stdout
+
+
 def test_doctor_tells_of_each_address_that_does_not_answer_while_another_does() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

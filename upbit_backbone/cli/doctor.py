@@ -29,6 +29,7 @@ from ..exchange.endpoints import parse_remaining
 from ..models.enums import DataType
 from ..wire.dialing import connect, resolve, start_tls
 from ..wire.io_deadline import IoDeadline
+from ..wire.proxy import proxy_for
 from ..wire.rest_transport import RestResponse, RestTransport
 from ..wire.trust import tls_context, trusted_source
 from ..wire.websocket_transport import WebSocketTransport
@@ -76,6 +77,7 @@ def examine(config: BackboneConfig) -> Iterator[Finding]:
 
 
 _WEBSOCKET_ADVICE = "a proxy or firewall may block WebSocket; set UPBIT_BACKBONE_PROXY or ask for an exception"
+_PROXY_ADVICE = f"is that the proxy of this network? {ENVIRONMENT_PREFIX}PROXY names one, or env for the environment's"
 _ORIGIN_ADVICE = "something on the way adds an Origin header, which Upbit limits to 1 request per 10 s: take it off"
 
 
@@ -134,9 +136,22 @@ def _version(package: str) -> str:
 
 
 def _hosts(config: BackboneConfig) -> Iterator[Finding]:
-    for url in dict.fromkeys((_door(config.rest_url), _door(config.websocket_url))):
-        host, port, is_secure = url
-        yield from _host(config, host, port, is_secure)
+    for door, url in {_door(url): url for url in (config.websocket_url, config.rest_url)}.items():
+        # What the environment says may hold for one host and not for the other (NO_PROXY).
+        yield from _guarded("proxy", lambda url=url, door=door: _way(config, url, door), _PROXY_ADVICE)  # type: ignore[misc]
+
+
+def _way(config: BackboneConfig, url: str, door: tuple[str, int, bool]) -> Iterator[Finding]:
+    proxy = proxy_for(url, config.proxy)
+    if proxy is None:
+        yield from _host(config, *door)
+        return
+    # It looks the host's name up itself and is the only way there, so nothing is asked of the host directly.
+    began = time.monotonic()
+    connect(
+        proxy.host, proxy.port, IoDeadline(f"checking the proxy {proxy.address}", Deadline.after(CHECK_SECONDS))
+    ).close()
+    yield Finding("proxy", Verdict.OK, f"{proxy.address} answers, the way to {door[0]} ({_since(began)})")
 
 
 def _door(url: str) -> tuple[str, int, bool]:
@@ -154,8 +169,6 @@ def _host(config: BackboneConfig, host: str, port: int, is_secure: bool) -> Iter
     except UpbitBackboneError as error:
         yield Finding("DNS", Verdict.BAD, str(error), "check the network connection and the DNS server")
         return
-    if config.proxy:
-        return  # the direct way may well be closed
     try:
         began = time.monotonic()
         sock = connect(host, port, patience)
@@ -183,7 +196,7 @@ def _addresses(addresses: list[str], port: int) -> Iterator[Finding]:
 
 
 def _reach_advice(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError) or "certificate" in str(error):
+    if isinstance(error.__cause__ or error, ssl.SSLCertVerificationError):
         return f"the clock may be wrong, or a company's proxy re-encrypts: {ENVIRONMENT_PREFIX}CA_FILE=its certificate"
     return f"a firewall may be in the way; a proxy is set with {ENVIRONMENT_PREFIX}PROXY=http://host:port"
 
