@@ -237,6 +237,13 @@ ERRORS: Final = {
     "sending to {}: impossible after an earlier failure ({})": "{0}에 보낼 수 없습니다: 앞서 실패했습니다({1})",
     "{}: handshake answer not acceptable: {}": "{0}: 핸드셰이크 응답을 받아들일 수 없습니다: {1}",
     "{}: the server chose {}, which was never offered": "{0}: 서버가 제시하지 않은 {1}을(를) 골랐습니다",
+    "since=: a replay has no past beyond its recording; see replay(…, start=)": "since=: 재생에는 녹화 이전의 과거가 없습니다. replay(…, start=)를 보세요",
+    "quote= stands alone: without symbols, which it finds itself, and without since=": "quote=는 단독으로 씁니다. 종목은 스스로 찾으니 symbols도 since=도 빼세요",
+    "quote=: a replay has no market list; name the markets": "quote=: 재생에는 마켓 목록이 없습니다. 마켓을 직접 지정하세요",
+    "since={}: that is yet to come; at Upbit it is {}": "since={0}: 아직 오지 않은 시각입니다. 업비트는 지금 {1}입니다",
+    "since={}: {} has no past; trades and candles do": "since={0}: {1}에는 과거 데이터가 없습니다. 체결과 캔들에만 있습니다",
+    "since={}: an id is one trade's of one market; give a time for the others": "since={0}: 번호는 한 마켓의 체결 하나에만 해당합니다. 나머지는 시각을 주세요",
+    "{}; or {}, or a trade's sequential_id": "{0}. 또는 {1}, 또는 체결의 sequential_id",
 }
 
 # Parts that are filled into the texts above, and what the system says most often.
@@ -270,7 +277,7 @@ COMMAND_LINE: Final = {
     "Market codes such as KRW-BTC.": "KRW-BTC 같은 마켓 코드.",
     "Print JSON for scripts (streams: one object a line).": "스크립트용 JSON으로 출력합니다(스트림은 한 줄에 하나).",
     "Live data in a table that follows the market; plain lines into a pipe.": "시세를 따라 움직이는 표. 파이프로 보내면 한 줄씩 출력합니다.",
-    "What to watch: ticker, trade, orderbook, candle.1m …": "볼 것: ticker, trade, orderbook, candle.1m …",
+    "What to watch: ticker, trade, orderbook, or candles such as 1m or 1h.": "볼 것: ticker, trade, orderbook, 또는 1m, 1h 같은 캔들.",
     "End after so many seconds (default: at Ctrl-C).": "이 시간(초)이 지나면 끝냅니다(기본: Ctrl-C까지).",
     "End after so many messages.": "이만큼 받으면 끝냅니다.",
     "The order book of one market.": "한 마켓의 호가.",
@@ -297,7 +304,8 @@ COMMAND_LINE: Final = {
     "Check versions, DNS, TLS, REST, WebSocket, Origin, clock and limits; say what to do.": "버전, DNS, TLS, REST, WebSocket, Origin, 시계, 요청 한도를 점검하고 할 일을 알려 줍니다.",
     "Record everything that comes in for these markets, until Ctrl-C.": "이 마켓들로 들어오는 모든 것을 Ctrl-C까지 녹화합니다.",
     "The recording; an existing one is continued.": "녹화 파일. 이미 있으면 이어서 녹화합니다.",
-    "What to take: ticker, trade, orderbook, candle.1m …; repeatable.": "받을 것: ticker, trade, orderbook, candle.1m …. 여러 번 줄 수 있습니다.",
+    "What to take: ticker, trade, orderbook, or candles such as 1m or 1h; repeatable.": "받을 것: ticker, trade, orderbook, 또는 1m, 1h 같은 캔들. 여러 번 줄 수 있습니다.",
+    "broken off: {} candles are kept in {}; the rest, into another file: candles {}": "끊겼습니다. 캔들 {0}개가 {1}에 있습니다. 나머지를 다른 파일로 받으려면: candles {2}",
     "Begin a new file (FILE.0001…, .0002…) at so many MiB.": "이 크기(MiB)마다 새 파일(FILE.0001…, .0002…)을 시작합니다.",
     "Begin a new file after so many seconds.": "이 시간(초)마다 새 파일을 시작합니다.",
     "Play a recording: the same deliveries, line by line.": "녹화를 재생합니다. 같은 데이터를 한 줄씩 출력합니다.",

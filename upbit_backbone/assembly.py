@@ -91,13 +91,15 @@ LOADED_LATE = (
     "models.report",
     "history.candles",
     "history.trades",
-    "history.rows",
+    "export.dataframe",
     "monitoring.health_monitor",
     "sessions.session",
     "wire.websocket_transport",
     "live.candle_series",
     "live.orderbook",
-    "exchange.ticks",
+    "exchange.markets",
+    "channels.market_watch",
+    "backfill.backlog",
     "exchange.stream",
     "recorder.recorder",
     "recorder.recording",
@@ -212,7 +214,8 @@ class Assembly:
         )
 
     def _make_market_watch(self) -> MarketWatch:
-        from .channels.market_watch import MarketWatch
+        with loading():
+            from .channels.market_watch import MarketWatch
 
         def streamed(topic: Topic) -> object:
             entry = self.store.entry(topic)
@@ -441,7 +444,8 @@ class Assembly:
         return History(history, candles, trades)
 
     def _make_backlogs(self) -> GapRepair:
-        from .backfill.backlog import HOLD_SECONDS, MOST_ITEMS, deliver, owner
+        with loading():
+            from .backfill.backlog import HOLD_SECONDS, MOST_ITEMS, deliver, owner
 
         if self._recording is not None:
             raise InvalidRequestError("since=: a replay has no past beyond its recording; see replay(…, start=)")
@@ -459,7 +463,8 @@ class Assembly:
 
     def mailbox_since(self, starts: Mapping[Topic, Start]) -> Callable[..., Mailbox]:
         """A maker of mailboxes that begin with what was since `starts`."""
-        from .backfill.backlog import BacklogMailbox
+        with loading():
+            from .backfill.backlog import BacklogMailbox
 
         return partial(BacklogMailbox, repair=self._backlogs.get(), starts=starts)
 

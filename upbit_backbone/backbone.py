@@ -942,7 +942,8 @@ def _requests(kinds: Iterable[DataType], codes: Iterable[str], grouping: Decimal
 
 
 def _starts(since: Moment | int, requests: Iterable[SubscriptionRequest], now: datetime) -> dict[Topic, Start]:
-    from .backfill.backlog import starts_of
+    with loading():
+        from .backfill.backlog import starts_of
 
     return starts_of(since, [request.topic for request in requests], now)
 

@@ -27,9 +27,8 @@ from ..errors import RateLimitError, UpbitBackboneError
 from ..exchange import endpoints
 from ..exchange.endpoints import parse_remaining
 from ..models.enums import DataType
-from ..wire.dialing import connect, resolve, start_tls
+from ..wire.dialing import connect, proxy_for, resolve, start_tls
 from ..wire.io_deadline import IoDeadline
-from ..wire.proxy import proxy_for
 from ..wire.rest_transport import RestResponse, RestTransport
 from ..wire.trust import tls_context, trusted_source
 from ..wire.websocket_transport import WebSocketTransport
