@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,7 +44,7 @@ from .channels.stream import LiveChannel, StallProbe, StreamWaitChannel
 from .config import BackboneConfig, check_surroundings
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
-from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError, ResourceError
+from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError
 from .intake import Intake, UnreadLog
 from .limits.rate_limiter import REST_ALONE, RateLimiter
 from .models.enums import Channel, Priority, RateGroup
@@ -85,25 +84,6 @@ REPLAY_HOLD_SECONDS = 60.0
 UNLIMITED = 1e6  # per second
 _replays = itertools.count(1)
 JOB_WORKERS = 8
-# Modules that a method may need and the first price does not, the likeliest first. Not prometheus_client and pandas:
-# they are large, and whoever uses them has them.
-LOADED_LATE = (
-    "models.report",
-    "history.candles",
-    "history.trades",
-    "export.dataframe",
-    "monitoring.health_monitor",
-    "sessions.session",
-    "wire.websocket_transport",
-    "live.candle_series",
-    "live.orderbook",
-    "exchange.markets",
-    "channels.market_watch",
-    "backfill.backlog",
-    "exchange.stream",
-    "recorder.recorder",
-    "recorder.recording",
-)
 # So many that no question of a `submit` waits here for another: whose turn it is is the limiter's to say.
 CALL_WORKERS = 64
 # The session's own backoff paces attempts; the breaker only tells the router, and forgets quickly.
@@ -143,8 +123,6 @@ class Assembly:
         self.guard = ForkGuard("this MarketDataBackbone")
         self._closing = threading.Lock()  # held by whoever closes; others wait for it or go away at their deadline
         self._is_closed = Flag()
-        self._answers = 0  # of REST
-        self._is_loading = False  # what may be needed later
         self._is_forgotten = False  # nobody holds the backbone any more
         self._recorder: Recorder | None = None
         self._recording_lock = threading.Lock()  # guards _recorder
@@ -526,27 +504,6 @@ class Assembly:
 
     def _measure(self, group: str, seconds: float, error: BaseException | None, size: int) -> None:
         self.metrics.record(Channel.REST, group, seconds, error, size)
-        self._answers += 1
-        if self._answers > 1:  # not at the first, which somebody waits for
-            self._load_soon()
-
-    def _load_soon(self) -> None:
-        """Have a job load what may be asked for later, once the first price is told: an upgrade under the running
-        program would bring two versions together."""
-        if self._is_loading:
-            return
-        self._is_loading = True
-        try:
-            self.jobs.submit(self._load_late)
-        except (ClosedError, ResourceError) as error:
-            log.debug("what may be needed later is loaded when it is: %s", error)
-
-    def _load_late(self) -> None:
-        for module in LOADED_LATE:
-            if self.is_closed:  # closing waits for no import but the one under way
-                return
-            with loading():
-                import_module(f"{__package__}.{module}")
 
     def _load_markets(self, deadline: Deadline, priority: Priority) -> list[MarketInfo]:
         return self.rest.markets(deadline=deadline, priority=priority)
@@ -601,7 +558,6 @@ class Assembly:
                 raise
             attempt.succeeded()
         self.limiter.passed(self.clock.monotonic())  # after a ban: Upbit speaks to us again
-        self._load_soon()
         return connection
 
     def _make_door(self) -> WebSocketTransport:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import wait_until
-from upbit_backbone import MarketDataBackbone, ResourceError
+from upbit_backbone import ResourceError
 from upbit_backbone._concurrency import Deadline, spawn
 from upbit_backbone.export import whole_file
 from upbit_backbone.export.files import write_csv
@@ -72,7 +71,6 @@ def test_an_upgrade_under_a_running_program_is_told_in_our_words(upbit: FakeUpbi
         BLOCK
         + """
 market = MarketDataBackbone(url=sys.argv[1])
-market._parts._is_loading = True  # the worst: nothing is loaded meanwhile
 sys.meta_path.insert(0, Upgraded())
 for name, method in METHODS.items():
     try:
@@ -90,29 +88,6 @@ market.close()
     assert "get_ticker" not in refused
     assert all("ResourceError" in line and "Start the program anew" in line for line in refused.values()), told
     assert "get_candles" in refused
-
-
-def test_what_may_be_needed_is_loaded_soon_and_an_upgrade_changes_nothing(upbit: FakeUpbit, tmp_path: Path) -> None:
-    program = (
-        BLOCK
-        + """
-import threading
-from upbit_backbone.assembly import LOADED_LATE
-market = MarketDataBackbone(url=sys.argv[1])
-for _ in range(2):
-    market.get_ticker("KRW-BTC", max_age=0)
-for _ in range(6000):
-    if {f"upbit_backbone.{name}" for name in LOADED_LATE} <= set(sys.modules):
-        break
-    threading.Event().wait(0.01)
-sys.meta_path.insert(0, Upgraded())
-for name, method in METHODS.items():
-    method(market)
-    print(name, "done")
-market.close()
-"""
-    )
-    assert len(outcomes(program, upbit, tmp_path)) == 18
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit there")
@@ -172,10 +147,3 @@ def test_without_a_temporary_folder_limits_hold_and_the_rest_says_so(
     monkeypatch.setattr(whole_file, "is_replaceable", lambda path: False)  # a pipe
     with pytest.raises(ResourceError, match="No usable temporary directory"):
         write_csv([], tmp_path / "pipe", CandleData)
-
-
-def test_a_backbone_loads_at_its_second_question_and_closes_meanwhile(upbit: FakeUpbit) -> None:
-    with MarketDataBackbone(url=upbit.url) as market:
-        market.get_ticker("KRW-BTC", max_age=0)
-        market.get_ticker("KRW-BTC", max_age=0)
-        wait_until(lambda: market._parts._is_loading, "the job")
