@@ -199,7 +199,11 @@ class Assembly:
             entry = self.store.entry(topic)
             return None if entry is None else entry.item
 
-        return MarketWatch(self.directory, streamed=streamed, emit=self.emit, clock=self.clock)
+        watch = MarketWatch(self.directory, streamed=streamed, emit=self.emit, clock=self.clock)
+        # A listener may close from the very event that its subscribing brought: whoever closed knew of no watch yet.
+        if self.is_closed:
+            watch.close(Deadline.after(0.0))
+        return watch
 
     def watch_markets(self) -> None:
         """Somebody wants to hear what becomes of markets. A recording has no list to ask for."""

@@ -96,6 +96,8 @@ def test_another_download_is_refused_and_changes_nothing(piped, tmp_path, suffix
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_download_killed_anywhere_again_and_again_is_whole_in_the_end(piped, started, tmp_path, suffix, upbit):
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
     target, whole = tmp_path / f"btc.{suffix}", tmp_path / f"whole.{suffix}"
     span = ("--start", "2026-01-01", "--end", "2026-06-01")
     asked = ("candles", "KRW-BTC", "1h", *span, f"--{suffix}")
