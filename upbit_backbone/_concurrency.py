@@ -272,15 +272,14 @@ class LoopThread:
             raise
 
     def _run(self) -> None:
-        me = threading.current_thread()
         try:
             with self._turns:
-                self._take_turns(me)
-                if self._thread is me:
+                self._take_turns(threading.current_thread())
+                if self.is_current:
                     self._end()
         except BaseException:
             log.critical("a thread broke out of its loop", exc_info=True, extra={"thread_name": self.name})
-        if self._thread is me and not self._has_ended:
+        if self.is_current and not self._has_ended:
             self._replace()
 
     def _take_turns(self, me: threading.Thread) -> None:
@@ -498,8 +497,9 @@ class WorkerPool:
         self._guard = ForkGuard(f"worker pool {name}")
         self._lock = threading.Lock()  # guards every change of _threads, and that _is_closed is looked at with it
         self._wakeup = EventCount()  # who waits there is idle
-        # One queue for each urgency; what is put in and taken out goes without the lock.
+        # One queue for each urgency, changed under the lock and looked at without it.
         self._jobs: tuple[deque[tuple[Future[Any], Callable[[], Any]]], ...] = (deque(), deque(), deque())
+        self._taken: dict[threading.Thread, tuple[Future[Any], Callable[[], Any]]] = {}
         self._threads: set[threading.Thread] = set()
         self._born = 0
         self._is_closed = False
@@ -531,7 +531,7 @@ class WorkerPool:
             self._hire(self._size * 2 if urgency == 0 else self._size)
         except BaseException:
             # Whoever asked gets an exception instead of the Future: what nobody can wait for is not begun.
-            with contextlib.suppress(ValueError):  # a worker has it already
+            with self._lock, contextlib.suppress(ValueError):  # a worker has it already
                 self._jobs[urgency].remove(entry)
             future.cancel()
             raise
@@ -559,33 +559,59 @@ class WorkerPool:
                     raise
 
     def _work(self) -> None:
-        me = threading.current_thread()
-        with self._lock:
-            self._threads.add(me)  # an interrupted `_hire` may have taken it for dead
         try:
-            while (taken := self._next_job(me)) is not None:
-                self._run(*taken)
-                taken = None  # an idle worker must not keep the last job's result alive
-        except BaseException:
-            log.critical("a worker broke down", exc_info=True, extra={"thread_name": me.name})
+            self._take_jobs(threading.current_thread())
+        except BaseException as error:
+            log.critical("a worker broke down", exc_info=True, extra={"thread_name": threading.current_thread().name})
+            self._give_up(threading.current_thread(), error)
         finally:
             with self._lock:
-                self._threads.discard(me)
+                self._threads.discard(threading.current_thread())
             if self._count() and not self._is_closed:
                 self._hire(self._size)
+
+    def _take_jobs(self, me: threading.Thread) -> None:
+        with self._lock:
+            self._threads.add(me)  # an interrupted `_hire` may have taken it for dead
+        while (taken := self._next_job(me)) is not None:
+            self._run(*taken)
+            self._taken.pop(me)
+            taken = None  # an idle worker must not keep the last job's result alive
 
     def _next_job(self, me: threading.Thread) -> tuple[Future[Any], Callable[[], Any]] | None:
         deadline = Deadline.after(self._idle_seconds)
         while True:
             self._wakeup.wait_for(lambda: any(self._jobs) or self._is_closed, deadline)
-            for queue in self._jobs:
-                # No look before the take: another worker may be quicker between the two.
-                with contextlib.suppress(IndexError):
-                    return queue.popleft()
             with self._lock:  # under it, so that no `submit` counts on a worker that is about to go
-                if self._is_closed or (deadline.expired and not any(self._jobs)):
+                if (taken := self._take(me)) is not None:
+                    return taken
+                if self._is_closed or deadline.expired:
                     self._threads.discard(me)
                     return None
+
+    def _take(self, me: threading.Thread) -> tuple[Future[Any], Callable[[], Any]] | None:
+        """The next job, if there is one. Called with the lock held."""
+        for queue in self._jobs:
+            if queue:
+                # Noted before it leaves the queue: whatever breaks the worker in between, somebody knows of the job.
+                self._taken[me] = entry = queue[0]
+                queue.popleft()
+                return entry
+        return None
+
+    def _give_up(self, me: threading.Thread, error: BaseException) -> None:
+        """The worker ends with `error`: so does the job that it had, and whoever waits for it hears of that."""
+        future, _ = self._taken.pop(me, (None, None))
+        if future is None:
+            return
+        with self._lock:
+            is_waiting = any(future is each for queue in self._jobs for each, _ in queue)
+        if is_waiting:  # another worker comes to it
+            return
+        if not future.done():
+            future.set_exception(error)
+        elif isinstance(future, SharedFuture):
+            future.tell()  # it may have been broken off in the middle of telling
 
     @staticmethod
     def _run(future: Future[Any], job: Callable[[], Any]) -> None:

@@ -246,17 +246,20 @@ class _FutureCondition(RLock):  # type: ignore[misc]  # final in the type hints 
 
     def __init__(self) -> None:
         self._changed = EventCount()
+        self._told = 0  # how often
 
     def wait(self, timeout: float | None = None) -> bool:
         """As `Condition.wait`; the caller holds the lock once."""
-        waiter = self._changed.enter()
+        told, deadline = self._told, Deadline.after(None if timeout is None else max(0.0, timeout))
         try:
             self.release()
-            return waiter.acquire(timeout=threading.TIMEOUT_MAX if timeout is None else max(0.0, timeout))
+            # Counted and looked at in slices: a word may be lost with a worker that breaks while it tells.
+            return self._changed.wait_for(lambda: self._told != told, deadline)
         finally:
             self.acquire()
 
     def notify_all(self) -> None:
+        self._told += 1
         self._changed.notify_all()
 
     notify = notify_all
@@ -277,8 +280,16 @@ class SharedFuture(Future[T]):
                 return
         self._tell_all([fn])
 
+    def tell(self) -> None:
+        """Tell whoever waits that it is done, once more: where telling was broken off, some have not heard of it."""
+        with self._condition:
+            self._condition.notify_all()
+        self._invoke_callbacks()
+
     def _invoke_callbacks(self) -> None:
-        self._tell_all(self._done_callbacks)  # type: ignore[attr-defined]
+        callbacks: list[Callable[[Future[T]], object]] = self._done_callbacks  # type: ignore[attr-defined]
+        # Out of the list before it is called, and so called once, however often telling begins anew.
+        self._tell_all(callbacks.pop(0) for _ in range(len(callbacks)))
 
     def _tell_all(self, callbacks: Iterable[Callable[[Future[T]], object]]) -> None:
         # As the base class does it, which logs whatever comes out of one and goes on. An alarm of the user's that goes

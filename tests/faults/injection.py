@@ -1,4 +1,4 @@
-"""Interrupts at any place where Python itself could deliver one: in turn, or at random by seed.
+"""Interrupts and failures at any place where Python itself could deliver one: in turn, or at random by seed.
 
 CPython looks for signals and asynchronous exceptions at few places: after a call of a function written in C, where a
 Python function begins, and where a loop jumps back. A trace function counts these places in the code under test and,
@@ -13,10 +13,11 @@ import dis
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import upbit_backbone
 
@@ -103,3 +104,63 @@ class Injector:
             call()
         finally:
             sys.settrace(before)
+
+
+class ArmThread:
+    """`ARM_THREAD[ident] = kind` raises an exception of that kind in that thread, at its next look."""
+
+    __setitem__ = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+
+ARM_THREAD: Any = ArmThread()
+
+
+class OwnThreads:
+    """In a `with` block: counts the places that threads of ours come along that start in it, by name.
+
+    Where one of them comes along `place` for the `turn`-th time (from 0), an exception of this kind is raised there,
+    once: as where memory runs out, or C code gives a thread an exception.
+    """
+
+    def __init__(self, kind: type[BaseException] = MemoryError, place: str = "", turn: int = 0) -> None:
+        self.kind = kind
+        self.place = place
+        self.struck = ""  # the thread
+        self.places: Counter[str] = Counter()
+        self._left = turn
+        self._lock = threading.Lock()  # guards the counts: every thread of ours comes along
+        self._is_over = False
+
+    def __enter__(self) -> Self:
+        threading.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threading.settrace(None)  # type: ignore[arg-type]  # as documented
+        self.end()
+
+    def end(self) -> None:
+        """Nothing strikes from now on."""
+        self._is_over = True
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if self._is_over or self.struck or not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        frame.f_trace_opcodes = True
+        if event != "opcode" or frame.f_code.co_code[frame.f_lasti] not in LOOKING:
+            return self._trace
+        name = f"{Path(frame.f_code.co_filename).relative_to(PACKAGE)}:{frame.f_lineno}+{frame.f_lasti} "
+        if not self._is_hit(name + frame.f_code.co_name):
+            return self._trace
+        frame.f_trace = None  # an event of this frame's would be a place of its own
+        ident, kind = threading.get_ident(), ctypes.py_object(self.kind)
+        ARM_THREAD[ctypes.c_ulong(ident)] = kind
+        return None
+
+    def _is_hit(self, name: str) -> bool:
+        with self._lock:
+            self.places[name] += 1
+            if name != self.place or self.struck or self.places[name] <= self._left or self._is_over:
+                return False
+            self.struck = threading.current_thread().name
+            return True

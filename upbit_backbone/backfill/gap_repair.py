@@ -422,10 +422,10 @@ class GapRepair:
     # Background workers
 
     def _work(self) -> None:
-        with self._lock:
-            self._working += 1
-            self._start_problem = None
         try:
+            with self._lock:
+                self._working += 1
+                self._start_problem = None
             while (task := self._next_task()) is not None:
                 self._attend(task)
         except BaseException:

@@ -119,6 +119,8 @@ class Session:
     def _start_over(self, error: BaseException) -> None:
         """A turn failed: whatever nobody foresaw costs the connection, never the thread."""
         log.error("session failed and starts over", exc_info=error, extra={"session": self.name})
+        # What is wanted may have been asked for and not taken in: a session at rest would never look again.
+        self.wake()
         try:
             # At once, before any table is asked: nobody knows what state the turn left the socket in, and it must not
             # be read again.
