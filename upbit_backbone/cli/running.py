@@ -8,7 +8,6 @@ import os
 import queue
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec, Protocol
 
 import typer
 
-from .._concurrency import Deadline
+from .._concurrency import Deadline, Flag
 from .._language import spoken
 from ..backbone import MarketDataBackbone
 from ..errors import ClosedError, InvalidRequestError, RateLimitError, UpbitBackboneError, one_line
@@ -178,9 +177,9 @@ def need(package: str, extra: str) -> None:
 
 
 @contextmanager
-def first_ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets instead of raising KeyboardInterrupt; the second is an ordinary one."""
-    pressed = threading.Event()
+def first_ctrl_c() -> Iterator[Flag]:
+    """A flag that the first Ctrl-C sets instead of raising KeyboardInterrupt; the second is an ordinary one."""
+    pressed = Flag()  # an Event's lock may be held by what the signal interrupts
     before = signal.getsignal(signal.SIGINT)
 
     def press(number: int, frame: object) -> None:
