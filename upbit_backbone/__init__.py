@@ -104,7 +104,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
         UnifiedTradeData,
     )
     from .models.metric import PerformanceMetric
-    from .models.report import Alert, HealthReport, PerformanceReport
+    from .models.report import Alert, DownloadEstimate, HealthReport, PerformanceReport
     from .models.request import ChannelDecision, DataRequest
     from .monitoring.health_monitor import HealthMonitor
     from .resilience.circuit_breaker import CircuitBreaker
@@ -196,7 +196,7 @@ _NAMES_OF = {
         "UnifiedTradeData",
     ),
     "models.metric": ("PerformanceMetric",),
-    "models.report": ("Alert", "HealthReport", "PerformanceReport"),
+    "models.report": ("Alert", "DownloadEstimate", "HealthReport", "PerformanceReport"),
     "models.request": ("ChannelDecision", "DataRequest"),
     "monitoring.health_monitor": ("HealthMonitor",),
     "resilience.circuit_breaker": ("CircuitBreaker",),
@@ -251,6 +251,7 @@ __all__ = [
     "DataType",
     "DataUnifier",
     "DownloadCancelledError",
+    "DownloadEstimate",
     "Event",
     "FileInUseError",
     "GapEvent",

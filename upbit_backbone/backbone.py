@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, time
 from decimal import Decimal
 from pathlib import Path
 from queue import Queue, SimpleQueue
@@ -26,12 +26,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from ._arguments import Moment, aware, whole_number
-from ._concurrency import Deadline, at_exit, calls_users, check_timeout
+from ._concurrency import Deadline, at_exit, calls_users, check_timeout, get_logger
 from ._lazy import loading
 from .assembly import Assembly, Span, assemble, assemble_replay
 from .config import BackboneConfig
 from .delivery.subscription import NO_MARK, Subscription, SubscriptionId, check_arguments
-from .errors import ClosedError, InvalidRequestError
+from .errors import ClosedError, InvalidRequestError, UpbitBackboneError, one_line
 from .exchange.endpoints import MAX_LEVELS
 from .exchange.markets import normalise_quote, normalise_symbol, normalise_symbols, swapped
 from .exchange.timeframes import LAST_MOMENT, timeframe_of
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from .models.events import Event
     from .models.lazy_book import Datum
     from .models.market import CandleData, Instrument, MarketInfo, OrderbookData, TickerData, TradeData
-    from .models.report import Alert, HealthReport, PerformanceReport
+    from .models.report import Alert, DownloadEstimate, HealthReport, PerformanceReport
     from .models.request import ChannelDecision, DataRequest
     from .monitoring.alerts import AlertRule
     from .monitoring.health_monitor import HealthMonitor
@@ -78,8 +78,12 @@ if TYPE_CHECKING:
     from .recorder import Recorder
     from .routing.router import RequestRouter
 
+log = get_logger("upbit_backbone")
+
 T = TypeVar("T")
 AUTO, NORMAL = DataStrategy.AUTO, Priority.NORMAL
+# Downloads of more requests are worth asking where the candles begin, which takes about five.
+SHORT_DOWNLOAD = 50
 
 
 class MarketDataBackbone:
@@ -332,6 +336,7 @@ class MarketDataBackbone:
         start: Moment | None = None,
         end: Moment | None = None,
         fill: Fill = "none",
+        day_start: time | None = None,
         priority: Priority = NORMAL,
         progress: Progress | None = None,
         cancel: CancelToken | None = None,
@@ -342,12 +347,17 @@ class MarketDataBackbone:
         Times say their zone: aware datetimes (pandas.Timestamp included) or ISO 8601 text ("2026-01-31 09:30+09:00").
         `fill="forward"` adds candles for periods without trades (`is_filled`). The forming candle
         is the last one, `is_closed=False`; it is taken from the stream where one runs.
+
+        `day_start=time(0)` gives days ("1d") that begin at that time of day instead of 09:00 in Korea (Korean time
+        unless it has a zone), made of hours where it is a full one, else of minutes: 24 times the rows are asked for.
         """
         asked = self._request(RequestKind.CANDLES, symbol, timeout, strategy=strategy, priority=priority)
         self._history_allowed(asked)
         _check_download(progress, cancel)
         parts = self._open()
         history = parts.history
+        if day_start is not None:
+            return self._days(asked, timeframe, fill, day_start, timeout, progress, cancel, count, to, start, end)
         bounds: dict[str, Any] = {"count": count, "to": to, "start": start, "end": end, "fill": fill}
         deadline = history.paged.deadline_for(asked.symbol, timeframe, **bounds, timeout=timeout)
         parts.directory.require((asked.symbol,), deadline)
@@ -420,6 +430,41 @@ class MarketDataBackbone:
         return parts.history.paged.history_start(
             code, unit, priority=urgency, timeout=None if timeout is None else deadline.remaining()
         )
+
+    def estimate(
+        self,
+        symbol: str,
+        timeframe: str = "1m",
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        count: int | None = None,
+        timeout: float | None = None,
+    ) -> DownloadEstimate:
+        """What `get_candles` or `iter_candles` with these arguments would take at most: requests, seconds and rows.
+
+        Costs nothing for a short range; for a long one the beginning of the market's candles is asked for (about five
+        requests, none once known), since nobody waits for what was before it. If Upbit does not tell within `timeout`,
+        all of the range counts.
+        """
+        from .history.ranges import candle_range, estimated
+
+        code, parts, unit = normalise_symbol(symbol), self._open(), timeframe_of(timeframe)
+        now, deadline = parts.exchange_now(), self._deadline(timeout)
+        wanted = candle_range(code, unit, now=now, count=count, start=start, end=end, max_candles=None)
+        rate = self.config.rest_requests_per_second
+        found = estimated(wanted, None, now, rate)
+        if wanted.count is None and found.requests > SHORT_DOWNLOAD:
+            try:
+                beginning = self.history_start(symbol, timeframe, timeout=deadline.remaining())
+            except (InvalidRequestError, ClosedError):
+                raise
+            except UpbitBackboneError as error:
+                # The estimate stays true without it: at most.
+                log.info("an estimate without the beginning of history", extra={"why": one_line(error)})
+            else:
+                found = estimated(wanted, beginning or now, now, rate)
+        return found
 
     def get_markets(
         self, quote: str | None = None, *, max_age: float | None = None, timeout: float | None = None
@@ -862,6 +907,32 @@ class MarketDataBackbone:
         if swapped(asked.symbol) is None:
             return asked
         return replace(asked, symbols=(self._open().directory.meant(asked.symbol, self._deadline(timeout)),))
+
+    def _days(
+        self,
+        asked: DataRequest,
+        timeframe: str,
+        fill: str,
+        day_start: time,
+        timeout: float | None,
+        progress: Progress | None,
+        cancel: CancelToken | None,
+        count: int | None,
+        to: Moment | None,
+        start: Moment | None,
+        end: Moment | None,
+    ) -> Rows[CandleData]:
+        from .export.dataframe import Rows
+        from .history.days import DaysHistory, day_grid
+        from .models.market import CandleData
+
+        grid, parts = day_grid(day_start), self._open()
+        if timeframe_of(timeframe).word != "1d" or fill != "none":
+            raise InvalidRequestError(f"day_start={day_start!r}: is for timeframe='1d' without fill=")
+        parts.directory.require((asked.symbol,), self._deadline(timeout))
+        days = DaysHistory(parts.history.paged, grid, parts.exchange_now())
+        options = {"timeout": timeout, "priority": asked.priority, "progress": progress, "cancel": cancel}
+        return Rows.of(CandleData, days.get(asked.symbol, count=count, to=to, start=start, end=end, **options))
 
     def _answer(self, asked: DataRequest, timeout: float | None) -> Any:
         parts = self._open()

@@ -13,7 +13,9 @@ from typing import Any, Final, Literal, TypedDict
 
 from .._arguments import Moment, aware, whole_number
 from ..errors import InvalidRequestError
+from ..exchange.endpoints import MAX_CANDLES as PAGE_ROWS
 from ..exchange.timeframes import Timeframe
+from ..models.report import DownloadEstimate
 
 DEFAULT_COUNT: Final = 200
 MAX_CANDLES: Final = 1_000_000  # about 1 GB of rows and 500 s of Upbit's rate; more only by iter_candles over a range
@@ -91,7 +93,7 @@ def candle_range(
     With `fill="forward"` a count counts periods, so it becomes a range; and it ends with the period of `now`, because a
     download takes time, and what begins meanwhile was not asked for. Ranges in the future come back empty.
     """
-    _refuse_mixtures(count, to, start, end)
+    refuse_mixtures(count, to, start, end)
     if fill not in ("none", "forward"):
         raise InvalidRequestError(f"fill={fill!r}: expected 'none' or 'forward'")
     stop = None if to is None and end is None else aware(end if to is None else to, "end" if to is None else "to")
@@ -117,7 +119,8 @@ def candle_range(
     return CandleRange(symbol, timeframe, first, stop, None, is_filled)
 
 
-def _refuse_mixtures(count: object, to: object, start: object, end: object) -> None:
+def refuse_mixtures(count: object, to: object, start: object, end: object) -> None:
+    """InvalidRequestError for bounds of both ways to ask."""
     given = [
         name for name, value in (("count", count), ("to", to), ("start", start), ("end", end)) if value is not None
     ]
@@ -140,3 +143,15 @@ def _check_length(periods: int, cap: int) -> None:
             f"the range holds {periods:,} periods, more than the {cap:,} that one list may hold; "
             "use iter_candles(start=, end=), which keeps only a few pages in memory, or a larger timeframe"
         )
+
+
+def estimated(wanted: CandleRange, beginning: datetime | None, now: datetime, per_second: float) -> DownloadEstimate:
+    """What a download takes at most at so many requests a second, if the market's candles begin at `beginning`."""
+    rows = wanted.count or 0
+    if wanted.start is not None:
+        first = wanted.start if beginning is None else max(wanted.start, beginning)
+        # The forming candle counts, too: it is a row.
+        end = wanted.timeframe.next_start(wanted.timeframe.floor(now))
+        rows = wanted.timeframe.periods(first, end if wanted.end is None else min(end, wanted.end))
+    requests = -(-rows // PAGE_ROWS)
+    return DownloadEstimate(requests=requests, seconds=requests / per_second, rows=rows)

@@ -160,6 +160,22 @@ class RecorderStats(Jsonable):
     damage: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadEstimate(Jsonable):
+    """What a download will take at most: `requests` to Upbit, `seconds` at the rate it allows, `rows` in the answer.
+
+    Periods without a trade have no row, so rows and requests may be fewer; what others ask meanwhile adds to the time.
+    """
+
+    requests: int
+    seconds: float
+    rows: int
+
+    def __str__(self) -> str:
+        how_long = f"{self.seconds:,.0f} s" if self.seconds < 120 else f"{self.seconds / 60:,.0f} minutes"
+        return f"{self.rows:,} rows at most, {self.requests:,} requests, about {how_long}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PerformanceReport(Jsonable):
     """What the library did and how fast.
