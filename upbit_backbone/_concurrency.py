@@ -563,6 +563,8 @@ class WorkerPool:
             self._take_jobs(threading.current_thread())
         except BaseException as error:
             log.critical("a worker broke down", exc_info=True, extra={"thread_name": threading.current_thread().name})
+            # Broken while it lay down to wait, it would be counted among the idle for ever, and nobody hired for it.
+            self._wakeup.notify_all()
             self._give_up(threading.current_thread(), error)
         finally:
             with self._lock:

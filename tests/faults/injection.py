@@ -131,6 +131,16 @@ class OwnThreads:
         self._lock = threading.Lock()  # guards the counts: every thread of ours comes along
         self._is_over = False
 
+    @classmethod
+    def count(cls, call: Callable[[OwnThreads], object]) -> Counter[str]:
+        """How often its threads come along each place, where nothing strikes."""
+        for _ in range(2):  # CPython 3.12 tells opcodes only to the second trace function that asks for them
+            with cls() as counted:
+                call(counted)
+            if counted.places:
+                return counted.places
+        raise AssertionError("nothing was traced: no fault would strike")
+
     def __enter__(self) -> Self:
         threading.settrace(self._trace)
         return self

@@ -92,11 +92,9 @@ def own_threads() -> list[str]:
 @pytest.mark.parametrize("kind", [MemoryError, SystemExit, Broken])
 def test_wherever_a_thread_of_ours_fails_everything_goes_on(upbit: FakeUpbit, kind: type[BaseException]) -> None:
     chance = random.Random(SEED)
-    with OwnThreads() as counted:
-        live(upbit, counted)
-    struck = 0
-    for place in chance.choices(sorted(counted.places), k=ROUNDS):
-        with OwnThreads(kind, place, chance.randrange(min(TURNS, counted.places[place]))) as fault:
+    places, struck = OwnThreads.count(lambda nothing: live(upbit, nothing)), 0
+    for place in chance.choices(sorted(places), k=ROUNDS):
+        with OwnThreads(kind, place, chance.randrange(min(TURNS, places[place]))) as fault:
             live(upbit, fault)
         struck += bool(fault.struck)
     assert struck
@@ -104,10 +102,7 @@ def test_wherever_a_thread_of_ours_fails_everything_goes_on(upbit: FakeUpbit, ki
 
 def test_whoever_waits_for_a_job_is_answered_wherever_its_worker_breaks() -> None:
     """At each place in turn: a worker that dies takes no job with it."""
-    with OwnThreads() as counted:
-        work_twice(counted)
-    assert len(counted.places) > 10
-    for place in sorted(counted.places):
+    for place in sorted(OwnThreads.count(work_twice)):
         with OwnThreads(Broken, place) as fault:
             work_twice(fault)
 
