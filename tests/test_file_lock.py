@@ -173,3 +173,63 @@ def test_a_file_system_without_locks_is_written_to_with_a_warning(
     monkeypatch.setattr(_file_lock, "_lock", no_locks)
     with FileLock(path, "recording"):
         assert "nobody else writes" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks by other means there")
+@pytest.mark.parametrize("stale", ["", "download by process 1 on here since long ago"])
+def test_the_name_of_one_who_has_just_come_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch, stale: str
+) -> None:
+    import fcntl
+
+    from upbit_backbone import _file_lock
+
+    claim = path.with_name(f"{path.name}.lock")
+    claim.write_text(stale)
+    read, looks = _file_lock._name_in, []
+
+    def look(descriptor: int) -> str:
+        name = read(descriptor)
+        looks.append(name)
+        claim.write_text("recording by process 2 on here since now")  # after the first look at it
+        return name
+
+    monkeypatch.setattr(_file_lock, "_name_in", look)
+    with claim.open("rb") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(FileInUseError, match="recording by process 2 on here since now") as caught:
+            FileLock(path, "download")
+    assert looks[0] == stale
+    assert caught.value.holder == "recording by process 2 on here since now"
+
+
+# Several processes on one file, killed anywhere, in rounds that a seed repeats.
+ROUNDS = {"csv": 80, "parquet": 60, "recording": 60}
+
+
+def play(kind: str, first: int, rounds: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.two_writers", kind, str(first), str(rounds)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    # And not for want of anything that could go wrong.
+    assert all(f"'{what}'" in done.stdout for what in ("killed", "in use", "opens"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("kind", ROUNDS)
+def test_writers_that_start_and_are_killed_at_any_time_lose_double_and_mix_nothing(kind: str) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    play(kind, 0, ROUNDS[kind])
+
+
+@pytest.mark.endurance
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("kind", ROUNDS)
+def test_writers_do_so_over_and_over(kind: str) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    play(kind, 10_000, 500)

@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
+import threading
 import weakref
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +29,8 @@ from .errors import FileInUseError, InvalidRequestError, one_line
 log = get_logger("upbit_backbone")
 
 MAX_HOLDER_BYTES: Final = 500
+NAME_LOOKS: Final = 25
+NAME_LOOK_SECONDS: Final = 0.01
 _TAKEN: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 # Network file systems without locks: there it is better to write unprotected, and say so, than not to write at all.
 _UNKNOWN: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
@@ -35,6 +39,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     import msvcrt
+
+    def _is_gone(holder: str) -> bool:
+        return False  # asking for a process there may end it
 
     # Windows refuses even to read a locked byte, so the one that is locked lies far behind the holder's name.
     _PLACE = 1 << 30
@@ -48,6 +55,20 @@ except ImportError:  # Windows
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]
 
 else:
+
+    def _is_gone(holder: str) -> bool:
+        """Whether the one of this name has ended, so that another must have come who has not signed yet."""
+        named = re.search(r" by process (\d+) on (\S+) since", holder)
+        if named is None or named[2] != socket.gethostname():
+            return False
+        try:
+            os.kill(int(named[1]), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            return False
+        return False
+
     # flock and not lockf: it belongs to the open file, so two writers within one process exclude each other, too.
     def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,7 +82,8 @@ class FileLock:
 
     `purpose` ("recording", "download") is what others read about the holder. The file itself need not exist. Raises
     FileInUseError at once where somebody else, in this process or another, has it; InvalidRequestError where no lock
-    can be made. A symbolic link is the file it leads to. Never waits; usable from any thread.
+    can be made. A symbolic link is the file it leads to. Waits for nobody, but 0.25 s at most for the name of one who
+    has just come; usable from any thread.
     """
 
     def __init__(self, path: str | os.PathLike[str], purpose: str) -> None:
@@ -87,37 +109,51 @@ class FileLock:
             log.warning("%s is locked without a name: %s", one_line(self.path), error.strerror)
 
     def _take(self) -> int:
-        while True:
+        patience, before = threading.Event(), ""
+        for look in range(NAME_LOOKS):
+            descriptor = self._open_claim()
             try:
-                descriptor = os.open(self._claim, os.O_RDWR | os.O_CREAT, 0o666)
-            except OSError as error:
-                raise InvalidRequestError(
-                    f"{one_line(self.path)}: {one_line(self._claim.name)} beside it, which keeps other writers away, "
-                    f"cannot be made: {error.strerror}"
-                ) from error
-            try:
-                self._lock(descriptor)
-                is_ours = self._is_still_there(descriptor)
+                has_it = self._lock(descriptor)
+                is_claim = self._is_still_there(descriptor)
+                holder = "" if has_it else _name_in(descriptor)
             except BaseException:
                 os.close(descriptor)
                 raise
-            if is_ours:
+            if has_it and is_claim:
                 return descriptor
-            os.close(descriptor)  # its holder removed it just before we had it: locked is a file nobody else will open
+            os.close(descriptor)  # its holder removed it just before: locked is a file nobody else will open
+            # Between a holder's lock and his name stands nothing there, or the name of one who crashed before him:
+            # believed is what is there still a moment later.
+            if look and is_claim and holder and holder == before and not _is_gone(holder):
+                break
+            before = holder if is_claim else ""
+            patience.wait(0.0 if has_it else NAME_LOOK_SECONDS)
+        holder = before or "by somebody who could not leave a name"
+        raise FileInUseError(
+            f"{one_line(self.path)} is in use: {holder}. Choose another name, or wait until that has ended",
+            holder=holder,
+        )
 
-    def _lock(self, descriptor: int) -> None:
+    def _open_claim(self) -> int:
+        try:
+            return os.open(self._claim, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise InvalidRequestError(
+                f"{one_line(self.path)}: {one_line(self._claim.name)} beside it, which keeps other writers away, "
+                f"cannot be made: {error.strerror}"
+            ) from error
+
+    def _lock(self, descriptor: int) -> bool:
+        """Whether it is ours now."""
         try:
             _lock(descriptor)
         except OSError as error:
             if error.errno in _TAKEN:
-                holder = _holder(descriptor)
-                raise FileInUseError(
-                    f"{one_line(self.path)} is in use: {holder}. Choose another name, or wait until that has ended",
-                    holder=holder,
-                ) from error
+                return False
             if error.errno not in _UNKNOWN:
                 raise InvalidRequestError(f"{one_line(self.path)} cannot be locked: {error.strerror}") from error
             log.warning("no locks on this file system: see to it that nobody else writes %s", one_line(self.path))
+        return True
 
     def _is_still_there(self, descriptor: int) -> bool:
         try:
@@ -159,10 +195,9 @@ class FileLock:
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
-def _holder(descriptor: int) -> str:
+def _name_in(descriptor: int) -> str:
     os.lseek(descriptor, 0, os.SEEK_SET)
-    said = os.read(descriptor, MAX_HOLDER_BYTES).decode("utf-8", "replace")
-    return one_line(said) or "by somebody who could not leave a name"
+    return one_line(os.read(descriptor, MAX_HOLDER_BYTES).decode("utf-8", "replace"))
 
 
 def _leave_all_to_parent() -> None:

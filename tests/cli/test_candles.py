@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -183,7 +185,7 @@ def test_a_terminal_shows_a_progress_bar_and_ctrl_c_keeps_what_came(terminal, tm
     target = tmp_path / "btc.csv"
     upbit.rest_fault("/v1/candles*", mode="latency", seconds=0.3, times=None)
     try:
-        screen = terminal("candles", "KRW-BTC", "1m", "--start", "2026-01-01", "--csv", str(target))
+        screen = terminal("candles", "KRW-BTC", "1m", "--start", "2026-01-01", "--csv", str(target), "--yes")
         screen.wait_for(r"[1-9]\d*/\d+")
         screen.press("\x03")
         assert screen.finish() == 130
@@ -233,3 +235,58 @@ def test_an_error_late_in_a_download_of_a_count_keeps_what_came_too(terminal, tm
     assert "Traceback" not in screen.seen
     assert (tmp_path / "btc.partial.parquet").read_text("utf-8") == "mine"
     assert not target.exists()
+
+
+@pytest.fixture
+def slow_limit(environment):
+    """One request takes longer than a minute, by what is set; the first one goes out at once."""
+    environment["UPBIT_BACKBONE_REST_REQUESTS_PER_SECOND"] = "0.01"
+
+
+def test_a_long_download_is_asked_about_at_a_terminal(slow_limit, terminal, tmp_path):
+    target = tmp_path / "btc.csv"
+    long = terminal("candles", "KRW-BTC", "1m", "--count", "5", "--csv", str(target))
+    long.wait_for(r"5 rows at most, 1 requests, about 100 s")
+    long.wait_for(r"Go on\?")
+    long.press("n\n")
+    assert long.finish() != 0
+    assert not target.exists()
+
+
+def test_a_long_download_is_not_asked_about_where_that_was_said(slow_limit, terminal, tmp_path):
+    target = tmp_path / "btc.csv"
+    long = terminal("candles", "KRW-BTC", "1m", "--count", "5", "--csv", str(target), "--yes")
+    assert long.finish() == 0, long.seen
+    assert "rows at most" in long.seen
+    assert "Go on" not in long.seen
+    assert len(rows_of(target)) == 5
+
+
+def test_a_script_is_told_of_a_long_download_and_not_asked(slow_limit, piped):
+    done = piped("candles", "KRW-BTC", "1m", "--count", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "1 requests" in done.stderr
+    assert len(json.loads(done.stdout)) == 5
+
+
+def test_a_file_that_another_finishes_meanwhile_is_not_written_over_without_a_word(environment, tmp_path):
+    target = tmp_path / "btc.csv"
+    part = tmp_path / "btc.csv.part"
+    part.write_text("theirs", "utf-8")
+    program = f"""
+import sys
+from pathlib import Path
+from upbit_backbone.cli import app, candles
+ask = candles.is_replaceable
+def finished_meanwhile(path):
+    if Path({str(part)!r}).exists():
+        Path({str(part)!r}).rename({str(target)!r})
+    return ask(path)
+candles.is_replaceable = finished_meanwhile
+sys.exit(app.run(["candles", "KRW-BTC", "1d", "--start", "2026-01-01", "--csv", {str(target)!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "finished by another meanwhile" in done.stderr
+    assert target.read_text("utf-8") == "theirs"
+    assert {each.name for each in tmp_path.iterdir()} == {"btc.csv"}

@@ -484,3 +484,26 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
 def test_what_has_no_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="CandleData, TradeData, TickerData"):
         write_csv([OrderbookUnit(Decimal(1), Decimal(1))], tmp_path / "units.csv")
+
+
+@pytest.mark.parametrize("make", [CsvFile, ParquetFile])
+def test_a_crash_right_after_a_finished_file_was_taken_up_costs_no_row(tmp_path: Path, make: type[CsvFile]) -> None:
+    path = tmp_path / "day"
+    with make(path) as file:
+        file.write([candle(0), candle(1)])
+    crashed = make(path, resume=True)
+    crashed._out.file.close()
+    crashed._lock.release()
+    with make(path, resume=True) as file:
+        assert file.rows == 2
+
+
+def test_without_a_word_what_was_broken_off_is_gone_on_from_and_a_finished_file_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "day.csv"
+    file = CsvFile(path, resume=None)
+    file.write([candle(0), candle(1)])
+    file.close()
+    with CsvFile(path, resume=None) as file:
+        assert file.rows == 2
+    with CsvFile(path, resume=None) as file:
+        assert file.rows == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -25,12 +25,15 @@ from ..export.whole_file import is_replaceable, resolved
 from ..history.download import CancelToken
 from ..history.ranges import Fill, ResumePoint
 from ..models.market import CandleData
+from ..models.report import DownloadEstimate
 from . import output
 from .output import area_chart
 from .running import FOUND_TROUBLE, Json, Symbol, command, first_ctrl_c, moment_of, need, open_market, say_error
 
 SHOWN_ROWS = 20
 CHART_HEIGHT = 8
+ASK_SECONDS = 60.0
+ESTIMATE_SECONDS = 2.0
 COLUMNS = ("start (KST)", ">open", ">high", ">low", ">close", ">volume", "")
 SPARE = ("", "volume", "open", "high", "low")
 FLUSH_ROWS = 2_000  # ten pages, a second of Upbit's rate: so much is asked for again after a crash, at most
@@ -57,6 +60,7 @@ def candles(
         typer.Option("--resume/--fresh", help="Continue FILE (also a finished one), or start over."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Start over, whatever FILE.part holds.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a download of more than a minute.")] = False,
     json: Json = False,
 ) -> int:
     """Candles of one market, oldest first, to the screen or a file."""
@@ -66,15 +70,25 @@ def candles(
         raise InvalidRequestError(f"--start {start} is not before --end {end}: nothing lies in between")
     if parquet:
         need("pyarrow", "parquet")
+    was_finished = target is not None and target.is_file()
     if target is not None:
         _may_write(target, is_meant=force or resume is not None)
     way: Fill = "forward" if fill else "none"
     found: list[CandleData] = []
-    with open_market() as market, _progress(f"{symbol} {timeframe}") as report:
+    with ExitStack() as stack:
+        market = stack.enter_context(open_market())
+        end_of_it = stop if first else None
+        estimate = market.estimate(symbol, timeframe, first, end_of_it, count=count, timeout=ESTIMATE_SECONDS)
+        _tell_what_it_takes(estimate, yes=yes)
+        report = stack.enter_context(_progress(f"{symbol} {timeframe}"))
         if target and first and is_replaceable(resolved(target)):
             download = Download(_meant(market, symbol), timeframe_of(timeframe).word, _ceil(timeframe, first), way)
-            goes_on = False if force else resume
-            rows = _into_file(market, download, stop, target, goes_on, report, CsvFile if csv else ParquetFile)
+            with (CsvFile if csv else ParquetFile)(
+                target, CandleData, resume=False if force else resume, download=download
+            ) as file:
+                if resume is None and not (force or was_finished or file.rows) and target.is_file():
+                    raise InvalidRequestError(f"{output.safe(target)} was finished by another meanwhile: see there")
+                rows = _into_file(market, file, download, stop, report)
         else:
             write = write_csv if csv else write_parquet
             with _kept_when_broken_off(target, write) as pressed:
@@ -116,6 +130,15 @@ def _check_options(
         )
 
 
+def _tell_what_it_takes(estimate: DownloadEstimate, *, yes: bool) -> None:
+    """Before anything is asked for; above a minute whoever sits at a terminal may think it over."""
+    is_long = estimate.seconds > ASK_SECONDS
+    if is_long or (estimate.requests > 1 and sys.stderr.isatty()):
+        say_error(str(estimate), label="note")
+    if is_long and not yes and sys.stdin.isatty():
+        typer.confirm("Go on?", abort=True, err=True)
+
+
 def _may_write(target: Path, *, is_meant: bool) -> None:
     """A finished file is not written over unless that was said, or is said now."""
     is_broken_off = target.with_name(target.name + ".part").exists()
@@ -140,27 +163,20 @@ def _ceil(timeframe: str, moment: datetime) -> datetime:
 
 
 def _into_file(
-    market: MarketDataBackbone,
-    download: Download,
-    end: datetime | None,
-    path: Path,
-    resume: bool | None,
-    report: Report,
-    make: type[CsvFile],
+    market: MarketDataBackbone, file: CsvFile, download: Download, end: datetime | None, report: Report
 ) -> int:
     """Closed candles, oldest first, so that what is there already is simply gone on from."""
-    part = path.with_name(path.name + ".part")
-    goes_on = part.exists() if resume is None else resume
-    with make(path, CandleData, resume=goes_on, download=download) as file:
-        start = _check_rows(market, file, download, end)
-        try:
-            if end is None or start < end:  # else it was broken off after its last row
-                _write_rows(market, file, download, start, end, report)
-        except BaseException:
-            if file.rows:
-                say_error(f"broken off after {file.rows} rows; the same command goes on from {part.name}", label="note")
-            raise
-        return file.rows
+    start = _check_rows(market, file, download, end)
+    try:
+        if end is None or start < end:  # else it was broken off after its last row
+            _write_rows(market, file, download, start, end, report)
+    except BaseException:
+        if file.rows:
+            say_error(
+                f"broken off after {file.rows} rows; the same command goes on from {file.part.name}", label="note"
+            )
+        raise
+    return file.rows
 
 
 def _check_rows(market: MarketDataBackbone, file: CsvFile, download: Download, end: datetime | None) -> datetime:

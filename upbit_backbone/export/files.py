@@ -132,8 +132,8 @@ class CsvFile:
     On an error the rows so far stay in `NAME.part`; with `resume=True` they (or, where there are none, those of a
     finished file) are gone on from: `first` and `last` are the times of the first and the last whole row, None at the
     beginning. A torn last line, an unfinished last candle and, after a crash, what was written since the last `flush`
-    are cut off; any other line that is not as it was written raises InvalidRequestError with its number. Without
-    `resume` it starts afresh.
+    are cut off; any other line that is not as it was written raises InvalidRequestError with its number.
+    `resume=False` starts afresh, None goes on with what was broken off and else starts afresh.
 
     `download` says what the rows are. It is noted beside them (`NAME.part.json`, with the columns, the library's
     version, and a checksum of what is safely written), and rows of something else are refused. Only one may write at a
@@ -145,7 +145,7 @@ class CsvFile:
         path: str | os.PathLike[str],
         kind: type[Any] = CandleData,
         *,
-        resume: bool = False,
+        resume: bool | None = False,
         download: Download | None = None,
     ) -> None:
         self.path = resolved(path)
@@ -161,7 +161,8 @@ class CsvFile:
         self.is_noted = False  # whether it is known for certain that the rows begin where the download does
         self._lock = sole_writer(self.path)
         try:
-            self._open(resume=resume)
+            # Looked at under the lock: who held it a moment ago may have been killed and left its rows there.
+            self._open(resume=self.part.exists() if resume is None else resume)
         except BaseException:
             self._lock.release()
             raise
@@ -186,7 +187,10 @@ class CsvFile:
             if not size:
                 self._writer.writerow(self._columns)
                 self.is_noted = True
-            self._remember()
+            if size and not self._marks:
+                self.flush()  # the copy of a finished file: vouched for, else a crash would cost all of it
+            else:
+                self._remember()
         except BaseException:
             self._out.file.close()
             raise
@@ -199,6 +203,7 @@ class CsvFile:
         if self.part.exists():
             note = self._noted()
         elif self.path.exists():
+            self._note.unlink(missing_ok=True)  # of a commit that was killed at its very end
             unfinished = self.part.with_name(self.part.name + ".copy")
             try:
                 self._unpack(unfinished)
@@ -417,7 +422,7 @@ class ParquetFile(CsvFile):
         path: str | os.PathLike[str],
         kind: type[Any] = CandleData,
         *,
-        resume: bool = False,
+        resume: bool | None = False,
         download: Download | None = None,
     ) -> None:
         pyarrow_modules()  # not at the end of a long download only
