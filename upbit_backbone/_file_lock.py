@@ -15,13 +15,13 @@ import errno
 import os
 import re
 import socket
-import threading
 import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from ._deadline import Flag
 from ._fork import at_fork, notice
 from ._log import get_logger
 from .errors import FileInUseError, InvalidRequestError, one_line
@@ -109,7 +109,7 @@ class FileLock:
             log.warning("%s is locked without a name: %s", one_line(self.path), error.strerror)
 
     def _take(self) -> int:
-        patience, before = threading.Event(), ""
+        patience, before = Flag(), ""
         for look in range(NAME_LOOKS):
             descriptor = self._open_claim()
             try:

@@ -163,7 +163,7 @@ def test_following_ends_with_the_subscription(server: FakeUpbit, market: MarketD
     market.subscribe(None, "ticker", quote="KRW").close()
     server.list_market("KRW-NEW")
     looks(server, 3)
-    assert server.subscribed() == set()
+    wait_until(lambda: server.subscribed() == set(), "the end of the subscription at the server")
     assert "0 followers" in repr(market._parts.market_watch)
 
 

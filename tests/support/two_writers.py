@@ -211,7 +211,7 @@ class Judge:
                     self.wrong.append(f"{pid} opened while {holder} was writing")
                 if line.get("mode") == "force" or (line.get("mode") == "auto" and not line["rows"] and is_finished):
                     rows = 0  # without a word nobody goes on with a finished file
-                elif line.get("rows", 0) < rows:
+                elif line.get("rows", 0) < rows and not (is_finished and self._may_have_begun_anew(line)):
                     self.wrong.append(f"{pid} found {line['rows']} rows where {rows} were safe")
                 holder, rows, symbol = pid, line.get("rows", 0), line.get("symbol")
             elif what == "safe":
@@ -231,6 +231,15 @@ class Judge:
     def _after(self, line: dict) -> list[dict]:
         at = next(index for index, each in enumerate(self.lines) if each is line)
         return [each for each in self.lines[at + 1 :] if each["what"] not in ("leaves", "ends")]
+
+    def _may_have_begun_anew(self, line: dict) -> bool:
+        """Whether somebody came before `line`, without a word, and was killed before he could say what he found.
+
+        Beside a finished file he begins a new one, and who resumes goes on with that."""
+        before = self.lines[: next(index for index, each in enumerate(self.lines) if each is line)]
+        return any(
+            each["what"] == "tries" and each["mode"] == "auto" and each["pid"] not in self._answered for each in before
+        )
 
     def _started_over(self, pid: int) -> bool:
         tried = [line for line in self.lines if line["pid"] == pid and line["what"] == "tries"]
