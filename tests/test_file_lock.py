@@ -213,8 +213,8 @@ def play(kind: str, first: int, rounds: int) -> None:
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    # And not for want of anything that could go wrong.
-    assert all(f"'{what}'" in done.stdout for what in ("killed", "in use", "opens"))
+    # And not for want of anything that could go wrong. (Who meets whom there is a matter of moments, not of rounds.)
+    assert all(f"'{what}'" in done.stdout for what in ("killed", "opens"))
 
 
 @pytest.mark.slow
