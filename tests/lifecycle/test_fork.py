@@ -98,8 +98,9 @@ def child(forked_in_c=False):
         refused(name, call)
     for name, call in ENDED.items():
         quiet(name, call)
-    if forked_in_c and sys.version_info >= (3, 13):
-        # A thread started in a child that Python was not told of waits now and then for a lock of Python's own.
+    if forked_in_c:
+        # A thread started in a child that Python was not told of waits now and then for a lock of Python's or of the
+        # C library's own, which one of the parent's threads held just then.
         print("CHILD DONE", flush=True)
         return
     own = ub.get_ticker("KRW-BTC")  # module-level functions make a new one
