@@ -250,10 +250,11 @@ def mutants(seed: int, count: int, messages: list[bytes]) -> Iterator[bytes]:
         yield raw
 
 
-def test_broken_stream_messages_raise_nothing_else() -> None:
+@pytest.mark.parametrize("count", [8_000, pytest.param(76_000, marks=pytest.mark.endurance)])
+def test_broken_stream_messages_raise_nothing_else(count: int) -> None:
     seed = random.randrange(2**32)
     messages = [raw for raw in our_messages() if len(raw) < 700]
-    for raw in mutants(seed, 76_000, messages):
+    for raw in mutants(seed, count, messages):
         try:
             result = outcome(lambda raw=raw: DECODER.decode(raw, NOW))  # type: ignore[misc]
             assert result is MalformedDataError or isinstance(result, list)
@@ -263,7 +264,8 @@ def test_broken_stream_messages_raise_nothing_else() -> None:
             raise
 
 
-def test_broken_rest_answers_raise_nothing_else() -> None:
+@pytest.mark.parametrize("count", [4_000, pytest.param(24_000, marks=pytest.mark.endurance)])
+def test_broken_rest_answers_raise_nothing_else(count: int) -> None:
     seed = random.randrange(2**32)
     bodies = [path.read_bytes() for path in sorted((OWN / "rest").iterdir())]
     reads: list[Callable[[bytes, datetime], Any]] = [
@@ -274,7 +276,7 @@ def test_broken_rest_answers_raise_nothing_else() -> None:
         rest.decode_markets,
         rest.decode_instruments,
     ]
-    for number, raw in enumerate(mutants(seed, 24_000, bodies)):
+    for number, raw in enumerate(mutants(seed, count, bodies)):
         read = reads[number % len(reads)]
         try:
             result = outcome(lambda read=read, raw=raw: read(raw, NOW))  # type: ignore[misc]
