@@ -161,6 +161,26 @@ def test_the_same_trade_told_again_by_rest_is_no_reason_for_doubt(store: LiveSto
     assert store.current(BTC, 100.0) is not None
 
 
+def test_a_ticker_that_does_not_tell_when_its_trade_was_costs_no_other_one(store: LiveStore) -> None:
+    """In a quiet market the trade is long ago; the odd one's stamp stood for it, and all that followed looked old."""
+    alive, traded_at = health(), NOON - timedelta(minutes=1)
+    told = [replace(ticker(second), trade_timestamp=None if second == 5 else traded_at) for second in range(3, 9)]
+    for each, monotonic in zip(told, range(100, 106), strict=True):
+        assert store.put(BTC, each, alive, 1, float(monotonic))
+    assert store.current(BTC, 106.0) == told[-1]
+
+
+def test_a_rest_answer_that_does_not_tell_when_its_trade_was_is_compared_by_its_stamp(store: LiveStore) -> None:
+    alive, traded_at = health(), NOON - timedelta(minutes=1)
+    live = replace(ticker(5), trade_timestamp=traded_at)
+    store.put(BTC, live, alive, 1, 100.0)
+    store.remember([ticker(5, DataSource.REST)])
+    assert store.current(BTC, 101.0) == live
+    assert store.overtakes(BTC, ticker(5, DataSource.REST)) is None
+    store.remember([ticker(9, DataSource.REST)])  # stamped later: something may have happened
+    assert store.current(BTC, 101.0) is None
+
+
 def test_a_doubt_raised_by_an_absurd_answer_ends_with_the_next_answer(store: LiveStore) -> None:
     alive = health()
     store.put(BTC, ticker(50), alive, 1, 100.0)

@@ -204,7 +204,10 @@ class LiveStore:
         topic, stamp, health, epoch, monotonic = entry.topic, entry.stamp, entry.health, entry.epoch, entry.monotonic
         if topic.data_type not in STATE_TYPES:
             return Verdict.REFUSE if known is not None and stamp < known.stamp else Verdict.TAKE
-        if known is not None and entry.moved_at < known.moved_at - REST_TOLERANCE:
+        # A ticker whose trade's time could not be read does not tell when that was: with its stamp in place of it,
+        # every further one of a quiet market was refused.
+        is_told = known is not None and not _is_untimed(known.item)
+        if known is not None and is_told and entry.moved_at < known.moved_at - REST_TOLERANCE:
             stamp = min(stamp, entry.moved_at)  # a fresh stamp does not make an earlier trade the last one
         remembered = self._remembered.get(topic)
         rest_stamp = None if remembered is None or not _is_rest(remembered) else remembered.timestamp
@@ -247,7 +250,7 @@ class LiveStore:
         if not entry.proven:
             entry.proven = abs(entry.stamp - told.timestamp) <= REST_TOLERANCE
             entry.late_by = 0.0 if entry.proven else entry.late_by
-        elif topic.data_type in STATE_TYPES and _moved_at(told) > _moved_at(entry.item) + REST_TOLERANCE:
+        elif topic.data_type in STATE_TYPES and _is_moved_past(told, entry.item):
             entry.proven = False
 
     # Reading
@@ -325,7 +328,7 @@ class LiveStore:
         candidates = [entry.item] if entry is not None and is_trusted else []
         candidates += [remembered] if remembered is not None and _is_rest(remembered) else []
         newest = max(candidates, key=_moved_at, default=None)
-        if newest is None or _moved_at(newest) <= _moved_at(told) + REST_TOLERANCE:
+        if newest is None or not _is_moved_past(newest, told):
             return None
         return decoded(newest)
 
@@ -418,6 +421,17 @@ def _moved_at(item: StoredItem) -> datetime:
     """When the market last moved, which both channels stamp alike."""
     traded_at = item.trade_timestamp if isinstance(item, TickerData) else None
     return traded_at or item.timestamp
+
+
+def _is_untimed(item: StoredItem) -> bool:
+    return isinstance(item, TickerData) and item.trade_timestamp is None
+
+
+def _is_moved_past(later: StoredItem, earlier: StoredItem) -> bool:
+    """Whether the market moved between the two: by their trades where both tell them, otherwise by their stamps."""
+    if _is_untimed(later) or _is_untimed(earlier):
+        return later.timestamp > earlier.timestamp + REST_TOLERANCE
+    return _moved_at(later) > _moved_at(earlier) + REST_TOLERANCE
 
 
 def _came_before(told: StoredItem | None, known: Entry | None) -> bool:
