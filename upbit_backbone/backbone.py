@@ -192,7 +192,8 @@ class MarketDataBackbone:
         """Many markets at once, by symbol: those given, or all of one `quote` currency ("KRW"), or all there are.
 
         What streams currently comes from the streams, the rest from as few REST requests as possible. An unknown
-        symbol raises UnknownSymbolError that names it.
+        symbol raises UnknownSymbolError that names it. A market that has no price yet, or of which Upbit sends nothing
+        that can be read, is absent; `get_ticker` says why. Where that leaves none, that error is raised here.
         """
         deadline = self._deadline(timeout)
         return self._open().board.tickers(
@@ -246,7 +247,8 @@ class MarketDataBackbone:
         """The order books of many markets, by symbol, with at most `levels` price levels a side.
 
         What streams currently comes from the streams, the rest from as few REST requests as possible. One that Upbit
-        does not have raises UnknownSymbolError that names it.
+        does not have raises UnknownSymbolError that names it; one of which nothing comes that can be read is absent,
+        and `get_orderbook` says why. Where that leaves none, that error is raised here.
         """
         depth, deadline = whole_number(levels, "levels", low=1, high=MAX_LEVELS), self._deadline(timeout)
         urgency = member(Priority, priority, "priority")

@@ -64,6 +64,61 @@ def test_one_odd_row_of_the_market_list_costs_one_flag(odd: tuple[MarketDataBack
     assert market.performance().counters["unread.market.cautions"] == 1
 
 
+def book(code: str, **more: Any) -> dict[str, Any]:
+    units = [{"ask_price": 101, "ask_size": 1, "bid_price": 100, "bid_size": 1}]
+    return {"market": code, "timestamp": NOW_MS, "orderbook_units": units} | more
+
+
+@pytest.mark.parametrize(
+    "odd_row", [None, {"market": "a word"}, {"market": "KRW-OTHER"}], ids=["absent", "word", "other"]
+)
+def test_a_market_that_answers_leave_out_costs_no_list_its_others(
+    odd: tuple[MarketDataBackbone, FakeUpbit], odd_row: dict[str, Any] | None
+) -> None:
+    market, upbit = odd
+    codes = ["KRW-BTC", "KRW-ETH", "KRW-XRP"]
+    answers(upbit, "/v1/market/all", [listed(code) for code in codes])
+    for path, row in {"/v1/ticker": ticker, "/v1/ticker/all": ticker, "/v1/orderbook": book}.items():
+        lacking = [] if odd_row is None else [row("KRW-ETH") | odd_row]
+        answers(upbit, path, [row("KRW-BTC"), *lacking, row("KRW-XRP")])
+    assert list(market.get_tickers(quote="KRW", max_age=0, timeout=60)) == ["KRW-BTC", "KRW-XRP"]
+    assert list(market.get_tickers(codes, max_age=0, timeout=60)) == ["KRW-BTC", "KRW-XRP"]
+    assert list(market.get_orderbooks(codes, max_age=0, timeout=60)) == ["KRW-BTC", "KRW-XRP"]
+    for _ in range(3):  # asked one after another they become a sweep, which is one list
+        assert market.get_orderbook("KRW-XRP", max_age=0, strategy="rest_only", timeout=60).symbol == "KRW-XRP"
+    for asks in (market.get_ticker, market.get_orderbook):
+        with pytest.raises(MalformedDataError, match="KRW-ETH"):
+            asks("KRW-ETH", max_age=0, strategy="rest_only", timeout=60)
+    with pytest.raises(MalformedDataError, match="KRW-ETH"):
+        market.get_orderbooks(["KRW-ETH"], max_age=0, timeout=60)
+
+
+def test_an_answer_that_leaves_out_most_of_a_list_is_an_error_and_no_shorter_list(
+    odd: tuple[MarketDataBackbone, FakeUpbit],
+) -> None:
+    market, upbit = odd
+    codes = ["KRW-BTC", "KRW-ETH", "KRW-XRP"]
+    answers(upbit, "/v1/market/all", [listed(code) for code in codes])
+    for path in ("/v1/ticker", "/v1/ticker/all"):
+        answers(upbit, path, [ticker("KRW-BTC")])
+    answers(upbit, "/v1/orderbook", [book("KRW-BTC")])
+    swept = market.get_tickers(quote="KRW", max_age=0, timeout=60)  # by the stream, where REST does not do
+    assert list(swept) == codes
+    assert all(each.degraded for each in swept.values())
+    with pytest.raises(MalformedDataError):
+        market.get_orderbooks(codes, max_age=0, timeout=60)
+
+
+def test_an_order_book_that_cannot_be_read_costs_no_other_one(odd: tuple[MarketDataBackbone, FakeUpbit]) -> None:
+    market, upbit = odd
+    codes = ["KRW-BTC", "KRW-ETH", "KRW-XRP"]
+    answers(upbit, "/v1/market/all", [listed(code) for code in codes])
+    answers(upbit, "/v1/orderbook", [book("KRW-BTC"), book("KRW-ETH", orderbook_units=None), book("KRW-XRP")])
+    assert list(market.get_orderbooks(codes, max_age=0, timeout=60)) == ["KRW-BTC", "KRW-XRP"]
+    with pytest.raises(MalformedDataError, match=r"KRW-ETH.*orderbook_units"):
+        market.get_orderbooks(["KRW-ETH"], max_age=0, timeout=60)
+
+
 def test_a_sweep_gives_the_rows_that_can_be_read_and_the_breaker_stays_closed(
     odd: tuple[MarketDataBackbone, FakeUpbit],
 ) -> None:

@@ -247,6 +247,14 @@ def test_what_a_cut_list_lacks_is_refused_only_if_upbit_refuses_it_too() -> None
     assert caught.value.symbols == ("KRW-NOPE",)
 
 
+def test_what_a_cut_list_lacks_and_another_answer_showed_is_not_gone_because_one_endpoint_refuses_it() -> None:
+    known = Directory(EIGHT[:4], max_age=60.0, exists=EIGHT)
+    known.require(EIGHT, Deadline.after(5))
+    error = known.verdict(EIGHT[-1], Deadline.after(5))
+    assert type(error) is ServerError
+    assert error.retryable
+
+
 @pytest.mark.parametrize(
     ("lists", "verdict"),
     [

@@ -208,7 +208,8 @@ class MarketDirectory:
         except UpbitBackboneError as error:
             log.warning("a refusal not checked: no market list", extra={"why": one_line(error)})
             markets = self._markets
-        if any(market.symbol == symbol for market in markets):
+        # Or has shown it in another answer since: then the list was cut.
+        if symbol in self._known or any(market.symbol == symbol for market in markets):
             return ServerError(f"{symbol}: Upbit answers that there is no such market, but lists it; ask again")
         return self._unknown([symbol])
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from .._concurrency import Clock, Deadline
+from .._concurrency import Clock, Deadline, get_logger
 from ..errors import (
     BannedError,
     ChannelUnavailableError,
@@ -26,6 +27,8 @@ from ..store.live_store import LiveStore
 from .markets import SHRINKS_BY, MarketDirectory
 from .rest import AnswerCheck
 from .stream import Acquire, Release, trimmed
+
+log = get_logger("upbit_backbone.snapshots")
 
 # From so many missing markets of one quote on, the list of all of them is the smaller question.
 LIST_ALL_FROM = 20
@@ -81,7 +84,7 @@ class TickerSnapshot:
         missing = [code for code in codes if code not in found]
         if missing:
             self._asked([Topic(DataType.TICKER, code) for code in missing])
-            answers = self._fetch(missing, symbols is not None, priority, max_age, deadline)
+            answers = self._fetch(missing, len(codes), symbols is not None, priority, max_age, deadline)
             found.update(answers)
             if not found and answers.refused:
                 raise next(iter(answers.refused.values()))
@@ -100,10 +103,18 @@ class TickerSnapshot:
         return found
 
     def _fetch(
-        self, missing: Sequence[str], are_named: bool, priority: Priority, max_age: float | None, deadline: Deadline
+        self,
+        missing: Sequence[str],
+        wanted: int,
+        are_named: bool,
+        priority: Priority,
+        max_age: float | None,
+        deadline: Deadline,
     ) -> Answers[TickerData]:
         try:
-            return self._by_rest(missing, are_named, priority, max_age, deadline.fraction(REST_SHARE))
+            answers = self._by_rest(missing, are_named, priority, max_age, deadline.fraction(REST_SHARE))
+            _check_whole(answers, wanted)
+            return answers
         except (InvalidRequestError, ClosedError, MessageTooBigError):
             raise
         except UpbitBackboneError as error:
@@ -125,6 +136,7 @@ class TickerSnapshot:
         singles = [code for quote, codes in by_quote.items() if quote not in whole for code in codes]
         found: dict[str, TickerData] = {}
         refused: dict[str, UpbitBackboneError] = {}
+        left_out: frozenset[str] = frozenset()
         if whole:
             listed = self._rest.tickers_of_quotes(whole, deadline=deadline, priority=priority, max_age=max_age)
             found, refused = {**listed}, {**listed.refused}
@@ -132,29 +144,29 @@ class TickerSnapshot:
             named = self._rest.tickers(singles, deadline=deadline, priority=priority, max_age=max_age)
             found |= named
             refused |= named.refused
-        left_out = [code for code in missing if code not in found and code not in refused and code not in singles]
-        if left_out:
-            asked_for = self._left_out(left_out, len(missing), are_named, priority, deadline)
+            left_out = named.left_out
+        unlisted = [code for code in missing if code not in found and code not in refused and code not in singles]
+        if unlisted:  # the list of a whole currency may be cut, so they are asked for by name
+            asked_for = self._unlisted(unlisted, len(missing), are_named, priority, deadline)
             found |= asked_for
             refused |= asked_for.refused
+            left_out |= asked_for.left_out
         unknown = [code for code in missing if code not in found and code not in refused]
         if unknown and are_named:
             raise self._directory.verdict(unknown[0], deadline)
         # Nobody named the others: they came from our list, which is older than their delisting.
         in_order = ((code, self._checked(found[code], max_age)) for code in missing if code in found)
-        return Answers(in_order, {code: refused[code] for code in missing if code in refused})
+        return Answers(in_order, {code: refused[code] for code in missing if code in refused}, left_out)
 
     def _checked(self, ticker: TickerData, max_age: float | None) -> TickerData:
         key = (DataType.TICKER.value, ticker.symbol)
         return self._check.checked(ticker, Topic(DataType.TICKER, ticker.symbol), key, max_age)
 
-    def _left_out(
+    def _unlisted(
         self, codes: Sequence[str], wanted: int, are_named: bool, priority: Priority, deadline: Deadline
     ) -> Answers[TickerData]:
-        """The tickers that a list of a whole quote currency lacks: it may be cut, so they are asked for by name.
-
-        Nobody waits for the last few that nobody named: a market without a trade yet has none.
-        """
+        """The tickers that a list of a whole quote currency lacks. Nobody waits for the last few that nobody named: a
+        market without a trade yet has none."""
         try:
             return self._rest.tickers(codes, deadline=deadline, priority=priority)
         except ProtocolError:
@@ -210,6 +222,16 @@ class TickerSnapshot:
         return f"<TickerSnapshot {self._directory!r}>"
 
 
+def _check_whole(answers: Answers[Any], wanted: int) -> None:
+    """Raise where Upbit left out more than a few of what was asked for: one market may lack a row, but a cut answer is
+    no answer. Who asks for one that is missing is told why."""
+    left_out = answers.left_out
+    if left_out and (len(left_out) > max(1.0, SHRINKS_BY * wanted) or len(left_out) == wanted):
+        raise answers.refused[min(left_out)]
+    if left_out:
+        log.warning("markets left out of an answer", extra={"symbols": sorted(left_out)})
+
+
 # Many order books at once: what streams currently from memory, the rest by one request for each few hundred.
 
 
@@ -238,7 +260,8 @@ class OrderbookSnapshot:
     def orderbooks(
         self, symbols: Iterable[str], levels: int, priority: Priority, max_age: float | None, deadline: Deadline
     ) -> dict[str, OrderbookData]:
-        """By symbol, in the order given: every book, or an error."""
+        """By symbol, in the order given: every book that can be read, or an error. Where none is left, the error of the
+        first."""
         said = normalise_symbols(symbols, limit=self._max_symbols)
         codes = tuple(dict.fromkeys(self._directory.meant(code, deadline) for code in said))
         found = {code: book for code in codes if (book := self._live(code, max_age)) is not None}
@@ -249,15 +272,18 @@ class OrderbookSnapshot:
             answers = self._rest.orderbooks(
                 missing, levels=levels, deadline=deadline, priority=priority, max_age=max_age
             )
+            _check_whole(answers, len(codes))
             for code in missing:
                 if code in answers.refused:
-                    raise answers.refused[code]
+                    continue
                 if code not in answers:
                     raise self._directory.verdict(code, deadline)
                 topic = Topic(DataType.ORDERBOOK, code)
                 question = DataRequest(kind=RequestKind.ORDERBOOK, symbols=(code,), levels=levels)
                 found[code] = self._check.checked(answers[code], topic, question, max_age)
-        return {code: trimmed(found[code], levels) for code in codes}  # type: ignore[misc]  # books stay books
+            if not found:
+                raise next(iter(answers.refused.values()))
+        return {code: trimmed(found[code], levels) for code in codes if code in found}  # type: ignore[misc]  # books stay books
 
     def _live(self, code: str, max_age: float | None) -> OrderbookData | None:
         topic, now = Topic(DataType.ORDERBOOK, code), self._clock.monotonic()

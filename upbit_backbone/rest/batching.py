@@ -48,16 +48,20 @@ EMPTY: Final[Mapping[str, UpbitBackboneError]] = MappingProxyType({})
 
 
 class Answers(dict[str, Model]):
-    """By symbol what Upbit said; `refused` are the markets it spoke of in a way that cannot be read, or that have no
-    price yet, each with the error for whoever asked for that very one."""
+    """By symbol what Upbit said; `refused` are the markets it spoke of in a way that cannot be read, that have no price
+    yet, or that it left out twice (`left_out`), each with the error for whoever asked for that very one."""
 
-    __slots__ = ("refused",)
+    __slots__ = ("left_out", "refused")
 
     def __init__(
-        self, found: Iterable[tuple[str, Model]] = (), refused: Mapping[str, UpbitBackboneError] = EMPTY
+        self,
+        found: Iterable[tuple[str, Model]] = (),
+        refused: Mapping[str, UpbitBackboneError] = EMPTY,
+        left_out: Iterable[str] = (),
     ) -> None:
         super().__init__(found)
         self.refused = refused
+        self.left_out = frozenset(left_out)
 
 
 def refused_in(items: Sequence[HasSymbol], wanted: Iterable[str]) -> dict[str, UpbitBackboneError]:
@@ -100,16 +104,18 @@ class Batch(Job[Rows[Model]]):
 
 @dataclass(slots=True)
 class Outcome(Generic[Model]):
-    """What came of a question: the found ones, those whose rows could not be read, and the first error. Without an
-    error, Upbit has refused the rest."""
+    """What came of a question: the found ones, those whose rows could not be read or did not come, and the first error.
+    Without an error, Upbit has refused the rest."""
 
     found: dict[str, Model] = field(default_factory=dict)
     error: UpbitBackboneError | None = None
     refused: dict[str, UpbitBackboneError] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)  # of the refused
 
     def add(self, other: Outcome[Model]) -> None:
         self.found.update(other.found)
         self.refused.update(other.refused)
+        self.left_out |= other.left_out
         self.error = self.error or other.error
 
 
@@ -135,7 +141,7 @@ class Batcher(Generic[Model]):
 
     Upbit fails a whole list for one unknown code; then the market list tells which codes to suspect, each of those is
     asked for by itself, and the others are asked again. Only such a refusal means that a market does not exist: one
-    that an answer merely left out is asked for once more, and then it is an error of Upbit's.
+    that an answer merely left out is asked for once more, and then it is an error of Upbit's, for that one.
     """
 
     def __init__(
@@ -167,15 +173,11 @@ class Batcher(Generic[Model]):
         self, names: Sequence[str], deadline: Deadline, priority: Priority, max_age: float | None
     ) -> Answers[Model]:
         """What Upbit says about those of `names` that exist, by symbol; nothing counts that left longer ago than
-        `max_age`.
-
-        MalformedDataError where Upbit answered twice without saying anything about one of them, not even that it does
-        not exist.
-        """
+        `max_age`. Of whom Upbit answered twice without a word, not even that he does not exist, is `left_out`."""
         outcome = self._from_upbit(names, deadline, priority, max_age=max_age)
         if outcome.error is not None:
             raise outcome.error
-        return Answers(outcome.found.items(), outcome.refused)
+        return Answers(outcome.found.items(), outcome.refused, outcome.left_out)
 
     def _from_upbit(
         self,
@@ -372,9 +374,13 @@ class Batcher(Generic[Model]):
         # gone.
         if not is_second:
             return self._from_upbit(names, deadline, priority, is_alone=True, is_second=True)
-        text = one_line(", ".join(names), 60)
-        error = MalformedDataError(f"{self._listing.kind} of {text}: Upbit answered twice and left it out; ask again")
-        return Outcome(error=error)
+        # For each its own: raised for all, one market that has no row failed every list and sweep it was in.
+        kind = self._listing.kind
+        refused: dict[str, UpbitBackboneError] = {
+            name: MalformedDataError(f"{kind} of {name}: Upbit answered twice and left it out; ask again")
+            for name in names
+        }
+        return Outcome(refused=refused, left_out=set(refused))
 
     def _sort_out(
         self, batch: Batch[Model], mine: Sequence[str], deadline: Deadline, priority: Priority

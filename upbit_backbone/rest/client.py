@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -32,7 +32,7 @@ from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import LIFETIMES, IntelligentCache, Key, Lifetime
 from ..unify.rest import Rows, UnreadablePageError, decode_answer, unread_of
 from ..wire.rest_transport import RestResponse, RestTransport, Transport
-from .batching import EMPTY, Answers, Batcher, Listing
+from .batching import Answers, Batcher, Listing
 from .group_queue import Door, GroupQueue, Heard, Measure, SingleCall
 
 if TYPE_CHECKING:
@@ -140,13 +140,16 @@ class RestClient:
         has_looked: bool = False,
     ) -> Answers[TickerData]:
         """Tickers at most `max_age` seconds old (None: `config.rest_max_age_seconds`); markets that Upbit refuses as
-        unknown are absent, one that it only left out is MalformedDataError. Who `has_looked` into the cache, just now
+        unknown are absent, those that it only left out are in `left_out`. Who `has_looked` into the cache, just now
         and in vain, spares the second look."""
         return self._ask(self._tickers, symbols, deadline, priority, max_age, has_looked=has_looked)
 
     def refuses(self, symbol: str, deadline: Deadline) -> bool:
-        """Whether Upbit says that there is no such market, when asked for its ticker by name."""
+        """Whether Upbit says that there is no such market, when asked for its ticker by name. MalformedDataError where
+        it says nothing."""
         answers = self.tickers((symbol,), deadline=deadline, max_age=60.0)
+        if symbol in answers.left_out:
+            raise answers.refused[symbol]
         return symbol not in answers and symbol not in answers.refused
 
     def tickers_of_quotes(
@@ -195,7 +198,7 @@ class RestClient:
         cut = (
             (symbol, replace(book, asks=book.asks[:levels], bids=book.bids[:levels])) for symbol, book in books.items()
         )
-        return Answers(cut, books.refused)
+        return Answers(cut, books.refused, books.left_out)
 
     def _ask(
         self,
@@ -219,12 +222,12 @@ class RestClient:
             missing = [symbol for symbol in wanted if not self._is_absent(symbol)]
         else:
             found, missing = self._from_cache(batcher, wanted, max_age)
-        refused: Mapping[str, UpbitBackboneError] = EMPTY
+        answers: Answers[Model] = Answers()
         if missing:
             answers = batcher.ask(missing, deadline, priority, max_age)
             found.update(answers)
-            refused = answers.refused
-        return Answers(((symbol, found[symbol]) for symbol in wanted if symbol in found), refused)
+        in_order = ((symbol, found[symbol]) for symbol in wanted if symbol in found)
+        return Answers(in_order, answers.refused, answers.left_out)
 
     def _from_cache(
         self, batcher: Batcher[Model], symbols: Iterable[str], max_age: float | None
