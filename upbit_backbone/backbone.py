@@ -986,11 +986,17 @@ class MarketDataBackbone:
         if since is not None:
             delivery["make_mailbox"] = parts.mailbox_since(_starts(since, requests, parts.exchange_now()))
         subscription = parts.hub.subscribe(requests, levels=depth, **delivery)
-        if quote is not None:
-            name = subscription.id  # and not the subscription, which ends with the last reference to it
-            parts.market_watch.follow(quote, lambda codes: parts.hub.change(name, _requests(kinds, codes, grouping)))
-        elif delivery.get("on_event") is not None:
-            parts.watch_markets()
+        try:
+            if quote is not None:
+                name = subscription.id  # and not the subscription, which ends with the last reference to it
+                parts.market_watch.follow(
+                    quote, lambda codes: parts.hub.change(name, _requests(kinds, codes, grouping))
+                )
+            elif delivery.get("on_event") is not None:
+                parts.watch_markets()
+        except BaseException:  # Ctrl-C, or no thread to be had: nobody could ever close it
+            subscription.close()
+            raise
         return subscription
 
     def _of_quote(self, symbols: object, quote: str, since: object) -> Sequence[str]:

@@ -8,6 +8,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -57,6 +58,16 @@ def found(market: MarketDataBackbone, sid: str) -> Subscription:
     return subscription
 
 
+def follow_a_quote(market: MarketDataBackbone) -> None:
+    with hold(market.subscribe(None, "trade", quote="KRW", timeout=WAIT_SECONDS)) as trades:
+        trades.get()
+
+
+def subscribe_since(market: MarketDataBackbone) -> None:
+    since = datetime.now(UTC) - timedelta(seconds=1)
+    hold(market.subscribe("KRW-XRP", "trade", since=since)).close()
+
+
 def read(market: MarketDataBackbone) -> None:
     with hold(market.subscribe("KRW-BTC", "trade")) as trades:
         trades.get(timeout=WAIT_SECONDS)
@@ -76,6 +87,12 @@ def ask_for_many(market: MarketDataBackbone) -> None:
 def ask_for_the_past(market: MarketDataBackbone) -> None:
     market.get_candles("KRW-BTC", "1m", count=3, timeout=5)
     market.get_trades("KRW-BTC", count=3, timeout=5)
+
+
+def walk_the_past(market: MarketDataBackbone) -> None:
+    for _ in zip(range(2), market.iter_trades("KRW-XRP", count=3, timeout=5), strict=False):
+        pass
+    list(market.iter_candles("KRW-ETH", "1m", count=2, timeout=5))
 
 
 def follow_candles(market: MarketDataBackbone) -> None:
@@ -128,10 +145,13 @@ def print_nothing(*_: object) -> None:
 METHODS: list[Callable[[MarketDataBackbone], None]] = [
     subscribe,
     subscribe_with_callback,
+    follow_a_quote,
+    subscribe_since,
     read,
     ask,
     ask_for_many,
     ask_for_the_past,
+    walk_the_past,
     follow_candles,
     follow_book,
     look,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from tests.support.waiting import wait_until
-from upbit_backbone import MarketDataBackbone
+from upbit_backbone import MarketDataBackbone, ResourceError, Subscription
+from upbit_backbone.channels.market_watch import MarketWatch
 from upbit_backbone.sessions.connection_pool import ConnectionPool
 from upbit_backbone.sessions.session import Session
 from upbit_backbone.sessions.session_manager import SessionManager
@@ -28,7 +29,9 @@ STEPS: list[tuple[type, str]] = [
 
 
 @contextmanager
-def interrupted(owner: type, name: str, when: str) -> Iterator[list[str]]:
+def interrupted(
+    owner: type, name: str, when: str, error: type[BaseException] = KeyboardInterrupt
+) -> Iterator[list[str]]:
     """Have the next call of a method interrupted, before or after it did its work."""
     step, struck = getattr(owner, name), []
 
@@ -38,7 +41,7 @@ def interrupted(owner: type, name: str, when: str) -> Iterator[list[str]]:
         struck.append(name)
         if when == "after":
             step(*arguments, **options)
-        raise KeyboardInterrupt
+        raise error("broken off")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, interrupt)
@@ -68,3 +71,33 @@ def test_a_broken_off_change_leaves_nothing_and_keeps_nothing_from_anybody(
         wait_until(lambda: upbit.subscribed() == {("trade", "KRW-BTC")}, "nothing else to be streamed")
         with market.subscribe("KRW-XRP", "trade") as others:
             assert others.get(timeout=WAIT_SECONDS).symbol == "KRW-XRP"
+
+
+def call_back(market: MarketDataBackbone) -> object:
+    return market.subscribe_realtime("KRW-ETH", "trade", callback=id, on_event=id)
+
+
+def follow_a_quote(market: MarketDataBackbone) -> Subscription:
+    return market.subscribe(None, "trade", quote="USDT")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ResourceError])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("subscribe", [call_back, follow_a_quote], ids=lambda function: function.__name__)
+def test_a_subscribing_that_breaks_off_where_markets_begin_to_be_watched_leaves_no_subscription(
+    subscribe: Callable[[MarketDataBackbone], object],
+    when: str,
+    error: type[BaseException],
+    market: MarketDataBackbone,
+) -> None:
+    """It is in all tables by then, and who called has not got it: nobody could ever close it."""
+    parts = market._parts
+    with market.subscribe("KRW-BTC", "trade") as trades:
+        # What was raised is held while all is looked at, as a notebook holds it: with its traceback and their frames.
+        with interrupted(MarketWatch, "start", when, error) as struck, pytest.raises(error) as raised:
+            subscribe(market)
+        assert struck
+        assert raised.tb
+        wait_until(lambda: parts.sessions.topics() == parts.hub.topics == trades.topics, "nothing else to be wanted")
+        assert [each.id for each in parts.hub._all()] == [trades.id]
+        assert parts.events._listening == ()
