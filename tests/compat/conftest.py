@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from upbit_backbone import default_backbone
-from upbit_backbone.compat.pyupbit import asking, stand_in
+from upbit_backbone.compat.pyupbit import asking, quotation_api, stand_in
 from upbit_backbone.simulator import FakeUpbit
 
 pytest.importorskip("pandas")
@@ -38,6 +38,7 @@ def pyupbit(upbit: FakeUpbit, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modul
     monkeypatch.setenv("UPBIT_BACKBONE_TIMEOUT_SECONDS", "20")  # nobody waits so long for what works
     monkeypatch.setattr(asking, "_is_strict", None)
     asking._told.clear()
+    quotation_api._just_listed.clear()
     import upbit_backbone.compat.pyupbit as module
 
     yield module

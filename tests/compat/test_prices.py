@@ -142,6 +142,21 @@ def test_a_list_is_one_request_and_a_loop_ends_in_the_stream(pyupbit: ModuleType
     assert "streams live" in str(pyupbit.status())
 
 
+def test_the_first_price_after_a_list_of_markets_is_a_question_about_them_all(
+    pyupbit: ModuleType, upbit: FakeUpbit
+) -> None:
+    first, *others = pyupbit.get_tickers(fiat="KRW")
+    before = len(upbit.requests(group="ticker"))
+    assert pyupbit.get_current_price(first) > 0
+    (request,) = upbit.requests(group="ticker")[before:]
+    assert set(request["query"]["markets"].split(",")) == {first, *others}
+
+
+def test_a_list_of_prices_that_fails_is_not_the_end_of_the_loop(pyupbit: ModuleType, upbit: FakeUpbit) -> None:
+    upbit.rest_fault("/v1/ticker/all", status=404, body="", times=None, seconds=30.0)
+    assert all(pyupbit.get_current_price(market) > 0 for market in pyupbit.get_tickers(fiat="KRW"))
+
+
 def test_a_book_is_upbits_dict_and_several_are_a_list(pyupbit: ModuleType, upbit: FakeUpbit) -> None:
     book = pyupbit.get_orderbook("KRW-BTC")
     (said,) = upbits_own(upbit, "/v1/orderbook?markets=KRW-BTC")

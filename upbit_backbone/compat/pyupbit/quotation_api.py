@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
-from ...errors import InvalidRequestError, UpbitBackboneError
-from ...exchange.markets import normalise_symbol, swapped
+from ...errors import InvalidRequestError, ProtocolError, ServerError, UpbitBackboneError
+from ...exchange.markets import QUOTES, normalise_symbol, swapped
 from ...exchange.timeframes import Timeframe, timeframe_of
 from ...export.dataframe import load_pandas, to_dataframe
 from ...models.market import KST, CandleData
@@ -18,8 +19,11 @@ from .payloads import market_row, orderbook_row, ticker_row
 
 MARKETS_MAX_AGE_SECONDS: Final = 1.0  # programs look for new listings in it
 HOURS_FOR_DAYS: Final = 200
+PAGE: Final = 200  # candles of one request
 _UNITS: Final = ("minute", "second", "day", "week", "month", "year")  # before "s" and a number
 _FIRST: Final = datetime(2000, 1, 1)
+# Quote currencies whose markets were listed, and none of which was priced since: see `_priced`.
+_just_listed: set[str] = set()
 
 
 # ── which markets there are ──────────────────────────────────────────────────────────────────────────────────────────
@@ -32,6 +36,8 @@ def get_tickers(fiat: Any = "", is_details: Any = False, limit_info: Any = False
     """
     markets = answer_or_error(lambda: backbone().get_markets(max_age=MARKETS_MAX_AGE_SECONDS))
     found = [each for each in markets if each.symbol.startswith(fiat)]
+    if fiat in QUOTES:
+        _just_listed.add(fiat)
     if verbose or is_details:
         answer: list[Any] = [market_row(each, details=bool(is_details)) for each in found]
     else:
@@ -59,8 +65,13 @@ def get_ohlcv(
     timeframe = _timeframe(interval)
 
     def question() -> Any:
-        market, end = _one_market(ticker), None if to is None else _moment(to, "to", UTC)
-        candles = backbone().get_candles(market, timeframe.word, _count(count), to=end)
+        market, wanted = _one_market(ticker), _count(count)
+        if wanted > PAGE:
+            # Many pages wait for their turns: pandas, whose import takes as long as some of them, is loaded meanwhile.
+            # One that is missing or broken is told below, where it is needed.
+            backbone().submit(load_pandas)
+        end = None if to is None else _moment(to, "to", UTC)
+        candles = backbone().get_candles(market, timeframe.word, wanted, to=end)
         if not candles:
             raise _NoCandlesError(f"there are no candles of {market} before {to or 'now'}")
         return _frame(_checked(market, candles))
@@ -263,6 +274,13 @@ def _markets(ticker: Any) -> tuple[list[str], bool]:
 
 
 def _priced(market: str) -> Any:
+    quote = market.partition("-")[0]
+    if quote in _just_listed:
+        # Who has just asked which markets there are goes on to ask the price of each: one request for all of them,
+        # instead of the few by which a sweep would be noticed.
+        _just_listed.discard(quote)
+        with contextlib.suppress(InvalidRequestError, ServerError, ProtocolError):  # this list alone is ill
+            backbone().get_tickers(quote=quote)
     ticker = backbone().get_ticker(market)
     if ticker.symbol != market:
         raise unknown(market, ticker.symbol)
