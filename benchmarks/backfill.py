@@ -35,7 +35,7 @@ def run(options: Options) -> list[Figure]:
             if name != "upbit_backbone" and not options.rivals:
                 continue
             with upbit(trades_per_second=5.0, latency=latency) as fake:
-                _warm_past(fake, count)
+                warm_past(fake, count)
                 figures.append(_measure(name, fetch, fake, count, bound, case))
     return figures
 
@@ -56,7 +56,7 @@ def _bound(pages: int, latency: float) -> tuple[float, str]:
     return two_walks, f"{pages + 1} pages, {PER_SECOND} a second"
 
 
-def _warm_past(fake: FakeUpbit, count: int) -> None:
+def warm_past(fake: FakeUpbit, count: int) -> None:
     """The simulator makes up each day when it is first asked for; twice as many as rows, for there are holes."""
     connection = http.client.HTTPConnection(fake.rest_url.removeprefix("http://"), timeout=60)
     fake.set_limit("candle", 1000)

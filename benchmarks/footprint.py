@@ -71,18 +71,22 @@ class Import(NamedTuple):
 def run(options: Options) -> list[Figure]:
     times = 3 if options.quick else TIMES
     with tempfile.TemporaryDirectory() as folder:
-        installed, source = Path(folder, "installed"), Path(folder, "source")
-        for place in (installed, source):
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / "upbit_backbone", place / "upbit_backbone", ignore=ignored)
+        installed, source = copied(Path(folder, "installed")), copied(Path(folder, "source"))
         compileall.compile_dir(installed, quiet=1)
         imports = [Import("nothing", "the interpreter itself", EMPTY, installed)]
         imports += [Import(case, "upbit_backbone", statement, installed) for case, statement in OURS.items()]
         imports.append(Import("the facade, from source", "upbit_backbone", FACADE, source))
         if options.rivals:
             imports += [Import("import", name, f"import {module}", installed) for name, module in PEERS.items()]
-        costs = _in_turns(imports, times)
+        costs = in_turns(imports, times)
     return _figures(costs) + _whole_market(options)
+
+
+def copied(place: Path) -> Path:
+    """`place`, with our package in it and no bytecode."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "upbit_backbone", place / "upbit_backbone", ignore=ignored)
+    return place
 
 
 def _figures(costs: dict[Import, Cost | None]) -> list[Figure]:
@@ -108,7 +112,7 @@ def _figures(costs: dict[Import, Cost | None]) -> list[Figure]:
     return figures
 
 
-def _in_turns(imports: list[Import], times: int) -> dict[Import, Cost | None]:
+def in_turns(imports: list[Import], times: int) -> dict[Import, Cost | None]:
     """What each costs, in fresh processes that take turns; None for what is not installed."""
     costs: dict[Import, Cost | None] = dict.fromkeys(imports, Cost(math.inf, math.inf, 0))
     for _ in range(times + 1):  # the first round also fills the disk cache
