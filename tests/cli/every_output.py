@@ -27,6 +27,7 @@ ASKED = [
     ["candles", "KRW-BTC", "1m", "--count", "5"],
     ["watch", "KRW-BTC", "--count", "1"],
     ["nonsense"],
+    ["ticker"],
     *([name, "--help"] for name in ("ticker", "watch", "book", "candles", "doctor", "record", "replay", "demo")),
 ]
 
@@ -48,6 +49,7 @@ def main() -> None:
             assert code in (0, 2), (encoding, arguments, code, written)
             assert written, (encoding, arguments)
             assert b"Traceback" not in written, (encoding, arguments, written)
+            written.decode(encoding)
             (folder / f"{encoding} {' '.join(arguments)}").write_bytes(out.getvalue())
 
 

@@ -51,6 +51,12 @@ def let_nothing_die() -> None:
             stream.reconfigure(errors=HANDLER)
 
 
+def as_written(text: str, output: TextIO) -> str:
+    """`text` with what the encoding of `output` lacks spelt out, for those who write to its bytes."""
+    encoding = getattr(output, "encoding", None) or "utf-8"
+    return text.encode(encoding, HANDLER).decode(encoding)
+
+
 def json_line(value: Any, output: TextIO) -> str:
     """`value` as one line of JSON that keeps Hangul readable where `output` can show it.
 

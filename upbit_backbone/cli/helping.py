@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from rich.cells import cell_len
 from typer.core import TyperGroup
 
 from .._language import spoken
+from .characters import as_written
 
 JOBS: Final = {
     "Prices now": ("ticker", "watch", "book", "markets", "explain"),
@@ -56,6 +58,10 @@ def speaking(group: Any) -> Any:
 def _formatter(base: Any) -> Any:
     class Formatter(base):  # type: ignore[misc]
         """typer's own counts characters, of which a Korean one is two columns wide."""
+
+        def getvalue(self) -> str:
+            # typer takes an ASCII output for a mistake and writes UTF-8 into it, past the stream's own error handler.
+            return as_written(super().getvalue(), sys.stdout)
 
         def write_heading(self, heading: str) -> None:
             super().write_heading(spoken(heading))

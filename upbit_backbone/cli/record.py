@@ -49,7 +49,7 @@ STATUS_SECONDS = 1.0
 @command
 def record(
     file: Annotated[Path, typer.Argument(help="The recording; an existing one is continued.")],
-    symbols: Annotated[list[str], typer.Argument(help="Market codes such as KRW-BTC.", metavar="SYMBOL…")],
+    symbols: Annotated[list[str], typer.Argument(help="Market codes such as KRW-BTC.", metavar="SYMBOL...")],
     types: Types = None,
     seconds: Seconds = None,
     rotate_mib: Annotated[
@@ -114,7 +114,7 @@ def _wait(recorder: Recorder, end: Deadline, show: Any) -> None:
 @command
 def replay(
     file: Annotated[Path, typer.Argument(help="A recording.")],
-    symbols: Annotated[list[str] | None, typer.Argument(help="Only these markets.", metavar="[SYMBOL…]")] = None,
+    symbols: Annotated[list[str] | None, typer.Argument(help="Only these markets.", metavar="[SYMBOL...]")] = None,
     types: Types = None,
     speed: Annotated[str, typer.Option(help="1 for the recorded pace, 10 for ten times it, max for no pause.")] = "max",
     start: Annotated[str | None, typer.Option(help="Play from this time on (UTC unless it names a zone).")] = None,

@@ -69,7 +69,7 @@ EXIT_CODES = """Exit codes: 0 done · 1 something is wrong (doctor) or nothing c
 
 P = ParamSpec("P")
 
-Symbols = Annotated[list[str], typer.Argument(help="Market codes such as KRW-BTC.", metavar="SYMBOL…")]
+Symbols = Annotated[list[str], typer.Argument(help="Market codes such as KRW-BTC.", metavar="SYMBOL...")]
 Symbol = Annotated[str, typer.Argument(help="A market code such as KRW-BTC.", metavar="SYMBOL")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts (streams: one object a line).")]
 Seconds = Annotated[

@@ -15,7 +15,7 @@ from .running import Json, Seconds, command, need, open_market
 
 @command
 def serve_metrics(
-    symbols: Annotated[list[str] | None, typer.Argument(help="Markets to stream.", metavar="[SYMBOL…]")] = None,
+    symbols: Annotated[list[str] | None, typer.Argument(help="Markets to stream.", metavar="[SYMBOL...]")] = None,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 9464,
     host: Annotated[str, typer.Option(help="0.0.0.0 serves other machines too.")] = "127.0.0.1",
     data_type: Annotated[DataType, typer.Option("--type", help="What to stream.", metavar="TYPE")] = DataType.TICKER,
