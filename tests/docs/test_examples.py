@@ -16,6 +16,7 @@ from upbit_backbone.simulator import FakeUpbit
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MAX_LINES = 60
+HERE = {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "QT_QPA_PLATFORM": "offscreen"}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_it_is_short_and_says_what_it_shows(path: Path) -> None:
 def test_it_runs(path: Path, upbit: FakeUpbit, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(path)],
-        env=os.environ | upbit.environment() | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+        env=os.environ | upbit.environment() | HERE,
         cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False,
     )  # fmt: skip
     if "ModuleNotFoundError" in done.stderr:
