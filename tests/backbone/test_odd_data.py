@@ -119,6 +119,22 @@ def test_an_order_book_that_cannot_be_read_costs_no_other_one(odd: tuple[MarketD
         market.get_orderbooks(["KRW-ETH"], max_age=0, timeout=60)
 
 
+@pytest.mark.parametrize(
+    ("odd_rows", "words"),
+    [([], "left it out"), ([{"market": None}], "cannot be read"), ([None], "cannot be read")],
+    ids=["absent", "nameless", "null"],
+)
+def test_an_instrument_that_cannot_be_read_costs_itself_and_is_an_error_for_who_asks_for_it(
+    odd: tuple[MarketDataBackbone, FakeUpbit], odd_rows: list[Any], words: str
+) -> None:
+    market, upbit = odd
+    answers(upbit, "/v1/market/all", [listed("KRW-BTC"), listed("KRW-ETH")])
+    answers(upbit, "/v1/orderbook/instruments", [{"market": "KRW-BTC", "tick_size": "1000"}, *odd_rows])
+    assert list(market.get_instruments(["KRW-BTC", "KRW-ETH"])) == ["KRW-BTC"]
+    with pytest.raises(MalformedDataError, match=f"KRW-ETH.*{words}"):
+        market.get_instruments(["KRW-ETH"])
+
+
 def test_a_sweep_gives_the_rows_that_can_be_read_and_the_breaker_stays_closed(
     odd: tuple[MarketDataBackbone, FakeUpbit],
 ) -> None:

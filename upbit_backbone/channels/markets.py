@@ -258,7 +258,7 @@ class Instruments:
     def instruments(
         self, symbols: Iterable[str] | None, quote: str | None, priority: Priority, deadline: Deadline
     ) -> dict[str, Instrument]:
-        """By symbol, in the order given (of a quote: Upbit's)."""
+        """By symbol, in the order given (of a quote: Upbit's): each that can be read; where none is left, an error."""
         if symbols is not None and quote is not None:
             raise InvalidRequestError("give either symbols or quote=, not both")
         if symbols is None:
@@ -272,6 +272,8 @@ class Instruments:
             codes = tuple(dict.fromkeys(self._directory.meant(code, deadline) for code in codes))
             self._directory.require(codes, deadline)
         found = self._rest.instruments(codes, deadline=deadline, priority=priority)
+        if not found and found.refused:
+            raise next(iter(found.refused.values()))
         return {code: found[code] for code in codes if code in found}
 
     def rounded(

@@ -77,6 +77,11 @@ def refused_in(items: Sequence[HasSymbol], wanted: Iterable[str]) -> dict[str, U
     return {symbol: error_of(row, symbol) for symbol, row in found if row is not None}
 
 
+def left_out(kind: str, name: str) -> MalformedDataError:
+    """For whoever asked for what two answers lacked."""
+    return MalformedDataError(f"{kind} of {name}: Upbit answered twice and left it out; ask again")
+
+
 class Batch(Job[Rows[Model]]):
     """One list of names: open until it is sealed, then one call. Its batcher's lock guards all that is its own."""
 
@@ -205,9 +210,9 @@ class Batcher(Generic[Model]):
             else:
                 part = self._part(items, mine)
                 outcome.add(part)
-                left_out = [name for name in mine if name not in part.found and name not in part.refused]
-                if left_out and not self._listing.may_leave_out:
-                    outcome.add(self._once_more(left_out, deadline, priority, is_second=is_second))
+                lacking = [name for name in mine if name not in part.found and name not in part.refused]
+                if lacking and not self._listing.may_leave_out:
+                    outcome.add(self._once_more(lacking, deadline, priority, is_second=is_second))
         return outcome
 
     def _part(self, items: Rows[Model], names: Sequence[str]) -> Outcome[Model]:
@@ -375,11 +380,7 @@ class Batcher(Generic[Model]):
         if not is_second:
             return self._from_upbit(names, deadline, priority, is_alone=True, is_second=True)
         # For each its own: raised for all, one market that has no row failed every list and sweep it was in.
-        kind = self._listing.kind
-        refused: dict[str, UpbitBackboneError] = {
-            name: MalformedDataError(f"{kind} of {name}: Upbit answered twice and left it out; ask again")
-            for name in names
-        }
+        refused: dict[str, UpbitBackboneError] = {name: left_out(self._listing.kind, name) for name in names}
         return Outcome(refused=refused, left_out=set(refused))
 
     def _sort_out(

@@ -32,7 +32,7 @@ from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import LIFETIMES, IntelligentCache, Key, Lifetime
 from ..unify.rest import Rows, UnreadablePageError, decode_answer, unread_of
 from ..wire.rest_transport import RestResponse, RestTransport, Transport
-from .batching import Answers, Batcher, Listing
+from .batching import Answers, Batcher, Listing, left_out, refused_in
 from .group_queue import Door, GroupQueue, Heard, Measure, SingleCall
 
 if TYPE_CHECKING:
@@ -360,21 +360,27 @@ class RestClient:
 
     def instruments(
         self, symbols: Iterable[str], *, deadline: Deadline, priority: Priority = Priority.NORMAL
-    ) -> dict[str, Instrument]:
-        """What Upbit allows in these markets, at most INSTRUMENT_SECONDS old: ticks change with the price."""
+    ) -> Answers[Instrument]:
+        """What Upbit allows in these markets, at most INSTRUMENT_SECONDS old: ticks change with the price. What it says
+        nothing readable about is in `refused`."""
         found: dict[str, Instrument] = {}
+        refused: dict[str, UpbitBackboneError] = {}
         wanted = tuple(dict.fromkeys(map(endpoints.market_code, symbols)))
         for code in wanted:
             item = self.cache.get_cached_data(("instrument", code), counted=False)
             if item is not None:
                 found[code] = item
-        missing = [code for code in wanted if code not in found]
-        for start in range(0, len(missing), BOOKS_PER_CALL):
-            call = endpoints.instruments(missing[start : start + BOOKS_PER_CALL])
-            for item in self._call(call, deadline, priority):
-                self.cache.cache_data(("instrument", item.symbol), item, INSTRUMENT_SECONDS)
-                found[item.symbol] = item
-        return {code: found[code] for code in wanted if code in found}
+        for _ in range(2):  # what an answer only left out is asked for once more, as with every list
+            missing = [code for code in wanted if code not in found and code not in refused]
+            for start in range(0, len(missing), BOOKS_PER_CALL):
+                asked = missing[start : start + BOOKS_PER_CALL]
+                rows = self._call(endpoints.instruments(asked), deadline, priority)
+                refused |= refused_in(rows, asked)
+                for item in rows:
+                    self.cache.cache_data(("instrument", item.symbol), item, INSTRUMENT_SECONDS)
+                    found[item.symbol] = item
+        refused |= {code: left_out("instruments", code) for code in wanted if code not in found and code not in refused}
+        return Answers(((code, found[code]) for code in wanted if code in found), refused)
 
     def markets(self, *, deadline: Deadline, priority: Priority = Priority.NORMAL) -> list[MarketInfo]:
         """Every market, with warnings, straight from Upbit."""
