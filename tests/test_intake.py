@@ -357,6 +357,19 @@ def test_a_stream_that_begins_with_what_cannot_be_read_is_refused_from_the_first
     assert [each.topic for each in bench.intake.refusals()] == [None, str(TICKER)]
 
 
+def test_a_stream_of_nothing_but_an_unknown_type_is_refused_and_what_is_new_beside_others_is_not(bench: Bench) -> None:
+    renamed = altered(ticker(1), type="ticker2")
+    bench.streams(TICKER)
+    bench.read(renamed)
+    (whole,) = bench.intake.refusals()
+    assert whole.topic is None
+    assert "ticker2" in whole.reason
+    bench.read(ticker(2))
+    bench.read(renamed, renamed, renamed)
+    assert bench.intake.refusals() == []
+    assert bench.intake.malformed() == 0
+
+
 def test_books_that_cannot_be_read_are_refused_though_they_are_decoded_late(bench: Bench) -> None:
     bench.streams(BOOK)
     bench.read(book(1))

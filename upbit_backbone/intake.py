@@ -33,7 +33,7 @@ from .models.events import Event, MalformedEvent, UnreadFieldEvent
 from .models.lazy_book import Envelope, LazyBook, StoredItem
 from .models.market import CandleData, OrderbookData, TickerData, TradeData
 from .models.request import Topic
-from .models.session import FirstFrame, Notice, RefusedFrames, SessionHealth
+from .models.session import FirstFrame, Notice, RefusedFrames, SessionHealth, UnknownMessage
 from .store.exchange_clock import ExchangeClock
 from .store.live_store import STATE_TYPES, LiveStore
 from .unify.reader import Unread, UnreadField
@@ -461,6 +461,11 @@ class Intake:
         elif kind is CandleData:
             topic = line.by_place.get((kind, item.symbol, item.timeframe))
         else:
+            # Of a stream that comes under a new name nothing is ever taken. Once something was, what comes beside it is
+            # merely new.
+            if kind is UnknownMessage and not line.has_accepted and line.topics and line.epoch == read.epoch:
+                with self._counting:
+                    line.refused(None, f"its type {item.type!r} is not known", read.monotonic)
             read.notices.append(item)
             return
         # The epoch is compared for each item: a line that was lost may still have frames on their way through.
