@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from upbit_backbone.errors import InvalidRequestError
-from upbit_backbone.export.dataframe import COLUMNS, to_dataframe, to_polars
+from upbit_backbone.export.dataframe import COLUMNS, Rows, to_dataframe, to_polars
 from upbit_backbone.models.enums import DataSource, Side
 from upbit_backbone.models.market import CandleData, OrderbookData, TickerData, TradeData
 
@@ -135,6 +135,15 @@ def test_the_chart_style_has_six_float_columns_in_korean_time() -> None:
     exact = to_dataframe(candles(1), "exact", style="ohlcv", tz="UTC")
     assert exact["close"].iloc[0] == Decimal("0.1234567890123456")
     assert str(exact.index[0]) == "2026-03-01 00:00:00+00:00"
+
+
+def test_what_the_market_gives_makes_a_chart_frame_of_itself() -> None:
+    asked = Rows.of(CandleData, candles(2))
+    assert asked.to_dataframe(style="ohlcv").equals(to_dataframe(candles(2), style="ohlcv"))
+    assert asked.to_dataframe("exact", style="ohlcv", tz="UTC")["close"].iloc[0] == Decimal("0.1234567890123456")
+    assert list(Rows.of(CandleData, []).to_dataframe(style="ohlcv").columns)[:2] == ["open", "high"]
+    with pytest.raises(InvalidRequestError, match="is for candles"):
+        Rows.of(TradeData, []).to_dataframe(style="ohlcv")
 
 
 def test_the_chart_style_is_for_candles() -> None:

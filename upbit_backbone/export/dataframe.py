@@ -244,9 +244,14 @@ class Rows(list[T]):
         made.kind = kind
         return made
 
-    def to_dataframe(self, numbers: Literal["exact", "float"] = "exact", *, tz: str | tzinfo = "UTC") -> Any:
-        """A pandas DataFrame (extra `pandas`); see `upbit_backbone.export.dataframe.to_dataframe`."""
-        return to_dataframe(self, numbers, tz=tz, kind=self.kind)
+    def to_dataframe(
+        self, numbers: Numbers | None = None, *, style: Style = "models", tz: str | tzinfo | None = None
+    ) -> Any:
+        """A pandas DataFrame (extra `pandas`); `style="ohlcv"` (of candles) is what charts and indicators expect.
+
+        See `upbit_backbone.export.dataframe.to_dataframe`, also for polars and for many markets in one frame.
+        """
+        return to_dataframe(self, numbers, style=style, tz=tz, kind=self.kind)
 
     def __repr__(self) -> str:
         if len(self) <= LONGEST_LINE:
