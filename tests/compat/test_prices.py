@@ -47,6 +47,19 @@ def test_a_text_of_several_markets_is_the_price_of_the_first(pyupbit: ModuleType
     assert pyupbit.get_current_price("KRW-ETH,KRW-BTC") == pyupbit.get_current_price("KRW-ETH")
 
 
+def test_a_text_of_several_markets_never_gives_the_second_for_a_first_that_cannot_be_read(
+    pyupbit: ModuleType, upbit: FakeUpbit
+) -> None:
+    price = pyupbit.get_current_price("KRW-BTC")
+    tickers, books = (upbits_own(upbit, f"/v1/{path}?markets=KRW-ETH") for path in ("ticker", "orderbook"))
+    for path, rows in {"/v1/ticker": tickers, "/v1/orderbook": books}.items():
+        body = json.dumps([{"market": "KRW-BTC"}, *rows])
+        upbit.rest_fault(path, mode="shape", body=body, times=None, seconds=60.0)
+    quotation = pyupbit.get_orderbook("KRW-BTC,KRW-ETH")
+    assert quotation["market"] == "KRW-BTC"
+    assert pyupbit.get_current_price("KRW-BTC,KRW-ETH") == price
+
+
 def test_nothing_asked_is_an_empty_dict(pyupbit: ModuleType) -> None:
     assert pyupbit.get_current_price([]) == {}
     assert pyupbit.get_current_price((), verbose=True) == []

@@ -218,7 +218,8 @@ def get_current_price(ticker: Any = "KRW-BTC", limit_info: Any = False, verbose:
     else:
         found = answer_or_error(lambda: _several(markets, backbone().get_tickers)) if markets else {}
         if is_one:  # "KRW-BTC,KRW-ETH" is one text, and the price of its first
-            first = next(iter(found.values()))
+            # Where nothing readable came of that one, never the price of the next.
+            first = found[markets[0]] if markets[0] in found else answer_or_error(lambda: _priced(markets[0]))
             answer = list(map(ticker_row, found.values())) if verbose is not False else float(first.current_price)
         elif verbose is not False:
             answer = list(map(ticker_row, found.values()))
@@ -240,6 +241,8 @@ def get_orderbook(ticker: Any = "KRW-BTC", limit_info: Any = False, *, tickers: 
     if not markets:
         raise TypeError("ticker: expected at least one market code, got none")
     found = answer_or_error(lambda: _several(markets, backbone().get_orderbooks))
+    if is_one and markets[0] not in found:  # never the book of the next
+        found = {markets[0]: answer_or_error(lambda: backbone().get_orderbook(markets[0]))}
     rows = [_Orderbook(orderbook_row(book)) for book in found.values()]
     answer = rows[0] if is_one else rows
     return (answer, remaining("orderbook")) if limit_info else answer
