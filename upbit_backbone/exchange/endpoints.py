@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -79,8 +78,7 @@ MAX_LEVELS: Final = 30  # docs: list-orderbooks and websocket-orderbook
 MAX_DAYS_AGO: Final = 7  # docs: recent-trades-history, which keeps trades for so long
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One row of the table: where, in whose budget, and how many rows at most."""
 
     path: str
@@ -102,8 +100,7 @@ PATHS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RestCall:
+class RestCall(NamedTuple):
     """One GET, ready to be sent; equal calls are equal values."""
 
     endpoint: Endpoint

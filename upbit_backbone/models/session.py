@@ -4,42 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 from .request import Topic
 
 # What a stream says about itself, as opposed to about the market.
 
 
-@dataclass(frozen=True, slots=True)
-class UpStatus:
+class UpStatus(NamedTuple):
     """Upbit's `{"status":"UP"}`, the answer to a text PING: a sign of life."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamError:
+class StreamError(NamedTuple):
     """Upbit's error object; the server closes the connection shortly after."""
 
     name: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class SubscriptionList:
+class SubscriptionList(NamedTuple):
     """The answer to LIST_SUBSCRIPTIONS: (type, codes as Upbit spells them, level or None) per entry."""
 
     entries: tuple[tuple[str, tuple[str, ...], str | None], ...]
     ticket: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class FirstFrame:
+class FirstFrame(NamedTuple):
     """The first frame of a topic in the present epoch has arrived."""
 
     topic: Topic
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownMessage:
+class UnknownMessage(NamedTuple):
     """A well-formed message of a type we do not know (yet): never an error."""
 
     type: str

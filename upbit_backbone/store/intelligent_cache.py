@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -65,8 +64,7 @@ LIFETIMES: Final[Mapping[str, Lifetime]] = MappingProxyType(
 DEFAULT_LIFETIME: Final = Lifetime(1.0, 60.0)
 
 
-@dataclass(frozen=True, slots=True)
-class CachedAnswer:
+class CachedAnswer(NamedTuple):
     """One answer that is kept: when it came (monotonic), for how many seconds it had been asked for by then, for how
     long it answers by its kind's own measure, and how long it is kept."""
 

@@ -10,10 +10,9 @@ import threading
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from .._concurrency import Deadline, Flag, ForkGuard, raise_if_users
@@ -37,8 +36,7 @@ MAX_RATIO: Final = 200
 SMALL_BYTES: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class RestResponse:
+class RestResponse(NamedTuple):
     """What the server said: names in `headers` are looked up without regard to case; `elapsed` in seconds.
 
     `received_at` is given where somebody wrote it down, so that a recording and its replay agree.
