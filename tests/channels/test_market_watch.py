@@ -85,6 +85,23 @@ def test_what_the_list_says_is_told_once(server: FakeUpbit, told: Told) -> None:
     assert [len(told.of(symbol)) for symbol in ("KRW-NEW", "KRW-ETH", "KRW-XRP", OTHER)] == [1, 4, 1, 1]
 
 
+def test_what_happens_after_the_first_list_is_told_also_to_who_listened_before_it(
+    server: FakeUpbit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The list is noticed long before the watch would ask for one by itself.
+    make = market_watch.MarketWatch
+    looks = {"look_seconds": 0.05, "first_look_seconds": 600.0}
+    monkeypatch.setattr(market_watch, "MarketWatch", lambda *parts, **more: make(*parts, **more, **looks))
+    with MarketDataBackbone(rest_url=server.rest_url, websocket_url=server.websocket_url) as backbone:
+        events = Told()
+        backbone.on_event(events.append)
+        backbone.get_markets()
+        had = len(server.requests("/v1/market/all"))
+        wait_until(lambda: len(server.requests("/v1/market/all")) > had, "a look at what became of that list")
+        server.list_market("KRW-NEW")
+        events.wait("KRW-NEW", (MarketChange.LISTED, None, "NEW/New"))
+
+
 def test_what_the_streamed_ticker_says_is_told_once(server: FakeUpbit, market: MarketDataBackbone, told: Told) -> None:
     with market.subscribe(KRW, "ticker") as tickers:
         tickers.get(timeout=30.0)

@@ -25,6 +25,7 @@ log = get_logger("upbit_backbone.markets")
 LOOK_SECONDS: Final = 12.0
 # Where no list was ever asked for, the first one is what later ones are compared with.
 FIRST_LOOK_SECONDS: Final = 5.0
+LIST_SECONDS: Final = 0.25  # how soon a list that somebody asks for is noticed
 ASKING_SECONDS: Final = 5.0
 ACTIVE: Final = "ACTIVE"
 CAUTION: Final = "CAUTION"
@@ -119,10 +120,20 @@ class MarketWatch:
         self.start()
 
     def _turn(self) -> None:
-        if not self._known and (listed := self._directory.last):
-            self._known = self._told(listed)
-        if not self._stop.wait(self._look_seconds if self._known else self._first_look_seconds):
+        if not self._known:
+            self._known = self._told(self._first_list())
+        if not self._stop.wait(self._look_seconds if self._known else 0.0):
             self.look()
+
+    def _first_list(self) -> Sequence[MarketInfo]:
+        """The list that somebody else asks for meanwhile, as soon as it is there; nothing where nobody does."""
+        # As soon as: a program listens first and asks or follows a moment later, and what happens after that moment is
+        # to be told, not to be what later looks are compared with.
+        deadline = Deadline.after(self._first_look_seconds)
+        while not (listed := self._directory.last) and not deadline.expired:
+            if self._stop.wait(deadline.remaining_or(LIST_SECONDS)):
+                break
+        return listed
 
     def look(self) -> None:
         """Ask for the list, look at the tickers, and tell what is new. Raises nothing of ours."""
