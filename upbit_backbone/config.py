@@ -32,7 +32,7 @@ class BackboneConfig:
 
     Every setting, and when to change it:
 
-    region: Upbit's venue: kr, sg, id or th, each with its own listings, currency and limits. Change it to trade there.
+    region: Upbit's venue: kr, sg, id or th, each with its own listings, currency and limits. Change it to read there.
     url: another server for REST and streams, scheme and host without /v1; empty means the region's. For the simulator.
     rest_url: scheme and host of the REST server, without /v1; empty means that of `url`.
     websocket_url: full URL of the WebSocket server; empty means that of `url`. Set it together with `rest_url`.
