@@ -6,8 +6,8 @@ older than it may be?
 
 Tickers, order books, trades and candles, one market or several at once. The simulator knows when each market moved, so
 it is known for how long an answer had not been true any more when it was asked for: each trade changes ticker, book,
-trades and the forming candle. Unmarked answers may be `max_age` old and no older, with `realtime=True` not at all, else
-three seconds.
+trades and the forming candle, as soon as Upbit publishes each. Unmarked answers may be `max_age` old and no older, with
+`realtime=True` not at all, else three seconds.
 By how much REST's replica lags nobody outside can see, as its stamps are those of the last trade: of what REST answers
 while one does, the lag is Upbit's own and does not count.
 """
@@ -43,6 +43,7 @@ PAUSE_SECONDS = 0.03
 KEPT_SECONDS = 1.0  # for so long an answer of REST may be given again
 MILLISECOND = 0.001  # the resolution of Upbit's stamps
 BOOK_GRID_SECONDS = 0.1  # books are published so often, with the trades since; a step of the market comes on top of it
+CANDLE_GRID_SECONDS = 1.0  # the stream's candles so often
 CHANGE_SECONDS = (0.3, 3.0)  # between two changes of the line
 
 
@@ -148,8 +149,14 @@ def shown_by(item: Datum) -> float:
 def superseded_for(answer: Answer, moves: list[float]) -> float:
     """For how many seconds another state had been the present one when the question was asked."""
     place = bisect.bisect_right(moves, shown_by(answer.item) + MILLISECOND / 2)
-    until_shown = 1.5 * BOOK_GRID_SECONDS if isinstance(answer.item, OrderbookData) else 0.0
-    return max(0.0, answer.asked_at - moves[place] - until_shown) if place < len(moves) else 0.0
+    return max(0.0, answer.asked_at - moves[place] - until_shown(answer.item)) if place < len(moves) else 0.0
+
+
+def until_shown(item: Datum) -> float:
+    """For how many seconds after a move Upbit itself need not show it."""
+    if isinstance(item, OrderbookData):
+        return 1.5 * BOOK_GRID_SECONDS
+    return CANDLE_GRID_SECONDS if isinstance(item, CandleData) and item.source is DataSource.WEBSOCKET else 0.0
 
 
 def rest_lag(answer: Answer, lags: list[tuple[float, float]]) -> float:

@@ -109,6 +109,26 @@ def test_an_answer_that_is_overdue_makes_a_line_late_unless_what_comes_is_young(
     assert not health.is_late
 
 
+@pytest.mark.parametrize("lag", [0.0, 0.5, 1.5, 1.9])
+def test_a_late_line_that_falls_silent_has_less_time_to_answer(lag: float) -> None:
+    """Whatever is given as current was overtaken less than three seconds ago."""
+    health = SessionHealth("session-1", 2.0)
+    health.answered(lag, 100.0)
+    health.news_came(lag, 105.0)
+    health.unanswered_since = 105.9
+    assert health.overdue_at < 105.0 - lag + 3.0
+    health.overdue(health.overdue_at)
+    assert health.is_late
+
+
+def test_the_last_news_of_a_quiet_line_is_no_deadline_for_a_regular_question() -> None:
+    health = SessionHealth("session-1", 2.0)
+    health.news_came(0.1, 105.0)
+    health.answered(0.05, 106.0)
+    health.unanswered_since = 110.0
+    assert health.overdue_at == pytest.approx(112.05)
+
+
 def test_how_long_something_was_on_its_way_is_known_only_while_answers_come() -> None:
     health = SessionHealth("session-1", 2.0)
     assert health.longest_way(100.0) == float("inf")
