@@ -168,6 +168,7 @@ class _Cycle:
         self.me = self
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython 3.14 itself may leave a lock held in a `with`")
 def test_a_thread_whose_start_is_interrupted_anywhere_is_started_or_not_but_never_half() -> None:
     """At each place in turn. One half started would stand among all threads for ever, without a first step."""
