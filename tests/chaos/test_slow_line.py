@@ -139,10 +139,11 @@ def test_a_quiet_market_stays_current_on_a_line_that_is_merely_long(
     backbone: Callable[..., MarketDataBackbone], quiet: FakeUpbit, proxy: Proxy
 ) -> None:
     line = proxy(quiet.websocket_url)
-    line.set(latency=0.3, jitter=0.2)
+    line.set(latency=0.2, jitter=0.1)
     market = backbone(quiet, ping_interval_seconds=0.5, **through(line))
     with market.subscribe(SYMBOLS, "ticker"):
         wait_until(lambda: market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live")
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
-            assert market.explain("ticker", "KRW-BTC").rule == "live"
+            told = market.explain("ticker", "KRW-BTC")
+            assert told.rule == "live", str(told)

@@ -125,8 +125,17 @@ def test_the_last_news_of_a_quiet_line_is_no_deadline_for_a_regular_question() -
     health = SessionHealth("session-1", 2.0)
     health.news_came(0.1, 105.0)
     health.answered(0.05, 106.0)
-    health.unanswered_since = 110.0
-    assert health.overdue_at == pytest.approx(112.05)
+    for seconds in (1.1, 2.6, 5.0):
+        health.unanswered_since = 105.0 + seconds
+        assert health.overdue_at == pytest.approx(health.unanswered_since + 2.05)
+
+
+def test_what_has_been_answered_since_the_last_news_is_known_as_well() -> None:
+    health = SessionHealth("session-1", 2.0)
+    health.news_came(0.4, 105.0)
+    health.answered(0.9, 106.3)
+    health.unanswered_since = 105.9
+    assert health.overdue_at == pytest.approx(105.4 + 2.75)
 
 
 def test_how_long_something_was_on_its_way_is_known_only_while_answers_come() -> None:

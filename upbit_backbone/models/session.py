@@ -57,7 +57,7 @@ MAX_LAG_SECONDS = 2.0
 MOMENT_SECONDS = 0.05
 # A flowing line that fell silent is asked after 0.9 s. Of what was made since its last news nothing is known by then:
 # the answer is waited for by the time of that news, not of the question. By the question's, a line that had been 1.5 s
-# late and became 6 s late showed a price of 4.4 s ago as the present one.
+# late and became 6 s late showed a price of 4.4 s ago as the present one. What was answered since is known as well.
 ASKED_WITHIN_SECONDS = 1.0
 FLOWING_SECONDS = 0.75
 
@@ -157,18 +157,23 @@ class SessionHealth:
         if self.is_late:
             return inf
         if self._was_flowing():
-            return self._newest + self.max_lag + FLOWING_SECONDS
+            return self._known_until + self.max_lag + FLOWING_SECONDS
         return max(self.unanswered_since, self._newest) + self.max_lag + MOMENT_SECONDS
 
     def overdue(self, now: float) -> None:
         """No answer by `overdue_at`: the line is late by as long, whether or not anything comes on it."""
-        self._line_lag = now - (self._newest if self._was_flowing() else max(self.unanswered_since, self._newest))
+        self._line_lag = now - (self._known_until if self._was_flowing() else max(self.unanswered_since, self._newest))
         self._judge(now)
 
+    @property
+    def _known_until(self) -> float:
+        """All that Upbit had made by then has come, as what came or was answered shows."""
+        return max(self._newest, self._asked_at)
+
     def _was_flowing(self) -> bool:
-        """Whether there was news right before the silence that has been asked about. On a quiet line the last news is
-        too long ago to say anything of its way."""
-        return self._newest <= self.unanswered_since < self._newest + self.max_lag + ASKED_WITHIN_SECONDS
+        """Whether news came right before the silence that has been asked about. On a quiet line the last news is too
+        long ago to say anything of its way."""
+        return self._news_lag_at <= self.unanswered_since < self._news_lag_at + ASKED_WITHIN_SECONDS
 
     def longest_way(self, now: float) -> float:
         """For how many seconds what comes now was on its way at most: as long as the quickest round trip, unless an
