@@ -77,7 +77,7 @@ def test_a_link_and_a_roundabout_way_are_the_same_file(path: Path, monkeypatch: 
 
 
 def test_a_folder_that_does_not_exist_is_named(path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match=r"day\.csv.*cannot be made"):
+    with pytest.raises(InvalidRequestError, match=r"^day\.csv: there is no folder .*none; make it"):
         FileLock(path / "none" / "day.csv", "recording")
 
 

@@ -218,7 +218,7 @@ _NAMES_OF = {
     "unify.unifier": ("DataUnifier",),
 }
 if not TYPE_CHECKING:  # which would otherwise take any name for a good one
-    __getattr__, __dir__ = _lazy.attributes(__name__, _NAMES_OF)
+    __getattr__, __dir__ = _lazy.attributes(__name__, _NAMES_OF, "upbit_backbone.compat.pyupbit")
 _moved.keep_old_paths()
 
 __version__ = "0.1.0"

@@ -138,6 +138,11 @@ class FileLock:
         try:
             return os.open(self._claim, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
+            if not self._claim.parent.is_dir():  # the folder is what was meant; of the claim nobody has heard
+                raise InvalidRequestError(
+                    f"{one_line(self.path.name)}: there is no folder {one_line(self._claim.parent)}; make it, or name "
+                    "another"
+                ) from error
             raise InvalidRequestError(
                 f"{one_line(self.path)}: {one_line(self._claim.name)} beside it, which keeps other writers away, "
                 f"cannot be made: {error.strerror}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -17,9 +17,11 @@ def _loaded(module: str) -> ModuleType:
     except ImportError as theirs:
         if "subinterpreters" not in str(theirs):
             raise
+        from ._language import spoken  # seldom needed, and `import upbit_backbone` loads next to nothing
+
         # CPython's own words name a module that nobody here has asked for.
         raise ImportError(
-            f"upbit_backbone does not work in an isolated subinterpreter ({theirs}): use threads, or processes"
+            spoken(f"upbit_backbone does not work in an isolated subinterpreter ({theirs}): use threads, or processes")
         ) from theirs
 
 
@@ -39,13 +41,28 @@ def loading() -> Iterator[None]:
         raise ResourceError(f"a part of upbit-backbone cannot be loaded ({one_line(theirs)}): {what_helps}") from theirs
 
 
+def _where_else(name: str, known: Collection[str], stand_in: str | None) -> str:
+    """A hint for whoever asks for a `name` that is not `known`: where else it is, or what may have been meant."""
+    if name.startswith("_"):  # asked for by tools, which catch the error
+        return ""
+    from difflib import get_close_matches
+
+    from ._language import spoken
+
+    if stand_in is not None and name in dir(import_module(stand_in)):
+        return spoken(f"; that is pyupbit's: import {stand_in} as pyupbit")
+    near = get_close_matches(name, known)
+    return spoken(f"; did you mean {', '.join(near)}?") if near else ""
+
+
 def attributes(
-    package: str, names_of: Mapping[str, tuple[str, ...]]
+    package: str, names_of: Mapping[str, tuple[str, ...]], stand_in: str | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` for `package`, whose submodules (keys) define its public names (values).
 
     A name is looked up once and then an ordinary attribute. So are the submodules themselves, where they lie directly
-    in the package. An ImportError of theirs comes out as it is; for a name that nobody defines it is AttributeError.
+    in the package. An ImportError of theirs comes out as it is; for a name that nobody defines it is AttributeError,
+    which names the nearest one, or the module `stand_in` if that has it.
     Safe from any thread: the import system lets one load a module while the others wait for it.
     """
     module_of = {name: module for module, names in names_of.items() for name in names}
@@ -57,7 +74,8 @@ def attributes(
         elif name in submodules:
             value = import_module(f"{package}.{name}")
         else:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            hint = _where_else(name, {*module_of, *submodules}, stand_in)
+            raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
         setattr(sys.modules[package], name, value)
         return value
 

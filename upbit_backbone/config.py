@@ -10,7 +10,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ class BackboneConfig:
         known = {each.name: str(each.type) for each in fields(cls)}
         for name in overrides:
             if name not in known:
-                raise InvalidRequestError(f"{name!r} is no setting; the settings are: {', '.join(known)}")
+                raise _no_setting(name, known)
         values: dict[str, Any] = {}
         for name, kind in known.items():
             text = environ.get(ENVIRONMENT_PREFIX + name.upper())
@@ -182,6 +182,14 @@ class BackboneConfig:
             values = {name: value for name, value in values.items() if name not in ("rest_url", "websocket_url")}
         values.update((name, value) for name, value in overrides.items() if value is not None)
         return cls(**values)
+
+
+def _no_setting(name: str, known: Iterable[str]) -> InvalidRequestError:
+    from difflib import get_close_matches  # slow to import, and seldom needed
+
+    if near := get_close_matches(name, known):
+        return InvalidRequestError(f"{name!r} is no setting; did you mean {', '.join(near)}?")
+    return InvalidRequestError(f"{name!r} is no setting; the settings are: {', '.join(known)}")
 
 
 def _bad(name: str, value: object, expected: str) -> InvalidRequestError:

@@ -239,6 +239,7 @@ def test_after_close_every_method_says_so_at_once(
         ({"region": "jp"}, "kr, sg, id, th"),
         ({"rest_url": "http://api.upbit.com"}, "https"),
         ({"speed": 1}, "'speed' is no setting"),
+        ({"timeout": 1}, "'timeout' is no setting; did you mean timeout_seconds"),
         ({"config": 5}, "expected a BackboneConfig"),
         ({"on_event": 5}, "on_event=5: expected"),
     ],

@@ -134,6 +134,12 @@ def test_a_module_directly_in_the_package_is_an_attribute_without_an_import_of_i
 def test_an_unknown_name_is_refused_as_python_refuses_it() -> None:
     with pytest.raises(AttributeError, match="module 'upbit_backbone' has no attribute 'get_tickr'"):
         upbit_backbone.get_tickr  # noqa: B018
+    with pytest.raises(AttributeError, match=r"did you mean get_ticker, get_tickers"):
+        upbit_backbone.get_tickr  # noqa: B018
+    with pytest.raises(AttributeError, match=r"pyupbit's: import upbit_backbone\.compat\.pyupbit as pyupbit"):
+        upbit_backbone.get_current_price  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute '_private'$"):
+        upbit_backbone._private  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'MarketDataBakbone' from 'upbit_backbone'"):
         from upbit_backbone import MarketDataBakbone  # noqa: F401
 
