@@ -72,10 +72,68 @@ def texts_of_the_command_line() -> Iterator[tuple[str, str]]:
                     yield text, f"{path.name}:{node.lineno}"
 
 
+# What is no part of an error nor shown by a command: what Prometheus and alerts say, reports for whoever prints them.
+OTHERS = {
+    "monitoring/prometheus.py",
+    "monitoring/alerts.py",
+    "models/report.py",
+    "models/metric.py",
+    "models/readable.py",
+}
+OF_PROGRAMMERS = {"TypeError", "AttributeError", "NotImplementedError", "DeprecationWarning", "dispatch"}
+PHRASE = re.compile("[A-Za-z]{2,} [A-Za-z]{2,}")
+# Said to nobody: styles of rich, an example for a shell, keys, both languages at once, Upbit's own words.
+NOT_SAID = re.compile(
+    "^bold |^upbit-backbone |style=|^ by process |Code not found|^(utc text|raised flags|stream type|>?day (high|low)"
+    "|>?(bid|ask) size)$|(the (library|caller|network|machine)'s)|^(alert rule|on demand|at work|of a source tree)$"
+    "|^(waiting to be wanted|never loaded|none needed|not running|not set|not connected|banned for )$"
+    "|패키지가 필요합니다|pip install|the old path goes|task_done|must be a non-negative|a logging handler raised"
+    "|pages under way|a permit counts"
+    "|a subscription's queue is filled|lines were withheld|the outage of|further lines are withheld"
+)
+
+
+def phrases(node: ast.AST) -> Iterator[tuple[str, int]]:
+    """What is written there of at least two English words, but for docstrings, logs and what only programmers see."""
+    if isinstance(node, ast.FunctionDef) and node.name.startswith(("__repr", "_repr")):
+        return
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return
+    if isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        if called in OF_PROGRAMMERS or called.startswith(("log.", "warnings.", "re.compile", "_log.")):
+            return
+    text = template(node) if isinstance(node, ast.expr) else None
+    if text is not None and PHRASE.search(text):
+        yield text, node.lineno  # type: ignore[attr-defined]
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(node, ast.JoinedStr) and isinstance(child, ast.Constant)):
+            yield from phrases(child)
+
+
 def test_no_error_lacks_its_korean() -> None:
     found = list(texts_of_errors())
     assert len(found) > 150
     assert {text: where for text, where in found if text not in ERRORS} == {}
+
+
+def test_nothing_that_may_be_filled_into_a_text_lacks_its_korean(korean: None) -> None:
+    """An error is put together of what lies all over the code: every phrase there stands in the catalogue."""
+    missing, found = dict[str, str](), 0
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.split("/")[0] in ELSEWHERE | {"_korean.py"} or name in OTHERS:
+            continue
+        for text, line in phrases(ast.parse(path.read_text("utf-8"))):
+            plain = re.sub(r"\{\w[^{}]*\}", "{}", text)
+            pieces = [piece for piece in plain.split("{}") if PHRASE.search(piece)]
+            found += 1
+            is_known = any(all(piece in each for piece in pieces) for each in KOREAN)
+            alone = spoken(plain.replace("{}", "1").removeprefix("; "))
+            if not (NOT_SAID.search(text) or is_known or (HANGUL.search(alone) and not PHRASE.search(alone))):
+                missing[text] = f"{name}:{line}"
+    assert found > 400
+    assert missing == {}
 
 
 def test_no_text_of_the_command_line_lacks_its_korean(korean: None) -> None:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Final
 
 VARIABLE: Final = "UPBIT_BACKBONE_LANGUAGE"
-_DEEPEST: Final = 4  # texts within texts, such as why the last attempt failed
+_DEEPEST: Final = 6  # texts within texts, such as why the last attempt failed
 _KOREAN_OF_WINDOWS: Final = 0x12  # the primary language of its numbers for languages
 
 
@@ -37,23 +37,56 @@ def _language_of_windows() -> int:
 
 def spoken(text: str) -> str:
     """`text`, one of ours, in the language of whoever reads it."""
-    return _translated(text, 0) if is_korean() else text
+    return in_korean(text) if is_korean() else text
+
+
+def in_korean(text: str) -> str:
+    """`text`, one of ours, in Korean; what is not in the catalogue stays as it is."""
+    return _translated(text, 0)
+
+
+def word(text: str) -> str:
+    """`text`, a heading or a label of ours that stands alone, in the language of whoever reads it."""
+    if not is_korean():
+        return text
+    from ._korean import WORDS
+
+    return WORDS.get(text, text)
 
 
 def _translated(text: str, depth: int) -> str:
     if depth > _DEEPEST:
         return text
-    for pattern, korean in _patterns():
-        if (match := pattern.fullmatch(text)) is not None:
-            return korean.format(*(_translated(each or "", depth + 1) for each in match.groups()))
-    head, colon, tail = text.partition(": ")
-    return f"{head}{colon}{_translated(tail, depth + 1)}" if colon else text
+    torn = None
+    for own, english, korean in _in_turn():
+        # Looked for by its own words first: nearly every pattern is out after that, and is never compiled.
+        if own not in text or (match := _pattern(english).fullmatch(text)) is None:
+            continue
+        if all(each.count("(") == each.count(")") for each in match.groups()):
+            return _filled(korean, match, depth)
+        torn = torn or (korean, match)  # as a rule the words of a text within brackets, taken for the whole one's
+    for mark, korean_mark in (("; ", ". "), (": ", ": ")):
+        head, found, tail = text.partition(mark)
+        if found:
+            halves = _translated(head, depth + 1), _translated(tail, depth + 1)
+            if halves != (head, tail):
+                return korean_mark.join(halves)
+    return text if torn is None else _filled(*torn, depth)
+
+
+def _filled(korean: str, match: re.Match[str], depth: int) -> str:
+    return korean.format(*(_translated(each, depth + 1) for each in match.groups()))
 
 
 @cache
-def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """What to look for, those with the most words of their own first: they say what is meant most exactly."""
+def _in_turn() -> list[tuple[str, str, str]]:
+    """(its longest piece, English, Korean); those with the most words first, which say most exactly what is meant."""
     from ._korean import KOREAN
 
     in_turn = sorted(KOREAN.items(), key=lambda pair: -len(pair[0].replace("{}", "")))
-    return tuple((re.compile(re.escape(english).replace(r"\{\}", "(.*?)"), re.DOTALL), ko) for english, ko in in_turn)
+    return [(max(english.split("{}"), key=len), english, korean) for english, korean in in_turn]
+
+
+@cache
+def _pattern(english: str) -> re.Pattern[str]:
+    return re.compile(re.escape(english).replace(r"\{\}", "(.*?)"), re.DOTALL)

@@ -39,7 +39,8 @@ def main() -> None:
             code = run([*command, word])
         text = printed.getvalue()
         is_harmless = not set(text) & HARMFUL and "Traceback" not in text
-        is_refused = code == 2 or (code == 1 and command[0] == "markets")  # "32" might be a quote currency
+        # "32" might be a quote currency, and any word the name of a file that is not there.
+        is_refused = code == 2 or (code, command[0]) in {(1, "markets"), (6, "replay")}
         assert is_refused and is_harmless, (SEED, number, command, word, code, text)  # noqa: PT018 - one picture
 
 

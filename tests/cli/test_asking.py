@@ -60,7 +60,9 @@ def test_prices_are_exact(piped):
         (("no-such-command",), 2, "no-such-command"),
         (("--rest-url", "http://example.com", "ticker", "KRW-BTC"), 2, "https://"),
         (("--rest-url", "http://127.0.0.1:9", "--timeout", "2", "trades", "KRW-BTC"), 4, "error"),
-        (("replay", "/no/such/file"), 2, "/no/such/file"),
+        (("replay", "/no/such/file"), 6, "/no/such/file"),
+        (("candles", "KRW-BTC", "1m", "--csv", "/no/such/a.csv"), 6, "/no/such: there is no such folder"),
+        (("record", "/no/such/a.rec", "KRW-BTC"), 6, "/no/such/a.rec: cannot record there"),
     ],
 )
 def test_mistakes_end_with_one_line_and_their_exit_code(piped, arguments, code, words):

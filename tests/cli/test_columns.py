@@ -111,6 +111,22 @@ def test_long_names_give_way_and_never_the_symbol(width: int) -> None:
     assert width >= 120 or any("…" in line for line in shown)
 
 
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_a_list_of_long_names_is_no_wider_than_its_terminal(monkeypatch: pytest.MonkeyPatch, language: str) -> None:
+    monkeypatch.setenv("UPBIT_BACKBONE_LANGUAGE", language)
+    file = io.StringIO()
+    console = Console(file=file, width=60, force_terminal=True, color_system=None, highlight=False)
+    monkeypatch.setattr(output, "console", console)
+    row = (
+        "KRW-1INCH",
+        "Ethereum Classic Name Service",
+        "이더리움클래식네임서비스",
+        "PRICE_FLUCTUATIONS, DEPOSIT_AMOUNT_SOARING",
+    )
+    output.show_table("2 markets", asking.MARKET_COLUMNS, [row], asking.MARKET_SPARE)
+    assert_whole(file.getvalue().splitlines(), 60, "KRW-1INCH")
+
+
 def test_a_chart_takes_the_room_that_is_left_or_goes() -> None:
     board = Board(["KRW-BTC"])
     board.take(a_ticker("KRW-BTC", DEAR), 1.0)

@@ -6,10 +6,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from .._language import is_korean, spoken
 from ..errors import one_line
 from ..exchange.endpoints import REGION_HOSTS
 from . import asking, candles, demo, doctor, record, serve, watch
@@ -66,7 +67,7 @@ def own_version() -> str:
     try:
         return version("upbit-backbone")
     except PackageNotFoundError:
-        return "(not installed)"
+        return spoken("(not installed)")
 
 
 @app.callback()
@@ -96,6 +97,22 @@ def settings(
     end_in_order()
 
 
+# What is wrong with a command line is said by typer, whose errors have no public name in common.
+_WrongUse: Any = typer.BadParameter.__mro__[2]
+
+
+def _tell_wrong_use(error: Any) -> int:
+    """typer says it in English only; in Korean its words are looked up as ours are."""
+    message = error.format_message()
+    if not is_korean() or "\n" in message:  # the whole help, which speaks Korean already
+        error.show()
+    else:
+        if (context := getattr(error, "ctx", None)) is not None:
+            print(context.get_usage(), spoken(f"Try '{context.command_path} -h' for help."), sep="\n", file=sys.stderr)
+        say_error(message)
+    return int(error.exit_code)
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one command line."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -104,9 +121,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
             say_error(f"{one_line(word)}: control characters are not allowed in arguments")
             return WRONG_USE
     try:
-        speaking(typer.main.get_command(app))(args=given, prog_name="upbit-backbone")
+        code = speaking(typer.main.get_command(app))(args=given, prog_name="upbit-backbone", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except typer.Abort:
+        say_error("Aborted!")
+        return 1
+    except _WrongUse as error:
+        return _tell_wrong_use(error)
     except OSError as error:  # of --help, which no command writes
         if not is_lost_pipe(error):
             raise

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from .._language import is_korean, spoken, word
 from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData, TradeData
 from . import output
@@ -30,8 +31,12 @@ def _ticker_row(ticker: TickerData) -> tuple[str | Text, ...]:
         output.number(ticker.high_24h),
         output.number(ticker.low_24h),
         output.moment(ticker.timestamp),
-        f"{ticker.source.value}{' (degraded)' if ticker.degraded else ''}",
+        source_of(ticker),
     )
+
+
+def source_of(ticker: TickerData) -> str:
+    return ticker.source.value + (f" ({word('degraded')})" if ticker.degraded else "")
 
 
 WIDEST_BAR = 40
@@ -40,6 +45,7 @@ TRADE_COLUMNS = ("time (KST)", ">price", ">volume", "side", ">id")
 TRADE_SPARE = ("id", "time (KST)", "side")
 BOOK_COLUMNS = ("side", ">price", ">size", "depth")
 MARKET_COLUMNS = ("symbol", "~name", "~한글 이름", "~warnings")
+MARKET_SPARE = ("한글 이름", "name")
 TICKER_SPARE = ("day low", "day high", "source", "value 24h", "time (KST)", "change")
 
 
@@ -72,7 +78,9 @@ def book(
     output.show_table(title, BOOK_COLUMNS, book_rows(orderbook, levels))
     spread = orderbook.spread_percent
     if spread is not None and output.is_terminal():
-        output.console.print(Text(f"spread {output.number(orderbook.spread)} ({spread:.4f}%)", output.QUIET_STYLE))
+        output.console.print(
+            Text(spoken(f"spread {output.number(orderbook.spread)} ({spread:.4f}%)"), output.QUIET_STYLE)
+        )
 
 
 def book_rows(orderbook: OrderbookData, levels: int) -> list[tuple[output.Cell, ...]]:
@@ -87,7 +95,7 @@ def book_rows(orderbook: OrderbookData, levels: int) -> list[tuple[output.Cell, 
     sides += [("bid", unit, output.RISE_STYLE) for unit in bids]
     return [
         (
-            side,
+            word(side),
             Text(output.number(unit.price), style),
             output.number(unit.size),
             depth(unit.size, style),
@@ -145,6 +153,7 @@ def markets(
                 )
                 for each in found
             ),
+            MARKET_SPARE[::-1] if is_korean() else MARKET_SPARE,
         )
     return 0 if found else FOUND_TROUBLE
 
@@ -163,7 +172,7 @@ def explain(
         channels = [channel.value for channel in decision.channels]
         output.print_json({"channels": channels, "reason": decision.reason, "rule": decision.rule, "facts": facts})
         return
-    print(output.safe(decision, 600))
-    print(f"rule: {output.safe(decision.rule)}")
+    print(output.safe(spoken(str(decision)), 600))
+    print(spoken(f"rule: {output.safe(decision.rule)}"))
     for name, value in decision.facts.items():
-        print(f"  {output.safe(name)}: {output.safe(value)}")
+        print(f"  {output.safe(name)}: {output.safe(spoken(str(value)))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from .._language import spoken
+from .._language import spoken, word
 from ..backbone import MarketDataBackbone
 from ..errors import DownloadCancelledError, InvalidRequestError, UpbitBackboneError
 from ..exchange.markets import normalise_symbol, swapped
@@ -136,18 +137,20 @@ def _tell_what_it_takes(estimate: DownloadEstimate, *, yes: bool) -> None:
     if is_long or (estimate.requests > 1 and sys.stderr.isatty()):
         say_error(str(estimate), label="note")
     if is_long and not yes and sys.stdin.isatty():
-        typer.confirm("Go on?", abort=True, err=True)
+        typer.confirm(spoken("Go on?"), abort=True, err=True)
 
 
 def _may_write(target: Path, *, is_meant: bool) -> None:
-    """A finished file is not written over unless that was said, or is said now."""
+    """A finished file is not written over unless that was said, or is said now; a missing folder is told at once."""
+    if not target.parent.is_dir():  # and not after a long download
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder; make it, or name another", str(target.parent))
     is_broken_off = target.with_name(target.name + ".part").exists()
     is_there = target.is_file() and target.stat().st_size > 0
     if is_meant or is_broken_off or not is_there:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise InvalidRequestError(f"{output.safe(target)} exists: give --force to write over it, or another name")
-    typer.confirm(f"{output.safe(target)} exists. Write over it?", abort=True, err=True)
+    typer.confirm(spoken(f"{output.safe(target)} exists. Write over it?"), abort=True, err=True)
 
 
 def _meant(market: MarketDataBackbone, symbol: str) -> str:
@@ -297,11 +300,11 @@ def _show(symbol: str, timeframe: str, found: list[CandleData]) -> None:
     note = (
         f"{len(found):,} candles from {output.moment(found[0].timestamp)} to {output.moment(found[-1].timestamp)} KST"
     )
-    output.console.print(Text(note, output.QUIET_STYLE))
+    output.console.print(Text(spoken(note), output.QUIET_STYLE))
     sys.stdout.flush()
 
 
 def _row(candle: CandleData) -> tuple[str, ...]:
     prices = (candle.open_price, candle.high_price, candle.low_price, candle.close_price, candle.volume)
-    note = "filled" if candle.is_filled else "" if candle.is_closed else "forming"
+    note = word("filled" if candle.is_filled else "" if candle.is_closed else "forming")
     return output.moment(candle.timestamp), *map(output.number, prices), note

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from .._concurrency import Deadline
+from .._language import spoken, word
 from ..backbone import MarketDataBackbone
 from ..models.enums import DataType, Overflow
 from ..models.market import OrderbookData, TickerData
@@ -71,7 +72,7 @@ class _Shown:
     def picture(self, width: int, height: int, now: float) -> RenderableType:
         first = MARKETS[0]
         parts: list[RenderableType] = [
-            Text("Upbit, simulated on this machine: no network, no key, moving live", "bold"),
+            Text(spoken("Upbit, simulated on this machine: no network, no key, moving live"), "bold"),
             tickers(self.prices, width, height, now),
         ]
         room = height - len(MARKETS) - 8
@@ -79,8 +80,9 @@ class _Shown:
             parts.append(one_book(self.books[first], min(8, (room - 5) // 2), width))
         elif room >= 5:
             parts.append(big_chart(self.prices.rows[first], width, room - 2))
-        status = f"{self.prices.count} prices · {self.prices.rate(now):.0f}/s · source and age of each beside it"
-        parts.append(Text(f"{status} · Ctrl-C ends", output.QUIET_STYLE))
+        pace = f"{self.prices.count} prices · {self.prices.rate(now):.0f}/s"
+        status = spoken(f"{pace} · source and age of each beside it · Ctrl-C ends")
+        parts.append(Text(status, output.QUIET_STYLE))
         parts.append(Text(self.news.lines(), "yellow"))
         return Group(*parts)
 
@@ -98,15 +100,15 @@ class _Shown:
 
 def _price_line(symbol: str, row: Row, now: float) -> str:
     if row.item is None:
-        return f"{symbol:<10} waiting"
+        return f"{symbol:<10} {word('waiting')}"
     ticker: TickerData = row.item
     price, change = output.number(ticker.current_price), str(output.percent(ticker.change_percent))
-    where = f"{ticker.source.value}, {output.age(now - row.arrived_at)} old"
+    where = f"{ticker.source.value}, {output.age(now - row.arrived_at)} {word('old')}"
     return f"{output.clock_time(ticker.timestamp)}  {symbol:<10}{price:>18}{change:>9}  {where}"
 
 
 def _print_book(book: OrderbookData) -> None:
-    print(f"order book of {book.symbol}:")
+    print(spoken(f"order book of {book.symbol}:"))
     for side, units in (("ask", book.asks[:BOOK_LEVELS][::-1]), ("bid", book.bids[:BOOK_LEVELS])):
         for unit in units:
-            print(f"  {side} {output.number(unit.price):>16} {output.number(unit.size):>14}")
+            print(f"  {word(side)} {output.number(unit.price):>16} {output.number(unit.size):>14}")

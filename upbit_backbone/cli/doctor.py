@@ -17,10 +17,11 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from urllib.parse import urlsplit
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from .._concurrency import Deadline
-from .._language import spoken
+from .._language import spoken, word
 from ..backbone import MarketDataBackbone
 from ..config import ENVIRONMENT_PREFIX, BackboneConfig
 from ..errors import RateLimitError, UpbitBackboneError
@@ -40,6 +41,7 @@ from .running import FOUND_TROUBLE, Json, command, overrides
 CHECK_SECONDS = 5.0
 ADDRESS_SECONDS = 2.0
 MOST_ADDRESSES = 4
+WIDEST_CHECK = 10
 CLOCK_WARNING_SECONDS = 2.0
 PACKAGES = ("requests", "websocket-client", "msgspec", "cachetools", "pybreaker", "dataclasses-json")
 
@@ -164,7 +166,7 @@ def _host(config: BackboneConfig, host: str, port: int, is_secure: bool) -> Iter
     try:
         began = time.monotonic()
         addresses = list(dict.fromkeys(str(address[3][0]) for address in resolve(host, port, patience)))
-        yield Finding("DNS", Verdict.OK, f"{host} is {', '.join(addresses[:MOST_ADDRESSES])} ({_since(began)})")
+        yield Finding("DNS", Verdict.OK, f"{host}: {', '.join(addresses[:MOST_ADDRESSES])} ({_since(began)})")
     except UpbitBackboneError as error:
         yield Finding("DNS", Verdict.BAD, str(error), "check the network connection and the DNS server")
         return
@@ -307,10 +309,12 @@ def doctor(json: Json = False) -> int:
 
 def _show(finding: Finding) -> None:
     mark, style = MARKS[finding.verdict]
+    check = word(finding.check)
+    check += " " * (WIDEST_CHECK - cell_len(check))
     detail = output.safe(spoken(finding.detail), 400)
     if output.is_terminal():
-        output.console.print(Text.assemble((mark, style), f" {finding.check:<10} ", detail))
+        output.console.print(Text.assemble((mark, style), f" {check} ", detail))
     else:
-        print(f"{mark} {finding.check:<10} {detail}", flush=True)
+        print(f"{mark} {check} {detail}", flush=True)
     if finding.verdict is Verdict.BAD and finding.advice:
         print(f"  → {spoken(finding.advice)}", flush=True)

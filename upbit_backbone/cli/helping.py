@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 from rich.cells import cell_len
 from typer.core import TyperGroup
 
-from .._language import spoken
+from .._language import spoken, word
 from .characters import as_written
 
 JOBS: Final = {
@@ -34,6 +35,7 @@ EXAMPLES: Final = {
     "serve-metrics": "upbit-backbone serve-metrics KRW-BTC --port 9100",
     "simulator": "upbit-backbone simulator --rest-port 8765",
 }
+_BOUNDS: Final = re.compile(r"required(?=[;\]])|default(?=:)")
 WIDEST_NAME, GAP, NARROWEST_TEXT = 30, 2, 10
 
 
@@ -63,6 +65,12 @@ def _formatter(base: Any) -> Any:
             # typer takes an ASCII output for a mistake and writes UTF-8 into it, past the stream's own error handler.
             return as_written(super().getvalue(), sys.stdout)
 
+        def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+            head = f"{spoken('Usage: ') if prefix is None else prefix}{prog} "
+            indent = " " * self.current_indent
+            lines = wrapped(args, max(NARROWEST_TEXT, self.width - len(indent) - cell_len(head)))
+            self.write(indent + head + ("\n" + indent + " " * cell_len(head)).join(lines) + "\n")
+
         def write_heading(self, heading: str) -> None:
             super().write_heading(spoken(heading))
 
@@ -77,6 +85,7 @@ def _formatter(base: Any) -> Any:
             first = min(max((cell_len(name) for name, _ in rows), default=0), col_max) + col_spacing
             for name, text in rows:
                 what, extra, bounds = text.partition("  [")
+                bounds = _BOUNDS.sub(lambda each: word(each.group()), bounds)
                 lines = wrapped(spoken(what) + extra + bounds, max(NARROWEST_TEXT, self.width - first - len(indent)))
                 room = first - cell_len(name)
                 lead = " " * room if room >= col_spacing else "\n" + indent + " " * first
@@ -88,10 +97,10 @@ def _formatter(base: Any) -> Any:
 def wrapped(text: str, width: int) -> list[str]:
     """`text` in lines of at most `width` columns, broken between words."""
     lines, line = list[str](), ""
-    for word in text.split():
-        if line and cell_len(line) + 1 + cell_len(word) > width:
+    for each in text.split():
+        if line and cell_len(line) + 1 + cell_len(each) > width:
             lines.append(line)
-            line = word
+            line = each
         else:
-            line = f"{line} {word}" if line else word
+            line = f"{line} {each}" if line else each
     return [*lines, line]

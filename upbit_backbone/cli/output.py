@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from .._language import spoken, word
 from ..errors import one_line
 from ..models.market import KST
 from .characters import json_line
@@ -133,13 +134,13 @@ def age(seconds: float | None) -> str:
 
 def side(value: object) -> str:
     """Who was the taker of a trade, in the word of every view: Upbit's BID is a buyer, its ASK a seller."""
-    return {"BID": "buy", "ASK": "sell"}.get(str(value), safe(value))
+    return word({"BID": "buy", "ASK": "sell"}.get(str(value), safe(value)))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], spare: Sequence[str] = ()) -> None:
     """A table on a terminal, tab-separated lines for a pipe. See `fitted`."""
     if not is_terminal():
-        print("\t".join(_name(column) for column in columns))
+        print("\t".join(word(_name(column)) for column in columns))
         for row in rows:
             print("\t".join(str(cell(PIPED_PICTURE) if callable(cell) else cell) for cell in row))
         return
@@ -169,6 +170,8 @@ def fitted(
         name = leaving.pop(0)
         shown = [place for place in shown if _name(columns[place]) != name]
         table = _table(title, columns, cells, shown)
+    if needed > width:  # nothing else can go: foreign words are as short as they may be
+        table = _table(title, columns, cells, shown, SHORTEST)
     room = width - max(needed, min(width, _natural_width(table))) - BETWEEN
     if pictures and room >= SHORTEST:
         drawn = [[cell(room) if callable(cell) else cell for cell in row] for row in cells]
@@ -187,13 +190,15 @@ def _table(
     shown: Sequence[int],
     longest: int | None = None,
 ) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
+    table = Table(
+        title=None if title is None else spoken(title), title_justify="left", header_style="bold", pad_edge=False
+    )
     for place in shown:
         justify: Literal["left", "right"] = "right" if columns[place].startswith(">") else "left"
         is_foreign = columns[place].startswith("~")
         # rich makes narrow what may be wrapped before it touches anything else.
         limit = longest if is_foreign else None
-        table.add_column(_name(columns[place]), justify=justify, no_wrap=not is_foreign, max_width=limit)
+        table.add_column(word(_name(columns[place])), justify=justify, no_wrap=not is_foreign, max_width=limit)
     for row in rows:
         table.add_row(*(_one_line(row[place]) for place in shown))
     return table

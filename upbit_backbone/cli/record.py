@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from .._concurrency import Deadline
+from .._language import spoken
 from ..backbone import MarketDataBackbone
 from ..errors import InvalidRequestError
 from ..models.enums import DataType, Overflow
@@ -91,7 +92,7 @@ def _summary(stats: Any) -> str:
     lost = f", {stats.lost} lost" if stats.lost else ""
     sizes = f"{stats.received_bytes:,} bytes received, {stats.written_bytes:,} written"
     files = f", {stats.files} files" if stats.files > 1 else ""
-    return f"{output.safe(stats.path)}: {stats.records:,} records, {sizes}{files}{lost}"
+    return spoken(f"{output.safe(stats.path)}: {stats.records:,} records, {sizes}{files}{lost}")
 
 
 def _show_progress(recorder: Recorder, end: Deadline) -> None:
@@ -201,8 +202,8 @@ def _show_contents(recording: Recording, found: dict[str, Any], json: bool) -> N
         times = {name: found[name].isoformat() if found[name] else None for name in ("first", "last")}
         output.print_json({**found, **times, "damage": recording.damage})
         return
-    print(f"from {output.moment(found['first'])} to {output.moment(found['last'])} KST")
-    print(f"{found['frames']:,} frames, {found['bytes']:,} bytes, records: {found['records']}")
-    print("topics: " + ", ".join(f"{kind}:{output.safe(symbol)}" for kind, symbol in found["topics"]))
+    print(spoken(f"from {output.moment(found['first'])} to {output.moment(found['last'])} KST"))
+    print(spoken(f"{found['frames']:,} frames, {found['bytes']:,} bytes, records: {found['records']}"))
+    print(spoken("topics: " + ", ".join(f"{kind}:{output.safe(symbol)}" for kind, symbol in found["topics"])))
     if recording.damage:
-        print(f"damaged {recording.damage}")
+        print(spoken(f"damaged {recording.damage}"))

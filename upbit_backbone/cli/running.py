@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec, Protocol
 import typer
 
 from .._concurrency import Deadline, Flag
-from .._language import spoken
+from .._language import is_korean, spoken
 from ..backbone import MarketDataBackbone
 from ..errors import ClosedError, InvalidRequestError, RateLimitError, UpbitBackboneError, one_line
 from ..models.enums import DataType
@@ -145,7 +145,9 @@ def moment_of(text: str | None, name: str) -> datetime | None:
 def why_nothing(market: MarketDataBackbone) -> str:
     """How the streams are, for somebody who got nothing from them."""
     report = market.health()
-    states = [f"{each.session} is {each.state.value} ({each.last_error or 'no error'})" for each in report.sessions]
+    states = [
+        f"session {each.session} is {each.state.value} ({each.last_error or 'no error'})" for each in report.sessions
+    ]
     return "; ".join(report.reasons or states) or "no connection was made; upbit-backbone doctor tells more"
 
 
@@ -159,7 +161,11 @@ def fail(error: UpbitBackboneError) -> NoReturn:
 def code_of(error: UpbitBackboneError) -> int:
     if isinstance(error, RateLimitError):
         return LIMITED
-    return WRONG_USE if isinstance(error, InvalidRequestError) else FAILED
+    if not isinstance(error, InvalidRequestError):
+        return FAILED
+    # A path is an argument to the library; whoever types one has named a file that cannot be had.
+    is_about_a_file = isinstance(error.__cause__, OSError) and error.__cause__.filename is not None
+    return FILE_TROUBLE if is_about_a_file else WRONG_USE
 
 
 def say_error(text: str, label: str = "error") -> None:
@@ -167,12 +173,13 @@ def say_error(text: str, label: str = "error") -> None:
 
 
 def need(package: str, extra: str) -> None:
-    """End with exit code 3, saying in both languages what to install, unless `package` is there."""
+    """End with exit code 3, saying what to install, unless `package` is there."""
     import importlib.util
 
     if importlib.util.find_spec(package) is None:
         say_error(f'this needs {package}: pip install "upbit-backbone[{extra}]"')
-        say_error(f'{package} 패키지가 필요합니다: pip install "upbit-backbone[{extra}]"', label="안내")
+        if not is_korean():  # of which a Korean system in another locale knows nothing
+            say_error(f'{package} 패키지가 필요합니다: pip install "upbit-backbone[{extra}]"', label="안내")
         raise typer.Exit(MISSING_EXTRA)
 
 

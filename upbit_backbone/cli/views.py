@@ -12,10 +12,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from .._language import spoken, word
 from ..models.enums import DataType
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from . import output
-from .asking import BOOK_COLUMNS, book_rows
+from .asking import BOOK_COLUMNS, book_rows, source_of
 from .output import area_chart, bar, sparkline, squeeze
 
 # What a live view knows: the newest item per symbol, its recent prices and how often it moves. Of the terminal nothing.
@@ -97,7 +98,7 @@ def tickers(board: Board, width: int, height: int, now: float) -> Table:
         yield output.short(row.item.traded_value_24h)
         yield _chart(row)
         yield f"{row.rate(now):.1f}"
-        yield f"{row.item.source.value}{' (degraded)' if row.item.degraded else ''}"
+        yield source_of(row.item)
         yield output.age(now - row.arrived_at)
 
     columns = ("symbol", ">price", ">change", ">value 24h", "chart", ">/s", "source", ">age")
@@ -115,7 +116,7 @@ def one_book(book: OrderbookData, levels: int, width: int) -> Table:
     title = f"{output.safe(book.symbol)}   {output.clock_time(book.timestamp)} KST   {book.source.value}"
     table = output.fitted(title, BOOK_COLUMNS, book_rows(book, levels), width, ("side",))
     spread = "" if book.spread_percent is None else f"spread {output.number(book.spread)} ({book.spread_percent:.4f}%)"
-    table.caption = Text(spread)
+    table.caption = Text(spoken(spread))
     return table
 
 
@@ -123,7 +124,7 @@ def _best_prices(board: Board, width: int, now: float) -> Table:
     def cells(row: Row) -> Iterator[output.Cell]:
         book: OrderbookData = row.item
         if book.best_ask is None or book.best_bid is None:
-            yield from ("", Text("one-sided", output.QUIET_STYLE))
+            yield from ("", Text(word("one-sided"), output.QUIET_STYLE))
             return
         bid_size, ask_size = book.total_bid_size or 0, book.total_ask_size or 0
         share = float(bid_size / (bid_size + ask_size)) if bid_size or ask_size else 0.5
@@ -147,7 +148,7 @@ def tape(board: Board, width: int, height: int, now: float) -> Table:
             Text(output.side(trade.side), output.RISE_STYLE if trade.side == "BID" else output.FALL_STYLE),
             output.number(trade.price),
             output.number(trade.volume),
-            "backfilled" if trade.is_backfilled else "",
+            word("backfilled") if trade.is_backfilled else "",
         )
         for trade in list(board.tape)[: max(1, height - 6)]
     ]
@@ -172,7 +173,7 @@ def candles(board: Board, width: int, height: int, now: float) -> RenderableType
 
 def _rows(board: Board, cells: Callable[[Row], Iterator[output.Cell]]) -> Iterator[list[output.Cell]]:
     for symbol, row in board.rows.items():
-        waiting = (Text("waiting…", output.QUIET_STYLE),)
+        waiting = (Text(word("waiting…"), output.QUIET_STYLE),)
         yield [symbol, *(waiting if row.item is None else cells(row))]
 
 
@@ -187,7 +188,8 @@ def big_chart(row: Row, width: int, height: int) -> RenderableType:
         return Text("")
     texts = [Text(line, _trend(row)) for line in lines]
     low, high = min(row.prices), max(row.prices)
-    return Group(Text(f"high {high:,.10g}", output.QUIET_STYLE), *texts, Text(f"low {low:,.10g}", output.QUIET_STYLE))
+    highest, lowest = f"{word('high')} {high:,.10g}", f"{word('low')} {low:,.10g}"
+    return Group(Text(highest, output.QUIET_STYLE), *texts, Text(lowest, output.QUIET_STYLE))
 
 
 def _price(row: Row, now: float, text: str) -> Text:

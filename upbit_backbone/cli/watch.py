@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from .._concurrency import Deadline
+from .._language import spoken
 from ..models.enums import DataType, Overflow
 from ..models.events import Event
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
@@ -49,7 +50,7 @@ class News:
     def __call__(self, event: Event) -> None:
         level, text = describe(event)
         if level > logging.DEBUG:
-            self._texts.append((time.monotonic(), output.safe(text)))
+            self._texts.append((time.monotonic(), output.safe(spoken(text))))
 
     def lines(self) -> str:
         """The recent ones, one a line; from any thread."""
@@ -151,7 +152,7 @@ def watch(
 
 
 def _picture(board: Board, data_type: DataType, news: News, width: int, height: int, now: float) -> RenderableType:
-    status = f"{data_type.value} · {board.count} messages · {board.rate(now):.1f}/s · Ctrl-C ends"
+    status = spoken(f"{data_type.value} · {board.count} messages · {board.rate(now):.1f}/s · Ctrl-C ends")
     return Group(
         view_of(data_type)(board, width, height, now), Text(status, output.QUIET_STYLE), Text(news.lines(), "yellow")
     )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, Literal, TypeVar
 
+from .._language import spoken
 from ..errors import InvalidRequestError
 from ..models.market import CandleData, TickerData, TradeData
 from ..models.readable import table_of
@@ -94,7 +95,7 @@ def to_polars(
     try:
         import polars
     except ImportError as error:
-        raise ImportError("to_polars needs polars; install it with: pip install polars") from error
+        raise ImportError(spoken("to_polars needs polars; install it with: pip install polars")) from error
     if isinstance(items, Mapping):
         items = [row for rows in _by_symbol(items).values() for row in rows]
     rows, named, exactness, zone = _table(items, numbers, style, tz, kind)
@@ -195,7 +196,8 @@ def load_pandas() -> Any:
     try:
         import pandas
     except ImportError as error:
-        raise ImportError("DataFrames need pandas; install it with: pip install 'upbit-backbone[pandas]'") from error
+        what = "DataFrames need pandas; install it with: pip install 'upbit-backbone[pandas]'"
+        raise ImportError(spoken(what)) from error
     return pandas
 
 

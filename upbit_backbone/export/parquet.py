@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from .._language import spoken
 from ..errors import InvalidRequestError
 from .dataframe import FLAGS, IDS, TEXTS, Numbers, Row, columns_of
 from .whole_file import alone, discard, kind_of, replacing, resolved
@@ -87,7 +88,8 @@ def pyarrow_modules() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError("Parquet needs pyarrow; install it with: pip install 'upbit-backbone[parquet]'") from error
+        what = "Parquet needs pyarrow; install it with: pip install 'upbit-backbone[parquet]'"
+        raise ImportError(spoken(what)) from error
     return pyarrow, pyarrow.parquet
 
 

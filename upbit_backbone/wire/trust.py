@@ -75,7 +75,7 @@ def _of_environment() -> tuple[ssl.SSLContext, str] | None:
     context = _loading(first, path, ssl.create_default_context)
     for name, path in others:
         _loading(name, path, context.load_verify_locations)
-    return context, " and ".join(f"{name}={path}" for name, path in named)
+    return context, ", ".join(f"{name}={path}" for name, path in named)
 
 
 def _of_system() -> tuple[ssl.SSLContext, str]:
