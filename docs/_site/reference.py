@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from upbit_backbone import errors
+from upbit_backbone._language import in_korean
 from upbit_backbone.config import ENVIRONMENT_PREFIX, BackboneConfig
 from upbit_backbone.exchange.endpoints import REST_GROUPS
 from upbit_backbone.models import events
@@ -181,20 +182,20 @@ def _metrics(language: str, place: int) -> str:
 
 
 def _commands(language: str, place: int) -> str:
-    written = texts(language)
+    """The help of the command line in the words of `--help`, which has one catalogue for both languages."""
+    from upbit_backbone.cli.helping import EXAMPLES  # of an extra
+
+    said = in_korean if language == "ko" else str
     blocks = []
     for name, command in commands().items():
-        summary = written.get("command_meanings", {}).get(name, _one_line(command.help))
-        blocks.append(f"(command-{name})=\n## upbit-backbone {name}\n\n{summary}\n")
-        blocks.append(f"```sh\n{written['commands'][name]}\n```\n")
-        told = written.get("options", {})
+        blocks.append(f"(command-{name})=\n## upbit-backbone {name}\n\n{_one_line(said(command.help))}\n")
+        blocks.append(f"```sh\n{EXAMPLES[name]}\n```\n")
         rows = []
         for option in command.params:
             spelled = " ".join(f"`{word}`" for word in option.opts) if option.opts else f"`{option.name}`"
             if option.param_type_name == "argument":
                 spelled = f"`{(option.metavar or option.name or '').upper()}`"
-            help_text = told.get(f"{name}.{option.name}", told.get(option.name, option.help))
-            rows.append((spelled, _one_line(help_text)))
+            rows.append((spelled, _one_line(said(option.help))))
         if rows:
             blocks.append(_table(HEADS["options"][place], rows))
     return "\n".join(blocks)

@@ -12,6 +12,7 @@ import pytest
 import upbit_backbone
 from tests.support.site import DOCS, load
 from upbit_backbone import BackboneConfig, UpbitBackboneError
+from upbit_backbone._language import in_korean
 from upbit_backbone.routing.policy import TABLE
 from upbit_backbone.simulator import FakeUpbit
 
@@ -75,14 +76,16 @@ def test_every_metric_is_in_the_tables() -> None:
 def test_every_command_has_its_example_and_every_option_its_words(language: str) -> None:
     pytest.importorskip("typer")
     pytest.importorskip("rich")
-    commands = reference.commands()
-    assert set(section(language, "commands")) == set(commands)
-    assert set(section("ko", "command_meanings")) == set(commands)
-    told = section("ko", "options")
-    for name, command in commands.items():
-        for option in command.params:
-            assert option.help, f"{name}: {option.name} has no help"
-            assert {f"{name}.{option.name}", option.name} & set(told), f"{name}: {option.name} has no Korean help"
+    from upbit_backbone.cli.helping import EXAMPLES
+
+    table = reference.markdown("commands", language)
+    for name, command in reference.commands().items():
+        assert f"```sh\n{EXAMPLES[name]}\n```" in table
+        for text in (command.help, *(option.help for option in command.params)):
+            assert text, f"{name}: something has no help"
+            said = in_korean(text) if language == "ko" else text
+            assert reference._one_line(said) in table
+            assert (said != text) == (language == "ko"), f"{text} is not in the catalogue of `--help`"
 
 
 def test_every_row_of_the_routing_table_has_korean_words() -> None:
