@@ -781,6 +781,8 @@ COMMAND_LINE: Final = {
     "{} is not one of {}.": "{0}은(는) 없습니다. 가능한 값: {1}.",
     "{} is not a valid integer.": "{0}은(는) 정수가 아닙니다.",
     "{} is not a valid int.": "{0}은(는) 정수가 아닙니다.",
+    "{} is not a valid integer range.": "{0}은(는) 정수가 아닙니다.",
+    "{} is not a valid float range.": "{0}은(는) 숫자가 아닙니다.",
     "{} is not a valid float.": "{0}은(는) 숫자가 아닙니다.",
     "{} is not in the range {}.": "{0}은(는) 범위 {1} 밖입니다.",
     "Aborted!": "중단했습니다.",
