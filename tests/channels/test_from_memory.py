@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.clock import ManualClock
 from tests.support.waiting import wait_until
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, SystemClock, join_all, spawn
-from upbit_backbone.channels.markets import MarketDirectory
+from upbit_backbone.channels.markets import GIVEN_UP_SECONDS, MarketDirectory
 from upbit_backbone.channels.stream import LiveChannel, StreamWaitChannel, topic_of
 from upbit_backbone.errors import (
     ChannelUnavailableError,
@@ -192,6 +193,19 @@ def test_without_any_list_nothing_is_refused() -> None:
     assert known.loads == 1
     with pytest.raises(NetworkError):
         known.markets(Deadline.after(5))
+
+
+def test_who_subscribes_often_waits_once_for_a_list_that_nobody_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a hundred subscriptions would have waited two seconds for a REST that hangs."""
+    known = Directory(NetworkError("gone"), ["KRW-BTC"])
+    clock = ManualClock()
+    monkeypatch.setattr(known, "_clock", clock)
+    for symbol in ("KRW-BTC", "KRW-ETH", "BTC-KRW"):
+        known.require((known.meant(symbol, Deadline.after(5)),), Deadline.after(5))
+    assert known.loads == 1
+    clock.now += GIVEN_UP_SECONDS
+    with pytest.raises(UnknownSymbolError):
+        known.require(("KRW-ETH",), Deadline.after(5))
 
 
 def test_what_was_in_an_answer_exists_until_a_list_and_upbit_itself_say_otherwise() -> None:

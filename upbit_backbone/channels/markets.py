@@ -38,6 +38,9 @@ SHRINKS_BY = 0.03  # Upbit has never delisted more at once
 MOST_ASKED = 5  # unknown symbols that are asked for by name; a question with more is refused for these already
 # Checking a symbol is only the beginning of a question: it gets this part of its time, and never more than so long.
 CHECKING_SHARE, CHECKING_SECONDS = 0.4, 3.0
+# Where no list was to be had it is not waited for again so soon: a hundred subscriptions would each have waited two
+# seconds for a REST that hangs.
+GIVEN_UP_SECONDS = 5.0
 
 
 class MarketDirectory:
@@ -64,6 +67,7 @@ class MarketDirectory:
         self._loaded_at = float("-inf")
         self._clock_offset = 0.0  # at that time
         self._known: frozenset[str] = frozenset()
+        self._given_up_until = float("-inf")  # no lock: replaced whole, and a second question does no harm
 
     def knows(self, symbol: str) -> bool:
         """Whether `symbol` was ever seen. No lock: the set is replaced whole."""
@@ -107,6 +111,7 @@ class MarketDirectory:
         markets = self._loaded(deadline, priority)
         with self._lock:
             self._markets = markets
+            self._given_up_until = float("-inf")
             self._loaded_at = asked_at  # what came was true when it was asked for, however long it took
             self._clock_offset = clock_offset(self._clock)
             # A delisted market leaves the list and with it what we know.
@@ -163,6 +168,8 @@ class MarketDirectory:
             return code
         is_gone = self._loaded_at != float("-inf")
         if deadline is not None:
+            if self._has_given_up():
+                return code
             checking = deadline.fraction(CHECKING_SHARE).sooner(CHECKING_SECONDS)
             try:
                 self.markets(checking, max_age=RELIST_SECONDS)
@@ -170,6 +177,7 @@ class MarketDirectory:
             except ClosedError:
                 raise
             except UpbitBackboneError as error:
+                self._give_up()
                 log.warning("a swapped symbol not looked up", extra={"why": one_line(error)})
                 return code
         return other if is_gone and other in self._known and code not in self._known else code
@@ -178,9 +186,9 @@ class MarketDirectory:
         """Raise UnknownSymbolError, naming each, if one of `symbols` does not exist.
 
         Where neither the list nor a market itself can be asked for, nothing is refused: REST will answer for itself,
-        and a stream without a first frame is reported.
+        and a stream without a first frame is reported. For some seconds after that nobody waits for them again.
         """
-        if all(symbol in self._known for symbol in symbols):
+        if all(symbol in self._known for symbol in symbols) or self._has_given_up():
             return
         checking = deadline.fraction(CHECKING_SHARE).sooner(CHECKING_SECONDS)
         try:
@@ -190,6 +198,7 @@ class MarketDirectory:
         except ClosedError:
             raise
         except UpbitBackboneError as error:
+            self._give_up()
             log.warning("symbols not checked", extra={"why": one_line(error)})
             return
         if gone:
@@ -197,6 +206,12 @@ class MarketDirectory:
         if unknown:
             log.warning("the market list lacks what exists", extra={"symbols": unknown[:MOST_ASKED]})
             self.learn(unknown[:MOST_ASKED])
+
+    def _give_up(self) -> None:
+        self._given_up_until = self._clock.monotonic() + GIVEN_UP_SECONDS
+
+    def _has_given_up(self) -> bool:
+        return self._clock.monotonic() < self._given_up_until
 
     def verdict(self, symbol: str, deadline: Deadline) -> UpbitBackboneError:
         """The error for a market that Upbit has just refused by name: UnknownSymbolError if the list lacks it, too.
