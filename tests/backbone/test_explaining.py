@@ -74,8 +74,9 @@ def test_the_router_can_be_asked_and_told_by_its_specified_names(market: MarketD
 def test_a_rest_that_is_measured_slow_is_asked_second_until_it_is_well_again(
     market: MarketDataBackbone, upbit: FakeUpbit, stopwatch: Ask
 ) -> None:
-    upbit.rest_fault(status=500, times=12)
+    upbit.rest_fault(status=500, times=24)
     for _ in range(12):
+        stopwatch(lambda: market.get_markets(timeout=0.3))
         stopwatch(lambda: market.get_trades("KRW-BTC", 1, timeout=0.3))
     assert market.router.update_routing_strategy() is True
     decision = market.explain("ticker", "KRW-BTC")
