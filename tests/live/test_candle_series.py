@@ -350,6 +350,94 @@ def test_growing_fetches_the_older_ones(stage: Stage) -> None:
         series.resize(0)
 
 
+def test_older_candles_come_page_by_page_to_the_beginning_of_history_and_never_twice(stage: Stage) -> None:
+    series = stage.open(size=5)
+    whole = stage.expected(size=1000)
+    assert not series.has_reached_start
+    older = series.load_older(20)
+    assert [numbers(row) for row in older] == whole[-25:-5]
+    assert [numbers(row) for row in series] == whole[-25:]
+    asked = 0
+    while not series.has_reached_start:
+        asked += len(series.load_older(40))
+    assert [numbers(row) for row in series] == whole
+    assert asked == len(whole) - 25
+    calls = len(stage.exchange.calls)
+    assert series.load_older(40) == []
+    assert len(stage.exchange.calls) == calls
+
+
+def test_a_series_shorter_than_asked_for_has_all_of_history(stage: Stage) -> None:
+    series = stage.open(size=500)
+    assert len(series) < 500
+    assert series.has_reached_start
+    assert series.load_older(100) == []
+
+
+def test_what_falls_off_a_full_series_can_be_loaded_again(stage: Stage) -> None:
+    series = stage.open(size=len(stage.expected(size=1000)))
+    series.load_older(1)
+    assert series.has_reached_start
+    first = series[0]
+    stage.trade(60)
+    wait_until(lambda: series[0] != first, "the oldest falls off")
+    assert not series.has_reached_start
+    assert series.load_older(5) == [first]
+
+
+def test_candles_that_end_while_older_ones_are_loaded_leave_no_hole(stage: Stage) -> None:
+    series = stage.open(size=5)
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def answer_late() -> None:
+        is_asked.set()
+        assert may_answer.wait(PATIENCE_SECONDS)
+
+    stage.exchange.rate = answer_late
+    loading = threading.Thread(target=series.load_older, args=(10,))
+    loading.start()
+    assert is_asked.wait(PATIENCE_SECONDS)
+    newest = series.last
+    stage.trade(60)
+    wait_until(lambda: series.last != newest, "the stream goes on meanwhile")
+    assert len(series) == 5
+    may_answer.set()
+    loading.join()
+    assert len(series) == series.size == 16
+    assert [row.timestamp for row in series] == [row[0] for row in stage.expected(size=16)]
+
+
+def test_two_that_load_older_ones_at_once_double_no_row(stage: Stage) -> None:
+    series = stage.open(size=5)
+    together = threading.Barrier(2)
+
+    def load() -> None:
+        together.wait()
+        series.load_older(10)
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [numbers(row) for row in series] == stage.expected(size=len(series))
+    assert len(series) in (15, 25)
+
+
+def test_older_candles_that_cannot_be_had_change_nothing(stage: Stage) -> None:
+    series = stage.open(size=5)
+    before = series.candles
+    stage.exchange.faults = dict.fromkeys(range(1, 100), UnknownSymbolError("gone"))
+    with pytest.raises(UnknownSymbolError):
+        series.load_older(10)
+    assert (series.candles, series.size) == (before, 5)
+    with pytest.raises(InvalidRequestError, match="100,000"):
+        series.load_older(100_000)
+    series.close()
+    with pytest.raises(ClosedError):
+        series.load_older(10)
+
+
 def test_a_seed_that_fails_leaves_nothing_behind(stage: Stage) -> None:
     stage.exchange.faults = {1: UnknownSymbolError("no such market")}
     with pytest.raises(UnknownSymbolError):

@@ -48,6 +48,7 @@ class Bars:
     def __init__(self, timeframe: Timeframe, size: int) -> None:
         self._timeframe = timeframe
         self.size = size
+        self.loads = 0  # of older rows, under way
         self._kept: list[CandleData] = []
         self.certain_until = FIRST_MOMENT
 
@@ -71,6 +72,18 @@ class Bars:
         """Older rows from REST, oldest first; those not older than what is known are ignored."""
         first = self._kept[0].timestamp if self._kept else None
         self._kept = [row for row in rows if first is None or row.timestamp < first] + self._kept
+        self._trim()
+
+    def begin_load(self) -> datetime | None:
+        """Older rows will be asked for: the start of the candle they come before. Ends with `end_load`."""
+        self.loads += 1
+        return self.rows[0].timestamp if self._kept else None
+
+    def end_load(self, rows: Sequence[CandleData]) -> None:
+        """What came of it, oldest first: the size grows by that much."""
+        self.prepend(rows)
+        self.loads -= 1
+        self.size = max(self.size, len(self._kept)) if rows else self.size
         self._trim()
 
     def live(self, candle: CandleData) -> list[BarUpdate]:
@@ -158,7 +171,8 @@ class Bars:
 
     def _trim(self) -> None:
         surplus = len(self._kept) - self.size
-        if surplus > 0:
+        # Not while older ones are on their way: a candle that fell off meanwhile would be a hole before it.
+        if surplus > 0 and not self.loads:
             # Uncertain candles stay although there is no room: forgotten, they would come back from REST as news.
             certain = bisect_left(self._kept, self.certain_until, key=_START)
             self._kept = self._kept[max(min(surplus, certain), surplus - CATCH_UP) :]

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Literal, Protocol, overload
 
 from .._arguments import whole_number
@@ -24,7 +25,7 @@ from .._concurrency import (
     get_logger,
     is_interrupting,
 )
-from ..errors import ClosedError, UpbitBackboneError
+from ..errors import ClosedError, InvalidRequestError, UpbitBackboneError
 from ..exchange.timeframes import FIRST_MOMENT, Timeframe, timeframe_of
 from ..history.aggregate import ONE_DAY, FormingPeriod
 from ..history.candles import CandleHistory
@@ -213,6 +214,7 @@ class CandleSeries:
     Seeded by REST while it is made (that may raise), then continued by the stream: candles from 1 s to 4 h, tickers
     for days and longer. After a break it asks REST from its last certain candle on; candles that have closed are
     checked with REST once, and corrections are taken over and reported. A market without trades has no candle.
+    `load_older` grows it into the past, as a chart that is scrolled back needs it.
 
     Readable from any thread; every read is a snapshot. `on_update` callbacks run one after the other on the series'
     own thread, in order; an exception in one is logged and counted and hurts nobody else.
@@ -246,6 +248,7 @@ class CandleSeries:
         self._listeners: list[OnUpdate] = [] if on_update is None else [on_update]
         self._forming = None if self._unit.data_type else FormingPeriod(self._unit)
         self._is_interrupted = False
+        self._first_of_all: datetime | None = None  # where the market's candles begin, once that is known
         self._closing = Flag()
         self._repair = Repair(
             symbol,
@@ -269,6 +272,8 @@ class CandleSeries:
             # In the caller's own thread: whoever makes a series hears of an unknown market at once, and has rows when
             # this returns.
             self._repair.ask(timeout, Priority.NORMAL)
+            if 0 < len(self._bars) < self._bars.size:  # fewer than were asked for: these are all there are
+                self._first_of_all = self._bars.rows[0].timestamp
             self._loop.ensure()  # last: the thread must never see a half-made series
         except BaseException:  # no thread to be had, or Ctrl-C: nobody could ever close it
             self._closing.set()
@@ -290,7 +295,20 @@ class CandleSeries:
 
     @property
     def size(self) -> int:
+        """How many candles it holds at most; see `resize` and `load_older`."""
         return self._bars.size
+
+    @property
+    def has_reached_start(self) -> bool:
+        """Whether the oldest candle here is the oldest that Upbit has, so that `load_older` brings nothing more."""
+        with self._held():
+            rows = self._bars.rows
+            return self._first_of_all is not None and bool(rows) and rows[0].timestamp <= self._first_of_all
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended, by `close`, with its backbone, or by `last_error`; the rows stay readable."""
+        return self._closing.is_set() or self._guard.is_foreign
 
     @property
     def is_current(self) -> bool:
@@ -354,19 +372,49 @@ class CandleSeries:
 
     def resize(self, size: int, timeout: float | None = None) -> None:
         """Keep `size` candles from now on. Growing asks REST for the older ones, on the calling thread."""
-        if self._closing.is_set():
-            raise ClosedError(f"the series {self.symbol} {self.timeframe} is closed")
         size = whole_number(size, "size", low=1, high=MAX_SIZE)
+        self._check_open()
         with self._held():
             self._bars.resize(size)
-            rows = self._bars.rows
-            missing, first = size - len(rows), rows[0].timestamp if rows else None
-        if missing > 0 and first is not None:
-            # Outside the lock: readers go on meanwhile, and frames are taken in.
-            older = self._history.get(self.symbol, self._unit, count=missing, to=first, timeout=timeout)
+            missing = size - len(self._bars)
+        if missing > 0:
+            self.load_older(missing, timeout)
+
+    def load_older(self, count: int, timeout: float | None = None) -> list[CandleData]:
+        """Grow by the `count` candles before the oldest one, each once; those that came, oldest first.
+
+        Asks REST on the calling thread, for `timeout` seconds at most in all (default: by the number of pages), and
+        raises what asking raises; then nothing has changed. Fewer come where the market's candles begin:
+        `has_reached_start` is then True, and the next call returns [] without asking. For scrolling back in a chart.
+        InvalidRequestError where the series would hold more than 100,000, ClosedError once closed.
+        """
+        count = whole_number(count, "count", low=1, high=MAX_SIZE)
+        self._check_open()
+        if self.has_reached_start:
+            return []
+        with self._held():
+            known = len(self._bars)
+            if known + count > MAX_SIZE:
+                raise InvalidRequestError(f"count={count}: a series holds {MAX_SIZE:,} at most, this one has {known:,}")
+            oldest = self._bars.begin_load()
+        rows: list[CandleData] = []
+        try:
+            if oldest is not None:
+                # Outside the lock: readers go on meanwhile, and frames are taken in.
+                ask = partial(self._history.get, self.symbol, self._unit, timeout=timeout, cancel=self._closing)
+                rows = ask(count=count, to=oldest)
+                if len(rows) < count:
+                    self._first_of_all = rows[0].timestamp if rows else oldest
+        finally:
             with self._held():
-                self._bars.prepend(older)
-                self._tell()
+                self._bars.end_load(rows)
+                if rows:
+                    self._tell()
+        return rows
+
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise ClosedError(f"the series {self.symbol} {self.timeframe} is closed")
 
     def close(self, deadline: Deadline | None = None) -> list[str]:
         """End the subscription and the thread; names of threads that did not stop in time. Safe to call again.
