@@ -33,11 +33,13 @@ from ._deadline import (
     SharedFuture,
     SystemClock,
     Waitable,
+    about_to_wait,
     check_timeout,
     clock_offset,
     wait_event,
     wait_future,
     wall_seconds,
+    watched_waits,
 )
 from ._fork import ForkGuard, at_fork, notice
 from ._log import GuardedLogger, get_logger, is_own_thread, own_threads, raise_if_users
@@ -97,6 +99,7 @@ __all__ = [
     "SystemClock",
     "Waitable",
     "WorkerPool",
+    "about_to_wait",
     "at_exit",
     "at_fork",
     "calls_users",
@@ -113,6 +116,7 @@ __all__ = [
     "wait_event",
     "wait_future",
     "wall_seconds",
+    "watched_waits",
 ]
 
 log = get_logger("upbit_backbone")

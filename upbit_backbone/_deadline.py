@@ -152,6 +152,16 @@ class Waitable(Protocol):
     def wait(self, timeout: float | None = None) -> bool: ...
 
 
+# Threads that had better not wait, such as a GUI's, each with whom to tell when one of them is about to.
+watched_waits: dict[int, Callable[[], object]] = {}
+
+
+def about_to_wait() -> None:
+    """Called by whoever is about to wait on the calling thread: for another thread, or for an answer of Upbit's."""
+    if watched_waits and (tell := watched_waits.get(threading.get_ident())) is not None:
+        tell()
+
+
 class EventCount:
     """Where threads wait until a state has changed that some lock beside it guards.
 
@@ -201,6 +211,7 @@ class EventCount:
         while not ready():
             if deadline.expired:
                 return False
+            about_to_wait()
             waiter = self.enter()
             self.sleep(waiter, 0.0 if ready() else deadline.remaining_or(WAIT_SLICE_SECONDS))
         return True

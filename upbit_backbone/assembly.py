@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ from .routing.promotion import Promotions, PromotionWorker, RequestFrequency
 from .routing.router import HotPath, RequestRouter
 from .sessions.session_manager import SessionManager
 from .store.exchange_clock import ExchangeClock
-from .store.live_store import LiveStore
+from .store.live_store import STATE_TYPES, LiveStore
 from .wire.rest_transport import RestTransport
 
 if TYPE_CHECKING:
@@ -515,6 +515,19 @@ class Assembly:
     def _silent_topics(self, topics: frozenset[Topic], since: float) -> frozenset[Topic]:
         entries = ((topic, self.store.entry(topic)) for topic in topics)
         return frozenset(topic for topic, entry in entries if entry is None or entry.news_at < since)
+
+    def stale_symbols(self, topics: Iterable[Topic]) -> frozenset[str]:
+        """The symbols of those topics that are not provably current, or, of trades and candles, whose line is not."""
+        now = self.clock.monotonic()
+        return frozenset(topic.symbol for topic in topics if not self._is_current(topic, now))
+
+    def _is_current(self, topic: Topic, now: float) -> bool:
+        if topic.data_type in STATE_TYPES:
+            return self.store.current_stored(topic, now) is not None
+        # A quiet market has no trade for hours: what counts is whether the line would bring one.
+        health = self.sessions.health(topic)
+        is_up = health is not None and health.connected and now - health.heard_at <= self.config.liveness_seconds
+        return is_up and health is not None and not (health.is_late or health.suspect or topic in health.mute)
 
     def record(self, path: Path, rotate_bytes: int | None = None, rotate_seconds: float | None = None) -> Recorder:
         """Attach a recorder to everything that comes in; one at a time."""

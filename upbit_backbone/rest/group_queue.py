@@ -25,6 +25,7 @@ from .._concurrency import (
     LatestDeadline,
     SharedFuture,
     WorkerPool,
+    about_to_wait,
     wait_event,
     wait_future,
 )
@@ -275,6 +276,7 @@ class RetryingCaller:
         # refused for it.
         with self.breaker.admit() as attempt:
             started = time.monotonic()
+            about_to_wait()
             try:
                 response = self._transport.get(call, job.deadline, permit)
             except BaseException as error:

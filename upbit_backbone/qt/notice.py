@@ -1,0 +1,76 @@
+"""Notices: what the author of a window has to see, whether his program has set logging up or not."""
+
+from __future__ import annotations
+
+import linecache
+import logging
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+
+from .._concurrency import get_logger, watched_waits
+
+log = get_logger("upbit_backbone.qt")
+
+# What waits for a moment only, or on purpose: starting a thread, and ending something.
+_MAY_WAIT = frozenset({"_start", "close", "__exit__", "__del__"})
+
+_told: set[tuple[str, int]] = set()
+_watchers: Counter[int] = Counter()
+
+
+def tell(level: int, message: str, error: BaseException | None = None) -> None:
+    """Log it, and print it on stderr where no handler would show it: a window has no other place for it."""
+    log.log(level, message, exc_info=error)
+    if not _is_shown(level) and sys.stderr is not None:
+        sys.stderr.write(f"upbit_backbone.qt: {message}\n")
+
+
+def _is_shown(level: int) -> bool:
+    """Whether the program's own logging does something with such a line. (The library's own handler does nothing.)"""
+    logger: logging.Logger | None = logging.getLogger(log.name)
+    if logger is None or not logger.isEnabledFor(level):
+        return logger is not None  # switched off on purpose
+    while logger is not None:
+        if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+def watch_gui_thread() -> Callable[[], None]:
+    """From now on a line that blocks the calling thread is told, once each; call what is returned to end that."""
+    thread = threading.get_ident()
+    _watchers[thread] += 1
+    watched_waits[thread] = _tell_wait
+
+    def unwatch() -> None:
+        _watchers[thread] -= 1
+        if _watchers[thread] <= 0:
+            watched_waits.pop(thread, None)
+
+    return unwatch
+
+
+def _tell_wait() -> None:
+    frame: FrameType | None = sys._getframe(1)
+    method = ""
+    passed: set[str] = set()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "upbit_backbone":
+        method = frame.f_code.co_name
+        passed.add(method)
+        frame = frame.f_back
+    if frame is None or passed & _MAY_WAIT:
+        return
+    place = (frame.f_code.co_filename, frame.f_lineno)
+    if place in _told:
+        return
+    _told.add(place)
+    line = linecache.getline(*place).strip()
+    tell(
+        logging.WARNING,
+        f"{place[0]}:{place[1]}: {line or method}: {method}() waits for an answer on the GUI thread, and the window is "
+        "frozen meanwhile; put it to bridge.ask(…), or open it with the bridge's own methods",
+    )
