@@ -87,14 +87,14 @@ class Live(QObject):  # type: ignore[misc]  # qtpy carries no types
     """Base of what a bridge has opened: opened elsewhere, closed at once, told when it fails or ends.
 
     `ready()` comes when it is open, `failed(error)` when it could not be opened (it is tried again after errors of the
-    network) or was ended by an error, `finished()` when nothing more will come, `stale_changed(bool)` when what it
-    shows ceases to be live, or is live again. It lives as long as the bridge, or until `close()`.
+    network) or was ended by an error, `finished()` when nothing more will come, `stale_changed(frozenset)` when other
+    markets of it are not live than before (none: empty, and false). It lives as long as the bridge, or until `close()`.
     """
 
     ready = Signal()
     failed = Signal(object)
     finished = Signal()
-    stale_changed = Signal(bool)
+    stale_changed = Signal(object)
 
     def __init__(self, owner: Any, name: str, open_: Callable[[], Any], close: Callable[[Any], object]) -> None:
         super().__init__(owner)
@@ -118,7 +118,7 @@ class Live(QObject):  # type: ignore[misc]  # qtpy carries no types
     @property
     def is_stale(self) -> bool:
         """Whether something it shows is not provably current now; True before it is open and after its end."""
-        return bool(self.stale)
+        return bool(self.stale) or not self.is_ready
 
     def begin(self) -> None:
         """Have it opened on another thread."""
@@ -163,9 +163,9 @@ class Live(QObject):  # type: ignore[misc]  # qtpy carries no types
         self._set_stale(self._symbols() if thing is None else self._stale(thing))
 
     def _set_stale(self, stale: frozenset[str]) -> None:
-        was_stale, self.stale = bool(self.stale), stale
-        if was_stale is not bool(stale):
-            self.stale_changed.emit(bool(stale))
+        before, self.stale = self.stale, stale
+        if before != stale:
+            self.stale_changed.emit(stale)
 
     def _could_not_open(self, error: BaseException) -> None:
         self._owner.report(error, self)

@@ -1,0 +1,167 @@
+"""Order-book ladder: asks above, bids below, each level a row that stays where it is."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from .._language import is_korean
+from ..models.market import OrderbookData
+from ..models.readable import number
+from .binding import QAbstractTableModel, QModelIndex, Qt
+from .bridge import MarketBridge
+from .colours import KOREAN, ColourScheme
+from .live import LiveBook
+
+NONE = QModelIndex()
+TITLES: Final = (("Size", "잔량"), ("Price", "가격"), ("From close", "전일대비"), ("Cumulated", "누적"))
+SIZE, PRICE, PERCENT, CUMULATED = range(4)
+
+# How much of the widest bar this level's is, from 0.0 to 1.0; and whether the level is an ask.
+BAR_ROLE: Final = int(Qt.ItemDataRole.UserRole) + 1
+IS_ASK_ROLE: Final = int(Qt.ItemDataRole.UserRole) + 2
+
+
+class Level(NamedTuple):
+    """A row of the ladder, as it is shown."""
+
+    price: Decimal
+    size: Decimal
+    cumulated: Decimal
+    bar: float
+
+
+class OrderbookModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries no types
+    """A table model of one order book: `levels` asks from the dearest down, then as many bids. For the GUI thread.
+
+        book = OrderbookModel(levels=15, parent=window)
+        book.follow(bridge, "KRW-BTC")
+
+    There are always twice `levels` rows, empty ones where the book has fewer, and a new book changes the rows that look
+    different. Data in BAR_ROLE is the length of a level's bar (0.0 to 1.0 of the widest), which `BarDelegate` draws;
+    Qt.UserRole gives a cell's value itself. A book that is not provably current is written in the `stale` colour.
+    """
+
+    def __init__(
+        self, levels: int = 15, *, colours: ColourScheme = KOREAN, language: str | None = None, parent: Any = None
+    ) -> None:
+        super().__init__(parent)
+        self.levels = levels
+        self.colours = colours
+        self._is_korean = is_korean() if language is None else language == "ko"
+        self._rows: list[Level | None] = [None] * (2 * levels)
+        self._prev_close: Decimal | None = None
+        self.book: OrderbookData | None = None
+        self.is_stale = True
+        self.live: LiveBook | None = None
+
+    def follow(self, bridge: MarketBridge, symbol: str, level: Decimal | int | str = 0) -> LiveBook:
+        """Show the book of this market from now on, its prices grouped by `level`. Returns at once."""
+        if self.live is not None:
+            self.live.close()
+        self.clear()
+        self.live = bridge.live_orderbook(symbol, self.levels, level)
+        self.live.changed.connect(self.take)
+        self.live.stale_changed.connect(self.set_stale)
+        return self.live
+
+    def clear(self) -> None:
+        """Show nothing: what was there was another market's."""
+        self.book, self.is_stale, self._prev_close = None, True, None
+        self._put([None] * len(self._rows))
+
+    def take(self, book: OrderbookData) -> None:
+        self.book = book
+        asks, bids = book.asks[: self.levels], book.bids[: self.levels]
+        widest = max((unit.size for unit in (*asks, *bids)), default=Decimal(0))
+        above, below = _side(asks, widest), _side(bids, widest)
+        blank: list[Level | None] = [None]
+        self._put(
+            blank * (self.levels - len(above)) + list(reversed(above)) + below + blank * (self.levels - len(below))
+        )
+
+    def set_prev_close(self, price: Decimal | None) -> None:
+        """What the column of per cent compares with, from a ticker's `prev_closing_price`."""
+        if price != self._prev_close:
+            self._prev_close = price
+            self._tell(0, len(self._rows) - 1)
+
+    def set_stale(self, stale: object) -> None:
+        """Whether the book is not provably current; takes what `LiveBook.stale_changed` tells."""
+        if self.is_stale is not bool(stale):
+            self.is_stale = bool(stale)
+            self._tell(0, len(self._rows) - 1)
+
+    def set_colours(self, colours: ColourScheme) -> None:
+        self.colours = colours
+        self._tell(0, len(self._rows) - 1)
+
+    def set_language(self, language: str) -> None:
+        """Titles in "ko" or "en"."""
+        self._is_korean = language == "ko"
+        self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, len(TITLES) - 1)
+
+    # Qt's questions
+
+    def rowCount(self, parent: Any = NONE) -> int:  # noqa: N802  # Qt's name
+        return 0 if parent.isValid() else len(self._rows)
+
+    def columnCount(self, parent: Any = NONE) -> int:  # noqa: N802
+        return 0 if parent.isValid() else len(TITLES)
+
+    def headerData(self, section: int, orientation: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:  # noqa: N802
+        if role != Qt.ItemDataRole.DisplayRole or orientation != Qt.Orientation.Horizontal:
+            return None
+        return TITLES[section][self._is_korean]
+
+    def data(self, index: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        row = self._rows[index.row()] if index.isValid() else None
+        if row is None:
+            return None
+        value = self._value(row, index.column())
+        if role == Qt.ItemDataRole.DisplayRole:
+            return f"{value:+.2f} %" if index.column() == PERCENT and value is not None else number(value)
+        if role == Qt.ItemDataRole.ForegroundRole:
+            return self._colour(row, index)
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        if role == Qt.ItemDataRole.UserRole:
+            return value
+        if role == BAR_ROLE:
+            return row.bar if index.column() == SIZE else None
+        return index.row() < self.levels if role == IS_ASK_ROLE else None
+
+    # Within
+
+    def _value(self, row: Level, column: int) -> Decimal | None:
+        if column == PERCENT:
+            return None if not self._prev_close else (row.price / self._prev_close - 1) * 100
+        return (row.size, row.price, None, row.cumulated)[column]
+
+    def _colour(self, row: Level, index: Any) -> Any:
+        if self.is_stale:
+            return self.colours.of_stale()
+        if index.column() not in (PRICE, PERCENT) or self._prev_close is None:
+            return None
+        return self.colours.of_change(row.price - self._prev_close)
+
+    def _put(self, rows: list[Level | None]) -> None:
+        before, self._rows = self._rows, rows
+        different = [place for place, (old, new) in enumerate(zip(before, rows, strict=True)) if old != new]
+        if different:
+            self._tell(different[0], different[-1])
+
+    def _tell(self, first: int, last: int) -> None:
+        self.dataChanged.emit(self.index(first, 0), self.index(last, len(TITLES) - 1))
+
+    def __repr__(self) -> str:
+        return f"<OrderbookModel {self.book.symbol if self.book else 'empty'}{' stale' if self.is_stale else ''}>"
+
+
+def _side(units: Any, widest: Decimal) -> list[Level]:
+    """The levels of one side from the best one on."""
+    levels, sum_of_sizes = [], Decimal(0)
+    for unit in units:
+        sum_of_sizes += unit.size
+        levels.append(Level(unit.price, unit.size, sum_of_sizes, float(unit.size / widest) if widest else 0.0))
+    return levels

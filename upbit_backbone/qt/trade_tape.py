@@ -1,0 +1,147 @@
+"""Trade tape: the newest trades of one market, newest first, and never more than so many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from .._arguments import whole_number
+from .._language import is_korean
+from ..models.enums import DataType
+from ..models.market import TradeData
+from ..models.readable import number
+from .binding import QAbstractTableModel, QModelIndex, Qt
+from .bridge import MarketBridge
+from .colours import KOREAN, ColourScheme
+from .live import LiveSubscription
+
+NONE = QModelIndex()
+TITLES: Final = (("Time", "체결시각"), ("Price", "체결가"), ("Volume", "체결량"), ("Value", "체결금액"))
+TIME, PRICE, VOLUME, VALUE = range(4)
+MOST_ROWS: Final = 100_000
+
+
+class TradesModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries no types
+    """A table model of trades, the newest on top, at most `rows` of them. For the GUI thread.
+
+        tape = TradesModel(rows=500, parent=window)
+        tape.follow(bridge, "KRW-BTC")
+
+    Rows are put in and taken out, never reset, so that a tape that is scrolled down stays where it is. What comes late,
+    filled in after a break, is put where it belongs. Times are Korean wall-clock times; Qt.UserRole gives the values.
+    """
+
+    def __init__(
+        self, rows: int = 500, *, colours: ColourScheme = KOREAN, language: str | None = None, parent: Any = None
+    ) -> None:
+        super().__init__(parent)
+        self._most = whole_number(rows, "rows", low=1, high=MOST_ROWS)
+        self._colours = colours
+        self._is_korean = is_korean() if language is None else language == "ko"
+        self._trades: list[TradeData] = []  # newest first
+        self.is_stale = True
+        self.live: LiveSubscription | None = None
+
+    def follow(self, bridge: MarketBridge, symbol: str) -> LiveSubscription:
+        """Show the trades of this market from now on, instead of those before. Returns at once."""
+        if self.live is not None:
+            self.live.close()
+        self.clear()
+        self.live = bridge.subscribe(symbol, DataType.TRADE)
+        self.live.received.connect(self.take)
+        self.live.stale_changed.connect(self.set_stale)
+        return self.live
+
+    def clear(self) -> None:
+        self.beginResetModel()
+        self._trades, self.is_stale = [], True
+        self.endResetModel()
+
+    @property
+    def trades(self) -> list[TradeData]:
+        """Those that are shown, newest first."""
+        return list(self._trades)
+
+    def take(self, items: Iterable[Any]) -> None:
+        """New trades, in the order they came; what is no TradeData is passed over."""
+        trades = [item for item in items if isinstance(item, TradeData)]
+        newest = self._trades[0].timestamp if self._trades else None
+        late = [trade for trade in trades if newest is not None and trade.timestamp < newest]
+        fresh = sorted(
+            (trade for trade in trades if newest is None or trade.timestamp >= newest), key=lambda each: each.timestamp
+        )[-self._most :]
+        if fresh:
+            self._insert(0, fresh[::-1])
+        for trade in late:
+            self._insert(self._place_of(trade), [trade])
+        if (surplus := len(self._trades) - self._most) > 0:
+            self.beginRemoveRows(NONE, self._most, self._most + surplus - 1)
+            del self._trades[self._most :]
+            self.endRemoveRows()
+
+    def set_stale(self, stale: object) -> None:
+        """Whether trades may be missing now; takes what `LiveSubscription.stale_changed` tells."""
+        if self.is_stale is not bool(stale):
+            self.is_stale = bool(stale)
+            self._repaint()
+
+    def set_colours(self, colours: ColourScheme) -> None:
+        self._colours = colours
+        self._repaint()
+
+    def set_language(self, language: str) -> None:
+        """Titles in "ko" or "en"."""
+        self._is_korean = language == "ko"
+        self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, len(TITLES) - 1)
+
+    # Qt's questions
+
+    def rowCount(self, parent: Any = NONE) -> int:  # noqa: N802  # Qt's name
+        return 0 if parent.isValid() else len(self._trades)
+
+    def columnCount(self, parent: Any = NONE) -> int:  # noqa: N802
+        return 0 if parent.isValid() else len(TITLES)
+
+    def headerData(self, section: int, orientation: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:  # noqa: N802
+        if role != Qt.ItemDataRole.DisplayRole or orientation != Qt.Orientation.Horizontal:
+            return None
+        return TITLES[section][self._is_korean]
+
+    def data(self, index: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if not index.isValid() or index.row() >= len(self._trades):
+            return None
+        trade, column = self._trades[index.row()], index.column()
+        if role == Qt.ItemDataRole.DisplayRole:
+            return _text(trade, column)
+        if role == Qt.ItemDataRole.ForegroundRole:
+            return self._colours.of_stale() if self.is_stale else self._colours.of_side(trade.side)
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        if role == Qt.ItemDataRole.UserRole:
+            return (trade.timestamp, trade.price, trade.volume, trade.price * trade.volume)[column]
+        return None
+
+    # Within
+
+    def _insert(self, place: int, trades: list[TradeData]) -> None:
+        self.beginInsertRows(NONE, place, place + len(trades) - 1)
+        self._trades[place:place] = trades
+        self.endInsertRows()
+
+    def _place_of(self, late: TradeData) -> int:
+        """Before the first that is not newer. Only what comes late looks for its place, and not far from the top."""
+        older = (place for place, each in enumerate(self._trades) if each.timestamp <= late.timestamp)
+        return next(older, len(self._trades))
+
+    def _repaint(self) -> None:
+        if self._trades:
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self._trades) - 1, len(TITLES) - 1))
+
+    def __repr__(self) -> str:
+        return f"<TradesModel {len(self._trades)} of at most {self._most} trades>"
+
+
+def _text(trade: TradeData, column: int) -> str:
+    if column == TIME:
+        return f"{trade.timestamp_kst:%H:%M:%S}"
+    return f"{trade.price * trade.volume:,.0f}" if column == VALUE else number((trade.price, trade.volume)[column - 1])
