@@ -17,6 +17,8 @@ EXTRAS = {
     "prometheus": ["prometheus-client>=0.20"],
     # 6.12.0 loses a reference to True or False with each signal and aborts the process after some hundred of them.
     "qt": ["qtpy>=2.4", "PySide6-Essentials>=6.6,!=6.12.0"],
+    # What draws candles for the windows of [qt].
+    "chart": ["qtpy>=2.4", "PySide6-Essentials>=6.6,!=6.12.0", "pyqtgraph>=0.14", "numpy"],
     # Only for TLS: the simulator itself needs nothing but the standard library.
     "simulator": ["trustme>=1.1"],
 }

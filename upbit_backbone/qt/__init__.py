@@ -14,7 +14,7 @@ from __future__ import annotations
 from .bridge import MarketBridge, QtBridge
 from .colours import INTERNATIONAL, KOREAN, ColourScheme
 from .live import LiveBook, LiveCandles, LiveSubscription
-from .orderbook_table import OrderbookModel
+from .orderbook_table import BarDelegate, OrderbookModel
 from .question import Question
 from .ticker_table import TickerTableModel
 from .trade_tape import TradesModel
@@ -22,6 +22,7 @@ from .trade_tape import TradesModel
 __all__ = [
     "INTERNATIONAL",
     "KOREAN",
+    "BarDelegate",
     "ColourScheme",
     "LiveBook",
     "LiveCandles",

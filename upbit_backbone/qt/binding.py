@@ -8,7 +8,9 @@ from typing import Any
 from weakref import WeakMethod, ref
 
 try:
-    from qtpy import QtCore, QtGui
+    from qtpy import QtCore as QtCore
+    from qtpy import QtGui as QtGui
+    from qtpy import QtWidgets as QtWidgets
     from qtpy.compat import isalive
 except ImportError as error:  # qtpy raises a subclass where it finds no Qt
     raise ImportError(

@@ -8,12 +8,13 @@ from typing import Any, Final, NamedTuple
 from .._language import is_korean
 from ..models.market import OrderbookData
 from ..models.readable import number
-from .binding import QAbstractTableModel, QModelIndex, Qt
+from .binding import QAbstractTableModel, QColor, QModelIndex, Qt, QtCore, QtWidgets
 from .bridge import MarketBridge
 from .colours import KOREAN, ColourScheme
 from .live import LiveBook
 
 NONE = QModelIndex()
+BAR_OPACITY: Final = 60  # of 255: the number on top of a bar stays readable
 TITLES: Final = (("Size", "잔량"), ("Price", "가격"), ("From close", "전일대비"), ("Cumulated", "누적"))
 SIZE, PRICE, PERCENT, CUMULATED = range(4)
 
@@ -156,6 +157,23 @@ class OrderbookModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries
 
     def __repr__(self) -> str:
         return f"<OrderbookModel {self.book.symbol if self.book else 'empty'}{' stale' if self.is_stale else ''}>"
+
+
+class BarDelegate(QtWidgets.QStyledItemDelegate):  # type: ignore[misc]
+    """Draws each level's bar behind its size: `view.setItemDelegateForColumn(0, BarDelegate(view))`."""
+
+    def paint(self, painter: Any, option: Any, index: Any) -> None:
+        bar = index.data(BAR_ROLE)
+        if bar:
+            model = index.model()
+            colours: ColourScheme = model.colours
+            side = colours.down if index.data(IS_ASK_ROLE) else colours.up
+            colour = QColor(colours.stale if model.is_stale else side)
+            colour.setAlpha(BAR_OPACITY)
+            width = option.rect.width() * bar
+            area = QtCore.QRectF(option.rect.right() - width, option.rect.top(), width, option.rect.height() - 1)
+            painter.fillRect(area, colour)
+        super().paint(painter, option, index)
 
 
 def _side(units: Any, widest: Decimal) -> list[Level]:

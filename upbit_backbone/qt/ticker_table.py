@@ -235,6 +235,16 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
         """The market of a row; None where there is no such row."""
         return self._rows[row].symbol if 0 <= row < len(self._rows) else None
 
+    def ticker_of(self, symbol: str) -> TickerData | None:
+        """The newest ticker of a market, current or not; None before the first."""
+        row = self._all.get(symbol)
+        return None if row is None else row.ticker
+
+    def is_stale(self, symbol: str) -> bool:
+        """Whether what is shown of a market is not provably current."""
+        row = self._all.get(symbol)
+        return row is None or row.ticker is None or row.is_stale
+
     def row_of(self, symbol: str) -> int | None:
         """The row of a market; None where it is not shown."""
         return self._places.get(symbol)

@@ -1,0 +1,233 @@
+"""Chart items for pyqtgraph (extra `[chart]`): candles, volume, a line at the last price, a crosshair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+from ..models.market import CandleData
+from ..models.readable import KST
+from .binding import QtCore
+from .candle_arrays import HIGH, LOW, VOLUME, Bars, CandleArrays
+from .colours import KOREAN, ColourScheme
+
+try:
+    import pyqtgraph  # after the binding, whose Qt it then takes
+except ImportError as error:
+    raise ImportError(
+        "upbit_backbone.qt.chart_items needs pyqtgraph: python -m pip install 'upbit-backbone[chart]' "
+        "/ pyqtgraph가 필요합니다: python -m pip install 'upbit-backbone[chart]'"
+    ) from error
+
+QLineF, QRectF, Signal = QtCore.QLineF, QtCore.QRectF, QtCore.Signal
+
+BODY: Final = 0.8  # of a period: what a body is wide
+BODIES_FROM_PIXELS: Final = 4.0  # narrower candles are lines: a body would not be seen
+MOVES_PER_SECOND: Final = 60
+
+
+class _BarsItem(pyqtgraph.GraphicsObject):  # type: ignore[misc]  # pyqtgraph carries no types
+    """Base of what is drawn from candle arrays: only what is in sight, in one call a colour."""
+
+    def __init__(self, arrays: CandleArrays, colours: ColourScheme) -> None:
+        super().__init__()
+        self.arrays = arrays
+        self.colours = colours
+        self.is_stale = True
+        self._bounds: Any = None  # of all candles; asked for many times between two changes
+
+    def set_stale(self, stale: object) -> None:
+        """Draw it grey, because it is not provably current, or in its colours; takes what `stale_changed` tells."""
+        if self.is_stale is not bool(stale):
+            self.is_stale = bool(stale)
+            self.update()
+
+    def set_colours(self, colours: ColourScheme) -> None:
+        self.colours = colours
+        self.update()
+
+    def has_changed(self) -> None:
+        """The arrays were changed: draw them anew."""
+        self.prepareGeometryChange()
+        self._bounds = None
+        self.informViewBoundsChanged()
+        self.update()
+
+    def boundingRect(self) -> Any:  # noqa: N802  # Qt's name
+        if self._bounds is None:
+            columns, margin = self.arrays.columns, self.arrays.period
+            low, high = self._height(slice(None)) if columns.shape[1] else (0.0, 0.0)
+            left, right = (columns[0, 0] - margin, columns[0, -1] + margin) if columns.shape[1] else (0.0, 0.0)
+            self._bounds = QRectF(left, low, right - left, high - low)
+        return self._bounds
+
+    def dataBounds(self, ax: int, frac: float = 1.0, orthoRange: Any = None) -> Any:  # noqa: N802, N803  # pyqtgraph's names
+        """What the view fits to: of the prices those that are in sight, where the view asks for that."""
+        columns = self.arrays.columns
+        if not columns.shape[1]:
+            return (None, None)
+        if ax == 0:
+            return (float(columns[0, 0]) - self.arrays.period, float(columns[0, -1]) + self.arrays.period)
+        seen = slice(None) if orthoRange is None else self.arrays.between(*orthoRange)
+        return self._height(seen) if columns[0, seen].size else (None, None)
+
+    def paint(self, painter: Any, *_: Any) -> None:
+        view = self.getViewBox()
+        if view is None or not len(self.arrays):
+            return
+        (left, right), _y = view.viewRange()
+        pixel = self.pixelWidth() or 0.0  # seconds
+        bars = self.arrays.bars(self.arrays.between(left, right), pixel)
+        width = max(self.arrays.period * BODY, pixel)
+        is_up = bars.close >= bars.open
+        for chosen, colour in ((is_up, self.colours.up), (~is_up, self.colours.down)):
+            pen = pyqtgraph.mkPen(self.colours.stale if self.is_stale else colour)
+            painter.setPen(pen)
+            painter.setBrush(pen.color())
+            self._draw(painter, Bars(*(column[chosen] for column in bars)), width, width / pixel if pixel else width)
+
+    def _height(self, seen: slice) -> tuple[float, float]:
+        raise NotImplementedError
+
+    def _draw(self, painter: Any, bars: Bars, width: float, pixels: float) -> None:
+        raise NotImplementedError
+
+
+class CandleItem(_BarsItem):
+    """Candles of one market, on a time axis in seconds: `plot.addItem(CandleItem())`. For the GUI thread.
+
+        candles = CandleItem()
+        live = bridge.candle_series("KRW-BTC", "1m", size=500)
+        live.changed.connect(candles.take)
+        live.stale_changed.connect(candles.set_stale)
+
+    Fifty thousand candles are drawn as quickly as five hundred: only what is in sight, in two calls for each colour,
+    and where several candles share a pixel as one bar from their lowest to their highest price. Whatever is not
+    provably current is grey.
+    """
+
+    def __init__(self, colours: ColourScheme = KOREAN) -> None:
+        super().__init__(CandleArrays(), colours)
+        self._followers: list[_BarsItem] = []
+
+    @property
+    def rows(self) -> list[CandleData]:
+        """The candles that are drawn, exact, oldest first. Not to be changed."""
+        return self.arrays.rows
+
+    def take(self, rows: Sequence[CandleData], is_whole: bool = False) -> None:
+        """Merge candles by their start, or with `is_whole` draw these alone; takes what `LiveCandles.changed` tells."""
+        if is_whole:
+            self.arrays.clear()
+        self.arrays.merge(rows)
+        for item in (self, *self._followers):
+            item.has_changed()
+
+    def clear(self) -> None:
+        """Draw nothing: what was there was another market's."""
+        self.take([], is_whole=True)
+        self.set_stale(True)
+
+    def set_stale(self, stale: object) -> None:
+        super().set_stale(stale)
+        for item in self._followers:
+            item.set_stale(stale)
+
+    def volume_item(self) -> VolumeItem:
+        """A new item for another plot that draws the volume of these candles."""
+        item = VolumeItem(self.arrays, self.colours)
+        item.is_stale = self.is_stale
+        self._followers.append(item)
+        return item
+
+    def _height(self, seen: slice) -> tuple[float, float]:
+        columns = self.arrays.columns[:, seen]
+        return float(columns[LOW].min()), float(columns[HIGH].max())
+
+    def _draw(self, painter: Any, bars: Bars, width: float, pixels: float) -> None:
+        starts, lows, highs = bars.start.tolist(), bars.low.tolist(), bars.high.tolist()
+        painter.drawLines(list(map(QLineF, starts, lows, starts, highs)))
+        if pixels >= BODIES_FROM_PIXELS:
+            lefts, heights = (bars.start - width / 2).tolist(), (bars.close - bars.open).tolist()
+            painter.drawRects(list(map(QRectF, lefts, bars.open.tolist(), [width] * len(lefts), heights)))
+
+
+class VolumeItem(_BarsItem):
+    """The volume of a CandleItem's candles; made by its `volume_item()`."""
+
+    def _height(self, seen: slice) -> tuple[float, float]:
+        return 0.0, float(self.arrays.columns[VOLUME, seen].max())
+
+    def _draw(self, painter: Any, bars: Bars, width: float, pixels: float) -> None:
+        lefts, heights = (bars.start - width / 2).tolist(), bars.volume.tolist()
+        count = len(lefts)
+        painter.setPen(QtCore.Qt.PenStyle.NoPen)  # an outline costs six times what the filling does
+        painter.drawRects(list(map(QRectF, lefts, [0.0] * count, [width] * count, heights)))
+
+
+class LastPriceLine(pyqtgraph.InfiniteLine):  # type: ignore[misc]
+    """A line at the last price, with the price beside it; grey while that is not provably current."""
+
+    def __init__(self, candles: CandleItem) -> None:
+        options = {"position": 0.97, "movable": False, "fill": (128, 128, 128, 60)}
+        super().__init__(angle=0, movable=False, label="", labelOpts=options)
+        self._candles = candles
+        self.hide()
+
+    def refresh(self) -> None:
+        """Go where the last candle closed, in the colour of that candle. To be called when the candles changed."""
+        rows, colours = self._candles.rows, self._candles.colours
+        if not rows:
+            self.hide()
+            return
+        last = rows[-1]
+        colour = colours.stale if self._candles.is_stale else colours.of_change(last.close_price - last.open_price)
+        self.setPen(pyqtgraph.mkPen(colour, style=QtCore.Qt.PenStyle.DashLine))
+        self.setValue(float(last.close_price))
+        self.label.setFormat(f"{last.close_price:,f}")
+        self.label.setColor(colour)
+        self.show()
+
+
+class Crosshair(QtCore.QObject):  # type: ignore[misc]
+    """Two lines under the mouse, the vertical one in all plots at once; `moved(CandleData)` says over which candle,
+    and `moved(None)` that the mouse has left. The plots lie in one GraphicsLayoutWidget, the first has the candles."""
+
+    moved = Signal(object)
+
+    def __init__(self, plots: Sequence[Any], candles: CandleItem, parent: Any = None) -> None:
+        super().__init__(parent)
+        self._plots = tuple(plots)
+        self._candles = candles
+        pen = pyqtgraph.mkPen("#8888", style=QtCore.Qt.PenStyle.DotLine)
+        self.verticals = [pyqtgraph.InfiniteLine(angle=90, movable=False, pen=pen) for _ in plots]
+        self.horizontals = [pyqtgraph.InfiniteLine(angle=0, movable=False, pen=pen) for _ in plots]
+        for plot, *lines in zip(self._plots, self.verticals, self.horizontals, strict=True):
+            for line in lines:
+                line.hide()
+                plot.addItem(line, ignoreBounds=True)
+        self._proxy = pyqtgraph.SignalProxy(
+            plots[0].scene().sigMouseMoved, rateLimit=MOVES_PER_SECOND, slot=lambda moved: self.go_to(moved[0])
+        )
+
+    def go_to(self, position: Any) -> CandleData | None:
+        """Stand at a point of the scene; the candle there, None outside of all plots or where there are no candles."""
+        over = next((plot for plot in self._plots if plot.getViewBox().sceneBoundingRect().contains(position)), None)
+        point = None if over is None else over.getViewBox().mapSceneToView(position)
+        place = None if point is None else self._candles.arrays.nearest(point.x())
+        candle = None if place is None else self._candles.rows[place]
+        for plot, vertical, horizontal in zip(self._plots, self.verticals, self.horizontals, strict=True):
+            vertical.setVisible(candle is not None)
+            horizontal.setVisible(candle is not None and plot is over)
+            if candle is not None and point is not None:
+                vertical.setValue(candle.timestamp.timestamp())
+                horizontal.setValue(point.y())
+        self.moved.emit(candle)
+        return candle
+
+
+def time_axis() -> Any:
+    """An axis for the bottom of a plot: the starts of candles as Korean wall-clock times."""
+    offset = KST.utcoffset(None) or timedelta()
+    return pyqtgraph.DateAxisItem(orientation="bottom", utcOffset=-offset.total_seconds())
