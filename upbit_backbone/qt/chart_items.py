@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from math import floor, log10
 from typing import Any, Final
 
 from ..models.market import CandleData
@@ -170,7 +171,7 @@ class LastPriceLine(pyqtgraph.InfiniteLine):  # type: ignore[misc]
     """A line at the last price, with the price beside it; grey while that is not provably current."""
 
     def __init__(self, candles: CandleItem) -> None:
-        options = {"position": 0.97, "movable": False, "fill": (128, 128, 128, 60)}
+        options = {"position": 1.0, "anchors": [(1, 1), (1, 1)], "movable": False, "fill": (128, 128, 128, 60)}
         super().__init__(angle=0, movable=False, label="", labelOpts=options)
         self._candles = candles
         self.hide()
@@ -225,6 +226,18 @@ class Crosshair(QtCore.QObject):  # type: ignore[misc]
                 horizontal.setValue(point.y())
         self.moved.emit(candle)
         return candle
+
+
+class PriceAxis(pyqtgraph.AxisItem):  # type: ignore[misc]
+    """An axis for the left or right of a plot: prices with thousands separators, as long as they are."""
+
+    def __init__(self, orientation: str = "left") -> None:
+        super().__init__(orientation)
+        self.enableAutoSIPrefix(False)
+
+    def tickStrings(self, values: Any, scale: float, spacing: float) -> list[str]:  # noqa: N802  # pyqtgraph's name
+        places = max(0, -floor(log10(spacing))) if spacing > 0 else 0
+        return [f"{value:,.{places}f}" for value in values]
 
 
 def time_axis() -> Any:

@@ -109,6 +109,7 @@ class Live(QObject):  # type: ignore[misc]  # qtpy carries no types
         self._retry.setSingleShot(True)
         self._retry.timeout.connect(self.begin)
         self.stale: frozenset[str] = frozenset()
+        self._is_stale_told = False
 
     @property
     def is_ready(self) -> bool:
@@ -160,11 +161,13 @@ class Live(QObject):  # type: ignore[misc]  # qtpy carries no types
     def look(self) -> None:
         """Find out what of it is stale. Called by the bridge a few times a second."""
         thing = self.opening.thing
-        self._set_stale(self._symbols() if thing is None else self._stale(thing))
+        if thing is not None:
+            self._set_stale(self._stale(thing))
 
     def _set_stale(self, stale: frozenset[str]) -> None:
         before, self.stale = self.stale, stale
-        if before != stale:
+        if before != stale or not self._is_stale_told:
+            self._is_stale_told = True  # also where nothing is: whoever listens takes it for stale until he hears
             self.stale_changed.emit(stale)
 
     def _could_not_open(self, error: BaseException) -> None:

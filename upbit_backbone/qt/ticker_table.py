@@ -117,6 +117,7 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
         self._bridge: MarketBridge | None = None
         self._quote: str | None = None
         self._is_new = True
+        self._stale: frozenset[str] | None = None  # nothing is known of it yet
         self.live: LiveSubscription | None = None
         self._names_again = QTimer(self)
         self._names_again.setSingleShot(True)
@@ -163,10 +164,9 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
 
     def set_symbols(self, symbols: Iterable[str]) -> None:
         """Exactly these rows, without prices until tickers come."""
-        self._all = {symbol: Row(symbol) for symbol in symbols}
-        for row in self._all.values():
-            row.shown = self._values(row)
-        self._is_new = True
+        self._all, self._stale, self._is_new = {}, None, True
+        for symbol in symbols:
+            self._new_row(symbol)
         self._arrange()
 
     def set_markets(self, markets: Iterable[MarketInfo]) -> None:
@@ -174,7 +174,7 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
         for market in markets:
             row = self._all.get(market.symbol)
             if row is None and self._quote is not None:
-                row = self._all[market.symbol] = Row(market.symbol)
+                row = self._new_row(market.symbol)
             if row is not None:
                 row.korean, row.english = market.korean_name or "", market.english_name or ""
                 row.is_wanted = self._passes(row)
@@ -189,8 +189,7 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
                 continue
             row = self._all.get(item.symbol)
             if row is None:
-                row = self._all[item.symbol] = Row(item.symbol)
-                row.is_wanted = self._passes(row)
+                row = self._new_row(item.symbol)
                 has_new_rows = True
             row.ticker = item
             self._show(row)
@@ -199,6 +198,7 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
 
     def set_stale(self, symbols: frozenset[str]) -> None:
         """These markets are not provably current; all others are."""
+        self._stale = symbols
         for row in self._all.values():
             is_stale = row.symbol in symbols
             if row.is_stale is not is_stale:
@@ -289,14 +289,19 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
             for column in self.columns
         )
 
+    def _new_row(self, symbol: str) -> Row:
+        row = self._all[symbol] = Row(symbol)
+        row.is_stale = self._stale is None or symbol in self._stale
+        row.is_wanted = self._passes(row)
+        row.shown = self._values(row)
+        return row
+
     def _passes(self, row: Row) -> bool:
         return not self._filter or matches(self._filter, row.symbol, row.korean, row.english)
 
     def _show(self, row: Row) -> None:
         """Tell the view of the cells that look different now."""
         before, row.shown = row.shown, self._values(row)
-        if not before:
-            return  # a new row, which the view does not know yet
         different = [place for place, (old, new) in enumerate(zip(before, row.shown, strict=True)) if old != new]
         if different:
             self._tell(row, different[0], different[-1])
