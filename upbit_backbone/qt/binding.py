@@ -35,14 +35,21 @@ def frame_milliseconds() -> int:
     return max(FASTEST_FRAME_MILLISECONDS, int(1000 / rate)) if rate > 1 else USUAL_FRAME_MILLISECONDS
 
 
+_signals: dict[tuple[type, str], Any] = {}  # looked up once: asked for with every frame
+
+
 def is_connected(source: Any, signal: str) -> bool:
     """Whether anything is connected to the signal of that name."""
-    meta = source.metaObject()
-    for number in range(meta.methodCount()):
-        method = meta.method(number)
-        if bytes(method.name()) == signal.encode() and method.methodType() == QtCore.QMetaMethod.MethodType.Signal:
-            return bool(source.isSignalConnected(method))
-    return False
+    key = (type(source), signal)
+    if key not in _signals:
+        meta = source.metaObject()
+        methods = [meta.method(number) for number in range(meta.methodCount())]
+        _signals[key] = next(each for each in methods if bytes(each.name()) == signal.encode() and _is_signal(each))
+    return bool(source.isSignalConnected(_signals[key]))
+
+
+def _is_signal(method: Any) -> bool:
+    return bool(method.methodType() == QtCore.QMetaMethod.MethodType.Signal)
 
 
 class Receiver:

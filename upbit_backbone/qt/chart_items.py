@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from math import floor, log10
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from ..models.market import CandleData
 from ..models.readable import KST
-from .binding import QtCore
-from .candle_arrays import HIGH, LOW, VOLUME, Bars, CandleArrays
+from .binding import QColor, QtCore
+from .candle_arrays import HIGH, LOW, VOLUME, Bars, CandleArrays, Floats
 from .colours import KOREAN, ColourScheme
 
 try:
@@ -21,11 +23,18 @@ except ImportError as error:
         "/ pyqtgraph가 필요합니다: python -m pip install 'upbit-backbone[chart]'"
     ) from error
 
-QLineF, QRectF, Signal = QtCore.QLineF, QtCore.QRectF, QtCore.Signal
+QRectF, Signal = QtCore.QRectF, QtCore.Signal
 
 BODY: Final = 0.8  # of a period: what a body is wide
 BODIES_FROM_PIXELS: Final = 4.0  # narrower candles are lines: a body would not be seen
 MOVES_PER_SECOND: Final = 60
+
+
+class Pixel(NamedTuple):
+    """The size of a pixel in what the plot shows: seconds and prices."""
+
+    width: float
+    height: float
 
 
 class _BarsItem(pyqtgraph.GraphicsObject):  # type: ignore[misc]  # pyqtgraph carries no types
@@ -78,21 +87,25 @@ class _BarsItem(pyqtgraph.GraphicsObject):  # type: ignore[misc]  # pyqtgraph ca
         if view is None or not len(self.arrays):
             return
         (left, right), _y = view.viewRange()
-        pixel = self.pixelWidth() or 0.0  # seconds
-        bars = self.arrays.bars(self.arrays.between(left, right), pixel)
-        width = max(self.arrays.period * BODY, pixel)
+        pixel = Pixel(self.pixelWidth() or 0.0, self.pixelHeight() or 0.0)
+        bars = self.arrays.bars(self.arrays.between(left, right), pixel.width)
         is_up = bars.close >= bars.open
+        # Filled areas only: a line of one pixel costs ten times what a filled area as narrow does.
+        painter.setPen(QtCore.Qt.PenStyle.NoPen)
         for chosen, colour in ((is_up, self.colours.up), (~is_up, self.colours.down)):
-            pen = pyqtgraph.mkPen(self.colours.stale if self.is_stale else colour)
-            painter.setPen(pen)
-            painter.setBrush(pen.color())
-            self._draw(painter, Bars(*(column[chosen] for column in bars)), width, width / pixel if pixel else width)
+            painter.setBrush(QColor(self.colours.stale if self.is_stale else colour))
+            self._draw(painter, Bars(*(column[chosen] for column in bars)), pixel)
 
     def _height(self, seen: slice) -> tuple[float, float]:
         raise NotImplementedError
 
-    def _draw(self, painter: Any, bars: Bars, width: float, pixels: float) -> None:
+    def _draw(self, painter: Any, bars: Bars, pixel: Pixel) -> None:
         raise NotImplementedError
+
+    def _fill(self, painter: Any, bars: Bars, width: float, low: Floats, height: Floats, pixel: Pixel) -> None:
+        """An upright area for each bar, at least a pixel wide and high."""
+        lefts, heights = (bars.start - width / 2).tolist(), np.maximum(height, pixel.height).tolist()
+        painter.drawRects(list(map(QRectF, lefts, low.tolist(), [max(width, pixel.width)] * len(lefts), heights)))
 
 
 class CandleItem(_BarsItem):
@@ -146,12 +159,12 @@ class CandleItem(_BarsItem):
         columns = self.arrays.columns[:, seen]
         return float(columns[LOW].min()), float(columns[HIGH].max())
 
-    def _draw(self, painter: Any, bars: Bars, width: float, pixels: float) -> None:
-        starts, lows, highs = bars.start.tolist(), bars.low.tolist(), bars.high.tolist()
-        painter.drawLines(list(map(QLineF, starts, lows, starts, highs)))
-        if pixels >= BODIES_FROM_PIXELS:
-            lefts, heights = (bars.start - width / 2).tolist(), (bars.close - bars.open).tolist()
-            painter.drawRects(list(map(QRectF, lefts, bars.open.tolist(), [width] * len(lefts), heights)))
+    def _draw(self, painter: Any, bars: Bars, pixel: Pixel) -> None:
+        self._fill(painter, bars, pixel.width, bars.low, bars.high - bars.low, pixel)
+        width = self.arrays.period * BODY
+        if width >= BODIES_FROM_PIXELS * pixel.width:
+            bottom = np.minimum(bars.open, bars.close)
+            self._fill(painter, bars, width, bottom, np.abs(bars.close - bars.open), pixel)
 
 
 class VolumeItem(_BarsItem):
@@ -160,11 +173,8 @@ class VolumeItem(_BarsItem):
     def _height(self, seen: slice) -> tuple[float, float]:
         return 0.0, float(self.arrays.columns[VOLUME, seen].max())
 
-    def _draw(self, painter: Any, bars: Bars, width: float, pixels: float) -> None:
-        lefts, heights = (bars.start - width / 2).tolist(), bars.volume.tolist()
-        count = len(lefts)
-        painter.setPen(QtCore.Qt.PenStyle.NoPen)  # an outline costs six times what the filling does
-        painter.drawRects(list(map(QRectF, lefts, [0.0] * count, [width] * count, heights)))
+    def _draw(self, painter: Any, bars: Bars, pixel: Pixel) -> None:
+        self._fill(painter, bars, self.arrays.period * BODY, np.zeros(len(bars)), bars.volume, pixel)
 
 
 class LastPriceLine(pyqtgraph.InfiniteLine):  # type: ignore[misc]
