@@ -415,6 +415,21 @@ def test_something_else_than_a_backbone_is_refused() -> None:
 # The notice about blocking calls
 
 
+def test_the_line_that_is_told_is_the_programs_own_also_in_a_slot_of_its(
+    bridge: MarketBridge, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[Any] = []
+
+    def show(_: object) -> None:
+        done.append(bridge.market.get_candles("KRW-ETH", "3m", count=3, strategy="rest_only"))  # a line of a slot
+
+    bridge.ask(bridge.market.get_markets, then=show)
+    run_until(lambda: done)
+    notices = [record.getMessage() for record in caplog.records if record.name == "upbit_backbone.qt"]
+    assert len(notices) == 1
+    assert "# a line of a slot" in notices[0]
+
+
 def test_a_blocking_call_on_the_gui_thread_is_told_once_with_its_line(
     bridge: MarketBridge, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -431,7 +446,6 @@ def test_a_blocking_call_on_the_gui_thread_is_told_once_with_its_line(
 def test_what_does_not_block_is_not_told(bridge: MarketBridge, caplog: pytest.LogCaptureFixture) -> None:
     live = bridge.subscribe("KRW-BTC")
     run_until(lambda: not live.is_stale)
-    bridge.market.get_ticker("KRW-BTC")
     bridge.market.explain("ticker", "KRW-BTC")
     answered = collected(bridge.answered)
     bridge.ask(bridge.market.get_markets)

@@ -55,13 +55,7 @@ def watch_gui_thread() -> Callable[[], None]:
 
 
 def _tell_wait() -> None:
-    frame: FrameType | None = sys._getframe(1)
-    method = ""
-    passed: set[str] = set()
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "upbit_backbone":
-        method = frame.f_code.co_name
-        passed.add(method)
-        frame = frame.f_back
+    frame, method, passed = _caller()
     if frame is None or passed & _MAY_WAIT:
         return
     place = (frame.f_code.co_filename, frame.f_lineno)
@@ -74,3 +68,24 @@ def _tell_wait() -> None:
         f"{place[0]}:{place[1]}: {line or method}: {method}() waits for an answer on the GUI thread, and the window is "
         "frozen meanwhile; put it to bridge.ask(…), or open it with the bridge's own methods",
     )
+
+
+def _caller() -> tuple[FrameType | None, str, set[str]]:
+    """The line of the program that called us, the method it called, and the names of all functions since.
+
+    Not just the first line that is not ours: between ours there are those of http.client and the like. But a window's
+    own slot is called by the bridge, so the bridge ends the search.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    caller, method = None, ""
+    passed: set[str] = set()
+    while frame is not None:
+        package, _, part = frame.f_globals.get("__name__", "").partition(".")
+        if package == "upbit_backbone" and part.startswith("qt."):
+            break
+        if package == "upbit_backbone":
+            method = frame.f_code.co_name
+            passed.add(method)
+            caller = frame.f_back
+        frame = frame.f_back
+    return caller, method, passed
