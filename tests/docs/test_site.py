@@ -19,7 +19,7 @@ from upbit_backbone import MarketDataBackbone, default_backbone
 from upbit_backbone.simulator import FakeUpbit
 
 PRINTS = 12  # after so many in one block an endless loop has shown what it can do
-NEEDS = {"qtpy": "qtpy", "to_dataframe": "pandas", "prometheus": "prometheus_client"}
+NEEDS = {"qtpy": "qtpy", "pyqtgraph": "pyqtgraph", "to_dataframe": "pandas", "prometheus": "prometheus_client"}
 
 
 twins, korean = load("twins"), load("korean")
@@ -139,6 +139,9 @@ def check_command(line: str) -> None:
 
     words = shlex.split(line)
     if words[:4] == ["python", "-m", "pip", "install"]:
+        return
+    if words[:2] == ["python", "examples/chart_viewer"]:  # tests/qt start it
+        assert words[2:] in ([], ["--simulator"])
         return
     assert words[0] == "upbit-backbone", line
     group: Any = typer.main.get_command(app)
