@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # What other people wrote, and is of no use to somebody who only imports us.
 HEAVY = {"requests", "urllib3", "websocket", "dataclasses_json", "marshmallow", "pandas", "numpy", "pyarrow", "rich",
-         "typer", "trustme", "qtpy", "PySide6", "prometheus_client", "pytest",
+         "typer", "trustme", "qtpy", "PySide6", "pyqtgraph", "prometheus_client", "pytest",
          "asyncio", "multiprocessing", "http.client", "difflib", "statistics", "tempfile", "shutil"}  # fmt: skip
 
 # What a program that asks REST now and then never comes to: streams, the past, recordings, reports on ourselves.

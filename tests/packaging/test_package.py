@@ -143,7 +143,8 @@ def test_nothing_needs_to_be_importable_but_what_is_named_in_the_metadata() -> N
 import importlib, pkgutil, sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"pandas", "pyarrow", "rich", "typer", "qtpy", "prometheus_client", "trustme"}:
+        if name.split(".")[0] in {"pandas", "pyarrow", "rich", "typer", "qtpy", "pyqtgraph", "numpy",
+                                  "prometheus_client", "trustme"}:
             raise ModuleNotFoundError(f"no {name} here", name=name)
 sys.meta_path.insert(0, Missing())
 import upbit_backbone

@@ -11,7 +11,7 @@ from decimal import Decimal
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from .._concurrency import spawn_unwaited
+from .._concurrency import SharedFuture, spawn_unwaited
 from ..backbone import MarketDataBackbone
 from ..delivery.subscription import Subscription
 from ..errors import InvalidRequestError, UpbitBackboneError
@@ -323,7 +323,7 @@ def _submitted(market: MarketDataBackbone, call: Callable[[], Any]) -> Future[An
     try:
         return market.submit(call)
     except UpbitBackboneError as error:  # closed: told like any other error, on a later frame
-        future: Future[Any] = Future()
+        future: Future[Any] = SharedFuture()
         future.set_exception(error)
         return future
 
