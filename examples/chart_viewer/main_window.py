@@ -88,7 +88,7 @@ class MainWindow(QtWidgets.QMainWindow):
         self.quote.addItems(QUOTES)
         self.timeframes = QtWidgets.QButtonGroup(self)
         for timeframe in TIMEFRAMES:
-            self.timeframes.addButton(QtWidgets.QToolButton(text=timeframe, checkable=True, autoRaise=True))
+            self.timeframes.addButton(QtWidgets.QToolButton(self, text=timeframe, checkable=True, autoRaise=True))
         self.alert_price = QtWidgets.QLineEdit()
         self.alert_price.setFixedWidth(96)
         self.alert_button, self.language_button = QtWidgets.QPushButton(), QtWidgets.QPushButton()
