@@ -107,7 +107,7 @@ def _painting() -> list[Figure]:
     candles = CandleItem()
     line = LastPriceLine(candles)
     plot.addItem(candles)
-    plot.addItem(line, ignoreBounds=True)
+    plot.addItem(line)
     rows = [_candle(minute) for minute in range(MANY_CANDLES)]
     candles.take(rows, is_whole=True)
     last = rows[-1].timestamp.timestamp()

@@ -80,7 +80,7 @@ class ChartPane(QWidget):
             plot.getAxis("bottom").setStyle(showValues=False)
         self.price.addItem(self.candles)
         self.volume.addItem(self.volumes)
-        self.price.addItem(self.last_price, ignoreBounds=True)
+        self.price.addItem(self.last_price)
         self.averages = {periods: self.price.plot() for periods in AVERAGES}
         self.rsi_curve = self.rsi.plot()
         self.rsi.setYRange(0, 100, padding=0)

@@ -60,6 +60,8 @@ class Reader:
     def run(self, code: str, place: str) -> list[str]:
         """What the block printed."""
         self.lines = []
+        # A process has one, and another test may have made it.
+        code = code.replace("QApplication([])", "QApplication.instance() or QApplication([])")
         with contextlib.suppress(Enough):
             exec(compile(code, place, "exec"), self.names)  # noqa: S102 - our own pages
         return self.lines

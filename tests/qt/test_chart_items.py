@@ -164,7 +164,7 @@ def test_however_many_candles_are_in_sight_they_are_painted(chart: Chart, count:
 
 def test_the_last_price_has_its_line_and_its_number(chart: Chart) -> None:
     line = LastPriceLine(chart.candles)
-    chart.plot.addItem(line, ignoreBounds=True)
+    chart.plot.addItem(line)
     line.refresh()
     assert not line.isVisible()
     chart.candles.take([candle(0, 100, 12345)])

@@ -186,7 +186,10 @@ class LastPriceLine(pyqtgraph.InfiniteLine):  # type: ignore[misc]
         self._candles = candles
         self.hide()
 
-    def refresh(self) -> None:
+    def dataBounds(self, axis: int, frac: float = 1.0, orthoRange: Any = None) -> None:  # noqa: N802, N803
+        """None: the view fits to candles, wherever the last of them closed. (pyqtgraph's name.)"""
+
+    def refresh(self, *_: object) -> None:
         """Go where the last candle closed, in the colour of that candle. To be called when the candles changed."""
         rows, colours = self._candles.rows, self._candles.colours
         if not rows:
@@ -203,7 +206,7 @@ class LastPriceLine(pyqtgraph.InfiniteLine):  # type: ignore[misc]
 
 class Crosshair(QtCore.QObject):  # type: ignore[misc]
     """Two lines under the mouse, the vertical one in all plots at once; `moved(CandleData)` says over which candle,
-    and `moved(None)` that the mouse has left. The plots lie in one GraphicsLayoutWidget, the first has the candles."""
+    and `moved(None)` that the mouse has left. The plots are one PlotWidget, or lie in one GraphicsLayoutWidget."""
 
     moved = Signal(object)
 
