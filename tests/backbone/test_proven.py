@@ -17,6 +17,7 @@ from tests.support.waiting import promised
 from upbit_backbone import (
     ChannelUnavailableError,
     DataSource,
+    InvalidRequestError,
     MarketDataBackbone,
     StaleDataError,
     TickerData,
@@ -252,3 +253,20 @@ def test_the_age_of_a_known_value_is_told_in_the_error(streaming: Ask, upbit: Fa
     assert isinstance(error, UpbitBackboneError)
     assert error.retryable
     assert market.get_ticker("KRW-BTC").source is DataSource.WEBSOCKET
+
+
+def test_the_markets_that_are_not_current_are_named(upbit: FakeUpbit, backbone: Ask, until: Ask) -> None:
+    market = backbone(**BRISK)
+    tickers = market.subscribe(["KRW-BTC", "KRW-ETH"], "ticker")
+    trades = market.subscribe("KRW-BTC", "trade")
+    until(lambda: not market.stale_symbols(tickers) and not market.stale_symbols(trades), "both are current")
+    upbit.handshake_fault(times=None)
+    upbit.drop_sessions()
+    until(lambda: market.stale_symbols(tickers) == {"KRW-BTC", "KRW-ETH"}, "a cut line makes all of it stale")
+    assert market.stale_symbols(trades) == {"KRW-BTC"}
+    upbit.clear_faults()
+    until(lambda: not market.stale_symbols(tickers) and not market.stale_symbols(trades), "and the recovery current")
+    tickers.close()
+    assert market.stale_symbols(tickers) == {"KRW-BTC", "KRW-ETH"}
+    with pytest.raises(InvalidRequestError, match="subscribe"):
+        market.stale_symbols("KRW-BTC")
