@@ -20,6 +20,8 @@ from qtpy.QtWidgets import QApplication
 from upbit_backbone import MarketDataBackbone
 from upbit_backbone.simulator import FakeUpbit
 
+CLOSE_SECONDS = 0.7  # the process ends within a second of its window, also while a server does not answer
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="chart_viewer", description="A chart viewer for Upbit.")
@@ -29,8 +31,10 @@ def main() -> int:
     application = QApplication([sys.argv[0], *qt_arguments])
     application.setStyle("Fusion")  # follows the palette on every platform
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(FakeUpbit(trades_per_second=0.3)).url if chosen.simulator else None
-        market = stack.enter_context(MarketDataBackbone(url=url) if url else MarketDataBackbone())
+        settings = {"close_timeout_seconds": CLOSE_SECONDS}
+        if chosen.simulator:
+            settings["url"] = stack.enter_context(FakeUpbit(trades_per_second=0.3)).url
+        market = stack.enter_context(MarketDataBackbone(**settings))
         window = MainWindow(market, QSettings("upbit-backbone", "chart-viewer"), chosen.market)
         window.show()
         return int(application.exec())
