@@ -171,7 +171,7 @@ def test_the_last_price_has_its_line_and_its_number(chart: Chart) -> None:
     line.refresh()
     assert line.isVisible()
     assert line.value() == 12345.0
-    assert line.label.format == "12,345"
+    assert line.label.toPlainText() == "12,345"
     assert line.pen.color().name() == KOREAN.stale
     chart.candles.set_stale(frozenset())
     line.refresh()

@@ -377,8 +377,10 @@ def test_a_backbone_that_is_closed_ends_what_was_opened_and_says_so_to_the_next(
     run_until(lambda: len(errors) == 2)
     assert all(isinstance(error, ClosedError) for error in errors)
     bridge.close()
+    window = QObject()
     with pytest.raises(ClosedError):
-        MarketBridge(market)
+        MarketBridge(market, window)
+    assert window.children() == [], "nothing is left of what could not be made"
 
 
 def test_it_is_released_with_its_parent(market: MarketDataBackbone) -> None:

@@ -173,14 +173,16 @@ class MarketBridge(Bridge):
         """Raises InvalidRequestError for what is no MarketDataBackbone, ClosedError for one that is closed."""
         if not isinstance(market, MarketDataBackbone):
             raise InvalidRequestError(f"market={market!r}: expected a MarketDataBackbone")
+        events: deque[Event] = deque()
+        listener = market.on_event(events.append)  # before there is anything of Qt's that a closed backbone would leave
         super().__init__(parent)
         self.market = market
         self.is_connected = False
         self.stale: frozenset[str] = frozenset()
-        self._events: deque[Event] = deque()
+        self._events = events
         listening: Opening[Any] = Opening(lambda it: spawn_unwaited(it.close, "upbit-closing-events"))
         self._openings.append(listening)
-        listening.put(market.on_event(self._events.append))
+        listening.put(listener)
         # After the listener, so that no change falls between; from here on events tell.
         self._lines = {each.session: each.state for each in market.health().sessions}
 

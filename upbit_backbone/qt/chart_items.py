@@ -199,9 +199,9 @@ class LastPriceLine(pyqtgraph.InfiniteLine):  # type: ignore[misc]
         colour = colours.stale if self._candles.is_stale else colours.of_change(last.close_price - last.open_price)
         self.setPen(pyqtgraph.mkPen(colour, style=QtCore.Qt.PenStyle.DashLine))
         self.setValue(float(last.close_price))
+        self.show()  # first: a label that is not seen writes nothing
         self.label.setFormat(f"{last.close_price:,f}")
         self.label.setColor(colour)
-        self.show()
 
 
 class Crosshair(QtCore.QObject):  # type: ignore[misc]
