@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import sin
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,8 @@ def _painting() -> list[Figure]:
 
 
 def _candle(minute: int) -> CandleData:
-    opened, closed = (Decimal(1000 + (minute + later) * 7919 % 101) for later in (0, 1))
+    # Waves with a zigzag on them: candles as high as those of a market, a tenth of what is in sight.
+    opened, closed = (Decimal(1000 + int(300 * sin(each / 150)) + each * 7919 % 23) for each in (minute, minute + 1))
     start = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
     high, low = max(opened, closed) + 5, min(opened, closed) - 5
     return CandleData("KRW-BTC", "1m", opened, high, low, closed, Decimal(minute % 9), start, DataSource.REST)

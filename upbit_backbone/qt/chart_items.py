@@ -59,8 +59,12 @@ class _BarsItem(pyqtgraph.GraphicsObject):  # type: ignore[misc]  # pyqtgraph ca
 
     def has_changed(self) -> None:
         """The arrays were changed: draw them anew."""
-        self.prepareGeometryChange()
-        self._bounds = None
+        before, self._bounds = self._bounds, None
+        after = self.boundingRect()
+        if before != after:  # mostly it is the last candle, somewhere between the others
+            self._bounds = before  # Qt asks for the old place first
+            self.prepareGeometryChange()
+            self._bounds = after
         self.informViewBoundsChanged()
         self.update()
 
