@@ -1,6 +1,6 @@
 """A study with pandas: what an hour of the day moves, from a month of hours.
 
-python -m pip install "upbit-backbone[pandas]"
+python -m pip install ".[pandas]"
 """
 
 from upbit_backbone import MarketDataBackbone

@@ -1,6 +1,6 @@
 """Prices from a Flask application: one backbone for the process, shared by all of its request threads.
 
-    python -m pip install upbit-backbone flask
+    python -m pip install . flask
     flask --app examples/12_flask.py run
 
 Started as a script it asks itself one question and ends.

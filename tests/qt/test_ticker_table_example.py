@@ -10,7 +10,7 @@ from pathlib import Path
 from upbit_backbone.simulator import FakeUpbit
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "06_qt_ticker_table.py"
+EXAMPLE = ROOT / "examples" / "13_qt_ticker_table.py"
 # What a person does: waits for prices, searches, and closes the window.
 PERSON = f"""
 import runpy

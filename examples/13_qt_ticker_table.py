@@ -1,6 +1,6 @@
 """A window with every KRW market, live: sorted by a click, searched by name or initial consonants (ㅂㅌㅋㅇ).
 
-python -m pip install "upbit-backbone[qt]"
+python -m pip install ".[qt]"
 """
 
 from qtpy.QtWidgets import QApplication, QLineEdit, QTableView, QVBoxLayout, QWidget
