@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._concurrency import (
     SYSTEM_CLOCK,
@@ -71,6 +71,9 @@ if TYPE_CHECKING:
     from .history.trades import TradesHistory
     from .monitoring.health_monitor import HealthMonitor
     from .recorder import Recorder, Recording, ReplaySource, ReplayTransport
+    from .sinks.base import Sink
+    from .sinks.filling import HoleFiller
+    from .sinks.sink_recorder import SinkRecorder, Subscribe
     from .wire.websocket_transport import WebSocketConnection, WebSocketTransport
 
 
@@ -125,7 +128,8 @@ class Assembly:
         self._is_closed = Flag()
         self._is_forgotten = False  # nobody holds the backbone any more
         self._recorder: Recorder | None = None
-        self._recording_lock = threading.Lock()  # guards _recorder
+        self._recording_lock = threading.Lock()  # guards _recorder, and every change of _sinks
+        self._sinks: tuple[SinkRecorder, ...] = ()
 
         self.events = EventBus()
         self._log_event = EventLog(clock=clock)
@@ -462,6 +466,7 @@ class Assembly:
                 cache=lambda: self.rest.cache.stats(),
                 breakers=lambda: {self.connect_breaker.name: self.connect_breaker.state},
                 recorder=lambda: None if (recorder := self._recorder) is None else recorder.stats,
+                sinks=lambda: [each.stats for each in self._sinks if each.has_begun],
                 refusals=lambda: self.intake.refusals(),
                 ask_rest=lambda deadline: self.rest.markets(deadline=deadline),
                 gaps=self.repair.stats,
@@ -560,6 +565,60 @@ class Assembly:
         with self._recording_lock:
             if self._recorder is recorder:
                 self._recorder = self.intake.tap = None
+
+    def record_to(self, sink: Sink, subscribe: Subscribe, **options: Any) -> SinkRecorder:
+        """Feed a sink from what `subscribe(on_event)` gives; several at a time, each under a name of its own."""
+        with loading():
+            from .sinks.sink_recorder import SinkRecorder
+
+        with self._recording_lock:
+            recorder = SinkRecorder(
+                sink,
+                self._free_name(sink.name),
+                is_settled=self._is_settled,
+                make_filler=self._hole_filler,
+                emit=self.emit,
+                liveness_seconds=self.config.liveness_seconds,
+                on_close=self._forget_sink,
+                clock=self.clock,
+                **options,
+            )
+            self._sinks = (*self._sinks, recorder)
+        try:
+            recorder.begin(subscribe)
+            if self.is_closed:  # meanwhile, so that whoever closed knew of it too early
+                recorder.close(0.0)
+        except BaseException:  # Ctrl-C: nobody could ever close it
+            self._forget_sink(recorder)
+            recorder.close()
+            raise
+        return recorder
+
+    def _free_name(self, name: str) -> str:
+        """The sink's own name, with a number where another has it: figures are told apart by it. With the lock held."""
+        taken = {each.name for each in self._sinks}
+        names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+        return next(each for each in names if each not in taken)
+
+    def _is_settled(self, topic: Topic) -> bool:
+        """Whether all that Upbit has sent of the topic is here, and nothing of it is still to be repaired."""
+        is_current = self.store.current_stored(topic, self.clock.monotonic()) is not None
+        return is_current and not self.repair.has_gaps(topic)
+
+    def _hole_filler(self, cancel: Flag) -> HoleFiller:
+        from .sinks.filling import HoleFiller
+
+        # Whoever asks something now goes first.
+        options: dict[str, Any] = {"priority": Priority.LOW, "cancel": cancel}
+        return HoleFiller(
+            lambda symbol, since: self.history.trades.iter(symbol, since=since, **options),
+            lambda symbol, unit, start, end: self.history.paged.iter(symbol, unit, start=start, end=end, **options),
+            self.exchange_now,
+        )
+
+    def _forget_sink(self, recorder: SinkRecorder) -> None:
+        with self._recording_lock:
+            self._sinks = tuple(each for each in self._sinks if each is not recorder)
 
     # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -673,6 +732,8 @@ class Assembly:
         if (market_watch := self._market_watch.settled()) is not None:
             stubborn += market_watch.close(deadline)
         stubborn += self.sessions.close(deadline)
+        for recorder in self._sinks:  # while what it has yet to take is there
+            stubborn += recorder.close(deadline.remaining_or(RECORDER_SECONDS))
         backlogs = self._backlogs.settled()
         if sum(each.close() for each in (self.repair, backlogs) if each is not None):
             self.events.flush(deadline)  # the receipts are for subscribers, too, whose listeners go with them
@@ -680,8 +741,8 @@ class Assembly:
         made = [part for part in (history and history.paged, monitor) if part is not None]
         for part in (self.hub, self.rest, *made, self.calls, self.jobs, self.events):
             stubborn += part.close(deadline)
-        if (recorder := self._recorder) is not None:
-            stubborn += recorder.close(deadline.remaining_or(RECORDER_SECONDS))
+        if (tap := self._recorder) is not None:
+            stubborn += tap.close(deadline.remaining_or(RECORDER_SECONDS))
         return stubborn
 
     def __repr__(self) -> str:

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from .monitoring.prometheus import PrometheusCollector
     from .recorder import Recorder
     from .routing.router import RequestRouter
+    from .sinks import Sink, SinkRecorder
 
 log = get_logger("upbit_backbone")
 
@@ -833,6 +834,42 @@ class MarketDataBackbone:
         RecordingEvent and in `health()`, and `.stats` counts what is safely written and what is lost.
         """
         return self._open().record(Path(path), rotate_bytes, rotate_seconds)
+
+    def record_to(
+        self,
+        sink: Sink,
+        symbols: Symbols | None = None,
+        data_types: OneOrMore[DataType | str] = DataType.TRADE,
+        *,
+        quote: str | None = None,
+        levels: int | None = None,
+        batch_rows: int = 2_000,
+        flush_seconds: float = 1.0,
+        spill_bytes: int = 1 << 30,
+    ) -> SinkRecorder:
+        """Keep what comes in from now on in a `sink`, until `.close()`: `SqliteSink("day.db")`, or one of your own.
+
+        Every item is written, none conflated, in batches of `batch_rows` or after `flush_seconds` (seconds). A sink
+        that fails is asked again and again; meanwhile the stream goes on and batches wait: some thousand rows in
+        memory, then up to `spill_bytes` in a file. What finds no room is lost, counted (`.stats`, `health()`,
+        Prometheus) and told as a SinkEvent, and never counts as complete. A sink that knows what it has, as
+        SqliteSink does, gets what was missed since the last recording from REST, in the background.
+
+        `symbols`, `quote` and `levels` are those of `subscribe`. Raises what `subscribe` and opening the sink raise.
+        """
+        from .sinks.sink_recorder import MAILBOX_ITEMS
+
+        rows = whole_number(batch_rows, "batch_rows", low=1, high=100_000)
+        room = whole_number(spill_bytes, "spill_bytes", low=0)
+        if not callable(getattr(sink, "write", None)) or not callable(getattr(sink, "holes", None)):
+            raise InvalidRequestError(f"sink={sink!r}: expected a Sink, such as SqliteSink('day.db')")
+
+        def subscribe(on_event: Callable[[Any], object]) -> Subscription[Any]:
+            options: dict[str, Any] = {"overflow": Overflow.BLOCK, "maxsize": MAILBOX_ITEMS}
+            return self._subscribe(symbols, data_types, 0, levels, quote=quote, on_event=on_event, **options)
+
+        seconds = check_timeout(flush_seconds, "flush_seconds")
+        return self._open().record_to(sink, subscribe, batch_rows=rows, flush_seconds=seconds, spill_bytes=room)
 
     def submit(self, method: Callable[..., T], *args: Any, **options: Any) -> Future[T]:
         """Run one of the blocking methods on a background thread: `market.submit(market.get_ticker, "KRW-BTC")`.

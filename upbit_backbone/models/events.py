@@ -195,6 +195,17 @@ class RecordingEvent(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SinkEvent(Event):
+    """A sink that is recorded to fails (`error` says why; batches wait, and it is tried again), works again (None), or
+    lost items: `dropped` is how many so far."""
+
+    sink: str
+    error: str | None
+    waiting: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadFieldEvent(Event):
     """A field that came could not be read, so its datum has None there: Upbit may write it in a new way.
 

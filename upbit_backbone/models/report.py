@@ -161,6 +161,30 @@ class RecorderStats(Jsonable):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SinkStats(Jsonable):
+    """A sink that is recorded to: `written` items are kept by it, `duplicates` of what it was given it had already.
+
+    `waiting` items are on their way to it, `spilled` of them in a file of `spilled_bytes`, where they wait until it
+    takes any again. `dropped` ones are lost: there was no room for them, or nobody could keep them. `retries` counts
+    calls that failed in all, `error` is why the last one did, None while all is well, and `failing_seconds` for how
+    long that has been so. `filling` topics still wait for what was missed while nobody recorded.
+    """
+
+    sink: str
+    written: int
+    duplicates: int
+    waiting: int
+    spilled: int
+    spilled_bytes: int
+    dropped: int
+    batches: int
+    retries: int
+    filling: int = 0
+    error: str | None = None
+    failing_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadEstimate(Jsonable):
     """What a download will take at most: `requests` to Upbit, `seconds` at the rate it allows, `rows` in the answer.
 
@@ -224,7 +248,8 @@ class HealthReport(Jsonable):
 
     `recent_drops` are items lost by each slow subscription within the last minute, not counting those that were
     replaced by newer ones. `clock_offset` is our clock minus Upbit's,
-    including the quickest network way; None before the first live message. `recorder` is the one at work, if any.
+    including the quickest network way; None before the first live message. `recorder` is the one at work, if any, and
+    `sinks` are those that are recorded to.
     """
 
     at: datetime
@@ -239,6 +264,7 @@ class HealthReport(Jsonable):
     clock_offset: float | None = None
     gaps: GapStats | None = None
     recorder: RecorderStats | None = None
+    sinks: tuple[SinkStats, ...] = ()
 
     @property
     def is_healthy(self) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ..models.enums import HealthStatus
 from ..models.events import ConnectionState
 from ..models.metric import PerformanceMetric
-from ..models.report import GapStats, GroupStats, RecorderStats, RefusalStats, SessionStats
+from ..models.report import GapStats, GroupStats, RecorderStats, RefusalStats, SessionStats, SinkStats
 
 OPEN_WORDS = ("open", "half-open", "half_open")
 WORSE = {HealthStatus.HEALTHY: 0, HealthStatus.DEGRADED: 1, HealthStatus.UNHEALTHY: 2}
@@ -46,6 +46,8 @@ class Facts:
     ban: str | None = None  # in words, while there is one
     recorder: RecorderStats | None = None
     recently_unrecorded: int = 0
+    sinks: Sequence[SinkStats] = ()
+    recently_dropped: Mapping[str, int] = field(default_factory=dict)  # by sinks
     refusals: Sequence[RefusalStats] = ()
     closed: bool = False
 
@@ -69,7 +71,7 @@ def assess(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
         for name, count in facts.recent_drops.items()
         if count
     )
-    troubles = (*_gap_reasons(facts.gaps, limits), *consumers, *_recorder_reasons(facts))
+    troubles = (*_gap_reasons(facts.gaps, limits), *consumers, *_recorder_reasons(facts), *_sink_reasons(facts))
     reasons = (*rest.reasons, *websocket.reasons, *troubles)
     stream_helps = any(_is_wanted(session) for session in facts.sessions) and not _is_down(websocket)
     is_all_refused = any(_is_judged(each, limits) and _is_refused(each, limits) for each in facts.sessions)
@@ -163,6 +165,15 @@ def _recorder_reasons(facts: Facts) -> Iterator[str]:
     elif facts.recently_unrecorded:
         lost = f"{facts.recently_unrecorded} records within a minute"
         yield f"recording {recorder.path} lost {lost}: the disk is too slow"
+
+
+def _sink_reasons(facts: Facts) -> Iterator[str]:
+    for each in facts.sinks:
+        if each.error is not None:
+            waits = f"{each.waiting} items wait, {each.spilled} of them on disk"
+            yield f"sink {each.sink} has been failing for {each.failing_seconds:.0f} s: {each.error}; {waits}"
+        if lost := facts.recently_dropped.get(each.sink):
+            yield f"sink {each.sink} lost {lost} items within a minute: it is too slow, or has been away for too long"
 
 
 def _topics_refused(facts: Facts, limits: Limits) -> Iterator[str]:

@@ -24,6 +24,7 @@ from ..models.report import (
     RecorderStats,
     RefusalStats,
     SessionStats,
+    SinkStats,
     SubscriptionStats,
 )
 from .alerts import BACKBONE, DEFAULT_RULES, AlertBook, AlertRule
@@ -59,6 +60,7 @@ class HealthSources:
     gaps: Callable[[], GapStats | None] = lambda: None
     ban: Callable[[], str | None] = lambda: None
     recorder: Callable[[], RecorderStats | None] = lambda: None
+    sinks: Callable[[], Sequence[SinkStats]] = _nothing  # type: ignore[assignment]
     refusals: Callable[[], Sequence[RefusalStats]] = _nothing  # type: ignore[assignment]
     ask_rest: Callable[[Deadline], object] | None = None
 
@@ -141,6 +143,7 @@ class HealthMonitor:
             gaps=facts.gaps,
             clock_offset=None if (ahead := self._clock_offset()) is None else -ahead,
             recorder=facts.recorder,
+            sinks=tuple(facts.sinks),
         )
 
     def performance(self) -> PerformanceReport:
@@ -172,7 +175,7 @@ class HealthMonitor:
         now = self._clock.monotonic()
         sessions, groups = self._sources.sessions(), self._sources.groups()
         subscriptions, recorder = tuple(self._sources.subscriptions()), self._sources.recorder()
-        performance = self._metrics.report()
+        performance, sinks = self._metrics.report(), self._sources.sinks()
         refusals = self._sources.refusals()
         wholly_refused = {each.session: each.seconds for each in refusals if each.topic is None}
         with self._lock:
@@ -182,8 +185,12 @@ class HealthMonitor:
                 for each in subscriptions
             }
             unrecorded = 0 if recorder is None else self._trend("", RECORDER, DROP_SECONDS).recent(now, recorder.lost)
+            dropped = {
+                each.sink: self._trend("sink", each.sink, DROP_SECONDS).recent(now, each.dropped) for each in sinks
+            }
             # Sessions and subscriptions come and go for weeks; what is not there any more must not be remembered.
-            self._forget({s.session for s in sessions} | {s.subscription for s in subscriptions} | {RECORDER})
+            names = {s.session for s in sessions} | {s.subscription for s in subscriptions} | {s.sink for s in sinks}
+            self._forget(names | {RECORDER})
             closed = self._closed
         facts = Facts(
             sessions=sessions,
@@ -196,6 +203,8 @@ class HealthMonitor:
             ban=self._sources.ban(),
             recorder=recorder,
             recently_unrecorded=unrecorded,
+            sinks=sinks,
+            recently_dropped=dropped,
             refusals=refusals,
             closed=closed,
         )

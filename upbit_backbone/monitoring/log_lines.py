@@ -29,6 +29,7 @@ from ..models.events import (
     OverflowEvent,
     RateLimitEvent,
     RecordingEvent,
+    SinkEvent,
     StaleEvent,
     SubscriptionEvent,
     UnreadFieldEvent,
@@ -222,6 +223,13 @@ def _recording(event: RecordingEvent) -> tuple[int, str]:
     return logging.WARNING, f"recording {event.path}: the disk is too slow, {event.lost} records lost so far"
 
 
+def _sink(event: SinkEvent) -> tuple[int, str]:
+    figures = f"{event.waiting} items wait, {event.dropped} are lost so far"
+    if event.error is None:
+        return logging.INFO, f"sink {event.sink} works again: {figures}"
+    return logging.WARNING, f"sink {event.sink}: {event.error}; {figures}"
+
+
 def _unread_field(event: UnreadFieldEvent) -> tuple[int, str]:
     text = f"{event.source}: {event.field} could not be read and is None, {event.count} times so far"
     return logging.WARNING, f"{text}: {event.key} {event.reason}"
@@ -254,4 +262,5 @@ _WORDS: dict[type[Event], Callable[..., tuple[int, str]]] = {
     HistoryGapEvent: _history_gap,
     HealthEvent: _health,
     RecordingEvent: _recording,
+    SinkEvent: _sink,
 }

@@ -34,6 +34,7 @@ from ..models.report import (
     HealthReport,
     RecorderStats,
     SessionStats,
+    SinkStats,
     SubscriptionStats,
 )
 from .assessment import WORSE
@@ -101,6 +102,17 @@ RECORDER_COLUMNS: tuple[Column, ...] = (
     ("recorder_waiting_records", "Records that wait for the disk.", lambda r: r.waiting, False),
     ("recorder_written_bytes", "Bytes written.", lambda r: r.written_bytes, True),
 )
+SINK_COLUMNS: tuple[Column, ...] = (
+    ("sink_up", "1 while the sink takes what it is given.", lambda s: s.error is None, False),
+    ("sink_written_items", "Items kept by the sink.", lambda s: s.written, True),
+    ("sink_duplicate_items", "Items it had already.", lambda s: s.duplicates, True),
+    ("sink_dropped_items", "Items that will never be kept.", lambda s: s.dropped, True),
+    ("sink_failures", "Calls of the sink that failed and were made again.", lambda s: s.retries, True),
+    ("sink_waiting_items", "Items that wait for the sink, in memory and on disk.", lambda s: s.waiting, False),
+    ("sink_spilled_items", "Items that wait on disk.", lambda s: s.spilled, False),
+    ("sink_spilled_bytes", "Bytes of what waits on disk.", lambda s: s.spilled_bytes, False),
+    ("sink_filling_topics", "Topics that wait for what was missed before.", lambda s: s.filling, False),
+)
 GAP_COLUMNS: tuple[Column, ...] = (
     ("gaps_open", "Gaps in streams that REST has not filled yet.", lambda g: g.open, False),
     ("gaps_late", "Open gaps for which live data does not wait any more.", lambda g: g.late, False),
@@ -166,6 +178,7 @@ def _families(report: HealthReport) -> Iterator[Metric]:
     yield from _table(GAP_COLUMNS, None, gaps, str)
     yield from _table(GAP_TOTAL_COLUMNS, "type", [each for one in gaps for each in one.totals], lambda g: g.type)
     yield from _table(RECORDER_COLUMNS, "path", [r for r in (report.recorder,) if r is not None], lambda r: r.path)
+    yield from _table(SINK_COLUMNS, "sink", report.sinks, lambda s: s.sink)
     performance = report.performance
     yield from _answers(performance.channels, "channel_answer", "channel", "by channel")
     yield from _answers(performance.groups, "rest_answer", "group", "by REST group")
@@ -213,7 +226,7 @@ def _counted(name: str, text: str, label: str, counts: dict[str, int]) -> Metric
     return family
 
 
-Part = SessionStats | GroupStats | SubscriptionStats | RecorderStats | GapStats | GapTotals
+Part = SessionStats | GroupStats | SubscriptionStats | RecorderStats | SinkStats | GapStats | GapTotals
 
 
 def _table(

@@ -1,0 +1,26 @@
+"""Keep what comes in: in a database, in files, or wherever a `Sink` of yours puts it.
+
+base ○ says what a sink is, columns ○ how a datum lies in columns, watermarks ○ until when everything is there; spool ●
+holds what a sink has not taken yet, sink_recorder ● feeds it, sqlite ● is the sink for people without a database.
+"""
+
+from typing import TYPE_CHECKING
+
+from .. import _lazy
+
+if TYPE_CHECKING:
+    from ..models.report import SinkStats
+    from .base import Batch, Hole, Sink, Span
+    from .sink_recorder import SinkRecorder
+    from .sqlite import SqliteSink
+else:  # few record
+    __getattr__, __dir__ = _lazy.attributes(
+        __name__,
+        {
+            "base": ("Batch", "Hole", "Sink", "Span"),
+            "sink_recorder": ("SinkRecorder", "SinkStats"),
+            "sqlite": ("SqliteSink",),
+        },
+    )
+
+__all__ = ["Batch", "Hole", "Sink", "SinkRecorder", "SinkStats", "Span", "SqliteSink"]

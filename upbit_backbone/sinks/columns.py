@@ -1,0 +1,168 @@
+"""Columns: how trades, candles, tickers and order books lie in rows of texts and whole numbers, exactly. Pure.
+
+Made from the models, so that a table has every field under its own name. Numbers are texts as they print (a REAL would
+round them), times whole microseconds since 1970 in UTC, dates ISO 8601, flags 0 or 1, the levels of a book
+`[["price","size"],…]`. None stays None.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+from ..errors import InvalidRequestError
+from ..models.enums import Change, DataSource, DataType, Side, StreamType
+from ..models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData
+from ..models.number import plain
+
+Row = tuple[Any, ...]
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+# What says how an answer was come by rather than what was on the market.
+LEFT_OUT: Final = frozenset({"degraded"})
+
+
+def to_micros(moment: datetime) -> int:
+    """Microseconds since 1970 in UTC, exactly: a float of seconds has no room for them after 2106."""
+    since = moment - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def from_micros(micros: int) -> datetime:
+    return EPOCH + micros * MICROSECOND
+
+
+def _to_levels(units: Iterable[OrderbookUnit]) -> str:
+    return json.dumps([[str(unit.price), str(unit.size)] for unit in units], separators=(",", ":"))
+
+
+def _from_levels(text: str) -> tuple[OrderbookUnit, ...]:
+    return tuple(OrderbookUnit(plain(Decimal(price)), plain(Decimal(size))) for price, size in json.loads(text))
+
+
+def _word_of(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:  # a word Upbit invented after us stays the text it is
+            return text
+
+    return read
+
+
+class Column(NamedTuple):
+    """One field: its name, its SQL type, how it is written and how it is read."""
+
+    name: str
+    sql: str
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+# By what a field's annotation mentions; the first that fits counts, so `datetime` stands before `date`.
+_HOW: Final[tuple[tuple[str, str, Callable[[Any], Any], Callable[[Any], Any]], ...]] = (
+    ("OrderbookUnit", "TEXT", _to_levels, _from_levels),
+    ("Decimal", "TEXT", str, lambda text: plain(Decimal(text))),
+    ("datetime", "INTEGER", to_micros, from_micros),
+    ("date", "TEXT", date.isoformat, date.fromisoformat),
+    ("bool", "INTEGER", int, bool),
+    ("int", "INTEGER", _as_it_is, _as_it_is),
+    ("DataSource", "TEXT", str, DataSource),
+    ("Side", "TEXT", str, _word_of(Side)),
+    ("Change", "TEXT", str, _word_of(Change)),
+    ("StreamType", "TEXT", str, _word_of(StreamType)),
+    ("str", "TEXT", str, _as_it_is),
+)
+
+
+def _column(name: str, annotation: str) -> Column:
+    for word, sql, write, read in _HOW:
+        if word in annotation:
+            return Column(name, sql, write, read)
+    raise TypeError(f"{name}: {annotation} has no column yet")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One kind of datum: the name of its table, its model, its columns and those that tell two rows apart."""
+
+    name: str
+    model: type[Any]
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    def rows(self, items: Sequence[Any]) -> list[Row]:
+        """The rows of these items."""
+        read, writers = attrgetter(*self.names), [column.write for column in self.columns]
+        return [
+            tuple([None if value is None else write(value) for write, value in zip(writers, read(item), strict=True)])
+            for item in items
+        ]
+
+    def item(self, row: Sequence[Any]) -> Any:
+        """The item that a row was made of. ValueError or TypeError where it is none."""
+        values = [
+            None if value is None else column.read(value) for column, value in zip(self.columns, row, strict=True)
+        ]
+        return self.model(**dict(zip(self.names, values, strict=True)))
+
+
+def _table(name: str, model: type[Any], *key: str) -> Table:
+    columns = tuple(_column(each.name, str(each.type)) for each in fields(model) if each.name not in LEFT_OUT)
+    return Table(name, model, columns, key)
+
+
+# A ticker of the same moment may follow a second trade of that moment: then the volume of the day has grown.
+TABLES: Final = (
+    _table("trades", TradeData, "symbol", "sequential_id"),
+    _table("candles", CandleData, "symbol", "timeframe", "timestamp"),
+    _table("tickers", TickerData, "symbol", "timestamp", "volume_today"),
+    _table("orderbooks", OrderbookData, "symbol", "level", "timestamp"),
+)
+TABLE_OF: Final = {table.model: table for table in TABLES}
+TABLE_NAMED: Final = {table.name: table for table in TABLES}
+
+
+def table_of(item: object) -> Table:
+    """The table of an item's kind. InvalidRequestError for what is no market data."""
+    # By class and, for the lazily spelled, by what they are: `type` alone would miss a subclass.
+    found = TABLE_OF.get(type(item)) or next((each for each in TABLES if isinstance(item, each.model)), None)
+    if found is None:
+        raise InvalidRequestError(
+            f"{type(item).__name__} cannot be kept: expected a trade, candle, ticker or order book"
+        )
+    return found
+
+
+@cache
+def candle_type(timeframe: str) -> str:
+    """What coverage calls candles of a timeframe: Upbit's word where it streams them ("candle.60m"), else ours."""
+    try:
+        return DataType(timeframe).value
+    except ValueError:
+        return f"candle.{timeframe}"
+
+
+def type_word(item: Any) -> str:
+    """What an item is, in the words of `coverage`: "trade", "ticker", "orderbook", "candle.1m"."""
+    if type(item) is CandleData:
+        return candle_type(item.timeframe)
+    return _TYPE_WORDS[table_of(item).name]
+
+
+_TYPE_WORDS: Final = {"trades": "trade", "tickers": "ticker", "orderbooks": "orderbook"}

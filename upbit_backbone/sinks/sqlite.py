@@ -1,0 +1,335 @@
+"""SQLite: one file that any program reads, with exact numbers, unique keys, and what is complete written beside it.
+
+Tables `trades`, `candles`, `tickers`, `orderbooks` have the models' fields as columns (see `columns`); `coverage` has
+the stretches that are complete, `gaps` what is missing all the same, `meta` who made the file. The schema is version 1
+(`PRAGMA user_version`); a file of another version, or of another program, is refused and left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from .._file_lock import FileLock
+from ..errors import InvalidRequestError, one_line
+from ..models.events import GapEvent
+from .base import Batch, Hole, Sink, Span
+from .columns import TABLE_NAMED, TABLES, Row, Table, from_micros, to_micros
+from .coverage import Interval, KnownGap, between, complete
+
+SCHEMA_VERSION: Final = 1
+APPLICATION_ID: Final = 0x55504254  # "UPBT"
+BUSY_SECONDS: Final = 5.0
+# Rows that are small and whose key is their natural order: without a row id they need one tree instead of two.
+_WITHOUT_ROWID: Final = frozenset({"trades", "candles"})
+_KEPT_BESIDE: Final = """
+CREATE INDEX trades_by_time ON trades (symbol, timestamp);
+CREATE TABLE coverage (
+    symbol TEXT NOT NULL, type TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
+    PRIMARY KEY (symbol, type, start)
+) WITHOUT ROWID;
+CREATE TABLE gaps (
+    symbol TEXT NOT NULL, type TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
+    missing_start INTEGER, missing_end INTEGER, recovered INTEGER NOT NULL, complete INTEGER NOT NULL,
+    late INTEGER NOT NULL, reason TEXT NOT NULL, told_at INTEGER NOT NULL, filled_at INTEGER,
+    PRIMARY KEY (symbol, type, start, told_at)
+) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+# A corrected candle takes the place of the earlier one, but none that is still forming that of a final one.
+_ON_CONFLICT: Final = {
+    "candles": """DO UPDATE SET {all} WHERE excluded.is_closed >= candles.is_closed AND
+        (excluded.open_price, excluded.high_price, excluded.low_price, excluded.close_price, excluded.volume,
+         excluded.is_closed) IS NOT
+        (candles.open_price, candles.high_price, candles.low_price, candles.close_price, candles.volume,
+         candles.is_closed)""",
+    # Upbit stamps books in milliseconds: of several in one, the last counts.
+    "orderbooks": """DO UPDATE SET {all} WHERE excluded.received_at >= orderbooks.received_at AND
+        (excluded.asks, excluded.bids) IS NOT (orderbooks.asks, orderbooks.bids)""",
+}
+
+
+def schema() -> str:
+    """The statements that make an empty store, all of them, as they stand in the documentation."""
+    return ";\n".join([*(_create(table) for table in TABLES), _KEPT_BESIDE.strip()])
+
+
+def _create(table: Table) -> str:
+    columns = ", ".join(
+        f"{column.name} {column.sql}{' NOT NULL' if column.name in table.key else ''}" for column in table.columns
+    )
+    suffix = " WITHOUT ROWID" if table.name in _WITHOUT_ROWID else ""
+    return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)})){suffix}"
+
+
+def _insert(table: Table) -> str:
+    names = ", ".join(table.names)
+    places = ", ".join("?" * len(table.names))
+    everything = ", ".join(f"{name} = excluded.{name}" for name in table.names if name not in table.key)
+    action = _ON_CONFLICT.get(table.name, "DO NOTHING").format(all=everything)
+    return f"INSERT INTO {table.name} ({names}) VALUES ({places}) ON CONFLICT ({', '.join(table.key)}) {action}"  # noqa: S608
+
+
+_INSERTS: Final = {table.name: _insert(table) for table in TABLES}
+
+
+class SqliteSink(Sink):
+    """Keeps everything in one SQLite file (WAL), which other programs may read at the same time.
+
+    An existing store is continued, and what was missed since then is fetched as far as Upbit still has it. `open`
+    raises FileInUseError while somebody else records into it, InvalidRequestError for a file that is no store of this
+    version, or cannot be written. A batch is one transaction and on the disk when it is over: a crash at any moment
+    loses what was not yet written, and never a part of a batch.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.spill_path = self.path.with_name(f"{self.path.name}.spill")
+        self._lock: FileLock | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def name(self) -> str:
+        return f"sqlite:{self.path.name}"
+
+    def open(self) -> None:
+        """See the class."""
+        self._lock = FileLock(self.path, "recording")
+        try:
+            with _in_words(self.path):
+                self._connection = connect(self.path)
+                _prepare(self._connection, self.path)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise InvalidRequestError(f"{one_line(self.path)} is not open: hand the sink to market.record_to(…)")
+        return self._connection
+
+    def write(self, batch: Batch) -> int:
+        """All of a batch in one transaction; how many of its items were not there before."""
+        connection, rows = self._open_connection, batch.rows()
+        news = 0
+        with _transaction(connection):
+            before = connection.total_changes
+            for name, found in rows.items():
+                due, superseded = _unique(TABLE_NAMED[name], found)
+                connection.executemany(_INSERTS[name], due)
+                news += superseded
+            news += connection.total_changes - before
+            for span in batch.spans:
+                _cover(connection, span)
+        return news
+
+    def gap(self, event: GapEvent) -> None:
+        """One row in `gaps`."""
+        missing = (event.missing_start, event.missing_end)
+        self._open_connection.execute(
+            "INSERT OR REPLACE INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+            (
+                *(event.symbol, event.type.value, to_micros(event.start), to_micros(event.end)),
+                *(None if each is None else to_micros(each) for each in missing),
+                *(event.recovered, int(event.complete), int(event.late), event.reason, to_micros(event.at)),
+            ),
+        )
+
+    def holes(self) -> list[Hole]:
+        """Between what is complete, and from the end of the last stretch on."""
+        return holes_in(self._open_connection)
+
+    def close(self) -> None:
+        """Let others have the file."""
+        connection, self._connection = self._connection, None
+        try:
+            if connection is not None:
+                connection.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection without transactions of its own making; sqlite3.Error where there is none to be had."""
+    # `open` is called on one thread and everything else on another, never at the same time.
+    if read_only:
+        where = f"{path.resolve().as_uri()}?mode=ro"
+        return sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
+
+
+@contextlib.contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise InvalidRequestError(
+            f"{one_line(path)} cannot be used as a store: {one_line(error)}; name another file, or a new one"
+        ) from error
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A full disk has rolled it back already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    is_empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not is_empty:
+        check_schema(connection, path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # One wait for the disk a batch is cheap, and without it a power failure may take back what was said to be kept.
+    connection.execute("PRAGMA synchronous = FULL")
+    if is_empty:
+        _create_all(connection)
+
+
+def _create_all(connection: sqlite3.Connection) -> None:
+    about = {"made_by": f"upbit-backbone {_own_version()}", "made_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    with _transaction(connection):
+        for statement in filter(str.strip, schema().split(";")):
+            connection.execute(statement)
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", about.items())
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """InvalidRequestError, in words, where a file is no store of the version that this library writes."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application != APPLICATION_ID:
+        raise InvalidRequestError(
+            f"{one_line(path)} is another program's database, and was left alone; name another file"
+        )
+    if found != SCHEMA_VERSION:
+        what_helps = "update upbit-backbone" if found > SCHEMA_VERSION else "record into a new file"
+        raise InvalidRequestError(
+            f"{one_line(path)} has schema {found}, and this version of upbit-backbone reads and writes "
+            f"{SCHEMA_VERSION}: {what_helps}"
+        )
+
+
+def _own_version() -> str:
+    try:
+        return version("upbit-backbone")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _unique(table: Table, rows: Sequence[Row]) -> tuple[Iterable[Row], int]:
+    """The rows to write, each with a key of its own, and how many were left out for a later one of the same candle."""
+    if table.name == "trades":
+        return [row if row[_ID] is not None else _with_id(row) for row in rows], 0
+    if table.name == "tickers":
+        return [row if row[_VOLUME] is not None else _replaced(row, _VOLUME, "") for row in rows], 0
+    if table.name == "candles":
+        # A busy minute is told of some hundred times a second.
+        newest: dict[Any, Row] = {}
+        for row in rows:
+            known = newest.get(key := tuple(row[place] for place in _CANDLE_KEY))
+            if known is None or row[_CLOSED] >= known[_CLOSED]:
+                newest[key] = row
+        return newest.values(), len(rows) - len(newest)
+    return rows, 0
+
+
+def _place(table: str, column: str) -> int:
+    return TABLE_NAMED[table].names.index(column)
+
+
+_ID: Final = _place("trades", "sequential_id")
+_VOLUME: Final = _place("tickers", "volume_today")
+_CLOSED: Final = _place("candles", "is_closed")
+_CANDLE_KEY: Final = tuple(_place("candles", name) for name in TABLE_NAMED["candles"].key)
+_TRADED: Final = tuple(_place("trades", name) for name in ("symbol", "timestamp", "price", "volume", "side"))
+
+
+def _replaced(row: Row, place: int, value: object) -> Row:
+    return (*row[:place], value, *row[place + 1 :])
+
+
+def _with_id(row: Row) -> Row:
+    """A trade that came without its id: a negative one made of what it says, so that it, too, is there once."""
+    told = repr([row[place] for place in _TRADED]).encode()
+    number = int.from_bytes(hashlib.blake2b(told, digest_size=7).digest(), "big")
+    return _replaced(row, _ID, -1 - number)
+
+
+def _cover(connection: sqlite3.Connection, span: Span) -> None:
+    """Enter a stretch, as one with those it touches; what it fills is missing no longer."""
+    start, end = to_micros(span.start), to_micros(span.end)
+    known = (span.symbol, span.type, end, start)
+    touching = 'FROM coverage WHERE symbol = ? AND type = ? AND start <= ? AND "end" >= ?'
+    first, last = connection.execute(f'SELECT min(start), max("end") {touching}', known).fetchone()
+    if first is not None:
+        if first <= start and last >= end and not span.is_fill:
+            return
+        connection.execute(f"DELETE {touching}", known)
+        start, end = min(first, start), max(last, end)
+    connection.execute("INSERT INTO coverage VALUES (?, ?, ?, ?)", (span.symbol, span.type, start, end))
+    if span.is_fill:
+        connection.execute(
+            "UPDATE gaps SET filled_at = ? WHERE symbol = ? AND type = ? AND filled_at IS NULL AND missing_start >= ? "
+            "AND missing_end < ?",
+            (
+                to_micros(datetime.now(UTC)),
+                *(span.symbol, span.type, to_micros(span.start), to_micros(span.end)),
+            ),
+        )
+
+
+# Reading what is complete: for the recorder that goes on, and for whoever asks the store.
+
+
+def topics_in(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """The (symbol, type) pairs something is known of."""
+    return list(connection.execute("SELECT DISTINCT symbol, type FROM coverage ORDER BY symbol, type"))
+
+
+def spans_in(connection: sqlite3.Connection, symbol: str, kind: str) -> list[Interval]:
+    """What was written as complete, in order, gaps within it included."""
+    rows = connection.execute(
+        'SELECT start, "end" FROM coverage WHERE symbol = ? AND type = ? ORDER BY start', (symbol, kind)
+    )
+    return [Interval(from_micros(start), from_micros(end)) for start, end in rows]
+
+
+def gaps_in(connection: sqlite3.Connection, symbol: str, kind: str) -> list[KnownGap]:
+    """What receipts said is missing, and no fill has brought since."""
+    rows = connection.execute(
+        "SELECT missing_start, missing_end, reason, recovered FROM gaps WHERE symbol = ? AND type = ? "
+        "AND missing_start IS NOT NULL AND filled_at IS NULL ORDER BY missing_start",
+        (symbol, kind),
+    )
+    return [KnownGap(from_micros(start), from_micros(end), reason, got) for start, end, reason, got in rows]
+
+
+def holes_in(connection: sqlite3.Connection) -> list[Hole]:
+    """See `SqliteSink.holes`."""
+    found = []
+    for symbol, kind in topics_in(connection):
+        spans = spans_in(connection, symbol, kind)
+        whole = complete(spans, gaps_in(connection, symbol, kind))
+        # Empty spans count: they say where recording began before anything was known to be complete.
+        marks = sorted([*whole, *(each for each in spans if each.start == each.end)])
+        found += [Hole(symbol, kind, *hole) for hole in between(marks) if hole.start < hole.end]
+        found.append(Hole(symbol, kind, (marks or spans)[-1].end, None))
+    return found
