@@ -1,1 +1,15 @@
-"""Read back what a sink kept, and know what is there: store ● answers, and has fetched what is missing."""
+"""Read back what was kept, and know what is there: `Store` answers, and has fetched what is missing."""
+
+from typing import TYPE_CHECKING
+
+from .. import _lazy
+
+if TYPE_CHECKING:
+    from ..sinks.coverage import Coverage, CoverageState
+    from .store import FillReport, MarketState, Store, TopicQuality
+else:
+    __getattr__, __dir__ = _lazy.attributes(
+        __name__, {"store": ("Coverage", "CoverageState", "FillReport", "MarketState", "Store", "TopicQuality")}
+    )
+
+__all__ = ["Coverage", "CoverageState", "FillReport", "MarketState", "Store", "TopicQuality"]

@@ -64,11 +64,16 @@ class HoleFiller:
             if len(waiting) >= FILL_ROWS:
                 yield Batch(waiting)
                 waiting = []
-        # A hole ends where the first trade behind it was seen: an answer that does not show that one is of a server
+        yield Batch(waiting, spans=() if newest is None else self._proven(hole, start, newest))
+
+    def _proven(self, hole: Hole, start: datetime, newest: datetime) -> tuple[Span, ...]:
+        """What is complete now that Upbit has shown all until `newest`."""
+        # Whatever is older than that by the time in which trades overtake each other was published before it.
+        end = newest - SHUFFLE if hole.end is None else min(hole.end, newest - SHUFFLE)
+        # A hole ends so much behind the first trade that the stream gave. An answer without that one is of a server
         # that lags behind, and what else it lacks nobody knows.
-        end = hole.end if hole.end is not None or newest is None else newest - SHUFFLE
-        is_proven = newest is not None and end is not None and start < end <= newest + SHUFFLE
-        yield Batch(waiting, spans=_filled(hole, start, end) if is_proven and end is not None else ())
+        is_up_to_date = hole.end is None or newest >= hole.end - SHUFFLE
+        return _filled(hole, start, end) if is_up_to_date and start < end else ()
 
     def _of_candles(self, hole: Hole) -> Iterator[Batch]:
         unit, now = timeframe_of(hole.type), self._exchange_now()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any, Final
 
 from .._concurrency import (
@@ -92,7 +93,9 @@ class SinkRecorder:
         self._covered_at = float("-inf")
         self._lost_before = 0
         self._waiting_holes: list[Hole] = []  # for the first live item behind them
-        self._holes: deque[Hole] = deque()  # which the filler works on, oldest first
+        # Which the filler works on, oldest first; True: it ends where the stream begins.
+        self._holes: deque[tuple[Hole, bool]] = deque()
+        self._joints: deque[tuple[str, str, datetime, datetime]] = deque()  # from the filler, for the watermarks
         self._fill_news = EventCount()
         self._closing = Flag()
         self._filler = make_filler(self._closing)
@@ -147,6 +150,8 @@ class SinkRecorder:
         # In this order. What an event speaks of came before it, so it is in the mailbox by now; and what is found
         # complete before the mailbox is emptied is complete with what is taken out of it.
         self._hear()
+        while self._joints:
+            self._watermarks.join(*self._joints.popleft())
         if now - self._covered_at >= (LAST_COVERAGE_SECONDS if self._is_over else COVERAGE_SECONDS):
             self._covered_at = now
             self._spans += self._watermarks.advance(self._is_settled)
@@ -202,7 +207,7 @@ class SinkRecorder:
             if hole.end is None and start is None:
                 waiting.append(hole)
             elif hole.end is not None or (start is not None and hole.start < start):
-                self._holes.append(hole._replace(end=hole.end or start))
+                self._holes.append((hole._replace(end=hole.end or start), hole.end is None))
         self._waiting_holes = waiting
         self._fill_news.notify_all()
 
@@ -237,9 +242,9 @@ class SinkRecorder:
         if not self._holes:
             self._fill_news.wait_for(lambda: self._holes or self._closing.is_set(), Deadline.after(1.0))
             return
-        hole = self._holes[0]
+        hole, is_before_stream = self._holes[0]
         try:
-            is_done = self._fill(hole)
+            is_done = self._fill(hole, is_before_stream)
         except InvalidRequestError as error:
             log.warning("%s: %s of %s cannot be had again: %s", self.name, hole.type, hole.symbol, one_line(error))
             is_done = True
@@ -250,10 +255,10 @@ class SinkRecorder:
             is_done = False
         self._holes.popleft()
         if not is_done:
-            self._holes.append(hole)
+            self._holes.append((hole, is_before_stream))
             self._closing.wait(FILL_AGAIN_SECONDS)
 
-    def _fill(self, hole: Hole) -> bool:
+    def _fill(self, hole: Hole, is_before_stream: bool) -> bool:
         """Whether all that Upbit still has of a hole is on its way to the sink."""
         is_closed = True  # unless there is something to ask for
         for batch in self._filler.fill(hole):
@@ -264,11 +269,13 @@ class SinkRecorder:
                     return False
             if self._closing.is_set() or self._writer is None or not self._writer.put(batch):
                 return False
+            if is_before_stream and hole.end is not None:
+                self._joints.extend((hole.symbol, hole.type, hole.end, span.end) for span in batch.spans)
         return is_closed
 
     @property
     def _open_holes(self) -> Iterable[Hole]:
-        return [*self._waiting_holes, *self._holes]
+        return [*self._waiting_holes, *(hole for hole, _ in self._holes)]
 
     # Others
 

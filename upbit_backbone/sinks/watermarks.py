@@ -84,6 +84,13 @@ class Watermarks:
         begun, self._begun = self._begun, []
         return begun
 
+    def join(self, symbol: str, kind: str, start: datetime, before: datetime) -> None:
+        """What was before the stream's first item was fetched, so that all from `before` on is there. It was fetched
+        for a stream that began at `start`; should that have begun anew since, it is of no use to it."""
+        track = self._tracks.get((symbol, kind))
+        if track is not None and track.start == start:
+            track.start = min(track.start, before)
+
     def start_of(self, symbol: str, kind: str) -> datetime | None:
         """From when on the stream itself is collected; None before its first item."""
         track = self._tracks.get((symbol, kind))

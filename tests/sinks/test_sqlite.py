@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from upbit_backbone.archive import Store
+from upbit_backbone.errors import FileInUseError, InvalidRequestError
+from upbit_backbone.models.enums import DataSource, DataType
+from upbit_backbone.models.events import GapEvent
+from upbit_backbone.sinks import sqlite as sqlite_module
+from upbit_backbone.sinks.base import Batch, Hole, Span
+from upbit_backbone.sinks.coverage import TICK
+from upbit_backbone.sinks.sqlite import SqliteSink, schema
+
+from .conftest import at, book, candle, ticker, trade
+
+
+@pytest.fixture
+def sink(path):
+    sink = SqliteSink(path)
+    sink.open()
+    yield sink
+    sink.close()
+
+
+def gap(first: float, last: float, **more) -> GapEvent:
+    values = {
+        "at": at(1000), "symbol": "KRW-BTC", "type": DataType.TRADE, "start": at(first), "end": at(last),
+        "recovered": 0, "complete": False, "missing_start": at(first), "missing_end": at(last), "reason": "gone",
+    }  # fmt: skip
+    return GapEvent(**{**values, **more})
+
+
+def span(first: float, last: float, **more) -> Span:
+    return Span("KRW-BTC", "trade", at(first), at(last), **more)
+
+
+def test_what_goes_in_comes_out_equal_and_in_order(sink, path):
+    trades = [trade(number) for number in range(5)]
+    assert sink.write(Batch([*reversed(trades), ticker(1), ticker(2), book(1), candle(0), candle(1)])) == 10
+    store = Store(path)
+    assert store.trades("KRW-BTC") == trades
+    assert store.tickers("KRW-BTC") == [ticker(1), ticker(2)]
+    assert store.orderbooks("KRW-BTC") == [book(1)]
+    assert store.candles("KRW-BTC", "1m") == [candle(0), candle(1)]
+    assert store.trades("KRW-BTC", at(0.1), at(0.3)) == trades[1:3]
+    assert store.trades("KRW-ETH") == []
+
+
+def test_what_comes_again_is_there_once_and_counts_as_known(sink, path):
+    batch = Batch([trade(1), trade(2), ticker(1), book(1)])
+    assert sink.write(batch) == 4
+    assert sink.write(batch) == 0
+    assert sink.write(Batch([trade(2), trade(3)])) == 1
+    assert len(Store(path).trades("KRW-BTC")) == 3
+
+
+def test_trades_without_an_id_are_kept_each_once_too(sink, path):
+    nameless = [trade(number, sequential_id=None) for number in range(3)]
+    assert sink.write(Batch(nameless)) == 3
+    assert sink.write(Batch(nameless)) == 0
+    assert Store(path).trades("KRW-BTC") == nameless
+    assert {each.sequential_id for each in Store(path).trades("KRW-BTC")} == {None}
+
+
+def test_a_ticker_without_a_volume_comes_back_without_one(sink, path):
+    sink.write(Batch([ticker(1, volume_today=None)]))
+    assert Store(path).tickers("KRW-BTC") == [ticker(1, volume_today=None)]
+
+
+def test_two_tickers_of_one_moment_are_two_when_the_volume_has_grown(sink, path):
+    sink.write(Batch([ticker(1), ticker(1, volume_today=Decimal("1.5"))]))
+    assert len(Store(path).tickers("KRW-BTC")) == 2
+
+
+def test_a_corrected_candle_takes_the_place_of_the_earlier_one_but_none_that_forms_that_of_a_final_one(sink, path):
+    sink.write(Batch([candle(0, "3"), candle(0, "4")]))
+    assert [each.close_price for each in Store(path).candles("KRW-BTC")] == [4]
+    sink.write(Batch([candle(0, "5")]))
+    final = candle(0, "6", is_closed=True, source=DataSource.REST)
+    sink.write(Batch([final]))
+    sink.write(Batch([candle(0, "7"), final]))
+    (stored,) = Store(path).candles("KRW-BTC")
+    assert (stored.close_price, stored.is_closed, stored.source) == (6, True, DataSource.REST)
+
+
+def test_a_candle_counts_as_closed_once_a_later_one_or_the_coverage_says_so(sink, path):
+    sink.write(Batch([candle(0), candle(1)]))
+    store = Store(path)
+    assert [each.is_closed for each in store.candles("KRW-BTC")] == [True, False]
+    assert [each.is_closed for each in store.candles("KRW-BTC", end=at(60))] == [True]
+    sink.write(Batch(spans=(Span("KRW-BTC", "candle.1m", at(0), at(120)),)))
+    assert [each.is_closed for each in store.candles("KRW-BTC")] == [True, True]
+
+
+def test_the_later_of_two_books_of_one_moment_counts(sink, path):
+    sink.write(Batch([book(1), replace(book(1, size="7"), received_at=at(5)), book(1)]))
+    assert [each.asks[0].size for each in Store(path).orderbooks("KRW-BTC")] == [7]
+
+
+def test_spans_that_touch_are_one_and_gaps_stay_missing_until_a_fill(sink, path):
+    sink.write(Batch(spans=(span(0, 10), span(20, 30), span(10, 15), span(5, 12))))
+    sink.gap(gap(3, 4))
+    sink.gap(gap(3, 4))  # told again with a batch that failed
+    store = Store(path)
+    states = [(each.start, each.end, each.state.value) for each in store.coverage("KRW-BTC", "trade")]
+    after = at(4) + TICK
+    assert states == [
+        (at(0), at(3), "complete"), (at(3), after, "missing"), (after, at(15), "complete"),
+        (at(15), at(20), "missing"), (at(20), at(30), "complete"),
+    ]  # fmt: skip
+    assert sink.holes() == [
+        Hole("KRW-BTC", "trade", at(3), after),
+        Hole("KRW-BTC", "trade", at(15), at(20)),
+        Hole("KRW-BTC", "trade", at(30), None),
+    ]
+    sink.write(Batch([trade(35)], spans=(span(2, 21, is_fill=True),)))
+    assert [each.state.value for each in store.coverage("KRW-BTC", "trade")] == ["complete"]
+    assert sink.holes() == [Hole("KRW-BTC", "trade", at(30), None)]
+
+
+def test_where_recording_began_is_a_hole_until_something_is_known(sink):
+    sink.write(Batch(spans=(span(5, 5),)))
+    assert sink.holes() == [Hole("KRW-BTC", "trade", at(5), None)]
+    sink.write(Batch(spans=(span(9, 9),)))
+    assert sink.holes() == [Hole("KRW-BTC", "trade", at(5), at(9)), Hole("KRW-BTC", "trade", at(9), None)]
+
+
+def test_a_batch_that_fails_leaves_nothing_of_itself(sink, path):
+    with pytest.raises(sqlite3.Error):
+        sink.write(Batch([trade(1)], spans=(Span(None, "trade", at(0), at(1)),)))
+    assert Store(path).trades("KRW-BTC") == []
+    assert sink.write(Batch([trade(1)])) == 1
+
+
+def test_a_second_recorder_is_refused_by_name(sink, path):
+    with pytest.raises(FileInUseError, match=f"recording by process {os.getpid()}"):
+        SqliteSink(path).open()
+    with pytest.raises(FileInUseError):
+        Store(path).fill(None)
+
+
+def test_a_store_can_be_read_while_it_is_written(sink, path):
+    sink.write(Batch([trade(1)]))
+    walk = Store(path).iter_trades("KRW-BTC")
+    assert next(walk) == trade(1)
+    sink.write(Batch([trade(2)]))
+    assert list(walk) == []  # as it was when the walk began
+    assert len(Store(path).trades("KRW-BTC")) == 2
+
+
+@pytest.mark.parametrize(("version", "words"), [(2, "update upbit-backbone"), (0, "new file")])
+def test_another_schema_is_refused_and_left_alone(path, version, words):
+    sink = SqliteSink(path)
+    sink.open()
+    sink.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+    before = path.read_bytes()
+    for use in (SqliteSink(path).open, lambda: Store(path)):
+        with pytest.raises(InvalidRequestError, match=f"schema {version}.*{words}"):
+            use()
+    assert path.read_bytes() == before
+
+
+def test_somebody_elses_database_or_file_is_refused_and_left_alone(path, tmp_path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE trades (price REAL)")
+    connection.close()
+    other = tmp_path / "notes.txt"
+    other.write_text("no database at all, but long enough to look like one " * 30)
+    for file, words in ((path, "another program's database"), (other, "cannot be used as a store")):
+        before = file.read_bytes()
+        with pytest.raises(InvalidRequestError, match=words):
+            SqliteSink(file).open()
+        assert file.read_bytes() == before
+        with pytest.raises(InvalidRequestError):
+            Store(file)
+
+
+def test_what_cannot_be_written_is_told_at_once(tmp_path):
+    with pytest.raises(InvalidRequestError):
+        SqliteSink(tmp_path / "nowhere" / "day.db").open()
+    with pytest.raises(InvalidRequestError):
+        SqliteSink(tmp_path).open()
+    with pytest.raises(InvalidRequestError, match="no such store"):
+        Store(tmp_path / "day.db")
+
+
+def test_the_schema_is_of_the_version_it_says():
+    """Whoever changes a model changes the tables: then the version is another, and this text is, too."""
+    assert sqlite_module.SCHEMA_VERSION == 1
+    tables = [line.split(" (", 1)[0] for line in schema().splitlines() if line.startswith("CREATE")]
+    assert tables == [f"CREATE TABLE {name}" for name in ("trades", "candles", "tickers", "orderbooks")] + [
+        "CREATE INDEX trades_by_time ON trades", *(f"CREATE TABLE {name}" for name in ("coverage", "gaps", "meta")),
+    ]  # fmt: skip
+    assert schema().splitlines()[0] == (
+        "CREATE TABLE trades (symbol TEXT NOT NULL, price TEXT, volume TEXT, side TEXT, timestamp INTEGER, "
+        "sequential_id INTEGER NOT NULL, source TEXT, prev_closing_price TEXT, change_amount TEXT, "
+        "best_ask_price TEXT, best_ask_size TEXT, best_bid_price TEXT, best_bid_size TEXT, published_at INTEGER, "
+        "stream_type TEXT, is_backfilled INTEGER, received_at INTEGER, PRIMARY KEY (symbol, sequential_id)) "
+        "WITHOUT ROWID;"
+    )

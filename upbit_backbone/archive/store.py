@@ -1,0 +1,368 @@
+"""Store: reads what a `SqliteSink` kept, says what of it is complete, and has fetched what is missing.
+
+store = Store("day.db")
+store.trades("KRW-BTC", start="2026-01-31 09:00+09:00")
+store.coverage("KRW-BTC", "trade")
+store.fill(market)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from .._arguments import Moment, aware
+from .._concurrency import get_logger
+from ..errors import InvalidRequestError, one_line
+from ..exchange.markets import normalise_symbol
+from ..exchange.timeframes import Timeframe, timeframe_of
+from ..export.dataframe import Rows
+from ..history.aggregate import candles_from_trades
+from ..models.enums import DataType, Priority
+from ..models.jsonable import Jsonable
+from ..models.market import CandleData, OrderbookData, TickerData, TradeData
+from ..sinks.base import Batch, Hole
+from ..sinks.columns import TABLE_NAMED, candle_type, to_micros
+from ..sinks.coverage import Coverage, CoverageState, Interval, coverage
+from ..sinks.filling import HoleFiller, is_fillable
+from ..sinks.sqlite import SqliteSink, check_schema, connect, gaps_in, holes_in, spans_in, topics_in
+
+if TYPE_CHECKING:
+    from ..history.download import CancelToken
+    from ..models.report import HealthReport
+
+log = get_logger("upbit_backbone.archive")
+
+DAY: Final = timedelta(days=1)
+# How a key that Upbit left out was stored, back into None.
+_STORED_AS: Final = {
+    "sequential_id": "CASE WHEN sequential_id < 0 THEN NULL ELSE sequential_id END",
+    "volume_today": "nullif(volume_today, '')",
+}
+
+
+class Market(Protocol):
+    """What `Store.fill` asks: a MarketDataBackbone."""
+
+    def iter_trades(self, symbol: str, **options: Any) -> Iterable[TradeData]: ...
+
+    def iter_candles(self, symbol: str, timeframe: str, **options: Any) -> Iterable[CandleData]: ...
+
+    def health(self) -> HealthReport: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicQuality(Jsonable):
+    """One topic of one day: how many `rows` there are, how many seconds of the day are complete or lack something, and
+    the stretches that do. `share` is the complete part of what was asked about, 0 to 1."""
+
+    symbol: str
+    type: str
+    rows: int
+    complete_seconds: float
+    missing_seconds: float
+    holes: tuple[Coverage, ...]
+
+    @property
+    def share(self) -> float:
+        whole = self.complete_seconds + self.missing_seconds
+        return self.complete_seconds / whole if whole else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillReport(Jsonable):
+    """What a `fill` did: holes it `closed` (in part, where Upbit keeps no more), those still `open`, and how many
+    `items` were new."""
+
+    closed: int
+    open: int
+    items: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarketState(Jsonable):
+    """A market as it was `at` a moment: the newest of each kind by Upbit's own time, None where none was kept. Whether
+    anything was missed just before is `coverage`'s to say."""
+
+    symbol: str
+    at: datetime
+    ticker: TickerData | None
+    orderbook: OrderbookData | None
+    trade: TradeData | None
+
+
+class Store:
+    """A recorded store, for reading. Thread-safe; a recorder may write at the same time.
+
+    Raises InvalidRequestError here and in every method for a file that is no store of this version. Times are aware
+    datetimes or ISO 8601 text with a zone; `start` is inclusive, `end` exclusive, None is the beginning or the end of
+    what there is. Models come out equal to what went in.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with self._reading():
+            pass
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """One connection for one look: its snapshot stays the same, and no thread has to share it."""
+        if not self.path.is_file():
+            raise InvalidRequestError(f"{one_line(self.path)}: there is no such store")
+        try:
+            with contextlib.closing(connect(self.path, read_only=True)) as connection:
+                check_schema(connection, self.path)
+                yield connection
+        except sqlite3.Error as error:
+            raise InvalidRequestError(f"{one_line(self.path)} cannot be read: {one_line(error)}") from error
+
+    # ── what is there ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def topics(self) -> list[tuple[str, str]]:
+        """What was recorded: (symbol, type) pairs such as ("KRW-BTC", "trade")."""
+        with self._reading() as connection:
+            return topics_in(connection)
+
+    def trades(self, symbol: str, start: Moment | None = None, end: Moment | None = None) -> Rows[TradeData]:
+        """Trades, oldest first; those of one moment by their ids."""
+        return Rows.of(TradeData, list(self._items("trades", symbol, start, end, "timestamp, sequential_id")))
+
+    def iter_trades(self, symbol: str, start: Moment | None = None, end: Moment | None = None) -> Iterator[TradeData]:
+        """The same one by one, holding none. A recorder's file cannot shrink while the walk is under way."""
+        _span(start, end)
+        return self._items("trades", symbol, start, end, "timestamp, sequential_id")
+
+    def candles(
+        self, symbol: str, timeframe: str = "1m", start: Moment | None = None, end: Moment | None = None
+    ) -> Rows[CandleData]:
+        """Candles as they were recorded, oldest first. `is_closed` also where it is known by now that the period was
+        over: a later candle came, or all until its end was collected."""
+        unit = timeframe_of(timeframe)
+        rows = list(self._items("candles", symbol, start, end, "timestamp", timeframe=unit.word))
+        if rows and not rows[-1].is_closed:
+            known = self.coverage(symbol, candle_type(unit.word))
+            is_over = bool(known) and known[-1].end >= unit.next_start(rows[-1].timestamp)
+            is_over = is_over or self._has_later(rows[-1])
+            rows[-1] = replace(rows[-1], is_closed=is_over)
+        rows[:-1] = [row if row.is_closed else replace(row, is_closed=True) for row in rows[:-1]]
+        return Rows.of(CandleData, rows)
+
+    def _has_later(self, candle: CandleData) -> bool:
+        with self._reading() as connection:
+            found = connection.execute(
+                "SELECT 1 FROM candles WHERE symbol = ? AND timeframe = ? AND timestamp > ? LIMIT 1",
+                (candle.symbol, candle.timeframe, to_micros(candle.timestamp)),
+            ).fetchone()
+        return found is not None
+
+    def tickers(self, symbol: str, start: Moment | None = None, end: Moment | None = None) -> list[TickerData]:
+        """Tickers, oldest first: every one that came."""
+        return list(self._items("tickers", symbol, start, end, "timestamp, rowid"))
+
+    def orderbooks(
+        self,
+        symbol: str,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        level: Decimal | int | str = 0,
+    ) -> list[OrderbookData]:
+        """Order books of the price grouping `level`, oldest first."""
+        grouping = str(Decimal(str(level)))
+        return list(self._items("orderbooks", symbol, start, end, "timestamp", level=grouping))
+
+    def bars(
+        self, symbol: str, timeframe: str = "1m", start: Moment | None = None, end: Moment | None = None
+    ) -> Rows[CandleData]:
+        """Candles of any timeframe made of the stored trades, exactly. Where trades are missing they are wrong in
+        silence: ask `coverage`."""
+        trades = self._items("trades", symbol, start, end, "timestamp, sequential_id")
+        return Rows.of(CandleData, candles_from_trades(trades, timeframe))
+
+    def as_of(self, symbol: str, moment: Moment) -> MarketState:
+        """The market as it was: the last ticker, order book and trade until then."""
+        code, at = normalise_symbol(symbol), aware(moment, "moment")
+
+        def latest(table: str, order: str, **equal: str) -> Any:
+            return next(self._items(table, code, None, at + timedelta(microseconds=1), order, limit=1, **equal), None)
+
+        return MarketState(
+            symbol=code,
+            at=at,
+            ticker=latest("tickers", "timestamp DESC, rowid DESC"),
+            orderbook=latest("orderbooks", "timestamp DESC", level="0"),
+            trade=latest("trades", "timestamp DESC, sequential_id DESC"),
+        )
+
+    def _items(
+        self,
+        name: str,
+        symbol: str,
+        start: Moment | None,
+        end: Moment | None,
+        order: str,
+        *,
+        limit: int | None = None,
+        **equal: str,
+    ) -> Iterator[Any]:
+        table, code, (first, stop) = TABLE_NAMED[name], normalise_symbol(symbol), _span(start, end)
+        columns = ", ".join(_STORED_AS.get(column, column) for column in table.names)
+        wanted = ["symbol = ?", *(f"{column} = ?" for column in equal)]
+        values: list[Any] = [code, *equal.values()]
+        for test, bound in (("timestamp >= ?", first), ("timestamp < ?", stop)):
+            if bound is not None:
+                wanted.append(test)
+                values.append(to_micros(bound))
+        # Every part of it is a word of ours; what was asked for goes in as values.
+        query = f"SELECT {columns} FROM {name} WHERE {' AND '.join(wanted)} ORDER BY {order}"  # noqa: S608
+        with self._reading() as connection:
+            for row in connection.execute(query if limit is None else f"{query} LIMIT {limit}", values):
+                yield table.item(row)
+
+    # ── what is complete ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def coverage(
+        self,
+        symbol: str,
+        type: DataType | str = DataType.TRADE,  # noqa: A002 - as everywhere: what kind of data
+        start: Moment | None = None,
+        end: Moment | None = None,
+    ) -> list[Coverage]:
+        """Every stretch of [start, end), in order and without a hole, as COMPLETE, PARTIAL or MISSING with the reason.
+
+        By default from where recording began to where it is known to have reached. COMPLETE means that everything Upbit
+        published in that time of its own is there. Empty where nothing was recorded and no bounds are given.
+        """
+        code, word, (first, stop) = normalise_symbol(symbol), _type_word(type), _span(start, end)
+        with self._reading() as connection:
+            spans, gaps = spans_in(connection, code, word), gaps_in(connection, code, word)
+        if not spans and (first is None or stop is None):
+            return []
+        first = spans[0].start if first is None else first
+        stop = spans[-1].end if stop is None else stop
+        return coverage(spans, gaps, Interval(first, stop)) if first < stop else []
+
+    def quality(self, day: date | Moment) -> list[TopicQuality]:
+        """What there is of one UTC day (a date, or a time in it), topic by topic, and what of it is missing."""
+        is_date = isinstance(day, date) and not isinstance(day, datetime)
+        moment = aware(f"{day}T00:00Z" if is_date else day, "day")
+        midnight = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return [self._quality(symbol, kind, midnight) for symbol, kind in self.topics()]
+
+    def _quality(self, symbol: str, kind: str, midnight: datetime) -> TopicQuality:
+        stretches = self.coverage(symbol, kind, midnight, midnight + DAY)
+        holes = tuple(each for each in stretches if each.state is not CoverageState.COMPLETE)
+        return TopicQuality(
+            symbol=symbol,
+            type=kind,
+            rows=self._count(symbol, kind, midnight),
+            complete_seconds=sum(each.seconds for each in stretches if each.state is CoverageState.COMPLETE),
+            missing_seconds=sum(each.seconds for each in holes),
+            holes=holes,
+        )
+
+    def _count(self, symbol: str, kind: str, midnight: datetime) -> int:
+        table = "candles" if kind.startswith("candle.") else f"{kind}s"
+        values: list[Any] = [symbol, to_micros(midnight), to_micros(midnight + DAY)]
+        query = f"SELECT count(*) FROM {table} WHERE symbol = ? AND timestamp >= ? AND timestamp < ?"  # noqa: S608
+        if table == "candles":
+            query += " AND timeframe = ?"
+            values.append(timeframe_of(kind).word)
+        with self._reading() as connection:
+            count: int = connection.execute(query, values).fetchone()[0]
+        return count
+
+    # ── fetching what is missing ─────────────────────────────────────────────────────────────────────────────────
+
+    def holes(self) -> list[Hole]:
+        """What is missing between what is complete; the last of each topic is open (`end` None): it ends now."""
+        with self._reading() as connection:
+            return holes_in(connection)
+
+    def fill(
+        self,
+        market: Market,
+        symbol: str | None = None,
+        type: DataType | str | None = None,  # noqa: A002 - as everywhere: what kind of data
+        *,
+        since: Moment | None = None,
+        cancel: CancelToken | None = None,
+    ) -> FillReport:
+        """Ask Upbit, through `market`, for what is missing of trades and candles: of all topics, or of one symbol or
+        type; from `since` on.
+
+        Trades of seven days can be had, tickers and order books of the past never. Blocks until all is asked for (a
+        busy market's day of trades takes about a minute) and keeps what has come whatever happens. Raises what asking
+        raises, DownloadCancelledError soon after `cancel.is_set()`, and FileInUseError while a recorder writes, which
+        fills by itself.
+        """
+        code = None if symbol is None else normalise_symbol(symbol)
+        word = None if type is None else _type_word(type)
+        first = None if since is None else aware(since, "since")
+        options: dict[str, Any] = {"priority": Priority.LOW, "cancel": cancel}
+
+        def candles(name: str, unit: Timeframe, start: datetime, end: datetime) -> Iterable[CandleData]:
+            return market.iter_candles(name, unit.word, start=start, end=end, **options)
+
+        filler = HoleFiller(
+            lambda name, moment: market.iter_trades(name, since=moment, **options),
+            candles,
+            lambda: _exchange_now(market),
+        )
+        sink = SqliteSink(self.path)
+        sink.open()
+        try:
+            holes = [hole for hole in sink.holes() if _is_asked(hole, code, word)]
+            return _fill(sink, filler, [_later(hole, first) for hole in holes])
+        finally:
+            sink.close()
+
+    def __repr__(self) -> str:
+        return f"<Store {one_line(self.path)}>"
+
+
+def _fill(sink: SqliteSink, filler: HoleFiller, holes: Sequence[Hole]) -> FillReport:
+    closed = items = 0
+    for hole in holes:
+        last = Batch()
+        try:
+            for last in filler.fill(hole):
+                items += sink.write(last)
+        except InvalidRequestError as error:  # of a market that is gone Upbit has nothing more; the others have
+            log.warning("%s of %s cannot be had again: %s", hole.type, hole.symbol, one_line(error))
+        closed += bool(last.spans)
+    return FillReport(closed=closed, open=len(holes) - closed, items=items)
+
+
+def _exchange_now(market: Market) -> datetime:
+    """Upbit's time as the market's streams tell it: a clock of ours that is ahead must not close what is to come."""
+    return datetime.now(UTC) - timedelta(seconds=market.health().clock_offset or 0.0)
+
+
+def _is_asked(hole: Hole, symbol: str | None, kind: str | None) -> bool:
+    is_wanted = symbol in (None, hole.symbol) and kind in (None, hole.type)
+    return is_wanted and is_fillable(hole.type)
+
+
+def _later(hole: Hole, since: datetime | None) -> Hole:
+    return hole if since is None or since <= hole.start else hole._replace(start=since)
+
+
+def _span(start: Moment | None, end: Moment | None) -> tuple[datetime | None, datetime | None]:
+    first, stop = (None if each is None else aware(each, name) for each, name in ((start, "start"), (end, "end")))
+    if first is not None and stop is not None and stop <= first:
+        raise InvalidRequestError(f"start={start} and end={end}: the end must come after the start")
+    return first, stop
+
+
+def _type_word(kind: DataType | str) -> str:
+    try:
+        return DataType(kind).value
+    except ValueError:
+        return candle_type(timeframe_of(kind).word)  # of which Upbit streams none
