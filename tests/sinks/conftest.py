@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from upbit_backbone import MarketDataBackbone
+from upbit_backbone.archive import CoverageState, Store
 from upbit_backbone.models.enums import Change, DataSource, Side, StreamType
 from upbit_backbone.models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData
 from upbit_backbone.models.number import plain
 from upbit_backbone.simulator import FakeUpbit
+from upbit_backbone.sinks.columns import from_micros
 
 SYMBOLS = ["KRW-BTC", "KRW-ETH"]
 START = datetime(2026, 1, 31, 3, 0, tzinfo=UTC)
@@ -87,6 +89,22 @@ def book(number: int, symbol: str = "KRW-BTC", size: str = "2.5") -> OrderbookDa
         source=DataSource.WEBSOCKET,
         received_at=at(number / 10),
     )
+
+
+def stored(path, symbol: str) -> set[int]:
+    return {trade.sequential_id for trade in Store(path).trades(symbol)}
+
+
+def missing(upbit, path, symbol: str) -> list[int]:
+    """Trades of the simulator's that the store says it has, and has not."""
+    have = stored(path, symbol)
+    whole = [each for each in Store(path).coverage(symbol) if each.state is CoverageState.COMPLETE]
+    told = [
+        row["sequential_id"]
+        for row in upbit.trades(symbol)
+        if any(each.start <= from_micros(row["trade_timestamp"] * 1000) < each.end for each in whole)
+    ]
+    return [each for each in told if each not in have]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from upbit_backbone.sinks import Sink, SqliteSink, sink_recorder, sink_writer
 from upbit_backbone.sinks import spool as spool_module
 from upbit_backbone.sinks.columns import from_micros
 
-from .conftest import SYMBOLS, backbone
+from .conftest import SYMBOLS, backbone, missing, stored
 
 
 @pytest.fixture(autouse=True)
@@ -46,22 +46,6 @@ class Away(Sink):
 
     def close(self):
         self.calls.put("close")
-
-
-def stored(path, symbol: str) -> set[int]:
-    return {trade.sequential_id for trade in Store(path).trades(symbol)}
-
-
-def missing(upbit, path, symbol: str) -> list[int]:
-    """Trades of the simulator's that the store says it has, and has not."""
-    have = stored(path, symbol)
-    whole = [each for each in Store(path).coverage(symbol) if each.state is CoverageState.COMPLETE]
-    told = [
-        row["sequential_id"]
-        for row in upbit.trades(symbol)
-        if any(each.start <= from_micros(row["trade_timestamp"] * 1000) < each.end for each in whole)
-    ]
-    return [each for each in told if each not in have]
 
 
 def seconds_complete(path, symbol: str) -> float:

@@ -15,6 +15,8 @@ from ..models.enums import DataType
 from .base import Batch, Hole, Span
 
 FILL_ROWS: Final = 1_000
+# By more than this Upbit's answers were never seen to lag behind its stream.
+BEHIND: Final = timedelta(seconds=120)
 STATE_TYPES: Final = frozenset({DataType.TICKER.value, DataType.ORDERBOOK.value})
 
 # Trades of a market since a moment, newest first; candles of a market and timeframe in [start, end), in any order.
@@ -69,10 +71,13 @@ class HoleFiller:
     def _proven(self, hole: Hole, start: datetime, newest: datetime) -> tuple[Span, ...]:
         """What is complete now that Upbit has shown all until `newest`."""
         # Whatever is older than that by the time in which trades overtake each other was published before it.
-        end = newest - SHUFFLE if hole.end is None else min(hole.end, newest - SHUFFLE)
-        # A hole ends so much behind the first trade that the stream gave. An answer without that one is of a server
-        # that lags behind, and what else it lacks nobody knows.
-        is_up_to_date = hole.end is None or newest >= hole.end - SHUFFLE
+        end, is_up_to_date = newest - SHUFFLE, True
+        if hole.end is not None and self._exchange_now() - hole.end > BEHIND:
+            end = hole.end
+        elif hole.end is not None:
+            # A hole ends so much behind the first trade that the stream gave. An answer without that one is of a
+            # server that lags behind, and what else it lacks nobody knows.
+            end, is_up_to_date = min(hole.end, end), newest >= hole.end - SHUFFLE
         return _filled(hole, start, end) if is_up_to_date and start < end else ()
 
     def _of_candles(self, hole: Hole) -> Iterator[Batch]:

@@ -6,16 +6,16 @@ what was recorded before, one fetches it (`HoleFiller`).
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .._concurrency import (
     SYSTEM_CLOCK,
     Clock,
     Deadline,
-    EventCount,
     Flag,
     ForkGuard,
     LoopThread,
@@ -48,6 +48,18 @@ FILL_AGAIN_SECONDS: Final = 30.0
 MAILBOX_ITEMS: Final = 20_000
 
 Subscribe = Callable[[Callable[[Any], object]], Subscription[Any]]
+
+
+class _Filling(NamedTuple):
+    """A hole that the filler works on, and when it does so again."""
+
+    hole: Hole
+    is_before_stream: bool  # it ends where the stream begins
+    due: float
+
+
+def _holes_of(fillings: Iterable[_Filling]) -> list[Hole]:
+    return [each.hole for each in fillings]
 
 
 class SinkRecorder:
@@ -92,11 +104,10 @@ class SinkRecorder:
         self._began_at = 0.0
         self._covered_at = float("-inf")
         self._lost_before = 0
+        self._fill_lock = threading.Lock()  # guards the two that follow
         self._waiting_holes: list[Hole] = []  # for the first live item behind them
-        # Which the filler works on, oldest first; True: it ends where the stream begins.
-        self._holes: deque[tuple[Hole, bool]] = deque()
+        self._holes: deque[_Filling] = deque()  # which the filler works on, oldest first
         self._joints: deque[tuple[str, str, datetime, datetime]] = deque()  # from the filler, for the watermarks
-        self._fill_news = EventCount()
         self._closing = Flag()
         self._filler = make_filler(self._closing)
         self._closed = Flag()
@@ -201,15 +212,16 @@ class SinkRecorder:
         """A hole that reaches to the present ends where the stream begins, once that is known."""
         if not self._waiting_holes:
             return
-        waiting = []
+        waiting, found = [], []
         for hole in self._waiting_holes:
             start = self._watermarks.start_of(hole.symbol, hole.type)
             if hole.end is None and start is None:
                 waiting.append(hole)
             elif hole.end is not None or (start is not None and hole.start < start):
-                self._holes.append((hole._replace(end=hole.end or start), hole.end is None))
-        self._waiting_holes = waiting
-        self._fill_news.notify_all()
+                found.append(_Filling(hole._replace(end=hole.end or start), hole.end is None, 0.0))
+        with self._fill_lock:
+            self._waiting_holes = waiting
+            self._holes.extend(found)
 
     def _hand_over(self) -> None:
         items, self._items = self._items, []
@@ -239,43 +251,59 @@ class SinkRecorder:
     # Filling
 
     def _fill_turn(self) -> None:
-        if not self._holes:
-            self._fill_news.wait_for(lambda: self._holes or self._closing.is_set(), Deadline.after(1.0))
+        now = self._clock.monotonic()
+        task = next((each for each in self._open_fills() if each.due <= now), None)
+        if task is None:
+            self._closing.wait(COLLECT_SECONDS)
             return
-        hole, is_before_stream = self._holes[0]
         try:
-            is_done = self._fill(hole, is_before_stream)
+            rest = self._fill(task)
         except InvalidRequestError as error:
+            hole = task.hole
             log.warning("%s: %s of %s cannot be had again: %s", self.name, hole.type, hole.symbol, one_line(error))
-            is_done = True
+            rest = None
         except UpbitBackboneError as error:
             if self._closing.is_set():
                 return
             log.info("%s: filling goes on later: %s", self.name, one_line(error))
-            is_done = False
-        self._holes.popleft()
-        if not is_done:
-            self._holes.append((hole, is_before_stream))
-            self._closing.wait(FILL_AGAIN_SECONDS)
+            rest = task.hole
+        with self._fill_lock:
+            self._holes.remove(task)
+            if rest is not None:
+                self._holes.append(task._replace(hole=rest, due=self._clock.monotonic() + FILL_AGAIN_SECONDS))
 
-    def _fill(self, hole: Hole, is_before_stream: bool) -> bool:
-        """Whether all that Upbit still has of a hole is on its way to the sink."""
-        is_closed = True  # unless there is something to ask for
+    def _fill(self, task: _Filling) -> Hole | None:
+        """Have what Upbit still has of a hole written; what is left of it to ask for later."""
+        hole, rest = task.hole, None
         for batch in self._filler.fill(hole):
-            is_closed = bool(batch.spans)
             # The past can wait; what comes live goes first.
             while self._writer is not None and not self._writer.wait_room(Deadline.after(COLLECT_SECONDS)):
                 if self._closing.is_set():
-                    return False
+                    return hole
             if self._closing.is_set() or self._writer is None or not self._writer.put(batch):
-                return False
-            if is_before_stream and hole.end is not None:
-                self._joints.extend((hole.symbol, hole.type, hole.end, span.end) for span in batch.spans)
-        return is_closed
+                return hole
+            rest = self._left(task, batch.spans)
+        return rest
 
-    @property
-    def _open_holes(self) -> Iterable[Hole]:
-        return [*self._waiting_holes, *(hole for hole, _ in self._holes)]
+    def _left(self, task: _Filling, filled: tuple[Span, ...]) -> Hole | None:
+        hole = task.hole
+        if not filled:
+            return hole
+        (span,) = filled
+        if task.is_before_stream and hole.end is not None:
+            # From here on the stream itself has everything, since its first item is among what was fetched.
+            self._joints.append((hole.symbol, hole.type, hole.end, span.end))
+            return None
+        return None if hole.end is None or span.end >= hole.end else hole._replace(start=span.end)
+
+    def _open_fills(self) -> list[_Filling]:
+        with self._fill_lock:
+            return list(self._holes)
+
+    def _count_filling(self) -> int:
+        with self._fill_lock:
+            holes = [*self._waiting_holes, *_holes_of(self._holes)]
+        return len({(hole.symbol, hole.type) for hole in holes})
 
     # Others
 
@@ -291,7 +319,7 @@ class SinkRecorder:
         self._collector.revive()
         if self._writer is None:
             raise ClosedError("the recorder has not begun")
-        return self._writer.stats(len({(hole.symbol, hole.type) for hole in self._open_holes}))
+        return self._writer.stats(self._count_filling())
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until the recorder is closed, or `timeout` seconds are over; True when it is closed. Ctrl-C gets through."""
@@ -308,7 +336,6 @@ class SinkRecorder:
             return []
         deadline = Deadline.after(timeout)
         self._closing.set()
-        self._fill_news.notify_all()
         stubborn = self._collector.join(deadline)
         stubborn += self._filling.join(deadline)
         if self._writer is not None:
