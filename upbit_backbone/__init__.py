@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from . import _lazy, _moved
 
 if TYPE_CHECKING:  # the same names as below, for type checkers and editors
+    from .archive.store import Store
     from .backbone import MarketDataBackbone, UnifiedMarketDataAPI
     from .config import BackboneConfig
     from .default_backbone import (
@@ -85,6 +86,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
         MarketEvent,
         OverflowEvent,
         RateLimitEvent,
+        SinkEvent,
         StaleEvent,
         SubscriptionEvent,
         UnreadFieldEvent,
@@ -112,10 +114,14 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
     from .routing.router import RequestRouter, SmartChannelRouter
     from .sessions.connection_pool import ConnectionPool
     from .sessions.session_manager import SessionManager
+    from .sinks.base import Batch, Sink
+    from .sinks.sink_recorder import SinkRecorder
+    from .sinks.sqlite import SqliteSink
     from .store.intelligent_cache import IntelligentCache
     from .unify.unifier import DataUnifier
 
 _NAMES_OF = {
+    "archive.store": ("Store",),
     "backbone": ("MarketDataBackbone", "UnifiedMarketDataAPI"),
     "history.aggregate": ("candles_from_trades", "resample"),
     "history.candles": ("CandleHistory",),
@@ -177,6 +183,7 @@ _NAMES_OF = {
         "MarketEvent",
         "OverflowEvent",
         "RateLimitEvent",
+        "SinkEvent",
         "StaleEvent",
         "SubscriptionEvent",
         "UnreadFieldEvent",
@@ -213,6 +220,9 @@ _NAMES_OF = {
         "get_trades",
         "shared_backbone",
     ),
+    "sinks.base": ("Batch", "Sink"),
+    "sinks.sink_recorder": ("SinkRecorder",),
+    "sinks.sqlite": ("SqliteSink",),
     "store.intelligent_cache": ("IntelligentCache",),
     "exchange.fields": ("FIELD_MAPPING",),
     "unify.unifier": ("DataUnifier",),
@@ -230,6 +240,7 @@ __all__ = [
     "AuthenticationError",
     "BackboneConfig",
     "BannedError",
+    "Batch",
     "BreakerEvent",
     "CallbackErrorEvent",
     "CandleData",
@@ -292,9 +303,14 @@ __all__ = [
     "ServerError",
     "SessionManager",
     "Side",
+    "Sink",
+    "SinkEvent",
+    "SinkRecorder",
     "SmartChannelRouter",
+    "SqliteSink",
     "StaleDataError",
     "StaleEvent",
+    "Store",
     "StreamType",
     "Subscription",
     "SubscriptionError",

@@ -73,3 +73,40 @@ def test_a_file_that_is_being_recorded_is_refused_with_the_holders_name(piped, t
     assert done.returncode == 2
     assert f"is in use: recording by process {os.getpid()}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_recorded_into_a_store_is_told_by_it(piped, tmp_path):
+    file = str(tmp_path / "day.db")
+    done = piped("record", "KRW-BTC", "KRW-ETH", "--type", "trade", "--sqlite", file, "--seconds", "3")
+    assert done.returncode == 0, done.stderr
+    assert " written" in done.stdout
+    done = piped("store", file, "--json")
+    assert done.returncode == 0, done.stderr
+    topics = json.loads(done.stdout)
+    assert {(each["symbol"], each["type"]) for each in topics} == {("KRW-BTC", "trade"), ("KRW-ETH", "trade")}
+    assert all(each["rows"] and each["holes"] for each in topics)
+    done = piped("store", file, "--fill")
+    assert done.returncode == 0, done.stderr
+    assert "closed" in done.stderr
+    assert "of the day complete" in done.stdout
+
+
+def test_a_store_is_written_until_ctrl_c_and_the_screen_shows_how_much(terminal, tmp_path):
+    screen = terminal("record", "--sqlite", str(tmp_path / "day.db"), "--quote", "KRW")
+    screen.wait_for(r"[1-9][\d,]* written")
+    screen.press("\x03")
+    assert screen.finish() == 0
+    assert "Traceback" not in screen.seen
+    assert not (tmp_path / "day.db-wal").exists()  # closed in order
+
+
+def test_words_that_do_not_go_together_are_refused_before_anything_is_written(piped, tmp_path):
+    for words, reason in (
+        (["record", "day.rec"], "name the recording"),
+        (["record", "KRW-BTC", "--sqlite", "day.db", "--rotate-mib", "3"], "are for recordings"),
+        (["record", "day.rec", "KRW-BTC", "--quote", "KRW"], "name the recording"),
+        (["store", str(tmp_path / "none.db")], "no such store"),
+    ):
+        done = piped(*words)
+        assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
+    assert list(tmp_path.iterdir()) == []

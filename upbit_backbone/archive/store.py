@@ -28,7 +28,7 @@ from ..models.enums import DataType, Priority
 from ..models.jsonable import Jsonable
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..sinks.base import Batch, Hole
-from ..sinks.columns import TABLE_NAMED, candle_type, to_micros
+from ..sinks.columns import TABLE_NAMED, candle_type, from_micros, to_micros
 from ..sinks.coverage import Coverage, CoverageState, Interval, coverage
 from ..sinks.filling import HoleFiller, is_fillable
 from ..sinks.sqlite import SqliteSink, check_schema, connect, gaps_in, holes_in, spans_in, topics_in
@@ -50,9 +50,20 @@ _STORED_AS: Final = {
 class Market(Protocol):
     """What `Store.fill` asks: a MarketDataBackbone."""
 
-    def iter_trades(self, symbol: str, **options: Any) -> Iterable[TradeData]: ...
+    def iter_trades(
+        self, symbol: str, *, since: Moment | None, priority: Priority, cancel: CancelToken | None
+    ) -> Iterable[TradeData]: ...
 
-    def iter_candles(self, symbol: str, timeframe: str, **options: Any) -> Iterable[CandleData]: ...
+    def iter_candles(
+        self,
+        symbol: str,
+        timeframe: str,
+        *,
+        start: Moment | None,
+        end: Moment | None,
+        priority: Priority,
+        cancel: CancelToken | None,
+    ) -> Iterable[CandleData]: ...
 
     def health(self) -> HealthReport: ...
 
@@ -128,6 +139,12 @@ class Store:
         """What was recorded: (symbol, type) pairs such as ("KRW-BTC", "trade")."""
         with self._reading() as connection:
             return topics_in(connection)
+
+    def reached(self) -> datetime | None:
+        """Until when, by Upbit's time, the recording is known to have come; None where nothing was recorded."""
+        with self._reading() as connection:
+            micros = connection.execute('SELECT max("end") FROM coverage').fetchone()[0]
+        return None if micros is None else from_micros(micros)
 
     def trades(self, symbol: str, start: Moment | None = None, end: Moment | None = None) -> Rows[TradeData]:
         """Trades, oldest first; those of one moment by their ids."""
@@ -305,13 +322,13 @@ class Store:
         code = None if symbol is None else normalise_symbol(symbol)
         word = None if type is None else _type_word(type)
         first = None if since is None else aware(since, "since")
-        options: dict[str, Any] = {"priority": Priority.LOW, "cancel": cancel}
+        low = Priority.LOW  # whoever asks something now goes first
 
         def candles(name: str, unit: Timeframe, start: datetime, end: datetime) -> Iterable[CandleData]:
-            return market.iter_candles(name, unit.word, start=start, end=end, **options)
+            return market.iter_candles(name, unit.word, start=start, end=end, priority=low, cancel=cancel)
 
         filler = HoleFiller(
-            lambda name, moment: market.iter_trades(name, since=moment, **options),
+            lambda name, moment: market.iter_trades(name, since=moment, priority=low, cancel=cancel),
             candles,
             lambda: _exchange_now(market),
         )

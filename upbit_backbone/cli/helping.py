@@ -16,7 +16,7 @@ from .characters import as_written
 JOBS: Final = {
     "Prices now": ("ticker", "watch", "book", "markets", "explain"),
     "The past and files": ("candles", "trades"),
-    "Recordings": ("record", "replay"),
+    "Recordings": ("record", "replay", "store"),
     "When something is wrong": ("doctor",),
     "To try and to operate": ("demo", "simulator", "serve-metrics"),
 }
@@ -31,6 +31,7 @@ EXAMPLES: Final = {
     "doctor": "upbit-backbone doctor",
     "record": "upbit-backbone record day.rec KRW-BTC KRW-ETH --type trade --type orderbook",
     "replay": "upbit-backbone replay day.rec --speed 10",
+    "store": "upbit-backbone store day.db --fill",
     "demo": "upbit-backbone demo --seconds 20",
     "serve-metrics": "upbit-backbone serve-metrics KRW-BTC --port 9100",
     "simulator": "upbit-backbone simulator --rest-port 8765",

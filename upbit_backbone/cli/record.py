@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +19,11 @@ from ..backbone import MarketDataBackbone
 from ..errors import InvalidRequestError
 from ..models.enums import DataType, Overflow
 from ..models.events import GapEvent
-from ..recorder import Recorder, Recording
+from ..models.report import SinkStats
+from ..recorder import Recording
 from ..recorder.format import Record, RecordKind
 from ..routing.requests import data_types
+from ..sinks.sqlite import SqliteSink
 from . import output
 from .running import (
     FAILED,
@@ -49,9 +51,20 @@ STATUS_SECONDS = 1.0
 
 @command
 def record(
-    file: Annotated[Path, typer.Argument(help="The recording; an existing one is continued.")],
-    symbols: Annotated[list[str], typer.Argument(help="Market codes such as KRW-BTC.", metavar="SYMBOL...")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="The recording (an existing one is continued), then market codes; with --sqlite market codes alone.",
+            metavar="[FILE] SYMBOL...",
+        ),
+    ] = None,
     types: Types = None,
+    sqlite: Annotated[
+        Path | None, typer.Option("--sqlite", help="Keep the data in this SQLite file; see the command store.")
+    ] = None,
+    quote: Annotated[
+        str | None, typer.Option(help="With --sqlite: all markets priced in this currency, such as KRW.")
+    ] = None,
     seconds: Seconds = None,
     rotate_mib: Annotated[
         float | None, typer.Option("--rotate-mib", help="Begin a new file (FILE.0001…, .0002…) at so many MiB.")
@@ -63,13 +76,25 @@ def record(
 ) -> int:
     """Record everything that comes in for these markets, until Ctrl-C."""
     kinds = data_types(types or (DataType.TICKER, DataType.TRADE, DataType.ORDERBOOK))
+    if sqlite is not None:
+        if rotate_mib is not None or rotate_seconds is not None:
+            raise InvalidRequestError("--rotate-mib and --rotate-seconds are for recordings: a store is one file")
+        return _into_sink(SqliteSink(sqlite), words or None, quote, kinds, Deadline.after(seconds), json)
+    if quote is not None or len(words or ()) < 2:
+        raise InvalidRequestError("name the recording and then at least one market: record day.rec KRW-BTC")
+    file, symbols = Path((words or [""])[0]), (words or [])[1:]
     with open_market() as market:
         size = None if rotate_mib is None else int(rotate_mib * 1024 * 1024)
         recorder = market.record(file, rotate_bytes=size, rotate_seconds=rotate_seconds)
         try:
             arrivals = itertools.count()
             market.subscribe_realtime(symbols, kinds, callback=lambda item: next(arrivals))
-            _show_progress(recorder, Deadline.after(seconds))
+            _show_until(
+                Deadline.after(seconds),
+                lambda: recorder.stats.error is not None,
+                lambda left: recorder.wait(Deadline.after(left)),
+                lambda: _summary(recorder.stats),
+            )
             came = next(arrivals)
             if not came:
                 say_error(f"nothing came: {why_nothing(market)}")
@@ -88,6 +113,42 @@ def record(
     return 0 if came else FOUND_TROUBLE
 
 
+def _into_sink(
+    sink: SqliteSink,
+    symbols: list[str] | None,
+    quote: str | None,
+    kinds: tuple[DataType, ...],
+    end: Deadline,
+    json: bool,
+) -> int:
+    with open_market() as market:
+        recorder = market.record_to(sink, symbols, kinds, quote=quote)
+        try:
+            _show_until(end, lambda: False, recorder.wait, lambda: _sink_summary(recorder.stats))
+            why = "" if recorder.stats.written else why_nothing(market)
+        finally:
+            recorder.close()
+    stats = recorder.stats
+    if json:
+        output.print_json(output.as_plain(stats))
+    else:
+        print(_sink_summary(stats))
+    if stats.error:
+        say_error(f"{stats.sink}: {stats.error}")
+        return FAILED
+    if not stats.written:
+        say_error(f"nothing came: {why}")
+    return 0 if stats.written else FOUND_TROUBLE
+
+
+def _sink_summary(stats: SinkStats) -> str:
+    parts = [f"{stats.written:,} written"]
+    for count, word in ((stats.waiting, "waiting"), (stats.spilled, "on disk"), (stats.dropped, "lost")):
+        parts += [f"{count:,} {word}"] if count else []
+    parts += [f"{stats.filling} topics being filled"] if stats.filling else []
+    return f"{output.safe(stats.sink)}: {', '.join(parts)}"
+
+
 def _summary(stats: Any) -> str:
     lost = f", {stats.lost} lost" if stats.lost else ""
     sizes = f"{stats.received_bytes:,} bytes received, {stats.written_bytes:,} written"
@@ -95,21 +156,27 @@ def _summary(stats: Any) -> str:
     return spoken(f"{output.safe(stats.path)}: {stats.records:,} records, {sizes}{files}{lost}")
 
 
-def _show_progress(recorder: Recorder, end: Deadline) -> None:
+def _show_until(
+    end: Deadline,
+    has_ended: Callable[[], bool],
+    wait: Callable[[float], object],
+    summary: Callable[[], str],
+) -> None:
+    """A line that follows what is recorded, until the end, or Ctrl-C."""
+
+    def watch(show: Callable[[], object]) -> None:
+        while not end.expired and not has_ended():
+            show()
+            wait(end.remaining_or(STATUS_SECONDS))
+
     try:
         if not output.is_terminal():
-            _wait(recorder, end, lambda: None)
+            watch(lambda: None)
             return
         with Live(console=output.console, auto_refresh=False) as live:
-            _wait(recorder, end, lambda: live.update(Text(f"● {_summary(recorder.stats)}"), refresh=True))
+            watch(lambda: live.update(Text(f"● {summary()}"), refresh=True))
     except KeyboardInterrupt:
         return  # the usual way to end a recording
-
-
-def _wait(recorder: Recorder, end: Deadline, show: Any) -> None:
-    while not end.expired and recorder.stats.error is None:
-        show()
-        recorder.wait(end.sooner(STATUS_SECONDS))
 
 
 @command
