@@ -1,7 +1,8 @@
 """Keep what comes in: in a database, in files, or wherever a `Sink` of yours puts it.
 
 base ○ says what a sink is, columns ○ how a datum lies in columns, watermarks ○ until when everything is there; spool ●
-holds what a sink has not taken yet, sink_recorder ● feeds it, sqlite ● is the sink for people without a database.
+holds what a sink has not taken yet, sink_recorder ● feeds it, sqlite ● is the sink for people without a database,
+and day_files ● keeps files by market and day beside it.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from .. import _lazy
 if TYPE_CHECKING:
     from ..models.report import SinkStats
     from .base import Batch, Hole, Sink, Span
+    from .day_files import CsvSink, JsonlSink, ParquetSink
     from .sink_recorder import SinkRecorder
     from .sqlite import SqliteSink
 else:  # few record
@@ -18,9 +20,21 @@ else:  # few record
         __name__,
         {
             "base": ("Batch", "Hole", "Sink", "Span"),
+            "day_files": ("CsvSink", "JsonlSink", "ParquetSink"),
             "sink_recorder": ("SinkRecorder", "SinkStats"),
             "sqlite": ("SqliteSink",),
         },
     )
 
-__all__ = ["Batch", "Hole", "Sink", "SinkRecorder", "SinkStats", "Span", "SqliteSink"]
+__all__ = [
+    "Batch",
+    "CsvSink",
+    "Hole",
+    "JsonlSink",
+    "ParquetSink",
+    "Sink",
+    "SinkRecorder",
+    "SinkStats",
+    "Span",
+    "SqliteSink",
+]

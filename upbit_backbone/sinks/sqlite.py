@@ -119,7 +119,7 @@ class SqliteSink(Sink):
         """All of a batch in one transaction; how many of its items were not there before."""
         connection, rows = self._open_connection, batch.rows()
         news = 0
-        with _transaction(connection):
+        with transaction(connection):
             before = connection.total_changes
             for name, found in rows.items():
                 due, superseded = _unique(TABLE_NAMED[name], found)
@@ -178,10 +178,11 @@ def _in_words(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All of what is done within, on the disk when it is over; or nothing of it."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        yield
+        yield connection
         connection.execute("COMMIT")
     except BaseException:
         # A full disk has rolled it back already.
@@ -203,7 +204,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def _create_all(connection: sqlite3.Connection) -> None:
     about = {"made_by": f"upbit-backbone {_own_version()}", "made_at": datetime.now(UTC).isoformat(timespec="seconds")}
-    with _transaction(connection):
+    with transaction(connection):
         for statement in filter(str.strip, schema().split(";")):
             connection.execute(statement)
         connection.executemany("INSERT INTO meta VALUES (?, ?)", about.items())

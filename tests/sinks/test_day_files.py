@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import csv
+import json
+from datetime import timedelta
+
+import pytest
+
+from tests.support.clock import ManualClock
+from tests.support.waiting import wait_until
+from upbit_backbone.archive import Store
+from upbit_backbone.errors import FileInUseError, InvalidRequestError
+from upbit_backbone.sinks import CsvSink, JsonlSink
+from upbit_backbone.sinks.base import Batch, Span
+from upbit_backbone.sinks.day_files import EXPORT_SECONDS
+
+from .conftest import START, book, candle, ticker, trade
+
+MIDNIGHT = START.replace(hour=0)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def sink(folder, clock):
+    sink = JsonlSink(folder, clock=clock)
+    sink.open()
+    yield sink
+    sink.close()
+
+
+def lines_of(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def files(folder) -> dict[str, int]:
+    """The rows of each file, by its path."""
+    return {
+        path.relative_to(folder).as_posix(): len(path.read_text().splitlines()) for path in folder.glob("*/*/*.jsonl")
+    }
+
+
+def whole_day(kind: str = "trade") -> Span:
+    return Span("KRW-BTC", kind, MIDNIGHT - DAY, MIDNIGHT + DAY)
+
+
+def test_a_file_is_written_when_it_is_due_and_final_once_the_day_is_complete(sink, folder, clock):
+    sink.write(Batch([trade(2), trade(1), trade(3, seconds=24 * 3600)]))
+    sink.flush()
+    assert files(folder) == {}
+    clock.now += EXPORT_SECONDS
+    sink.flush()
+    sink.flush()
+    sink.flush()
+    assert files(folder) == {
+        "trades/2026-01-31/KRW-BTC.open.jsonl": 2,
+        "trades/2026-02-01/KRW-BTC.open.jsonl": 1,
+    }
+    sink.write(Batch(spans=(whole_day(),)))
+    sink.flush()
+    assert files(folder) == {"trades/2026-01-31/KRW-BTC.jsonl": 2, "trades/2026-02-01/KRW-BTC.open.jsonl": 1}
+    rows = lines_of(folder / "trades/2026-01-31/KRW-BTC.jsonl")
+    assert [row["sequential_id"] for row in rows] == [trade(1).sequential_id, trade(2).sequential_id]
+    assert rows[0]["price"] == "106691001"
+    assert rows[0]["timestamp"] == trade(1).timestamp.isoformat()
+
+
+def test_each_kind_market_and_timeframe_has_files_of_its_own(sink, folder):
+    hourly = candle(0, timeframe="1h")
+    sink.write(Batch([trade(1), trade(2, symbol="KRW-ETH"), ticker(1), book(1), candle(0), hourly]))
+    sink.close()
+    assert set(files(folder)) == {
+        f"{kind}/2026-01-31/{symbol}.open.jsonl"
+        for kind, symbol in (
+            ("trades", "KRW-BTC"), ("trades", "KRW-ETH"), ("tickers", "KRW-BTC"), ("orderbooks", "KRW-BTC"),
+            ("candles-1m", "KRW-BTC"), ("candles-1h", "KRW-BTC"),
+        )
+    }  # fmt: skip
+    assert Store(folder / "store.db").trades("KRW-BTC") == [trade(1)]
+
+
+def test_a_korean_day_begins_at_fifteen_hours_of_utc(folder):
+    sink = JsonlSink(folder, day="KST")
+    sink.open()
+    sink.write(Batch([trade(1, seconds=12 * 3600 - 1), trade(2, seconds=12 * 3600)]))
+    sink.close()
+    assert set(files(folder)) == {"trades/2026-01-31/KRW-BTC.open.jsonl", "trades/2026-02-01/KRW-BTC.open.jsonl"}
+    with pytest.raises(InvalidRequestError, match="expected 'UTC' or 'KST'"):
+        JsonlSink(folder, day="Seoul")
+
+
+def test_what_a_crash_left_open_is_written_by_the_next_recording(folder, clock):
+    first = JsonlSink(folder, clock=clock)
+    first.open()
+    first.write(Batch([trade(1)], spans=(whole_day(),)))
+    super(JsonlSink, first)._open_connection.close()  # and nothing else happens: it is killed
+    first._lock.release()
+    assert files(folder) == {}
+    again = JsonlSink(folder, clock=clock)
+    assert again.export() == 1
+    assert files(folder) == {"trades/2026-01-31/KRW-BTC.jsonl": 1}
+    assert again.export() == 0
+
+
+def test_a_late_row_makes_its_final_file_anew(sink, folder, clock):
+    sink.write(Batch([trade(1)], spans=(whole_day(),)))
+    clock.now += EXPORT_SECONDS
+    sink.flush()
+    assert files(folder) == {"trades/2026-01-31/KRW-BTC.jsonl": 1}
+    sink.write(Batch([trade(2)]))
+    clock.now += EXPORT_SECONDS
+    sink.flush()
+    assert files(folder) == {"trades/2026-01-31/KRW-BTC.jsonl": 2}
+
+
+def test_csv_has_a_head_and_the_same_rows(folder):
+    sink = CsvSink(folder)
+    sink.open()
+    nameless = trade(1, sequential_id=None)
+    sink.write(Batch([nameless, trade(2), ticker(1, volume_today=None)]))
+    sink.close()
+    with (folder / "trades/2026-01-31/KRW-BTC.open.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["sequential_id"] for row in rows] == ["", str(trade(2).sequential_id)]
+    assert {row["volume"] for row in rows} == {"0.00012345"}
+
+
+def test_parquet_has_decimals_that_add_up(folder):
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    from upbit_backbone.sinks import ParquetSink
+
+    sink = ParquetSink(folder)
+    sink.open()
+    sink.write(Batch([trade(1), trade(2, sequential_id=None), candle(0), ticker(1), book(1)]))
+    sink.close()
+    table = pyarrow.read_table(folder / "trades/2026-01-31/KRW-BTC.open.parquet")
+    assert sum(table["price"].to_pylist()) == trade(1).price + trade(2).price
+    assert table["sequential_id"].to_pylist() == [trade(1).sequential_id, None]
+    assert str(table.schema.field("price").type) == "decimal128(18, 8)"
+    assert not list(folder.glob("orderbooks/*"))
+    assert {path.parent.parent.name for path in folder.glob("*/*/*.parquet")} == {"trades", "candles-1m", "tickers"}
+
+
+def test_two_on_one_folder_are_refused(sink, folder):
+    with pytest.raises(FileInUseError):
+        CsvSink(folder).open()
+    with pytest.raises(InvalidRequestError, match="no folder can be made"):
+        JsonlSink(folder / "store.db").open()
+
+
+def test_what_is_recorded_ends_in_files(market, folder):
+    with market.record_to(JsonlSink(folder), "KRW-BTC", flush_seconds=0.05) as recorder:
+        wait_until(lambda: recorder.stats.written > 20)
+    ids = [row["sequential_id"] for path in folder.glob("trades/*/*.jsonl") for row in lines_of(path)]
+    assert len(ids) == len(set(ids)) == recorder.stats.written
