@@ -123,11 +123,42 @@ def test_spans_that_touch_are_one_and_gaps_stay_missing_until_a_fill(sink, path)
     assert sink.holes() == [Hole("KRW-BTC", "trade", at(30), None)]
 
 
+@pytest.mark.parametrize(
+    ("filled", "left"),
+    [
+        ((0, 30), []),
+        ((0, 15), [(15, 20)]),
+        ((15, 30), [(10, 15)]),
+        ((12, 15), [(10, 12), (15, 20)]),
+        ((20, 30), [(10, 20)]),
+        ((0, 10), [(10, 20)]),
+    ],
+)
+def test_a_fill_takes_from_a_gap_what_it_brought_and_no_more(sink, path, filled, left):
+    sink.write(Batch(spans=(span(0, 30),)))
+    sink.gap(gap(10, 20 - TICK.total_seconds()))
+    sink.write(Batch(spans=(span(*filled, is_fill=True),)))
+    found = [(each.start, each.end) for each in Store(path).coverage("KRW-BTC") if each.state.value != "complete"]
+    assert found == [(at(first), at(last)) for first, last in left]
+
+
+def test_a_gap_that_begins_before_anything_was_recorded_can_be_closed(sink):
+    sink.write(Batch(spans=(span(5, 5),)))
+    sink.gap(gap(3, 8))
+    sink.write(Batch(spans=(span(5, 30),)))
+    (hole, _) = sink.holes()
+    assert (hole.start, hole.end) == (at(5), at(8) + TICK)
+    sink.write(Batch(spans=(Span("KRW-BTC", "trade", hole.start, hole.end, is_fill=True),)))
+    assert sink.holes() == [Hole("KRW-BTC", "trade", at(30), None)]
+
+
 def test_where_recording_began_is_a_hole_until_something_is_known(sink):
     sink.write(Batch(spans=(span(5, 5),)))
     assert sink.holes() == [Hole("KRW-BTC", "trade", at(5), None)]
     sink.write(Batch(spans=(span(9, 9),)))
-    assert sink.holes() == [Hole("KRW-BTC", "trade", at(5), at(9)), Hole("KRW-BTC", "trade", at(9), None)]
+    assert sink.holes() == [Hole("KRW-BTC", "trade", at(5), None)]
+    sink.write(Batch(spans=(span(9, 12),)))
+    assert sink.holes() == [Hole("KRW-BTC", "trade", at(5), at(9)), Hole("KRW-BTC", "trade", at(12), None)]
 
 
 def test_a_batch_that_fails_leaves_nothing_of_itself(sink, path):

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 from ..models.jsonable import Jsonable
@@ -87,11 +86,6 @@ def without(intervals: Iterable[Interval], holes: Iterable[Interval]) -> list[In
                 pieces.append(Interval(hole.end, each.end))
         left = pieces
     return left
-
-
-def between(intervals: Sequence[Interval]) -> list[Interval]:
-    """The stretches between one and the next."""
-    return [Interval(one.end, other.start) for one, other in pairwise(intervals)]
 
 
 def complete(spans: Iterable[Interval], gaps: Iterable[KnownGap]) -> list[Interval]:

@@ -20,8 +20,8 @@ from .._file_lock import FileLock
 from ..errors import InvalidRequestError, one_line
 from ..models.events import GapEvent
 from .base import Batch, Hole, Sink, Span
-from .columns import TABLE_NAMED, TABLES, Row, Table, from_micros, to_micros
-from .coverage import Interval, KnownGap, between, complete
+from .columns import MICROSECOND, TABLE_NAMED, TABLES, Row, Table, from_micros, to_micros
+from .coverage import TICK, Interval, KnownGap, complete, without
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x55504254  # "UPBT"
@@ -287,14 +287,35 @@ def _cover(connection: sqlite3.Connection, span: Span) -> None:
         start, end = min(first, start), max(last, end)
     connection.execute("INSERT INTO coverage VALUES (?, ?, ?, ?)", (span.symbol, span.type, start, end))
     if span.is_fill:
-        connection.execute(
-            "UPDATE gaps SET filled_at = ? WHERE symbol = ? AND type = ? AND filled_at IS NULL AND missing_start >= ? "
-            "AND missing_end < ?",
-            (
-                to_micros(datetime.now(UTC)),
-                *(span.symbol, span.type, to_micros(span.start), to_micros(span.end)),
-            ),
-        )
+        _narrow_gaps(connection, span.symbol, span.type, to_micros(span.start), to_micros(span.end))
+
+
+def _narrow_gaps(connection: sqlite3.Connection, symbol: str, kind: str, start: int, end: int) -> None:
+    """What a fill brought is missing no longer: of each gap, what lies in [start, end)."""
+    overlapping = connection.execute(
+        "SELECT start, told_at, missing_start, missing_end FROM gaps WHERE symbol = ? AND type = ? "
+        "AND filled_at IS NULL AND missing_end >= ? AND missing_start < ?",
+        (symbol, kind, start, end),
+    ).fetchall()
+    tick = TICK // MICROSECOND
+    for begin, told_at, first, last in overlapping:
+        key = (symbol, kind, begin, told_at)
+        if first < start and end <= last:  # its middle: the part behind becomes a gap of its own
+            connection.execute(
+                f"INSERT OR REPLACE INTO gaps SELECT symbol, type, ?, {_GAP_REST} FROM gaps WHERE {_GAP_KEY}",  # noqa: S608
+                (end, end, last, *key),
+            )
+        if first < start:
+            connection.execute(f"UPDATE gaps SET missing_end = ? WHERE {_GAP_KEY}", (start - tick, *key))  # noqa: S608
+        elif end <= last:
+            connection.execute(f"UPDATE gaps SET missing_start = ? WHERE {_GAP_KEY}", (end, *key))  # noqa: S608
+        else:
+            now = to_micros(datetime.now(UTC))
+            connection.execute(f"UPDATE gaps SET filled_at = ? WHERE {_GAP_KEY}", (now, *key))  # noqa: S608
+
+
+_GAP_KEY: Final = "symbol = ? AND type = ? AND start = ? AND told_at = ?"
+_GAP_REST: Final = '"end", ?, ?, recovered, complete, late, reason, told_at, filled_at'
 
 
 # Reading what is complete: for the recorder that goes on, and for whoever asks the store.
@@ -329,8 +350,10 @@ def holes_in(connection: sqlite3.Connection) -> list[Hole]:
     for symbol, kind in topics_in(connection):
         spans = spans_in(connection, symbol, kind)
         whole = complete(spans, gaps_in(connection, symbol, kind))
-        # Empty spans count: they say where recording began before anything was known to be complete.
-        marks = sorted([*whole, *(each for each in spans if each.start == each.end)])
-        found += [Hole(symbol, kind, *hole) for hole in between(marks) if hole.start < hole.end]
-        found.append(Hole(symbol, kind, (marks or spans)[-1].end, None))
+        reached = max(each.end for each in spans)
+        missing = without([Interval(spans[0].start, reached)], whole)
+        # What is missing at the end reaches on to where recording begins again.
+        since = missing.pop().start if missing and missing[-1].end == reached else reached
+        found += [Hole(symbol, kind, *hole) for hole in missing]
+        found.append(Hole(symbol, kind, since, None))
     return found
