@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 
+import pytest
+
 from upbit_backbone.recorder import Recorder
 
 
@@ -105,8 +107,19 @@ def test_words_that_do_not_go_together_are_refused_before_anything_is_written(pi
         (["record", "day.rec"], "name the recording"),
         (["record", "KRW-BTC", "--sqlite", "day.db", "--rotate-mib", "3"], "are for recordings"),
         (["record", "day.rec", "KRW-BTC", "--quote", "KRW"], "name the recording"),
+        (["record", "KRW-BTC", "--sqlite", "day.db", "--csv", "days"], "give one of"),
         (["store", str(tmp_path / "none.db")], "no such store"),
     ):
         done = piped(*words)
         assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_folder_has_a_file_for_each_market_and_day(piped, tmp_path, kind):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    folder = tmp_path / "days"
+    done = piped("record", "KRW-BTC", "KRW-ETH", "--type", "trade", f"--{kind}", str(folder), "--seconds", "2")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in folder.glob("trades/*/*")} == {f"KRW-{coin}.open.{kind}" for coin in ("BTC", "ETH")}

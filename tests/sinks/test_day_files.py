@@ -105,10 +105,14 @@ def test_what_a_crash_left_open_is_written_by_the_next_recording(folder, clock):
     super(JsonlSink, first)._open_connection.close()  # and nothing else happens: it is killed
     first._lock.release()
     assert files(folder) == {}
+    torn = folder / "trades" / "2026-01-31" / ".KRW-BTC.jsonl.1234abcd.tmp"
+    torn.parent.mkdir(parents=True)
+    torn.write_text("{")
     again = JsonlSink(folder, clock=clock)
     assert again.export() == 1
     assert files(folder) == {"trades/2026-01-31/KRW-BTC.jsonl": 1}
     assert again.export() == 0
+    assert not torn.exists()
 
 
 def test_a_late_row_makes_its_final_file_anew(sink, folder, clock):

@@ -23,6 +23,7 @@ from ..models.report import SinkStats
 from ..recorder import Recording
 from ..recorder.format import Record, RecordKind
 from ..routing.requests import data_types
+from ..sinks.day_files import CsvSink, JsonlSink, ParquetSink
 from ..sinks.sqlite import SqliteSink
 from . import output
 from .running import (
@@ -34,6 +35,7 @@ from .running import (
     command,
     follow,
     moment_of,
+    need,
     open_market,
     overrides,
     say_error,
@@ -47,6 +49,7 @@ Types = Annotated[
     typer.Option("--type", help=f"What to take: {TYPE_HELP}; repeatable.", metavar="TYPE", autocompletion=type_words),
 ]
 STATUS_SECONDS = 1.0
+CLOSE_SECONDS = 10.0  # for the last files; whoever cannot wait presses Ctrl-C once more
 
 
 @command
@@ -54,7 +57,8 @@ def record(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            help="The recording (an existing one is continued), then market codes; with --sqlite market codes alone.",
+            help="The recording (an existing one is continued), then market codes; with --sqlite, --parquet, --csv or "
+            "--jsonl market codes alone.",
             metavar="[FILE] SYMBOL...",
         ),
     ] = None,
@@ -62,8 +66,16 @@ def record(
     sqlite: Annotated[
         Path | None, typer.Option("--sqlite", help="Keep the data in this SQLite file; see the command store.")
     ] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option("--parquet", help="Keep Parquet files by market and day in this folder (the [parquet] extra)."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Keep CSV files by market and day in this folder.")] = None,
+    jsonl: Annotated[
+        Path | None, typer.Option("--jsonl", help="Keep files of JSON lines by market and day in this folder.")
+    ] = None,
     quote: Annotated[
-        str | None, typer.Option(help="With --sqlite: all markets priced in this currency, such as KRW.")
+        str | None, typer.Option(help="Into a store or folder: all markets priced in this currency, such as KRW.")
     ] = None,
     seconds: Seconds = None,
     rotate_mib: Annotated[
@@ -76,10 +88,11 @@ def record(
 ) -> int:
     """Record everything that comes in for these markets, until Ctrl-C."""
     kinds = data_types(types or (DataType.TICKER, DataType.TRADE, DataType.ORDERBOOK))
-    if sqlite is not None:
+    sink = _sink(sqlite, parquet, csv, jsonl)
+    if sink is not None:
         if rotate_mib is not None or rotate_seconds is not None:
             raise InvalidRequestError("--rotate-mib and --rotate-seconds are for recordings: a store is one file")
-        return _into_sink(SqliteSink(sqlite), words or None, quote, kinds, Deadline.after(seconds), json)
+        return _into_sink(sink, words or None, quote, kinds, Deadline.after(seconds), json)
     if quote is not None or len(words or ()) < 2:
         raise InvalidRequestError("name the recording and then at least one market: record day.rec KRW-BTC")
     file, symbols = Path((words or [""])[0]), (words or [])[1:]
@@ -113,6 +126,19 @@ def record(
     return 0 if came else FOUND_TROUBLE
 
 
+def _sink(sqlite: Path | None, parquet: Path | None, csv: Path | None, jsonl: Path | None) -> SqliteSink | None:
+    """The one that was asked for, if any was."""
+    asked: list[tuple[Callable[[Path], SqliteSink], Path | None]] = [
+        (SqliteSink, sqlite), (ParquetSink, parquet), (CsvSink, csv), (JsonlSink, jsonl),
+    ]  # fmt: skip
+    chosen = [(make, path) for make, path in asked if path is not None]
+    if len(chosen) > 1:
+        raise InvalidRequestError("give one of --sqlite, --parquet, --csv and --jsonl")
+    if parquet is not None:
+        need("pyarrow", "parquet")
+    return chosen[0][0](chosen[0][1]) if chosen else None
+
+
 def _into_sink(
     sink: SqliteSink,
     symbols: list[str] | None,
@@ -127,7 +153,7 @@ def _into_sink(
             _show_until(end, lambda: False, recorder.wait, lambda: _sink_summary(recorder.stats))
             why = "" if recorder.stats.written else why_nothing(market)
         finally:
-            recorder.close()
+            recorder.close(CLOSE_SECONDS)
     stats = recorder.stats
     if json:
         output.print_json(output.as_plain(stats))

@@ -25,7 +25,7 @@ from ..errors import InvalidRequestError
 from ..exchange.timeframes import timeframe_of
 from ..export.dataframe import Row as FileRow
 from ..export.dataframe import columns_of
-from ..export.parquet import pyarrow_modules, write_parquet
+from ..export.parquet import ParquetRows, batches, pyarrow_modules, schema_of
 from ..export.whole_file import discard, replacing
 from ..models.market import OrderbookData
 from ..models.readable import KST
@@ -91,6 +91,8 @@ class DayFiles(SqliteSink):
         except OSError as error:
             raise InvalidRequestError(f"{self.folder}: no folder can be made there: {error.strerror}") from error
         super().open()
+        for unfinished in self.folder.glob(f"*/*/.*.{self.suffix}.*.tmp"):  # a crash left it, for the lock is ours
+            discard(unfinished)
         keys = self._open_connection.execute("SELECT key FROM meta WHERE key LIKE ?", (f"{OPEN_KEY}%",)).fetchall()
         self._due = dict.fromkeys((_partition_named(key) for (key,) in keys), 0.0)
         self._known = set(self._due)
@@ -239,7 +241,7 @@ class CsvSink(DayFiles):
 
 
 class ParquetSink(DayFiles):
-    """Parquet files (extra `[parquet]`) with decimal columns that can be summed, as `write_parquet` makes them: of
+    """Parquet files (extra `[parquet]`) with decimal columns that can be summed, as those of `write_parquet`: of
     trades, candles and tickers. Order books are in the store alone. ImportError where pyarrow is not installed."""
 
     suffix = "parquet"
@@ -260,7 +262,10 @@ class ParquetSink(DayFiles):
             cells = [_key_as_given(table, row, place) for place in places]
             return [None if cell is None else each.read(cell) for each, cell in zip(columns, cells, strict=True)]
 
-        write_parquet((FileRow(names, values(row)) for row in rows), path, table.model)
+        arrow, _ = pyarrow_modules()
+        with ParquetRows(path, schema_of(arrow, table.model, "exact")) as file:
+            for batch in batches(FileRow(names, values(row)) for row in rows):
+                file.write(batch)
 
 
 def _name_of(partition: Partition) -> str:
