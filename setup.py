@@ -14,6 +14,7 @@ EXTRAS = {
     "parquet": ["pandas>=2.1", "pyarrow>=14"],
     # As old as the programs that are to run unchanged: frames and the stand-in are tried with pandas 1.5, 2.2 and 3.
     "pyupbit": ["pandas>=1.5", "numpy"],
+    "duckdb": ["duckdb>=1.0", "pyarrow>=14"],
     "prometheus": ["prometheus-client>=0.20"],
     # 6.12.0 loses a reference to True or False with each signal and aborts the process after some hundred of them.
     "qt": ["qtpy>=2.4", "PySide6-Essentials>=6.6,!=6.12.0"],

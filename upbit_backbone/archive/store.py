@@ -32,6 +32,8 @@ from ..sinks.columns import TABLE_NAMED, candle_type, from_micros, to_micros
 from ..sinks.coverage import Coverage, CoverageState, Interval, coverage
 from ..sinks.filling import HoleFiller, is_fillable
 from ..sinks.sqlite import SqliteSink, check_schema, connect, gaps_in, holes_in, spans_in, topics_in
+from .bars import bars_by
+from .columnar import frame_of, query
 
 if TYPE_CHECKING:
     from ..history.download import CancelToken
@@ -195,12 +197,28 @@ class Store:
         return list(self._items("orderbooks", symbol, start, end, "timestamp", level=grouping))
 
     def bars(
-        self, symbol: str, timeframe: str = "1m", start: Moment | None = None, end: Moment | None = None
+        self,
+        symbol: str,
+        timeframe: str | None = None,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        ticks: int | None = None,
+        volume: Decimal | int | str | None = None,
+        value: Decimal | int | str | None = None,
     ) -> Rows[CandleData]:
-        """Candles of any timeframe made of the stored trades, exactly. Where trades are missing they are wrong in
-        silence: ask `coverage`."""
+        """Candles made of the stored trades, exactly: of a `timeframe` ("1m", "1d", …), or of so many trades (`ticks`),
+        so much `volume` (coins) or `value` (quote currency) each; one of the four. Those not by time close with the
+        trade that fills them. Where trades are missing they are wrong in silence: ask `coverage`."""
+        asked = {"ticks": ticks, "volume": volume, "value": value}
+        sizes = {kind: size for kind, size in asked.items() if size is not None}
+        if len(sizes) + (timeframe is not None) != 1:
+            raise InvalidRequestError("bars: give one of timeframe, ticks=, volume= and value=")
         trades = self._items("trades", symbol, start, end, "timestamp, sequential_id")
-        return Rows.of(CandleData, candles_from_trades(trades, timeframe))
+        if timeframe is not None:
+            return Rows.of(CandleData, candles_from_trades(trades, timeframe))
+        ((kind, size),) = sizes.items()
+        return Rows.of(CandleData, bars_by(kind, size, trades))
 
     def as_of(self, symbol: str, moment: Moment) -> MarketState:
         """The market as it was: the last ticker, order book and trade until then."""
@@ -241,6 +259,29 @@ class Store:
         with self._reading() as connection:
             for row in connection.execute(query if limit is None else f"{query} LIMIT {limit}", values):
                 yield table.item(row)
+
+    # ── as tables ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def table(
+        self, name: str, symbol: str | None = None, start: Moment | None = None, end: Moment | None = None
+    ) -> Any:
+        """`name` ("trades", "candles", "tickers", "orderbooks", "coverage", "gaps") as a pyarrow Table (extra
+        `[parquet]`), of one market or all, ordered by time, exact. For many rows, of which no models are made.
+        `.to_pandas()` and `polars.from_arrow(…)` make frames of it."""
+        code, (first, stop) = None if symbol is None else normalise_symbol(symbol), _span(start, end)
+        with self._reading() as connection:
+            return frame_of(connection, name, code, first, stop)
+
+    def sql(self, statement: str, **parameters: Any) -> Any:
+        """What DuckDB answers to `statement` over the tables of the store, as a pyarrow Table (extra `[duckdb]`).
+
+            store.sql("select symbol, sum(price * volume) from trades where timestamp >= $since group by 1", since=…)
+
+        Decimals are exact. The tables a statement names are read whole; where that is too much, give `table` bounds and
+        hand its result to DuckDB. InvalidRequestError for what DuckDB does not understand.
+        """
+        with self._reading() as connection:
+            return query(connection, statement, parameters)
 
     # ── what is complete ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -65,6 +65,15 @@ class Column(NamedTuple):
     write: Callable[[Any], Any]
     read: Callable[[Any], Any]
 
+    @property
+    def is_number(self) -> bool:
+        """Whether it is an exact number, written as a text."""
+        return self.read is _to_number
+
+
+def _to_number(text: str) -> Decimal:
+    return plain(Decimal(text))
+
 
 def _as_it_is(value: Any) -> Any:
     return value
@@ -73,7 +82,7 @@ def _as_it_is(value: Any) -> Any:
 # By what a field's annotation mentions; the first that fits counts, so `datetime` stands before `date`.
 _HOW: Final[tuple[tuple[str, str, Callable[[Any], Any], Callable[[Any], Any]], ...]] = (
     ("OrderbookUnit", "TEXT", _to_levels, _from_levels),
-    ("Decimal", "TEXT", str, lambda text: plain(Decimal(text))),
+    ("Decimal", "TEXT", str, _to_number),
     ("datetime", "INTEGER", to_micros, from_micros),
     ("date", "TEXT", date.isoformat, date.fromisoformat),
     ("bool", "INTEGER", int, bool),

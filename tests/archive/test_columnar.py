@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from tests.sinks.conftest import at, book, candle, ticker, trade
+from tests.sinks.test_sqlite import gap, span
+from upbit_backbone.archive import columnar
+from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.models.number import plain
+from upbit_backbone.sinks.base import Batch
+
+pytest.importorskip("pyarrow")
+
+
+@pytest.fixture
+def store(make_store):
+    tiny = trade(4, symbol="BTC-XRP", price=plain(Decimal("0.000000000012")), volume=Decimal("12345678901.5"))
+    items = [trade(1), trade(2), trade(3, sequential_id=None), tiny, ticker(1, volume_today=None), book(1), candle(0)]
+    return make_store(Batch(items, spans=(span(0, 9),)), gap(3, 4))
+
+
+def test_a_table_has_what_the_models_have_exactly(store):
+    table = store.table("trades", "KRW-BTC")
+    models = store.trades("KRW-BTC")
+    assert table["price"].to_pylist() == [each.price for each in models]
+    assert table["timestamp"].to_pylist() == [each.timestamp for each in models]
+    assert table["sequential_id"].to_pylist() == [each.sequential_id for each in models]
+    assert table["is_backfilled"].to_pylist() == [False] * 3
+    assert store.table("trades", "KRW-BTC", at(0.15), at(0.25)).num_rows == 1
+    assert store.table("tickers")["volume_today"].to_pylist() == [None]
+    assert store.table("candles")["close_price"].to_pylist() == [3]
+    assert store.table("coverage")["end"].to_pylist() == [at(9)]
+    assert store.table("gaps")["reason"].to_pylist() == ["gone"]
+    assert store.table("trades", "KRW-ETH").num_rows == 0
+    with pytest.raises(InvalidRequestError, match="expected one of trades"):
+        store.table("users")
+
+
+def test_many_rows_come_in_pieces_and_numbers_that_are_wider_fit(store, monkeypatch):
+    monkeypatch.setattr(columnar, "BATCH_ROWS", 1)
+    table = store.table("trades")
+    assert table.num_rows == 4
+    assert table["volume"].to_pylist()[-1] == Decimal("12345678901.5")
+    assert table["price"].to_pylist()[-1] == Decimal("0.000000000012")
+
+
+def test_pandas_and_polars_take_a_table(store):
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    table = store.table("trades", "KRW-BTC")
+    assert isinstance(table.to_pandas(), pandas.DataFrame)
+    assert polars.from_arrow(table).height == 3
+
+
+def test_sql_is_answered_exactly(store):
+    pytest.importorskip("duckdb")
+    found = store.sql(
+        "select sum(price * volume) as value, count(*) as n from trades where symbol = $symbol and timestamp >= $since",
+        symbol="KRW-BTC",
+        since=at(0),
+    )
+    expected = sum(each.price * each.volume for each in store.trades("KRW-BTC"))
+    assert found.to_pylist() == [{"value": expected, "n": 3}]
+    assert store.sql('select max("end") as reached from coverage').to_pylist()[0]["reached"] == at(9)
+    with pytest.raises(InvalidRequestError, match="DuckDB does not take that"):
+        store.sql("select nonsense from trades")
