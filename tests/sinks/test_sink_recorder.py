@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from tests.support.waiting import wait_until
-from upbit_backbone import DataType, HealthStatus
+from upbit_backbone import DataType, HealthStatus, MarketDataBackbone
 from upbit_backbone.archive import CoverageState, Store
 from upbit_backbone.errors import ClosedError, FileInUseError, InvalidRequestError, UnknownSymbolError
 from upbit_backbone.models.events import SinkEvent
@@ -306,3 +306,17 @@ def test_a_sink_of_ones_own_is_five_minutes_work(market):
         assert got.get(timeout=30.0) > 0
         wait_until(lambda: recorder.stats.written)
         assert recorder.stats.duplicates == 0
+
+
+def test_a_recording_becomes_a_store_by_being_replayed_into_one(market, tmp_path, path):
+    recording = tmp_path / "day.rec"
+    with market.record(recording):
+        stream = market.subscribe(SYMBOLS, [DataType.TRADE, DataType.TICKER], maxsize=10_000)
+        live = [stream.get(timeout=30.0) for _ in range(60)]
+    with MarketDataBackbone.replay(recording) as past:
+        recorder = past.record_to(SqliteSink(path), SYMBOLS, [DataType.TRADE, DataType.TICKER])
+        assert recorder.wait(30.0)  # it ends with the recording
+    store = Store(path)
+    kept = [item for symbol in SYMBOLS for item in (*store.trades(symbol), *store.tickers(symbol))]
+    assert [item for item in live if item not in kept] == []
+    assert recorder.stats.dropped == 0

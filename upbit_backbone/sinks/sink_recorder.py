@@ -44,6 +44,7 @@ COLLECT_SECONDS: Final = 0.25
 COVERAGE_SECONDS: Final = 5.0
 LAST_COVERAGE_SECONDS: Final = 1.0  # of two looks, the second of which is the last
 FILL_AGAIN_SECONDS: Final = 30.0
+OVER_SECONDS: Final = 60.0  # to write what waits, for nobody waits for that
 # What waits in the mailbox while the collector is kept from running; beyond it Overflow.BLOCK parks as much again.
 MAILBOX_ITEMS: Final = 20_000
 
@@ -63,9 +64,9 @@ def _holes_of(fillings: Iterable[_Filling]) -> list[Hole]:
 
 
 class SinkRecorder:
-    """Records into a sink until `close()`. Made by `market.record_to(…)`; usable from any thread.
+    """Records into a sink until `close()`, or the end of what is replayed. Made by `market.record_to(…)`.
 
-    Items are written in batches, at the latest a second or so after they came. The sink may fail or hang for as long as
+    Usable from any thread. Items are written in batches, at the latest a second or so after they came. The sink may fail or hang for as long as
     it likes: the stream goes on, batches wait in memory and then on disk, and `stats` counts them.
     """
 
@@ -111,7 +112,7 @@ class SinkRecorder:
         self._closing = Flag()
         self._filler = make_filler(self._closing)
         self._closed = Flag()
-        self._is_over = False
+        self._is_over = self._has_source_ended = False
         self._collector = LoopThread(
             self._turn, f"upbit-{name}-collect", is_over=lambda: self._is_over, at_end=self._collect_last
         )
@@ -152,7 +153,7 @@ class SinkRecorder:
 
     def _turn(self) -> None:
         self._closing.wait(min(COLLECT_SECONDS, self._flush_seconds))
-        self._is_over = self._closing.is_set()
+        self._is_over = self._is_over or self._closing.is_set()
         self._collect()
 
     def _collect(self) -> None:
@@ -196,8 +197,7 @@ class SinkRecorder:
         try:
             return self._mailbox.drain()
         except UpbitBackboneError:  # closed by somebody else, or the source is over
-            self._is_over = True
-            self._closing.set()
+            self._is_over = self._has_source_ended = True
             return []
 
     def _see_losses(self) -> None:
@@ -247,6 +247,8 @@ class SinkRecorder:
         finally:
             if self._subscription is not None:
                 self._subscription.close()
+        if self._has_source_ended:  # a replay has come to its end, or somebody unsubscribed: nobody else may know
+            self.close(OVER_SECONDS)
 
     # Filling
 
