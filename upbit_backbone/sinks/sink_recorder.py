@@ -66,8 +66,9 @@ def _holes_of(fillings: Iterable[_Filling]) -> list[Hole]:
 class SinkRecorder:
     """Records into a sink until `close()`, or the end of what is replayed. Made by `market.record_to(…)`.
 
-    Usable from any thread. Items are written in batches, at the latest a second or so after they came. The sink may fail or hang for as long as
-    it likes: the stream goes on, batches wait in memory and then on disk, and `stats` counts them.
+    Usable from any thread. Items are written in batches, at the latest a second or so after they came. The sink may
+    fail or hang for as long as it likes: the stream goes on, batches wait in memory and then on disk, and `stats`
+    counts them.
     """
 
     def __init__(
