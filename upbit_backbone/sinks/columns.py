@@ -7,7 +7,6 @@ round them), times whole microseconds since 1970 in UTC, dates ISO 8601, flags 0
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
@@ -15,6 +14,8 @@ from decimal import Decimal
 from functools import cache
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from ..errors import InvalidRequestError
 from ..models.enums import Change, DataSource, DataType, Side, StreamType
@@ -40,11 +41,14 @@ def from_micros(micros: int) -> datetime:
 
 
 def _to_levels(units: Iterable[OrderbookUnit]) -> str:
-    return json.dumps([[str(unit.price), str(unit.size)] for unit in units], separators=(",", ":"))
+    # Twice as fast as `json`: a book has sixty levels, and they are most of what a full market costs here.
+    return msgspec.json.encode([(str(unit.price), str(unit.size)) for unit in units]).decode()
 
 
 def _from_levels(text: str) -> tuple[OrderbookUnit, ...]:
-    return tuple(OrderbookUnit(plain(Decimal(price)), plain(Decimal(size))) for price, size in json.loads(text))
+    return tuple(
+        OrderbookUnit(plain(Decimal(price)), plain(Decimal(size))) for price, size in msgspec.json.decode(text)
+    )
 
 
 def _word_of(kind: Callable[[str], Any]) -> Callable[[str], Any]:
