@@ -85,7 +85,7 @@ def test_each_kind_market_and_timeframe_has_files_of_its_own(sink, folder):
             ("candles-1m", "KRW-BTC"), ("candles-1h", "KRW-BTC"),
         )
     }  # fmt: skip
-    assert Store(folder / "store.db").trades("KRW-BTC") == [trade(1)]
+    assert Store(folder).trades("KRW-BTC") == [trade(1)]
 
 
 def test_a_korean_day_begins_at_fifteen_hours_of_utc(folder):

@@ -31,7 +31,7 @@ from ..sinks.base import Batch, Hole
 from ..sinks.columns import TABLE_NAMED, candle_type, from_micros, to_micros
 from ..sinks.coverage import Coverage, CoverageState, Interval, coverage
 from ..sinks.filling import HoleFiller, is_fillable
-from ..sinks.sqlite import SqliteSink, check_schema, connect, gaps_in, holes_in, spans_in, topics_in
+from ..sinks.sqlite import FOLDER_STORE, SqliteSink, check_schema, connect, gaps_in, holes_in, spans_in, topics_in
 from .bars import bars_by
 from .columnar import frame_of, query
 
@@ -111,7 +111,8 @@ class MarketState(Jsonable):
 
 
 class Store:
-    """A recorded store, for reading. Thread-safe; a recorder may write at the same time.
+    """A recorded store, for reading: a file of `SqliteSink`, or a folder of `ParquetSink`, `CsvSink` or `JsonlSink`.
+    Thread-safe; a recorder may write at the same time.
 
     Raises InvalidRequestError here and in every method for a file that is no store of this version. Times are aware
     datetimes or ISO 8601 text with a zone; `start` is inclusive, `end` exclusive, None is the beginning or the end of
@@ -119,7 +120,8 @@ class Store:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        given = Path(path)
+        self.path = given / FOLDER_STORE if given.is_dir() else given
         with self._reading():
             pass
 

@@ -32,7 +32,7 @@ from ..models.readable import KST
 from .base import Batch
 from .columns import TABLE_NAMED, Row, Table, from_micros, table_of, to_micros, type_word
 from .coverage import Interval, complete
-from .sqlite import SqliteSink, gaps_in, spans_in, transaction
+from .sqlite import FOLDER_STORE, SqliteSink, gaps_in, spans_in, transaction
 
 DAY: Final = timedelta(days=1)
 EXPORT_SECONDS: Final = 900.0
@@ -78,7 +78,7 @@ class DayFiles(SqliteSink):
         self._known: set[Partition] = set()  # noted in the store as not sealed
         # Written, but not over or not complete: written for the last time when the coverage says so.
         self._unsealed: dict[tuple[str, str], set[Partition]] = {}
-        super().__init__(self.folder / "store.db")
+        super().__init__(self.folder / FOLDER_STORE)
 
     @property
     def name(self) -> str:

@@ -40,6 +40,9 @@ BATCH_ROWS: Final = 2_000
 FLUSH_SECONDS: Final = 1.0
 SPILL_BYTES: Final = 1 << 30
 COLLECT_SECONDS: Final = 0.25
+SHORTEST_SECONDS: Final = (
+    0.01  # between two looks into the mailbox, whatever was asked for: each costs a core otherwise
+)
 # Looking at all topics of a full market takes some 30 ms; a crash costs so much more of what must be fetched again.
 COVERAGE_SECONDS: Final = 5.0
 LAST_COVERAGE_SECONDS: Final = 1.0  # of two looks, the second of which is the last
@@ -153,7 +156,7 @@ class SinkRecorder:
     # Collecting
 
     def _turn(self) -> None:
-        self._closing.wait(min(COLLECT_SECONDS, self._flush_seconds))
+        self._closing.wait(max(SHORTEST_SECONDS, min(COLLECT_SECONDS, self._flush_seconds)))
         self._is_over = self._is_over or self._closing.is_set()
         self._collect()
 

@@ -26,6 +26,7 @@ from .coverage import TICK, Interval, KnownGap, complete, without
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x55504254  # "UPBT"
 BUSY_SECONDS: Final = 5.0
+FOLDER_STORE: Final = "store.db"  # its name in a folder of day files
 # Rows that are small and whose key is their natural order: without a row id they need one tree instead of two.
 _WITHOUT_ROWID: Final = frozenset({"trades", "candles"})
 _KEPT_BESIDE: Final = """

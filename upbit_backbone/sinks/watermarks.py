@@ -19,25 +19,30 @@ from ..models.request import Topic
 from .base import Span
 from .columns import type_word
 
-STATE: Final = frozenset({DataType.TICKER, DataType.ORDERBOOK})
+STATE: Final = frozenset({DataType.TICKER.value, DataType.ORDERBOOK.value})
+STAMPED: Final = STATE | {DataType.TRADE.value}  # with the time of something that happened; candles have their period's
 
 IsSettled = Callable[[Topic], bool]
 
 
 class _Track:
-    """One topic: collected from `start` on; `end` was said, `candidate` will be once it has proved good."""
+    """One topic: collected from `start` on; `end` was said, `candidate` will be once it has proved good.
 
-    __slots__ = ("candidate", "end", "is_held", "last", "start")
+    `last` is the latest stamp, `believed` the latest but one: of a single stamp from the future nobody would get rid.
+    """
+
+    __slots__ = ("believed", "candidate", "end", "is_held", "last", "start")
 
     def __init__(self) -> None:
         self.start: datetime | None = None
         self.last: datetime | None = None
+        self.believed: datetime | None = None
         self.candidate: datetime | None = None
         self.end: datetime | None = None
         self.is_held = False
 
     def restart(self) -> None:
-        self.start = self.last = self.candidate = self.end = None
+        self.start = self.last = self.believed = self.candidate = self.end = None
         self.is_held = True
 
 
@@ -49,12 +54,10 @@ class Watermarks:
         self._margin = timedelta(seconds=liveness_seconds) + SHUFFLE
         self._tracks: dict[tuple[str, str], _Track] = {}
         self._topics: dict[tuple[str, str], Topic] = {}
-        self._newest: datetime | None = None
         self._begun: list[Span] = []
 
     def arrived(self, items: Iterable[Any]) -> None:
         """These were collected, in the order in which they came."""
-        newest = self._newest
         for item in items:
             kind, stamp = type_word(item), item.timestamp
             track = self._tracks.get((item.symbol, kind))
@@ -65,11 +68,10 @@ class Watermarks:
                 # stamp. The forming candle is whole whenever it comes, for Upbit makes it.
                 track.start = stamp + SHUFFLE if kind == DataType.TRADE.value else stamp
                 self._begun.append(Span(item.symbol, kind, track.start, track.start))
-            if track.last is None or stamp > track.last:
-                track.last = stamp
-            if newest is None or stamp > newest:
-                newest = stamp
-        self._newest = newest
+            if track.last is None or stamp >= track.last:
+                track.last, track.believed = stamp, track.last
+            elif track.believed is None or stamp > track.believed:
+                track.believed = stamp
 
     def _enter(self, item: Any, kind: str) -> _Track:
         level = getattr(item, "level", None)
@@ -103,28 +105,34 @@ class Watermarks:
         a row: between a line's return and the gap that is then found, for a moment, all looks well.
         """
         spans = []
+        now = self._vouched()
         for (symbol, kind), track in self._tracks.items():
             track.is_held = False
             if track.start is None or not is_settled(self._topics[symbol, kind]):
                 track.candidate = None
                 continue
-            proven, track.candidate = track.candidate, self._bound(kind, track)
+            proven, track.candidate = track.candidate, self._bound(kind, track, now)
             if proven is not None and proven > (track.end or track.start):
                 track.end = proven
                 spans.append(Span(symbol, kind, track.start, proven))
         return spans
 
-    def _bound(self, kind: str, track: _Track) -> datetime | None:
+    def _vouched(self) -> datetime | None:
+        """Until when, by Upbit's own stamps, time has come."""
+        stamps = [track.believed for (_, kind), track in self._tracks.items() if track.believed and kind in STAMPED]
+        return max(stamps, default=None)
+
+    def _bound(self, kind: str, track: _Track, now: datetime | None) -> datetime | None:
         """Before this, everything has come, as far as anybody knows now."""
-        if self._newest is None or track.last is None:
-            return None
         if kind in STATE:
-            return track.last
-        by_others = self._newest - self._margin
+            return track.believed
+        bounds = [] if now is None else [now - self._margin]
         if kind == DataType.TRADE.value:
-            return max(track.last - SHUFFLE, by_others)
-        # A candle is final once a later one has begun, or once its period is over and what was sent until then is here.
-        return max(track.last, timeframe_of(kind).floor(by_others))
+            bounds += [track.believed - SHUFFLE] if track.believed else []
+        else:
+            # A candle is final once a later one has begun, or its period is over and what was sent until then is here.
+            bounds = [timeframe_of(kind).floor(each) for each in bounds] + ([track.last] if track.last else [])
+        return max(bounds, default=None)
 
     def interrupted(self) -> None:
         """A line was lost. What a state went through meanwhile nobody has, and it begins anew with the next picture.
