@@ -256,7 +256,7 @@ def test_closing_flushes_and_lets_go_of_the_sink_and_so_does_closing_the_market(
             recorder = market.record_to(sink, "KRW-BTC", flush_seconds=60.0)
             stream = market.subscribe("KRW-BTC", DataType.TRADE)
             # The first of them: the last may be on its way to the recorder's mailbox just now.
-            seen = [stream.get(timeout=30.0) for _ in range(5)][0]
+            seen, *_ = [stream.get(timeout=30.0) for _ in range(5)]
             if not closes_market:
                 assert recorder.close() == []
                 assert market.health().sinks == ()
