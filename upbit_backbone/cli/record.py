@@ -95,15 +95,30 @@ def record(
         return _into_sink(sink, words or None, quote, kinds, Deadline.after(seconds), json)
     if quote is not None or len(words or ()) < 2:
         raise InvalidRequestError("name the recording and then at least one market: record day.rec KRW-BTC")
-    file, symbols = Path((words or [""])[0]), (words or [])[1:]
+    file, *symbols = words or ()
+    rotation = {"rotate_bytes": _mib(rotate_mib), "rotate_seconds": rotate_seconds}
+    return _into_recording(Path(file), symbols, kinds, Deadline.after(seconds), rotation, json)
+
+
+def _mib(size: float | None) -> int | None:
+    return None if size is None else int(size * 1024 * 1024)
+
+
+def _into_recording(
+    file: Path,
+    symbols: list[str],
+    kinds: tuple[DataType, ...],
+    end: Deadline,
+    rotation: dict[str, Any],
+    json: bool,
+) -> int:
     with open_market() as market:
-        size = None if rotate_mib is None else int(rotate_mib * 1024 * 1024)
-        recorder = market.record(file, rotate_bytes=size, rotate_seconds=rotate_seconds)
+        recorder = market.record(file, **rotation)
         try:
             arrivals = itertools.count()
             market.subscribe_realtime(symbols, kinds, callback=lambda item: next(arrivals))
             _show_until(
-                Deadline.after(seconds),
+                end,
                 lambda: recorder.stats.error is not None,
                 lambda left: recorder.wait(Deadline.after(left)),
                 lambda: _summary(recorder.stats),
