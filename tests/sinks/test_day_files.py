@@ -10,7 +10,7 @@ from tests.support.clock import ManualClock
 from tests.support.waiting import wait_until
 from upbit_backbone.archive import Store
 from upbit_backbone.errors import FileInUseError, InvalidRequestError
-from upbit_backbone.sinks import CsvSink, JsonlSink
+from upbit_backbone.sinks import CsvSink, JsonlSink, day_files
 from upbit_backbone.sinks.base import Batch, Span
 from upbit_backbone.sinks.day_files import EXPORT_SECONDS
 
@@ -124,6 +124,17 @@ def test_a_late_row_makes_its_final_file_anew(sink, folder, clock):
     clock.now += EXPORT_SECONDS
     sink.flush()
     assert files(folder) == {"trades/2026-01-31/KRW-BTC.jsonl": 2}
+
+
+def test_closing_writes_some_files_and_the_rest_is_due_the_next_time(folder, monkeypatch):
+    monkeypatch.setattr(day_files, "CLOSING_FILES", 2)
+    sink = JsonlSink(folder)
+    sink.open()
+    sink.write(Batch([trade(number, symbol=f"KRW-C{number}") for number in range(5)]))
+    sink.close()
+    assert len(files(folder)) == 2
+    assert JsonlSink(folder).export() == 5
+    assert len(files(folder)) == 5
 
 
 def test_csv_has_a_head_and_the_same_rows(folder):

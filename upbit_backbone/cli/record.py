@@ -93,9 +93,9 @@ def record(
         if rotate_mib is not None or rotate_seconds is not None:
             raise InvalidRequestError("--rotate-mib and --rotate-seconds are for recordings: a store is one file")
         return _into_sink(sink, words or None, quote, kinds, Deadline.after(seconds), json)
-    if quote is not None or len(words or ()) < 2:
+    if words is None or quote is not None or len(words) < 2:
         raise InvalidRequestError("name the recording and then at least one market: record day.rec KRW-BTC")
-    file, *symbols = words or ()
+    file, *symbols = words
     rotation = {"rotate_bytes": _mib(rotate_mib), "rotate_seconds": rotate_seconds}
     return _into_recording(Path(file), symbols, kinds, Deadline.after(seconds), rotation, json)
 

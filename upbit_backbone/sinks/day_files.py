@@ -37,7 +37,9 @@ from .sqlite import FOLDER_STORE, SqliteSink, gaps_in, spans_in, transaction
 DAY: Final = timedelta(days=1)
 EXPORT_SECONDS: Final = 900.0
 OPEN_KEY: Final = "open file "
-CLOSING_SECONDS: Final = 1.0  # of the time in which whoever closes is done
+# What is written when a recording ends, which shall not take long: some tenths of a second.
+CLOSING_FILES: Final = 20
+CLOSING_ROWS: Final = 20_000
 _ZONES: Final[dict[str, tzinfo]] = {"UTC": UTC, "KST": KST}
 
 
@@ -129,12 +131,17 @@ class DayFiles(SqliteSink):
 
     def close(self) -> None:
         """Write what is quickly written; the rest is in the store, and due when somebody records there again."""
-        if self._connection is not None:
-            end = self._clock.monotonic() + CLOSING_SECONDS
-            for partition in sorted(self._due):
-                if self._clock.monotonic() < end:
-                    self._export(partition)
-        super().close()
+        try:
+            if self._connection is not None:
+                self._export_some()
+        finally:
+            super().close()
+
+    def _export_some(self) -> None:
+        rows = 0
+        for partition in sorted(self._due)[:CLOSING_FILES]:
+            if rows < CLOSING_ROWS:
+                rows += self._export(partition)
 
     def export(self) -> int:
         """Write every file that is due now, while nobody records; how many."""
@@ -149,27 +156,30 @@ class DayFiles(SqliteSink):
 
     # One file
 
-    def _export(self, partition: Partition) -> None:
+    def _export(self, partition: Partition) -> int:
+        """Write the file anew; how many rows."""
         self._due.pop(partition, None)
         if TABLE_NAMED[partition.table].model not in self._models():
-            return
+            return 0
         first, end = self._bounds(partition.day)
         is_sealed = self._is_complete(partition, first, end)
         final, still_open = self._path(partition, is_open=False), self._path(partition, is_open=True)
         target = final if is_sealed else still_open
         target.parent.mkdir(parents=True, exist_ok=True)
+        rows = self._rows(partition, first, end)
         with replacing(target) as temporary:
-            self._write_file(temporary, TABLE_NAMED[partition.table], self._rows(partition, first, end))
+            self._write_file(temporary, TABLE_NAMED[partition.table], rows)
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
         unsealed = self._unsealed.setdefault((partition.symbol, partition.type), set())
         if not is_sealed:
             unsealed.add(partition)
-            return
+            return len(rows)
         unsealed.discard(partition)
         discard(still_open)
         self._known.discard(partition)
         self._open_connection.execute("DELETE FROM meta WHERE key = ?", (_name_of(partition),))
+        return len(rows)
 
     def _is_complete(self, partition: Partition, first: datetime, end: datetime) -> bool:
         connection = self._open_connection
