@@ -137,6 +137,21 @@ def test_closing_writes_some_files_and_the_rest_is_due_the_next_time(folder, mon
     assert len(files(folder)) == 5
 
 
+def test_a_file_that_could_not_be_written_is_tried_again(sink, folder, clock, monkeypatch):
+    sink.write(Batch([trade(1)]))
+    clock.now += EXPORT_SECONDS
+
+    def full(path, table, rows):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="No space"):
+        broken.setattr(sink, "_write_file", full)
+        sink.flush()
+    assert not list(folder.glob("*/*/*"))
+    sink.flush()
+    assert files(folder) == {"trades/2026-01-31/KRW-BTC.open.jsonl": 1}
+
+
 def test_csv_has_a_head_and_the_same_rows(folder):
     sink = CsvSink(folder)
     sink.open()

@@ -158,8 +158,8 @@ class DayFiles(SqliteSink):
 
     def _export(self, partition: Partition) -> int:
         """Write the file anew; how many rows."""
-        self._due.pop(partition, None)
         if TABLE_NAMED[partition.table].model not in self._models():
+            self._due.pop(partition, None)
             return 0
         first, end = self._bounds(partition.day)
         is_sealed = self._is_complete(partition, first, end)
@@ -171,6 +171,7 @@ class DayFiles(SqliteSink):
             self._write_file(temporary, TABLE_NAMED[partition.table], rows)
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
+        self._due.pop(partition, None)  # not before it is there: a full disk is tried again
         unsealed = self._unsealed.setdefault((partition.symbol, partition.type), set())
         if not is_sealed:
             unsealed.add(partition)
