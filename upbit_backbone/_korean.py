@@ -673,7 +673,7 @@ COMMAND_LINE: Final = {
     "The UTC day to look at (default: the last that was recorded).": "볼 UTC 하루(기본: 마지막으로 기록한 날).",
     "First fetch what is missing, as far as Upbit still has it.": "먼저 빠진 부분을 업비트에 남아 있는 만큼 받습니다.",
     "{} items fetched, {} holes closed, {} still open": "{0}건을 받아 빈 구간 {1}개를 메웠고 {2}개가 남았습니다",
-    "The recording (an existing one is continued), then market codes; with --sqlite, --parquet, --csv or --jsonl market codes alone.": "녹화 파일(이미 있으면 이어서 기록)과 마켓 코드. --sqlite, --parquet, --csv, --jsonl과 함께면 마켓 코드만.",
+    "The recording (an existing one is continued), then market codes; with --sqlite, --parquet, --csv or --jsonl market codes alone.": "녹화 파일(이미 있으면 이어서 녹화)과 마켓 코드. --sqlite, --parquet, --csv, --jsonl과 함께면 마켓 코드만.",
     "Keep Parquet files by market and day in this folder (the [parquet] extra).": "이 폴더에 마켓과 날짜별 Parquet 파일을 둡니다(추가 패키지 [parquet]).",
     "Keep CSV files by market and day in this folder.": "이 폴더에 마켓과 날짜별 CSV 파일을 둡니다.",
     "Keep files of JSON lines by market and day in this folder.": "이 폴더에 마켓과 날짜별 JSON 줄 파일을 둡니다.",
