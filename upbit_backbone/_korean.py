@@ -621,6 +621,13 @@ PARTS: Final = {
     "recording {} has ended: {}; {} records lost, close it": "녹화 {0}이(가) 끝났습니다: {1}. 기록 {2}건을 잃었으니 닫으세요",
     "{} records within a minute": "1분 사이 기록 {0}건",
     "recording {} lost {}: the disk is too slow": "녹화 {0}이(가) 디스크가 느려 잃은 것: {1}",
+    "{} items wait, {} of them on disk": "{0}건이 기다리고 그중 {1}건은 디스크에 있습니다",
+    "sink {} has been failing for {} s: {}; {}": "싱크 {0}이(가) {1}초째 실패합니다: {2}. {3}",
+    "sink {} lost {} items within a minute: it is too slow, or has been away for too long": "싱크 {0}이(가) 1분 사이 {1}건을 잃었습니다. 너무 느리거나 너무 오래 끊겨 있었습니다",
+    "nobody recorded then, or a line was interrupted": "기록하지 않았거나 연결이 끊긴 동안입니다",
+    "there is no room for what waits: items are lost": "기다리는 데이터를 둘 자리가 없어 잃고 있습니다",
+    "record into a new file": "새 파일에 기록하세요",
+    "update upbit-backbone": "upbit-backbone을 업데이트하세요",
     "{}: the last {} messages could not be read ({})": "{0}: 최근 메시지 {1}개를 읽을 수 없었습니다({2})",
     # breakers
     "no failure yet": "아직 실패 없음",
@@ -837,6 +844,12 @@ COMMAND_LINE: Final = {
     "Upbit, simulated on this machine: no network, no key, moving live": "이 컴퓨터에서 시뮬레이션하는 업비트: 네트워크도 키도 없이 실시간으로 움직입니다",
     "{} prices · {}/s · source and age of each beside it · Ctrl-C ends": "시세 {0}개 · {1}/초 · 옆은 출처와 경과 시간 · Ctrl-C로 끝",
     "order book of {}:": "{0} 호가:",
+    "{} written": "{0}건 저장",
+    "{} waiting": "{0}건 대기",
+    "{} on disk": "{0}건 디스크 대기",
+    "{} lost": "{0}건 유실",
+    "{} topics being filled": "구독 {0}개 채우는 중",
+    "{}: {} rows, {} of the day complete": "{0}: {1}행, 하루의 {2}가 온전함",
     "{}: {} records, {} bytes received, {} written": "{0}: 기록 {1}건, {2}바이트 수신, {3}바이트 저장",
     "{}: {} records, {} bytes received, {} written, {} files": "{0}: 기록 {1}건, {2}바이트 수신, {3}바이트 저장, 파일 {4}개",
     "{}: {} records, {} bytes received, {} written, {} lost": "{0}: 기록 {1}건, {2}바이트 수신, {3}바이트 저장, {4}건 유실",
@@ -910,6 +923,8 @@ WORDS: Final = {
     "limits": "요청 한도",
     "clock": "시계",
     "missing": "없음",
+    "complete": "온전함",
+    "partial": "일부만",
 }
 
 KOREAN: Final = {**ERRORS, **PARTS, **PACKAGES, **COMMAND_LINE}

@@ -184,10 +184,11 @@ def _into_sink(
 
 def _sink_summary(stats: SinkStats) -> str:
     parts = [f"{stats.written:,} written"]
-    for count, word in ((stats.waiting, "waiting"), (stats.spilled, "on disk"), (stats.dropped, "lost")):
-        parts += [f"{count:,} {word}"] if count else []
+    parts += [f"{stats.waiting:,} waiting"] if stats.waiting else []
+    parts += [f"{stats.spilled:,} on disk"] if stats.spilled else []
+    parts += [f"{stats.dropped:,} lost"] if stats.dropped else []
     parts += [f"{stats.filling} topics being filled"] if stats.filling else []
-    return f"{output.safe(stats.sink)}: {', '.join(parts)}"
+    return f"{output.safe(stats.sink)}: {', '.join(map(spoken, parts))}"
 
 
 def _summary(stats: Any) -> str:

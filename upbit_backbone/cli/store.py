@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .._language import spoken
 from ..archive.store import FillReport, Store, TopicQuality
 from ..errors import InvalidRequestError
 from . import output
@@ -52,6 +53,8 @@ def _say(report: FillReport) -> None:
 
 def _show(topics: list[TopicQuality]) -> None:
     for each in topics:
-        print(f"{output.safe(each.symbol)} {each.type}: {each.rows:,} rows, {each.share:.2%} of the day complete")
+        topic = f"{output.safe(each.symbol)} {each.type}"
+        print(spoken(f"{topic}: {each.rows:,} rows, {each.share:.2%} of the day complete"))
         for hole in each.holes:
-            print(f"  {hole.state}: {output.moment(hole.start)} to {output.moment(hole.end)} KST, {hole.reason}")
+            since, until = output.moment(hole.start), output.moment(hole.end)
+            print(f"  {spoken(hole.state)}: {since}–{until} KST, {output.safe(spoken(hole.reason))}")
