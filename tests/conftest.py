@@ -16,6 +16,10 @@ import pytest
 # What is compared with English texts is English, wherever the tests run; also in the processes that they start.
 os.environ["UPBIT_BACKBONE_LANGUAGE"] = "en"
 
+# Every simulator is an Upbit of its own, though one may get the port that another had a moment ago: what a test was
+# told by its own is no matter of the other worker processes'. What is shared has its tests in tests/limits.
+os.environ["UPBIT_BACKBONE_SHARE_LIMITS_BETWEEN_PROCESSES"] = "0"
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Whoever runs the tests in the background passes this on, and no program started here would know Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -166,7 +166,8 @@ class Assembly:
             connects_per_second=self.config.connects_per_second,
             clock=self.clock,
             emit=self.emit,
-            between_processes=self.config.share_limits_between_processes,
+            # By a simulated clock nobody else counts.
+            between_processes=self.config.share_limits_between_processes and self.clock is SYSTEM_CLOCK,
         )
 
     def _make_stores(self) -> None:

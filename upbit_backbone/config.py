@@ -46,7 +46,7 @@ class BackboneConfig:
     rest_workers_per_group: requests of one market under way at once. Lower it for less load, rarely higher.
     rest_attempts: how often a failed request is tried in all, within its deadline. 1 means no second try.
     merge_window_seconds: how long a list request waits for more symbols. Rarely worth changing.
-    share_limits_between_processes: count requests with other processes of this user. Set it for several processes.
+    share_limits_between_processes: keep limits with this user's other processes. Off where each has its own address.
     breaker_failures: failures in a row that open the circuit breaker. Higher on lines that lose single requests.
     breaker_reset_seconds: how long an open breaker waits before a probe. Longer spares a struggling server.
     liveness_seconds: a session unheard for longer proves nothing. Shorter finds dead lines sooner, with more REST.
@@ -98,7 +98,7 @@ class BackboneConfig:
     rest_workers_per_group: int = 4  # requests of one market that may be under way at once
     rest_attempts: int = 3
     merge_window_seconds: float = 0.003
-    share_limits_between_processes: bool = False
+    share_limits_between_processes: bool = True
     breaker_failures: int = 5
     breaker_reset_seconds: float = 5.0
 

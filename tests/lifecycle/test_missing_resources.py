@@ -137,6 +137,7 @@ def test_without_a_temporary_folder_limits_hold_and_the_rest_says_so(
         raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
 
     monkeypatch.setattr("tempfile.gettempdir", none)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     monkeypatch.setattr(whole_file.tempfile, "TemporaryDirectory", none)
     limiter = RateLimiter("without-a-folder", between_processes=True)
     with limiter.permit(RateGroup.TICKER, Priority.NORMAL, Deadline.after(20)) as permit:

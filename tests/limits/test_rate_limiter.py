@@ -14,15 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from tests.support.clock import CoarseClock, ManualClock
+from tests.support.clock import CoarseClock
 from tests.support.waiting import promised, wait_until
-from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
+from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
-from upbit_backbone.limits.between_processes import SharedCountFile
 from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.enums import Priority, RateGroup
 from upbit_backbone.models.events import Event, RateLimitEvent
@@ -367,100 +365,7 @@ def test_it_says_in_one_line_how_it_is(make: Make, host: str) -> None:
     assert "banned for 50 s" in repr(limiter)
 
 
-# --- several processes ---
-
-PROCESS = """
-    import sys, time
-    from upbit_backbone._concurrency import Deadline
-    from upbit_backbone.models.enums import Priority, RateGroup
-    from upbit_backbone.limits.rate_limiter import RateLimiter
-    limiter = RateLimiter(sys.argv[1], between_processes=True)
-    end = time.monotonic() + 3.0
-    while time.monotonic() < end:
-        with limiter.permit(RateGroup.TICKER, Priority.NORMAL, Deadline.after(30)) as permit:
-            permit.sent()
-            permit.answered()
-            print(repr(permit.sent_at), flush=True)
-"""
-
-
-def test_three_processes_share_ten_a_second_when_asked_to(host: str, tmp_path: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "TEMP": str(tmp_path)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(PROCESS), host],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for _ in range(3)
-    ]
-    times = [float(line) for process in processes for line in process.communicate(timeout=60)[0].splitlines()]
-    assert all(process.returncode == 0 for process in processes)
-    assert busiest_second(times) <= 10
-    assert len(times) / (max(times) - min(times)) >= 7.0
-
-
-RUBBISH = [
-    b"",
-    b"\xff\xfe",
-    b"[1]",
-    b'{"ticker": 5, "banned_until": "x"}',
-    b'{"ticker": {"a": 1e300, "b": null, "c": "x"}}',
-    b"[" * 5000,
-]
-
-
-def test_a_shared_count_survives_rubbish_and_the_future(tmp_path: Path) -> None:
-    count = SharedCountFile("host:1", SYSTEM_CLOCK, tmp_path)
-    assert count.take("ticker", 2.0, "a").wait == 0.0
-    path = next(tmp_path.iterdir())
-    assert path.stat().st_mode & 0o077 == 0
-    for rubbish in RUBBISH:
-        path.write_bytes(rubbish)
-        assert count.take("ticker", 2.0, "a").wait == 0.0
-    assert count.take("ticker", 2.0, "b").wait == 0.0
-    assert count.take("ticker", 2.0, "c").wait > 0.0
-    assert count.take("candle", 2.0, "c").wait == 0.0
-
-
-def test_a_shared_request_counts_until_a_second_after_it_was_settled(tmp_path: Path) -> None:
-    clock = ManualClock()
-    mine, theirs = SharedCountFile("host:1", clock, tmp_path), SharedCountFile("host:1", clock, tmp_path)
-    assert mine.take("ticker", 1.0, "mine").wait == 0.0
-    clock.now += 3.0
-    assert theirs.take("ticker", 1.0, "theirs").wait > 0.0  # still under way
-    mine.settle("ticker", "mine", 0.0)
-    clock.now += 0.99
-    assert theirs.take("ticker", 1.0, "theirs").wait > 0.0
-    clock.now += 0.05
-    assert theirs.take("ticker", 1.0, "theirs").wait == 0.0
-    theirs.settle("ticker", "theirs", None)  # never sent
-    assert mine.take("ticker", 1.0, "mine again").wait == 0.0
-    clock.now += 11.0  # that process died
-    assert theirs.take("ticker", 1.0, "theirs").wait == 0.0
-
-
-def test_a_ban_is_told_to_the_other_processes(tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    mine, theirs = RateLimiter(host, between_processes=True), SharedCountFile(host, SYSTEM_CLOCK)
-    theirs.ban(30.0)
-    with pytest.raises(BannedError), mine.permit(TICKER, NORMAL, soon()):
-        pytest.fail("it had a turn")
-    assert 25 < mine.banned_for() <= 30
-    mine.close()
-    assert theirs.take("ticker", 10.0, "a").is_banned
-
-
-def test_without_a_usable_file_the_limits_of_this_process_still_hold(
-    tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
-    limiter = RateLimiter(host, between_processes=True)
-    times = [send(limiter) for _ in range(12)]
-    limiter.close()
-    assert busiest_second(times) <= 10
-    assert [record.getMessage() for record in caplog.records] == ["limits are not shared with other processes"]
+# --- forked ---
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -27,8 +27,8 @@ LATER = {"history", "live", "cli", "export", "qt", "simulator", "default_backbon
          "sessions.session", "sessions.lifecycle", "sessions.open_connection", "sessions.messages",
          "wire.websocket_transport", "wire.frames", "exchange.stream",
          "models.report", "recorder.recorder", "recorder.recording", "recorder.format", "recorder.replay",
-         "monitoring.health_monitor", "monitoring.alerts", "monitoring.assessment", "monitoring.prometheus",
-         "limits.between_processes"}  # fmt: skip
+         "monitoring.health_monitor", "monitoring.alerts", "monitoring.assessment",
+         "monitoring.prometheus"}  # fmt: skip
 
 
 def printed_by(script: str) -> str:

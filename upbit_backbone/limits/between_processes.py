@@ -1,71 +1,120 @@
-"""Limits between processes: the link from one process's limiter to the count it keeps with the others.
+"""Limits between processes: one count of what was asked, and one ban, for all processes of a user on this machine.
 
-Where the file cannot be had (no temporary directory, no rights, a full disk) the limits of this process still hold;
-the missing company is logged once.
+A small file for each host, in a folder of this user's under the temporary one, read and written by the request that
+needs it: no daemon, and about ten microseconds a request. Times in it are monotonic, which all processes of one machine
+read alike on Linux, macOS and Windows. Where the file cannot be had (no temporary folder, a read-only one, another
+user's, a full disk), the limits of this process still hold; the missing company is logged once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
-import json
 import os
 import re
-import tempfile
+import stat
+import struct
+import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from .._concurrency import Clock, Deadline, Flag, get_logger
-from ..errors import one_line
+from .._concurrency import Clock, Deadline, Flag, at_fork, get_logger
+from ..errors import RateLimitError, one_line
 from ..models.enums import RateGroup
-from .window import CLOCK_MARGIN_SECONDS, SECOND
+from .ban import LONGEST_BAN_SECONDS, Ban
+from .window import CLOCK_MARGIN_SECONDS, SECOND, UNDELIVERED_SECONDS
 
-# One count for several processes of one machine: a small file under the temporary directory, locked while touched.
-#
-# Off by default. Times in it are monotonic, which all processes of one machine read alike on Linux, macOS and
-# Windows; after a restart of the machine old entries lie in the future and are dropped. The file is nobody's secret and
-# holds nothing but numbers; whatever cannot be read is taken for an empty count.
+log = get_logger("upbit_backbone.limits")
 
-# Held for one read and one write of a small file; whoever cannot have it looks again instead of blocking in the kernel,
-# where no deadline reaches him.
+# Held for a few system calls; whoever cannot have it looks again instead of blocking in the kernel, where no deadline
+# reaches him.
 LOCK_RETRY_SECONDS: Final = 0.002
-# Who settles and cannot have the lock for so long leaves it at that: his request counts as held, and comes back by
-# itself.
 LOCK_PATIENCE_SECONDS: Final = 0.25
-MAX_FILE_BYTES: Final = 262_144  # what is longer is none of ours; cut off it is no JSON, and counts as empty
-SPAN_SECONDS: Final = SECOND + CLOCK_MARGIN_SECONDS
-HELD_SECONDS: Final = 10.0  # a request nobody settles (its process died) counts for so long
+# Held for longer than any scheduler takes a thread away, the lock is that of a process which was stopped (SIGSTOP, a
+# debugger): the others go on with a copy of the file.
+STUCK_SECONDS: Final = 0.5
+SLOW_SECONDS: Final = 0.1  # who took longer looks whether that has happened to him
+RETRY_FILE_SECONDS: Final = 10.0  # a file that could not be had is tried again after this
 LOOK_AGAIN_SECONDS: Final = 0.05  # a request under way may be settled any moment
+LOOK_AT_FILE_SECONDS: Final = 1.0  # somebody may have tidied the temporary folder
+HELD_SECONDS: Final = 10.0  # a request that nobody settles counts for so long
+ORDINARY_SECONDS: Final = 0.25  # one that is settled later makes others look whether its process still runs
+ARRIVED_SECONDS: Final = SECOND + CLOCK_MARGIN_SECONDS
+LONGEST_HOLD_SECONDS: Final = UNDELIVERED_SECONDS + 10.0  # what ends later was written before the machine started anew
+OLD_FILE_SECONDS: Final = 86_400.0
 
+# The file: a header with the ban, then a block for each rate group: its last 429 and its requests, each with the time
+# at which it stops to count and, until it is settled, its owner. Zeros everywhere are an empty count, and so is a short
+# file. Written and read in place and not mapped into memory: a mapped file that somebody cuts short kills its readers.
+MAGIC: Final = b"UPBITLM1"
+HEADER: Final = struct.Struct("=8s5d2q")
+NO_BAN: Final = HEADER.pack(MAGIC, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
+PAUSE: Final = struct.Struct("=3dq")
+PLACE: Final = struct.Struct("=dq")
+# Whoever allows himself more in a second than this keeps no limit of Upbit's, and is not counted.
+PLACES: Final = 64
+BLOCK_BYTES: Final = PAUSE.size + PLACES * PLACE.size
+_BLOCKS: Final = {group: HEADER.size + number * BLOCK_BYTES for number, group in enumerate(RateGroup)}
+
+_read_at: Callable[[int, int, int], bytes]
+_write_at: Callable[[int, bytes, int], int]
 try:
     import fcntl
 except ImportError:  # Windows
     import msvcrt
 
-    def _lock(file: IO[Any]) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    _FAR = 1 << 30  # Windows refuses even to read a locked byte, so the one that is locked lies behind the count
 
-    def _unlock(file: IO[Any]) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    def _lock(descriptor: int) -> None:
+        os.lseek(descriptor, _FAR, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, _FAR, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+
+    def _seek_and_read(descriptor: int, size: int, offset: int) -> bytes:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+    def _seek_and_write(descriptor: int, data: bytes, offset: int) -> int:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.write(descriptor, data)
+
+    _read_at, _write_at = _seek_and_read, _seek_and_write
 
 else:
 
-    def _lock(file: IO[Any]) -> None:
+    def _lock(descriptor: int) -> None:
         # flock and not a lock file: the kernel lets go of it when its owner dies.
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _unlock(file: IO[Any]) -> None:
-        fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    _read_at, _write_at = os.pread, os.pwrite
+
+_BUSY: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 
 
 class Claim(NamedTuple):
-    """0.0: the request is counted and may leave. Else seconds after which to ask again, or until the ban is over."""
+    """The answer to who wants to send. `wait` 0.0: it is counted and may leave; else seconds after which to ask again.
+
+    `at` is where it was counted. `ban` is in force, or `penalised` the time of a 429 for whose sake the group stands
+    still so long.
+    """
 
     wait: float
-    is_banned: bool = False
+    at: int | None = None
+    ban: Ban | None = None
+    penalised: float | None = None
+
+
+FREE: Final = Claim(0.0)
 
 
 class SharedCountFile:
@@ -73,176 +122,514 @@ class SharedCountFile:
 
     def __init__(self, host: str, clock: Clock, directory: Path | None = None) -> None:
         self._clock = clock
-        user = os.getuid() if hasattr(os, "getuid") else "user"
-        name = f"upbit-backbone-{user}-{re.sub('[^A-Za-z0-9.-]', '_', host)}.limits"
-        self._name = name
+        self._name = f"{re.sub('[^A-Za-z0-9.-]', '_', host)}.limits"
         self._directory = directory
+        self._lock = threading.Lock()  # guards all below, and the file's lock, which threads of one process share
+        self._descriptor = -1
+        self._look_at = 0.0
+        self._busy_since: float | None = None
+        self._has_seen_ban = False
 
-    @property
-    def _path(self) -> Path:
-        # Asked for with each use: without a temporary folder the limits of this process still hold, and may get one.
-        return (self._directory or Path(tempfile.gettempdir())) / self._name
+    # --- requests -----------------------------------------------------------------------------------------------
 
-    def take(self, group: str, per_second: float, ticket: str) -> Claim:
-        """Count one request, to be settled by the name `ticket`."""
-        # Without patience: whoever takes waits for his turn anyway, and asks again from there with an eye on his
-        # deadline.
-        with self._opened(0.0) as file:
-            if file is None:
-                return Claim(LOCK_RETRY_SECONDS)
+    def take(self, group: RateGroup, limit: int, owner: int) -> Claim:
+        """Count one more request of `owner`, where fewer than `limit` count at present. Waits for nobody."""
+        if limit > PLACES:
+            return FREE
+        while True:
+            # No context manager: this is on the way of every request, and one costs as much as two system calls.
+            with self._lock:
+                descriptor = self._open()
+                # Without patience: whoever takes waits for his turn anyway, and asks again with an eye on his deadline.
+                if not self._has_file_lock(descriptor):
+                    return Claim(LOCK_RETRY_SECONDS)
+                try:
+                    now = self._clock.monotonic()
+                    claim = self._take(descriptor, group, limit, owner, now)
+                    is_slow = self._clock.monotonic() - now > SLOW_SECONDS
+                    if not is_slow or _is_linked(descriptor):
+                        return claim
+                    # We stood still in here, and the others have a copy in which this does not count.
+                    self._look_at = 0.0
+                finally:
+                    _unlock(descriptor)
+
+    def _take(self, descriptor: int, group: RateGroup, limit: int, owner: int, now: float) -> Claim:
+        offset = _BLOCKS[group]
+        header, (offended_at, paused_until, paused_until_wall, used), fields = _read_count(descriptor, offset, limit)
+        if not header.startswith(MAGIC):
+            _begin(descriptor)
+            return self._take(descriptor, group, limit, owner, now)
+        ban = None if header == NO_BAN else self._read_ban(header, now)
+        if ban is not None and self._has_seen_ban:
+            if left := ban.remaining(now):
+                return Claim(left, ban=ban)
+            if not ban.admits(now):
+                return Claim(LOOK_AGAIN_SECONDS)  # another process asks first whether it is over
+        if paused_until > now and (pause := self._left(paused_until, paused_until_wall, now)):
+            return Claim(pause, penalised=offended_at)
+        latest = now + LONGEST_HOLD_SECONDS
+        ends = [end if now < end <= latest else 0.0 for end in fields[::2]]
+        if len(ends) - ends.count(0.0) >= limit:
+            self._settle_for_others(descriptor, offset, ends, fields[1::2], now)
+            first = min(filter(None, ends)) - now
+            return Claim(min(max(LOCK_RETRY_SECONDS, first), LOOK_AGAIN_SECONDS))
+        place = ends.index(0.0)
+        at = offset + PAUSE.size + place * PLACE.size
+        _write_at(descriptor, PLACE.pack(now + HELD_SECONDS, owner), at)
+        if place >= used:
+            _write_at(descriptor, PAUSE.pack(offended_at, paused_until, paused_until_wall, place + 1), offset)
+        if ban is not None and self._has_seen_ban:
+            self._write_ban(descriptor, ban.sending(now), now)
+        return Claim(0.0, at=at)
+
+    def _settle_for_others(
+        self, descriptor: int, offset: int, ends: list[float], owners: tuple[int, ...], now: float
+    ) -> None:
+        """What belongs to processes that have ended or stand still has arrived by now, or never will unasked."""
+        late = now + HELD_SECONDS - ORDINARY_SECONDS
+        for place, (end, owner) in enumerate(zip(ends, owners, strict=True)):
+            if owner and end and end < late and _stands_still(owner):
+                settled = PLACE.pack(now + ARRIVED_SECONDS, 0)
+                _write_at(descriptor, settled, offset + PAUSE.size + place * PLACE.size)
+
+    def settle(self, group: RateGroup, owner: int, at: int | None, free_at: float | None) -> None:
+        """The request of `owner`, which was counted `at`, counts until `free_at`; None: it was never sent."""
+        # Without the file's lock: nobody else writes a place that has an owner, but who finds that he stands still.
+        with self._lock:
+            descriptor = self._open()
+            place = self._place_of(descriptor, group, owner, at)
+            if place is not None:
+                _write_at(descriptor, PLACE.pack(free_at or 0.0, 0), place)
+        if free_at is None and self._has_seen_ban:
+            self._change_ban(Ban.withdrawn)
+
+    def holds(self, group: RateGroup, owner: int, at: int | None) -> bool:
+        """Whether the request of `owner`, not yet settled, still counts."""
+        with self._lock:
+            descriptor = self._open()
+            place = self._place_of(descriptor, group, owner, at)
+            end = 0.0 if place is None else PLACE.unpack(_read_at(descriptor, PLACE.size, place))[0]
+        return bool(end > self._clock.monotonic())
+
+    def _place_of(self, descriptor: int, group: RateGroup, owner: int, at: int | None) -> int | None:
+        if at is not None:
+            raw = _read_at(descriptor, PLACE.size, at)
+            return at if len(raw) == PLACE.size and PLACE.unpack(raw)[1] == owner else None
+        start = _BLOCKS[group] + PAUSE.size  # interrupted before it could be told where it was counted
+        raw = _read_at(descriptor, PLACES * PLACE.size, start).ljust(PLACES * PLACE.size, b"\0")
+        with contextlib.suppress(ValueError):
+            return start + _places(PLACES).unpack(raw)[1::2].index(owner) * PLACE.size
+        return None
+
+    def counted(self, group: RateGroup) -> int:
+        """Requests of all processes that count at present."""
+        with self._lock:
+            start = _BLOCKS[group] + PAUSE.size
+            raw = _read_at(self._open(), PLACES * PLACE.size, start).ljust(PLACES * PLACE.size, b"\0")
+        now = self._clock.monotonic()
+        return sum(now < end <= now + LONGEST_HOLD_SECONDS for end in _places(PLACES).unpack(raw)[::2])
+
+    def pause(self, group: RateGroup, seconds: float) -> float:
+        """Nobody sends to `group` for so long, because of a 429. The time that names it to the others."""
+        with self._opened(LOCK_PATIENCE_SECONDS) as descriptor:
             now = self._clock.monotonic()
-            state = _read(file)
-            banned_until = _number(state.get("banned_until"))
-            # A time further ahead was written before the machine started anew, when its monotonic clock stood higher.
-            if now < banned_until <= now + 86_400:
-                return Claim(banned_until - now, is_banned=True)
-            # Likewise, and what a dead process never settled falls out here.
-            entries = _held(_entries(state, group), now)
-            if len(entries) >= max(1, int(per_second)):
-                return Claim(min(max(LOCK_RETRY_SECONDS, min(entries.values()) - now), LOOK_AGAIN_SECONDS))
-            state[group] = {**entries, ticket: now + HELD_SECONDS}
-            _write(file, state)
-            return Claim(0.0)
+            if descriptor is not None:
+                block = _read_at(descriptor, PAUSE.size, _BLOCKS[group]).ljust(PAUSE.size, b"\0")
+                _, until, until_wall, used = PAUSE.unpack(block)
+                if self._left(until, until_wall, now) < seconds:
+                    until, until_wall = now + seconds, self._wall() + seconds
+                _write_at(descriptor, PAUSE.pack(now, until, until_wall, used), _BLOCKS[group])
+            return now
 
-    def settle(self, group: str, ticket: str, arrived_within: float | None) -> None:
-        """The request arrived so many seconds from now at the latest; None: it was never sent."""
-        with self._opened(LOCK_PATIENCE_SECONDS) as file:
-            if file is None:
-                return  # it counts as held then, and comes back by itself
-            state = _read(file)
-            entries = _entries(state, group)
-            entries.pop(ticket, None)
-            if arrived_within is not None:
-                entries[ticket] = self._clock.monotonic() + arrived_within + SPAN_SECONDS
-            state[group] = entries
-            _write(file, state)
+    # --- bans ---------------------------------------------------------------------------------------------------
 
-    def ban(self, seconds: float | None) -> None:
-        """Tell the other processes of a ban, where its length is known."""
-        if seconds is None:
-            return
-        with self._opened(LOCK_PATIENCE_SECONDS) as file:
-            if file is not None:
-                state = _read(file)
-                state["banned_until"] = self._clock.monotonic() + seconds
-                _write(file, state)
+    def impose_ban(self, seconds: float | None, sent_at: float | None, *, at_connect: bool) -> Ban:
+        """As `Ban.imposed`, for all processes."""
+
+        def imposed(ban: Ban, now: float) -> Ban:
+            return ban.imposed(seconds, now if sent_at is None else sent_at, now, at_connect=at_connect)
+
+        return self._change_ban(imposed)
+
+    def passed(self, sent_at: float) -> None:
+        """As `Ban.passed`; costs nothing where no ban was seen."""
+        if self._has_seen_ban:
+            self._change_ban(lambda ban, now: ban.passed(sent_at))
+
+    def connecting(self) -> Ban:
+        """Before a line that broke tries a handshake: the ban, in which the attempt is noted where it may be made."""
+        found: list[Ban] = []
+
+        def noted(ban: Ban, now: float) -> Ban:
+            found.append(ban)
+            return ban.connecting(now) if ban.remaining(now) and not ban.connect_wait(now) else ban
+
+        changed = self._change_ban(noted)
+        return found[0] if found else changed
+
+    def _change_ban(self, change: Callable[[Ban, float], Ban]) -> Ban:
+        with self._opened(LOCK_PATIENCE_SECONDS) as descriptor:
+            now = self._clock.monotonic()
+            if descriptor is None:
+                return Ban()
+            before = self._read_ban(_read_at(descriptor, HEADER.size, 0), now)
+            after = change(before, now)
+            if after != before:
+                self._write_ban(descriptor, after, now)
+            return after
+
+    def _read_ban(self, header: bytes, now: float) -> Ban:
+        if len(header) < HEADER.size:
+            header = NO_BAN
+        _, since, until, until_wall, probe_since, connect_at, offences, flags = HEADER.unpack(header)
+        self._has_seen_ban = bool(flags & 1)
+        # What lies ahead was written before the machine started anew.
+        until = now + self._left(until, until_wall, now) if until > now else until
+        probed = probe_since if 0.0 < probe_since <= now else None
+        is_over, covers = not self._has_seen_ban, bool(flags & 2)
+        return Ban(min(since, now), until, max(0, min(offences, 30)), is_over, probed, covers, min(connect_at, now))
+
+    def _write_ban(self, descriptor: int, ban: Ban, now: float) -> None:
+        until_wall = self._wall() + ban.until - now
+        flags = (not ban.is_proven_over) | ban.covers_connects << 1
+        times = (ban.since, ban.until, until_wall, ban.probe_since or 0.0, max(0.0, ban.connect_at))
+        _write_at(descriptor, HEADER.pack(MAGIC, *times, ban.offences, flags), 0)
+        self._has_seen_ban = not ban.is_proven_over
+
+    def _left(self, until: float, until_wall: float, now: float) -> float:
+        """Seconds until then, by both clocks: the monotonic one begins anew with the machine."""
+        if not now < until <= now + LONGEST_BAN_SECONDS:
+            return 0.0
+        return max(0.0, min(until - now, until_wall - self._wall()))
+
+    def _wall(self) -> float:
+        return self._clock.wall().timestamp()
+
+    # --- the file -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _opened(self, patience: float) -> Iterator[IO[bytes] | None]:
-        """The locked file; None when someone else holds it for longer than `patience`."""
-        # The temporary directory is everybody's: a link put there under our name must not make us write elsewhere, and
-        # a child program has no use for the descriptor.
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-        with os.fdopen(os.open(self._path, flags, 0o600), "r+b") as file:
-            if not _locked(file, Deadline.after(patience)):
+    def _opened(self, patience: float) -> Iterator[int | None]:
+        """The locked file; None when another process holds it for longer than `patience`."""
+        deadline = Deadline.after(patience)
+        while True:
+            with self._lock:
+                descriptor = self._open()
+                if self._has_file_lock(descriptor):
+                    try:
+                        if not _read_at(descriptor, len(MAGIC), 0).startswith(MAGIC):
+                            _begin(descriptor)
+                        yield descriptor
+                    finally:
+                        _unlock(descriptor)
+                    return
+            if deadline.expired:
                 yield None
                 return
-            try:
-                yield file
-            finally:
-                # Before the lock is given up, or the next one reads the old count.
-                file.flush()
-                _unlock(file)
+            Flag().wait(LOCK_RETRY_SECONDS)
+
+    def _has_file_lock(self, descriptor: int) -> bool:
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            if error.errno not in _BUSY:
+                raise
+        else:
+            self._busy_since = None
+            return True
+        now = self._clock.monotonic()
+        self._busy_since = now if self._busy_since is None else self._busy_since
+        if now - self._busy_since > STUCK_SECONDS:
+            self._busy_since = None
+            self._replace(descriptor)
+        return False
+
+    def _replace(self, stuck: int) -> None:
+        """A copy takes the place of a file whose lock a stopped process holds."""
+        path = self._path()
+        # Another process may have been quicker: its copy is as good.
+        if _is_linked(stuck) and os.path.samestat(os.stat(path), os.fstat(stuck)):
+            copy = path.with_name(f"{self._name}.{os.getpid()}")
+            copy.write_bytes(_read_at(stuck, HEADER.size + len(RateGroup) * BLOCK_BYTES, 0))
+            copy.chmod(0o600)
+            copy.replace(path)  # raises on Windows, where nobody removes what another has open
+        self._close()
+
+    def _open(self) -> int:
+        now = self._clock.monotonic()
+        if self._descriptor >= 0 and now >= self._look_at:
+            self._look_at = now + LOOK_AT_FILE_SECONDS
+            if not _is_linked(self._descriptor):
+                self._close()
+        if self._descriptor < 0:
+            path = self._path()
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+            is_new = not path.exists()
+            self._descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o600)
+            self._look_at = now + LOOK_AT_FILE_SECONDS
+            if is_new:
+                _tidy(path.parent, self._clock.wall().timestamp())
+        return self._descriptor
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of the file, until it is used again."""
+        with self._lock:
+            self._close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: of its lock nobody knows in what state it is."""
+        self._lock = threading.Lock()
+        self._close()
+
+    def _path(self) -> Path:
+        return _own_folder(self._directory or _temporary_folder()) / self._name
 
     def __repr__(self) -> str:
         return f"<SharedCountFile {self._name}>"
 
 
-def _read(file: IO[bytes]) -> dict[str, Any]:
-    file.seek(0)
-    try:
-        state = json.loads(file.read(MAX_FILE_BYTES))
-    except (ValueError, RecursionError):
-        # Taken for empty rather than refused: each process still keeps the limit for itself, so the worst is a 429.
-        return {}
-    return state if isinstance(state, dict) else {}
+@cache
+def _places(count: int) -> struct.Struct:
+    return struct.Struct("=" + "dq" * count)
 
 
-def _write(file: IO[bytes], state: dict[str, Any]) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(json.dumps(state).encode())
-
-
-def _locked(file: IO[Any], deadline: Deadline) -> bool:
+def _read_count(descriptor: int, offset: int, count: int) -> tuple[bytes, tuple[Any, ...], tuple[Any, ...]]:
+    """The header, and of the block at `offset` the pause and at least `count` places."""
     while True:
-        try:
-            _lock(file)
-        except OSError:
-            if deadline.expired:
-                return False
-            Flag().wait(LOCK_RETRY_SECONDS)
-        else:
-            return True
+        # All that lies before as well: copying it costs less than a second call.
+        start = offset + PAUSE.size
+        size = start + count * PLACE.size
+        raw = _read_at(descriptor, size, 0)
+        if len(raw) < size:
+            raw = raw.ljust(size, b"\0")
+        pause = PAUSE.unpack_from(raw, offset)
+        used = pause[3]
+        if used <= count or count == PLACES:
+            return raw[: HEADER.size], pause, _places(count).unpack_from(raw, start)
+        count = min(PLACES, used)  # others allow themselves more
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0
+def _begin(descriptor: int) -> None:
+    """Make an empty count of what is new, or rubbish: each process still keeps the limit for itself."""
+    os.ftruncate(descriptor, 0)
+    _write_at(descriptor, NO_BAN, 0)
 
 
-def _entries(state: dict[str, Any], group: str) -> dict[str, float]:
-    entries = state.get(group)
-    return {name: _number(end) for name, end in entries.items()} if isinstance(entries, dict) else {}
+def _is_linked(descriptor: int) -> bool:
+    """Whether the file still has its name: else it was tidied away, or another has taken its place."""
+    return os.fstat(descriptor).st_nlink > 0
 
 
-def _held(entries: dict[str, float], now: float) -> dict[str, float]:
-    return {name: end for name, end in entries.items() if now < end <= now + HELD_SECONDS}
+def _temporary_folder() -> Path:
+    # Not `tempfile.gettempdir()`: where the named one cannot be used it takes another, at last the working directory,
+    # so that two processes would each count in a file of their own and nobody be told.
+    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return Path(next(filter(None, named), "/tmp"))  # noqa: S108  # inside is a folder that only this user can write to
 
+
+def _own_folder(within: Path) -> Path:
+    """A folder that only this user can write to, so that nobody lays a link or a file of his there."""
+    if not hasattr(os, "getuid"):
+        folder = within / "upbit-backbone"
+        folder.mkdir(exist_ok=True)
+        return folder
+    folder = within / f"upbit-backbone-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, f"{one_line(folder)} is not a folder of this user's alone")
+    return folder
+
+
+def _tidy(folder: Path, wall: float) -> None:
+    """Remove the counts of hosts that nobody has asked for a day (simulators, each at a port of its own)."""
+    for path in folder.glob("*.limits*"):
+        with contextlib.suppress(OSError):  # another process tidies as well
+            if path.stat().st_mtime < wall - OLD_FILE_SECONDS:
+                path.unlink()
+
+
+# --- who owns a request: a process id, the name space it is valid in, a number ---
+
+_NUMBER_BITS: Final = 28
+_SPACE_BITS: Final = 10
+
+
+@cache
+def _name_space() -> int:
+    """Containers that share a folder do not share process ids: of another name space nothing can be said."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino % (1 << _SPACE_BITS)
+    except OSError:
+        return 0
+
+
+def _first_owner() -> int:
+    """The first name for requests of this process; the next ones follow. Numbered from anywhere: a process may have
+    got the id of one that died a moment ago, whose requests still count."""
+    process = os.getpid() << _SPACE_BITS | _name_space()
+    return process << _NUMBER_BITS | (time.monotonic_ns() >> 10) % (1 << (_NUMBER_BITS - 1))
+
+
+def _stands_still(owner: int) -> bool:
+    """Whether its process has ended or was stopped, as far as one can tell."""
+    process, space = owner >> (_NUMBER_BITS + _SPACE_BITS), owner >> _NUMBER_BITS & ((1 << _SPACE_BITS) - 1)
+    if space != _name_space() or process <= 0 or os.name != "posix":
+        return False  # Windows: asking for a process there may end it
+    try:
+        # The state stands behind the name, which may hold anything: zombie, dead, stopped, traced.
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0] in b"ZXTt"
+    except (OSError, IndexError):
+        pass  # it has ended, or there is no /proc
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+# --- one process's part ---
 
 T = TypeVar("T")
-log = get_logger("upbit_backbone.limits")
 
 
 class InterProcessLimiter:
-    """Makes claims on a `SharedCountFile`."""
+    """One process's part in the count of a host, for all of its backbones."""
 
-    def __init__(self, count: SharedCountFile) -> None:
+    def __init__(self, count: SharedCountFile, clock: Clock) -> None:
         self._count = count
-        self._numbers = itertools.count()
+        self.clock = clock
+        self._owners = itertools.count(_first_owner())
         self._is_reported = False
+        self._retry_at = float("-inf")
+        self._heard: dict[RateGroup, float] = {}  # the last 429 of each group that this process knows of
 
-    def claim(self, group: RateGroup, on_ban: Callable[[float], object]) -> Claimant:
-        return Claimant(self, group.value, f"{os.getpid()}-{id(self):x}-{next(self._numbers)}", on_ban)
+    def claim(self, group: RateGroup, heed: Callable[[RateGroup, Claim], object]) -> Claimant:
+        return Claimant(self, group, next(self._owners), heed)
 
-    def ban(self, seconds: float | None) -> None:
-        self.reporting(lambda: self._count.ban(seconds))
+    def take(self, group: RateGroup, limit: int, owner: int) -> Claim:
+        """As the count's; what was heard before is no news."""
+        claim = self._trying(lambda: self._count.take(group, limit, owner)) or FREE
+        if claim.penalised is None:
+            return claim
+        is_news = claim.penalised != self._heard.get(group)
+        self._heard[group] = claim.penalised
+        return claim if is_news else claim._replace(penalised=None)
 
-    def ask(self, group: str, per_second: float, ticket: str, on_ban: Callable[[float], object]) -> float:
-        claim = self.reporting(lambda: self._count.take(group, per_second, ticket))
-        if claim is None:
-            return 0.0
-        if claim.is_banned:
-            on_ban(claim.wait)
-        return claim.wait
+    def settle(self, group: RateGroup, owner: int, at: int | None, free_at: float | None) -> None:
+        self._trying(lambda: self._count.settle(group, owner, at, free_at))
 
-    def settle(self, group: str, ticket: str, arrived_within: float | None) -> None:
-        self.reporting(lambda: self._count.settle(group, ticket, arrived_within))
+    def holds(self, group: RateGroup, owner: int, at: int | None) -> bool:
+        """True also where nobody knows."""
+        return self._trying(lambda: self._count.holds(group, owner, at)) is not False
 
-    def reporting(self, action: Callable[[], T]) -> T | None:
+    def counted(self, group: RateGroup) -> int:
+        return self._trying(lambda: self._count.counted(group)) or 0
+
+    def pause(self, group: RateGroup, seconds: float) -> None:
+        told_at = self._trying(lambda: self._count.pause(group, seconds))
+        if told_at is not None:
+            self._heard[group] = told_at
+
+    def impose_ban(self, seconds: float | None, sent_at: float | None, *, at_connect: bool) -> Ban | None:
+        return self._trying(lambda: self._count.impose_ban(seconds, sent_at, at_connect=at_connect))
+
+    def passed(self, sent_at: float) -> None:
+        self._trying(lambda: self._count.passed(sent_at))
+
+    def connecting(self) -> Ban | None:
+        return self._trying(self._count.connecting)
+
+    def close(self) -> None:
+        """The last backbone of this process has gone."""
+        self._count.close()
+
+    def leave_to_parent(self) -> None:
+        self._count.leave_to_parent()
+
+    def _trying(self, action: Callable[[], T]) -> T | None:
         """The action's result, or None where the file is out of reach."""
+        if self._retry_at > self.clock.monotonic():
+            return None
         try:
             return action()
         except OSError as theirs:
+            self._retry_at = self.clock.monotonic() + RETRY_FILE_SECONDS
             if not self._is_reported:
                 self._is_reported = True
                 log.warning("limits are not shared with other processes", extra={"why": one_line(theirs)})
             return None
 
+    def __repr__(self) -> str:
+        return f"<InterProcessLimiter of {self._count!r}>"
+
 
 class Claimant:
     """One request's part in the common count."""
 
-    __slots__ = ("_claims", "_group", "_on_ban", "_ticket")
+    __slots__ = ("_at", "_granted_at", "_group", "_heed", "_limiter", "_owner")
 
-    def __init__(self, claims: InterProcessLimiter, group: str, ticket: str, on_ban: Callable[[float], object]) -> None:
-        self._claims = claims
+    def __init__(
+        self, limiter: InterProcessLimiter, group: RateGroup, owner: int, heed: Callable[[RateGroup, Claim], object]
+    ) -> None:
+        self._limiter = limiter
         self._group = group
-        self._ticket = ticket
-        self._on_ban = on_ban
+        self._owner = owner
+        self._heed = heed
+        self._at: int | None = None
+        self._granted_at = float("inf")
 
-    def ask(self, per_second: float) -> float:
-        """0.0 when the request was counted, else seconds to wait."""
-        return self._claims.ask(self._group, per_second, self._ticket, self._on_ban)
+    def ask(self, limit: int) -> float:
+        """0.0 when the request was counted, else seconds to wait; raises what `heed` makes of a ban."""
+        claim = self._limiter.take(self._group, limit, self._owner)
+        if claim.ban is not None or claim.penalised is not None:
+            self._heed(self._group, claim)
+        if not claim.wait:
+            self._at = claim.at
+            self._granted_at = self._limiter.clock.monotonic()
+        return claim.wait
 
-    def settle(self, arrived_within: float | None) -> None:
-        self._claims.settle(self._group, self._ticket, arrived_within)
+    def leaving(self) -> None:
+        """Right before the request is written: RateLimitError where it does not count any more, because this process
+        stood still for so long that the others took it for dead."""
+        has_waited = self._limiter.clock.monotonic() - self._granted_at > SECOND
+        if has_waited and not self._limiter.holds(self._group, self._owner, self._at):
+            raise RateLimitError(
+                f"the turn for {self._group.value} was over before the request could leave: this process stood still",
+                retry_after=0.0,
+                group=self._group.value,
+            )
+
+    def settle(self, free_at: float | None) -> None:
+        """It counts until then; None: it was never sent."""
+        self._limiter.settle(self._group, self._owner, self._at, free_at)
+
+
+_registry_lock = threading.Lock()  # guards _limiters
+_limiters: dict[str, InterProcessLimiter] = {}
+
+
+def inter_process_limiter(host: str, clock: Clock) -> InterProcessLimiter:
+    """The one of this process for `host`."""
+    with _registry_lock:
+        return _limiters.setdefault(host, InterProcessLimiter(SharedCountFile(host, clock), clock))
+
+
+def _start_over_in_child() -> None:
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    # Both would be one owner of the file's lock: it belongs to the open file, not to a process.
+    for each in list(_limiters.values()):
+        each.leave_to_parent()
+    _limiters.clear()
+
+
+at_fork(_start_over_in_child)

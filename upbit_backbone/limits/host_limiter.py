@@ -10,6 +10,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -193,7 +194,7 @@ class HostLimiter:
         waiter: Waiter,
         deadline: Deadline,
         refusal: Callable[[], UpbitBackboneError | None],
-        claim: Callable[[float], float] | None,
+        claim: Callable[[int], float] | None,
     ) -> None:
         """A slot for one request, in `waiter.slot`; RateLimitError (surely too late), BannedError, RequestTimeoutError,
         and what `refusal` has to raise to those who wait. Its urgency may be raised meanwhile.
@@ -203,20 +204,19 @@ class HostLimiter:
         # Before the lock: in a forked child nobody will ever release it.
         self._guard.check()
         with self._lock:
-            # With other processes the file is asked while the waiter is in the queue, so that its place is kept if they
-            # were quicker.
-            if claim is None and self._is_free(waiter.group):
+            if self._is_free(waiter.group):
                 self._take(waiter)
-                return
-            self._enqueue(waiter, deadline)
+            else:
+                self._enqueue(waiter, deadline)
         while True:
-            self._wait_for_turn(waiter, deadline, refusal)
+            if waiter.slot is None:
+                self._wait_for_turn(waiter, deadline, refusal)
             # With other processes: 0.0 when the request was counted there, else seconds to wait.
             # Outside the lock: the file may be held by another process, and everybody's turn would wait for that.
-            wait = 0.0 if claim is None else claim(self._windows[waiter.group].per_second)
+            wait = 0.0 if claim is None else claim(self._windows[waiter.group].ceiling)
             if not wait:
                 return
-            self._step_back(waiter, wait)
+            self._step_back(waiter, wait, deadline)
 
     def obtain_reconnect(self, waiter: Waiter) -> bool:
         """During a ban: a slot for the handshake of a line that broke, if one may be tried; False when there is no ban.
@@ -329,7 +329,7 @@ class HostLimiter:
         if waiter is not None and waiter is not asking:
             waiter.bell.set()
 
-    def _step_back(self, waiter: Waiter, wait: float) -> None:
+    def _step_back(self, waiter: Waiter, wait: float, deadline: Deadline) -> None:
         """Another process was quicker: same place in the queue, after a while."""
         with self._lock:
             now = self._clock.monotonic()
@@ -340,6 +340,7 @@ class HostLimiter:
             window.pause(now + wait)
             self._ban = self._ban.withdrawn(now)
             waiter.slot = None
+            self._refuse_if_too_late(window, waiter.group, 0, now, deadline)
             self._queues[waiter.group].join(waiter)
 
     def give_up(self, waiter: Waiter) -> None:
@@ -376,8 +377,7 @@ class HostLimiter:
 
     def leaving(self) -> None:
         """The last look before a request is written: BannedError if a ban has come since its turn did."""
-        with self._lock:
-            self._refuse_if_banned(self._clock.monotonic())
+        self.refuse_if_banned()
 
     def sent(self, group: RateGroup, slot: Slot) -> None:
         with self._lock:
@@ -415,9 +415,16 @@ class HostLimiter:
                 for group in self._windows:
                     self._serve(group, now)
 
-    def learn(self, group: RateGroup, remaining: int, sent_at: float) -> None:
+    def seems_foreign(self, group: RateGroup, remaining: int) -> bool:
+        """Whether fewer calls are left than our own count leaves."""
         with self._lock:
-            self._window(group).learn(remaining, sent_at, self._clock.monotonic())
+            window = self._window(group)
+            return window.limit - window.used > remaining
+
+    def learn(self, group: RateGroup, remaining: int, sent_at: float, counted: int = 0) -> None:
+        """Upbit's own count. `counted` are the requests that all processes together know of, where they share."""
+        with self._lock:
+            self._window(group).learn(remaining, sent_at, self._clock.monotonic(), counted)
 
     def penalise(self, group: RateGroup, seconds: float | None, sent_at: float | None) -> float | None:
         """Seconds for which the group is now stopped; None when it already was."""
@@ -443,9 +450,25 @@ class HostLimiter:
             waiter.bell.set()
         return self._ban.remaining(now) if is_new else None
 
-    def hear_of_ban(self, seconds: float) -> None:
-        """Another process was told so; BannedError here, too."""
-        self.impose_ban(seconds, None)
+    def hear_of_ban(self, ban: Ban) -> float | None:
+        """All processes together know of `ban`. Seconds for which everything is stopped; None when that is no news."""
+        with self._lock:
+            now = self._clock.monotonic()
+            before, left = self._ban, ban.remaining(now)
+            is_longer = left > before.remaining(now)
+            covers_more = bool(left) and ban.covers_connects and not before.covers_connects
+            if left and (is_longer or covers_more or ban.connect_at > before.connect_at):
+                # Its probe is another process's: each opens its own door by an answer of its own.
+                self._ban = replace(ban, probe_since=None)
+            is_new = (is_longer and not before.remaining(now)) or covers_more
+            self.bans += is_new
+            waiters = [waiter for queue in self._queues.values() for waiter in queue] if is_new else []
+        for waiter in waiters:
+            waiter.bell.set()
+        return left if is_new else None
+
+    def refuse_if_banned(self) -> None:
+        """BannedError while a ban is in force."""
         with self._lock:
             self._refuse_if_banned(self._clock.monotonic())
 

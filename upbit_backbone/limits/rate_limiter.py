@@ -22,11 +22,12 @@ from ..errors import ClosedError, UpbitBackboneError
 from ..exchange.endpoints import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND, normal_host
 from ..models.enums import Priority, RateGroup
 from ..models.events import Event, RateLimitEvent
+from .ban import Ban
 from .host_limiter import HostLimiter, LimiterView, Rates, Urgency, Waiter
-from .window import UNDELIVERED_SECONDS, Slot
+from .window import Slot
 
 if TYPE_CHECKING:
-    from .between_processes import InterProcessLimiter
+    from .between_processes import Claim, Claimant, InterProcessLimiter
 
 # What a ban is about, in events.
 REST_ALONE: Final = "rest"
@@ -43,22 +44,21 @@ CONNECT_TRANSIT_SECONDS: Final = 0.5
 class Permit:
     """One turn. Entering the `with` block waits for it; leaving the block without `sent()` gives it back."""
 
-    __slots__ = ("_bans", "_host_limiter", "_is_given_up", "_obtain", "_settle", "_transit", "_waiter")
+    __slots__ = ("_bans", "_claim", "_host_limiter", "_is_given_up", "_obtain", "_waiter")
 
     def __init__(
         self,
         limiter: HostLimiter,
         waiter: Waiter,
         obtain: Callable[[Waiter], object],
-        settle: Callable[[float | None], object] | None = None,
+        claim: Claimant | None = None,
     ) -> None:
         self._host_limiter = limiter
         self._waiter = waiter
         self._obtain = obtain
         self._bans = limiter.bans  # how many there had been before the turn came
-        self._settle = settle  # with the other processes
+        self._claim = claim  # with the other processes
         self._is_given_up = False
-        self._transit = 0.0
 
     @property
     def _slot(self) -> Slot:
@@ -71,11 +71,14 @@ class Permit:
         return self._slot.sent_at
 
     def leaving(self) -> None:
-        """Call right before writing; raises BannedError if a ban has come meanwhile."""
+        """Call right before writing; raises BannedError if a ban has come meanwhile, RateLimitError if the turn is
+        over, because this process stood still."""
         # One comparison without a lock, because this is on the way of every request; the lock is taken only if a ban
         # has come.
         if self._host_limiter.bans != self._bans:  # else the turn itself was the answer
             self._host_limiter.leaving()
+        if self._claim is not None:
+            self._claim.leaving()
 
     def sent(self) -> None:
         """The request is on its way."""
@@ -96,7 +99,6 @@ class Permit:
 
     def arrives(self, within: float) -> None:
         """Nobody will report on this request: it is taken to arrive within so many seconds."""
-        self._transit = within
         self._host_limiter.arrived(self._waiter.group, self._slot, within)
 
     def __enter__(self) -> Self:
@@ -107,8 +109,8 @@ class Permit:
         except BaseException as error:
             self._host_limiter.give_up(self._waiter)
             # Interrupted, it may have been counted with the other processes, who cannot know that nothing is sent.
-            if self._settle is not None and not isinstance(error, UpbitBackboneError):
-                self._settle(None)
+            if self._claim is not None and not isinstance(error, UpbitBackboneError):
+                self._claim.settle(None)
             raise
         return self
 
@@ -118,10 +120,9 @@ class Permit:
         # With a first byte of an answer it has arrived, whatever became of the rest.
         is_given_up = self._is_given_up and self._slot.answered_at is None
         self._host_limiter.finished(self._waiter.group, self._slot, is_given_up=is_given_up)
-        if self._settle is not None:
+        if self._claim is not None:
             # The other processes must count it as long as we do.
-            within = UNDELIVERED_SECONDS if is_given_up else self._transit
-            self._settle(None if self._slot.sent_at is None else within)
+            self._claim.settle(None if self._slot.sent_at is None else self._slot.free_at)
 
 
 class RateLimiter:
@@ -141,7 +142,7 @@ class RateLimiter:
         self._emit = emit
         self._is_closed = False
         host = normal_host(host)
-        self._shared = _shared_claims(host, clock) if between_processes else None
+        self._shared = _shared_limits(host, clock) if between_processes else None
         self._host_limiter = _host_limiter_of(host, clock)
         self._host_limiter.enter(self, Rates(per_second, connects_per_second))
 
@@ -172,13 +173,29 @@ class RateLimiter:
         urgency = urgency if isinstance(urgency, Urgency) else Urgency(urgency)
 
         def obtain(waiter: Waiter) -> None:
+            if is_reconnect and self._shared is not None:
+                self._hear_of_ban(self._shared.connecting())
             if not (is_reconnect and host.obtain_reconnect(waiter)):
-                host.obtain(waiter, deadline, refused, ask)
+                host.obtain(waiter, deadline, refused, None if claim is None else claim.ask)
 
         host = self._host_limiter
-        claim = None if self._shared is None else self._shared.claim(group, on_ban=host.hear_of_ban)
-        ask, settle = (None, None) if claim is None else (claim.ask, claim.settle)
-        return Permit(host, host.waiter(group, urgency), obtain, settle)
+        claim = None if self._shared is None else self._shared.claim(group, self._heed)
+        return Permit(host, host.waiter(group, urgency), obtain, claim)
+
+    def _heed(self, group: RateGroup, claim: Claim) -> None:
+        """What other processes of this user were told by Upbit is told to us, too; BannedError where it is a ban."""
+        if claim.penalised is not None:
+            stopped = self._host_limiter.penalise(group, claim.wait, None)
+            reason = "Upbit answered 429 Too Many Requests to another process of this user"
+            self._tell_all(group.value, stopped or claim.wait, banned=False, reason=reason)
+        if claim.ban is not None:
+            self._hear_of_ban(claim.ban)
+            self._host_limiter.refuse_if_banned()
+
+    def _hear_of_ban(self, ban: Ban | None) -> None:
+        stopped = None if ban is None else self._host_limiter.hear_of_ban(ban)
+        if stopped is not None:
+            self._tell_of_ban(stopped)
 
     def forecast(self, group: RateGroup, ahead: int, deadline: Deadline) -> None:
         """RateLimitError or BannedError, as `permit` would raise with `ahead` others before; waits for nothing."""
@@ -192,16 +209,23 @@ class RateLimiter:
 
     def learn(self, group: RateGroup, remaining: int, sent_at: float | None = None) -> None:
         """Upbit's own count: `remaining` calls were left after a request sent at `sent_at` (monotonic)."""
-        self._host_limiter.learn(group, remaining, self._clock.monotonic() if sent_at is None else sent_at)
+        # What others have asked is looked up only where Upbit counts more than we do.
+        is_shared = self._shared is not None and self._host_limiter.seems_foreign(group, remaining)
+        counted = self._shared.counted(group) if self._shared is not None and is_shared else 0
+        self._host_limiter.learn(group, remaining, self._clock.monotonic() if sent_at is None else sent_at, counted)
 
     def passed(self, sent_at: float) -> None:
         """A request sent at `sent_at` was answered and not refused: after a ban this opens the door again."""
         self._host_limiter.passed(sent_at)
+        if self._shared is not None:
+            self._shared.passed(sent_at)
 
     def penalise(self, group: RateGroup, seconds: float | None = None, sent_at: float | None = None) -> None:
         """Upbit said 429: stop the group for what it says, at least for a growing while, then go slower."""
         stopped = self._host_limiter.penalise(group, seconds, sent_at)
         if stopped is not None:
+            if self._shared is not None:
+                self._shared.pause(group, stopped)
             self._tell_all(group.value, stopped, banned=False, reason="Upbit answered 429 Too Many Requests")
 
     def ban(
@@ -212,17 +236,21 @@ class RateLimiter:
         sent_at: float | None = None,
         at_connect: bool = False,
     ) -> None:
-        """Upbit said 418: no request leaves for this host, by anyone in this process, before `until`.
+        """Upbit said 418: no request leaves for this host, by anyone in this process (and in those that share limits
+        with it), before `until`.
 
         With `at_connect` it said so to a WebSocket handshake: then nobody connects before that, either.
         """
         if until is not None:
             seconds = max(0.0, (until - self._clock.wall()).total_seconds())
-        if self._shared is not None:
-            self._shared.ban(seconds)
+        shared = None if self._shared is None else self._shared.impose_ban(seconds, sent_at, at_connect=at_connect)
         stopped = self._host_limiter.impose_ban(seconds, sent_at, at_connect=at_connect)
-        if stopped is None:
-            return
+        if shared is not None:
+            self._host_limiter.hear_of_ban(shared)  # which may be longer, as the others have offended before
+        if stopped is not None:
+            self._tell_of_ban(stopped)
+
+    def _tell_of_ban(self, stopped: float) -> None:
         if self.ban_covers_connects:
             reason = "Upbit answered a WebSocket handshake with 418: this IP is blocked for everything"
             self._tell_all(EVERYTHING, stopped, banned=True, reason=reason)
@@ -258,6 +286,8 @@ class RateLimiter:
         """Threads that wait on behalf of this backbone get ClosedError at once; the others wait on."""
         self._is_closed = True
         self._host_limiter.leave(self)
+        if self._shared is not None and not self._host_limiter.users():
+            self._shared.close()
 
     def _tell_all(self, group: str, seconds: float, *, banned: bool, reason: str) -> None:
         at = self._clock.wall()
@@ -270,11 +300,11 @@ class RateLimiter:
         return f"<RateLimiter of {self._host_limiter!r}{' closed' if self._is_closed else ''}>"
 
 
-def _shared_claims(host: str, clock: Clock) -> InterProcessLimiter:
+def _shared_limits(host: str, clock: Clock) -> InterProcessLimiter:
     with loading():
-        from .between_processes import InterProcessLimiter, SharedCountFile
+        from .between_processes import inter_process_limiter
 
-    return InterProcessLimiter(SharedCountFile(host, clock))
+    return inter_process_limiter(host, clock)
 
 
 _registry_lock = threading.Lock()  # guards _gates

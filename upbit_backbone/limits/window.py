@@ -149,16 +149,16 @@ class Window:
             self._has_given_up = self._has_given_up or is_given_up
             self.arrived(slot, now + UNDELIVERED_SECONDS if is_given_up else now)
 
-    def learn(self, remaining: int, sent_at: float, now: float) -> None:
+    def learn(self, remaining: int, sent_at: float, now: float, counted: int = 0) -> None:
         """Upbit says `remaining` calls were left when a request sent at `sent_at` came in.
 
-        Where that is less than our own count leaves, someone else spends the same budget; his requests are counted
-        as if they were ours.
+        Where that is less than our own count leaves (or the `counted` of several processes), someone else spends the
+        same budget; his requests are counted as if they were ours.
         """
         self._forget(now)
         # Upbit's count is of one second of its own; what it said half a second ago may be about the one before.
         is_old_news = now - sent_at > SECOND / 2
-        foreign_requests = self.limit - len(self._slots) - remaining
+        foreign_requests = self.limit - max(len(self._slots), counted) - remaining
         if is_old_news or foreign_requests <= 0:
             return
         # By the header a stranger may have spent at most the whole budget: a count that makes no sense must not stop
