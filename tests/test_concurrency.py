@@ -303,6 +303,12 @@ def test_a_thread_can_be_started_without_waiting_for_anything() -> None:
     assert started.wait(WAIT_SECONDS)
 
 
+def test_what_is_closed_without_waiting_may_be_closed_while_the_interpreter_ends() -> None:
+    code = "import atexit; from upbit_backbone import _concurrency as c; atexit.register(c.spawn_unwaited, int, 'late')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- worker pool ---
 
 

@@ -148,8 +148,15 @@ def spawn_unwaited(target: Callable[[], object], name: str) -> None:
 
     They run wherever they interrupt, so perhaps within `Thread.start`, whose lock a second `start` would wait for.
     """
-    if not sys.is_finalizing():  # then no thread runs any more, and what had to be closed was closed at exit
+    if sys.is_finalizing():  # then no thread runs any more, and what had to be closed was closed at exit
+        return
+    try:
         _thread.start_new_thread(_start_here, (_new_thread(target, name), Flag(), []))
+    except RuntimeError:
+        # From CPython 3.12 on no thread starts once the main thread has ended, which is before `is_finalizing`: a
+        # window that goes with the module it was made in comes to that. What is open is closed at exit.
+        if threading.main_thread().is_alive():
+            raise
 
 
 def _new_thread(target: Callable[[], object], name: str) -> threading.Thread:
