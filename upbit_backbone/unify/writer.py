@@ -1,0 +1,157 @@
+"""The way back: models as Upbit spells them, from the same table that reads them. Pure.
+
+What a reader makes of it equals what was handed in, but for what is ours (when it came, whence, whether it is closed).
+Names that older programs read beside those of the table (`change_price`, dates in parts, Korean time) are there, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import zip_longest
+from typing import Any, Final
+
+import msgspec
+
+from ..exchange.fields import FIELD_TABLE, HELPER, UNITS_KEY, Field, Spelling
+from ..exchange.timeframes import timeframe_of
+from ..exchange.values import DAY, EPOCH, MOMENT, UTC_TEXT
+from ..models.enums import Change, StreamType
+from ..models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData
+from ..models.number import ZERO
+from ..models.readable import KST
+
+MarketItem = TickerData | TradeData | OrderbookData | CandleData
+
+# As numbers and not as texts, digit by digit. What msgspec does not know is a Decimal that prints plainly when small.
+_ENCODE: Final = msgspec.json.Encoder(decimal_format="number", enc_hook=Decimal).encode
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_KINDS: Final[dict[type[Any], str]] = {
+    TickerData: "ticker",
+    TradeData: "trade",
+    OrderbookData: "orderbook",
+    CandleData: "candle",
+}
+
+
+def encode_frame(item: MarketItem, spelling: Spelling = Spelling.DEFAULT) -> bytes:
+    """One frame of the WebSocket, DEFAULT or SIMPLE."""
+    return _ENCODE(_message(item, spelling))
+
+
+def encode_list(items: Iterable[MarketItem], spelling: Spelling = Spelling.REST) -> bytes:
+    """An answer of REST's, or a frame of the LIST formats."""
+    return _ENCODE([_message(item, spelling) for item in items])
+
+
+def type_of(item: MarketItem) -> str:
+    """The word for what it is on the stream: "trade", "candle.1m"; of a unit Upbit does not stream, ours."""
+    if isinstance(item, CandleData):
+        return str(timeframe_of(item.timeframe).data_type or f"candle.{item.timeframe}")
+    return _KINDS[type(item)]
+
+
+def _message(item: MarketItem, spelling: Spelling) -> dict[str, Any]:
+    kind = _KINDS[type(item)]
+    message: dict[str, Any] = {}
+    if spelling is not Spelling.REST:
+        message["ty" if spelling is Spelling.SIMPLE else "type"] = type_of(item)
+    # Whoever looks at the first bytes of a frame finds the market there, and of a book the time.
+    rows = sorted(FIELD_TABLE[kind], key=lambda row: _rank(kind, row))
+    for row in rows:
+        key = row.spelled(spelling)
+        if key is None or row.use is HELPER or key in message:
+            continue
+        if row.name == "stream_type":
+            _add_beside(item, spelling, message)
+        value = _written(row, item)
+        if value is not None:
+            message[key] = value
+    if spelling is Spelling.REST:
+        _add_beside(item, spelling, message)
+    return message
+
+
+def _rank(kind: str, row: Field) -> int:
+    if row.name == "symbol":
+        return 0
+    if kind == "orderbook" and row.name in ("timestamp", "level"):
+        return 1 if row.name == "timestamp" else 4
+    return 3 if row.name == "stream_type" else 2
+
+
+def _written(row: Field, item: MarketItem) -> Any:
+    value = _FALLBACKS[row.name](item) if row.name in _FALLBACKS else getattr(item, row.name, None)
+    if row.name == "stream_type":
+        return StreamType.REALTIME if value is None else value  # what REST brought was streamed all the same
+    if value is None:
+        return None
+    if row.how is MOMENT:
+        return to_stamp(value)
+    if row.how is UTC_TEXT:
+        return f"{value:%Y-%m-%dT%H:%M:%S}"
+    return value.isoformat() if row.how is DAY else value
+
+
+def to_stamp(moment: datetime) -> int:
+    """Milliseconds since 1970, as Upbit writes them; microseconds where there is more to say, which it does as well."""
+    since = moment - EPOCH
+    return since // _MICROSECOND if since % _MILLISECOND else since // _MILLISECOND
+
+
+def _absolute(name: str) -> Callable[[Any], Any]:
+    def read(item: Any) -> Any:
+        value = getattr(item, name, None)
+        return None if value is None else abs(value)
+
+    return read
+
+
+def _time(form: str) -> Callable[[Any], Any]:
+    def read(item: Any) -> Any:
+        moment = getattr(item, "trade_timestamp", None) or item.timestamp
+        return f"{moment:{form}}"
+
+    return read
+
+
+# What is worked out of other fields, where the model has it under no name of its own.
+_FALLBACKS: Final[dict[str, Callable[[Any], Any]]] = {
+    "absolute_change_amount": _absolute("change_amount"),
+    "absolute_change_rate": _absolute("change_rate"),
+    "trade_date": lambda item: _time("%Y%m%d" if isinstance(item, TickerData) else "%Y-%m-%d")(item),
+    "trade_time": lambda item: _time("%H%M%S" if isinstance(item, TickerData) else "%H:%M:%S")(item),
+}
+
+
+def _add_beside(item: MarketItem, spelling: Spelling, message: dict[str, Any]) -> None:
+    """What the table does not have as one field of the model: units, the direction of a change, Korean time."""
+    is_simple = spelling is Spelling.SIMPLE
+    if isinstance(item, OrderbookData):
+        names = [row.spelled(spelling) for row in FIELD_TABLE["orderbook_unit"]]
+        message[UNITS_KEY[spelling]] = [dict(zip(names, numbers, strict=True)) for numbers in _units(item)]
+    elif isinstance(item, TradeData) and spelling is not Spelling.REST and item.change_amount is not None:
+        message["cp" if is_simple else "change_price"] = abs(item.change_amount)
+        message["c" if is_simple else "change"] = _direction(item)
+    elif isinstance(item, CandleData):
+        kst = f"{item.timestamp.astimezone(KST):%Y-%m-%dT%H:%M:%S}"
+        message["cdttmk" if is_simple else "candle_date_time_kst"] = kst
+        unit = timeframe_of(item.timeframe)
+        if spelling is Spelling.REST and unit.rest_path.startswith("minutes/"):
+            message["unit"] = int(unit.rest_path.partition("/")[2])
+
+
+def _direction(trade: TradeData) -> Change:
+    amount = trade.change_amount or ZERO
+    return Change.FALL if amount < 0 else Change.RISE if amount else Change.EVEN
+
+
+_PADDING: Final = OrderbookUnit(ZERO, ZERO)
+
+
+def _units(book: OrderbookData) -> Iterator[tuple[Any, ...]]:
+    # Upbit pads the shorter side of a book with zeros.
+    for ask, bid in zip_longest(book.asks, book.bids, fillvalue=_PADDING):
+        yield ask.price, ask.size, bid.price, bid.size
