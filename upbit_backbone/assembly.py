@@ -64,13 +64,16 @@ from .store.live_store import STATE_TYPES, LiveStore
 from .wire.rest_transport import RestTransport
 
 if TYPE_CHECKING:
+    from .archive.replay import StoreTransport
+    from .archive.store import Store
     from .backfill.sequence import Start
     from .channels.market_watch import MarketWatch
     from .delivery.mailbox import Mailbox
     from .history.candles import CandleHistory, CandlesWithLive
     from .history.trades import TradesHistory
     from .monitoring.health_monitor import HealthMonitor
-    from .recorder import Recorder, Recording, ReplaySource, ReplayTransport
+    from .recorder import Recorder, ReplaySource, ReplayTransport
+    from .recorder.replay import Played
     from .sinks.base import Sink
     from .sinks.filling import HoleFiller
     from .sinks.sink_recorder import SinkRecorder, Subscribe
@@ -113,7 +116,8 @@ class Assembly:
         config: BackboneConfig,
         *,
         clock: Clock = SYSTEM_CLOCK,
-        recording: Recording | None = None,
+        recording: Played | None = None,
+        answers: ReplayTransport | StoreTransport | None = None,
         speed: float | None = None,
         span: Span = (None, None),
     ) -> None:
@@ -121,6 +125,7 @@ class Assembly:
         self.config = config
         self.clock = clock
         self._recording = recording  # played instead of talking to Upbit, where there is one
+        self._answers = answers  # and what stands in for REST then
         self._speed = speed
         self._span = span
         self.guard = ForkGuard("this MarketDataBackbone")
@@ -219,13 +224,9 @@ class Assembly:
     def market_watch(self) -> MarketWatch:
         return self._market_watch.get()
 
-    def _make_transport(self) -> RestTransport | ReplayTransport:
-        if self._recording is not None:
-            from .recorder import ReplayTransport
-
-            since, until = self._span
-            self._replayed_rest = ReplayTransport(self._recording, since=since, until=until)
-            return self._replayed_rest
+    def _make_transport(self) -> RestTransport | ReplayTransport | StoreTransport:
+        if self._answers is not None:
+            return self._answers
         config = self.config
         return RestTransport(
             config.rest_url,
@@ -276,14 +277,14 @@ class Assembly:
 
     def _make_sessions(self) -> SessionManager | ReplaySource:
         clock = self.clock
-        if self._recording is not None:
+        if self._recording is not None and self._answers is not None:
             from .recorder import ReplaySource
 
             return ReplaySource(
                 self._recording,
                 self.intake,
                 clock=clock,  # type: ignore[arg-type]  # assemble_replay passes the replaying one
-                rest=self._replayed_rest,
+                rest=self._answers,
                 speed=self._speed,
                 emit=self.emit,
                 backlog=lambda: max((stats.pending for stats in self.hub.stats()), default=0),
@@ -755,11 +756,23 @@ def assemble(config: BackboneConfig) -> Assembly:
     return Assembly(config)
 
 
-def assemble_replay(config: BackboneConfig, path: Path, speed: float | None, span: Span = (None, None)) -> Assembly:
-    """The same parts, fed from a recording, or from what it has from the first time of `span` on until the second."""
+def assemble_replay(
+    config: BackboneConfig, source: str | Path | Store, speed: float | None, span: Span = (None, None)
+) -> Assembly:
+    """The same parts, fed from a recording or a store, or from what it has from the first time of `span` on until the
+    second."""
     with loading():
-        from .recorder import Recording, ReplayClock
+        from .archive.replay import StoreRecording, StoreTransport, is_store
+        from .recorder import Recording, ReplayClock, ReplayTransport
 
+    path = Path(source) if isinstance(source, str | Path) else source.path
+    since, until = span
+    if is_store(path):
+        store = StoreRecording(path)
+        clock = ReplayClock(since or store.began)
+        return Assembly(
+            config, clock=clock, recording=store, answers=StoreTransport(store, clock), speed=speed, span=span
+        )
     recording = Recording(path)
-    clock = ReplayClock(span[0] or recording.began)
-    return Assembly(config, clock=clock, recording=recording, speed=speed, span=span)
+    clock, answers = ReplayClock(since or recording.began), ReplayTransport(recording, since=since, until=until)
+    return Assembly(config, clock=clock, recording=recording, answers=answers, speed=speed, span=span)

@@ -49,6 +49,7 @@ from .routing.requests import (
 from .sessions.session_manager import SessionManager
 
 if TYPE_CHECKING:
+    from .archive.store import Store
     from .backfill.sequence import Start
     from .delivery.event_bus import Listening
     from .delivery.subscription import (
@@ -121,7 +122,7 @@ class MarketDataBackbone:
     @classmethod
     def replay(
         cls,
-        path: str | Path,
+        path: str | Path | Store,
         *,
         speed: float | None = None,
         start: Moment | None = None,
@@ -136,10 +137,14 @@ class MarketDataBackbone:
         record (or at `start`) until the first subscription, with which playing starts. A hole in the recording is a
         GapEvent; `on_event` hears everything from the first record on. Raises InvalidRequestError for what is no
         recording.
+
+        Of a `Store` (or its path) everything comes at Upbit's own time, and whatever is asked is answered as of the
+        time that is played: history as well, and never by what was known later. Where something is missing it does not
+        stream, `get_…` raises ChannelUnavailableError, and a GapEvent tells at the end of it what was.
         """
         span = _span(start, end)
         self = cls.__new__(cls)
-        self._take(assemble_replay(BackboneConfig.from_environment(**overrides), Path(path), speed, span))
+        self._take(assemble_replay(BackboneConfig.from_environment(**overrides), path, speed, span))
         if on_event is not None:
             self.on_event(on_event)
         return self

@@ -14,7 +14,7 @@ from upbit_backbone.intake import Intake
 from upbit_backbone.models.enums import DataType, Overflow
 from upbit_backbone.models.request import Topic
 from upbit_backbone.models.session import SessionHealth
-from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource
+from upbit_backbone.recorder import Recorder, Recording, ReplayClock, ReplaySource, ReplayTransport
 from upbit_backbone.recorder.format import RecordKind
 from upbit_backbone.store.live_store import LiveStore
 
@@ -71,7 +71,9 @@ def test_a_replay_delivers_the_same_bytes(path, pipelines):
     for _ in range(2):
         clock = ReplayClock()
         again, replayed = pipelines(clock)
-        source = ReplaySource(Recording(path), again, clock=clock, speed=None, backlog=replayed.queue.qsize)
+        recording = Recording(path)
+        rest = ReplayTransport(recording)
+        source = ReplaySource(recording, again, clock=clock, rest=rest, speed=None, backlog=replayed.queue.qsize)
         source.start()
         assert source.wait(Deadline.after(10.0))
         assert source.close(Deadline.after(2.0)) == []

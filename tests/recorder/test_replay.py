@@ -55,7 +55,9 @@ def play():
     def start(path, **options):
         clock = ReplayClock()
         sink = Sink(clock)
-        source = ReplaySource(Recording(path), sink, clock=clock, **options)
+        recording, span = Recording(path), {name: options.get(name) for name in ("since", "until")}
+        options = {"rest": ReplayTransport(recording, **span), **options}
+        source = ReplaySource(recording, sink, clock=clock, **options)
         sources.append(source)
         return source, sink
 

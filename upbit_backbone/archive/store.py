@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -28,7 +28,7 @@ from ..models.enums import DataType, Priority
 from ..models.jsonable import Jsonable
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..sinks.base import Batch, Hole
-from ..sinks.columns import TABLE_NAMED, candle_type, from_micros, to_micros
+from ..sinks.columns import TABLE_NAMED, Table, candle_type, from_micros, to_micros
 from ..sinks.coverage import Coverage, CoverageState, Interval, coverage
 from ..sinks.filling import HoleFiller, is_fillable
 from ..sinks.sqlite import FOLDER_STORE, SqliteSink, check_schema, connect, gaps_in, holes_in, spans_in, topics_in
@@ -47,6 +47,31 @@ _STORED_AS: Final = {
     "sequential_id": "CASE WHEN sequential_id < 0 THEN NULL ELSE sequential_id END",
     "volume_today": "nullif(volume_today, '')",
 }
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """One connection for one look: its snapshot stays the same, and no thread has to share it."""
+    if not path.is_file():
+        raise InvalidRequestError(f"{one_line(path)}: there is no such store")
+    try:
+        with contextlib.closing(connect(path, read_only=True)) as connection:
+            check_schema(connection, path)
+            yield connection
+    except sqlite3.Error as error:
+        raise InvalidRequestError(f"{one_line(path)} cannot be read: {one_line(error)}") from error
+
+
+def select(
+    connection: sqlite3.Connection, table: Table, tests: Mapping[str, Any], order: str, limit: int | None = None
+) -> Iterator[Any]:
+    """The items of a table that pass `tests`: each of SQL's words and what goes into its "?", a tuple for several."""
+    columns = ", ".join(_STORED_AS.get(column, column) for column in table.names)
+    values = [each for value in tests.values() for each in (value if isinstance(value, tuple) else (value,))]
+    # Every part of it is a word of ours; what was asked for goes in as values.
+    query = f"SELECT {columns} FROM {table.name} WHERE {' AND '.join(tests)} ORDER BY {order}"  # noqa: S608
+    for row in connection.execute(query if limit is None else f"{query} LIMIT {limit}", values):
+        yield table.item(row)
 
 
 class Market(Protocol):
@@ -122,31 +147,19 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         given = Path(path)
         self.path = given / FOLDER_STORE if given.is_dir() else given
-        with self._reading():
+        with reading(self.path):
             pass
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        """One connection for one look: its snapshot stays the same, and no thread has to share it."""
-        if not self.path.is_file():
-            raise InvalidRequestError(f"{one_line(self.path)}: there is no such store")
-        try:
-            with contextlib.closing(connect(self.path, read_only=True)) as connection:
-                check_schema(connection, self.path)
-                yield connection
-        except sqlite3.Error as error:
-            raise InvalidRequestError(f"{one_line(self.path)} cannot be read: {one_line(error)}") from error
 
     # ── what is there ────────────────────────────────────────────────────────────────────────────────────────────
 
     def topics(self) -> list[tuple[str, str]]:
         """What was recorded: (symbol, type) pairs such as ("KRW-BTC", "trade")."""
-        with self._reading() as connection:
+        with reading(self.path) as connection:
             return topics_in(connection)
 
     def reached(self) -> datetime | None:
         """Until when, by Upbit's time, the recording is known to have come; None where nothing was recorded."""
-        with self._reading() as connection:
+        with reading(self.path) as connection:
             micros = connection.execute('SELECT max("end") FROM coverage').fetchone()[0]
         return None if micros is None else from_micros(micros)
 
@@ -175,7 +188,7 @@ class Store:
         return Rows.of(CandleData, rows)
 
     def _has_later(self, candle: CandleData) -> bool:
-        with self._reading() as connection:
+        with reading(self.path) as connection:
             found = connection.execute(
                 "SELECT 1 FROM candles WHERE symbol = ? AND timeframe = ? AND timestamp > ? LIMIT 1",
                 (candle.symbol, candle.timeframe, to_micros(candle.timestamp)),
@@ -248,19 +261,12 @@ class Store:
         limit: int | None = None,
         **equal: str,
     ) -> Iterator[Any]:
-        table, code, (first, stop) = TABLE_NAMED[name], normalise_symbol(symbol), _span(start, end)
-        columns = ", ".join(_STORED_AS.get(column, column) for column in table.names)
-        wanted = ["symbol = ?", *(f"{column} = ?" for column in equal)]
-        values: list[Any] = [code, *equal.values()]
-        for test, bound in (("timestamp >= ?", first), ("timestamp < ?", stop)):
-            if bound is not None:
-                wanted.append(test)
-                values.append(to_micros(bound))
-        # Every part of it is a word of ours; what was asked for goes in as values.
-        query = f"SELECT {columns} FROM {name} WHERE {' AND '.join(wanted)} ORDER BY {order}"  # noqa: S608
-        with self._reading() as connection:
-            for row in connection.execute(query if limit is None else f"{query} LIMIT {limit}", values):
-                yield table.item(row)
+        code, (first, stop) = normalise_symbol(symbol), _span(start, end)
+        tests: dict[str, Any] = {"symbol = ?": code, **{f"{column} = ?": value for column, value in equal.items()}}
+        bounds = {"timestamp >= ?": first, "timestamp < ?": stop}
+        tests |= {test: to_micros(bound) for test, bound in bounds.items() if bound is not None}
+        with reading(self.path) as connection:
+            yield from select(connection, TABLE_NAMED[name], tests, order, limit)
 
     # ── as tables ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -271,7 +277,7 @@ class Store:
         `[parquet]`), of one market or all, ordered by time, exact. For many rows, of which no models are made.
         `.to_pandas()` and `polars.from_arrow(…)` make frames of it."""
         code, (first, stop) = None if symbol is None else normalise_symbol(symbol), _span(start, end)
-        with self._reading() as connection:
+        with reading(self.path) as connection:
             return frame_of(connection, name, code, first, stop)
 
     def sql(self, statement: str, **parameters: Any) -> Any:
@@ -282,7 +288,7 @@ class Store:
         Decimals are exact. The tables a statement names are read whole; where that is too much, give `table` bounds and
         hand its result to DuckDB. InvalidRequestError for what DuckDB does not understand.
         """
-        with self._reading() as connection:
+        with reading(self.path) as connection:
             return query(connection, statement, parameters)
 
     # ── what is complete ─────────────────────────────────────────────────────────────────────────────────────────
@@ -300,7 +306,7 @@ class Store:
         published in that time of its own is there. Empty where nothing was recorded and no bounds are given.
         """
         code, word, (first, stop) = normalise_symbol(symbol), _type_word(type), _span(start, end)
-        with self._reading() as connection:
+        with reading(self.path) as connection:
             spans, gaps = spans_in(connection, code, word), gaps_in(connection, code, word)
         if not spans and (first is None or stop is None):
             return []
@@ -334,7 +340,7 @@ class Store:
         if table == "candles":
             query += " AND timeframe = ?"
             values.append(timeframe_of(kind).word)
-        with self._reading() as connection:
+        with reading(self.path) as connection:
             count: int = connection.execute(query, values).fetchone()[0]
         return count
 
@@ -342,7 +348,7 @@ class Store:
 
     def holes(self) -> list[Hole]:
         """What is missing between what is complete; the last of each topic is open (`end` None): it ends now."""
-        with self._reading() as connection:
+        with reading(self.path) as connection:
             return holes_in(connection)
 
     def fill(

@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from .._arguments import as_real
 from .._concurrency import Deadline, EventCount, Flag, get_logger, join_all, spawn, wait_event
@@ -41,6 +42,36 @@ STUCK_SECONDS = 1.0
 SETTLE_SECONDS = 3.0
 
 
+class Played(Protocol):
+    """What can be played: a recording, or a store that looks like one."""
+
+    path: Path
+
+    @property
+    def damage(self) -> str | None: ...
+
+    def entries(
+        self, since: datetime | None = None, until: datetime | None = None, *kinds: RecordKind
+    ) -> Iterable[tuple[Place, Record | Damage | GapEvent]]: ...
+
+    def streams_at(self, moment: datetime) -> list[Record]: ...
+
+
+class Answers(Protocol):
+    """What answers in REST's place while something is played; see `ReplayTransport`."""
+
+    @property
+    def is_awaited(self) -> bool: ...
+
+    def begin(self) -> None: ...
+
+    def reached(self, place: Place) -> None: ...
+
+    def end(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class ReplaySource:
     """Stands in for SessionManager: same questions, but the data comes from a recording.
 
@@ -51,7 +82,7 @@ class ReplaySource:
 
     Only what came from `since` on and before `until` is played; what was subscribed by then streams from the beginning.
     Where the recording has holes (damage, or a disk that was too slow then), each topic that is wanted gets a GapEvent
-    that is not complete.
+    that is not complete. What is missing in a store is among its entries, topic by topic.
 
     What is fed, and in which order, is always the same. While a hole is being filled (not `is_settled`), playing
     waits, and `rest` gives a recorded answer no earlier than its place in the recording.
@@ -59,11 +90,11 @@ class ReplaySource:
 
     def __init__(
         self,
-        recording: Recording,
+        recording: Played,
         sink: FrameSink,
         *,
         clock: ReplayClock,
-        rest: ReplayTransport | None = None,
+        rest: Answers,
         speed: float | None = 1.0,
         emit: Callable[[Event], None] = lambda _: None,
         backlog: Callable[[], int] = lambda: 0,
@@ -77,7 +108,7 @@ class ReplaySource:
         if rate is None or not rate > 0 or (speed is not None and math.isinf(rate)):
             raise InvalidRequestError(f"speed={speed!r}: expected a number > 0, or None for as fast as possible")
         self._recording = recording
-        self._rest = rest or ReplayTransport(recording, since=since, until=until)
+        self._rest = rest
         self._since = since
         self._until = until
         self._sessions = PlayedSessions(sink, clock, emit, self.topics)
@@ -180,6 +211,10 @@ class ReplaySource:
                 if record.size:  # else only its head is damaged, and all the data is there
                     self._sessions.missing(f"the recording is damaged {record}")
                 continue
+            if isinstance(record, GapEvent):
+                if any((topic.symbol, topic.data_type) == (record.symbol, record.type) for topic in self.topics()):
+                    self._emit(record)
+                continue
             if not self._pace(record):
                 return False
             self._clock.now = record.wall
@@ -279,7 +314,7 @@ class ReplayTransport:
         if departure is not None:
             departure.sent()
         if place is None:
-            body = _made_up_markets(sorted(self._symbols))
+            body = made_up_markets(sorted(self._symbols))
             return RestResponse(200, {}, body, 0.0, len(body))
         self._wait_for(place, call, deadline)
         record = self._recording.at(place)
@@ -388,7 +423,7 @@ class ReplayTransport:
         return f"<ReplayTransport {one_line(self._recording.path)}>"
 
 
-def _made_up_markets(symbols: Iterable[str]) -> bytes:
+def made_up_markets(symbols: Iterable[str]) -> bytes:
     rows = [{"market": symbol, "korean_name": symbol, "english_name": symbol} for symbol in symbols]
     return json.dumps(rows).encode()
 
