@@ -35,6 +35,20 @@ def test_the_contents_of_a_recording_are_told(piped, tmp_path):
     assert "--info" in done.stderr
 
 
+def test_a_recording_becomes_a_store_that_plays_the_same_trades(piped, tmp_path):
+    file, store = str(tmp_path / "day.rec"), str(tmp_path / "day.db")
+    assert piped("record", file, "KRW-BTC", "--type", "trade", "--seconds", "2").returncode == 0
+    done = piped("replay", file, "--sqlite", store)
+    assert done.returncode == 0, done.stderr
+    assert " written" in done.stdout
+    played = [piped("replay", each, "--json") for each in (file, store)]
+    ids = [sorted(json.loads(line)["sequential_id"] for line in each.stdout.splitlines()) for each in played]
+    assert ids[0] == ids[1] != []
+    done = piped("replay", store, "--info")
+    assert done.returncode == 2
+    assert "command store" in done.stderr
+
+
 def test_a_terminal_shows_how_much_was_recorded_until_ctrl_c(terminal, tmp_path):
     screen = terminal("record", str(tmp_path / "day.rec"), "KRW-BTC")
     screen.wait_for(r"[1-9][\d,]* bytes received")

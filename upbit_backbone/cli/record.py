@@ -6,6 +6,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from .._concurrency import Deadline
 from .._language import spoken
+from ..archive.replay import StoreRecording, is_store
 from ..backbone import MarketDataBackbone
 from ..errors import InvalidRequestError
 from ..models.enums import DataType, Overflow
@@ -223,26 +225,34 @@ def _show_until(
 
 @command
 def replay(
-    file: Annotated[Path, typer.Argument(help="A recording.")],
+    file: Annotated[Path, typer.Argument(help="A recording, or a store.")],
     symbols: Annotated[list[str] | None, typer.Argument(help="Only these markets.", metavar="[SYMBOL...]")] = None,
     types: Types = None,
     speed: Annotated[str, typer.Option(help="1 for the recorded pace, 10 for ten times it, max for no pause.")] = "max",
     start: Annotated[str | None, typer.Option(help="Play from this time on (UTC unless it names a zone).")] = None,
     end: Annotated[str | None, typer.Option(help="Play what came before this time.")] = None,
     info: Annotated[bool, typer.Option("--info", help="Only tell what is in the recording.")] = False,
+    sqlite: Annotated[
+        Path | None, typer.Option("--sqlite", help="Say nothing, but keep what is played in this SQLite file.")
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Play a recording: the same deliveries, line by line."""
+    """Play a recording or a store: the same deliveries, line by line."""
     kinds = data_types(types or tuple(DataType))
-    recording = Recording(file)
-    if info:
+    if info and not is_store(file):
+        recording = Recording(file)
         _show_contents(recording, _contents(recording), json)
         return FOUND_TROUBLE if recording.damage else 0
-    first, stop = moment_of(start, "--start"), moment_of(end, "--end")
-    streamed = recording.located(None, stop, RecordKind.SUBSCRIBED)
-    topics = sorted({topic for _, each in streamed for topic in _topics(each) if _is_asked(topic, symbols, kinds)})
+    if info:
+        raise InvalidRequestError(f"{output.safe(file)} is a store: the command store tells what is in it")
+    span: dict[str, Any] = {"start": moment_of(start, "--start"), "end": moment_of(end, "--end")}
+    topics = sorted(topic for topic in _played_topics(file, span["end"]) if _is_asked(topic, symbols, kinds))
     if not topics:
         raise InvalidRequestError(f"{output.safe(file)} has none of that; --info tells what is in it")
+    found = sorted({DataType(kind) for kind, _ in topics})
+    codes = sorted({symbol for _, symbol in topics})
+    if sqlite is not None:
+        return _convert(file, sqlite, codes, found, json, span)
     say = print_json_line if json else print_line
     count = 0
 
@@ -251,21 +261,45 @@ def replay(
         count += 1
         say(item)
 
-    found = sorted({DataType(kind) for kind, _ in topics})
-    codes = sorted({symbol for _, symbol in topics})
     holes: dict[tuple[Any, Any, str], None] = {}
 
     def hear(event: Any) -> None:
         if isinstance(event, GapEvent) and not event.complete:
             holes[event.start, event.end, event.reason] = None
 
-    span: dict[str, Any] = {"start": first, "end": stop}
     with MarketDataBackbone.replay(file, speed=_speed(speed), on_event=hear, **span, **overrides) as market:
         stream = market.subscribe(codes, found, overflow=Overflow.DROP_OLDEST)
         follow(stream, Deadline.after(None), take, is_over=lambda: stream.closed)
     for since, until, reason in holes:
         say_error(f"missing from {output.moment(since)} to {output.moment(until)} KST: {reason}", label="note")
     return 0 if count else FOUND_TROUBLE
+
+
+def _played_topics(file: Path, until: datetime | None) -> set[tuple[str, str]]:
+    if is_store(file):
+        return {(topic.data_type.value, topic.symbol) for topic in StoreRecording(file).topics}
+    streamed = Recording(file).located(None, until, RecordKind.SUBSCRIBED)
+    return {topic for _, each in streamed for topic in _topics(each)}
+
+
+def _convert(
+    file: Path, target: Path, codes: list[str], kinds: list[DataType], json: bool, span: dict[str, Any]
+) -> int:
+    """A recording into a store, as fast as that can be written."""
+    with (
+        MarketDataBackbone.replay(file, speed=None, **span, **overrides) as market,
+        market.record_to(SqliteSink(target), codes, kinds) as recorder,
+    ):
+        recorder.wait()
+    stats = recorder.stats
+    if json:
+        output.print_json(output.as_plain(stats))
+    else:
+        print(_sink_summary(stats))
+    if stats.error:
+        say_error(f"{stats.sink}: {stats.error}")
+        return FAILED
+    return 0 if stats.written else FOUND_TROUBLE
 
 
 def _speed(text: str) -> float | None:
