@@ -31,27 +31,39 @@ def loading() -> Iterator[None]:
     try:
         yield
     except (ImportError, SyntaxError, OSError) as theirs:
-        from .errors import ResourceError, one_line  # loaded long ago; `import upbit_backbone` alone loads nothing
+        raise unloadable("a part of upbit-backbone", theirs) from theirs
 
-        what_helps = (
-            "ask again once others are closed"
-            if isinstance(theirs, OSError) and theirs.errno in (errno.EMFILE, errno.ENFILE)
-            else "was upbit-backbone changed under the running program? Start the program anew"
-        )
-        raise ResourceError(f"a part of upbit-backbone cannot be loaded ({one_line(theirs)}): {what_helps}") from theirs
+
+def unloadable(what: str, theirs: Exception) -> Exception:
+    """The ResourceError for what can be found and yet not be loaded."""
+    from .errors import ResourceError, one_line  # loaded long ago; `import upbit_backbone` alone loads nothing
+
+    what_helps = (
+        "ask again once others are closed"
+        if isinstance(theirs, OSError) and theirs.errno in (errno.EMFILE, errno.ENFILE)
+        else "was upbit-backbone changed under the running program? Start the program anew"
+    )
+    return ResourceError(f"{what} cannot be loaded ({one_line(theirs)}): {what_helps}")
+
+
+def nearest(name: str, known: Collection[str], most: int = 3) -> list[str]:
+    """What may have been meant by `name`; a hint, so nothing where that cannot be found out now."""
+    try:
+        from difflib import get_close_matches  # slow to import, and seldom needed
+    except (ImportError, OSError):
+        return []
+    return get_close_matches(name, known, n=most)
 
 
 def _where_else(name: str, known: Collection[str], stand_in: str | None) -> str:
     """A hint for whoever asks for a `name` that is not `known`: where else it is, or what may have been meant."""
     if name.startswith("_"):  # asked for by tools, which catch the error
         return ""
-    from difflib import get_close_matches
-
     from ._language import spoken
 
     if stand_in is not None and name in dir(import_module(stand_in)):
         return spoken(f"; that is pyupbit's: import {stand_in} as pyupbit")
-    near = get_close_matches(name, known)
+    near = nearest(name, known)
     return spoken(f"; did you mean {', '.join(near)}?") if near else ""
 
 

@@ -455,7 +455,8 @@ class MarketDataBackbone:
         requests, none once known), since nobody waits for what was before it. If Upbit does not tell within `timeout`,
         all of the range counts.
         """
-        from .history.ranges import candle_range, estimated
+        with loading():
+            from .history.ranges import candle_range, estimated
 
         code, parts, unit = normalise_symbol(symbol), self._open(), timeframe_of(timeframe)
         now, deadline = parts.exchange_now(), self._deadline(timeout)
@@ -976,9 +977,10 @@ class MarketDataBackbone:
         start: Moment | None,
         end: Moment | None,
     ) -> Rows[CandleData]:
-        from .export.dataframe import Rows
-        from .history.days import DaysHistory, day_grid
-        from .models.market import CandleData
+        with loading():
+            from .export.dataframe import Rows
+            from .history.days import DaysHistory, day_grid
+            from .models.market import CandleData
 
         grid, parts = day_grid(day_start), self._open()
         if timeframe_of(timeframe).word != "1d" or fill != "none":

@@ -10,13 +10,14 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ._arguments import as_real, whole_number
+from ._lazy import nearest
 from .errors import InvalidRequestError
 from .exchange.endpoints import CONNECTS_PER_SECOND, REGION_HOSTS, REQUESTS_PER_SECOND, WEBSOCKET_FORMATS
 
@@ -184,10 +185,8 @@ class BackboneConfig:
         return cls(**values)
 
 
-def _no_setting(name: str, known: Iterable[str]) -> InvalidRequestError:
-    from difflib import get_close_matches  # slow to import, and seldom needed
-
-    if near := get_close_matches(name, known):
+def _no_setting(name: str, known: Collection[str]) -> InvalidRequestError:
+    if near := nearest(name, known):
         return InvalidRequestError(f"{name!r} is no setting; did you mean {', '.join(near)}?")
     return InvalidRequestError(f"{name!r} is no setting; the settings are: {', '.join(known)}")
 

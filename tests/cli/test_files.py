@@ -30,7 +30,7 @@ def test_a_place_that_cannot_be_written_is_one_line_and_an_exit_code(piped: Pipe
         tmp_path: tmp_path.name,
     }
     if Path("/dev/full").exists():
-        named[Path("/dev/full")] = "space"
+        named[Path("/dev/full")] = "/dev/full: No space left on device"
     for place, words in named.items():
         done = piped(*ASKED, str(place))
         assert done.returncode in (2, FILE_TROUBLE), (place, done)
@@ -68,6 +68,44 @@ def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
     assert got[0].startswith("symbol,") or "timestamp" in got[0]
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_an_output_that_takes_nothing_is_named(environment: dict[str, str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "upbit_backbone", "markets"],
+            env=environment, stdout=full, stderr=subprocess.PIPE, text=True, encoding="utf-8", timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        FILE_TROUBLE,
+        "upbit-backbone: error: the output: No space left on device\n",
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="Windows has no such name for it")
+def test_rows_written_to_our_own_output_are_all_that_is_there(piped: Piped) -> None:
+    """The pipe behind /dev/stdout has a name that cannot be opened, and what we say ourselves is no row."""
+    done = piped(*ASKED, "/dev/stdout")
+    assert (done.returncode, done.stderr) == (0, "3 candles in /dev/stdout\n")
+    header, *rows = done.stdout.splitlines()
+    assert header.startswith("timestamp,symbol")
+    assert [row.split(",")[1:3] for row in rows] == [["KRW-BTC", "1m"]] * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+def test_a_recording_that_finds_no_room_is_a_files_trouble(environment: dict[str, str], tmp_path: Path) -> None:
+    place = tmp_path / "x.rec"
+    record = [sys.executable, "-m", "upbit_backbone", "record", str(place), "KRW-BTC", "--seconds", "60"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *record],
+        env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        FILE_TROUBLE,
+        f"upbit-backbone: error: {place}: [Errno 27] File too large\n",
+    )
+    assert "lost" in done.stdout
 
 
 def test_a_lost_pipe_is_told_from_trouble_with_a_file() -> None:

@@ -125,6 +125,35 @@ def test_a_loop_ends_by_its_own_timeout_and_so_does_get(hub: Hub) -> None:
         hub.subscribe([BTC], timeout=-1)
 
 
+def test_a_loops_timeout_counts_from_its_beginning_and_says_what_did_not_come(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting for the first item was followed by the whole timeout once more."""
+    reader = hub.subscribe([BTC], timeout=0.05)
+    left: list[float | None] = []
+    get = reader.mailbox.get
+
+    def noted(*, timeout: float | None) -> object:
+        left.append(timeout)
+        return get(timeout=timeout)
+
+    monkeypatch.setattr(reader.mailbox, "get", noted)
+    words = r"sub-1: nothing arrived .*\(trade:KRW-BTC\); session-1 is waiting \(refused\)"
+    with pytest.raises(RequestTimeoutError, match=words):
+        next(reader)
+    assert left == [0.0]
+
+
+def test_get_says_why_nothing_came_but_not_to_one_who_polls(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = hub.subscribe([BTC])
+    with pytest.raises(RequestTimeoutError) as polled:
+        reader.get(timeout=0)
+    assert "session-1" not in str(polled.value)
+    monkeypatch.setattr(subscriptions, "POLLED_SECONDS", 0.0)
+    with pytest.raises(queue.Empty, match="session-1 is waiting"):
+        reader.get(timeout=0)
+
+
 def test_a_loop_that_gets_nothing_says_so_once_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def reason() -> str:
         publish(hub, 1)  # what it waited for comes just after

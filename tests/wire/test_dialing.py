@@ -293,6 +293,14 @@ def test_what_a_socks_proxy_says_is_told(
     transport.close()
 
 
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_a_proxy_that_cannot_be_reached_is_told_from_the_host_behind_it(upbit: FakeUpbit, scheme: str) -> None:
+    transport = RestTransport(upbit.rest_url, proxy=f"{scheme}://127.0.0.1:9")
+    with pytest.raises(NetworkError, match=r", through the proxy: cannot connect to 127\.0\.0\.1:9 "):
+        transport.get(CALL, Deadline.after(PATIENCE_SECONDS))
+    transport.close()
+
+
 def test_a_socks_proxy_that_says_nothing_costs_no_more_than_the_deadline(
     upbit: FakeUpbit, door: Callable[..., Door]
 ) -> None:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import ParamSpec, TypeVar, cast
 
 from .._concurrency import Clock, Deadline, clock_offset, get_logger
+from .._lazy import nearest
 from ..errors import (
     ClosedError,
     InvalidRequestError,
@@ -246,9 +247,7 @@ class MarketDirectory:
         return order if quote is None else tuple(each for each in order if each.startswith(f"{quote}-"))
 
     def _unknown(self, unknown: Sequence[str]) -> UnknownSymbolError:
-        from difflib import get_close_matches
-
-        near = [match for symbol in unknown[:SUGGESTIONS] for match in get_close_matches(symbol, self._known, n=2)]
+        near = [match for symbol in unknown[:SUGGESTIONS] for match in nearest(symbol, self._known, most=2)]
         hint = f"; did you mean {', '.join(dict.fromkeys(near))}?" if near else "; see get_markets()"
         names = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
         return UnknownSymbolError(f"Upbit has no market {names}{hint}", symbols=unknown, suggestions=near)

@@ -29,7 +29,18 @@ from ..models.market import CandleData
 from ..models.report import DownloadEstimate
 from . import output
 from .output import area_chart
-from .running import FOUND_TROUBLE, Json, Symbol, command, first_ctrl_c, moment_of, need, open_market, say_error
+from .running import (
+    FOUND_TROUBLE,
+    Json,
+    Symbol,
+    about_file,
+    command,
+    first_ctrl_c,
+    moment_of,
+    need,
+    open_market,
+    say_error,
+)
 
 SHOWN_ROWS = 20
 CHART_HEIGHT = 8
@@ -76,7 +87,7 @@ def candles(
         _may_write(target, is_meant=force or resume is not None)
     way: Fill = "forward" if fill else "none"
     found: list[CandleData] = []
-    with ExitStack() as stack:
+    with ExitStack() as stack, about_file(target):
         market = stack.enter_context(open_market())
         end_of_it = stop if first else None
         estimate = market.estimate(symbol, timeframe, first, end_of_it, count=count, timeout=ESTIMATE_SECONDS)
@@ -263,7 +274,9 @@ def _say_written(rows: int, path: Path, json: bool) -> None:
     if json:
         output.print_json({"rows": rows, "path": str(path)})
     else:
-        print(spoken(f"{rows:,} candles in {output.safe(path)}"))
+        # A pipe or a device may be where our own output goes, between whose rows this would stand.
+        place = sys.stdout if is_replaceable(resolved(path)) else sys.stderr
+        print(spoken(f"{rows:,} candles in {output.safe(path)}"), file=place)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from ..sinks.day_files import CsvSink, JsonlSink, ParquetSink
 from ..sinks.sqlite import SqliteSink
 from . import output
 from .running import (
-    FAILED,
+    FILE_TROUBLE,
     FOUND_TROUBLE,
     TYPE_HELP,
     Json,
@@ -138,8 +138,8 @@ def _into_recording(
     if stats.damage:
         say_error(f"what was there before is damaged {stats.damage}", label="note")
     if stats.error:
-        say_error(stats.error)
-        return FAILED
+        say_error(f"{output.safe(stats.path)}: {stats.error}")
+        return FILE_TROUBLE
     return 0 if came else FOUND_TROUBLE
 
 
@@ -178,7 +178,7 @@ def _into_sink(
         print(_sink_summary(stats))
     if stats.error:
         say_error(f"{stats.sink}: {stats.error}")
-        return FAILED
+        return FILE_TROUBLE
     if not stats.written:
         say_error(f"nothing came: {why}")
     return 0 if stats.written else FOUND_TROUBLE

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, ParamSpec, Protocol
 
 import typer
@@ -127,7 +128,20 @@ def _in_words(error: OSError) -> str:
     names = [output.safe(name) for name in (error.filename, error.filename2) if name is not None]
     what = error.strerror or str(error) or type(error).__name__
     hint = "; is it open in another program?" if isinstance(error, PermissionError) and os.name == "nt" else ""
+    if not names and error.errno is not None:  # a file's trouble names it: see `about_file`
+        names = [spoken("the output")]
     return f"{' → '.join(names)}: {what}{hint}" if names else what
+
+
+@contextmanager
+def about_file(path: Path | None) -> Iterator[None]:
+    """What the system says of a full disk names no file: in here it is about `path`."""
+    try:
+        yield
+    except OSError as error:
+        if path is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def moment_of(text: str | None, name: str) -> datetime | None:

@@ -19,7 +19,7 @@ from ..models.lazy_book import Datum
 from ..models.request import SubscriptionRequest
 from .consumer import Consumer
 from .event_bus import Listening
-from .mailbox import Mailbox, MailboxClosedError
+from .mailbox import Mailbox, MailboxClosedError, NothingArrivedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -135,6 +135,8 @@ def _check_queue(target: object) -> None:
 
 # For so long a loop waits for its first item in silence.
 SILENCE_SECONDS = 10.0
+# Who asks so briefly asks again and again, and needs no reason each time: it costs more than the look itself.
+POLLED_SECONDS = 1.0
 
 # A full queue of the user's cannot be woken by us; closing is noticed between two such waits.
 FORWARD_SLICE_SECONDS = 0.25
@@ -204,7 +206,13 @@ class Subscription(Generic[T_co]):
         """The next item; RequestTimeoutError (also `queue.Empty`) after `timeout` seconds (default: the subscription's
         own, None waits for ever), ClosedError once closed."""
         self._check_readable()
-        return self.mailbox.get(timeout=self._timeout if timeout is None else timeout)  # type: ignore[return-value]  # of the topics asked for
+        timeout = self._timeout if timeout is None else timeout
+        try:
+            return self.mailbox.get(timeout=timeout)  # type: ignore[return-value]  # of the topics asked for
+        except NothingArrivedError as late:
+            if timeout is not None and timeout < POLLED_SECONDS:
+                raise
+            raise self._nothing_arrived() from late
 
     def __iter__(self) -> Iterator[T_co]:
         self._check_readable()
@@ -212,27 +220,42 @@ class Subscription(Generic[T_co]):
 
     def __next__(self) -> T_co:
         try:
-            if not self._has_begun:
-                self._begin()
-            return self.mailbox.get(timeout=self._timeout)  # type: ignore[return-value]  # of the topics asked for
+            timeout = self._timeout if self._has_begun else self._begin()
+            return self.mailbox.get(timeout=timeout)  # type: ignore[return-value]  # of the topics asked for
+        except NothingArrivedError as late:
+            raise self._nothing_arrived() from late
         except MailboxClosedError:
             # And no other ClosedError: a loop that came along into a forked child must not just end.
             raise StopIteration from None
 
-    def _begin(self) -> None:
-        """Wait for the first item, and say so where none comes: a loop without a network shows nothing at all."""
-        patience = Deadline.after(self._timeout).sooner(SILENCE_SECONDS)
-        is_there = self.mailbox.wait_news(patience)
-        if is_there or (self._timeout is not None and self._timeout <= SILENCE_SECONDS):
+    def _nothing_arrived(self) -> NothingArrivedError:
+        return NothingArrivedError(
+            f"{self.id}: nothing arrived on the subscription by the deadline ({self._topics_in_words()}); "
+            f"{self._why_silent()}"
+        )
+
+    def _begin(self) -> float | None:
+        """Wait for the first item, and say so where none comes: a loop without a network shows nothing at all.
+
+        Gives what is left of the loop's own timeout.
+        """
+        whole = Deadline.after(self._timeout)
+        is_there = self.mailbox.wait_news(whole.sooner(SILENCE_SECONDS))
+        if is_there or whole.expired:
             self._has_begun = is_there
-            return  # where none came, the loop's own timeout says it
+            return whole.remaining()  # where none came, the loop's own timeout says it
         self._has_begun = True
-        topics = ", ".join(sorted(map(str, self.topics))[:3])
         warnings.warn(
-            f"{self.id}: nothing has come for {SILENCE_SECONDS:.0f} s ({topics}); {self._why_silent()}. The loop goes "
-            "on waiting; subscribe(…, timeout=) gives it an end, market.health() tells more",
+            f"{self.id}: nothing has come for {SILENCE_SECONDS:.0f} s ({self._topics_in_words()}); "
+            f"{self._why_silent()}. The loop goes on waiting; subscribe(…, timeout=) gives it an end, market.health() "
+            "tells more",
             stacklevel=3,
         )
+        return whole.remaining()
+
+    def _topics_in_words(self) -> str:
+        topics = sorted(map(str, self.topics))
+        return ", ".join(topics[:3]) + (f" and {len(topics) - 3} more" if len(topics) > 3 else "")
 
     def close(self, timeout: float | None = None) -> None:
         """End the subscription. Idempotent, from any thread and from its own callback.

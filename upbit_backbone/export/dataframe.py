@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, Literal, TypeVar
 
 from .._language import spoken
+from .._lazy import unloadable
 from ..errors import InvalidRequestError
 from ..models.market import CandleData, TickerData, TradeData
 from ..models.readable import table_of
@@ -96,6 +97,8 @@ def to_polars(
         import polars
     except ImportError as error:
         raise ImportError(spoken("to_polars needs polars; install it with: pip install polars")) from error
+    except OSError as error:
+        raise unloadable("polars", error) from error
     if isinstance(items, Mapping):
         items = [row for rows in _by_symbol(items).values() for row in rows]
     rows, named, exactness, zone = _table(items, numbers, style, tz, kind)
@@ -198,6 +201,8 @@ def load_pandas() -> Any:
     except ImportError as error:
         what = "DataFrames need pandas; install it with: pip install 'upbit-backbone[pandas]'"
         raise ImportError(spoken(what)) from error
+    except OSError as error:
+        raise unloadable("pandas", error) from error
     return pandas
 
 

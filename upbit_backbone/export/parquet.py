@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .._language import spoken
+from .._lazy import unloadable
 from ..errors import InvalidRequestError
 from .dataframe import FLAGS, IDS, TEXTS, Numbers, Row, columns_of
 from .whole_file import alone, discard, kind_of, replacing, resolved
@@ -90,6 +91,8 @@ def pyarrow_modules() -> tuple[Any, Any]:
     except ImportError as error:
         what = "Parquet needs pyarrow; install it with: pip install 'upbit-backbone[parquet]'"
         raise ImportError(spoken(what)) from error
+    except OSError as error:
+        raise unloadable("pyarrow", error) from error
     return pyarrow, pyarrow.parquet
 
 

@@ -22,8 +22,11 @@ log = get_logger("upbit_backbone.export")
 
 
 def resolved(path: str | os.PathLike[str]) -> Path:
-    """The file that `path` means: through a symbolic link the file it points to is written, and the link stays."""
-    return Path(os.path.realpath(path))
+    """The file that `path` means: through a symbolic link the file it points to is written, and the link stays.
+
+    What is no file keeps its name: /dev/stdout leads to a pipe, whose own name ("pipe:[1234]") nobody can open.
+    """
+    return Path(os.path.realpath(path) if is_replaceable(Path(path)) else path)
 
 
 def is_replaceable(path: Path) -> bool:

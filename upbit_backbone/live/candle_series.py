@@ -25,6 +25,7 @@ from .._concurrency import (
     get_logger,
     is_interrupting,
 )
+from .._lazy import loading
 from ..errors import ClosedError, InvalidRequestError, UpbitBackboneError
 from ..exchange.timeframes import FIRST_MOMENT, Timeframe, timeframe_of
 from ..history.aggregate import ONE_DAY, FormingPeriod
@@ -339,7 +340,8 @@ class CandleSeries:
         tz: str | None = None,
     ) -> Any:
         """The snapshot as a pandas DataFrame (extra `pandas`); see `upbit_backbone.export.dataframe.to_dataframe`."""
-        from ..export.dataframe import to_dataframe  # pandas belongs to the edge and is loaded only here
+        with loading():
+            from ..export.dataframe import to_dataframe  # pandas belongs to the edge and is loaded only here
 
         return to_dataframe(self.candles, numbers, style=style, tz=tz, kind=CandleData)
 

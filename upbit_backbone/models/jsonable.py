@@ -15,6 +15,7 @@ from functools import cache
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
+from .._lazy import loading
 from ..errors import MalformedDataError, one_line
 from .number import plain
 
@@ -79,7 +80,8 @@ class _Codec(NamedTuple):
 
 @cache
 def _mixin() -> Any:
-    from dataclasses_json import DataClassJsonMixin
+    with loading():
+        from dataclasses_json import DataClassJsonMixin
 
     return DataClassJsonMixin
 

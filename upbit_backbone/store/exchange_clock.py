@@ -100,9 +100,9 @@ class ClockOffset:
         if low <= high:
             return Bounds(low, high)
         # They contradict each other: a clock was set, or one answer came from a wrong one. The median is of the most.
-        from statistics import median  # as rare as it is dear to load
-
-        middle = median((each.low + each.high) / 2 for each in self._dates)
+        middles = sorted((each.low + each.high) / 2 for each in self._dates)
+        half = len(middles) // 2
+        middle = (middles[half] + middles[~half]) / 2
         return Bounds(middle - RESOLUTION_SECONDS / 2, middle + RESOLUTION_SECONDS / 2)
 
     def _told_by(self, session: str) -> Bounds:

@@ -175,7 +175,7 @@ def dial(
     if proxy is None:
         sock = connect(host, port, io_deadline)
     else:
-        sock = connect(proxy.host, proxy.port, io_deadline)
+        sock = connect(proxy.host, proxy.port, io_deadline.about(f"{io_deadline.what}, through the proxy"))
         try:
             open_tunnel(sock, proxy, host, port, io_deadline)
         except BaseException:

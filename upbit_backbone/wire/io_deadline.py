@@ -54,6 +54,10 @@ class IoDeadline:
         if self._deadline.expired:
             raise RequestTimeoutError(f"{self.what}: not finished by its deadline")
 
+    def about(self, what: str) -> IoDeadline:
+        """The same for a part of it, which its errors name."""
+        return IoDeadline(what, self._deadline, self._stop)
+
     def sooner(self, seconds: float) -> IoDeadline:
         return IoDeadline(self.what, self._deadline.sooner(seconds), self._stop)
 

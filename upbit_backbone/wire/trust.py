@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from .._lazy import unloadable
 from ..errors import InvalidRequestError, one_line
 
 T = TypeVar("T")
@@ -106,6 +107,8 @@ def _certifi() -> str | None:
         import certifi
     except ImportError:
         return None
+    except OSError as theirs:
+        raise unloadable("certifi", theirs) from theirs
     bundle = certifi.where()
     return bundle if Path(bundle).is_file() else None
 
