@@ -298,7 +298,7 @@ def _convert(
         print(_sink_summary(stats))
     if stats.error:
         say_error(f"{stats.sink}: {stats.error}")
-        return FAILED
+        return FILE_TROUBLE
     return 0 if stats.written else FOUND_TROUBLE
 
 
