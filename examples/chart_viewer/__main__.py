@@ -1,6 +1,6 @@
 """A chart viewer for Upbit: watch list, candles, order book, trades, alerts.
 
-    python -m pip install "upbit-backbone[chart]"
+    python -m pip install ".[chart]"
     python examples/chart_viewer                  # Upbit
     python examples/chart_viewer --simulator      # a local exchange with made-up prices
 
