@@ -58,7 +58,9 @@ ERRORS: Final = {
     "cancel={}: expected something with is_set(), such as a threading.Event": "cancel={0}: threading.Event처럼 is_set()이 있는 객체여야 합니다",
     "config={}: expected a BackboneConfig, or its fields as arguments": "config={0}: BackboneConfig 또는 그 필드를 인수로 주세요",
     "give either config= or single settings, not both": "config=와 개별 설정 중 하나만 주세요",
-    "{}: expected what subscribe() returned": "{0}: subscribe()가 돌려준 값이어야 합니다",
+    "{}: expected what subscribe() or candle_series() returned": (
+        "{0}: subscribe()나 candle_series()가 돌려준 값이어야 합니다"
+    ),
     "count={}: a series holds {} at most, this one has {}": "count={0}: 시리즈는 {1}개까지 담으며 지금 {2}개가 있습니다",
     "{}: expected what subscribe() or subscribe_realtime() returned": "{0}: subscribe()나 subscribe_realtime()이 돌려준 값이어야 합니다",
     "a replay reads a recording: there are no connections to manage": "재생은 녹화를 읽을 뿐이라 관리할 연결이 없습니다",

@@ -658,15 +658,21 @@ class MarketDataBackbone:
         name = subscription.id if isinstance(subscription, Subscription) else subscription
         return self._open().hub.unsubscribe(name)
 
-    def stale_symbols(self, subscription: Subscription[Any]) -> frozenset[str]:
-        """The markets of a subscription of which something is not provably current now: what a screen must not show
-        as if it were live. Asks nobody and waits for nothing; about a microsecond a market. Before the first value of a
-        market has come it is among them, and all are once the subscription is closed."""
-        if not isinstance(subscription, Subscription):
-            raise InvalidRequestError(f"{subscription!r}: expected what subscribe() returned")
-        if subscription.closed or self.closed:
-            return frozenset(topic.symbol for topic in subscription.topics)
-        return self._parts.stale_symbols(subscription.topics)
+    def stale_symbols(self, source: Subscription[Any] | CandleSeries) -> frozenset[str]:
+        """The markets of a subscription or candle series of which something is not provably current now: what a screen
+        must not show as if it were live. Asks nobody and waits for nothing; about a microsecond a market. Before the
+        first value of a market has come it is among them, and all are once the subscription is closed."""
+        if isinstance(source, Subscription):
+            topics, is_in_doubt = source.topics, source.closed
+        else:
+            from .live.candle_series import CandleSeries
+
+            if not isinstance(source, CandleSeries):
+                raise InvalidRequestError(f"{source!r}: expected what subscribe() or candle_series() returned")
+            topics, is_in_doubt = frozenset([source.topic]), not source.is_current
+        if is_in_doubt or self.closed:
+            return frozenset(topic.symbol for topic in topics)
+        return self._parts.stale_symbols(topics)
 
     def candle_series(
         self,

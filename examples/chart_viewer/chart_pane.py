@@ -49,6 +49,8 @@ class ChartPane(QWidget):
         self._is_fresh = True
         self.header = QLabel()
         self.header.setTextFormat(Qt.TextFormat.PlainText)
+        self.header.setWordWrap(True)  # in a narrow window; two lines always, so that nothing jumps
+        self.header.setFixedHeight(2 * self.header.fontMetrics().lineSpacing())
         self.graphics = pg.GraphicsLayoutWidget()
         self.price, self.volume, self.rsi = (
             self.graphics.addPlot(row=row, col=0, axisItems={"bottom": time_axis(), "left": PriceAxis()})
@@ -127,6 +129,7 @@ class ChartPane(QWidget):
             period = self.candles.arrays.period
             self.price.setXRange(last - IN_SIGHT * period, last + 6 * period, padding=0)
             self._is_fresh = False  # from here on it is panned by people
+            self.notice.emit("")  # what failed before is over
         elif before is not None and last > before and left <= before <= right:
             # The picture follows the newest candle, unless somebody has panned away from it.
             self.price.setXRange(left + last - before, right + last - before, padding=0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from chart_pane import ChartPane
 from qtpy import QtWidgets
-from qtpy.QtCore import QModelIndex, QSettings, Qt, QTimer
+from qtpy.QtCore import QModelIndex, QSettings, QSize, Qt, QTimer
 from words import Words, palette
 
 from upbit_backbone import GapEvent, MarketChange, MarketDataBackbone, MarketEvent, SubscriptionEvent, TickerData
@@ -35,7 +35,8 @@ def table_view(model: Any, *widths: int) -> QtWidgets.QTableView:
         view.setColumnWidth(column, width)
     view.verticalHeader().hide()
     view.verticalHeader().setDefaultSectionSize(20)
-    view.horizontalHeader().setStretchLastSection(True)
+    view.horizontalHeader().setHighlightSections(False)
+    view.horizontalHeader().setSectionResizeMode(len(widths), QtWidgets.QHeaderView.ResizeMode.Stretch)
     view.setSelectionBehavior(QtWidgets.QAbstractItemView.SelectionBehavior.SelectRows)
     view.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode.SingleSelection)
     view.setShowGrid(False)
@@ -48,6 +49,7 @@ def row_of(*widgets: QtWidgets.QWidget) -> QtWidgets.QWidget:
     holder = QtWidgets.QWidget()
     layout = QtWidgets.QHBoxLayout(holder)
     layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(2)  # a small screen has room for twelve time frames then
     for widget in widgets:
         layout.addWidget(widget)
     return holder
@@ -96,7 +98,7 @@ class MainWindow(QtWidgets.QMainWindow):
         self.colour_button = QtWidgets.QPushButton(checkable=True, checked=self.colours is KOREAN)
         self.messages = QtWidgets.QPlainTextEdit(readOnly=True, maximumBlockCount=MESSAGES_KEPT)
         self.messages.setMaximumHeight(64)
-        self.notice = QtWidgets.QLabel()
+        self.notice = QtWidgets.QLabel(minimumWidth=1)
         self.state = QtWidgets.QLabel()
 
     def _make_panes(self) -> None:
@@ -115,20 +117,21 @@ class MainWindow(QtWidgets.QMainWindow):
         right.addWidget(self.trades_view)
         right.setSizes([630, 260])
         controls = (self.alert_price, self.alert_button, self.colour_button, self.dark_button, self.language_button)
-        middle_layout.addWidget(row_of(*self.timeframes.buttons(), *controls))
+        middle_layout.addWidget(row_of(*self.timeframes.buttons()))
+        middle_layout.addWidget(row_of(*controls))
         middle_layout.addWidget(self.chart, 1)
         middle_layout.addWidget(self.messages)
         for layout in (left_layout, middle_layout):
             layout.setContentsMargins(4, 4, 4, 4)
         splitter = QtWidgets.QSplitter()
-        for part, width in ((left, 446), (middle, 0), (right, 350)):
+        for part, width in ((left, 440), (middle, 0), (right, 340)):
             splitter.addWidget(part)
             splitter.setStretchFactor(splitter.count() - 1, not width)
             part.setMinimumWidth(width)
         self.setCentralWidget(splitter)
         self.statusBar().addWidget(self.notice, 1)
         self.statusBar().addPermanentWidget(self.state)
-        self.resize(1680, 940)
+        self.resize(QSize(1680, 940).boundedTo(self.screen().availableSize()))
         if (geometry := self._settings.value("geometry")) is not None:
             self.restoreGeometry(geometry)
 

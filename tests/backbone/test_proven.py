@@ -270,3 +270,18 @@ def test_the_markets_that_are_not_current_are_named(upbit: FakeUpbit, backbone: 
     assert market.stale_symbols(tickers) == {"KRW-BTC", "KRW-ETH"}
     with pytest.raises(InvalidRequestError, match="subscribe"):
         market.stale_symbols("KRW-BTC")
+
+
+def test_a_frozen_line_makes_subscriptions_and_candle_series_stale_alike(
+    upbit: FakeUpbit, backbone: Ask, until: Ask
+) -> None:
+    # Neither pings nor pongs end this line while the test runs: that it is silent is all there is to see.
+    market = backbone(liveness_seconds=1.0, ping_interval_seconds=60.0, pong_timeout_seconds=60.0)
+    trades, series = market.subscribe("KRW-BTC", "trade"), market.candle_series("KRW-BTC", "1m", 5)
+    until(lambda: not market.stale_symbols(trades) and not market.stale_symbols(series), "both are current")
+    upbit.freeze(target="all")
+    until(lambda: market.stale_symbols(trades) and market.stale_symbols(series), "nothing of a silent line is current")
+    upbit.thaw()
+    until(lambda: not market.stale_symbols(trades) and not market.stale_symbols(series), "and all of it again")
+    series.close()
+    assert market.stale_symbols(series) == {"KRW-BTC"}

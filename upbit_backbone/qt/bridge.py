@@ -16,6 +16,7 @@ from ..backbone import MarketDataBackbone
 from ..delivery.subscription import Subscription
 from ..errors import InvalidRequestError, UpbitBackboneError
 from ..exchange.endpoints import MAX_LEVELS
+from ..live.candle_series import CandleSeries
 from ..models.enums import DataType
 from ..models.events import ConnectionEvent, ConnectionState, Event, StaleEvent
 from ..models.market import OrderbookData
@@ -83,7 +84,7 @@ class Bridge(QObject):  # type: ignore[misc]  # qtpy carries no types
             self._openings.remove(thing.opening)
             thing.setParent(None)
 
-    def stale_symbols(self, subscription: Subscription[Any]) -> frozenset[str]:
+    def stale_symbols(self, source: Subscription[Any] | CandleSeries) -> frozenset[str]:
         return frozenset()
 
     def items_came(self, items: list[Any]) -> None:
@@ -238,8 +239,8 @@ class MarketBridge(Bridge):
     def run(self, call: Callable[[], Any], arrived: Callable[[Future[Any]], object]) -> None:
         _submitted(self.market, call).add_done_callback(arrived)
 
-    def stale_symbols(self, subscription: Subscription[Any]) -> frozenset[str]:
-        return self.market.stale_symbols(subscription)
+    def stale_symbols(self, source: Subscription[Any] | CandleSeries) -> frozenset[str]:
+        return self.market.stale_symbols(source)
 
     def items_came(self, items: list[Any]) -> None:
         self.received_many.emit(items)

@@ -74,7 +74,7 @@ class Owner(Protocol):
 
     def ask(self, method: Callable[..., Any], *args: Any, **options: Any) -> Question: ...
 
-    def stale_symbols(self, subscription: Subscription[Any]) -> frozenset[str]: ...
+    def stale_symbols(self, source: Subscription[Any] | CandleSeries) -> frozenset[str]: ...
 
     def items_came(self, items: list[Any]) -> None: ...
 
@@ -344,7 +344,7 @@ class LiveCandles(Live):
         return frozenset([self.symbol])
 
     def _stale(self, thing: CandleSeries) -> frozenset[str]:
-        return frozenset() if thing.is_current else self._symbols()
+        return self._owner.stale_symbols(thing)  # a line that is merely silent leaves the series as it is
 
     def _deliver(self, thing: CandleSeries) -> None:
         if not self._shown:
