@@ -176,6 +176,21 @@ def test_a_file_that_somebody_tidied_away_is_made_anew_for_all(two, clock: Manua
     assert theirs.take(TICKER, 1, 4).wait > 0.0
 
 
+def test_the_file_is_let_go_with_the_last_backbone_of_the_process(host: str) -> None:
+    with limiter_of(host) as mine, limiter_of(host) as another:
+        assert mine._shared is not None
+        count = mine._shared._count
+        with another.permit(TICKER, NORMAL, Deadline.after(30)) as permit:
+            permit.sent()
+            mine.close()
+            assert count._descriptor >= 0
+            another.close()
+            assert count._descriptor < 0
+        assert count._descriptor < 0  # settled, and let go again
+        assert count.counted(TICKER) == 1
+        count.close()
+
+
 def test_counts_of_hosts_that_nobody_asks_any_more_are_removed(clock: ManualClock, temporary_folder: Path) -> None:
     for host, age in (("old", OLD_FILE_SECONDS + 60), ("young", 60.0)):
         count = SharedCountFile(host, clock)

@@ -127,6 +127,7 @@ class SharedCountFile:
         self._lock = threading.Lock()  # guards all below, and the file's lock, which threads of one process share
         self._descriptor = -1
         self._look_at = 0.0
+        self._is_left = False  # whoever settles after the last backbone has gone lets go of the file at once
         self._busy_since: float | None = None
         self._has_seen_ban = False
 
@@ -139,6 +140,7 @@ class SharedCountFile:
         while True:
             # No context manager: this is on the way of every request, and one costs as much as two system calls.
             with self._lock:
+                self._is_left = False
                 descriptor = self._open()
                 # Without patience: whoever takes waits for his turn anyway, and asks again with an eye on his deadline.
                 if not self._has_file_lock(descriptor):
@@ -201,6 +203,8 @@ class SharedCountFile:
             place = self._place_of(descriptor, group, owner, at)
             if place is not None:
                 _write_at(descriptor, PLACE.pack(free_at or 0.0, 0), place)
+            if self._is_left:
+                self._close()
         if free_at is None and self._has_seen_ban:
             self._change_ban(Ban.withdrawn)
 
@@ -379,6 +383,7 @@ class SharedCountFile:
     def close(self) -> None:
         """Let go of the file, until it is used again."""
         with self._lock:
+            self._is_left = True
             self._close()
 
     def leave_to_parent(self) -> None:
