@@ -77,6 +77,18 @@ def test_importing_the_facade_loads_neither_other_peoples_weight_nor_what_few_pr
         assert bare & HEAVY == set()
 
 
+def test_what_pybreaker_would_like_to_have_is_not_loaded_and_still_there_for_others(tmp_path: Path) -> None:
+    """It imports redis and tornado wherever they are installed, at many times the cost of all of ours."""
+    for name in ("redis", "tornado"):
+        (tmp_path / f"{name}.py").write_text("gen = Redis = None", encoding="utf-8")
+    begin = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    ours = "import upbit_backbone.resilience.circuit_breaker as ours\n"
+    assert {"redis", "tornado", "pybreaker"} & modules_after(begin + ours) == set()
+    assert {"redis", "tornado", "pybreaker"} <= modules_after(begin + ours + "import pybreaker")
+    same = "import pybreaker\n" + ours + "print(ours.pybreaker is pybreaker)"
+    assert printed_by(begin + same) == "True\n"
+
+
 def test_making_a_backbone_and_asking_rest_does_not_load_them_either(upbit) -> None:
     loaded = modules_after(making(upbit) + 'market.get_ticker("KRW-BTC")\nmarket.close()')
     assert loaded & LATER == set()
