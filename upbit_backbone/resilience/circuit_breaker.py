@@ -38,7 +38,7 @@ def _lean_pybreaker() -> ModuleType:
 
     def import_needed(name: str, *args: Any, **options: Any) -> Any:
         if name.partition(".")[0] in ("redis", "tornado"):
-            raise ImportError(f"{name} is not needed here")
+            raise ImportError(name)
         return builtins.__import__(name, *args, **options)
 
     module = module_from_spec(spec)
