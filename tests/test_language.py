@@ -90,6 +90,7 @@ NOT_SAID = re.compile(
     "|패키지가 필요합니다|pip install|the old path goes|task_done|must be a non-negative|a logging handler raised"
     "|pages under way|a permit counts"
     "|a subscription's queue is filled|lines were withheld|the outage of|further lines are withheld"
+    "|^Invalid parameter|^the replay is over$"  # said on the wire
     "|items wait, .* are lost so far|sink .* works again|^open file $"  # logs, and a key
     # SQL speaks in capitals.
     "|[A-Z]{2,} [A-Z]{2,}|SELECT |UPDATE |DELETE |INSERT |PRAGMA |FROM |WHERE |INTO | DESC|ORDER BY| = \\?|nullif"

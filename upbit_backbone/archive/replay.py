@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._concurrency import Clock, Deadline
 from ..errors import ChannelUnavailableError, one_line
-from ..exchange.endpoints import CANDLES, MARKETS, ORDERBOOKS, TICKERS, TICKERS_OF_QUOTES, TRADES, Endpoint, RestCall
+from ..exchange.endpoints import CANDLES, MARKETS, MAX_LEVELS, ORDERBOOKS, TICKERS, TICKERS_OF_QUOTES, TRADES, RestCall
 from ..exchange.timeframes import timeframe_of
+from ..exchange.values import utc_text
 from ..history.aggregate import candles_from_trades
 from ..models.enums import DataType
 from ..models.events import GapEvent
@@ -43,13 +44,14 @@ SESSION: Final = "store"
 _SQLITE_HEAD: Final = b"SQLite format 3\0"
 _MICROSECOND: Final = timedelta(microseconds=1)
 _WORDS: Final = frozenset(each.value for each in DataType)
-_TIMEFRAME_OF: Final[Mapping[Endpoint, str]] = {endpoint: word for word, endpoint in CANDLES.items()}
+_TIMEFRAME_OF: Final = {endpoint.path: word for word, endpoint in CANDLES.items()}
 _ORDER: Final = {
     "trades": "timestamp, sequential_id",
     "candles": "timestamp",
     "tickers": "timestamp, rowid",
     "orderbooks": "timestamp",
 }
+_NEWEST: Final = {name: ", ".join(f"{column} DESC" for column in order.split(", ")) for name, order in _ORDER.items()}
 
 
 def is_store(path: Path) -> bool:
@@ -73,8 +75,8 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """One topic of the store: its rows in their table, and the stretches of it that are not complete."""
+class Kept:
+    """One topic of a store: its rows in their table, and the stretches of it that are not complete."""
 
     topic: Topic
     table: Table
@@ -106,6 +108,10 @@ class StoreRecording:
         starts += [from_micros(each[0]) for each in firsts if each is not None]
         return min(starts, default=None)
 
+    def kept(self, topic: Topic) -> Kept | None:
+        """Where a topic's rows are; None where it was not recorded."""
+        return self._kept.get(topic)
+
     def hole(self, symbol: str, kind: DataType, moment: datetime) -> Coverage | None:
         """What is missing of a topic at `moment`; None where it is complete, or was not recorded at all."""
         holes = (each for kept in self._kept.values() if _is_of(kept, symbol, kind) for each in kept.holes)
@@ -128,7 +134,6 @@ class StoreRecording:
     def _entries(self, since: datetime | None, until: datetime | None) -> Iterator[Record | GapEvent]:
         if self.began is None:
             return
-        first, stop = (None if each is None else to_micros(each) for each in (since, until))
         zero = to_micros(since or self.began)
         on = set(self._kept)
         if since is None:
@@ -136,15 +141,22 @@ class StoreRecording:
             yield _subscribed(self.began, 0.0, on)
         else:
             on = {topic for record in self.streams_at(since) for topic in _topics_in(record)}
+        for micros, found in self.moments(since, until):
+            yield from _moment(micros, (micros - zero) / 1e6, found, on)
+
+    def moments(self, since: datetime | None = None, until: datetime | None = None) -> Iterator[tuple[int, list[Any]]]:
+        """What happened, in order: microseconds since 1970, and the items of that moment, with each `Change` of what
+        streams before them."""
+        first, stop = (None if each is None else to_micros(each) for each in (since, until))
         changes = ((change.micros, change) for change in self._changes(first, stop))
         with reading(self.path) as connection:
             rows = [self._rows(connection, each, first, stop) for each in self._kept.values()]
             # In a tie what begins to stream comes before what it brings: `merge` takes the earlier source first.
             for micros, group in groupby(heapq.merge(changes, *rows, key=itemgetter(0)), key=itemgetter(0)):
-                yield from _moment(micros, (micros - zero) / 1e6, [each for _, each in group], on)
+                yield micros, [each for _, each in group]
 
     def _rows(
-        self, connection: sqlite3.Connection, kept: _Kept, first: int | None, stop: int | None
+        self, connection: sqlite3.Connection, kept: Kept, first: int | None, stop: int | None
     ) -> Iterator[tuple[int, Any]]:
         """A topic's items with the time at which each is played, which never goes back."""
         reached = 0
@@ -163,7 +175,7 @@ class StoreRecording:
         found = [each for each in found if (stop is None or each.micros < stop)]
         return sorted(found, key=lambda each: each.micros)
 
-    def _changes_of(self, kept: _Kept) -> Iterator[Change]:
+    def _changes_of(self, kept: Kept) -> Iterator[Change]:
         with reading(self.path) as connection:
             for hole in kept.holes:
                 # Of a hole there may be a beginning, written before a crash and never called complete.
@@ -178,7 +190,7 @@ class StoreRecording:
         return f"<StoreRecording {one_line(self.path)}>"
 
 
-def _kept(store: Store, connection: sqlite3.Connection) -> Iterator[_Kept]:
+def _kept(store: Store, connection: sqlite3.Connection) -> Iterator[Kept]:
     for symbol, word in store.topics():
         if word not in _WORDS:  # candles of a unit that nobody streams
             continue
@@ -189,13 +201,13 @@ def _kept(store: Store, connection: sqlite3.Connection) -> Iterator[_Kept]:
         if kind is DataType.ORDERBOOK:
             for level in _levels(connection, symbol):
                 topic = Topic(kind, symbol, Decimal(level))
-                yield _Kept(topic, TABLE_NAMED["orderbooks"], {**tests, "level = ?": level}, holes)
+                yield Kept(topic, TABLE_NAMED["orderbooks"], {**tests, "level = ?": level}, holes)
         elif kind in (DataType.TICKER, DataType.TRADE):
-            yield _Kept(Topic(kind, symbol), TABLE_NAMED[f"{word}s"], tests, holes)
+            yield Kept(Topic(kind, symbol), TABLE_NAMED[f"{word}s"], tests, holes)
         else:
             unit = timeframe_of(word)
             tests["timeframe = ?"] = unit.word
-            yield _Kept(Topic(kind, symbol), TABLE_NAMED["candles"], tests, holes, unit.seconds * 1_000_000)
+            yield Kept(Topic(kind, symbol), TABLE_NAMED["candles"], tests, holes, unit.seconds * 1_000_000)
 
 
 def _levels(connection: sqlite3.Connection, symbol: str) -> Iterator[str]:
@@ -209,7 +221,7 @@ def _levels(connection: sqlite3.Connection, symbol: str) -> Iterator[str]:
             yield level
 
 
-def _is_of(kept: _Kept, symbol: str, kind: DataType) -> bool:
+def _is_of(kept: Kept, symbol: str, kind: DataType) -> bool:
     return kept.topic.symbol == symbol and kept.topic.data_type is kind
 
 
@@ -279,11 +291,11 @@ class StoreTransport:
         self._clock = clock
         self._path = recording.path
         self._symbols = sorted({topic.symbol for topic in recording.topics})
-        self._answers: dict[Endpoint, Callable[[dict[str, str], datetime], list[Any]]] = {
-            TICKERS: self._tickers,
-            TICKERS_OF_QUOTES: self._tickers_of_quotes,
-            ORDERBOOKS: self._orderbooks,
-            TRADES: self._trades,
+        self._answers: dict[str, Callable[[dict[str, str], datetime], list[Any]]] = {
+            TICKERS.path: self._tickers,
+            TICKERS_OF_QUOTES.path: self._tickers_of_quotes,
+            ORDERBOOKS.path: self._orderbooks,
+            TRADES.path: self._trades,
         }
 
     def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse:
@@ -291,42 +303,51 @@ class StoreTransport:
         if departure is not None:
             departure.sent()
         now = self._clock.wall()
-        body = made_up_markets(self._symbols) if call.endpoint == MARKETS else self._body(call, now)
+        body = self.body(call.path, dict(call.params), now)
         return RestResponse(200, {}, body, 0.0, len(body), now)
 
-    def _body(self, call: RestCall, now: datetime) -> bytes:
-        asked = dict(call.params)
-        if call.endpoint in _TIMEFRAME_OF:
-            return encode_list(self._candles(_TIMEFRAME_OF[call.endpoint], asked, now))
-        answer = self._answers.get(call.endpoint)
+    def body(self, path: str, asked: dict[str, str], now: datetime) -> bytes:
+        """What a GET of `path` with this query says at that time. KeyError or ValueError for a query that is none."""
+        if path == MARKETS.path:
+            return made_up_markets(self._symbols)
+        if path in _TIMEFRAME_OF:
+            return encode_list(self._candles(_TIMEFRAME_OF[path], asked, now))
+        answer = self._answers.get(path)
         if answer is None:
-            raise ChannelUnavailableError(f"{one_line(call)}: a store has no answer to this")
+            raise ChannelUnavailableError(f"{one_line(path)}: a store has no answer to this")
         return encode_list(answer(asked, now))
 
+    def latest(self, topic: Topic, now: datetime) -> Any:
+        """The newest of a topic at that time, whatever is missing; None where nothing is."""
+        kept = self._recording.kept(topic)
+        if kept is None:
+            return None
+        tests = {**kept.tests, "timestamp <= ?": to_micros(now)}
+        with reading(self._path) as connection:
+            found = select(connection, kept.table, tests, _NEWEST[kept.table.name])
+            return next((each for each in found if _known_at(each) <= now), None)
+
     def _tickers(self, asked: dict[str, str], now: datetime) -> list[Any]:
-        return [self._latest("tickers", DataType.TICKER, symbol, now) for symbol in asked["markets"].split(",")]
+        return [self._newest(Topic(DataType.TICKER, symbol), now) for symbol in asked["markets"].split(",")]
 
     def _tickers_of_quotes(self, asked: dict[str, str], now: datetime) -> list[Any]:
         quotes = asked["quote_currencies"].split(",")
         of_quotes = [symbol for symbol in self._symbols if symbol.partition("-")[0] in quotes]
-        return [self._latest("tickers", DataType.TICKER, symbol, now) for symbol in of_quotes]
+        return [self._newest(Topic(DataType.TICKER, symbol), now) for symbol in of_quotes]
 
     def _orderbooks(self, asked: dict[str, str], now: datetime) -> list[Any]:
-        count, level = int(asked["count"]), asked.get("level", "0")
-        books = [
-            self._latest("orderbooks", DataType.ORDERBOOK, symbol, now, level) for symbol in asked["markets"].split(",")
-        ]
+        count, level = int(asked.get("count", MAX_LEVELS)), Decimal(asked.get("level", "0"))
+        topics = [Topic(DataType.ORDERBOOK, symbol, level) for symbol in asked["markets"].split(",")]
+        books = [self._newest(topic, now) for topic in topics]
         return [replace(book, asks=book.asks[:count], bids=book.bids[:count]) for book in books]
 
-    def _latest(self, table: str, kind: DataType, symbol: str, now: datetime, level: str | None = None) -> Any:
-        self._check(symbol, kind, now)
-        tests = {"symbol = ?": symbol, "timestamp <= ?": to_micros(now)}
-        tests |= {} if level is None else {"level = ?": level}
-        order = "timestamp DESC" if table == "orderbooks" else "timestamp DESC, rowid DESC"
-        with reading(self._path) as connection:
-            found = next(select(connection, TABLE_NAMED[table], tests, order, 1), None)
+    def _newest(self, topic: Topic, now: datetime) -> Any:
+        self._check(topic.symbol, topic.data_type, now)
+        found = self.latest(topic, now)
         if found is None:
-            raise ChannelUnavailableError(f"{symbol}: the store {one_line(self._path)} has no {kind} of that time")
+            raise ChannelUnavailableError(
+                f"{topic.symbol}: the store {one_line(self._path)} has no {topic.data_type} of that time"
+            )
         return found
 
     def _check(self, symbol: str, kind: DataType, now: datetime) -> None:
@@ -349,13 +370,12 @@ class StoreTransport:
                     "SELECT timestamp FROM trades WHERE symbol = ? AND sequential_id = ?", (symbol, asked["cursor"])
                 ).fetchone()
                 tests["(timestamp, sequential_id) < (?, ?)"] = (at[0] if at else to_micros(end), int(asked["cursor"]))
-            order = "timestamp DESC, sequential_id DESC"
-            return list(select(connection, TABLE_NAMED["trades"], tests, order, int(asked["count"])))
+            return list(select(connection, TABLE_NAMED["trades"], tests, _NEWEST["trades"], int(asked.get("count", 1))))
 
     def _candles(self, timeframe: str, asked: dict[str, str], now: datetime) -> list[Any]:
         """Newest first."""
-        symbol, count, unit = asked["market"], int(asked["count"]), timeframe_of(timeframe)
-        end = min(datetime.fromisoformat(asked["to"]), now) if "to" in asked else now
+        symbol, count, unit = asked["market"], int(asked.get("count", 1)), timeframe_of(timeframe)
+        end = min(utc_text(asked["to"]), now + _MICROSECOND) if asked.get("to") else now + _MICROSECOND
         recorded = {topic.data_type for topic in self._recording.topics if topic.symbol == symbol}
         if unit.data_type in recorded:
             return self._recorded_candles(symbol, timeframe, count, end, now)
@@ -369,11 +389,11 @@ class StoreTransport:
         return [candle for candle in reversed(found) if candle.timestamp < end][:count]
 
     def _recorded_candles(self, symbol: str, timeframe: str, count: int, end: datetime, now: datetime) -> list[Any]:
-        tests = {"symbol = ?": symbol, "timeframe = ?": timeframe, "timestamp < ?": to_micros(end + _MICROSECOND)}
+        tests = {"symbol = ?": symbol, "timeframe = ?": timeframe, "timestamp < ?": to_micros(end)}
         found = []
         with reading(self._path) as connection:
             for candle in select(connection, TABLE_NAMED["candles"], tests, "timestamp DESC"):
-                if _known_at(candle) <= now and candle.timestamp < end:
+                if _known_at(candle) <= now:
                     found.append(candle)
                 if len(found) == count:
                     break

@@ -50,6 +50,7 @@ for each in (
 ):
     app.command(epilog=_epilog(each.__name__))(each)
 app.command("serve-metrics", epilog=_epilog("serve-metrics"))(serve.serve_metrics)
+app.command("serve-replay", epilog=_epilog("serve-replay"))(serve.serve_replay)
 app.command(
     "simulator",
     add_help_option=False,

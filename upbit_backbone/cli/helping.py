@@ -18,7 +18,7 @@ JOBS: Final = {
     "The past and files": ("candles", "trades"),
     "Recordings": ("record", "replay", "store"),
     "When something is wrong": ("doctor",),
-    "To try and to operate": ("demo", "simulator", "serve-metrics"),
+    "To try and to operate": ("demo", "simulator", "serve-replay", "serve-metrics"),
 }
 EXAMPLES: Final = {
     "ticker": "upbit-backbone ticker KRW-BTC KRW-ETH",
@@ -34,6 +34,7 @@ EXAMPLES: Final = {
     "store": "upbit-backbone store day.db --fill",
     "demo": "upbit-backbone demo --seconds 20",
     "serve-metrics": "upbit-backbone serve-metrics KRW-BTC --port 9100",
+    "serve-replay": "upbit-backbone serve-replay day.db --speed 10",
     "simulator": "upbit-backbone simulator --rest-port 8765",
 }
 _BOUNDS: Final = re.compile(r"required(?=[;\]])|default(?=:)")

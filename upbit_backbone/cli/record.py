@@ -267,7 +267,7 @@ def replay(
         if isinstance(event, GapEvent) and not event.complete:
             holes[event.start, event.end, event.reason] = None
 
-    with MarketDataBackbone.replay(file, speed=_speed(speed), on_event=hear, **span, **overrides) as market:
+    with MarketDataBackbone.replay(file, speed=speed_of(speed), on_event=hear, **span, **overrides) as market:
         stream = market.subscribe(codes, found, overflow=Overflow.DROP_OLDEST)
         follow(stream, Deadline.after(None), take, is_over=lambda: stream.closed)
     for since, until, reason in holes:
@@ -302,7 +302,8 @@ def _convert(
     return 0 if stats.written else FOUND_TROUBLE
 
 
-def _speed(text: str) -> float | None:
+def speed_of(text: str) -> float | None:
+    """What --speed says; None for "max"."""
     if text == "max":
         return None
     try:
