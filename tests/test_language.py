@@ -88,7 +88,7 @@ NOT_SAID = re.compile(
     "|>?(bid|ask) size)$|(the (library|caller|network|machine)'s)|^(alert rule|on demand|at work|of a source tree)$"
     "|^(waiting to be wanted|never loaded|none needed|not running|not set|not connected|banned for )$"
     "|패키지가 필요합니다|pip install|the old path goes|task_done|must be a non-negative|a logging handler raised"
-    "|pages under way|a permit counts"
+    "|pages under way|a permit counts|is not needed here"
     "|a subscription's queue is filled|lines were withheld|the outage of|further lines are withheld"
     "|^Invalid parameter|^the replay is over$"  # said on the wire
     "|items wait, .* are lost so far|sink .* works again|^open file $"  # logs, and a key
