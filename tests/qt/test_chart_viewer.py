@@ -17,7 +17,7 @@ from qtpy.QtCore import QSettings, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QApplication
 
-from tests.support.qt import run_until
+from tests.support.qt import run_until, what_is_wrong
 from tests.support.waiting import wait_until
 from upbit_backbone import MarketDataBackbone
 from upbit_backbone.qt import KOREAN
@@ -299,7 +299,7 @@ runpy.run_path({str(FOLDER)!r}, run_name="__main__")
         env={**os.environ, **upbit.environment(), **home},
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    errors = [line for line in done.stderr.splitlines() if "propagateSizeHints" not in line]
+    errors = what_is_wrong(done.stderr)
     assert (done.returncode, errors) == (0, [])
 
 

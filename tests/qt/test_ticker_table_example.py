@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.qt import what_is_wrong
 from upbit_backbone.simulator import FakeUpbit
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,7 @@ def test_it_fills_its_table_searches_it_and_ends_with_its_window(upbit: FakeUpbi
         env={**os.environ, **upbit.environment(), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
         capture_output=True, text=True, encoding="utf-8", timeout=60, check=False,
     )  # fmt: skip
-    errors = [line for line in done.stderr.splitlines() if "propagateSizeHints" not in line]
+    errors = what_is_wrong(done.stderr)
     assert (done.returncode, errors) == (0, [])
     assert done.stdout.startswith("[['KRW-BTC', 'Bitcoin', '")
 

@@ -27,3 +27,9 @@ def deleted(thing: Any) -> None:
     """Have Qt delete it, and what belongs to it, before this returns."""
     thing.deleteLater()
     QCoreApplication.sendPostedEvents(thing, QEvent.Type.DeferredDelete)
+
+
+def what_is_wrong(errors: str) -> list[str]:
+    """The lines a program wrote to stderr, without what Qt itself says where there is no screen and no desktop."""
+    usual = ("propagateSizeHints", "XDG_RUNTIME_DIR")
+    return [line for line in errors.splitlines() if not any(word in line for word in usual)]

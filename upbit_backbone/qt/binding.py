@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import BuiltinMethodType, MethodType
-from typing import Any
+from typing import Any, Final
 from weakref import WeakMethod, ref
 
 try:
@@ -22,6 +22,7 @@ QObject, QTimer, Signal, Qt = QtCore.QObject, QtCore.QTimer, QtCore.Signal, QtCo
 QAbstractTableModel, QModelIndex = QtCore.QAbstractTableModel, QtCore.QModelIndex
 QSortFilterProxyModel = QtCore.QSortFilterProxyModel
 QColor = QtGui.QColor
+IS_PYQT5: Final = bool(getattr(QtCore, "PYQT_VERSION_STR", "").startswith("5."))
 
 USUAL_FRAME_MILLISECONDS = 16  # of a screen of 60 Hz, and where there is none
 FASTEST_FRAME_MILLISECONDS = 8
@@ -46,6 +47,19 @@ def is_connected(source: Any, signal: str) -> bool:
         methods = [meta.method(number) for number in range(meta.methodCount())]
         _signals[key] = next(each for each in methods if bytes(each.name()) == signal.encode() and _is_signal(each))
     return bool(source.isSignalConnected(_signals[key]))
+
+
+class EventSignal:
+    """A signal that may be called `event` with PyQt5, which takes whatever has that name for the method of QObject's
+    and calls it with each QEvent. The other bindings tell a signal from a method."""
+
+    def __init__(self, signal: Any, owner: Any) -> None:
+        self.connect, self.disconnect, self.emit = signal.connect, signal.disconnect, signal.emit
+        self._owner = ref(owner)
+
+    def __call__(self, event: Any) -> bool:
+        owner = self._owner()
+        return owner is not None and bool(QObject.event(owner, event))
 
 
 def _is_signal(method: Any) -> bool:

@@ -20,7 +20,7 @@ from ..live.candle_series import CandleSeries
 from ..models.enums import DataType
 from ..models.events import ConnectionEvent, ConnectionState, Event, StaleEvent
 from ..models.market import OrderbookData
-from .binding import QObject, QTimer, Signal, frame_milliseconds, is_connected
+from .binding import IS_PYQT5, EventSignal, QObject, QTimer, Signal, frame_milliseconds, is_connected
 from .live import Live, LiveBook, LiveCandles, LiveSubscription, Opening
 from .notice import tell, watch_gui_thread
 from .question import Question
@@ -166,7 +166,10 @@ class MarketBridge(Bridge):
     received_many = Signal(object)
     candles_changed = Signal(object)
     book_changed = Signal(object)
-    event = Signal(object)
+    if IS_PYQT5:
+        _event = Signal(object)
+    else:
+        event = Signal(object)
     connection_changed = Signal(bool)
     stale_changed = Signal(object)
 
@@ -177,6 +180,8 @@ class MarketBridge(Bridge):
         events: deque[Event] = deque()
         listener = market.on_event(events.append)  # before there is anything of Qt's that a closed backbone would leave
         super().__init__(parent)
+        if IS_PYQT5:
+            self.event = EventSignal(self._event, self)
         self.market = market
         self.is_connected = False
         self.stale: frozenset[str] = frozenset()
