@@ -18,10 +18,12 @@ from rich.cells import cell_len
 
 import upbit_backbone
 from upbit_backbone import errors
-from upbit_backbone._korean import COMMAND_LINE, ERRORS, KOREAN
+from upbit_backbone._korean import COMMAND_LINE, ERRORS, KOREAN, REPORTS
 from upbit_backbone._language import is_korean, spoken
 from upbit_backbone.cli.app import app, run
 from upbit_backbone.cli.helping import EXAMPLES, JOBS, wrapped
+from upbit_backbone.models.enums import HealthStatus
+from upbit_backbone.models.events import ConnectionState
 
 PACKAGE = Path(upbit_backbone.__file__).parent
 ELSEWHERE = {"simulator", "compat", "_pyinstaller", "qt"}  # edges with readers of their own
@@ -234,3 +236,14 @@ def test_help_fits_its_columns(
 
 def test_every_text_of_the_help_is_of_the_help() -> None:
     assert not set(COMMAND_LINE) & set(ERRORS)
+
+
+def test_every_piece_of_a_report_has_its_korean_and_each_is_said() -> None:
+    said = set()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "told":
+                said |= {each.value for each in ast.walk(node.args[0]) if isinstance(each, ast.Constant)}
+    states = {*(each.name for each in HealthStatus), *(each.value for each in ConnectionState)}
+    breakers = {f"breaker {each}" for each in ("closed", "open", "half-open")}
+    assert states | breakers | (said - {"breaker "}) == set(REPORTS)

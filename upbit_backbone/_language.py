@@ -54,6 +54,18 @@ def word(text: str) -> str:
     return WORDS.get(text, text)
 
 
+def told(pattern: str, *values: object) -> str:
+    """`pattern`, a piece of a report with {} where `values` go, in the language of whoever reads it.
+
+    Such pieces are short ("{} failed"): looked for in other texts, they would be found where nobody meant them.
+    """
+    if is_korean():
+        from ._korean import REPORTS
+
+        pattern = REPORTS.get(pattern, pattern)
+    return pattern.format(*values)
+
+
 def _translated(text: str, depth: int) -> str:
     if depth > _DEEPEST:
         return text

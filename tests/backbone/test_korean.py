@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -11,8 +12,13 @@ import pytest
 
 import upbit_backbone
 from tests.support.english import english_words
+from tests.support.waiting import wait_until
 from upbit_backbone import BackboneConfig, MarketDataBackbone, UpbitBackboneError
 from upbit_backbone.export.files import CsvFile, write_csv
+from upbit_backbone.models.report import Alert
+from upbit_backbone.monitoring.alerts import DEFAULT_RULES
+from upbit_backbone.routing.policy import TABLE
+from upbit_backbone.simulator import FakeUpbit
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
 WRONG: dict[str, Callable[[MarketDataBackbone], Any]] = {
@@ -114,3 +120,56 @@ def test_an_error_has_no_english_in_its_korean(
     with pytest.raises(UpbitBackboneError) as caught:
         WRONG[what](market)
     assert english_words(str(caught.value), GIVEN) == [], str(caught.value)
+
+
+# ── reports and alerts ───────────────────────────────────────────────────────────────────────────────────────────────
+
+RULES_OF_ROUTING = {word for rule in TABLE for word in rule.name.split("-")}
+
+
+def english_of(report: object) -> list[str]:
+    text = str(report)
+    assert re.search("[가-힣]", text)
+    return [word for word in english_words(text) if word not in RULES_OF_ROUTING]
+
+
+def test_a_printed_report_has_no_english_in_its_korean_well_or_ill(
+    upbit: FakeUpbit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPBIT_BACKBONE_LANGUAGE", "ko")
+    with MarketDataBackbone(url=upbit.url) as market, market.subscribe("KRW-BTC", ["ticker", "trade"]) as reader:
+        reader.get(timeout=30)
+        market.get_ticker("KRW-ETH", strategy="rest_only")
+        assert (english_of(market.health()), english_of(market.performance())) == ([], [])
+        upbit.handshake_fault(mode="silence", times=None)
+        try:
+            upbit.close_sessions(1001)
+            wait_until(lambda: not market.health().is_healthy)
+            assert english_of(market.health()) == []
+        finally:
+            upbit.clear_faults()
+
+
+def test_reasons_stay_english_until_they_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What programs compare and keep must not depend on who looks."""
+    monkeypatch.setenv("UPBIT_BACKBONE_LANGUAGE", "ko")
+    alert = Alert(at=JANUARY, rule="health", subject="backbone", active=True, value=1.0, message="health is not good")
+    assert alert.to_dict()["message"] == alert.message == "health is not good"
+    assert str(alert) == "경보: 상태가 좋지 않습니다"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        *(text for rule in DEFAULT_RULES for text in (rule.message, rule.quiet) if text),
+        "{subject} is gone",
+        "{subject} is not measured any more",
+        "lag of {subject} is good again: {value}, below 1 for 5 s",
+        "health is degraded: REST: the last 5 answers were all errors; no error",
+    ],
+)
+def test_an_alert_has_no_english_in_its_korean(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    monkeypatch.setenv("UPBIT_BACKBONE_LANGUAGE", "ko")
+    text = message.format(subject="session-1", value=3.0)
+    alert = Alert(at=JANUARY, rule="lag", subject="session-1", active=False, value=3.0, message=text)
+    assert [word for word in english_of(alert) if word != "lag"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from tests.cli.every_output import ASKED, MORE
 from tests.support.english import english_words
@@ -75,3 +77,16 @@ def test_no_command_mixes_english_into_its_korean(environment: dict[str, str], t
         if words := english_in(text, arguments):
             mixed[" ".join(arguments)] = words
     assert mixed == {}
+
+
+def test_the_help_of_the_simulator_is_korean_and_fits_the_screen() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "upbit_backbone.simulator", "--help"],
+        env={**os.environ, "UPBIT_BACKBONE_LANGUAGE": "ko", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True, text=True, encoding="utf-8", timeout=60, check=True,
+    )  # fmt: skip
+    told, _, switches = done.stdout.partition("--set으로")
+    assert "옵션" in told
+    assert switches
+    assert [word for word in english_words(told) if word not in {"upbit", "backbone"}] == []
+    assert max(map(cell_len, done.stdout.splitlines())) <= 80

@@ -70,7 +70,8 @@ def _formatter(base: Any) -> Any:
         def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
             head = f"{spoken('Usage: ') if prefix is None else prefix}{prog} "
             indent = " " * self.current_indent
-            lines = wrapped(args, max(NARROWEST_TEXT, self.width - len(indent) - cell_len(head)))
+            said = " ".join(map(word, args.split(" ")))
+            lines = wrapped(said, max(NARROWEST_TEXT, self.width - len(indent) - cell_len(head)))
             self.write(indent + head + ("\n" + indent + " " * cell_len(head)).join(lines) + "\n")
 
         def write_heading(self, heading: str) -> None:

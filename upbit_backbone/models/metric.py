@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._language import told
 from .jsonable import Jsonable
 
 
@@ -31,10 +32,10 @@ class PerformanceMetric(Jsonable):
 
     def __str__(self) -> str:
         if self.p50 is None or self.p95 is None or self.p99 is None:
-            return f"{self.name}: {self.requests} answers, none lately"
+            return told("{}: {} answers, none lately", self.name, self.requests)
         rate = "-" if self.success_rate is None else f"{self.success_rate:.1%}"
         times = " / ".join(duration(each) for each in (self.p50, self.p95, self.p99))
-        return f"{self.name}: {self.requests} answers, {rate} good, p50/p95/p99 {times}"
+        return told("{}: {} answers, {} good, p50/p95/p99 {}", self.name, self.requests, rate, times)
 
 
 def duration(seconds: float) -> str:

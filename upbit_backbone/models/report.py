@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from .._language import spoken, told
 from .enums import HealthStatus
 from .events import ConnectionState
 from .jsonable import Jsonable
@@ -197,7 +198,7 @@ class DownloadEstimate(Jsonable):
 
     def __str__(self) -> str:
         how_long = f"{self.seconds:,.0f} s" if self.seconds < 120 else f"{self.seconds / 60:,.0f} minutes"
-        return f"{self.rows:,} rows at most, {self.requests:,} requests, about {how_long}"
+        return spoken(f"{self.rows:,} rows at most, {self.requests:,} requests, about {how_long}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -226,13 +227,13 @@ class PerformanceReport(Jsonable):
         return self.cache.hits / asked
 
     def __str__(self) -> str:
-        share = "" if self.live_share is None else f" ({self.live_share:.1%} of all)"
-        lines = [f"{self.live_answers} answers straight from a stream{share}"]
+        share = "" if self.live_share is None else told(" ({} of all)", f"{self.live_share:.1%}")
+        lines = [told("{} answers straight from a stream", self.live_answers) + share]
         lines += [str(metric) for metric in (*self.channels, *self.groups)]
         if self.routing:
-            lines.append("routing: " + ", ".join(f"{rule} {n}" for rule, n in sorted(self.routing.items())))
-        if self.cache is not None:
-            lines.append(f"cache: {self.cache.hits} hits, {self.cache.misses} misses, {self.cache.merged} merged")
+            lines.append(told("routing: {}", ", ".join(f"{rule} {n}" for rule, n in sorted(self.routing.items()))))
+        if (cache := self.cache) is not None:
+            lines.append(told("cache: {} hits, {} misses, {} merged", cache.hits, cache.misses, cache.merged))
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -271,8 +272,8 @@ class HealthReport(Jsonable):
         return self.status is HealthStatus.HEALTHY
 
     def __str__(self) -> str:
-        lines = [self.status.name]
-        lines += [f"  {reason}" for reason in self.reasons]
+        lines = [told(self.status.name)]
+        lines += [f"  {spoken(reason)}" for reason in self.reasons]
         lines += [_session_line(each) for each in self.sessions]
         lines += [_group_line(each) for each in self.groups if each.requests or each.paused_for]
         lines += [_subscription_line(each) for each in self.subscriptions]
@@ -299,26 +300,42 @@ class Alert(Jsonable):
     message: str
 
     def __str__(self) -> str:
-        return f"{'ALERT' if self.active else 'over'}: {self.message}"
+        return told("ALERT: {}" if self.active else "over: {}", spoken(self.message))
 
 
 def _session_line(stats: SessionStats) -> str:
-    heard = "nothing heard yet" if stats.last_data_age is None else f"data {stats.last_data_age:.1f} s ago"
-    rate = "" if stats.messages_per_second is None else f", {stats.messages_per_second:.0f} messages/s"
-    lag = "" if stats.lag is None else f", lag {duration(stats.lag)}"
-    return f"session {stats.session}: {stats.state.value}, {stats.topics} topics, {heard}{rate}{lag}"
+    age, rate = stats.last_data_age, stats.messages_per_second
+    said = [
+        told(stats.state.value),
+        told("{} topics", stats.topics),
+        told("nothing heard yet") if age is None else told("data {} s ago", f"{age:.1f}"),
+    ]
+    if rate is not None:
+        said.append(told("{} messages/s", f"{rate:.0f}"))
+    if stats.lag is not None:
+        said.append(told("lag {}", duration(stats.lag)))
+    return told("session {}: {}", stats.session, ", ".join(said))
 
 
 def _group_line(stats: GroupStats) -> str:
-    paused = f", paused for {stats.paused_for:.1f} s" if stats.paused_for else ""
-    return (
-        f"REST {stats.group}: {stats.requests} requests, {stats.failures} failed, {stats.available:.0f} of "
-        f"{stats.limit_per_second:g}/s free, breaker {stats.breaker}, 429 × {stats.limited_429}{paused}"
-    )
+    said = [
+        told("{} requests", stats.requests),
+        told("{} failed", stats.failures),
+        told("{} of {}/s free", f"{stats.available:.0f}", f"{stats.limit_per_second:g}"),
+        told(f"breaker {stats.breaker}"),
+        f"429 × {stats.limited_429}",
+    ]
+    if stats.paused_for:
+        said.append(told("paused for {} s", f"{stats.paused_for:.1f}"))
+    return f"REST {stats.group}: {', '.join(said)}"
 
 
 def _subscription_line(stats: SubscriptionStats) -> str:
-    return (
-        f"subscription {stats.subscription} ({stats.policy}): {stats.received} received, {stats.delivered} delivered, "
-        f"{stats.dropped} dropped, {stats.pending} waiting, lag {duration(stats.lag)}"
-    )
+    said = [
+        told("{} received", stats.received),
+        told("{} delivered", stats.delivered),
+        told("{} dropped", stats.dropped),
+        told("{} waiting", stats.pending),
+        told("lag {}", duration(stats.lag)),
+    ]
+    return told("subscription {} ({}): {}", stats.subscription, stats.policy, ", ".join(said))

@@ -15,10 +15,13 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from upbit_backbone._language import is_korean, spoken
 from upbit_backbone.simulator.serving.options import Options, parse_setting
 
 if TYPE_CHECKING:
     from upbit_backbone.simulator.serving.server import Server
+
+KOREAN_WIDTH = 52
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,29 +37,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(2, f"upbit-backbone-simulator: {problem}\n")
 
 
+class _Parser(argparse.ArgumentParser):
+    def format_help(self) -> str:
+        return super().format_help().replace("usage: ", spoken("Usage: "), 1)
+
+    def format_usage(self) -> str:
+        return super().format_usage().replace("usage: ", spoken("Usage: "), 1)
+
+
 def _parser() -> argparse.ArgumentParser:
     switches = ", ".join(f"{field.name}={field.default!r}" for field in fields(Options))
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="upbit-backbone-simulator",
-        epilog=f"Switches for --set, with their defaults: {switches}",
-        description="A faithful local Upbit: public REST and WebSocket, with faults on demand.",
+        epilog=f"{spoken('Switches for --set, with their defaults:')} {switches}",
+        description=spoken("A faithful local Upbit: public REST and WebSocket, with faults on demand."),
+        # argparse counts characters, of which a Korean one is two columns wide.
+        formatter_class=partial(argparse.HelpFormatter, width=KOREAN_WIDTH) if is_korean() else argparse.HelpFormatter,
+        add_help=False,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--rest-port", "--port", type=int, default=0, help="REST port; 0 picks a free one")
-    parser.add_argument("--websocket-port", type=int, default=0, help="WebSocket port; 0 picks a free one")
-    parser.add_argument("--control-port", type=int, default=0, help="control port; 0 picks a free one")
-    parser.add_argument("--tls", action="store_true", help="https and wss with a certificate of its own authority")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="the same seed gives the same market (default: %(default)s)"
-    )
-    parser.add_argument("--markets", default=None, help="how many pairs, or a comma list of them (default: 855)")
-    parser.add_argument("--rate", type=float, default=50.0, help="trades per second over all pairs; 0: only by control")
-    parser.add_argument("--start-time", default=None, help="where the clock starts, e.g. 2026-11-20T23:59:50Z")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                        help="any switch of upbit_backbone.simulator.serving.options.Options, repeatable")  # fmt: skip
-    parser.add_argument("--quiet", action="store_true", help="print nothing")
-    parser.add_argument("--ready-json", action="store_true", help="print the addresses as one line of JSON")
-    parser.add_argument("--parent", type=int, default=None, help="end when this process ends or standard input closes")
+    group = parser.add_argument_group(spoken("Options"))
+
+    def add(*names: str, about: str, **more: Any) -> None:
+        group.add_argument(*names, help=spoken(about), **more)
+
+    add("-h", "--help", action="help", about="Show this message and exit.")
+    add("--host", default="127.0.0.1", about="address to listen on (default: 127.0.0.1)")
+    add("--rest-port", "--port", type=int, default=0, about="REST port; 0 picks a free one")
+    add("--websocket-port", type=int, default=0, about="WebSocket port; 0 picks a free one")
+    add("--control-port", type=int, default=0, about="control port; 0 picks a free one")
+    add("--tls", action="store_true", about="https and wss with a certificate of its own authority")
+    add("--seed", type=int, default=1, about="the same seed gives the same market (default: 1)")
+    add("--markets", default=None, about="how many pairs, or a comma list of them (default: 855)")
+    add("--rate", type=float, default=50.0, about="trades per second over all pairs; 0: only by control")
+    add("--start-time", default=None, about="where the clock starts, e.g. 2026-11-20T23:59:50Z")
+    add(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        about="any switch of upbit_backbone.simulator.serving.options.Options, repeatable",
+    )  # fmt: skip
+    add("--quiet", action="store_true", about="print nothing")
+    add("--ready-json", action="store_true", about="print the addresses as one line of JSON")
+    add("--parent", type=int, default=None, about="end when this process ends or standard input closes")
     return parser
 
 
@@ -97,7 +117,7 @@ async def _serve(options: Options, chosen: argparse.Namespace) -> int:
 
 
 def _print_urls(urls: dict[str, Any]) -> None:
-    print("A simulated Upbit is running. Ctrl-C ends it.")
+    print(spoken("A simulated Upbit is running. Ctrl-C ends it."))
     for name, variable in (("rest_url", "REST_URL"), ("websocket_url", "WEBSOCKET_URL"), ("ca_file", "CA_FILE")):
         if urls[name]:
             print(f"  export UPBIT_BACKBONE_{variable}={urls[name]}")
