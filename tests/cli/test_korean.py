@@ -81,7 +81,7 @@ def test_no_command_mixes_english_into_its_korean(environment: dict[str, str], t
 
 def test_the_help_of_the_simulator_is_korean_and_fits_the_screen() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "upbit_backbone.simulator", "--help"],
+        [sys.executable, "-m", "upbit_backbone", "simulator", "--help"],
         env={**os.environ, "UPBIT_BACKBONE_LANGUAGE": "ko", "PYTHONIOENCODING": "utf-8"},
         capture_output=True, text=True, encoding="utf-8", timeout=60, check=True,
     )  # fmt: skip

@@ -10,55 +10,60 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from upbit_backbone._language import is_korean, spoken
 from upbit_backbone.simulator.serving.options import Options, parse_setting
 
 if TYPE_CHECKING:
     from upbit_backbone.simulator.serving.server import Server
 
-KOREAN_WIDTH = 52
+WIDE_LETTERS_WIDTH = 52
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a simulator until Ctrl-C, SIGTERM or the end of its parent; 0 after a clean end."""
-    parser = _parser()
+def main(arguments: Sequence[str] | None = None, speak: Callable[[str], str] = str) -> int:
+    """Runs a simulator until Ctrl-C, SIGTERM or the end of its parent; 0 after a clean end.
+
+    `speak` puts texts for people into their language: the command line has a catalogue, of which this one, a witness
+    that shares nothing with what it tests, knows nothing.
+    """
+    parser = _parser(speak)
     chosen = parser.parse_args(arguments)
     try:
         options = _options(chosen)
-        return asyncio.run(_serve(options, chosen))
+        return asyncio.run(_serve(options, chosen, speak))
     except KeyboardInterrupt:
         return 0
     except (ValueError, OSError) as problem:
         parser.exit(2, f"upbit-backbone-simulator: {problem}\n")
 
 
-class _Parser(argparse.ArgumentParser):
-    def format_help(self) -> str:
-        return super().format_help().replace("usage: ", spoken("Usage: "), 1)
-
-    def format_usage(self) -> str:
-        return super().format_usage().replace("usage: ", spoken("Usage: "), 1)
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser(speak: Callable[[str], str]) -> argparse.ArgumentParser:
     switches = ", ".join(f"{field.name}={field.default!r}" for field in fields(Options))
-    parser = _Parser(
+    usage = speak("Usage: ")
+
+    class Parser(argparse.ArgumentParser):
+        def format_help(self) -> str:
+            return super().format_help().replace("usage: ", usage, 1)
+
+        def format_usage(self) -> str:
+            return super().format_usage().replace("usage: ", usage, 1)
+
+    # argparse counts characters, of which most of another alphabet are two columns wide.
+    narrow = argparse.HelpFormatter if usage.isascii() else partial(argparse.HelpFormatter, width=WIDE_LETTERS_WIDTH)
+    parser = Parser(
         prog="upbit-backbone-simulator",
-        epilog=f"{spoken('Switches for --set, with their defaults:')} {switches}",
-        description=spoken("A faithful local Upbit: public REST and WebSocket, with faults on demand."),
-        # argparse counts characters, of which a Korean one is two columns wide.
-        formatter_class=partial(argparse.HelpFormatter, width=KOREAN_WIDTH) if is_korean() else argparse.HelpFormatter,
+        epilog=f"{speak('Switches for --set, with their defaults:')} {switches}",
+        description=speak("A faithful local Upbit: public REST and WebSocket, with faults on demand."),
+        formatter_class=narrow,
         add_help=False,
     )
-    group = parser.add_argument_group(spoken("Options"))
+    group = parser.add_argument_group(speak("Options"))
 
     def add(*names: str, about: str, **more: Any) -> None:
-        group.add_argument(*names, help=spoken(about), **more)
+        group.add_argument(*names, help=speak(about), **more)
 
     add("-h", "--help", action="help", about="Show this message and exit.")
     add("--host", default="127.0.0.1", about="address to listen on (default: 127.0.0.1)")
@@ -93,7 +98,7 @@ def _options(chosen: argparse.Namespace) -> Options:
     return Options(**(base | settings))
 
 
-async def _serve(options: Options, chosen: argparse.Namespace) -> int:
+async def _serve(options: Options, chosen: argparse.Namespace, speak: Callable[[str], str]) -> int:
     from upbit_backbone.simulator.control.port import Control
     from upbit_backbone.simulator.serving.server import Server
 
@@ -111,13 +116,13 @@ async def _serve(options: Options, chosen: argparse.Namespace) -> int:
     if chosen.ready_json:
         print(json.dumps(server.urls()), flush=True)
     elif not chosen.quiet:
-        _print_urls(server.urls())
+        _print_urls(server.urls(), speak)
     await server.run_until_stopped()
     return 0
 
 
-def _print_urls(urls: dict[str, Any]) -> None:
-    print(spoken("A simulated Upbit is running. Ctrl-C ends it."))
+def _print_urls(urls: dict[str, Any], speak: Callable[[str], str]) -> None:
+    print(speak("A simulated Upbit is running. Ctrl-C ends it."))
     for name, variable in (("rest_url", "REST_URL"), ("websocket_url", "WEBSOCKET_URL"), ("ca_file", "CA_FILE")):
         if urls[name]:
             print(f"  export UPBIT_BACKBONE_{variable}={urls[name]}")
