@@ -19,7 +19,14 @@ from upbit_backbone import MarketDataBackbone, default_backbone
 from upbit_backbone.simulator import FakeUpbit
 
 PRINTS = 12  # after so many in one block an endless loop has shown what it can do
-NEEDS = {"qtpy": "qtpy", "pyqtgraph": "pyqtgraph", "to_dataframe": "pandas", "prometheus": "prometheus_client"}
+NEEDS = {
+    "qtpy": "qtpy",
+    "pyqtgraph": "pyqtgraph",
+    "to_dataframe": "pandas",
+    "prometheus": "prometheus_client",
+    "matplotlib": "matplotlib",
+    "plotly": "plotly",
+}
 
 
 twins, korean = load("twins"), load("korean")
@@ -87,6 +94,7 @@ def reader(
     for name, value in upbit.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("UPBIT_BACKBONE_REST_REQUESTS_PER_SECOND", "50")
+    monkeypatch.setenv("MPLBACKEND", "Agg")  # there is no notebook to draw into
     monkeypatch.chdir(tmp_path)
     reader, on_sigterm = Reader(), signal.getsignal(signal.SIGTERM)
     yield reader

@@ -64,7 +64,11 @@ def test_every_snippet_passes_mypy_strictly(snippets: list[str], tmp_path: Path)
     options = ["--strict", "--config-file=", "--follow-imports=silent", "--allow-redefinition", "--cache-dir=cache"]
     options += ["--allow-untyped-defs", "--allow-untyped-calls"]  # a recipe's own functions may be as short as they are
     options += ["--disable-error-code=import-untyped"]  # pyqtgraph's, which carries no types
-    untyped = [name for name in ("qtpy", "pandas", "prometheus_client") if importlib.util.find_spec(name) is None]
+    untyped = [
+        name
+        for name in ("qtpy", "pandas", "prometheus_client", "matplotlib", "plotly")
+        if importlib.util.find_spec(name) is None
+    ]
     checked(["mypy", *options, *(["--ignore-missing-imports"] if untyped else []), *snippets], tmp_path)
 
 
