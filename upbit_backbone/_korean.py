@@ -20,6 +20,7 @@ ERRORS: Final = {
     "{}: no folder can be made there: {}": "{0}: 거기에 폴더를 만들 수 없습니다: {1}",
     "bars: give one of timeframe, ticks=, volume= and value=": "bars: timeframe, ticks=, volume=, value= 가운데 하나만 주세요",
     "{}={}: expected a number > 0": "{0}={1}: 0보다 큰 수여야 합니다",
+    "columns={}: {} has {}": "columns={0}: {1}에 있는 열은 {2}입니다",
     "table {}: expected one of {}": "테이블 {0}: 다음 가운데 하나여야 합니다: {1}",
     "sql() answers questions, and a store is only read: begin with select": "sql()은 질문에 답할 뿐이고 저장소는 읽기만 합니다. select로 시작하세요",
     "DuckDB does not take that: {}": "DuckDB가 받아들이지 않습니다: {0}",

@@ -38,6 +38,16 @@ def test_a_table_has_what_the_models_have_exactly(store):
         store.table("users")
 
 
+def test_a_few_columns_are_read_alone(store):
+    table = store.table("trades", "KRW-BTC", columns=["volume", "timestamp"])
+    assert table.column_names == ["volume", "timestamp"]
+    assert table["volume"].to_pylist() == [each.volume for each in store.trades("KRW-BTC")]
+    assert store.table("gaps", columns=["reason"]).num_rows == 1
+    for wrong in (["prise"], [], "price"):
+        with pytest.raises(InvalidRequestError, match="trades has symbol, price"):
+            store.table("trades", columns=wrong)
+
+
 def test_many_rows_come_in_pieces_and_numbers_that_are_wider_fit(store, monkeypatch):
     monkeypatch.setattr(columnar, "BATCH_ROWS", 1)
     table = store.table("trades")

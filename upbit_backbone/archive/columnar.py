@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from ..errors import InvalidRequestError, one_line
 from ..export.parquet import DIGITS_OF, PRICE, pyarrow_modules
 from ..sinks.columns import TABLE_NAMED, Column, from_micros, to_micros
 
-BATCH_ROWS: Final = 100_000
+BATCH_ROWS: Final = 2_000  # so few that their values are in the processor's cache when columns are made of them
 WIDEST: Final = (38, 16)  # for a number with more digits than its kind usually has
 # Beside the tables of data, what is known of them: (name, whether it is a time) of each column.
 _BESIDE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
@@ -27,13 +27,18 @@ NAMES: Final = (*TABLE_NAMED, *_BESIDE)
 
 
 def frame_of(
-    connection: sqlite3.Connection, name: str, symbol: str | None, start: datetime | None, end: datetime | None
+    connection: sqlite3.Connection,
+    name: str,
+    symbol: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    chosen: Sequence[str] | None = None,
 ) -> Any:
     """See `Store.table`."""
     arrow, _ = pyarrow_modules()
     if name not in NAMES:
         raise InvalidRequestError(f"table {one_line(name)!r}: expected one of {', '.join(NAMES)}")
-    columns = _columns_of(arrow, name)
+    columns = _chosen(name, _columns_of(arrow, name), chosen)
     time = "timestamp" if name in TABLE_NAMED else "start"
     tests = {"symbol = ?": symbol, f"{time} >= ?": start and to_micros(start), f"{time} < ?": end and to_micros(end)}
     asked = {test: value for test, value in tests.items() if value is not None}
@@ -46,7 +51,18 @@ def frame_of(
         batches.append(_table(arrow, columns, list(zip(*found, strict=True))))
     if not batches:
         batches = [_table(arrow, columns, [()] * len(columns))]
-    return arrow.concat_tables(batches, promote_options="permissive") if len(batches) > 1 else batches[0]
+    # In one piece: of thousands of small ones every later step would be slower.
+    return arrow.concat_tables(batches, promote_options="permissive").combine_chunks()
+
+
+def _chosen(name: str, columns: list[tuple[str, Any]], chosen: Sequence[str] | None) -> list[tuple[str, Any]]:
+    if chosen is None:
+        return columns
+    kinds = dict(columns)
+    unknown = [each for each in chosen if each not in kinds]
+    if unknown or not chosen or isinstance(chosen, str):
+        raise InvalidRequestError(f"columns={one_line(repr(chosen))}: {name} has {', '.join(kinds)}")
+    return [(each, kinds[each]) for each in chosen]
 
 
 def _selected(column: str) -> str:
@@ -107,7 +123,7 @@ def query(connection: sqlite3.Connection, statement: str, parameters: Mapping[st
     with duckdb.connect() as database:
         for name in NAMES:
             if name in words:
-                database.register(name, frame_of(connection, name, None, None, None))
+                database.register(name, frame_of(connection, name))
         try:
             found = database.sql(statement, params=dict(parameters) or None)
             if found is None:

@@ -271,14 +271,21 @@ class Store:
     # ── as tables ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def table(
-        self, name: str, symbol: str | None = None, start: Moment | None = None, end: Moment | None = None
+        self,
+        name: str,
+        symbol: str | None = None,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        columns: Sequence[str] | None = None,
     ) -> Any:
         """`name` ("trades", "candles", "tickers", "orderbooks", "coverage", "gaps") as a pyarrow Table (extra
-        `[parquet]`), of one market or all, ordered by time, exact. For many rows, of which no models are made.
-        `.to_pandas()` and `polars.from_arrow(…)` make frames of it."""
+        `[parquet]`), of one market or all, ordered by time, exact. Without models, so many rows come
+        several times as fast, and twice as fast again where a few `columns` are enough. InvalidRequestError for a name
+        that is none. `.to_pandas()` and `polars.from_arrow(…)` make frames of it."""
         code, (first, stop) = None if symbol is None else normalise_symbol(symbol), _span(start, end)
         with reading(self.path) as connection:
-            return frame_of(connection, name, code, first, stop)
+            return frame_of(connection, name, code, first, stop, columns)
 
     def sql(self, statement: str, **parameters: Any) -> Any:
         """What DuckDB answers to `statement` over the tables of the store, as a pyarrow Table (extra `[duckdb]`).

@@ -66,8 +66,12 @@ class Batch:
     def rows(self) -> dict[str, list[Row]]:
         """The items as rows by table ("trades", "candles", "tickers", "orderbooks"); see `columns`."""
         kinds: dict[str, list[Any]] = {}
+        of_class: dict[type[Any], list[Any]] = {}  # looked up once for each class, not for each item
         for item in self.items:
-            kinds.setdefault(table_of(item).name, []).append(item)
+            found = of_class.get(type(item))
+            if found is None:
+                found = of_class[type(item)] = kinds.setdefault(table_of(item).name, [])
+            found.append(item)
         return {name: TABLE_NAMED[name].rows(items) for name, items in kinds.items()}
 
     def encode(self) -> bytes:
