@@ -582,8 +582,12 @@ class MarketDataBackbone:
 
         `queue` delivers into a queue of your own instead, until it is closed; `end=None` (or any mark) is put there
         after the last item, so that workers end, and `.stats.ahead_of_end` counts what stood in front of it. `on_event`
-        hears, on its own thread, what concerns this subscription (breaks, gaps, overflow). Unknown symbols raise
-        UnknownSymbolError; more than `config.max_subscribed_symbols` InvalidRequestError.
+        hears, on its own thread, what concerns this subscription (breaks, gaps, overflow).
+
+        Unknown symbols raise UnknownSymbolError; more than `config.max_subscribed_symbols` InvalidRequestError. While
+        the market list is not known this waits for it, for 0.4 of `config.timeout_seconds` and three seconds at most;
+        where REST gives none, symbols go unchecked (for five seconds without waiting again), and one that brings
+        nothing is told by a SubscriptionEvent. Who must not wait asks `submit(market.subscribe, …)`.
 
         After a break, what was missed of trades and candles comes before the live data if REST has it within
         `config.gap_hold_seconds`; else live data goes on, and the rest comes late, marked `is_backfilled` and followed
