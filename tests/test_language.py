@@ -96,6 +96,7 @@ NOT_SAID = re.compile(
     "|items wait, .* are lost so far|sink .* works again|^open file $"  # logs, and a key
     # SQL speaks in capitals.
     "|[A-Z]{2,} [A-Z]{2,}|SELECT |UPDATE |DELETE |INSERT |PRAGMA |FROM |WHERE |INTO | DESC|ORDER BY| = \\?|nullif"
+    "|redis\\.call"  # scripts for Redis
 )
 
 

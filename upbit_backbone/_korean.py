@@ -175,6 +175,15 @@ ERRORS: Final = {
     "{} blocks this IP for another {} s (HTTP 418): of lines that broke one tries to connect each second, and the next turn is {} s away": "{0}이(가) 이 IP를 {1}초 더 차단합니다(HTTP 418). 끊긴 연결은 1초에 하나씩 다시 시도하며 다음 차례는 {2}초 뒤입니다",
     "no turn within the rate limit of {} before the deadline": "제한 시간 안에 {0} 요청 한도의 차례가 오지 않았습니다",
     "the turn for {} was over before the request could leave: this process stood still": "이 프로세스가 멈춰 있어서 {0} 요청이 나가기 전에 차례가 지났습니다",
+    "the URL of {} is not one that Redis is reached by": "{0}의 URL로는 Redis에 연결할 수 없습니다",
+    "the URL of Redis: expected redis://, rediss:// or unix://, with a host or path": "Redis의 URL: redis://, rediss:// 또는 unix://로 시작하고 호스트나 경로가 있어야 합니다",
+    "the URL of Redis: expected a host and a port from 1 to 65535 in it": "Redis의 URL: 호스트와 1에서 65535 사이의 포트가 있어야 합니다",
+    "{} refuses the user or password": "{0}이(가) 사용자나 비밀번호를 거부합니다",
+    "{} cannot be reached: {}": "{0}에 연결할 수 없습니다: {1}",
+    "{} answers: {}": "{0}의 응답: {1}",
+    "{} holds under the prefix {} what this version did not write ({}); expected {}: choose another prefix": "{0}의 접두사 {1} 아래에 이 버전이 쓰지 않은 것이 있습니다({2}). {3}이어야 합니다. 다른 접두사를 고르세요",
+    "prefix={}: expected 1 to 64 letters, digits or any of . _ : - to begin the keys in Redis with": "prefix={0}: Redis 키의 앞부분은 영문자, 숫자, . _ : - 가운데 1~64자여야 합니다",
+    "name the markets by --symbols, or all of a currency by --quote": "--symbols로 마켓을, 또는 --quote로 한 통화의 모든 마켓을 지정하세요",
     "closed while waiting for the rate limit of {}": "{0} 요청 한도를 기다리는 중에 닫혔습니다",
     "the series {} {} is closed": "{0} {1} 시리즈가 닫혔습니다",
     "the order book of {} is closed": "{0} 호가가 닫혔습니다",
@@ -289,6 +298,10 @@ ERRORS: Final = {
 
 # Parts that are filled into the texts above, reasons of events and of health, and what the system says most often.
 PARTS: Final = {
+    "keys of another kind": "다른 종류의 키",
+    "this relay": "이 릴레이",
+    "Redis at {}": "Redis 서버 {0}",
+    "Redis at {}:{}": "Redis 서버 {0}:{1}",
     # what was asked, as the first words of many errors
     "order book of {}": "{0} 호가",
     "order book of {} with level={}": "level={1}인 {0} 호가",
@@ -715,6 +728,8 @@ PACKAGES: Final = {
 }
 
 COMMAND_LINE: Final = {
+    "{} leads (Ctrl-C ends)": "{0}: 게시 중(Ctrl-C로 끝)",
+    "{} stands by (Ctrl-C ends)": "{0}: 대기 중(Ctrl-C로 끝)",
     "What of a day is in a store, topic by topic, and what of it is missing.": "저장소에 하루의 무엇이 있고 무엇이 빠졌는지 항목별로.",
     "A store that `record --sqlite` has written.": "`record --sqlite`가 쓴 저장소.",
     "The UTC day to look at (default: the last that was recorded).": "볼 UTC 하루(기본: 마지막으로 기록한 날).",
@@ -789,6 +804,13 @@ COMMAND_LINE: Final = {
     "Live prices of several markets and an order book, from the bundled simulator.": "내장 시뮬레이터의 여러 마켓 실시간 시세와 호가.",
     "Trades per second of the simulated market.": "시뮬레이터의 초당 체결 수.",
     "The same seed gives the same market.": "같은 시드는 같은 시장을 만듭니다.",
+    "Publish streams to a Redis server, for many readers; of several relays one leads (the [redis] extra).": "스트림을 Redis 서버에 게시해 여러 프로그램이 읽게 합니다. 릴레이가 여럿이면 하나가 게시합니다(추가 패키지 [redis]).",
+    "The server: redis://, rediss:// (TLS) or unix://; with a password better as UPBIT_BACKBONE_REDIS.": "서버: redis://, rediss://(TLS) 또는 unix://. 비밀번호가 있으면 환경 변수 UPBIT_BACKBONE_REDIS로 주는 것이 낫습니다.",
+    "Market codes, with commas between them; repeatable.": "쉼표로 나눈 마켓 코드. 여러 번 줄 수 있습니다.",
+    "All markets priced in this currency, such as KRW.": "이 통화로 거래되는 모든 마켓(예: KRW).",
+    "What to publish: ticker, trade, orderbook, or candles such as 1m or 1h; with commas, repeatable.": "게시할 것: ticker, trade, orderbook 또는 1m, 1h 같은 캔들. 쉼표로 나누고, 여러 번 줄 수 있습니다.",
+    "What the keys in Redis begin with.": "Redis 키의 앞부분.",
+    "Trades and candles kept in each stream.": "스트림마다 남길 체결과 캔들 수.",
     "Serve health and performance for Prometheus (the [prometheus] extra).": "상태와 성능 지표를 Prometheus에 제공합니다(추가 패키지 [prometheus]).",
     "Markets to stream.": "스트림할 마켓.",
     "0 takes a free one.": "0이면 빈 포트를 씁니다.",

@@ -13,7 +13,7 @@ import typer
 from .._language import is_korean, spoken
 from ..errors import one_line
 from ..exchange.endpoints import REGION_HOSTS
-from . import asking, candles, demo, doctor, record, serve, store, watch
+from . import asking, candles, demo, doctor, record, relay, serve, store, watch
 from .helping import EXAMPLES, ByJob, speaking
 from .running import EXIT_CODES, WRONG_USE, end_in_order, is_lost_pipe, leave_stdout, overrides, say_error
 
@@ -46,6 +46,7 @@ for each in (
     record.record,
     record.replay,
     store.store,
+    relay.relay,
     demo.demo,
 ):
     app.command(epilog=_epilog(each.__name__))(each)

@@ -18,7 +18,7 @@ JOBS: Final = {
     "The past and files": ("candles", "trades"),
     "Recordings": ("record", "replay", "store"),
     "When something is wrong": ("doctor",),
-    "To try and to operate": ("demo", "simulator", "serve-replay", "serve-metrics"),
+    "To try and to operate": ("demo", "simulator", "serve-replay", "serve-metrics", "relay"),
 }
 EXAMPLES: Final = {
     "ticker": "upbit-backbone ticker KRW-BTC KRW-ETH",
@@ -35,6 +35,7 @@ EXAMPLES: Final = {
     "demo": "upbit-backbone demo --seconds 20",
     "serve-metrics": "upbit-backbone serve-metrics KRW-BTC --port 9100",
     "serve-replay": "upbit-backbone serve-replay day.db --speed 10",
+    "relay": "upbit-backbone relay --redis redis://localhost:6379 --quote KRW --types ticker,trade",
     "simulator": "upbit-backbone simulator --rest-port 8765",
 }
 _BOUNDS: Final = re.compile(r"required(?=[;\]])|default(?=:)")

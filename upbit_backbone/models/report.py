@@ -186,6 +186,27 @@ class SinkStats(Jsonable):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelayStats(Jsonable):
+    """A relay to Redis: whether it leads (under which `token`) or stands by.
+
+    `published` items were written by it, `duplicates` had been published by another, `waiting` ones are still to be.
+    `lost` ones gave way while Redis could not be reached, `dropped` ones before they came that far. `changes` counts
+    how often it took the lead, `error` is why the last step failed, None while all is well.
+    """
+
+    relay: str
+    is_leading: bool
+    token: int | None
+    published: int
+    duplicates: int
+    waiting: int
+    lost: int
+    dropped: int
+    changes: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadEstimate(Jsonable):
     """What a download will take at most: `requests` to Upbit, `seconds` at the rate it allows, `rows` in the answer.
 

@@ -1,0 +1,17 @@
+"""Market data for many processes and machines: one of them asks Upbit and publishes to a Redis server, the rest read.
+
+keys ○ says what lies there under which name, and how it is written; redis_store ● is the only one to speak to Redis, by
+scripts that do a whole thing or nothing; relay ● feeds it while it leads, and stands ready while another does.
+"""
+
+from typing import TYPE_CHECKING
+
+from .. import _lazy
+
+if TYPE_CHECKING:
+    from ..models.report import RelayStats
+    from .relay import Relay
+else:  # few relay, and redis is an extra
+    __getattr__, __dir__ = _lazy.attributes(__name__, {"relay": ("Relay", "RelayStats")})
+
+__all__ = ["Relay", "RelayStats"]

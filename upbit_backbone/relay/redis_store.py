@@ -1,0 +1,219 @@
+"""Redis store: the only one to speak to Redis. Every step is one script there: it happens as a whole, and only for the
+relay that leads at that very moment.
+
+The right to lead is a lease, a key that expires unless it is renewed, and carries a number that grows with each leader
+(a fencing token). A relay that was stopped and wakes up after its lease writes nothing: the script that would write
+looks at the lease first. By whose clock the lease runs is no question: by that of Redis alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ..errors import AuthenticationError, InvalidRequestError, NetworkError, ServerError, one_line
+from .keys import SCHEMA, Entry, Keys, Latest
+
+LEASE_SECONDS: Final = 2.0
+TIMEOUT_SECONDS: Final = 1.0  # of one call to Redis: a server that goes mute must not outlast the lease
+EVENTS_KEPT: Final = 10_000
+# The ids of a stream are remembered for longer than its entries are kept, and for longer than a relay that stands by
+# remembers what it might have to publish.
+IDS_FOR_ENTRY: Final = 2
+
+# KEYS: schema, leader, fence, status, events. ARGV: schema, name, token that we hold or 0, lease in ms, and what the
+# status says: field, value, …
+_LEAD: Final = """
+local found = redis.call('GET', KEYS[1])
+if found and found ~= ARGV[1] then return redis.error_reply('SCHEMA ' .. found) end
+local now = redis.call('TIME')
+local held = redis.call('GET', KEYS[2])
+local token = ARGV[3]
+if held == false then
+  for i, kind in ipairs({'string', 'string', 'string', 'hash', 'stream'}) do
+    local there = redis.call('TYPE', KEYS[i]).ok
+    if there ~= 'none' and there ~= kind then return redis.error_reply('SCHEMA ' .. KEYS[i] .. ' as ' .. there) end
+  end
+  if not found then redis.call('SET', KEYS[1], ARGV[1]) end
+  -- By the time, so that it grows also where Redis has lost what it knew.
+  local last = tonumber(redis.call('GET', KEYS[3]) or '0')
+  local stamp = now[1] * 1000 + math.floor(now[2] / 1000)
+  if stamp <= last then stamp = last + 1 end
+  token = string.format('%.0f', stamp)
+  redis.call('SET', KEYS[3], token)
+elseif held ~= token .. ' ' .. ARGV[2] then
+  return {0, held}
+end
+redis.call('SET', KEYS[2], token .. ' ' .. ARGV[2], 'PX', ARGV[4])
+redis.call('HSET', KEYS[4], 'relay', ARGV[2], 'token', token,
+  'heartbeat', string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)), unpack(ARGV, 5))
+return {tonumber(token), ''}
+"""
+
+# KEYS: leader, then hashes. ARGV: lease, then for each hash data, source, time, received_at, epoch.
+_LATEST: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED') end
+for i = 2, #KEYS do
+  local at = (i - 2) * 5 + 2
+  local known = tonumber(redis.call('HGET', KEYS[i], 'exchange_time') or '0') or 0
+  -- After a change of leaders the new one may be a moment behind what the old one had.
+  if tonumber(ARGV[at + 2]) >= known then
+    redis.call('HSET', KEYS[i], 'data', ARGV[at], 'source', ARGV[at + 1], 'exchange_time', ARGV[at + 2],
+      'received_at', ARGV[at + 3], 'epoch', ARGV[at + 4])
+  end
+end
+return #KEYS - 1
+"""
+
+# KEYS: leader, then stream and ids for each entry. ARGV: lease, entries kept, ids kept, then identity, time, data.
+_ENTRIES: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED') end
+local added = 0
+for i = 2, #KEYS, 2 do
+  local at = (i - 2) / 2 * 3 + 4
+  if redis.call('ZADD', KEYS[i + 1], 'NX', ARGV[at + 1], ARGV[at]) == 1 then
+    redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[2], '*', 'id', ARGV[at], 'data', ARGV[at + 2])
+    redis.call('ZREMRANGEBYRANK', KEYS[i + 1], 0, -(ARGV[3] + 1))
+    added = added + 1
+  end
+end
+return added
+"""
+
+# KEYS: leader, events. ARGV: lease, entries kept, then kind and data.
+_EVENTS: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED') end
+for i = 3, #ARGV, 2 do
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'kind', ARGV[i], 'data', ARGV[i + 1])
+end
+return (#ARGV - 2) / 2
+"""
+
+_LEAVE: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+class Lease(NamedTuple):
+    """The right to publish: which relay has it, under which number."""
+
+    token: int
+    relay: str
+
+    def __str__(self) -> str:
+        return f"{self.token} {self.relay}"
+
+
+class NotLeadingError(Exception):
+    """Another relay leads by now: nothing was written."""
+
+
+class RedisStore:
+    """What one relay publishes under `keys` of the server at `url`, as long as it leads. For one thread at a time.
+
+    Raises InvalidRequestError where the URL is none, or the prefix holds what is not ours (nothing is overwritten);
+    NetworkError, AuthenticationError and ServerError as Redis fails. No text of them holds the password.
+    """
+
+    def __init__(self, url: str, keys: Keys, kept: int) -> None:
+        self.place = _place(url)
+        self._keys = keys
+        self._kept = kept
+        try:
+            # Without redis-py's own attempts: whether and when to try again depends on who leads by then.
+            client = redis.Redis.from_url(
+                url,
+                socket_timeout=TIMEOUT_SECONDS,
+                socket_connect_timeout=TIMEOUT_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+                client_name="upbit-backbone-relay",
+            )
+        except (ValueError, TypeError) as theirs:  # its words may hold what the URL holds
+            raise InvalidRequestError(f"the URL of {self.place} is not one that Redis is reached by") from theirs
+        self._client: Any = client
+        self._scripts: dict[str, Callable[..., Any]] = {
+            text: client.register_script(text) for text in (_LEAD, _LATEST, _ENTRIES, _EVENTS, _LEAVE)
+        }
+
+    def lead(self, name: str, held: Lease | None, status: Sequence[str | int]) -> Lease | None:
+        """Take the lease or renew it, and say how things stand (`status`: field, value, …); None: another leads."""
+        keys = [self._keys.schema, self._keys.leader, self._keys.fence, self._keys.status, self._keys.events]
+        mine = 0 if held is None else held.token
+        token, _ = self._run(_LEAD, keys, [SCHEMA, name, mine, round(LEASE_SECONDS * 1000), *status])
+        return Lease(token, name) if token else None
+
+    def publish_latest(self, lease: Lease, values: Sequence[Latest]) -> None:
+        """Into the hashes of their topics; what is older than what is there changes nothing."""
+        keys = [self._keys.leader, *(self._keys.latest(each.topic) for each in values)]
+        self._run(_LATEST, keys, [str(lease), *(field for each in values for field in each[1:])])
+
+    def publish_entries(self, lease: Lease, entries: Sequence[Entry]) -> int:
+        """Into the streams of their topics, each identity once. How many were not there yet."""
+        keys = [self._keys.leader]
+        for each in entries:
+            keys += (self._keys.stream(each.topic), self._keys.published(each.topic))
+        fields = (field for each in entries for field in each[1:])
+        added: int = self._run(_ENTRIES, keys, [str(lease), self._kept, self._kept * IDS_FOR_ENTRY, *fields])
+        return added
+
+    def publish_events(self, lease: Lease, events: Sequence[tuple[str, str]]) -> None:
+        """Into the stream of events: their kinds, and what they say."""
+        fields = (field for each in events for field in each)
+        self._run(_EVENTS, [self._keys.leader, self._keys.events], [str(lease), EVENTS_KEPT, *fields])
+
+    def leave(self, lease: Lease) -> None:
+        """Give the lease back, so that another relay leads at once."""
+        self._run(_LEAVE, [self._keys.leader], [str(lease)])
+
+    def close(self) -> None:
+        with self._translated():
+            self._client.close()
+
+    def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
+        with self._translated():
+            return self._scripts[script](keys=keys, args=arguments)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Redis's errors as ours."""
+        try:
+            yield
+        except redis.AuthenticationError as theirs:
+            raise AuthenticationError(f"{self.place} refuses the user or password") from theirs
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as theirs:
+            raise NetworkError(f"{self.place} cannot be reached: {one_line(theirs)}") from theirs
+        except redis.ResponseError as theirs:
+            text = one_line(theirs)
+            if "FENCED" in text:
+                raise NotLeadingError from None
+            if "SCHEMA " in text:
+                raise self._foreign(text.partition("SCHEMA ")[2]) from theirs
+            if "WRONGTYPE" in text:
+                raise self._foreign("keys of another kind") from theirs
+            raise ServerError(f"{self.place} answers: {text}") from theirs
+        except redis.RedisError as theirs:
+            raise ServerError(f"{self.place} answers: {one_line(theirs)}") from theirs
+
+    def _foreign(self, found: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"{self.place} holds under the prefix {self._keys.prefix!r} what this version did not write ({found}); "
+            f"expected {SCHEMA!r}: choose another prefix"
+        )
+
+    def __repr__(self) -> str:
+        return f"<RedisStore {self.place} {self._keys.prefix}>"
+
+
+def _place(url: str) -> str:
+    """Where the server is, without who asks: a password is in no log, repr or error."""
+    if not isinstance(url, str) or not url.startswith(("redis://", "rediss://", "unix://")):
+        raise InvalidRequestError("the URL of Redis: expected redis://, rediss:// or unix://, with a host or path")
+    try:
+        parts = urlsplit(url)
+        return f"Redis at {parts.path}" if parts.scheme == "unix" else f"Redis at {parts.hostname}:{parts.port or 6379}"
+    except ValueError:
+        raise InvalidRequestError("the URL of Redis: expected a host and a port from 1 to 65535 in it") from None

@@ -1,0 +1,323 @@
+"""Relay: publishes what this process streams to a Redis server, while it leads; ready to go on while another does.
+
+Several relays of the same markets elect one leader. Those that stand by are subscribed as well and remember what came
+in the last seconds, so that whoever takes over publishes what its predecessor had no time for; what both had is
+published once, because each trade and candle has an identity.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import queue
+import socket
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from .._arguments import whole_number
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, ForkGuard, LoopThread, get_logger
+from ..delivery.subscription import Subscription
+from ..errors import ClosedError, UpbitBackboneError, one_line
+from ..exchange.timeframes import timeframe_of
+from ..models.enums import DataType, Overflow
+from ..models.events import ConnectionEvent, Event
+from ..models.lazy_book import Datum
+from ..models.market import CandleData, TradeData
+from ..models.report import RelayStats
+from ..models.request import Topic
+from .keys import DEFAULT_PREFIX, Entry, Keys, entry_of_candle, entry_of_trade, latest_of, topic_of
+from .redis_store import Lease, NotLeadingError, RedisStore
+
+if TYPE_CHECKING:
+    from ..backbone import MarketDataBackbone
+
+log = get_logger("upbit_backbone.relay")
+
+RENEW_SECONDS: Final = 0.5  # four times in the life of a lease
+STAND_BY_SECONDS: Final = 0.25  # between two looks whether the leader is still there
+BATCH_ITEMS: Final = 500
+MAILBOX_ITEMS: Final = 100_000
+# What a relay that stands by remembers: longer than a lease and all that may delay its end.
+REMEMBERED_SECONDS: Final = 15.0
+WAITING_ENTRIES: Final = 200_000  # while Redis cannot be reached; the oldest give way and are counted
+WAITING_EVENTS: Final = 1_000
+CLOSED_AFTER: Final = timedelta(
+    seconds=3
+)  # Upbit's trades may be two seconds out of order, and change a candle that is over
+
+
+class Relay:
+    """Publishes the streams of `market` to the Redis server at `url`, from construction until `close()`.
+
+    `symbols`, `data_types` and `quote` are those of `market.subscribe`. Under `prefix` lie: a hash for each ticker,
+    order book and forming candle (`data`, `source`, `exchange_time` and `received_at` in milliseconds, `epoch`, which
+    grows with each new line); a stream of the last `kept` trades and closed candles of each market, each once; a stream
+    of events; and a hash that says which relay leads, when it was last there, and what of it is not provably current.
+
+    Of several relays with one prefix the one that holds the lease publishes. Redis may fail for as long as it likes:
+    what is to be published waits (the oldest give way, counted in `stats.lost`). Usable from any thread.
+
+    Raises InvalidRequestError where an argument is wrong or the prefix holds what no relay of this version wrote (and
+    then changes nothing there), NetworkError, AuthenticationError or ServerError where Redis does not answer at the
+    start, and what `subscribe` raises. It ends with the backbone.
+    """
+
+    def __init__(
+        self,
+        market: MarketDataBackbone,
+        url: str,
+        symbols: str | Sequence[str] | None = None,
+        data_types: DataType | str | Sequence[DataType | str] = DataType.TICKER,
+        *,
+        quote: str | None = None,
+        prefix: str = DEFAULT_PREFIX,
+        kept: int = 10_000,
+        name: str | None = None,
+    ) -> None:
+        self.name: Final = name or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
+        self._store = RedisStore(url, Keys(prefix), whole_number(kept, "kept", low=1, high=10_000_000))
+        self._guard = ForkGuard("this relay")
+        self._clock: Clock = SYSTEM_CLOCK
+        self._market = market
+        self._events: deque[Event] = deque(maxlen=WAITING_EVENTS)  # appended by the listener's thread
+        self._closing = Flag()
+        self._is_over = False
+        # All below is the relay's own thread's; the figures are read by others.
+        self._lease: Lease | None = None
+        self._is_failing = False
+        self._due = 0.0
+        self._epoch = 1
+        self._time = datetime.min.replace(tzinfo=UTC)  # Upbit's, as far as what has come tells it
+        self._states: dict[Topic, tuple[Datum, int]] = {}
+        self._changed: dict[Topic, None] = {}  # in the order in which they changed first
+        self._forming: dict[Topic, dict[datetime, CandleData]] = {}
+        self._waiting: deque[tuple[float, Entry]] = deque()
+        self._published = self._duplicates = self._lost = self._changes = 0
+        self._error: str | None = None
+        self._thread = LoopThread(
+            self._turn, "upbit-relay", is_over=lambda: self._is_over, failed=self._failed, at_end=self._end
+        )
+        self._listening = market.on_event(self._hear)
+        try:
+            self._subscription: Subscription[Any] = market.subscribe(
+                symbols, data_types, quote=quote, overflow=Overflow.DROP_OLDEST, maxsize=MAILBOX_ITEMS
+            )
+            try:
+                self._renew()
+                self._thread.ensure()
+            except BaseException:
+                self._subscription.close()
+                raise
+        except BaseException:
+            self._listening.close()
+            self._store.close()
+            raise
+
+    # --- what came in -------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        if self._closing.is_set() or not self._collect():
+            self._is_over = True
+            return
+        if self._clock.monotonic() >= self._due:
+            self._renew()
+        if self._lease is None:
+            self._forget_old()
+        elif not self._is_failing:
+            self._publish()
+
+    def _collect(self) -> bool:
+        """Take what has come, waiting for it until something else is due; False once nothing can come any more."""
+        has_work = self._lease is not None and not self._is_failing and (self._waiting or self._changed)
+        wait = 0.0 if has_work else max(0.0, self._due - self._clock.monotonic())
+        items = self._subscription.queue
+        try:
+            self._take(items.get(timeout=wait) if wait else items.get_nowait())
+            for _ in range(BATCH_ITEMS):
+                self._take(items.get_nowait())
+        except queue.Empty:
+            pass
+        except ClosedError:
+            return False
+        return True
+
+    def _take(self, item: Datum) -> None:
+        topic = topic_of(item)
+        if isinstance(item, TradeData):
+            self._time = max(self._time, item.timestamp)
+            self._wait(entry_of_trade(topic, item))
+            return
+        if isinstance(item, CandleData):
+            self._forming.setdefault(topic, {})[item.timestamp] = item
+            self._time = max(self._time, item.last_trade_at or item.timestamp)
+        else:
+            self._time = max(self._time, item.timestamp)
+        known = self._states.get(topic)
+        if known is None or item.timestamp >= known[0].timestamp:
+            self._states[topic] = item, self._epoch
+            self._changed[topic] = None
+
+    def _hear(self, event: Event) -> None:
+        """On the listener's thread, the only one that counts lines."""
+        if isinstance(event, ConnectionEvent) and event.is_recovery:
+            self._epoch += 1
+        self._events.append(event)
+
+    def _wait(self, entry: Entry) -> None:
+        if len(self._waiting) >= WAITING_ENTRIES:
+            self._waiting.popleft()
+            self._lost += self._lease is not None
+        self._waiting.append((self._clock.monotonic(), entry))
+
+    def _close_candles(self) -> None:
+        """What Upbit will not change any more is closed, by its own time: this machine's clock may be wrong."""
+        for topic, candles in self._forming.items():
+            for start in sorted(candles):
+                end = timeframe_of(candles[start].timeframe).next_start(start)
+                if end + CLOSED_AFTER <= self._time:
+                    self._wait(entry_of_candle(topic, candles.pop(start)))
+
+    def _forget_old(self) -> None:
+        oldest = self._clock.monotonic() - REMEMBERED_SECONDS
+        while self._waiting and self._waiting[0][0] < oldest:
+            self._waiting.popleft()
+        self._events.clear()  # they are this relay's, and it is the leader's that matter
+
+    # --- leading ------------------------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        self._close_candles()
+        held = self._lease
+        try:
+            self._lease = self._store.lead(self.name, held, self._status())
+        finally:
+            self._due = self._clock.monotonic() + (STAND_BY_SECONDS if self._lease is None else RENEW_SECONDS)
+        if self._is_failing:
+            log.warning("the relay reaches Redis again", extra={"place": self._store.place})
+        self._is_failing, self._error = False, None
+        if self._lease is not None and self._lease != held:
+            self._changes += 1
+            # The hashes may hold what a predecessor wrote, or nothing at all where Redis has lost its memory.
+            self._changed = dict.fromkeys(self._states)
+            log.info("the relay leads", extra={"relay": self.name, "token": self._lease.token})
+
+    def _status(self) -> list[str | int]:
+        stale = sorted(self._market.stale_symbols(self._subscription))
+        return [
+            "topics", len(self._subscription.topics), "stale", json.dumps(stale), "lost", self._lost,
+            "dropped", self._subscription.stats.dropped, "epoch", self._epoch,
+        ]  # fmt: skip
+
+    def _publish(self) -> None:
+        lease = self._lease
+        if lease is None:
+            return
+        try:
+            self._publish_entries(lease)
+            self._publish_latest(lease)
+            self._publish_events(lease)
+        except NotLeadingError:
+            self._lease, self._due = None, 0.0
+
+    def _publish_entries(self, lease: Lease) -> None:
+        batch = [entry for _, entry in itertools.islice(self._waiting, BATCH_ITEMS)]
+        if batch:
+            added = self._store.publish_entries(lease, batch)
+            for _ in batch:
+                self._waiting.popleft()
+            self._published += added
+            self._duplicates += len(batch) - added
+
+    def _publish_latest(self, lease: Lease) -> None:
+        topics = list(itertools.islice(self._changed, BATCH_ITEMS))
+        if topics:
+            self._store.publish_latest(lease, [latest_of(topic, *self._states[topic]) for topic in topics])
+            for topic in topics:
+                del self._changed[topic]
+            self._published += len(topics)
+
+    def _publish_events(self, lease: Lease) -> None:
+        events = [self._events.popleft() for _ in range(min(len(self._events), BATCH_ITEMS))]
+        if events:
+            try:
+                self._store.publish_events(lease, [(type(each).__name__, each.to_json()) for each in events])
+            except BaseException:
+                self._events.extendleft(reversed(events))
+                raise
+
+    def _failed(self, error: BaseException) -> None:
+        """A step raised: told once, and tried again when the lease is due."""
+        self._error = one_line(error)
+        self._due = max(self._due, self._clock.monotonic() + STAND_BY_SECONDS)
+        if not self._is_failing:
+            self._is_failing = True
+            is_ours = isinstance(error, UpbitBackboneError)
+            log.warning("the relay waits: %s", self._error, exc_info=None if is_ours else error)
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """On the relay's thread: what has come is published, and the next relay leads at once."""
+        lease = self._lease
+        try:
+            if lease is not None and not self._is_failing:
+                while self._waiting or self._changed:
+                    self._publish_entries(lease)
+                    self._publish_latest(lease)
+                self._store.leave(lease)
+        except (UpbitBackboneError, NotLeadingError) as error:
+            self._error = one_line(error)
+        finally:
+            self._lost += len(self._waiting) if lease is not None else 0
+            self._lease = None
+            self._store.close()
+            self._listening.close()
+
+    def close(self, timeout: float = 1.5) -> list[str]:
+        """Publish what has come, give the lead back and end; names of threads that would not within `timeout` seconds.
+        Idempotent."""
+        if self._guard.is_foreign:
+            return []
+        deadline = Deadline.after(timeout)
+        self._closing.set()
+        self._subscription.close(deadline.remaining())
+        return self._thread.join(deadline)
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether it is this relay that publishes."""
+        return self._lease is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended, by `close()` or with its backbone."""
+        return self._is_over
+
+    @property
+    def stats(self) -> RelayStats:
+        """How it stands at the moment."""
+        lease = self._lease
+        return RelayStats(
+            relay=self.name,
+            is_leading=lease is not None,
+            token=None if lease is None else lease.token,
+            published=self._published,
+            duplicates=self._duplicates,
+            waiting=len(self._waiting) + len(self._changed),
+            lost=self._lost,
+            dropped=self._subscription.stats.dropped,
+            changes=self._changes,
+            error=self._error,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Relay {one_line(self.name)} {'leading' if self.is_leading else 'standing by'} at {self._store.place}>"
