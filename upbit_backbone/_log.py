@@ -132,6 +132,18 @@ class GuardedLogger:
             sys.stderr.write(f"{self._logger.name}: a logging handler raised; {self.lost} lines were lost, now: ")
             sys.stderr.write(f"{message}\n{''.join(lines)}")
 
+    def is_shown(self, level: int) -> bool:
+        """Whether the program's own logging does something with a line of that level, or has switched it off on
+        purpose. (The library's own handler does nothing.)"""
+        logger: logging.Logger | None = self._logger
+        if not self._logger.isEnabledFor(level):
+            return True
+        while logger is not None:
+            if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+                return True
+            logger = logger.parent if logger.propagate else None
+        return False
+
     @property
     def name(self) -> str:
         return self._logger.name

@@ -10,9 +10,16 @@ import pytest
 
 from tests.support.threads import all_at_once
 from upbit_backbone import DataSource, MarketDataBackbone, OrderbookData, TickerData, UnknownSymbolError
+from upbit_backbone.routing import promotion
 from upbit_backbone.simulator import FakeUpbit
 
 Ask = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def patient_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep is one however long the machine takes for an answer."""
+    monkeypatch.setattr(promotion, "SWEEP_GAP_SECONDS", 60.0)
 
 
 def of_quote(upbit: FakeUpbit, quote: str, count: int) -> list[str]:

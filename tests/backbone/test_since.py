@@ -31,8 +31,9 @@ def server(own_upbit: MakeUpbit) -> FakeUpbit:
 
 @pytest.fixture
 def market(server: FakeUpbit, backbone: Backbone) -> MarketDataBackbone:
-    # Every break is a first break, and nobody waits for long.
-    found = backbone(at=server, healthy_after_seconds=0.01, reconnect_cap_seconds=0.5)
+    # Every break is a first break, and nobody waits for long; but what is live waits for a repair however slow the
+    # machine, since these tests want everything in order.
+    found = backbone(at=server, healthy_after_seconds=0.01, reconnect_cap_seconds=0.5, gap_hold_seconds=60.0)
     found.get_markets()  # tells Upbit's time, which is not ours
     return found
 

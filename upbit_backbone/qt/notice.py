@@ -24,20 +24,8 @@ _watchers: Counter[int] = Counter()
 def tell(level: int, message: str, error: BaseException | None = None) -> None:
     """Log it, and print it on stderr where no handler would show it: a window has no other place for it."""
     log.log(level, message, exc_info=error)
-    if not _is_shown(level) and sys.stderr is not None:
+    if not log.is_shown(level) and sys.stderr is not None:
         sys.stderr.write(f"upbit_backbone.qt: {message}\n")
-
-
-def _is_shown(level: int) -> bool:
-    """Whether the program's own logging does something with such a line. (The library's own handler does nothing.)"""
-    logger: logging.Logger | None = logging.getLogger(log.name)
-    if logger is None or not logger.isEnabledFor(level):
-        return logger is not None  # switched off on purpose
-    while logger is not None:
-        if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
-            return True
-        logger = logger.parent if logger.propagate else None
-    return False
 
 
 def watch_gui_thread() -> Callable[[], None]:
