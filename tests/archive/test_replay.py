@@ -108,6 +108,7 @@ def test_a_part_is_played_from_a_time_on_and_before_another(make_store):
     assert as_said(found) == as_said(map(trade, range(20, 50)))
 
 
+@pytest.mark.slow
 def test_a_recorded_market_comes_out_as_it_was_and_twice_the_same(tmp_path):
     path = tmp_path / "day.db"
     with FakeUpbit(seed=5, markets=SYMBOLS, trades_per_second=60.0) as upbit, backbone(upbit) as market:
