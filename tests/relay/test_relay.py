@@ -101,6 +101,7 @@ def test_trades_lie_in_a_stream_each_once(start: Start, server: RedisServer, upb
 
 def test_streams_are_capped(start: Start, server: RedisServer, upbit: FakeUpbit) -> None:
     relay = start(TRADE, kept=100)
+    wait_until(lambda: server.client.xlen(TRADES), "the stream flows")
     upbit.burst("KRW-BTC", 2_000)
     wait_until(lambda: relay.stats.published >= 2_000, "two thousand trades")
     assert server.client.xlen(TRADES) <= 300  # Redis drops whole nodes of a hundred
