@@ -16,7 +16,7 @@ EXTRAS = {
     "pyupbit": ["pandas>=1.5", "numpy"],
     "duckdb": ["duckdb>=1.0", "pyarrow>=14"],
     "prometheus": ["prometheus-client>=0.20"],
-    "redis": ["redis>=5.0"],
+    "redis": ["redis>=5.2.1"],  # older ones leave a socket open where a connection fails
     # 6.12.0 loses a reference to True or False with each signal and aborts the process after some hundred of them.
     "qt": ["qtpy>=2.4", "PySide6-Essentials>=6.6,!=6.12.0"],
     # What draws candles for the windows of [qt].
