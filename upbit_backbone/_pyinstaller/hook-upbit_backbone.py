@@ -11,4 +11,7 @@ EDGES = tuple(f"upbit_backbone.{name}" for name in ("cli", "qt", "compat", "_pyi
 
 hiddenimports = collect_submodules("upbit_backbone", filter=lambda name: not name.startswith(EDGES))
 datas = copy_metadata("upbit-backbone")
-excludedimports = ["pandas", "pyarrow", "numpy", "rich", "typer", "qtpy", "PySide6", "PyQt6", "pytest"]
+excludedimports = [
+    *("pandas", "pyarrow", "numpy", "rich", "typer", "qtpy", "PySide6", "PyQt6", "pytest"),
+    *("duckdb", "polars", "pyqtgraph", "redis"),  # the first brings pandas, which brings Qt
+]
