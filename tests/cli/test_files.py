@@ -71,10 +71,11 @@ def test_a_pipe_is_written_into_and_stays_a_pipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-def test_an_output_that_takes_nothing_is_named(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("asked", ["markets", "--help"])
+def test_an_output_that_takes_nothing_is_named(environment: dict[str, str], asked: str) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "upbit_backbone", "markets"],
+            [sys.executable, "-m", "upbit_backbone", asked],
             env=environment, stdout=full, stderr=subprocess.PIPE, text=True, encoding="utf-8", timeout=60, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (

@@ -24,6 +24,7 @@ from upbit_backbone.errors import UpbitBackboneError
 from upbit_backbone.simulator import FakeUpbit
 
 PLACES = int(os.environ.get("UPBIT_BACKBONE_FAULT_PLACES", "25"))
+TRIES = 10
 FEW_PLACES = 1  # of each method, in every run of the tests
 ROUNDS = int(os.environ.get("UPBIT_BACKBONE_FAULT_ROUNDS", "4"))
 SHARE = 0.2  # of all calls, where they fail at random
@@ -186,7 +187,8 @@ in_every_way = pytest.mark.parametrize(
 
 @in_every_way
 def test_what_fails_once_leaves_nothing_behind(upbit: FakeUpbit, seam: Seam, error: BaseException) -> None:
-    assert sum(fail_in_turn(upbit, method, seam, error, FEW_PLACES) for method in QUICK)
+    # Again where nothing passed the seam: a log line more or less depends on what goes on beside it.
+    assert any(sum(fail_in_turn(upbit, method, seam, error, FEW_PLACES) for method in QUICK) for _ in range(TRIES))
 
 
 @pytest.mark.faults

@@ -157,6 +157,10 @@ class Rig:
         connection_events = [event for event in self.events if isinstance(event, ConnectionEvent)]
         return [event for event in connection_events if event.state is ConnectionState.WAITING]
 
+    def waits_for(self, reason: str) -> list[ConnectionEvent]:
+        """Those of them whose reason says so: another may be our own limiter's, since all share one server."""
+        return [event for event in self.waits() if reason in event.reason]
+
     def reasons(self) -> str:
         return " | ".join(event.reason for event in self.events if isinstance(event, ConnectionEvent))
 

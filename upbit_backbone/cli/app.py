@@ -15,7 +15,7 @@ from ..errors import one_line
 from ..exchange.endpoints import REGION_HOSTS
 from . import asking, candles, demo, doctor, record, relay, serve, store, watch
 from .helping import EXAMPLES, ByJob, speaking
-from .running import EXIT_CODES, WRONG_USE, end_in_order, is_lost_pipe, leave_stdout, overrides, say_error
+from .running import EXIT_CODES, WRONG_USE, end_in_order, overrides, say_error, tell_file_trouble
 
 app = typer.Typer(
     name="upbit-backbone",
@@ -134,7 +134,4 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except _WrongUse as error:
         return _tell_wrong_use(error)
     except OSError as error:  # of --help, which no command writes
-        if not is_lost_pipe(error):
-            raise
-        leave_stdout()
-    return 0
+        return tell_file_trouble(error)

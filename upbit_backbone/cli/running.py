@@ -107,16 +107,22 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except OSError as error:
-            if is_lost_pipe(error):
-                leave_stdout()
-                raise typer.Exit(0) from None
-            say_error(_in_words(error))
-            raise typer.Exit(FILE_TROUBLE) from None
+            raise typer.Exit(tell_file_trouble(error)) from None
         except UpbitBackboneError as error:
             fail(error)
         raise typer.Exit(code or 0)
 
     return run
+
+
+def tell_file_trouble(error: OSError) -> int:
+    """Say what a file, or our own output, would not do; the exit code. Whoever closed our output asked for no more."""
+    is_lost = is_lost_pipe(error)
+    if not is_lost:
+        say_error(_in_words(error))
+    if is_lost or (error.filename is None and sys.stdout is sys.__stdout__):
+        leave_stdout()  # which still holds what it could not write
+    return 0 if is_lost else FILE_TROUBLE
 
 
 def is_lost_pipe(error: OSError) -> bool:
@@ -215,7 +221,7 @@ def first_ctrl_c() -> Iterator[Flag]:
 
 
 def leave_stdout() -> None:
-    # Whoever read our output is gone; without this the interpreter complains when it flushes at exit.
+    # Nobody takes our output any more; without this the interpreter complains when it flushes at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
