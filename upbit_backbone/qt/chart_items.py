@@ -194,7 +194,10 @@ class LastPriceLine(pyqtgraph.InfiniteLine):  # type: ignore[misc]
         """None: the view fits to candles, wherever the last of them closed. (pyqtgraph's name.)"""
 
     def refresh(self, *_: object) -> None:
-        """Go where the last candle closed, in the colour of that candle. To be called when the candles changed."""
+        """Go where the last candle closed, in the colour of that candle.
+
+        To be called when the candles changed, and when they became current or ceased to be.
+        """
         rows, colours = self._candles.rows, self._candles.colours
         if not rows:
             self.hide()
