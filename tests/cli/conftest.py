@@ -34,6 +34,7 @@ def environment(upbit: FakeUpbit) -> dict[str, str]:
         "COLUMNS": "",
         "LINES": "",
         "UPBIT_BACKBONE_LANGUAGE": "en",
+        "UPBIT_BACKBONE_SHARE_LIMITS_BETWEEN_PROCESSES": "0",  # the command before had its share in another test
     }
     return kept | plain | upbit.environment()
 
