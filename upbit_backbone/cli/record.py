@@ -171,7 +171,14 @@ def _into_sink(
             why = "" if recorder.stats.written else why_nothing(market)
         finally:
             recorder.close(CLOSE_SECONDS)
-    stats = recorder.stats
+    code = _tell_written(recorder.stats, json)
+    if code == FOUND_TROUBLE:
+        say_error(f"nothing came: {why}")
+    return code
+
+
+def _tell_written(stats: SinkStats, json: bool) -> int:
+    """Show the figures of a recording that is over; the exit code."""
     if json:
         output.print_json(output.as_plain(stats))
     else:
@@ -179,8 +186,6 @@ def _into_sink(
     if stats.error:
         say_error(f"{stats.sink}: {stats.error}")
         return FILE_TROUBLE
-    if not stats.written:
-        say_error(f"nothing came: {why}")
     return 0 if stats.written else FOUND_TROUBLE
 
 
@@ -291,15 +296,7 @@ def _convert(
         market.record_to(SqliteSink(target), codes, kinds) as recorder,
     ):
         recorder.wait()
-    stats = recorder.stats
-    if json:
-        output.print_json(output.as_plain(stats))
-    else:
-        print(_sink_summary(stats))
-    if stats.error:
-        say_error(f"{stats.sink}: {stats.error}")
-        return FILE_TROUBLE
-    return 0 if stats.written else FOUND_TROUBLE
+    return _tell_written(recorder.stats, json)
 
 
 def speed_of(text: str) -> float | None:
