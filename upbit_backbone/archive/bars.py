@@ -11,9 +11,9 @@ from decimal import Decimal
 from typing import Final
 
 from ..errors import InvalidRequestError
-from ..models.enums import DataSource
+from ..history.aggregate import candle_of
 from ..models.market import CandleData, TradeData
-from ..models.number import ZERO, plain, total
+from ..models.number import ZERO, plain
 
 _ONE: Final = Decimal(1)
 # What a trade adds, by the word for the kind of bar.
@@ -39,10 +39,10 @@ def bars_by(kind: str, size: object, trades: Iterable[TradeData]) -> list[Candle
         waiting.append(trade)
         filled += measure(trade)
         if filled >= enough:
-            bars.append(_bar(waiting, label, is_closed=True))
+            bars.append(candle_of(waiting, label, waiting[0].timestamp))
             waiting, filled = [], ZERO
     if waiting:
-        bars.append(_bar(waiting, label, is_closed=False))
+        bars.append(candle_of(waiting, label, waiting[0].timestamp, is_closed=False))
     return bars
 
 
@@ -54,21 +54,3 @@ def _number(kind: str, size: object) -> Decimal:
     if isinstance(size, bool) or not number.is_finite() or number <= 0:
         raise InvalidRequestError(f"{kind}={size!r}: expected a number > 0")
     return number
-
-
-def _bar(trades: list[TradeData], label: str, *, is_closed: bool) -> CandleData:
-    prices = [each.price for each in trades]
-    return CandleData(
-        symbol=trades[0].symbol,
-        timeframe=label,
-        open_price=prices[0],
-        high_price=max(prices),
-        low_price=min(prices),
-        close_price=prices[-1],
-        volume=total(each.volume for each in trades),
-        traded_value=total(each.price * each.volume for each in trades),
-        timestamp=trades[0].timestamp,
-        last_trade_at=trades[-1].timestamp,
-        source=DataSource.DERIVED,
-        is_closed=is_closed,
-    )

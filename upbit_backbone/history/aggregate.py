@@ -40,14 +40,15 @@ def candles_from_trades(trades: Iterable[TradeData], timeframe: str | Timeframe)
     # give one open and one close.
     ordered = sorted(unique.values(), key=lambda one: (one.timestamp, one.sequential_id or 0))
     groups = groupby(ordered, lambda one: unit.floor(one.timestamp))
-    return [_from_trades(list(group), unit, start) for start, group in groups]
+    return [candle_of(list(group), unit.word, start) for start, group in groups]
 
 
-def _from_trades(trades: list[TradeData], unit: Timeframe, start: datetime) -> CandleData:
+def candle_of(trades: Sequence[TradeData], label: str, start: datetime, *, is_closed: bool = True) -> CandleData:
+    """The candle of these trades of one market, which are in order; `label` is its timeframe."""
     prices = [each.price for each in trades]
     return CandleData(
         symbol=trades[0].symbol,
-        timeframe=unit.word,
+        timeframe=label,
         open_price=prices[0],
         high_price=max(prices),
         low_price=min(prices),
@@ -57,6 +58,7 @@ def _from_trades(trades: list[TradeData], unit: Timeframe, start: datetime) -> C
         timestamp=start,
         last_trade_at=trades[-1].timestamp,
         source=DataSource.DERIVED,
+        is_closed=is_closed,
     )
 
 
