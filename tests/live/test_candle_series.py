@@ -238,6 +238,22 @@ def test_what_was_missed_beyond_all_measure_is_told_once(stage: Stage) -> None:
     assert len(receipts) == 1
 
 
+def test_a_first_connection_that_waited_for_its_turn_leaves_it_current_once_it_stands(stage: Stage) -> None:
+    series = stage.open()
+    stage.interrupt()
+    assert not series.is_current
+    stage.trade(30, is_seen=False)
+    stage.stream.on_event(
+        ConnectionEvent(at=stage.exchange.now, session="s", state=ConnectionState.CONNECTING, reason="trying again")
+    )
+    assert not series.is_current
+    stage.stream.on_event(
+        ConnectionEvent(at=stage.exchange.now, session="s", state=ConnectionState.LIVE, reason="connected")
+    )
+    wait_until(lambda: series.is_current)
+    assert [numbers(row) for row in series] == stage.expected()
+
+
 def test_a_gap_report_about_another_market_is_not_ours(stage: Stage) -> None:
     stage.open()
     before = len(stage.exchange.calls)

@@ -31,7 +31,7 @@ from ..exchange.timeframes import FIRST_MOMENT, Timeframe, timeframe_of
 from ..history.aggregate import ONE_DAY, FormingPeriod
 from ..history.candles import CandleHistory
 from ..models.enums import DataType, Priority
-from ..models.events import ConnectionEvent, Event, GapEvent, OverflowEvent, StaleEvent
+from ..models.events import ConnectionEvent, ConnectionState, Event, GapEvent, OverflowEvent, StaleEvent
 from ..models.market import CandleData, TickerData
 from ..models.request import Topic
 from .bars import CATCH_UP, Bars, BarUpdate
@@ -453,10 +453,12 @@ class CandleSeries:
     def _on_event(self, event: Event) -> None:
         """From whichever thread reports events: only remembers that something may be missing."""
         self._loop.revive()
-        if leaves_doubt(event, self.topic):
+        # A first connection that had to wait for its turn is no recovery, but ends the interruption all the same.
+        is_live = isinstance(event, ConnectionEvent) and event.state is ConnectionState.LIVE
+        if leaves_doubt(event, self.topic) or (is_live and self._is_interrupted):
             self.repair()
         if isinstance(event, ConnectionEvent):  # after repair(), so that it never looks current in between
-            self._is_interrupted = event.is_interruption or (self._is_interrupted and not event.is_recovery)
+            self._is_interrupted = event.is_interruption or (self._is_interrupted and not is_live)
 
     def repair(self) -> None:
         """Ask REST again from the last certain candle on, soon and on the series' own thread."""
