@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from upbit_backbone import KST, BackboneConfig, DataStrategy, InvalidRequestError, MarketDataBackbone
-from upbit_backbone._arguments import as_real, as_whole, aware, whole_number
+from upbit_backbone._arguments import as_real, as_whole, aware, utc_day, whole_number
 from upbit_backbone._concurrency import Deadline, check_timeout
 from upbit_backbone.history.ranges import checked_count
 from upbit_backbone.recorder.recorder import Rotation
@@ -141,6 +141,23 @@ def test_a_time_without_a_zone_is_refused_with_both_ways_to_write_it(moment: Any
     ) as error:
         aware(moment, "start")
     assert str(error.value).startswith("start=")
+
+
+@pytest.mark.parametrize(
+    "day",
+    [
+        "2026-11-28", " 2026-11-28 ", "20261128", date(2026, 11, 28), HALF_PAST_NINE, "2026-11-28 09:30+09:00",
+        "2026-11-29 08:59+09:00", datetime(2026, 11, 27, 19, 30, tzinfo=timezone(timedelta(hours=-5))),
+    ],
+)  # fmt: skip
+def test_a_utc_day_is_a_date_its_text_or_a_time_in_it(day: Any) -> None:
+    assert utc_day(day, "day") == datetime(2026, 11, 28, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("day", ["today", "", "2026-11-31", 20261128, None])
+def test_what_is_no_day_is_refused_with_what_is_one(day: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"day=.*expected a UTC day such as '2026-01-31'"):
+        utc_day(day, "day")
 
 
 @pytest.mark.parametrize("moment", ["today", "", "9:30", 1_764_289_800, None, "2026-11-28 09:30\n\x1b[31m"])

@@ -6,6 +6,7 @@ Python's own protocols (`__index__`, `numbers.Real`), so nothing here knows nump
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 from datetime import UTC, date, datetime
@@ -21,6 +22,7 @@ Moment: TypeAlias = datetime | str  # a pandas.Timestamp is a datetime
 HOW_TO_SAY_WHEN: Final = (
     "a time with its zone: '2026-01-31 09:30+09:00' (Korean time), '2026-01-31 00:30Z' (UTC), or a datetime with tzinfo"
 )
+HOW_TO_SAY_WHICH_DAY: Final = f"a UTC day such as '2026-01-31' or a date, or {HOW_TO_SAY_WHEN}"
 
 
 def as_whole(value: object) -> int | None:
@@ -60,7 +62,7 @@ def whole_number(value: object, name: str, *, low: int, high: int | None = None,
     return number
 
 
-def aware(moment: object, name: str) -> datetime:
+def aware(moment: object, name: str, expected: str = HOW_TO_SAY_WHEN) -> datetime:
     """`moment`, a datetime or ISO 8601 text, in UTC; InvalidRequestError unless it says which clock it was read from.
 
     Refused without a zone: read as local, Korean or UTC it might be nine hours off without a word.
@@ -71,17 +73,27 @@ def aware(moment: object, name: str) -> datetime:
             moment = datetime.fromisoformat(moment.strip())
         except ValueError as refusal:
             raise_if_users(refusal)
-            raise InvalidRequestError(f"{name}={given}: expected {HOW_TO_SAY_WHEN}") from None
+            raise InvalidRequestError(f"{name}={given}: expected {expected}") from None
     if not isinstance(moment, datetime):
         what = "a day begins at midnight of some zone; " if isinstance(moment, date) else ""
-        raise InvalidRequestError(f"{name}={given}: {what}expected {HOW_TO_SAY_WHEN}")
+        raise InvalidRequestError(f"{name}={given}: {what}expected {expected}")
     if moment != moment:
-        raise InvalidRequestError(f"{name}={given}: expected {HOW_TO_SAY_WHEN}")
+        raise InvalidRequestError(f"{name}={given}: expected {expected}")
     if moment.utcoffset() is None:
         raise InvalidRequestError(
             f"{name}={given}: no time zone, so nobody knows when that was; expected {_both(moment)}"
         )
     return _in_utc(moment)
+
+
+def utc_day(day: object, name: str) -> datetime:
+    """When the UTC day begins that is meant by a date, by its ISO 8601 text, or by a time in it as `aware` takes it."""
+    if isinstance(day, str):
+        with contextlib.suppress(ValueError):  # then it is no day but a time, or `aware` says what is expected
+            day = date.fromisoformat(day.strip())
+    if isinstance(day, date) and not isinstance(day, datetime):
+        return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return aware(day, name, HOW_TO_SAY_WHICH_DAY).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _both(moment: datetime) -> str:

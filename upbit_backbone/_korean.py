@@ -342,6 +342,7 @@ PARTS: Final = {
     "0 is today (UTC)": "0은 오늘(UTC)입니다",
     "{}={}: a day begins at midnight of some zone; expected {}": "{0}={1}: 하루는 어느 시간대의 자정에 시작하므로 날짜만으로는 알 수 없습니다. 필요한 값: {2}",
     "a time with its zone: {} (Korean time), {} (UTC), or a datetime with tzinfo": "시간대가 있는 시각: {0}(한국 시간), {1}(UTC), 또는 tzinfo가 있는 datetime",
+    "a UTC day such as {} or a date, or {}": "{0} 같은 UTC 날짜나 date, 또는 {1}",
     "{} (Korean time) or {} (UTC); a datetime: {} or {}": "{0}(한국 시간) 또는 {1}(UTC). datetime이라면 {2} 또는 {3}",
     # settings
     "one of {}": "{0} 중 하나",

@@ -28,6 +28,12 @@ def test_the_quality_of_a_day_counts_rows_and_seconds_and_names_the_holes(make_s
     store = make_store(Batch([trade(1), trade(2), candle(0)], spans=spans), gap(70, 79.999))
     (found,) = store.quality(date(2026, 1, 31))
     assert found == store.quality(at(5))[0]
+    assert found == store.quality("2026-01-31")[0]
+    assert found == store.quality("2026-02-01 08:59+09:00")[0]
+    with pytest.raises(InvalidRequestError, match="expected a UTC day such as '2026-01-31'"):
+        store.quality("January")
+    with pytest.raises(InvalidRequestError, match="no time zone"):
+        store.quality("2026-01-31T09:00")
     assert (found.symbol, found.type, found.rows) == ("KRW-BTC", "trade", 2)
     assert found.complete_seconds == 3 * 3600 + 60 - 10
     assert found.complete_seconds + found.missing_seconds == 24 * 3600

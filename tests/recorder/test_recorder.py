@@ -50,6 +50,20 @@ def test_everything_handed_in_is_read_again_in_order(make_recording):
     assert recording.damage is None
 
 
+def test_a_part_is_asked_for_by_text_as_well_as_by_a_time(make_recording):
+    recording = Recording(make_recording(20))
+    times = [record.wall for _, record in recording.located()]
+    middle = times[len(times) // 2]
+    later = list(recording.located(since=middle))
+    assert list(recording.located(since=middle.isoformat())) == later
+    assert 0 < len(later) < len(times)
+    assert [record for _, record in recording.located(until=middle.isoformat())]
+    assert recording.streams_at(times[-1].isoformat()) == recording.streams_at(times[-1])
+    for named in ("since", "until"):
+        with pytest.raises(InvalidRequestError, match=f"{named}='yesterday'"):
+            list(recording.located(**{named: "yesterday"}))
+
+
 def test_gzip_reads_a_recording(make_recording):
     assert b'{"number":19}' in gzip.decompress(make_recording(20).read_bytes())
 

@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from .._arguments import Moment, aware
+from .._arguments import Moment, aware, utc_day
 from .._concurrency import get_logger
 from ..errors import InvalidRequestError, one_line
 from ..exchange.markets import normalise_symbol
@@ -322,10 +322,9 @@ class Store:
         return coverage(spans, gaps, Interval(first, stop)) if first < stop else []
 
     def quality(self, day: date | Moment) -> list[TopicQuality]:
-        """What there is of one UTC day (a date, or a time in it), topic by topic, and what of it is missing."""
-        is_date = isinstance(day, date) and not isinstance(day, datetime)
-        moment = aware(f"{day}T00:00Z" if is_date else day, "day")
-        midnight = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        """What there is of one UTC day ("2026-01-31", a date, or a time in it), topic by topic, and what of it is
+        missing."""
+        midnight = utc_day(day, "day")
         return [self._quality(symbol, kind, midnight) for symbol, kind in self.topics()]
 
     def _quality(self, symbol: str, kind: str, midnight: datetime) -> TopicQuality:

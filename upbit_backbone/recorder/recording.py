@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from .._arguments import Moment, aware
 from .._concurrency import get_logger
 from .._file_lock import FileLock
 from ..errors import InvalidRequestError, MalformedDataError, one_line
@@ -177,9 +178,10 @@ class Recording:
             yield record
 
     def located(
-        self, since: datetime | None = None, until: datetime | None = None, *kinds: RecordKind
+        self, since: Moment | None = None, until: Moment | None = None, *kinds: RecordKind
     ) -> Iterator[tuple[Place, Record]]:
-        """Every record with its place, in order: those from `since` on and before `until`, of `kinds` (none: of all).
+        """Every record with its place, in order: those from `since` on and before `until` (aware datetimes or ISO 8601
+        text with a zone), of `kinds` (none: of all).
 
         What cannot be among them is hopped over without unpacking it.
         """
@@ -188,10 +190,13 @@ class Recording:
                 yield place, found
 
     def entries(
-        self, since: datetime | None = None, until: datetime | None = None, *kinds: RecordKind
+        self, since: Moment | None = None, until: Moment | None = None, *kinds: RecordKind
     ) -> Iterator[tuple[Place, Record | Damage]]:
         """As `located`, and in its place each damage that was met."""
-        first, end = (None if moment is None else microseconds(moment) for moment in (since, until))
+        start, stop = (
+            None if moment is None else aware(moment, name) for moment, name in ((since, "since"), (until, "until"))
+        )
+        first, end = (None if moment is None else microseconds(moment) for moment in (start, stop))
 
         def wants(head: MemberHead) -> bool:
             if head.summary is None:
@@ -209,7 +214,7 @@ class Recording:
                 _check_format(each, path)
                 try:
                     for position, record in enumerate(decode_records(each.data or b"")):
-                        is_asked = (since is None or record.wall >= since) and (until is None or record.wall < until)
+                        is_asked = (start is None or record.wall >= start) and (stop is None or record.wall < stop)
                         if is_asked and (not kinds or record.kind in kinds):
                             yield Place(part, each.offset, position), record
                 except MalformedDataError as error:
@@ -225,7 +230,7 @@ class Recording:
         self._damages[part, damage.offset] = damage
         return damage
 
-    def streams_at(self, moment: datetime) -> list[Record]:
+    def streams_at(self, moment: Moment) -> list[Record]:
         """What streamed at `moment`: the SUBSCRIBED records that were in force then, one of each session."""
         kinds = (RecordKind.BEGIN, RecordKind.SUBSCRIBED, RecordKind.INTERRUPTED)
         streams: dict[str, Record] = {}
