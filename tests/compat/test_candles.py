@@ -56,6 +56,15 @@ def test_each_interval_has_both_spellings(pyupbit: ModuleType, interval: str, fi
     assert starts(pyupbit.get_ohlcv("KRW-BTC", interval, 2, MOMENT)) == [first, last]
 
 
+@pytest.mark.slow
+def test_more_pages_than_a_second_allows_make_one_whole_frame(pyupbit: ModuleType) -> None:
+    frame = pyupbit.get_ohlcv("KRW-BTC", interval="minute1", count=2_250, to=MOMENT)
+    assert len(frame) == 2_250
+    assert frame.index.is_unique
+    assert frame.index.is_monotonic_increasing
+    assert frame.index[-1] < datetime(2026, 1, 5, 12)
+
+
 @pytest.mark.parametrize("interval", ["minute2", "hour", "1m", "Day", "minute", "day1", "", None, 5, ["day"]])
 def test_an_interval_that_pyupbit_does_not_know_gives_days_and_a_warning(pyupbit: ModuleType, interval: Any) -> None:
     with pytest.warns(UserWarning, match="gives days") as caught:

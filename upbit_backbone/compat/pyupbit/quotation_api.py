@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from ...errors import InvalidRequestError, ProtocolError, ServerError, UpbitBackboneError
+from ...exchange.endpoints import REQUESTS_PER_SECOND
 from ...exchange.markets import QUOTES, normalise_symbol, swapped
 from ...exchange.timeframes import Timeframe, timeframe_of
 from ...export.dataframe import load_pandas, to_dataframe
@@ -20,6 +22,7 @@ from .payloads import market_row, orderbook_row, ticker_row
 MARKETS_MAX_AGE_SECONDS: Final = 1.0  # programs look for new listings in it
 HOURS_FOR_DAYS: Final = 200
 PAGE: Final = 200  # candles of one request
+PAGES_AT_ONCE: Final = int(REQUESTS_PER_SECOND)  # what is asked beyond waits for its turn
 _UNITS: Final = ("minute", "second", "day", "week", "month", "year")  # before "s" and a number
 _FIRST: Final = datetime(2000, 1, 1)
 # Quote currencies whose markets were listed, and none of which was priced since: see `_priced`.
@@ -66,17 +69,29 @@ def get_ohlcv(
 
     def question() -> Any:
         market, wanted = _one_market(ticker), _count(count)
-        if wanted > PAGE:
-            # Many pages wait for their turns: pandas, whose import takes as long as some of them, is loaded meanwhile.
-            # One that is missing or broken is told below, where it is needed.
-            backbone().submit(load_pandas)
         end = None if to is None else _moment(to, "to", UTC)
-        candles = backbone().get_candles(market, timeframe.word, wanted, to=end)
+        progress = _load_pandas_while_waiting() if wanted > PAGES_AT_ONCE * PAGE else None
+        candles = backbone().get_candles(market, timeframe.word, wanted, to=end, progress=progress)
         if not candles:
             raise _NoCandlesError(f"there are no candles of {market} before {to or 'now'}")
         return _frame(_checked(market, candles))
 
     return answer_or_none(f"get_ohlcv({ticker!r}, {interval!r}, to={to!r})", question)
+
+
+def _load_pandas_while_waiting() -> Callable[[int, int | None], object]:
+    """A `progress` that has pandas loaded once the rest of the pages waits for its turns.
+
+    Its import takes as long as some of them; begun any sooner, it would hold up the first ones, and so all that follow.
+    One that is missing or broken is told by whoever needs it.
+    """
+    pages = itertools.count(1)
+
+    def progress(done: int, total: int | None) -> None:
+        if next(pages) == PAGES_AT_ONCE:
+            backbone().submit(load_pandas)
+
+    return progress
 
 
 def get_ohlcv_from(
