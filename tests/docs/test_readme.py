@@ -28,8 +28,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)#]+)[^)]*\)")
 
 # Around a block: what it may take for granted, and an end for what would go on for ever.
 BEFORE = """
-import builtins, sys, threading, time, upbit_backbone
-from upbit_backbone import *
+import builtins, sys, threading, time
 
 class Enough(BaseException):
     "The block has shown what it can do."
@@ -54,7 +53,6 @@ try:
 except Enough:
     pass
 """
-GIVEN_MARKET = "market = MarketDataBackbone()\n"
 GIVEN_WINDOW = """
 from qtpy import QtWidgets
 application = QtWidgets.QApplication([])
@@ -120,8 +118,6 @@ def test_its_code_runs(block: Block, upbit: FakeUpbit) -> None:
     if "window" in block.text:
         pytest.importorskip("qtpy")
         before, after = BEFORE + GIVEN_WINDOW, AFTER_WINDOW
-    elif not re.search(r"MarketDataBackbone\(|import upbit_backbone as ub", block.text):
-        before = BEFORE + GIVEN_MARKET
     if "callback=print" in block.text:
         text = block.text.replace("market.unsubscribe", "assert shown.acquire(timeout=10)\nmarket.unsubscribe", 1)
     else:

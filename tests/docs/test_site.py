@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import contextlib
 import io
 import re
@@ -171,6 +173,40 @@ def test_the_example_of_each_command_is_understood() -> None:
 
     for line in EXAMPLES.values():
         check_command(line)
+
+
+def names_in(code: str) -> tuple[set[str], set[str]]:
+    """What names a block makes, and which it uses."""
+    made, used = set(), set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else made).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            made |= {(each.asname or each.name).partition(".")[0] for each in node.names}
+        elif isinstance(node, ast.arg):
+            made.add(node.arg)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            made.add(node.name)
+    return made, used
+
+
+@pytest.mark.parametrize("name", [f"{language}/{name}" for language in ("en", "ko") for name in twins.names()])
+def test_each_block_runs_when_pasted_after_the_first_of_its_page(name: str) -> None:
+    parts = [code for kind, code in twins.blocks((DOCS / name).read_text("utf-8")) if kind == "python"]
+    known = set(dir(builtins)) | (names_in(parts[0])[0] if parts else set())
+    for number, code in enumerate(parts, 1):
+        made, used = names_in(code)
+        assert used - made - known == set(), f"Python block {number}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "README_KR.md"])
+def test_each_block_of_the_readmes_runs_when_pasted_alone(name: str) -> None:
+    for number, (kind, code) in enumerate(twins.blocks((DOCS.parent / name).read_text("utf-8")), 1):
+        if kind == "python":
+            made, used = names_in(code)
+            assert used - made - set(dir(builtins)) <= {"window"}, f"block {number}"
 
 
 def test_no_page_is_older_than_its_twin() -> None:
