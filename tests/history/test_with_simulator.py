@@ -65,7 +65,9 @@ def one_by_one(upbit: FakeUpbit, symbol: str, timeframe: str, count: int) -> lis
     return rows[:count][::-1]
 
 
-@pytest.mark.parametrize(("symbol", "timeframe"), [("KRW-BTC", "1m"), ("BTC-ETH", "5m")])
+@pytest.mark.parametrize(
+    ("symbol", "timeframe"), [("KRW-BTC", "1m"), pytest.param("BTC-ETH", "5m", marks=pytest.mark.endurance)]
+)
 def test_ten_thousand_candles_with_holes_a_429_and_a_cut_are_the_reference_rows(
     upbit: FakeUpbit, rest: RestClient, symbol: str, timeframe: str
 ) -> None:
