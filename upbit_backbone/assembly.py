@@ -524,17 +524,20 @@ class Assembly:
         return frozenset(topic for topic, entry in entries if entry is None or entry.news_at < since)
 
     def stale_symbols(self, topics: Iterable[Topic]) -> frozenset[str]:
-        """The symbols of those topics that are not provably current, or, of trades and candles, whose line is not."""
+        """The symbols of those topics that are not provably current, or, of trades and candles, whose line is not;
+        and of those whose line owes an answer, which a screen shall show before it is too old to be given."""
         now = self.clock.monotonic()
         return frozenset(topic.symbol for topic in topics if not self._is_current(topic, now))
 
     def _is_current(self, topic: Topic, now: float) -> bool:
+        health = self.sessions.health(topic)
+        if health is None or health.is_unanswered(now):
+            return False
         if topic.data_type in STATE_TYPES:
             return self.store.current_stored(topic, now) is not None
         # A quiet market has no trade for hours: what counts is whether the line would bring one.
-        health = self.sessions.health(topic)
-        is_up = health is not None and health.connected and now - health.heard_at <= self.config.liveness_seconds
-        return is_up and health is not None and not (health.is_late or health.suspect or topic in health.mute)
+        is_up = health.connected and now - health.heard_at <= self.config.liveness_seconds
+        return is_up and not (health.is_late or health.suspect or topic in health.mute)
 
     def record(self, path: Path, rotate_bytes: int | None = None, rotate_seconds: float | None = None) -> Recorder:
         """Attach a recorder to everything that comes in; one at a time."""

@@ -665,7 +665,9 @@ class MarketDataBackbone:
     def stale_symbols(self, source: Subscription[Any] | CandleSeries) -> frozenset[str]:
         """The markets of a subscription or candle series of which something is not provably current now: what a screen
         must not show as if it were live. Asks nobody and waits for nothing; about a microsecond a market. Before the
-        first value of a market has come it is among them, and all are once the subscription is closed."""
+        first value of a market has come it is among them, and all are once the subscription is closed. On a line that
+        brought data and froze they are among them within about a second; on one that was quiet before, a ping later
+        (`ping_interval_seconds`)."""
         if isinstance(source, Subscription):
             topics, is_in_doubt = source.topics, source.closed
         else:

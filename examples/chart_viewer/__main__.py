@@ -21,6 +21,7 @@ from upbit_backbone import MarketDataBackbone
 from upbit_backbone.simulator import FakeUpbit
 
 CLOSE_SECONDS = 0.7  # the process ends within a second of its window, also while a server does not answer
+PING_SECONDS = 0.7  # a line that froze is seen about a second later, on a quiet market as well
 
 
 def main() -> int:
@@ -31,7 +32,7 @@ def main() -> int:
     application = QApplication([sys.argv[0], *qt_arguments])
     application.setStyle("Fusion")  # follows the palette on every platform
     with contextlib.ExitStack() as stack:
-        settings = {"close_timeout_seconds": CLOSE_SECONDS}
+        settings = {"close_timeout_seconds": CLOSE_SECONDS, "ping_interval_seconds": PING_SECONDS}
         if chosen.simulator:
             settings["url"] = stack.enter_context(FakeUpbit(trades_per_second=0.3)).url
         market = stack.enter_context(MarketDataBackbone(**settings))

@@ -138,7 +138,8 @@ class MainWindow(QtWidgets.QMainWindow):
     def _connect(self) -> None:
         self.bridge.received_many.connect(self._items_came)
         self.bridge.event.connect(self._happened)
-        self.bridge.failed.connect(self._failed)
+        self.bridge.failed.connect(lambda error: self._say(str(error)))
+        self.bridge.stale_changed.connect(self._refresh_status)
         self.chart.notice.connect(self.notice.setText)
         self.search.textChanged.connect(self.watch_list.set_filter)
         self.search.returnPressed.connect(self._chosen_by_search)
@@ -213,14 +214,11 @@ class MainWindow(QtWidgets.QMainWindow):
         elif isinstance(event, SubscriptionEvent):
             self._say(f"{', '.join(event.topics[:3])}: {event.reason}")
 
-    def _failed(self, error: object) -> None:
-        self._say(str(error))
-
     def _say(self, text: str) -> None:
         self.notice.setText(text)
         self.messages.appendPlainText(f"{datetime.now():%H:%M:%S}  {text}")
 
-    def _refresh_status(self) -> None:
+    def _refresh_status(self, *_: object) -> None:
         """Where the price comes from, how old it is, and how the line is: by what is provable, not by what came."""
         ticker = self.watch_list.ticker_of(self.symbol)
         if self.bridge.market.closed:

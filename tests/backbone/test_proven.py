@@ -285,3 +285,19 @@ def test_a_frozen_line_makes_subscriptions_and_candle_series_stale_alike(
     until(lambda: not market.stale_symbols(trades) and not market.stale_symbols(series), "and all of it again")
     series.close()
     assert market.stale_symbols(series) == {"KRW-BTC"}
+
+
+def test_a_line_that_froze_is_no_longer_shown_as_live_while_its_values_still_count_as_current(
+    upbit: FakeUpbit, backbone: Ask, until: Ask
+) -> None:
+    # Neither its lag nor its silence ends anything while the test runs: that it owes an answer is all there is to see.
+    market = backbone(liveness_seconds=60.0, max_lag_seconds=60.0, ping_interval_seconds=0.5, pong_timeout_seconds=60.0)
+    tickers, trades = market.subscribe("KRW-BTC", "ticker"), market.subscribe("KRW-BTC", "trade")
+    series = market.candle_series("KRW-BTC", "1m", 5)
+    sources = (tickers, trades, series)
+    until(lambda: not any(map(market.stale_symbols, sources)), "all is current")
+    upbit.freeze(target="all")
+    until(lambda: all(map(market.stale_symbols, sources)), "nothing of a frozen line is shown as live")
+    assert market.get_ticker("KRW-BTC").source is DataSource.WEBSOCKET
+    upbit.thaw()
+    until(lambda: not any(map(market.stale_symbols, sources)), "and all of it again")

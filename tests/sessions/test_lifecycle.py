@@ -30,7 +30,7 @@ from upbit_backbone.models.events import (
     SubscriptionEvent,
 )
 from upbit_backbone.models.request import SubscriptionRequest, Topic
-from upbit_backbone.models.session import FirstFrame, Notice, StreamError, SubscriptionList, UpStatus
+from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, StreamError, SubscriptionList, UpStatus
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import TABLE, Lifecycle
@@ -387,6 +387,44 @@ def test_a_line_that_brought_data_and_fell_silent_is_asked_once_whether_it_is_me
     assert not stage.lifecycle.health.is_late
     stage.pass_time(2.0, answering_pings=False)
     assert stage.lifecycle.health.is_late, "no answer in time"
+
+
+def test_a_line_that_brought_data_and_froze_owes_an_answer_within_a_second() -> None:
+    stage = Stage(max_lag_seconds=60.0).live(BTC)
+    for _ in range(60):
+        stage.pass_time(0.1)
+        stage.data()
+        assert not stage.lifecycle.health.is_unanswered(stage.now)
+    stage.pass_time(0.7, answering_pings=False)
+    assert not stage.lifecycle.health.is_unanswered(stage.now)
+    stage.pass_time(0.3, answering_pings=False)
+    assert stage.lifecycle.health.is_unanswered(stage.now)
+    stage.data()
+    assert not stage.lifecycle.health.is_unanswered(stage.now)
+
+
+def test_a_quiet_line_that_answers_owes_nothing_and_a_long_way_is_given_its_time() -> None:
+    stage = Stage().live(BTC)
+    stage.data()
+    for _ in range(300):
+        stage.pass_time(0.1)
+        assert not stage.lifecycle.health.is_unanswered(stage.now)
+    health = SessionHealth("session-1")
+    health.heard_at, health.unanswered_since = 100.0, 101.0
+    assert not health.is_unanswered(109.0), "nobody knows yet how long an answer takes"
+    health.answered(0.6, 100.0)
+    assert not health.is_unanswered(102.1)
+    assert health.is_unanswered(102.3)
+
+
+@pytest.mark.parametrize("rhythm", [0.3, 0.45, 0.5, 0.75, 1.0, 2.0])
+def test_questions_about_a_silence_stay_below_a_hundred_a_minute_whatever_the_rhythm(rhythm: float) -> None:
+    stage = Stage().live(BTC)
+    pings = 0
+    for _ in range(int(60 / rhythm)):
+        pings += len(only(do.SendPing, stage.pass_time(rhythm)))
+        stage.data()
+    assert pings <= 100
 
 
 @pytest.mark.parametrize("messages", [1, 20_000], ids=["a narrow line", "a backlog"])

@@ -27,7 +27,7 @@ from .question import Question
 
 L = TypeVar("L", bound=Live)
 
-LOOK_SECONDS: Final = 0.25  # how often is looked at what is stale: an outage shall be seen within a second
+LOOK_SECONDS: Final = 0.1  # how often is looked at what is stale: a frozen line shall be seen within a second
 EVENTS_PER_FRAME: Final = 200
 # A window that stands still for minutes (a dialogue, a debugger) shall not lose a trade; beyond that it is told of in
 # an OverflowEvent. 1.1 KB each.
