@@ -15,7 +15,7 @@ from upbit_backbone.qt.candle_arrays import CLOSE, START
 from upbit_backbone.qt.chart_items import CandleItem, Crosshair, LastPriceLine, PriceAxis, time_axis
 
 SIZE = 500  # candles at first, and with each step into the past
-IN_SIGHT = 120
+CANDLE_PIXELS = 7  # at first: with fewer no bodies are seen
 AVERAGES = {5: "#d08a2e", 20: "#8f6fd0", 60: "#3f9f8f"}
 RSI_PERIODS = 14
 Floats = NDArray[np.float64]
@@ -49,8 +49,8 @@ class ChartPane(QWidget):
         self._is_fresh = True
         self.header = QLabel()
         self.header.setTextFormat(Qt.TextFormat.PlainText)
-        self.header.setWordWrap(True)  # in a narrow window; two lines always, so that nothing jumps
-        self.header.setFixedHeight(2 * self.header.fontMetrics().lineSpacing())
+        self.header.setFixedHeight(2 * self.header.fontMetrics().lineSpacing())  # always, so that nothing jumps
+        self.header.setWordWrap(True)
         self.graphics = pg.GraphicsLayoutWidget()
         self.price, self.volume, self.rsi = (
             self.graphics.addPlot(row=row, col=0, axisItems={"bottom": time_axis(), "left": PriceAxis()})
@@ -60,7 +60,7 @@ class ChartPane(QWidget):
             self.graphics.ci.layout.setRowStretchFactor(row, share)
         self.candles = CandleItem(colours)
         self.volumes = self.candles.volume_item()
-        self.last_price = LastPriceLine(self.candles)
+        self.last_price = LastPriceLine(self.candles, self.price.getAxis("left"))
         self._make_plots()
         self.crosshair = Crosshair([self.price, self.volume, self.rsi], self.candles, self)
         self.crosshair.moved.connect(self._describe)
@@ -109,10 +109,7 @@ class ChartPane(QWidget):
         self.live.changed.connect(self._take)
         self.live.stale_changed.connect(self._set_stale)
         self.live.older_loaded.connect(self._older_came)
-        self.live.failed.connect(self._failed)
-
-    def _failed(self, error: object) -> None:
-        self.header.setText(str(error))
+        self.live.failed.connect(lambda error: self.header.setText(str(error)))
 
     def set_colours(self, colours: ColourScheme, is_dark: bool) -> None:
         self.graphics.setBackground("#15171c" if is_dark else "#ffffff")
@@ -127,7 +124,8 @@ class ChartPane(QWidget):
         left, right = self.price.viewRange()[0]
         if self._is_fresh:
             period = self.candles.arrays.period
-            self.price.setXRange(last - IN_SIGHT * period, last + 6 * period, padding=0)
+            in_sight = self.price.getViewBox().width() / CANDLE_PIXELS
+            self.price.setXRange(last - in_sight * period, last + 3 * period, padding=0)
             self._is_fresh = False  # from here on it is panned by people
             self.notice.emit("")  # what failed before is over
         elif before is not None and last > before and left <= before <= right:
@@ -168,7 +166,7 @@ class ChartPane(QWidget):
         said = "  ".join(f"{name} {price:,f}" for name, price in prices)
         moment = f"{shown.timestamp_kst:%Y-%m-%d %H:%M:%S}"
         self.header.setText(
-            f"{shown.symbol}  {shown.timeframe}  {moment}  {said}  {percent:+.2f} %  V {shown.volume:,f}"
+            f"{shown.symbol}  {shown.timeframe}  {moment}  {percent:+.2f} %  V {shown.volume:,f}\n{said}"
         )
 
     # The past

@@ -25,6 +25,7 @@ from upbit_backbone.qt import (
 TIMEFRAMES = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "4h", "1d", "1w", "1M", "1y")
 QUOTES = ("KRW", "BTC", "USDT")
 STATUS_MILLISECONDS = 250
+NARROW = 1200  # pixels
 MESSAGES_KEPT = 200
 
 
@@ -84,20 +85,19 @@ class MainWindow(QtWidgets.QMainWindow):
     # The parts
 
     def _make_controls(self) -> None:
-        self.search = QtWidgets.QLineEdit()
-        self.search.setClearButtonEnabled(True)
+        self.search = QtWidgets.QLineEdit(clearButtonEnabled=True)
         self.quote = QtWidgets.QComboBox()
         self.quote.addItems(QUOTES)
         self.timeframes = QtWidgets.QButtonGroup(self)
         for timeframe in TIMEFRAMES:
             self.timeframes.addButton(QtWidgets.QToolButton(self, text=timeframe, checkable=True, autoRaise=True))
-        self.alert_price = QtWidgets.QLineEdit()
+        self.alert_price = QtWidgets.QLineEdit(returnPressed=self._set_alert)
         self.alert_price.setFixedWidth(96)
-        self.alert_button, self.language_button = QtWidgets.QPushButton(), QtWidgets.QPushButton()
+        self.alert_button = QtWidgets.QPushButton(clicked=self._set_alert)
+        self.language_button = QtWidgets.QPushButton(clicked=self._other_language)
         self.dark_button = QtWidgets.QPushButton(checkable=True, checked=self.is_dark)
         self.colour_button = QtWidgets.QPushButton(checkable=True, checked=self.colours is KOREAN)
-        self.messages = QtWidgets.QPlainTextEdit(readOnly=True, maximumBlockCount=MESSAGES_KEPT)
-        self.messages.setMaximumHeight(64)
+        self.messages = QtWidgets.QPlainTextEdit(readOnly=True, maximumBlockCount=MESSAGES_KEPT, maximumHeight=64)
         self.notice = QtWidgets.QLabel(minimumWidth=1)
         self.state = QtWidgets.QLabel()
 
@@ -108,7 +108,7 @@ class MainWindow(QtWidgets.QMainWindow):
         self.book_view = table_view(self.book, 84, 92, 66)
         self.book_view.setItemDelegateForColumn(0, BarDelegate(self.book_view))
         self.book_view.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode.NoSelection)
-        self.trades_view = table_view(self.trades, 64, 92, 92)
+        self.trades_view = table_view(self.trades, 60, 86, 84)
         left, right, middle = QtWidgets.QWidget(), QtWidgets.QSplitter(Qt.Orientation.Vertical), QtWidgets.QWidget()
         left_layout, middle_layout = QtWidgets.QVBoxLayout(left), QtWidgets.QVBoxLayout(middle)
         left_layout.addWidget(row_of(self.search, self.quote))
@@ -124,16 +124,25 @@ class MainWindow(QtWidgets.QMainWindow):
         for layout in (left_layout, middle_layout):
             layout.setContentsMargins(4, 4, 4, 4)
         splitter = QtWidgets.QSplitter()
-        for part, width in ((left, 440), (middle, 0), (right, 340)):
+        for part, width in ((left, 255), (middle, 400), (right, 232)):
             splitter.addWidget(part)
-            splitter.setStretchFactor(splitter.count() - 1, not width)
+            splitter.setStretchFactor(splitter.count() - 1, part is middle)
             part.setMinimumWidth(width)
+        splitter.setSizes([440, 800, 340])
         self.setCentralWidget(splitter)
         self.statusBar().addWidget(self.notice, 1)
         self.statusBar().addPermanentWidget(self.state)
         self.resize(QSize(1680, 940).boundedTo(self.screen().availableSize()))
         if (geometry := self._settings.value("geometry")) is not None:
             self.restoreGeometry(geometry)
+
+    def resizeEvent(self, event: Any) -> None:  # noqa: N802  # Qt's name
+        """A small window shows the numbers that matter most, and none of them cut."""
+        is_narrow = event.size().width() < NARROW
+        for view, columns in ((self.watch_view, (1, 4)), (self.book_view, (2, 3)), (self.trades_view, (3,))):
+            for column in columns:
+                view.setColumnHidden(column, is_narrow)
+        super().resizeEvent(event)
 
     def _connect(self) -> None:
         self.bridge.received_many.connect(self._items_came)
@@ -147,13 +156,9 @@ class MainWindow(QtWidgets.QMainWindow):
         self.watch_view.clicked.connect(self._clicked)
         self.watch_view.activated.connect(self._clicked)
         self.timeframes.buttonClicked.connect(lambda button: self.show_market(self.symbol, button.text()))
-        self.alert_button.clicked.connect(self._set_alert)
-        self.alert_price.returnPressed.connect(self._set_alert)
         self.dark_button.toggled.connect(self._set_appearance)
         self.colour_button.toggled.connect(self._set_appearance)
-        self.language_button.clicked.connect(self._other_language)
-        self._status_timer = QTimer(self, interval=STATUS_MILLISECONDS)
-        self._status_timer.timeout.connect(self._refresh_status)
+        self._status_timer = QTimer(self, interval=STATUS_MILLISECONDS, timeout=self._refresh_status)
         self._status_timer.start()
 
     # What is shown

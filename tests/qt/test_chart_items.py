@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qtpy.QtCore import QPointF
 from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QApplication
 
 from tests.support.qt import run_until
 from upbit_backbone import CandleData, DataSource, MarketDataBackbone
@@ -22,7 +23,7 @@ pytest.importorskip("pyqtgraph", reason="the extra [chart] is not installed")
 import pyqtgraph as pg
 
 from upbit_backbone.qt.candle_arrays import FEWEST, CandleArrays
-from upbit_backbone.qt.chart_items import CandleItem, Crosshair, LastPriceLine, time_axis
+from upbit_backbone.qt.chart_items import CandleItem, Crosshair, LastPriceLine, PriceAxis, time_axis
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -176,6 +177,35 @@ def test_the_last_price_has_its_line_and_its_number(chart: Chart) -> None:
     chart.candles.set_stale(frozenset())
     line.refresh()
     assert line.pen.color().name() == KOREAN.up
+
+
+def test_the_last_price_is_written_on_the_axis_where_it_covers_no_candle() -> None:
+    axis = PriceAxis()
+    plot = pg.PlotWidget(axisItems={"left": axis})
+    candles = CandleItem()
+    line = LastPriceLine(candles, axis)
+    plot.addItem(candles)
+    plot.addItem(line)
+    axis.setWidth(90)
+    plot.resize(400, 300)
+    plot.show()
+
+    def colours(left: int, right: int) -> set[str]:
+        image = plot.grab().toImage()
+        return {QColor(image.pixel(x, y)).name() for x in range(left, right) for y in range(image.height())}
+
+    candles.take([candle(0, 100, 12345), candle(1, 20000, 9000), candle(2, 9000, 15000)])
+    candles.set_stale(frozenset())
+    line.refresh()
+    QApplication.processEvents()
+    assert KOREAN.up in colours(0, 80)
+    candles.set_stale(frozenset(["KRW-BTC"]))
+    line.refresh()
+    assert KOREAN.up not in colours(0, 80)
+    assert KOREAN.stale in colours(0, 80)
+    candles.clear()
+    line.refresh()
+    assert KOREAN.stale not in colours(0, 80)
 
 
 def test_the_crosshair_says_over_which_candle_it_stands(chart: Chart) -> None:

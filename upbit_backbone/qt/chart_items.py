@@ -182,12 +182,17 @@ class VolumeItem(_BarsItem):
 
 
 class LastPriceLine(pyqtgraph.InfiniteLine):  # type: ignore[misc]
-    """A line at the last price, with the price beside it; grey while that is not provably current."""
+    """A line at the last price; grey while that is not provably current.
 
-    def __init__(self, candles: CandleItem) -> None:
-        options = {"position": 1.0, "anchors": [(1, 1), (1, 1)], "movable": False, "fill": (128, 128, 128, 60)}
-        super().__init__(angle=0, movable=False, label="", labelOpts=options)
+    With `axis`, the PriceAxis of its plot, the price is written there, where it covers no candle; without one, at the
+    left end of the line.
+    """
+
+    def __init__(self, candles: CandleItem, axis: PriceAxis | None = None) -> None:
+        beside = {"position": 0.0, "anchors": [(0, 1), (0, 1)], "movable": False, "fill": (128, 128, 128, 60)}
+        super().__init__(angle=0, movable=False, **({} if axis else {"label": "", "labelOpts": beside}))
         self._candles = candles
+        self._axis = axis
         self.hide()
 
     def dataBounds(self, axis: int, frac: float = 1.0, orthoRange: Any = None) -> None:  # noqa: N802, N803
@@ -201,14 +206,19 @@ class LastPriceLine(pyqtgraph.InfiniteLine):  # type: ignore[misc]
         rows, colours = self._candles.rows, self._candles.colours
         if not rows:
             self.hide()
+            if self._axis is not None:
+                self._axis.set_mark(None)
             return
         last = rows[-1]
         colour = colours.stale if self._candles.is_stale else colours.of_change(last.close_price - last.open_price)
         self.setPen(pyqtgraph.mkPen(colour, style=QtCore.Qt.PenStyle.DashLine))
         self.setValue(float(last.close_price))
         self.show()  # first: a label that is not seen writes nothing
-        self.label.setFormat(f"{last.close_price:,f}")
-        self.label.setColor(colour)
+        if self._axis is not None:
+            self._axis.set_mark(float(last.close_price), f"{last.close_price:,f}", colour)
+        else:
+            self.label.setFormat(f"{last.close_price:,f}")
+            self.label.setColor(colour)
 
 
 class Crosshair(QtCore.QObject):  # type: ignore[misc]
@@ -249,11 +259,34 @@ class Crosshair(QtCore.QObject):  # type: ignore[misc]
 
 
 class PriceAxis(pyqtgraph.AxisItem):  # type: ignore[misc]
-    """An axis for the left or right of a plot: prices with thousands separators, as long as they are."""
+    """An axis for the left or right of a plot: prices with thousands separators, as long as they are; one of them may
+    be marked, as `LastPriceLine` does."""
 
     def __init__(self, orientation: str = "left") -> None:
         super().__init__(orientation)
         self.enableAutoSIPrefix(False)
+        self._mark: tuple[float, str, Any] | None = None
+
+    def set_mark(self, price: float | None, text: str = "", colour: Any = None) -> None:
+        """Write `text` at this price, white on `colour`; None: nothing is marked."""
+        mark = None if price is None else (price, text, QColor(colour))
+        if mark != self._mark:
+            self._mark = mark
+            self.update()
+
+    def paint(self, painter: Any, *about: Any) -> None:
+        super().paint(painter, *about)
+        view = self.linkedView()
+        if self._mark is None or view is None:
+            return
+        price, text, colour = self._mark
+        area, height = self.mapRectFromParent(self.geometry()), painter.fontMetrics().height()
+        middle = self.mapFromScene(view.mapViewToScene(QtCore.QPointF(0.0, price))).y()
+        if area.top() <= middle <= area.bottom():
+            tag = QRectF(area.left(), middle - height / 2, area.width(), height)
+            painter.fillRect(tag, colour)
+            painter.setPen(QColor("white"))
+            painter.drawText(tag, QtCore.Qt.AlignmentFlag.AlignCenter, text)
 
     def tickStrings(self, values: Any, scale: float, spacing: float) -> list[str]:  # noqa: N802  # pyqtgraph's name
         places = max(0, -floor(log10(spacing))) if spacing > 0 else 0
