@@ -17,6 +17,7 @@ FOLDER = HERE / "_static" / "pictures"
 VIEWER = HERE.parent / "examples" / "chart_viewer"
 BASES = ("BTC", "ETH", "XRP", "SOL", "DOGE", "ADA", "TRX", "LINK", "AVAX", "DOT", "SHIB", "BCH", "NEAR", "ETC", "APT")
 MARKETS = [f"KRW-{base}" for base in BASES]
+SIZE = 1280, 800
 COLOURS = 64
 START_SECONDS, SETTLE_SECONDS = 30, 4
 
@@ -43,6 +44,13 @@ def wait(seconds: float, until: Callable[[], object] = lambda: False) -> None:
     loop.exec()
 
 
+def settle(window: Any) -> None:
+    """Until everything is there and live, and a few trades more."""
+    panes = (window.chart.candles, window.book, window.trades)
+    wait(START_SECONDS, lambda: window.chart.candles.rows and not any(pane.is_stale for pane in panes))
+    wait(SETTLE_SECONDS)
+
+
 def take(window: Any, name: str) -> None:
     """As few colours as a window needs: that is a fourth of the bytes."""
     picture = window.grab().toImage().convertToFormat(QImage.Format.Format_RGB32)
@@ -67,21 +75,21 @@ def main() -> None:
         settings.setValue("timeframe", "1h")
         with MarketDataBackbone(url=upbit.url) as market:
             window = MainWindow(market, settings)
+            window.resize(*SIZE)
             window.show()
-            wait(START_SECONDS, lambda: window.chart.candles.rows and not window.chart.candles.is_stale)
-            wait(SETTLE_SECONDS)
+            settle(window)
             take(window, "chart-viewer")
             window.language_button.click()
             window.dark_button.click()
             window.search.setText("ㅇㄷ")
             window.show_market("KRW-ETH", "1d")
-            wait(SETTLE_SECONDS)
+            settle(window)
             take(window, "chart-viewer-korean")
             window.search.clear()
             window.language_button.click()
             window.dark_button.click()
             window.show_market("KRW-BTC", "1h")
-            wait(SETTLE_SECONDS)
+            settle(window)
             upbit.handshake_fault(times=None)
             upbit.drop_sessions()
             wait(START_SECONDS, lambda: window.chart.candles.is_stale)

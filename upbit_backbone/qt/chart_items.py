@@ -11,7 +11,7 @@ import numpy as np
 
 from ..models.market import CandleData
 from ..models.readable import KST
-from .binding import QColor, QtCore
+from .binding import QColor, QtCore, QtGui
 from .candle_arrays import HIGH, LOW, VOLUME, Bars, CandleArrays, Floats
 from .colours import KOREAN, ColourScheme
 
@@ -28,6 +28,7 @@ QRectF, Signal = QtCore.QRectF, QtCore.Signal
 BODY: Final = 0.8  # of a period: what a body is wide
 BODIES_FROM_PIXELS: Final = 4.0  # narrower candles are lines: a body would not be seen
 MOVES_PER_SECOND: Final = 60
+LIGHT: Final = 140  # of 255: on a ground as light as that white is hard to read
 
 
 class Pixel(NamedTuple):
@@ -268,7 +269,7 @@ class PriceAxis(pyqtgraph.AxisItem):  # type: ignore[misc]
         self._mark: tuple[float, str, Any] | None = None
 
     def set_mark(self, price: float | None, text: str = "", colour: Any = None) -> None:
-        """Write `text` at this price, white on `colour`; None: nothing is marked."""
+        """Write `text` at this price, on a ground of that colour; None: nothing is marked."""
         mark = None if price is None else (price, text, QColor(colour))
         if mark != self._mark:
             self._mark = mark
@@ -285,7 +286,7 @@ class PriceAxis(pyqtgraph.AxisItem):  # type: ignore[misc]
         if area.top() <= middle <= area.bottom():
             tag = QRectF(area.left(), middle - height / 2, area.width(), height)
             painter.fillRect(tag, colour)
-            painter.setPen(QColor("white"))
+            painter.setPen(QColor("black" if QtGui.qGray(colour.rgb()) > LIGHT else "white"))
             painter.drawText(tag, QtCore.Qt.AlignmentFlag.AlignCenter, text)
 
     def tickStrings(self, values: Any, scale: float, spacing: float) -> list[str]:  # noqa: N802  # pyqtgraph's name

@@ -5,15 +5,14 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from .._language import is_korean
 from ..models.market import OrderbookData
 from ..models.readable import number
-from .binding import QAbstractTableModel, QColor, QModelIndex, Qt, QtCore, QtWidgets
+from .binding import QColor, Qt, QtCore, QtWidgets
 from .bridge import MarketBridge
 from .colours import KOREAN, ColourScheme
 from .live import LiveBook
+from .market_table import OneMarketTable
 
-NONE = QModelIndex()
 BAR_OPACITY: Final = 60  # of 255: the number on top of a bar stays readable
 TITLES: Final = (("Size", "잔량"), ("Price", "가격"), ("From close", "전일대비"), ("Cumulated", "누적"))
 SIZE, PRICE, PERCENT, CUMULATED = range(4)
@@ -32,7 +31,7 @@ class Level(NamedTuple):
     bar: float
 
 
-class OrderbookModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries no types
+class OrderbookModel(OneMarketTable):
     """A table model of one order book: `levels` asks from the dearest down, then as many bids. For the GUI thread.
 
         book = OrderbookModel(levels=15, parent=window)
@@ -46,25 +45,19 @@ class OrderbookModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries
     def __init__(
         self, levels: int = 15, *, colours: ColourScheme = KOREAN, language: str | None = None, parent: Any = None
     ) -> None:
-        super().__init__(parent)
+        super().__init__(TITLES, colours, language, parent)
         self.levels = levels
-        self.colours = colours
-        self._is_korean = is_korean() if language is None else language == "ko"
         self._rows: list[Level | None] = [None] * (2 * levels)
         self._prev_close: Decimal | None = None
         self.book: OrderbookData | None = None
-        self.is_stale = True
-        self.live: LiveBook | None = None
 
     def follow(self, bridge: MarketBridge, symbol: str, level: Decimal | int | str = 0) -> LiveBook:
         """Show the book of this market from now on, its prices grouped by `level`. Returns at once."""
-        if self.live is not None:
-            self.live.close()
+        self._leave()
         self.clear()
-        self.live = bridge.live_orderbook(symbol, self.levels, level)
-        self.live.changed.connect(self.take)
-        self.live.stale_changed.connect(self.set_stale)
-        return self.live
+        live = self._follow(bridge.live_orderbook(symbol, self.levels, level))
+        live.changed.connect(self.take)
+        return live
 
     def clear(self) -> None:
         """Show nothing: what was there was another market's."""
@@ -85,35 +78,9 @@ class OrderbookModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries
         """What the column of per cent compares with, from a ticker's `prev_closing_price`."""
         if price != self._prev_close:
             self._prev_close = price
-            self._tell(0, len(self._rows) - 1)
-
-    def set_stale(self, stale: object) -> None:
-        """Whether the book is not provably current; takes what `LiveBook.stale_changed` tells."""
-        if self.is_stale is not bool(stale):
-            self.is_stale = bool(stale)
-            self._tell(0, len(self._rows) - 1)
-
-    def set_colours(self, colours: ColourScheme) -> None:
-        self.colours = colours
-        self._tell(0, len(self._rows) - 1)
-
-    def set_language(self, language: str) -> None:
-        """Titles in "ko" or "en"."""
-        self._is_korean = language == "ko"
-        self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, len(TITLES) - 1)
+            self._repaint()
 
     # Qt's questions
-
-    def rowCount(self, parent: Any = NONE) -> int:  # noqa: N802  # Qt's name
-        return 0 if parent.isValid() else len(self._rows)
-
-    def columnCount(self, parent: Any = NONE) -> int:  # noqa: N802
-        return 0 if parent.isValid() else len(TITLES)
-
-    def headerData(self, section: int, orientation: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:  # noqa: N802
-        if role != Qt.ItemDataRole.DisplayRole or orientation != Qt.Orientation.Horizontal:
-            return None
-        return TITLES[section][self._is_korean]
 
     def data(self, index: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         row = self._rows[index.row()] if index.isValid() else None
@@ -134,6 +101,9 @@ class OrderbookModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries
 
     # Within
 
+    def _row_count(self) -> int:
+        return len(self._rows)
+
     def _value(self, row: Level, column: int) -> Decimal | None:
         if column == PERCENT:
             return None if not self._prev_close else (row.price / self._prev_close - 1) * 100
@@ -150,10 +120,7 @@ class OrderbookModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries
         before, self._rows = self._rows, rows
         different = [place for place, (old, new) in enumerate(zip(before, rows, strict=True)) if old != new]
         if different:
-            self._tell(different[0], different[-1])
-
-    def _tell(self, first: int, last: int) -> None:
-        self.dataChanged.emit(self.index(first, 0), self.index(last, len(TITLES) - 1))
+            self._tell_rows(different[0], different[-1])
 
     def __repr__(self) -> str:
         return f"<OrderbookModel {self.book.symbol if self.book else 'empty'}{' stale' if self.is_stale else ''}>"

@@ -6,21 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
-from .._language import is_korean
 from ..models.enums import DataType
 from ..models.events import MarketChange, MarketEvent
 from ..models.market import MarketInfo, TickerData
 from ..models.readable import moment, number
-from .binding import QAbstractTableModel, QModelIndex, Qt, QTimer
+from .binding import Qt, QTimer
 from .bridge import MarketBridge
 from .colours import KOREAN, ColourScheme
 from .live import LiveSubscription
 from .market_search import matches
+from .market_table import NONE, MarketTable
 
 NAMES_AGAIN_MILLISECONDS: Final = 5_000
 SORT_SECONDS: Final = 1.0  # rows that jump about with every trade cannot be read, nor clicked
-
-NONE = QModelIndex()
 
 
 class Column(NamedTuple):
@@ -78,7 +76,7 @@ COLUMNS: Final = (
 )
 
 
-class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries no types
+class TickerTableModel(MarketTable):
     """A table model of tickers, for a QTableView. For the GUI thread.
 
         table = TickerTableModel(parent=window)
@@ -100,13 +98,11 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
         parent: Any = None,
     ) -> None:
         """`columns` are keys of COLUMNS (ValueError for others); `language` is "ko" or "en" (default: the user's)."""
-        super().__init__(parent)
         known = {column.key: column for column in COLUMNS}
         if unknown := [key for key in columns if key not in known]:
             raise ValueError(f"columns={unknown}: expected keys of {', '.join(known)}")
         self.columns = tuple(known[key] for key in columns)
-        self._colours = colours
-        self._is_korean = is_korean() if language is None else language == "ko"
+        super().__init__([(each.english, each.korean) for each in self.columns], colours, language, parent)
         self._all: dict[str, Row] = {}
         self._rows: list[Row] = []  # that pass the filter, in the order shown
         self._places: dict[str, int] = {}
@@ -118,7 +114,6 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
         self._quote: str | None = None
         self._is_new = True
         self._stale: frozenset[str] | None = None  # nothing is known of it yet
-        self.live: LiveSubscription | None = None
         self._names_again = QTimer(self)
         self._names_again.setSingleShot(True)
         self._names_again.timeout.connect(self._ask_names)
@@ -130,19 +125,17 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
 
         What was shown before is forgotten, and its subscription closed.
         """
-        if self.live is not None:
-            self.live.close()
+        self._leave()
         self.set_symbols(chosen := list(symbols))
         self._quote = quote
         if self._bridge is not bridge:
             self._bridge = bridge
             bridge.event.connect(self._happened)
         options: dict[str, Any] = {"quote": quote} if quote is not None else {"symbols": chosen}
-        self.live = bridge.subscribe(data_types=DataType.TICKER, **options)
-        self.live.received.connect(self.take)
-        self.live.stale_changed.connect(self.set_stale)
+        live = self._follow(bridge.subscribe(data_types=DataType.TICKER, **options))
+        live.received.connect(self.take)
         self._ask_names()
-        return self.live
+        return live
 
     def _ask_names(self) -> None:
         if self._bridge is not None:
@@ -214,16 +207,10 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
             row.is_wanted = self._passes(row)
         self._arrange()
 
-    def set_colours(self, colours: ColourScheme) -> None:
-        self._colours = colours
-        self._repaint()
-
     def set_language(self, language: str) -> None:
-        """Titles and names in "ko" or "en"."""
-        self._is_korean = language == "ko"
+        super().set_language(language)
         for row in self._all.values():
             row.shown = self._values(row)
-        self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, len(self.columns) - 1)
         self._repaint()
 
     def sort(self, column: int, order: Any = Qt.SortOrder.AscendingOrder) -> None:
@@ -251,18 +238,6 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
 
     # Qt's questions
 
-    def rowCount(self, parent: Any = NONE) -> int:  # noqa: N802  # Qt's name
-        return 0 if parent.isValid() else len(self._rows)
-
-    def columnCount(self, parent: Any = NONE) -> int:  # noqa: N802
-        return 0 if parent.isValid() else len(self.columns)
-
-    def headerData(self, section: int, orientation: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:  # noqa: N802
-        if role != Qt.ItemDataRole.DisplayRole or orientation != Qt.Orientation.Horizontal:
-            return None
-        column = self.columns[section]
-        return column.korean if self._is_korean else column.english
-
     def data(self, index: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if not index.isValid() or index.row() >= len(self._rows):
             return None
@@ -282,6 +257,9 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
         return None
 
     # Within
+
+    def _row_count(self) -> int:
+        return len(self._rows)
 
     def _values(self, row: Row) -> tuple[Any, ...]:
         return tuple(
@@ -311,14 +289,10 @@ class TickerTableModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carri
         if place is not None and self._rows[place] is row:
             self.dataChanged.emit(self.index(place, first), self.index(place, last))
 
-    def _repaint(self) -> None:
-        if self._rows:
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self._rows) - 1, len(self.columns) - 1))
-
     def _colour(self, row: Row, column: Column) -> Any:
         if row.is_stale or row.ticker is None:
-            return self._colours.of_stale()
-        return self._colours.of_change(row.ticker.change_amount) if column.is_coloured else None
+            return self.colours.of_stale()
+        return self.colours.of_change(row.ticker.change_amount) if column.is_coloured else None
 
     def _tip(self, row: Row) -> str:
         names = f"{row.symbol} {row.korean} {row.english}".rstrip()

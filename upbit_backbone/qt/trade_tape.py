@@ -6,22 +6,21 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from .._arguments import whole_number
-from .._language import is_korean
 from ..models.enums import DataType
 from ..models.market import TradeData
 from ..models.readable import number
-from .binding import QAbstractTableModel, QModelIndex, Qt
+from .binding import Qt
 from .bridge import MarketBridge
 from .colours import KOREAN, ColourScheme
 from .live import LiveSubscription
+from .market_table import NONE, OneMarketTable
 
-NONE = QModelIndex()
 TITLES: Final = (("Time", "체결시각"), ("Price", "체결가"), ("Volume", "체결량"), ("Value", "체결금액"))
 TIME, PRICE, VOLUME, VALUE = range(4)
 MOST_ROWS: Final = 100_000
 
 
-class TradesModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries no types
+class TradesModel(OneMarketTable):
     """A table model of trades, the newest on top, at most `rows` of them. For the GUI thread.
 
         tape = TradesModel(rows=500, parent=window)
@@ -34,23 +33,17 @@ class TradesModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries no
     def __init__(
         self, rows: int = 500, *, colours: ColourScheme = KOREAN, language: str | None = None, parent: Any = None
     ) -> None:
-        super().__init__(parent)
+        super().__init__(TITLES, colours, language, parent)
         self._most = whole_number(rows, "rows", low=1, high=MOST_ROWS)
-        self._colours = colours
-        self._is_korean = is_korean() if language is None else language == "ko"
         self._trades: list[TradeData] = []  # newest first
-        self.is_stale = True
-        self.live: LiveSubscription | None = None
 
     def follow(self, bridge: MarketBridge, symbol: str) -> LiveSubscription:
         """Show the trades of this market from now on, instead of those before. Returns at once."""
-        if self.live is not None:
-            self.live.close()
+        self._leave()
         self.clear()
-        self.live = bridge.subscribe(symbol, DataType.TRADE)
-        self.live.received.connect(self.take)
-        self.live.stale_changed.connect(self.set_stale)
-        return self.live
+        live = self._follow(bridge.subscribe(symbol, DataType.TRADE))
+        live.received.connect(self.take)
+        return live
 
     def clear(self) -> None:
         self.beginResetModel()
@@ -79,33 +72,7 @@ class TradesModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries no
             del self._trades[self._most :]
             self.endRemoveRows()
 
-    def set_stale(self, stale: object) -> None:
-        """Whether trades may be missing now; takes what `LiveSubscription.stale_changed` tells."""
-        if self.is_stale is not bool(stale):
-            self.is_stale = bool(stale)
-            self._repaint()
-
-    def set_colours(self, colours: ColourScheme) -> None:
-        self._colours = colours
-        self._repaint()
-
-    def set_language(self, language: str) -> None:
-        """Titles in "ko" or "en"."""
-        self._is_korean = language == "ko"
-        self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, len(TITLES) - 1)
-
     # Qt's questions
-
-    def rowCount(self, parent: Any = NONE) -> int:  # noqa: N802  # Qt's name
-        return 0 if parent.isValid() else len(self._trades)
-
-    def columnCount(self, parent: Any = NONE) -> int:  # noqa: N802
-        return 0 if parent.isValid() else len(TITLES)
-
-    def headerData(self, section: int, orientation: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:  # noqa: N802
-        if role != Qt.ItemDataRole.DisplayRole or orientation != Qt.Orientation.Horizontal:
-            return None
-        return TITLES[section][self._is_korean]
 
     def data(self, index: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         if not index.isValid() or index.row() >= len(self._trades):
@@ -114,7 +81,7 @@ class TradesModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries no
         if role == Qt.ItemDataRole.DisplayRole:
             return _text(trade, column)
         if role == Qt.ItemDataRole.ForegroundRole:
-            return self._colours.of_stale() if self.is_stale else self._colours.of_side(trade.side)
+            return self.colours.of_stale() if self.is_stale else self.colours.of_side(trade.side)
         if role == Qt.ItemDataRole.TextAlignmentRole:
             return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         if role == Qt.ItemDataRole.UserRole:
@@ -122,6 +89,9 @@ class TradesModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries no
         return None
 
     # Within
+
+    def _row_count(self) -> int:
+        return len(self._trades)
 
     def _insert(self, place: int, trades: list[TradeData]) -> None:
         self.beginInsertRows(NONE, place, place + len(trades) - 1)
@@ -132,10 +102,6 @@ class TradesModel(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries no
         """Before the first that is not newer. Only what comes late looks for its place, and not far from the top."""
         older = (place for place, each in enumerate(self._trades) if each.timestamp <= late.timestamp)
         return next(older, len(self._trades))
-
-    def _repaint(self) -> None:
-        if self._trades:
-            self.dataChanged.emit(self.index(0, 0), self.index(len(self._trades) - 1, len(TITLES) - 1))
 
     def __repr__(self) -> str:
         return f"<TradesModel {len(self._trades)} of at most {self._most} trades>"
