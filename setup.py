@@ -15,6 +15,7 @@ EXTRAS = {
     # As old as the programs that are to run unchanged: frames and the stand-in are tried with pandas 1.5, 2.2 and 3.
     "pyupbit": ["pandas>=1.5", "numpy"],
     "duckdb": ["duckdb>=1.0", "pyarrow>=14"],
+    "postgres": ["psycopg[binary]>=3.2"],
     "prometheus": ["prometheus-client>=0.20"],
     "redis": ["redis>=5.2.1"],  # older ones leave a socket open where a connection fails
     # 6.12.0 loses a reference to True or False with each signal and aborts the process after some hundred of them.

@@ -122,6 +122,7 @@ def test_words_that_do_not_go_together_are_refused_before_anything_is_written(pi
         (["record", "KRW-BTC", "--sqlite", "day.db", "--rotate-mib", "3"], "are for recordings"),
         (["record", "day.rec", "KRW-BTC", "--quote", "KRW"], "name the recording"),
         (["record", "KRW-BTC", "--sqlite", "day.db", "--csv", "days"], "give one of"),
+        (["record", "KRW-BTC", "--sqlite", "day.db", "--spill", "waiting"], "is for --postgres"),
         (["store", str(tmp_path / "none.db")], "no such store"),
     ):
         done = piped(*words)

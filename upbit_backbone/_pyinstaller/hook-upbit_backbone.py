@@ -13,5 +13,5 @@ hiddenimports = collect_submodules("upbit_backbone", filter=lambda name: not nam
 datas = copy_metadata("upbit-backbone")
 excludedimports = [
     *("pandas", "pyarrow", "numpy", "rich", "typer", "qtpy", "PySide6", "PyQt6", "pytest"),
-    *("duckdb", "polars", "pyqtgraph", "redis"),  # the first brings pandas, which brings Qt
+    *("duckdb", "polars", "psycopg", "pyqtgraph", "redis"),  # the first brings pandas, which brings Qt
 ]

@@ -31,7 +31,7 @@ from ..sinks.base import Batch, Hole
 from ..sinks.columns import TABLE_NAMED, Table, candle_type, from_micros, to_micros
 from ..sinks.coverage import Coverage, CoverageState, Interval, coverage
 from ..sinks.filling import HoleFiller, is_fillable
-from ..sinks.sqlite import FOLDER_STORE, SqliteSink, check_schema, connect, gaps_in, holes_in, spans_in, topics_in
+from ..sinks.sqlite import FOLDER_STORE, SqliteSink, check_schema, connect, ledger_of
 from .bars import bars_by
 from .columnar import frame_of, query
 
@@ -155,7 +155,7 @@ class Store:
     def topics(self) -> list[tuple[str, str]]:
         """What was recorded: (symbol, type) pairs such as ("KRW-BTC", "trade")."""
         with reading(self.path) as connection:
-            return topics_in(connection)
+            return ledger_of(connection).topics()
 
     def reached(self) -> datetime | None:
         """Until when, by Upbit's time, the recording is known to have come; None where nothing was recorded."""
@@ -314,7 +314,8 @@ class Store:
         """
         code, word, (first, stop) = normalise_symbol(symbol), _type_word(type), _span(start, end)
         with reading(self.path) as connection:
-            spans, gaps = spans_in(connection, code, word), gaps_in(connection, code, word)
+            ledger = ledger_of(connection)
+            spans, gaps = ledger.spans(code, word), ledger.gaps(code, word)
         if not spans and (first is None or stop is None):
             return []
         first = spans[0].start if first is None else first
@@ -355,7 +356,7 @@ class Store:
     def holes(self) -> list[Hole]:
         """What is missing between what is complete; the last of each topic is open (`end` None): it ends now."""
         with reading(self.path) as connection:
-            return holes_in(connection)
+            return ledger_of(connection).holes()
 
     def fill(
         self,

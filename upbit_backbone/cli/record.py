@@ -25,6 +25,7 @@ from ..models.report import SinkStats
 from ..recorder import Recording
 from ..recorder.format import Record, RecordKind
 from ..routing.requests import data_types
+from ..sinks.base import Sink
 from ..sinks.day_files import CsvSink, JsonlSink, ParquetSink
 from ..sinks.sqlite import SqliteSink
 from . import output
@@ -59,8 +60,8 @@ def record(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            help="The recording (an existing one is continued), then market codes; with --sqlite, --parquet, --csv or "
-            "--jsonl market codes alone.",
+            help="The recording (an existing one is continued), then market codes; with --sqlite, --parquet, --csv, "
+            "--jsonl or --postgres market codes alone.",
             metavar="[FILE] SYMBOL...",
         ),
     ] = None,
@@ -76,6 +77,22 @@ def record(
     jsonl: Annotated[
         Path | None, typer.Option("--jsonl", help="Keep files of JSON lines by market and day in this folder.")
     ] = None,
+    postgres: Annotated[
+        str | None,
+        typer.Option(
+            "--postgres",
+            metavar="DSN",
+            help="Keep the data in this PostgreSQL database: postgresql://USER@HOST/DATABASE; the password better in "
+            "PGPASSWORD or ~/.pgpass (the [postgres] extra).",
+        ),
+    ] = None,
+    spill: Annotated[
+        Path | None,
+        typer.Option(
+            "--spill",
+            help="With --postgres: what the server has not taken at the end waits in this file for next time.",
+        ),
+    ] = None,
     quote: Annotated[
         str | None, typer.Option(help="Into a store or folder: all markets priced in this currency, such as KRW.")
     ] = None,
@@ -90,7 +107,7 @@ def record(
 ) -> int:
     """Record everything that comes in for these markets, until Ctrl-C."""
     kinds = data_types(types or (DataType.TICKER, DataType.TRADE, DataType.ORDERBOOK))
-    sink = _sink(sqlite, parquet, csv, jsonl)
+    sink = _sink({"sqlite": sqlite, "parquet": parquet, "csv": csv, "jsonl": jsonl, "postgres": postgres}, spill)
     if sink is not None:
         if rotate_mib is not None or rotate_seconds is not None:
             raise InvalidRequestError("--rotate-mib and --rotate-seconds are for recordings: a store is one file")
@@ -143,21 +160,32 @@ def _into_recording(
     return 0 if came else FOUND_TROUBLE
 
 
-def _sink(sqlite: Path | None, parquet: Path | None, csv: Path | None, jsonl: Path | None) -> SqliteSink | None:
+def _sink(asked: dict[str, Path | str | None], spill: Path | None) -> Sink | None:
     """The one that was asked for, if any was."""
-    asked: list[tuple[Callable[[Path], SqliteSink], Path | None]] = [
-        (SqliteSink, sqlite), (ParquetSink, parquet), (CsvSink, csv), (JsonlSink, jsonl),
-    ]  # fmt: skip
-    chosen = [(make, path) for make, path in asked if path is not None]
+    chosen = {kind: where for kind, where in asked.items() if where is not None}
     if len(chosen) > 1:
-        raise InvalidRequestError("give one of --sqlite, --parquet, --csv and --jsonl")
-    if parquet is not None:
-        need("pyarrow", "parquet")
-    return chosen[0][0](chosen[0][1]) if chosen else None
+        raise InvalidRequestError("give one of --sqlite, --parquet, --csv, --jsonl and --postgres")
+    if spill is not None and "postgres" not in chosen:
+        raise InvalidRequestError("--spill is for --postgres: beside a file there is one already")
+    for kind, where in chosen.items():
+        if kind == "parquet":
+            need("pyarrow", "parquet")
+        if kind == "postgres":
+            need("psycopg", "postgres")
+            from ..sinks.postgres import PostgresSink
+
+            return PostgresSink(str(where), spill=spill)
+        return _FILES[kind](Path(where))
+    return None
+
+
+_FILES: dict[str, Callable[[Path], Sink]] = {
+    "sqlite": SqliteSink, "parquet": ParquetSink, "csv": CsvSink, "jsonl": JsonlSink,
+}  # fmt: skip
 
 
 def _into_sink(
-    sink: SqliteSink,
+    sink: Sink,
     symbols: list[str] | None,
     quote: str | None,
     kinds: tuple[DataType, ...],

@@ -2,7 +2,8 @@
 
 base ○ says what a sink is, columns ○ how a datum lies in columns, watermarks ○ until when everything is there; spool ●
 holds what a sink has not taken yet, sink_recorder ● feeds it, sqlite ● is the sink for people without a database,
-and day_files ● keeps files by market and day beside it.
+postgres ● for those with one, ledger ● what both write down of what is complete, and day_files ● keeps files by market
+and day beside a store.
 """
 
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from ..models.report import SinkStats
     from .base import Batch, Hole, Sink, Span
     from .day_files import CsvSink, JsonlSink, ParquetSink
+    from .postgres import PostgresSink
     from .sink_recorder import SinkRecorder
     from .sqlite import SqliteSink
 else:  # few record
@@ -21,6 +23,7 @@ else:  # few record
         {
             "base": ("Batch", "Hole", "Sink", "Span"),
             "day_files": ("CsvSink", "JsonlSink", "ParquetSink"),
+            "postgres": ("PostgresSink",),  # psycopg is an extra
             "sink_recorder": ("SinkRecorder", "SinkStats"),
             "sqlite": ("SqliteSink",),
         },
@@ -32,6 +35,7 @@ __all__ = [
     "Hole",
     "JsonlSink",
     "ParquetSink",
+    "PostgresSink",
     "Sink",
     "SinkRecorder",
     "SinkStats",

@@ -7,6 +7,7 @@ round them), times whole microseconds since 1970 in UTC, dates ISO 8601, flags 0
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
@@ -61,10 +62,11 @@ def _word_of(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 class Column(NamedTuple):
-    """One field: its name, its SQL type, how it is written and how it is read."""
+    """One field: its name, its type in SQLite and in PostgreSQL, how it is written and how it is read."""
 
     name: str
     sql: str
+    postgres: str
     write: Callable[[Any], Any]
     read: Callable[[Any], Any]
 
@@ -83,25 +85,25 @@ def _as_it_is(value: Any) -> Any:
 
 
 # By what a field's annotation mentions; the first that fits counts, so `datetime` stands before `date`.
-_HOW: Final[tuple[tuple[str, str, Callable[[Any], Any], Callable[[Any], Any]], ...]] = (
-    ("OrderbookUnit", "TEXT", _to_levels, _from_levels),
-    ("Decimal", "TEXT", str, _to_number),
-    ("datetime", "INTEGER", to_micros, from_micros),
-    ("date", "TEXT", date.isoformat, date.fromisoformat),
-    ("bool", "INTEGER", int, bool),
-    ("int", "INTEGER", _as_it_is, _as_it_is),
-    ("DataSource", "TEXT", str, DataSource),
-    ("Side", "TEXT", str, _word_of(Side)),
-    ("Change", "TEXT", str, _word_of(Change)),
-    ("StreamType", "TEXT", str, _word_of(StreamType)),
-    ("str", "TEXT", str, _as_it_is),
+_HOW: Final[tuple[tuple[str, str, str, Callable[[Any], Any], Callable[[Any], Any]], ...]] = (
+    ("OrderbookUnit", "TEXT", "jsonb", _to_levels, _from_levels),
+    ("Decimal", "TEXT", "numeric", str, _to_number),
+    ("datetime", "INTEGER", "timestamptz", to_micros, from_micros),
+    ("date", "TEXT", "date", date.isoformat, date.fromisoformat),
+    ("bool", "INTEGER", "boolean", int, bool),
+    ("int", "INTEGER", "bigint", _as_it_is, _as_it_is),
+    ("DataSource", "TEXT", "text", str, DataSource),
+    ("Side", "TEXT", "text", str, _word_of(Side)),
+    ("Change", "TEXT", "text", str, _word_of(Change)),
+    ("StreamType", "TEXT", "text", str, _word_of(StreamType)),
+    ("str", "TEXT", "text", str, _as_it_is),
 )
 
 
 def _column(name: str, annotation: str) -> Column:
-    for word, sql, write, read in _HOW:
+    for word, sql, postgres, write, read in _HOW:
         if word in annotation:
-            return Column(name, sql, write, read)
+            return Column(name, sql, postgres, write, read)
     raise TypeError(f"{name}: {annotation} has no column yet")
 
 
@@ -187,3 +189,44 @@ def type_word(item: Any) -> str:
 
 
 _TYPE_WORDS: Final = {"trades": "trade", "tickers": "ticker", "orderbooks": "orderbook"}
+
+
+def keyed(table: Table, rows: Sequence[Row]) -> tuple[Iterable[Row], int]:
+    """The rows to write, each with a key of its own, and how many were left out for a later one of the same key."""
+    if table.name == "trades":
+        return [row if row[_ID] is not None else _with_id(row) for row in rows], 0
+    if table.name == "tickers":
+        return [row if row[_VOLUME] is not None else _replaced(row, _VOLUME, "") for row in rows], 0
+    places, rank = _NEWEST[table.name]
+    # A busy minute is told of some hundred times a second.
+    newest: dict[Any, Row] = {}
+    for row in rows:
+        known = newest.get(key := tuple(row[place] for place in places))
+        if known is None or (row[rank] or 0) >= (known[rank] or 0):
+            newest[key] = row
+    return newest.values(), len(rows) - len(newest)
+
+
+def _place(table: str, column: str) -> int:
+    return TABLE_NAMED[table].names.index(column)
+
+
+_ID: Final = _place("trades", "sequential_id")
+_VOLUME: Final = _place("tickers", "volume_today")
+_TRADED: Final = tuple(_place("trades", name) for name in ("symbol", "timestamp", "price", "volume", "side"))
+# Of several rows with one key the one counts that has the most of this: no candle that forms replaces a final one.
+_NEWEST: Final = {
+    name: (tuple(_place(name, each) for each in TABLE_NAMED[name].key), _place(name, rank))
+    for name, rank in (("candles", "is_closed"), ("orderbooks", "received_at"))
+}
+
+
+def _replaced(row: Row, place: int, value: object) -> Row:
+    return (*row[:place], value, *row[place + 1 :])
+
+
+def _with_id(row: Row) -> Row:
+    """A trade that came without its id: a negative one made of what it says, so that it, too, is there once."""
+    told = repr([row[place] for place in _TRADED]).encode()
+    number = int.from_bytes(hashlib.blake2b(told, digest_size=7).digest(), "big")
+    return _replaced(row, _ID, -1 - number)

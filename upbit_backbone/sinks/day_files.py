@@ -32,7 +32,7 @@ from ..models.readable import KST
 from .base import Batch
 from .columns import TABLE_NAMED, Row, Table, from_micros, table_of, to_micros, type_word
 from .coverage import Interval, complete
-from .sqlite import FOLDER_STORE, SqliteSink, gaps_in, spans_in, transaction
+from .sqlite import FOLDER_STORE, SqliteSink, ledger_of, transaction
 
 DAY: Final = timedelta(days=1)
 EXPORT_SECONDS: Final = 900.0
@@ -183,9 +183,9 @@ class DayFiles(SqliteSink):
         return len(rows)
 
     def _is_complete(self, partition: Partition, first: datetime, end: datetime) -> bool:
-        connection = self._open_connection
-        spans = spans_in(connection, partition.symbol, partition.type)
-        gaps = gaps_in(connection, partition.symbol, partition.type)
+        ledger = ledger_of(self._open_connection)
+        spans = ledger.spans(partition.symbol, partition.type)
+        gaps = ledger.gaps(partition.symbol, partition.type)
         return any(each.start <= first and end <= each.end for each in complete(spans, gaps)) and first < end
 
     def _rows(self, partition: Partition, first: datetime, end: datetime) -> list[Row]:

@@ -8,20 +8,19 @@ the stretches that are complete, `gaps` what is missing all the same, `meta` who
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from .._file_lock import FileLock
 from ..errors import InvalidRequestError, one_line
 from ..models.events import GapEvent
-from .base import Batch, Hole, Sink, Span
-from .columns import MICROSECOND, TABLE_NAMED, TABLES, Row, Table, from_micros, to_micros
-from .coverage import TICK, Interval, KnownGap, complete, without
+from .base import Batch, Hole, Sink
+from .columns import TABLE_NAMED, TABLES, Table, from_micros, keyed, to_micros
+from .ledger import Ledger
 
 SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x55504254  # "UPBT"
@@ -123,29 +122,22 @@ class SqliteSink(Sink):
         with transaction(connection):
             before = connection.total_changes
             for name, found in rows.items():
-                due, superseded = _unique(TABLE_NAMED[name], found)
+                due, superseded = keyed(TABLE_NAMED[name], found)
                 connection.executemany(_INSERTS[name], due)
                 news += superseded
             news += connection.total_changes - before
+            ledger = ledger_of(connection)
             for span in batch.spans:
-                _cover(connection, span)
+                ledger.cover(span)
         return news
 
     def gap(self, event: GapEvent) -> None:
         """One row in `gaps`."""
-        missing = (event.missing_start, event.missing_end)
-        self._open_connection.execute(
-            "INSERT OR REPLACE INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-            (
-                *(event.symbol, event.type.value, to_micros(event.start), to_micros(event.end)),
-                *(None if each is None else to_micros(each) for each in missing),
-                *(event.recovered, int(event.complete), int(event.late), event.reason, to_micros(event.at)),
-            ),
-        )
+        ledger_of(self._open_connection).tell(event)
 
     def holes(self) -> list[Hole]:
         """Between what is complete, and from the end of the last stretch on."""
-        return holes_in(self._open_connection)
+        return ledger_of(self._open_connection).holes()
 
     def close(self) -> None:
         """Let others have the file."""
@@ -166,6 +158,11 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         where = f"{path.resolve().as_uri()}?mode=ro"
         return sqlite3.connect(where, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
+
+
+def ledger_of(connection: sqlite3.Connection) -> Ledger:
+    """What the store at the other end says is complete."""
+    return Ledger(connection.execute, to_micros, from_micros)
 
 
 @contextlib.contextmanager
@@ -204,7 +201,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _create_all(connection: sqlite3.Connection) -> None:
-    about = {"made_by": f"upbit-backbone {_own_version()}", "made_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    about = {"made_by": f"upbit-backbone {own_version()}", "made_at": datetime.now(UTC).isoformat(timespec="seconds")}
     with transaction(connection):
         for statement in filter(str.strip, schema().split(";")):
             connection.execute(statement)
@@ -229,132 +226,8 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _own_version() -> str:
+def own_version() -> str:
     try:
         return version("upbit-backbone")
     except PackageNotFoundError:
         return "unknown"
-
-
-def _unique(table: Table, rows: Sequence[Row]) -> tuple[Iterable[Row], int]:
-    """The rows to write, each with a key of its own, and how many were left out for a later one of the same candle."""
-    if table.name == "trades":
-        return [row if row[_ID] is not None else _with_id(row) for row in rows], 0
-    if table.name == "tickers":
-        return [row if row[_VOLUME] is not None else _replaced(row, _VOLUME, "") for row in rows], 0
-    if table.name == "candles":
-        # A busy minute is told of some hundred times a second.
-        newest: dict[Any, Row] = {}
-        for row in rows:
-            known = newest.get(key := tuple(row[place] for place in _CANDLE_KEY))
-            if known is None or row[_CLOSED] >= known[_CLOSED]:
-                newest[key] = row
-        return newest.values(), len(rows) - len(newest)
-    return rows, 0
-
-
-def _place(table: str, column: str) -> int:
-    return TABLE_NAMED[table].names.index(column)
-
-
-_ID: Final = _place("trades", "sequential_id")
-_VOLUME: Final = _place("tickers", "volume_today")
-_CLOSED: Final = _place("candles", "is_closed")
-_CANDLE_KEY: Final = tuple(_place("candles", name) for name in TABLE_NAMED["candles"].key)
-_TRADED: Final = tuple(_place("trades", name) for name in ("symbol", "timestamp", "price", "volume", "side"))
-
-
-def _replaced(row: Row, place: int, value: object) -> Row:
-    return (*row[:place], value, *row[place + 1 :])
-
-
-def _with_id(row: Row) -> Row:
-    """A trade that came without its id: a negative one made of what it says, so that it, too, is there once."""
-    told = repr([row[place] for place in _TRADED]).encode()
-    number = int.from_bytes(hashlib.blake2b(told, digest_size=7).digest(), "big")
-    return _replaced(row, _ID, -1 - number)
-
-
-def _cover(connection: sqlite3.Connection, span: Span) -> None:
-    """Enter a stretch, as one with those it touches; what it fills is missing no longer."""
-    start, end = to_micros(span.start), to_micros(span.end)
-    known = (span.symbol, span.type, end, start)
-    touching = 'FROM coverage WHERE symbol = ? AND type = ? AND start <= ? AND "end" >= ?'
-    first, last = connection.execute(f'SELECT min(start), max("end") {touching}', known).fetchone()
-    if first is not None:
-        if first <= start and last >= end and not span.is_fill:
-            return
-        connection.execute(f"DELETE {touching}", known)
-        start, end = min(first, start), max(last, end)
-    connection.execute("INSERT INTO coverage VALUES (?, ?, ?, ?)", (span.symbol, span.type, start, end))
-    if span.is_fill:
-        _narrow_gaps(connection, span.symbol, span.type, to_micros(span.start), to_micros(span.end))
-
-
-def _narrow_gaps(connection: sqlite3.Connection, symbol: str, kind: str, start: int, end: int) -> None:
-    """What a fill brought is missing no longer: of each gap, what lies in [start, end)."""
-    overlapping = connection.execute(
-        "SELECT start, told_at, missing_start, missing_end FROM gaps WHERE symbol = ? AND type = ? "
-        "AND filled_at IS NULL AND missing_end >= ? AND missing_start < ?",
-        (symbol, kind, start, end),
-    ).fetchall()
-    tick = TICK // MICROSECOND
-    for begin, told_at, first, last in overlapping:
-        key = (symbol, kind, begin, told_at)
-        if first < start and end <= last:  # its middle: the part behind becomes a gap of its own
-            connection.execute(
-                f"INSERT OR REPLACE INTO gaps SELECT symbol, type, ?, {_GAP_REST} FROM gaps WHERE {_GAP_KEY}",  # noqa: S608
-                (end, end, last, *key),
-            )
-        if first < start:
-            connection.execute(f"UPDATE gaps SET missing_end = ? WHERE {_GAP_KEY}", (start - tick, *key))  # noqa: S608
-        elif end <= last:
-            connection.execute(f"UPDATE gaps SET missing_start = ? WHERE {_GAP_KEY}", (end, *key))  # noqa: S608
-        else:
-            now = to_micros(datetime.now(UTC))
-            connection.execute(f"UPDATE gaps SET filled_at = ? WHERE {_GAP_KEY}", (now, *key))  # noqa: S608
-
-
-_GAP_KEY: Final = "symbol = ? AND type = ? AND start = ? AND told_at = ?"
-_GAP_REST: Final = '"end", ?, ?, recovered, complete, late, reason, told_at, filled_at'
-
-
-# Reading what is complete: for the recorder that goes on, and for whoever asks the store.
-
-
-def topics_in(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """The (symbol, type) pairs something is known of."""
-    return list(connection.execute("SELECT DISTINCT symbol, type FROM coverage ORDER BY symbol, type"))
-
-
-def spans_in(connection: sqlite3.Connection, symbol: str, kind: str) -> list[Interval]:
-    """What was written as complete, in order, gaps within it included."""
-    rows = connection.execute(
-        'SELECT start, "end" FROM coverage WHERE symbol = ? AND type = ? ORDER BY start', (symbol, kind)
-    )
-    return [Interval(from_micros(start), from_micros(end)) for start, end in rows]
-
-
-def gaps_in(connection: sqlite3.Connection, symbol: str, kind: str) -> list[KnownGap]:
-    """What receipts said is missing, and no fill has brought since."""
-    rows = connection.execute(
-        "SELECT missing_start, missing_end, reason, recovered FROM gaps WHERE symbol = ? AND type = ? "
-        "AND missing_start IS NOT NULL AND filled_at IS NULL ORDER BY missing_start",
-        (symbol, kind),
-    )
-    return [KnownGap(from_micros(start), from_micros(end), reason, got) for start, end, reason, got in rows]
-
-
-def holes_in(connection: sqlite3.Connection) -> list[Hole]:
-    """See `SqliteSink.holes`."""
-    found = []
-    for symbol, kind in topics_in(connection):
-        spans = spans_in(connection, symbol, kind)
-        whole = complete(spans, gaps_in(connection, symbol, kind))
-        reached = max(each.end for each in spans)
-        missing = without([Interval(spans[0].start, reached)], whole)
-        # What is missing at the end reaches on to where recording begins again.
-        since = missing.pop().start if missing and missing[-1].end == reached else reached
-        found += [Hole(symbol, kind, *hole) for hole in missing]
-        found.append(Hole(symbol, kind, since, None))
-    return found
