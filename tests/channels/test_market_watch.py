@@ -34,7 +34,7 @@ def market(server: FakeUpbit, monkeypatch: pytest.MonkeyPatch) -> Iterator[Marke
     make = market_watch.MarketWatch
     monkeypatch.setattr(market_watch, "MarketWatch", lambda *parts, **more: make(*parts, **more, **looks))
     urls = {"rest_url": server.rest_url, "websocket_url": server.websocket_url}
-    with MarketDataBackbone(**urls, timeout_seconds=20.0) as backbone:
+    with MarketDataBackbone(**urls, timeout_seconds=20.0, idle_connection_seconds=0.5) as backbone:
         backbone.get_markets()
         yield backbone
 

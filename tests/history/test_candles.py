@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -113,12 +112,10 @@ def test_holes_cost_neither_request_nor_row_where_answers_are_quick(keep: int) -
 def test_where_answers_are_slow_pages_are_under_way_together_for_few_requests_more(keep: int, most: int) -> None:
     with bench(minutes(4_400) if keep == 10 else holes(4_000 * 11 // keep, keep)) as slow:
         slow.exchange.latency = 0.2
-        began = time.monotonic()
         rows = slow.get(SYMBOL, "1m", count=4_000)
-        took = time.monotonic() - began
         assert rows == slow.exchange.candles(MINUTE)[-4_000:]
         assert slow.requests <= most
-        assert took < 0.8 * slow.requests * slow.exchange.latency
+        assert slow.exchange.most_at_once >= 2
 
 
 @pytest.mark.parametrize(

@@ -224,11 +224,11 @@ def test_a_server_that_is_full_is_told_and_tried_again(start: Start, server: Red
     assert relay.stats.lost == 0
 
 
-def test_without_a_server_there_is_no_relay(market: MarketDataBackbone, server: RedisServer, upbit: FakeUpbit) -> None:
+def test_without_a_server_there_is_no_relay(market: MarketDataBackbone, server: RedisServer) -> None:
     server.kill()
     with pytest.raises(NetworkError, match=f"Redis at {server.socket} cannot be reached"):
         Relay(market, server.url, MARKETS)
-    wait_until(lambda: not upbit.subscribed(), "nothing is streamed for it")
+    assert not market.health().subscriptions
 
 
 # --- what is not ours ---

@@ -83,9 +83,10 @@ class ReferenceExchange:
         self.latency = latency
         self.faults: dict[int, Exception] = {}
         self.calls: list[tuple[str, datetime | None, int]] = []
+        self.most_at_once = self._under_way = 0
         self.rate: Callable[[], None] = lambda: None
         self._ready: dict[str, list[CandleData]] = {}
-        self._lock = threading.Lock()  # guards calls
+        self._lock = threading.Lock()  # guards calls, and how many are under way
 
     def tell_now(self) -> datetime:
         return self.now
@@ -149,9 +150,13 @@ class ReferenceExchange:
         with self._lock:
             self.calls.append((kind, to, count))
             fault = self.faults.pop(len(self.calls), None)
+            self._under_way += 1
+            self.most_at_once = max(self.most_at_once, self._under_way)
         self.rate()
         if self.latency:
             time.sleep(self.latency)
+        with self._lock:
+            self._under_way -= 1
         if fault is not None:
             raise fault
 
