@@ -1,17 +1,23 @@
-"""Tables of the reference, made from the code at build time; what it cannot say is in `<language>/reference.toml`.
+"""What the pages say of the code, made from the code: tables, and lists of what classes can do.
 
-Where the Korean words for something are missing, the English ones stand, and a test says so.
+It stands in the pages themselves, between `<!-- from-code: NAME -->` and `<!-- end -->`, so that it can be read where
+nobody builds the site; `filled` writes it anew, and a test compares. What the code cannot say is in
+`<language>/reference.toml`. Where the Korean words for something are missing, the English ones stand, and a test tells.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import enum
+import importlib
 import inspect
 import re
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from upbit_backbone import errors
 from upbit_backbone._language import in_korean
@@ -28,10 +34,11 @@ UNITS = {
     "_topics": ("topics", "개"),
 }
 HEADS = {
-    "fields": (("fields", ""), ("필드", "")),
     "metrics": (("metric", "kind", "labels", "meaning"), ("지표", "종류", "레이블", "뜻")),
     "options": (("argument or option", "meaning"), ("인수·옵션", "뜻")),
     "routing": (("row", "channels in order", "reason given"), ("행", "채널 순서", "이유")),
+    "members": (("name", "what it does"), ("이름", "하는 일")),
+    "switches": (("switch", "default", "meaning"), ("스위치", "기본값", "뜻")),
 }
 WORDS = {
     "whose": ("whose fault", "누구 문제인가"),
@@ -42,8 +49,15 @@ WORDS = {
     "environment": ("in the environment", "환경 변수"),
     "default": ("default", "기본값"),
     "none": ("none", "없음"),
+    "fields": ("fields", "필드"),
+    "values": ("values", "값"),
     "also": ("also a", "다음도 상속합니다:"),
 }
+REGION = re.compile(
+    r"(<!-- from-code: (?P<name>[\w-]+) -->\n).*?(<!-- end -->\n)(?P<below>\n```\{eval-rst\}\n.*?^```$)?",
+    re.DOTALL | re.MULTILINE,
+)
+DIRECTIVE = re.compile(r"^\.\. auto(?:class|function):: ([\w.]+)((?:\n   :.*)*)", re.MULTILINE)
 FAULTS = {
     "the library's": "라이브러리",
     "the caller's": "호출한 쪽",
@@ -105,6 +119,121 @@ def markdown(name: str, language: str) -> str:
     return _TABLES[name](language, 1 if language == "ko" else 0)
 
 
+def filled(page: str, language: str) -> str:
+    """The text of a page with what the code says now in its places."""
+
+    def anew(match: re.Match[str]) -> str:
+        name, below = match["name"], match["below"] or ""
+        made = listed(below, language) if name == "listed" else markdown(name, language)
+        return f"{match[1]}\n{made.strip()}\n\n{match[3]}{below}"
+
+    return REGION.sub(anew, page)
+
+
+class Documented(NamedTuple):
+    """A class or function that a page documents, by its name in the catalogue, with the members that are shown."""
+
+    name: str
+    thing: Any
+    members: list[str]
+
+
+def documented(page: str) -> Iterator[Documented]:
+    """What the `autoclass` and `autofunction` directives of a page show."""
+    for path, options in DIRECTIVE.findall(page):
+        module, _, name = path.rpartition(".")
+        thing = getattr(importlib.import_module(module), name)
+        yield Documented(name, thing, _members(thing, options) if inspect.isclass(thing) else [])
+
+
+def _members(thing: type, options: str) -> list[str]:
+    chosen = dict(re.findall(r":([\w-]+): *(.*)", options))
+    if chosen.get("members"):
+        return [each.strip() for each in chosen["members"].split(",")]
+    out = {each.strip() for each in chosen.get("exclude-members", "").split(",")}
+    kinds = property | classmethod | staticmethod
+    return [
+        name
+        for name, member in vars(thing).items()
+        if name[0] != "_" and name not in out and (inspect.isfunction(member) or isinstance(member, kinds))
+    ]
+
+
+def summary(name: str, thing: Any, language: str) -> str:
+    """The first sentence of the docstring; in Korean the catalogue's."""
+    english = re.split(r"(?<=\.)\s+(?=[A-Z])", _first_paragraph(thing))[0]
+    return texts(language).get("summaries", {}).get(name, english)
+
+
+def name_in_catalogue(path: str) -> str:
+    """`upbit_backbone.qt.MarketBridge.ask` → `MarketBridge.ask`; of a function its last name."""
+    parts = path.split(".")
+    classes = [number for number, part in enumerate(parts) if part[:1].isupper()]
+    return ".".join(parts[classes[0] if classes else -1 :])
+
+
+def listed(page: str, language: str) -> str:
+    """What a page documents, with what each member does in a sentence."""
+    place, blocks = 1 if language == "ko" else 0, []
+    for each in documented(page):
+        is_class = inspect.isclass(each.thing)
+        head = each.name if is_class else _called(each.name, each.thing)
+        blocks.append(f"**`{head}`**: {summary(each.name, each.thing, language)}\n")
+        if is_class and (values := _values(each.thing)):
+            blocks.append(f"{WORDS['values' if issubclass(each.thing, enum.Enum) else 'fields'][place]}: {values}\n")
+        rows = []
+        for name in each.members:
+            member = getattr(each.thing, name)
+            said = summary(f"{each.name}.{name}", member, language)
+            rows.append((f"`{name if isinstance(member, property) else _called(name, member)}`", said))
+        if rows:
+            blocks.append(_table(HEADS["members"][place], rows))
+    return "\n".join(blocks)
+
+
+def _called(name: str, function: Any) -> str:
+    """How it is called: the names of its arguments, and no more."""
+    parameters = [each for each in inspect.signature(function).parameters.values() if each.name != "self"]
+    words, is_named = [], False
+    for each in parameters:
+        if each.kind is each.KEYWORD_ONLY and not is_named:
+            is_named = True
+            words += [] if words and words[-1].startswith("*") else ["*"]
+        words.append({each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "") + each.name)
+    return f"{name}({', '.join(words)})"
+
+
+def _values(thing: type) -> str:
+    """The fields of a dataclass, or the members of an enumeration."""
+    if issubclass(thing, enum.Enum):
+        return ", ".join(f"`{each.name}`" for each in thing)
+    if dataclasses.is_dataclass(thing):
+        return ", ".join(f"`{each.name}`" for each in dataclasses.fields(thing) if each.name[0] != "_")
+    return ""
+
+
+def switches() -> dict[str, tuple[Any, str]]:
+    """The simulator's: name → (default, what stands below it in the source)."""
+    from upbit_backbone.simulator.serving.options import Options
+
+    body = ast.parse(inspect.getsource(Options)).body[0].body  # type: ignore[attr-defined]
+    told = {}
+    for line, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(line, ast.AnnAssign):
+            is_told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            told[line.target.id] = after.value.value if is_told else ""  # type: ignore[union-attr]
+    return {each.name: (each.default, told[each.name]) for each in dataclasses.fields(Options)}
+
+
+def _switches(language: str, place: int) -> str:
+    told = texts(language).get("switches", {})
+    rows = [
+        (f"`{name}`", f"`{default!r}`", _one_line(told.get(name, meaning)))
+        for name, (default, meaning) in switches().items()
+    ]
+    return _table(HEADS["switches"][place], rows)
+
+
 def _one_line(text: str | None) -> str:
     return re.sub(r"\s+", " ", text or "").strip().replace("|", "\\|")
 
@@ -128,7 +257,7 @@ def _settings(language: str, place: int) -> str:
         )
         variable = f"`{ENVIRONMENT_PREFIX}{each.name.upper()}`"
         blocks.append(
-            f"(setting-{each.name})=\n### {each.name}\n\n{_one_line(told[each.name])}\n\n"
+            f"### {each.name}\n\n{_one_line(told[each.name])}\n\n"
             f"{WORDS['default'][place]}: {default} · {WORDS['environment'][place]}: {variable}\n"
         )
     return "\n".join(blocks)
@@ -141,9 +270,9 @@ def _events(language: str, place: int) -> str:
         what = written.get("event_meanings", {}).get(each.__name__, _first_paragraph(each))
         own = [one.name for one in dataclasses.fields(each) if one.name != "at"]
         blocks.append(
-            f"({each.__name__.lower()})=\n## {each.__name__}\n\n{what}\n\n"
+            f"## {each.__name__}\n\n{what}\n\n"
             f"**{WORDS['do'][place]}**: {written['events'][each.__name__]}\n\n"
-            f"{HEADS['fields'][place][0]}: {', '.join(f'`{name}`' for name in ('at', *own))}\n"
+            f"{WORDS['fields'][place]}: {', '.join(f'`{name}`' for name in ('at', *own))}\n"
         )
     return "\n".join(blocks)
 
@@ -157,7 +286,7 @@ def _errors(language: str, place: int) -> str:
         fault = FAULTS[each.whose_fault] if language == "ko" else each.whose_fault
         again = WORDS["yes" if each.retryable else "no"][place]
         lines = [
-            f"({each.__name__.lower()})=\n## {each.__name__}\n",
+            f"## {each.__name__}\n",
             f"{what}\n",
             f"* {WORDS['whose'][place]}: {fault}",
             f"* {WORDS['retry'][place]} `retryable={each.retryable}`: {again}",
@@ -188,7 +317,7 @@ def _commands(language: str, place: int) -> str:
     said = in_korean if language == "ko" else str
     blocks = []
     for name, command in commands().items():
-        blocks.append(f"(command-{name})=\n## upbit-backbone {name}\n\n{_one_line(said(command.help))}\n")
+        blocks.append(f"## upbit-backbone {name}\n\n{_one_line(said(command.help))}\n")
         blocks.append(f"```sh\n{EXAMPLES[name]}\n```\n")
         rows = []
         for option in command.params:
@@ -223,4 +352,5 @@ _TABLES = {
     "commands": _commands,
     "routing": _routing,
     "rest-groups": _groups,
+    "switches": _switches,
 }

@@ -1,7 +1,8 @@
 """English and Korean pages are twins: same headings, same blocks, and neither older than the other.
 
-`python docs/_site/twins.py` writes down that all twins are in step now. It refuses a pair of which one page alone has
-changed, unless `--alike` says that the change concerns one language only (a typing error, a better word).
+`python docs/_site/twins.py` has the pages say what the code says now (`reference`), and writes down that all twins are
+in step. It refuses a pair of which one page alone has changed, unless `--alike` says that the change concerns one
+language only (a typing error, a better word).
 """
 
 from __future__ import annotations
@@ -75,7 +76,18 @@ def skeleton(code: str) -> tuple[str, list[str]]:
     return ast.dump(tree), texts
 
 
+def fill() -> None:
+    import reference  # asks all of the library, and packages of its extras
+
+    for folder in _folders():
+        for page in folder.rglob("*.md"):
+            old = page.read_text("utf-8")
+            if (new := reference.filled(old, folder.name)) != old:
+                page.write_text(new, "utf-8")
+
+
 def main() -> None:
+    fill()
     known, now = recorded(), marks()
     if "--alike" not in sys.argv:
         for name, pair in now.items():

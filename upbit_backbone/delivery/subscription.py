@@ -319,6 +319,7 @@ class Subscription(Generic[T_co]):
 
     @property
     def closed(self) -> bool:
+        """Whether nothing more can come: it was closed, or has ended and was read to its end."""
         return self.mailbox.closed
 
     @property

@@ -291,6 +291,7 @@ class CandleSeries:
 
     @property
     def last(self) -> CandleData | None:
+        """The newest candle; None while there is none."""
         with self._held():
             return self._bars.last
 

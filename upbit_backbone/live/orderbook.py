@@ -137,14 +137,17 @@ class LiveOrderbook:
 
     @property
     def mid(self) -> Decimal | None:
+        """Halfway between best ask and best bid; None while a side is empty. Raises as `book`."""
         return self.book.mid_price
 
     @property
     def spread(self) -> Decimal | None:
+        """Best ask minus best bid; None while a side is empty."""
         return self.book.spread
 
     @property
     def spread_percent(self) -> Decimal | None:
+        """Spread in per cent of the best bid; None while a side is empty."""
         return self.book.spread_percent
 
     def depth(self, levels: int | None = None) -> Depth:

@@ -48,6 +48,7 @@ class DataType(StrEnum):
 
     @property
     def is_candle(self) -> bool:
+        """Whether these are candles, of whatever unit."""
         return self.value.startswith("candle.")
 
     @classmethod
@@ -138,6 +139,8 @@ class StreamType(StrEnum):
 
 
 class HealthStatus(StrEnum):
+    """How it is: all well, something is worse than it should be, or answers cannot be relied on."""
+
     HEALTHY = "healthy"
     DEGRADED = "degraded"
     UNHEALTHY = "unhealthy"

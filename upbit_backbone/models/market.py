@@ -199,10 +199,12 @@ class OrderbookData(_Stamped):
 
     @property
     def best_ask(self) -> OrderbookUnit | None:
+        """The cheapest offer; None while nobody sells."""
         return self.asks[0] if self.asks else None
 
     @property
     def best_bid(self) -> OrderbookUnit | None:
+        """The highest bid; None while nobody buys."""
         return self.bids[0] if self.bids else None
 
     @property
@@ -212,6 +214,7 @@ class OrderbookData(_Stamped):
 
     @property
     def mid_price(self) -> Decimal | None:
+        """Halfway between best ask and best bid, exact; None while a side is empty."""
         return plain((self.asks[0].price + self.bids[0].price) / 2) if self.asks and self.bids else None
 
     @property
@@ -312,10 +315,12 @@ class MarketInfo(Readable):
 
     @property
     def quote(self) -> str:
+        """What it is priced in: "KRW" of "KRW-BTC"."""
         return self.symbol.partition("-")[0]
 
     @property
     def base(self) -> str:
+        """What is traded: "BTC" of "KRW-BTC"."""
         return self.symbol.partition("-")[2]
 
     def _line(self) -> str:

@@ -290,6 +290,7 @@ class HealthReport(Jsonable):
 
     @property
     def is_healthy(self) -> bool:
+        """Whether `status` is HEALTHY."""
         return self.status is HealthStatus.HEALTHY
 
     def __str__(self) -> str:

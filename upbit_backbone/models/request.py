@@ -60,6 +60,7 @@ class DataRequest(Jsonable):
 
     @property
     def symbol(self) -> str:
+        """The first of `symbols`."""
         return self.symbols[0]
 
 

@@ -65,6 +65,7 @@ class OrderbookModel(OneMarketTable):
         self._put([None] * len(self._rows))
 
     def take(self, book: OrderbookData) -> None:
+        """Show this book, whole, instead of the one before."""
         self.book = book
         asks, bids = book.asks[: self.levels], book.bids[: self.levels]
         widest = max((unit.size for unit in (*asks, *bids)), default=Decimal(0))

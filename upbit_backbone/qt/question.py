@@ -41,6 +41,7 @@ class Question:
 
     @property
     def is_cancelled(self) -> bool:
+        """Whether it was cancelled before it was answered."""
         return self._is_cancelled
 
     @property

@@ -268,6 +268,7 @@ class SessionManager:
         return {session.name: session.state for session in self._tended()}
 
     def stats(self) -> list[SessionStats]:
+        """Each session with its line, its counters and its ages."""
         return [session.stats() for session in self._tended()]
 
     def reconnect(self, session: str | None = None, reason: str = "asked to reconnect") -> None:

@@ -208,6 +208,7 @@ class IntelligentCache:
             self._merged += calls
 
     def stats(self) -> CacheStats:
+        """Hits, misses and what is kept, at one moment."""
         from ..models.report import CacheStats
 
         with self._lock:

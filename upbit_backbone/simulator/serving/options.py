@@ -12,6 +12,7 @@ class Options:
     """How the simulated Upbit behaves. Defaults follow what was measured on the wire, not what is documented."""
 
     seed: int = 1
+    """The same seed gives the same market."""
     markets: int | list[str] | None = None
     """None: 289 KRW, 328 BTC and 238 USDT pairs. A number: that many of them. A list: exactly these pairs."""
     trades_per_second: float = 50.0
@@ -21,12 +22,17 @@ class Options:
     start_time: str | None = None
     """Where the simulator's clock starts (ISO 8601, UTC); None means now."""
     tls: bool = False
+    """Whether https and wss are spoken."""
     certificate: str = "good"
     """With tls: `good`, `expired`, `wrong-host` or `self-signed`."""
     host: str = "127.0.0.1"
+    """The address to listen on."""
     rest_port: int = 0
+    """0 picks a free one."""
     websocket_port: int = 0
+    """0 picks a free one."""
     control_port: int = 0
+    """0 picks a free one."""
 
     rest_limit: int = 10
     """Requests per second for each REST group, in any sliding second, counted on arrival."""
@@ -35,8 +41,11 @@ class Options:
     origin_seconds: float = 10.0
     """A request with an `Origin` header is allowed once in so many seconds."""
     connect_limit: int = 5
+    """WebSocket connections per second."""
     message_limit_second: int = 5
+    """Messages per second on a connection."""
     message_limit_minute: int = 100
+    """Messages per minute on a connection."""
     ping_counts: bool = False
     """Whether the text message PING counts as a message."""
     body_429: str = "text"
@@ -55,6 +64,7 @@ class Options:
     error_close_delay: float = 0.15
     """From an error object to the close frame (code 1000)."""
     close_after_message_limit: bool = True
+    """Whether a connection that sends more is closed."""
     snapshot_label: str = "SNAPSHOT"
     """`stream_type` of snapshots; "REALTIME" is a lie that a client has to see through."""
     kst_fields: bool = True
@@ -85,6 +95,7 @@ class Options:
     retained_trades: int = 300_000
     """Live trades kept for REST, over all markets."""
     wire_log_size: int = 100_000
+    """Entries of the wire log that are kept."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
