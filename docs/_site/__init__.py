@@ -22,9 +22,11 @@ class KoreanSearch(SearchLanguage):
 
 
 class Diagram(SphinxDirective):
-    """`{diagram} answer`: a picture inside the page, in the page's colours; its caption in the plain-text twin."""
+    """`{diagram} answer`: a picture inside the page, in the page's colours; its caption in the plain-text twin, and as
+    the block's text, for whoever reads the page where nothing is drawn."""
 
     required_arguments = 1
+    has_content = True
 
     def run(self) -> list[nodes.Node]:
         language = self.config.language or "en"

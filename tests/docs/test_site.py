@@ -263,7 +263,10 @@ def test_pictures_are_drawn_in_both_languages_without_colours_of_their_own() -> 
     used = {name for page in PAGES for name in re.findall(r"\{diagram\} (\w+)", page.read_text("utf-8"))}
     assert used == set(diagrams.PICTURES)
     for name in diagrams.PICTURES:
-        (english, _), (korean_picture, caption) = diagrams.svg(name, "en"), diagrams.svg(name, "ko")
+        (english, english_caption), (korean_picture, caption) = diagrams.svg(name, "en"), diagrams.svg(name, "ko")
+        for language, told in (("en", english_caption), ("ko", caption)):
+            pages = [page.read_text("utf-8") for page in (DOCS / language).rglob("*.md")]
+            assert any(f"```{{diagram}} {name}\n{told}\n```" in page for page in pages), f"{name}: {told}"
         assert english != korean_picture
         assert not caption.isascii()
         assert "fill=" not in english
