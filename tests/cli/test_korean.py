@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,3 +91,47 @@ def test_the_help_of_the_simulator_is_korean_and_fits_the_screen() -> None:
     assert switches
     assert [word for word in english_words(told) if word not in {"upbit", "backbone"}] == []
     assert max(map(cell_len, done.stdout.splitlines())) <= 80
+
+
+BY_BOTH_NAMES = [("upbit_backbone", "simulator"), ("upbit_backbone.simulator",)]
+
+
+@pytest.mark.parametrize("module", BY_BOTH_NAMES)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--rest-port", "x"),
+        ("--nonsense",),
+        ("--set",),
+        ("--tls=1",),
+        ("--re", "1", "--co", "--s"),
+        ("--set", "foo=1"),
+        ("--markets", "0"),
+        ("--markets", "krw-btc"),
+        ("--start-time", "yesterday"),
+    ],
+)
+def test_what_is_wrong_with_the_simulators_options_is_said_in_korean(
+    module: tuple[str, ...], wrong: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *module, *wrong],
+        env={**os.environ, "UPBIT_BACKBONE_LANGUAGE": "ko", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True, text=True, encoding="utf-8", timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    told = done.stderr.splitlines()[-1].partition("backbone-simulator: ")[2]
+    named, _, _ = told.partition("이름은 다음과 같습니다")
+    assert told.startswith("오류: ")
+    assert english_in(named, list(wrong)) == [], told
+
+
+def test_a_port_that_is_taken_is_told_in_korean() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = subprocess.run(
+            [sys.executable, "-m", "upbit_backbone.simulator", "--rest-port", str(taken.getsockname()[1])],
+            env={**os.environ, "UPBIT_BACKBONE_LANGUAGE": "ko", "PYTHONIOENCODING": "utf-8"},
+            capture_output=True, text=True, encoding="utf-8", timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert english_words(done.stderr.splitlines()[-1].partition("backbone-simulator: ")[2]) == []

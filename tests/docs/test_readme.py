@@ -124,8 +124,10 @@ def test_its_code_runs(block: Block, upbit: FakeUpbit) -> None:
         text = block.text
     done = subprocess.run(
         [sys.executable, "-c", before + RUN + after],
-        input=text, env=os.environ | upbit.environment() | {"PYTHONPATH": str(ROOT), "QT_QPA_PLATFORM": "offscreen"},
-        capture_output=True, text=True, encoding="utf-8", timeout=60, check=False,
+        input=text, env=os.environ
+        | upbit.environment()
+        | {"PYTHONPATH": str(ROOT), "QT_QPA_PLATFORM": "offscreen", "UPBIT_BACKBONE_TIMEOUT_SECONDS": "60"},
+        capture_output=True, text=True, encoding="utf-8", timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     if "print" in block.text:
@@ -153,7 +155,7 @@ def test_the_demo_command_runs_and_ends_by_itself(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "upbit_backbone.cli", "demo", *options],
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
-        cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False,
+        cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert "KRW-BTC" in done.stdout

@@ -96,6 +96,7 @@ def reader(
     for name, value in upbit.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("UPBIT_BACKBONE_REST_REQUESTS_PER_SECOND", "50")
+    monkeypatch.setenv("UPBIT_BACKBONE_TIMEOUT_SECONDS", "60")  # the pages are about what comes, not about how soon
     monkeypatch.setenv("MPLBACKEND", "Agg")  # there is no notebook to draw into
     monkeypatch.chdir(tmp_path)
     reader, on_sigterm = Reader(), signal.getsignal(signal.SIGTERM)

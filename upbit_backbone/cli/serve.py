@@ -76,4 +76,4 @@ def simulator(context: typer.Context) -> int:
     """Run a local Upbit; every option is the simulator's own (`simulator --help`)."""
     from ..simulator.__main__ import main
 
-    return main(context.args, spoken)
+    return main(context.args)

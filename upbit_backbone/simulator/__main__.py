@@ -10,11 +10,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from upbit_backbone._language import spoken  # words for people: of what is tested nothing is imported
 from upbit_backbone.simulator.serving.options import Options, parse_setting
 
 if TYPE_CHECKING:
@@ -23,47 +24,52 @@ if TYPE_CHECKING:
 WIDE_LETTERS_WIDTH = 52
 
 
-def main(arguments: Sequence[str] | None = None, speak: Callable[[str], str] = str) -> int:
-    """Runs a simulator until Ctrl-C, SIGTERM or the end of its parent; 0 after a clean end.
-
-    `speak` puts texts for people into their language: the command line has a catalogue, of which this one, a witness
-    that shares nothing with what it tests, knows nothing.
-    """
-    parser = _parser(speak)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a simulator until Ctrl-C, SIGTERM or the end of its parent; 0 after a clean end."""
+    parser = _parser()
     chosen = parser.parse_args(arguments)
     try:
         options = _options(chosen)
-        return asyncio.run(_serve(options, chosen, speak))
+        return asyncio.run(_serve(options, chosen))
     except KeyboardInterrupt:
         return 0
     except (ValueError, OSError) as problem:
-        parser.exit(2, f"upbit-backbone-simulator: {problem}\n")
+        parser.fail(str(problem))
 
 
-def _parser(speak: Callable[[str], str]) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """argparse's own words, too, in the language of whoever reads them."""
+
+    def format_help(self) -> str:
+        return super().format_help().replace("usage: ", spoken("Usage: "), 1)
+
+    def format_usage(self) -> str:
+        return super().format_usage().replace("usage: ", spoken("Usage: "), 1)
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.fail(message)
+
+    def fail(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {spoken('error')}: {spoken(message)}\n")
+
+
+def _parser() -> Parser:
     switches = ", ".join(f"{field.name}={field.default!r}" for field in fields(Options))
-    usage = speak("Usage: ")
-
-    class Parser(argparse.ArgumentParser):
-        def format_help(self) -> str:
-            return super().format_help().replace("usage: ", usage, 1)
-
-        def format_usage(self) -> str:
-            return super().format_usage().replace("usage: ", usage, 1)
-
+    is_wide = not spoken("Usage: ").isascii()
     # argparse counts characters, of which most of another alphabet are two columns wide.
-    narrow = argparse.HelpFormatter if usage.isascii() else partial(argparse.HelpFormatter, width=WIDE_LETTERS_WIDTH)
+    narrow = partial(argparse.HelpFormatter, width=WIDE_LETTERS_WIDTH) if is_wide else argparse.HelpFormatter
     parser = Parser(
         prog="upbit-backbone-simulator",
-        epilog=f"{speak('Switches for --set, with their defaults:')} {switches}",
-        description=speak("A faithful local Upbit: public REST and WebSocket, with faults on demand."),
+        epilog=f"{spoken('Switches for --set, with their defaults:')} {switches}",
+        description=spoken("A faithful local Upbit: public REST and WebSocket, with faults on demand."),
         formatter_class=narrow,
         add_help=False,
     )
-    group = parser.add_argument_group(speak("Options"))
+    group = parser.add_argument_group(spoken("Options"))
 
     def add(*names: str, about: str, **more: Any) -> None:
-        group.add_argument(*names, help=speak(about), **more)
+        group.add_argument(*names, help=spoken(about), **more)
 
     add("-h", "--help", action="help", about="Show this message and exit.")
     add("--host", default="127.0.0.1", about="address to listen on (default: 127.0.0.1)")
@@ -98,7 +104,7 @@ def _options(chosen: argparse.Namespace) -> Options:
     return Options(**(base | settings))
 
 
-async def _serve(options: Options, chosen: argparse.Namespace, speak: Callable[[str], str]) -> int:
+async def _serve(options: Options, chosen: argparse.Namespace) -> int:
     from upbit_backbone.simulator.control.port import Control
     from upbit_backbone.simulator.serving.server import Server
 
@@ -116,13 +122,13 @@ async def _serve(options: Options, chosen: argparse.Namespace, speak: Callable[[
     if chosen.ready_json:
         print(json.dumps(server.urls()), flush=True)
     elif not chosen.quiet:
-        _print_urls(server.urls(), speak)
+        _print_urls(server.urls())
     await server.run_until_stopped()
     return 0
 
 
-def _print_urls(urls: dict[str, Any], speak: Callable[[str], str]) -> None:
-    print(speak("A simulated Upbit is running. Ctrl-C ends it."))
+def _print_urls(urls: dict[str, Any]) -> None:
+    print(spoken("A simulated Upbit is running. Ctrl-C ends it."))
     for name, variable in (("rest_url", "REST_URL"), ("websocket_url", "WEBSOCKET_URL"), ("ca_file", "CA_FILE")):
         if urls[name]:
             print(f"  export UPBIT_BACKBONE_{variable}={urls[name]}")
