@@ -6,9 +6,11 @@ import pytest
 
 from tests.sinks.conftest import START, at, book, candle, ticker, trade
 from tests.sinks.test_sqlite import gap, span
+from tests.support.english import english_words
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.events import GapEvent
 from upbit_backbone.sinks.base import Batch, Span
+from upbit_backbone.sinks.coverage import NOT_RECORDED
 
 MIDNIGHT = START.replace(hour=0)
 
@@ -56,3 +58,17 @@ def test_coverage_of_a_window_has_no_hole_and_of_nothing_is_empty(make_store):
     assert store.reached() == at(20)
     with pytest.raises(InvalidRequestError, match="end must come after"):
         store.coverage("KRW-BTC", "trade", at(3), at(2))
+
+
+def test_what_is_missing_is_told_in_the_readers_language_and_stays_english_for_programs(make_store, monkeypatch):
+    store = make_store(Batch([trade(1)], spans=(span(0, 10), span(20, 30))))
+    _, hole, _ = store.coverage("KRW-BTC")
+    (quality,) = store.quality("2026-01-31")
+    assert "KST: missing (nobody recorded then" in str(hole)
+    assert "1 rows" in str(quality)
+    monkeypatch.setenv("UPBIT_BACKBONE_LANGUAGE", "ko")
+    assert str(hole).isascii() is False
+    assert english_words(str(hole)) == []
+    assert english_words(str(quality), ["KRW-BTC", "trade"]) == []
+    assert (hole.state.value, hole.reason) == ("missing", NOT_RECORDED)
+    assert type(hole).from_json(hole.to_json()) == hole

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from .._arguments import Moment, aware, utc_day
 from .._concurrency import get_logger
+from .._language import spoken
 from ..errors import InvalidRequestError, one_line
 from ..exchange.markets import normalise_symbol
 from ..exchange.timeframes import Timeframe, timeframe_of
@@ -27,6 +28,7 @@ from ..history.aggregate import candles_from_trades
 from ..models.enums import DataType, Priority
 from ..models.jsonable import Jsonable
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
+from ..models.readable import Readable
 from ..sinks.base import Batch, Hole
 from ..sinks.columns import TABLE_NAMED, Table, candle_type, from_micros, to_micros
 from ..sinks.coverage import Coverage, CoverageState, Interval, coverage
@@ -95,10 +97,10 @@ class Market(Protocol):
     def health(self) -> HealthReport: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TopicQuality(Jsonable):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TopicQuality(Readable):
     """One topic of one day: how many `rows` there are, how many seconds of the day are complete or lack something, and
-    the stretches that do. `share` is the complete part of what was asked about, 0 to 1."""
+    the stretches that do. `share` is the complete part of what was asked about, 0 to 1. `str()` is for people."""
 
     symbol: str
     type: str
@@ -112,15 +114,21 @@ class TopicQuality(Jsonable):
         whole = self.complete_seconds + self.missing_seconds
         return self.complete_seconds / whole if whole else 0.0
 
+    def _line(self) -> str:
+        return spoken(f"{self.symbol} {self.type}: {self.rows:,} rows, {self.share:.2%} of the day complete")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FillReport(Jsonable):
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class FillReport(Readable):
     """What a `fill` did: holes it `closed` (in part, where Upbit keeps no more), those still `open`, and how many
     `items` were new."""
 
     closed: int
     open: int
     items: int
+
+    def _line(self) -> str:
+        return spoken(f"{self.items:,} items fetched, {self.closed} holes closed, {self.open} still open")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

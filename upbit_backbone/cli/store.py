@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from .._language import spoken
 from ..archive.store import FillReport, Store, TopicQuality
 from ..errors import InvalidRequestError
 from . import output
@@ -48,13 +47,11 @@ def _last_day(found: Store) -> datetime:
 
 
 def _say(report: FillReport) -> None:
-    say_error(f"{report.items:,} items fetched, {report.closed} holes closed, {report.open} still open", label="note")
+    say_error(str(report), label="note")
 
 
 def _show(topics: list[TopicQuality]) -> None:
     for each in topics:
-        topic = f"{output.safe(each.symbol)} {each.type}"
-        print(spoken(f"{topic}: {each.rows:,} rows, {each.share:.2%} of the day complete"))
+        print(each)
         for hole in each.holes:
-            since, until = output.moment(hole.start), output.moment(hole.end)
-            print(f"  {spoken(hole.state)}: {since}–{until} KST, {output.safe(spoken(hole.reason))}")
+            print(f"  {hole}")

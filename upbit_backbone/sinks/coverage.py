@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from ..models.jsonable import Jsonable
+from .._language import spoken, word
+from ..models.readable import Readable, moment
 
 # Gaps tell their first and last moment, and nothing of Upbit's is finer than a millisecond.
 TICK: Final = timedelta(milliseconds=1)
@@ -43,9 +44,12 @@ class KnownGap(NamedTuple):
     recovered: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coverage(Jsonable):
-    """One stretch of one topic's past, from `start` (inclusive) to `end` (exclusive), in Upbit's time (aware UTC)."""
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Coverage(Readable):
+    """One stretch of one topic's past, from `start` (inclusive) to `end` (exclusive), in Upbit's time (aware UTC).
+
+    `state` and `reason` stay English for programs; `str()` is for people, in their language.
+    """
 
     start: datetime
     end: datetime
@@ -55,6 +59,10 @@ class Coverage(Jsonable):
     @property
     def seconds(self) -> float:
         return (self.end - self.start).total_seconds()
+
+    def _line(self) -> str:
+        why = f" ({spoken(self.reason)})" if self.reason else ""
+        return f"{moment(self.start)} – {moment(self.end)}: {word(self.state)}{why}"
 
 
 NOT_RECORDED: Final = "nobody recorded then, or a line was interrupted"
