@@ -123,6 +123,7 @@ def test_words_that_do_not_go_together_are_refused_before_anything_is_written(pi
         (["record", "day.rec", "KRW-BTC", "--quote", "KRW"], "name the recording"),
         (["record", "KRW-BTC", "--sqlite", "day.db", "--csv", "days"], "give one of"),
         (["record", "KRW-BTC", "--sqlite", "day.db", "--spill", "waiting"], "is for --postgres"),
+        (["record", "KRW-BTC", "--sqlite", "day.db", "--kept", "3"], "is for --redis"),
         (["store", str(tmp_path / "none.db")], "no such store"),
     ):
         done = piped(*words)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 
 import pytest
 
-from tests.relay.conftest import RedisServer
+from tests.sinks.conftest import trade
+from tests.support.redis_server import RedisServer
 from upbit_backbone import DataType
+from upbit_backbone.models.market import TradeData
+from upbit_backbone.models.number import plain
 from upbit_backbone.models.request import Topic
-from upbit_backbone.relay.keys import Entry, Keys, Latest
+from upbit_backbone.relay.keys import Entry, Keys, Latest, entry_of_trade
 from upbit_backbone.relay.redis_store import LEASE_SECONDS, NotLeadingError, RedisStore
 
 TICKER, TRADE = Topic(DataType.TICKER, "KRW-BTC"), Topic(DataType.TRADE, "KRW-BTC")
@@ -100,3 +104,10 @@ def test_an_older_value_does_not_take_the_place_of_a_newer_one(store, server: Re
     assert server.client.hget(KEYS.latest(TICKER), "data") == "5"
     mine.publish_latest(lease, [Latest(TICKER, b"again", "websocket", 5, 2, 1)])
     assert server.client.hget(KEYS.latest(TICKER), "data") == "again"
+
+
+def test_a_number_below_a_millionth_is_published_as_it_prints() -> None:
+    price = plain(Decimal("1.2E-7"))
+    entry = entry_of_trade(TRADE, trade(1, price=price, volume=plain(Decimal("0.00000001"))))
+    assert b'"price":"0.00000012"' in entry.data
+    assert TradeData.from_json(entry.data).price == price

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,7 +61,7 @@ def record(
         list[str] | None,
         typer.Argument(
             help="The recording (an existing one is continued), then market codes; with --sqlite, --parquet, --csv, "
-            "--jsonl or --postgres market codes alone.",
+            "--jsonl, --postgres or --redis market codes alone.",
             metavar="[FILE] SYMBOL...",
         ),
     ] = None,
@@ -86,11 +86,24 @@ def record(
             "PGPASSWORD or ~/.pgpass (the [postgres] extra).",
         ),
     ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            "--redis",
+            metavar="URL",
+            help="Keep the newest of each market in streams of this Redis server: redis://, rediss:// (TLS) or unix:// "
+            "(the [redis] extra).",
+        ),
+    ] = None,
+    kept: Annotated[
+        int | None, typer.Option(min=1, help="With --redis: how many are kept in each stream (10,000 by default).")
+    ] = None,
     spill: Annotated[
         Path | None,
         typer.Option(
             "--spill",
-            help="With --postgres: what the server has not taken at the end waits in this file for next time.",
+            help="With --postgres or --redis: what the server has not taken at the end waits in this file for next "
+            "time.",
         ),
     ] = None,
     quote: Annotated[
@@ -107,7 +120,8 @@ def record(
 ) -> int:
     """Record everything that comes in for these markets, until Ctrl-C."""
     kinds = data_types(types or (DataType.TICKER, DataType.TRADE, DataType.ORDERBOOK))
-    sink = _sink({"sqlite": sqlite, "parquet": parquet, "csv": csv, "jsonl": jsonl, "postgres": postgres}, spill)
+    places = {"sqlite": sqlite, "parquet": parquet, "csv": csv, "jsonl": jsonl, "postgres": postgres, "redis": redis}
+    sink = _sink(places, spill, kept)
     if sink is not None:
         if rotate_mib is not None or rotate_seconds is not None:
             raise InvalidRequestError("--rotate-mib and --rotate-seconds are for recordings: a store is one file")
@@ -160,25 +174,32 @@ def _into_recording(
     return 0 if came else FOUND_TROUBLE
 
 
-def _sink(asked: dict[str, Path | str | None], spill: Path | None) -> Sink | None:
+def _sink(asked: Mapping[str, Path | str | None], spill: Path | None, kept: int | None) -> Sink | None:
     """The one that was asked for, if any was."""
     chosen = {kind: where for kind, where in asked.items() if where is not None}
     if len(chosen) > 1:
-        raise InvalidRequestError("give one of --sqlite, --parquet, --csv, --jsonl and --postgres")
-    if spill is not None and "postgres" not in chosen:
-        raise InvalidRequestError("--spill is for --postgres: beside a file there is one already")
+        raise InvalidRequestError("give one of --sqlite, --parquet, --csv, --jsonl, --postgres and --redis")
+    if spill is not None and not chosen.keys() & {"postgres", "redis"}:
+        raise InvalidRequestError("--spill is for --postgres and --redis: beside a file there is one already")
+    if kept is not None and "redis" not in chosen:
+        raise InvalidRequestError("--kept is for --redis")
     for kind, where in chosen.items():
-        if kind == "parquet":
-            need("pyarrow", "parquet")
+        if kind in _PACKAGES:
+            need(*_PACKAGES[kind])
         if kind == "postgres":
-            need("psycopg", "postgres")
             from ..sinks.postgres import PostgresSink
 
             return PostgresSink(str(where), spill=spill)
+        if kind == "redis":
+            from ..sinks.redis_streams import KEPT, RedisStreamsSink
+
+            return RedisStreamsSink(str(where), kept=kept or KEPT, spill=spill)
         return _FILES[kind](Path(where))
     return None
 
 
+# What each of them needs: the package, and the extra that brings it.
+_PACKAGES = {"parquet": ("pyarrow", "parquet"), "postgres": ("psycopg", "postgres"), "redis": ("redis", "redis")}
 _FILES: dict[str, Callable[[Path], Sink]] = {
     "sqlite": SqliteSink, "parquet": ParquetSink, "csv": CsvSink, "jsonl": JsonlSink,
 }  # fmt: skip

@@ -16,6 +16,7 @@ from ..errors import InvalidRequestError
 from ..models.enums import DataType
 from ..models.lazy_book import Datum
 from ..models.market import CandleData, TradeData
+from ..models.number import encoded
 from ..models.request import Topic
 
 # Written under a prefix by the first relay that uses it. What is otherwise there is not ours to touch.
@@ -79,7 +80,7 @@ class Entry(NamedTuple):
     data: bytes
 
 
-_encode: Final = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder(enc_hook=encoded).encode
 
 
 def milliseconds(moment: datetime | None) -> int:

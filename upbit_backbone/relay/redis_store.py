@@ -1,4 +1,4 @@
-"""Redis store: the only one to speak to Redis. Every step is one script there: it happens as a whole, and only for the
+"""Redis store: what a relay does at its server. Every step is one script there: it happens as a whole, and only for the
 relay that leads at that very moment.
 
 The right to lead is a lease, a key that expires unless it is renewed, and carries a number that grows with each leader
@@ -8,16 +8,11 @@ looks at the lease first. By whose clock the lease runs is no question: by that 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from ..errors import AuthenticationError, InvalidRequestError, NetworkError, ServerError, one_line
+from ..errors import InvalidRequestError
+from ..wire.redis_server import RedisServer
 from .keys import SCHEMA, Entry, Keys, Latest
 
 LEASE_SECONDS: Final = 2.0
@@ -120,24 +115,10 @@ class RedisStore:
     """
 
     def __init__(self, url: str, keys: Keys, kept: int) -> None:
-        self.place = _place(url)
         self._keys = keys
         self._kept = kept
-        try:
-            # Without redis-py's own attempts: whether and when to try again depends on who leads by then.
-            client = redis.Redis.from_url(
-                url,
-                socket_timeout=TIMEOUT_SECONDS,
-                socket_connect_timeout=TIMEOUT_SECONDS,
-                retry=Retry(NoBackoff(), 0),
-                client_name="upbit-backbone-relay",
-            )
-        except (ValueError, TypeError) as theirs:  # its words may hold what the URL holds
-            raise InvalidRequestError(f"the URL of {self.place} is not one that Redis is reached by") from theirs
-        self._client: Any = client
-        self._scripts: dict[str, Callable[..., Any]] = {
-            text: client.register_script(text) for text in (_LEAD, _LATEST, _ENTRIES, _EVENTS, _LEAVE)
-        }
+        self._server = RedisServer(url, timeout=TIMEOUT_SECONDS, name="upbit-backbone-relay", explain=self._explained)
+        self.place = self._server.place
 
     def lead(self, name: str, held: Lease | None, status: Sequence[str | int]) -> Lease | None:
         """Take the lease or renew it, and say how things stand (`status`: field, value, …); None: another leads."""
@@ -170,33 +151,17 @@ class RedisStore:
         self._run(_LEAVE, [self._keys.leader], [str(lease)])
 
     def close(self) -> None:
-        with self._translated():
-            self._client.close()
+        self._server.close()
 
     def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
-        with self._translated():
-            return self._scripts[script](keys=keys, args=arguments)
+        return self._server.run(script, keys, arguments)
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Redis's errors as ours."""
-        try:
-            yield
-        except redis.AuthenticationError as theirs:
-            raise AuthenticationError(f"{self.place} refuses the user or password") from theirs
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as theirs:
-            raise NetworkError(f"{self.place} cannot be reached: {one_line(theirs)}") from theirs
-        except redis.ResponseError as theirs:
-            text = one_line(theirs)
-            if "FENCED" in text:
-                raise NotLeadingError from None
-            if "SCHEMA " in text:
-                raise self._foreign(text.partition("SCHEMA ")[2]) from theirs
-            if "WRONGTYPE" in text:
-                raise self._foreign("keys of another kind") from theirs
-            raise ServerError(f"{self.place} answers: {text}") from theirs
-        except redis.RedisError as theirs:
-            raise ServerError(f"{self.place} answers: {one_line(theirs)}") from theirs
+    def _explained(self, text: str) -> Exception | None:
+        if "FENCED" in text:
+            return NotLeadingError()
+        if "SCHEMA " in text:
+            return self._foreign(text.partition("SCHEMA ")[2])
+        return self._foreign("keys of another kind") if "WRONGTYPE" in text else None
 
     def _foreign(self, found: str) -> InvalidRequestError:
         return InvalidRequestError(
@@ -206,14 +171,3 @@ class RedisStore:
 
     def __repr__(self) -> str:
         return f"<RedisStore {self.place} {self._keys.prefix}>"
-
-
-def _place(url: str) -> str:
-    """Where the server is, without who asks: a password is in no log, repr or error."""
-    if not isinstance(url, str) or not url.startswith(("redis://", "rediss://", "unix://")):
-        raise InvalidRequestError("the URL of Redis: expected redis://, rediss:// or unix://, with a host or path")
-    try:
-        parts = urlsplit(url)
-        return f"Redis at {parts.path}" if parts.scheme == "unix" else f"Redis at {parts.hostname}:{parts.port or 6379}"
-    except ValueError:
-        raise InvalidRequestError("the URL of Redis: expected a host and a port from 1 to 65535 in it") from None

@@ -2,8 +2,8 @@
 
 base ○ says what a sink is, columns ○ how a datum lies in columns, watermarks ○ until when everything is there; spool ●
 holds what a sink has not taken yet, sink_recorder ● feeds it, sqlite ● is the sink for people without a database,
-postgres ● for those with one, ledger ● what both write down of what is complete, and day_files ● keeps files by market
-and day beside a store.
+postgres ● and redis_streams ● are for those with one, ledger ● is what they write down of what is complete, and
+day_files ● keeps files by market and day beside a store.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .base import Batch, Hole, Sink, Span
     from .day_files import CsvSink, JsonlSink, ParquetSink
     from .postgres import PostgresSink
+    from .redis_streams import RedisStreamsSink
     from .sink_recorder import SinkRecorder
     from .sqlite import SqliteSink
 else:  # few record
@@ -24,6 +25,7 @@ else:  # few record
             "base": ("Batch", "Hole", "Sink", "Span"),
             "day_files": ("CsvSink", "JsonlSink", "ParquetSink"),
             "postgres": ("PostgresSink",),  # psycopg is an extra
+            "redis_streams": ("RedisStreamsSink",),  # and so is redis
             "sink_recorder": ("SinkRecorder", "SinkStats"),
             "sqlite": ("SqliteSink",),
         },
@@ -36,6 +38,7 @@ __all__ = [
     "JsonlSink",
     "ParquetSink",
     "PostgresSink",
+    "RedisStreamsSink",
     "Sink",
     "SinkRecorder",
     "SinkStats",

@@ -1,0 +1,89 @@
+"""Redis server (extra `[redis]`): the only one to speak to Redis. It runs scripts, each of which happens as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ..errors import AuthenticationError, InvalidRequestError, NetworkError, ServerError, one_line
+
+
+class RedisServer:
+    """The server at `url`, for one thread at a time. `timeout` seconds are for one call; nothing is tried twice, since
+    whether and when to try again depends on what others have done by then.
+
+    Raises InvalidRequestError where the URL is none; then NetworkError, AuthenticationError and ServerError as Redis
+    fails, or what `explain` makes of its words. No text of them holds the password.
+    """
+
+    def __init__(
+        self, url: str, *, timeout: float, name: str, explain: Callable[[str], Exception | None] = lambda _: None
+    ) -> None:
+        self.place = _place(url)
+        self._explain = explain
+        try:
+            client = redis.Redis.from_url(
+                url,
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+                retry=Retry(NoBackoff(), 0),
+                client_name=name,
+            )
+        except (ValueError, TypeError) as theirs:  # its words may hold what the URL holds
+            raise InvalidRequestError(f"the URL of {self.place} is not one that Redis is reached by") from theirs
+        self._client: Any = client
+        self._scripts: dict[str, Callable[..., Any]] = {}
+
+    def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """What `script` answers. It is sent once and called by its digest from then on."""
+        with self._translated():
+            if script not in self._scripts:
+                self._scripts[script] = self._client.register_script(script)
+            return self._scripts[script](keys=keys, args=arguments)
+
+    def hash(self, key: str, fields: Sequence[str] | None = None) -> dict[str, str]:
+        """The named fields of a hash that there are, or all."""
+        with self._translated():
+            if fields is None:
+                found = self._client.hgetall(key)
+                return {name.decode(): value.decode() for name, value in found.items()}
+            values = self._client.hmget(key, fields) if fields else []
+            return {name: value.decode() for name, value in zip(fields, values, strict=True) if value is not None}
+
+    def close(self) -> None:
+        with self._translated():
+            self._client.close()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Redis's errors as ours."""
+        try:
+            yield
+        except redis.AuthenticationError as theirs:
+            raise AuthenticationError(f"{self.place} refuses the user or password") from theirs
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as theirs:
+            raise NetworkError(f"{self.place} cannot be reached: {one_line(theirs)}") from theirs
+        except redis.RedisError as theirs:
+            text = one_line(theirs)
+            known = self._explain(text) if isinstance(theirs, redis.ResponseError) else None
+            raise known or ServerError(f"{self.place} answers: {text}") from theirs
+
+    def __repr__(self) -> str:
+        return f"<RedisServer {self.place}>"
+
+
+def _place(url: str) -> str:
+    """Where the server is, without who asks: a password is in no log, repr or error."""
+    if not isinstance(url, str) or not url.startswith(("redis://", "rediss://", "unix://")):
+        raise InvalidRequestError("the URL of Redis: expected redis://, rediss:// or unix://, with a host or path")
+    try:
+        parts = urlsplit(url)
+        return f"Redis at {parts.path}" if parts.scheme == "unix" else f"Redis at {parts.hostname}:{parts.port or 6379}"
+    except ValueError:
+        raise InvalidRequestError("the URL of Redis: expected a host and a port from 1 to 65535 in it") from None
