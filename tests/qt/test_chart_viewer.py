@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from qtpy.QtCore import QSettings, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QApplication
 
-from tests.support.qt import run_until, what_is_wrong
+from tests.support.qt import deleted, run_until, what_is_wrong
 from tests.support.waiting import wait_until
 from upbit_backbone import MarketDataBackbone
 from upbit_backbone.qt import KOREAN
@@ -50,14 +51,23 @@ def settings(tmp_path: Path) -> QSettings:
     return QSettings(str(tmp_path / "viewer.ini"), QSettings.Format.IniFormat)
 
 
-@pytest.fixture
-def window(market: MarketDataBackbone, settings: QSettings) -> Iterator[Any]:
+@contextmanager
+def opened(market: MarketDataBackbone, settings: QSettings) -> Iterator[Any]:
+    """A window, shown, and deleted on the GUI thread. Left to Python's collector it would be taken apart by whichever
+    thread happens to run that, a session's for example, which PyQt5 does not survive every time."""
     from main_window import MainWindow
 
     window = MainWindow(market, settings)
     window.show()
     yield window
     window.close()
+    deleted(window)
+
+
+@pytest.fixture
+def window(market: MarketDataBackbone, settings: QSettings) -> Iterator[Any]:
+    with opened(market, settings) as window:
+        yield window
 
 
 def is_live(window: Any) -> bool:
@@ -160,13 +170,12 @@ def test_a_cut_line_is_seen_in_every_pane_and_heals_by_itself(window: Any, upbit
 def test_a_frozen_line_is_seen_in_every_pane_before_its_values_are_too_old(
     upbit: FakeUpbit, settings: QSettings
 ) -> None:
-    from main_window import MainWindow
-
     # As the program has it, but that neither lag nor silence says anything while the test runs.
     unhurried = {"liveness_seconds": 60.0, "max_lag_seconds": 60.0, "pong_timeout_seconds": 60.0}
-    with MarketDataBackbone(url=upbit.url, ping_interval_seconds=0.7, **unhurried) as market:
-        window = MainWindow(market, settings)
-        window.show()
+    with (
+        MarketDataBackbone(url=upbit.url, ping_interval_seconds=0.7, **unhurried) as market,
+        opened(market, settings) as window,
+    ):
         run_until(lambda: is_live(window) and window.chart.candles.rows)
         upbit.freeze(target="all")
         run_until(lambda: is_all_grey(window) and window.state.text().endswith("NOT CURRENT"))
@@ -174,19 +183,15 @@ def test_a_frozen_line_is_seen_in_every_pane_before_its_values_are_too_old(
         upbit.thaw()
         run_until(lambda: is_live(window) and window.state.text().endswith("live"))
         assert chart_colours(window) >= {KOREAN.up, KOREAN.down}
-        window.close()
 
 
 def test_closed_in_the_middle_of_a_download_it_is_gone_at_once(
     market: MarketDataBackbone, settings: QSettings, upbit: FakeUpbit
 ) -> None:
-    from main_window import MainWindow
-
     upbit.rest_fault(path="/v1/candles*", mode="hang", times=None)
-    window = MainWindow(market, settings)
-    run_until(lambda: window.watch_list.rowCount() == 3)
-    window.show_market("KRW-ETH", "1h")
-    window.close()
+    with opened(market, settings) as window:
+        run_until(lambda: window.watch_list.rowCount() == 3)
+        window.show_market("KRW-ETH", "1h")
     market.close()
     wait_until(
         lambda: not [thread for thread in threading.enumerate() if "upbit-call" in thread.name],
@@ -216,18 +221,14 @@ def test_an_unknown_market_is_told_in_the_window(window: Any) -> None:
 
 
 def test_without_a_network_it_says_so_and_comes_to_life_when_there_is_one(settings: QSettings) -> None:
-    from main_window import MainWindow
-
     nobody = socket.socket()
     nobody.bind(("127.0.0.1", 0))  # held, and never listening: whoever connects is refused
     url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-    with nobody, MarketDataBackbone(url=url, rest_attempts=1) as market:
-        window = MainWindow(market, settings)
+    with nobody, MarketDataBackbone(url=url, rest_attempts=1) as market, opened(market, settings) as window:
         run_until(lambda: window.messages.toPlainText() and window.chart.header.text())
         assert "127.0.0.1" in window.messages.toPlainText() or "connect" in window.messages.toPlainText()
         run_until(lambda: window.state.text() == "connecting")
         assert "b3261e" in window.state.styleSheet()
-        window.close()
 
 
 def test_a_closed_backbone_is_told_in_the_window(window: Any, market: MarketDataBackbone) -> None:
@@ -266,20 +267,16 @@ def test_an_alert_is_told_once_when_its_price_is_reached(window: Any) -> None:
 
 
 def test_language_colours_and_market_are_kept(market: MarketDataBackbone, settings: QSettings) -> None:
-    from main_window import MainWindow
-
-    window = MainWindow(market, settings)
-    window.language_button.click()
-    window.colour_button.click()
-    window.dark_button.click()
-    window.show_market("KRW-ETH", "4h")
-    assert window.language_button.text() == "English"
-    window.close()
-    again = MainWindow(market, settings)
-    assert (again.symbol, again.timeframe, again.words.language) == ("KRW-ETH", "4h", "ko")
-    assert again.colours.name == "international"
-    assert not again.is_dark
-    again.close()
+    with opened(market, settings) as window:
+        window.language_button.click()
+        window.colour_button.click()
+        window.dark_button.click()
+        window.show_market("KRW-ETH", "4h")
+        assert window.language_button.text() == "English"
+    with opened(market, settings) as again:
+        assert (again.symbol, again.timeframe, again.words.language) == ("KRW-ETH", "4h", "ko")
+        assert again.colours.name == "international"
+        assert not again.is_dark
 
 
 def test_the_command_of_the_readme_starts_it_and_closing_ends_the_process(upbit: FakeUpbit, tmp_path: Path) -> None:
