@@ -28,6 +28,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"any of {', '.join(NAMES)}; default: all")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of one measurement (default %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, help="how long the viewer's memory is watched (default: not)"
+    )
     parser.add_argument("--json", type=Path, help="where to write the figures (default: benchmarks/results/…)")
     parser.add_argument("--quick", action="store_true", help="fewer cases, shorter measurements")
     parser.add_argument("--no-rivals", action="store_true", help="only our own figures")
@@ -37,7 +40,7 @@ def main() -> int:
         if name not in NAMES:
             parser.error(f"{name!r} is no benchmark; there are: {', '.join(NAMES)}")
     seconds = min(args.seconds, 1.5) if args.quick else args.seconds
-    options = Options(seconds=seconds, quick=args.quick, rivals=not args.no_rivals)
+    options = Options(seconds=seconds, quick=args.quick, rivals=not args.no_rivals, minutes=args.minutes)
     if args.child:
         return _be_child(args.names[0], options)
     return _run_all(args.names or NAMES, options, args.json)
@@ -73,6 +76,7 @@ def _run_all(names: list[str] | tuple[str, ...], options: Options, path: Path | 
 
 def _in_own_process(name: str, options: Options) -> list[Figure]:
     command = [sys.executable, "-m", "benchmarks", name, "--child", "--seconds", str(options.seconds)]
+    command += ["--minutes", str(options.minutes)]
     command += ["--quick"] * options.quick + ["--no-rivals"] * (not options.rivals)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, timeout=BENCHMARK_SECONDS, check=False)
     for line in done.stdout.splitlines():

@@ -17,6 +17,7 @@ from .colours import KOREAN, ColourScheme
 
 try:
     import pyqtgraph  # after the binding, whose Qt it then takes
+    from pyqtgraph.Qt.internals import PrimitiveArray
 except ImportError as error:
     raise ImportError(
         "upbit_backbone.qt.chart_items needs pyqtgraph: python -m pip install 'upbit-backbone[chart]' "
@@ -109,8 +110,17 @@ class _BarsItem(pyqtgraph.GraphicsObject):  # type: ignore[misc]  # pyqtgraph ca
 
     def _fill(self, painter: Any, bars: Bars, width: float, low: Floats, height: Floats, pixel: Pixel) -> None:
         """An upright area for each bar, at least a pixel wide and high."""
-        lefts, heights = (bars.start - width / 2).tolist(), np.maximum(height, pixel.height).tolist()
-        painter.drawRects(list(map(QRectF, lefts, low.tolist(), [max(width, pixel.width)] * len(lefts), heights)))
+        if not len(bars):
+            return
+        # As pyqtgraph draws its own bars: numbers in one piece of memory, where a QRectF each took three times as long.
+        areas = PrimitiveArray(QRectF, 4)
+        areas.resize(len(bars))
+        columns = areas.ndarray()
+        columns[:, 0] = bars.start - width / 2
+        columns[:, 1] = low
+        columns[:, 2] = max(width, pixel.width)
+        columns[:, 3] = np.maximum(height, pixel.height)
+        painter.drawRects(*areas.drawargs())
 
 
 class CandleItem(_BarsItem):
