@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any
 
 from docutils import nodes
 from sphinx.search import SearchLanguage, languages
 from sphinx.util.docutils import SphinxDirective
+from sphinx.writers import text
 
 from . import diagrams, korean, reference
 
@@ -39,6 +41,8 @@ class Diagram(SphinxDirective):
 
 def setup(app: Any) -> dict[str, bool]:
     languages["ko"] = KoreanSearch
+    # Korean lines end between words. Sphinx ends them within, as Chinese may, and put spaces where none are.
+    text.TextWrapper._split = textwrap.TextWrapper._split  # type: ignore[method-assign]
     app.add_directive("diagram", Diagram)
     app.connect("autodoc-process-docstring", _korean_first)
     app.connect("autodoc-process-docstring", _part_code_from_letters)
