@@ -90,6 +90,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers and editors
         StaleEvent,
         SubscriptionEvent,
         UnreadFieldEvent,
+        UpstreamEvent,
     )
     from .models.market import (
         KST,
@@ -187,6 +188,7 @@ _NAMES_OF = {
         "StaleEvent",
         "SubscriptionEvent",
         "UnreadFieldEvent",
+        "UpstreamEvent",
     ),
     "models.market": (
         "KST",
@@ -328,6 +330,7 @@ __all__ = [
     "UnknownTimeframeError",
     "UnreadFieldEvent",
     "UpbitBackboneError",
+    "UpstreamEvent",
     "__version__",
     "candles_from_trades",
     "choose_channel",

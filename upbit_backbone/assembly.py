@@ -35,6 +35,7 @@ from ._concurrency import (
     spawn,
     spawn_unwaited,
 )
+from ._language import spoken
 from ._lazy import loading
 from .backfill.gap_repair import WORKERS, GapRepair
 from .channels.markets import Instruments, MarketDirectory
@@ -74,10 +75,12 @@ if TYPE_CHECKING:
     from .monitoring.health_monitor import HealthMonitor
     from .recorder import Recorder, ReplaySource, ReplayTransport
     from .recorder.replay import Played
+    from .sessions.ports import Connection
     from .sinks.base import Sink
     from .sinks.filling import HoleFiller
     from .sinks.sink_recorder import SinkRecorder, Subscribe
-    from .wire.websocket_transport import WebSocketConnection, WebSocketTransport
+    from .upstream.upstream import Upstream
+    from .wire.websocket_transport import WebSocketTransport
 
 
 log = get_logger("upbit_backbone")
@@ -273,6 +276,8 @@ class Assembly:
             unread=self.unread,
             on_symbols=self.directory.learn,
         )
+        # None: Upbit itself. Nor is a recording streamed by anybody.
+        self.upstream = self._make_upstream() if config.upstream and self._recording is None else None
         self.sessions = self._make_sessions()
 
     def _make_sessions(self) -> SessionManager | ReplaySource:
@@ -307,6 +312,29 @@ class Assembly:
             silent_topics=self._silent_topics,
             malformed=self.intake.malformed,
             on_late=lambda topics: self.promotions.drop(topics),
+        )
+
+    def _make_upstream(self) -> Upstream:
+        try:
+            from .upstream.relay_connection import RelayTransport
+            from .upstream.upstream import Upstream
+        except ModuleNotFoundError as theirs:
+            what = "upstream= needs redis; install it with: pip install 'upbit-backbone[redis]'"
+            raise ImportError(spoken(what)) from theirs
+
+        config, clock = self.config, self.clock
+        return Upstream(
+            RelayTransport(
+                config.upstream,
+                config.upstream_prefix,
+                last_of=self.repair.last,
+                doubt=self.store.doubt,
+                clock=clock,
+            ),
+            self._dial_upbit,
+            reconnect=lambda reason: self.sessions.reconnect(reason=reason),
+            emit=self.emit,
+            clock=clock,
         )
 
     def _make_answers(self) -> None:
@@ -473,6 +501,7 @@ class Assembly:
                 ask_rest=lambda deadline: self.rest.markets(deadline=deadline),
                 gaps=self.repair.stats,
                 ban=self.limiter.ban_in_words,
+                upstream=lambda: None if self.upstream is None else (self.upstream.place, self.upstream.trouble),
             ),
             self.metrics,
             clock_offset=lambda: self.exchange_clock.ahead,
@@ -505,7 +534,7 @@ class Assembly:
 
     def _obey_ban(self, event: Event) -> None:
         # A ban that REST met is REST's: the limiter knows what a line that breaks may do meanwhile.
-        if isinstance(event, RateLimitEvent) and event.banned and event.group != REST_ALONE:
+        if isinstance(event, RateLimitEvent) and event.banned and event.group != REST_ALONE and not self._is_relayed:
             seconds = max(0.0, (event.until - self.clock.wall()).total_seconds())
             self.sessions.ban(seconds, event.reason)
 
@@ -627,7 +656,11 @@ class Assembly:
 
     # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _dial(self, deadline: Deadline, *, stop: Waitable) -> WebSocketConnection:
+    def _dial(self, deadline: Deadline, *, stop: Waitable) -> Connection:
+        dial = self._dial_upbit if self.upstream is None else self.upstream.open
+        return dial(deadline, stop=stop)
+
+    def _dial_upbit(self, deadline: Deadline, *, stop: Waitable) -> Connection:
         # When to try is the session's to decide: see CONNECT_BREAKER_RESET_SECONDS.
         with self.connect_breaker.admit_anyway() as attempt:
             try:
@@ -656,7 +689,14 @@ class Assembly:
             clock=self.clock,
         )
 
+    @property
+    def _is_relayed(self) -> bool:
+        """Whether sessions connect to a relay, which keeps Upbit's limits for all of its clients."""
+        return self.upstream is not None and not self.upstream.is_direct
+
     def _acquire_connect(self, deadline: Deadline, is_reconnect: bool) -> None:
+        if self._is_relayed:
+            return
         self.limiter.acquire(RateGroup.WEBSOCKET_CONNECT, Priority.NORMAL, deadline, is_reconnect=is_reconnect)
 
     def _handshake_refused(self, error: RateLimitError) -> None:
@@ -737,6 +777,8 @@ class Assembly:
         if (market_watch := self._market_watch.settled()) is not None:
             stubborn += market_watch.close(deadline)
         stubborn += self.sessions.close(deadline)
+        if self.upstream is not None:
+            stubborn += self.upstream.close(deadline)
         for recorder in self._sinks:  # while what it has yet to take is there
             stubborn += recorder.close(deadline.remaining_or(RECORDER_SECONDS))
         backlogs = self._backlogs.settled()

@@ -40,6 +40,8 @@ class BackboneConfig:
     allow_different_hosts: accept a REST host and a stream host that differ. Only where they really are two.
     ca_file: PEM file of one more certificate authority, for companies that inspect TLS; checking is never switched off.
     proxy: `http://[user:password@]host:port` or `socks5://…`; `env` follows HTTPS_PROXY and the like. Behind a proxy.
+    upstream: the URL of a Redis server that a relay publishes to (extra `redis`); streams come from there.
+    upstream_prefix: what the relay's keys begin with, where it was given another `--prefix`.
     timeout_seconds: deadline of every call that is given no `timeout=`. Longer on slow lines, shorter in GUIs.
     connect_timeout_seconds: how long one connection may take to be made. Longer over satellite or congested VPNs.
     close_timeout_seconds: how long `close()` waits for threads. Longer if your callbacks need time to finish.
@@ -89,6 +91,10 @@ class BackboneConfig:
     # http:// or socks5://[user:password@]host:port; "env": what the environment says, which is ignored otherwise. Never
     # shown: it may hold a password.
     proxy: str | None = field(default=None, repr=False)
+
+    # redis://, rediss:// (TLS) or unix://, with user and password if need be. Never shown.
+    upstream: str = field(default="", repr=False)
+    upstream_prefix: str = "upbit"
 
     timeout_seconds: float = 5.0  # default for every blocking call
     connect_timeout_seconds: float = 5.0

@@ -28,7 +28,7 @@ from .delivery.hub import Hub
 from .errors import MalformedDataError, NoTradesYetError, one_line
 from .exchange.endpoints import RestCall
 from .exchange.timeframes import timeframe_of
-from .models.enums import Audience, DataType
+from .models.enums import Audience, DataSource, DataType
 from .models.events import Event, MalformedEvent, UnreadFieldEvent
 from .models.lazy_book import Envelope, LazyBook, StoredItem
 from .models.market import CandleData, OrderbookData, TickerData, TradeData
@@ -276,6 +276,7 @@ class Intake:
         self._clock = clock
         self._decoder = StreamDecoder()
         self._decode = self._decoder.decode
+        self._relayed: StreamDecoder | None = None  # of frames that came through a relay
         self._lines: dict[str, SessionExpectation] = {}
         self._past = Counter[str]()  # counts of sessions that are gone
         self._opening = threading.Lock()  # guards the decoding of lazy books, so that each is decoded once
@@ -442,6 +443,10 @@ class Intake:
         return [(name, line) for name, line in self._lines.items() if not line.topics and line.epoch >= 0]
 
     def _decoded(self, raw: bytes, read: ReadBatch) -> Sequence[Any]:
+        if read.health.source is DataSource.RELAY:
+            if self._relayed is None:
+                self._relayed = StreamDecoder(DataSource.RELAY)
+            return self._relayed.decode(raw, read.received_at, read.unread.append)
         if raw.startswith(BOOK_HEADS):
             seen = book_header(raw)
             # While books are refused each is decoded at once: what nobody reads could be called neither good nor bad.

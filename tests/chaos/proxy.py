@@ -61,9 +61,10 @@ class Pair:
 
 
 class ChaosProxy:
-    """Forwards to `upstream`, on one thread of its own, until `close`. The verbs may be called from any thread."""
+    """Forwards to `upstream` (an address, or the path of a socket), on one thread of its own, until `close`. The verbs
+    may be called from any thread."""
 
-    def __init__(self, upstream: Address, *, host: str = "127.0.0.1", port: int = 0, seed: int = 1) -> None:
+    def __init__(self, upstream: Address | str, *, host: str = "127.0.0.1", port: int = 0, seed: int = 1) -> None:
         self._upstream = upstream
         self._random = random.Random(seed)
         self._lock = threading.Lock()  # guards everything below; the thread holds it while it acts
@@ -177,13 +178,14 @@ class ChaosProxy:
             self._deaf.append(client)
             return
         try:
-            server = socket.create_connection(self._upstream, 2.0)
+            server = _connected(self._upstream)
         except OSError:
             _reset(client)
             return
         for each in (client, server):
             each.setblocking(False)
-            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if each.family != socket.AF_UNIX:
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         limit = self._limits.popleft() if self._limits else None
         pair = Pair(client, server, Pipe(client, server, False), Pipe(server, client, True), limit)
         self._pairs.append(pair)
@@ -310,3 +312,11 @@ class ChaosProxy:
 def _reset(each: socket.socket) -> None:
     each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
     each.close()
+
+
+def _connected(upstream: Address | str) -> socket.socket:
+    if not isinstance(upstream, str):
+        return socket.create_connection(upstream, 2.0)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(upstream)
+    return connection

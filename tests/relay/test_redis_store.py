@@ -13,8 +13,9 @@ from upbit_backbone import DataType
 from upbit_backbone.models.market import TradeData
 from upbit_backbone.models.number import plain
 from upbit_backbone.models.request import Topic
-from upbit_backbone.relay.keys import Entry, Keys, Latest, entry_of_trade
+from upbit_backbone.relay.entries import Entry, Latest, entry_of_trade
 from upbit_backbone.relay.redis_store import LEASE_SECONDS, NotLeadingError, RedisStore
+from upbit_backbone.wire.relay_keys import Keys
 
 TICKER, TRADE = Topic(DataType.TICKER, "KRW-BTC"), Topic(DataType.TRADE, "KRW-BTC")
 KEYS = Keys("upbit")
@@ -35,37 +36,37 @@ def store(server: RedisServer) -> Iterator[Callable[[], RedisStore]]:
 
 def test_one_leads_until_it_leaves_or_its_lease_ends(store, server: RedisServer) -> None:
     mine, theirs = store(), store()
-    lease = mine.lead("mine", None, [])
+    lease = mine.lead("mine", None, "", [])
     assert lease is not None
     assert 0 < server.client.pttl(KEYS.leader) <= LEASE_SECONDS * 1000
-    assert theirs.lead("theirs", None, []) is None
-    assert mine.lead("mine", lease, ["topics", 3]) == lease
+    assert theirs.lead("theirs", None, "", []) is None
+    assert mine.lead("mine", lease, "", ["topics", 3]) == lease
     assert server.client.hget(KEYS.status, "topics") == "3"
     mine.leave(lease)
-    second = theirs.lead("theirs", None, [])
+    second = theirs.lead("theirs", None, "", [])
     assert second is not None
     assert second.token > lease.token
     server.client.delete(KEYS.leader)  # as if its time were over
-    third = mine.lead("mine", lease, [])
+    third = mine.lead("mine", lease, "", [])
     assert third is not None
     assert third.token > second.token
 
 
 def test_who_comes_back_under_its_name_does_not_lead_by_what_it_once_was(store) -> None:
     first, again = store(), store()
-    assert first.lead("same", None, []) is not None
-    assert again.lead("same", None, []) is None
+    assert first.lead("same", None, "", []) is not None
+    assert again.lead("same", None, "", []) is None
 
 
 def test_who_leads_no_more_writes_nothing(store, server: RedisServer) -> None:
     stopped, theirs = store(), store()
-    lease = stopped.lead("stopped", None, [])
+    lease = stopped.lead("stopped", None, "", [])
     assert lease is not None
     server.client.delete(KEYS.leader)
-    assert theirs.lead("theirs", None, []) is not None
+    assert theirs.lead("theirs", None, "", []) is not None
     before = set(server.client.keys("*"))
     with pytest.raises(NotLeadingError):
-        stopped.publish_latest(lease, [Latest(TICKER, b"{}", "websocket", 1, 1, 1)])
+        stopped.publish_latest(lease, [Latest(TICKER, b"{}", "websocket", 1, 1, 1, b"")])
     with pytest.raises(NotLeadingError):
         stopped.publish_entries(lease, [Entry(TRADE, "1", 1, b"{}")])
     with pytest.raises(NotLeadingError):
@@ -78,11 +79,11 @@ def test_who_leads_no_more_writes_nothing(store, server: RedisServer) -> None:
 def test_an_identity_is_published_once_whoever_does_it(store, server: RedisServer) -> None:
     mine, theirs = store(), store()
     entries = [Entry(TRADE, str(number), number, b"%d" % number) for number in range(5)]
-    lease = mine.lead("mine", None, [])
+    lease = mine.lead("mine", None, "", [])
     assert lease is not None
     assert mine.publish_entries(lease, entries) == 5
     mine.leave(lease)
-    second = theirs.lead("theirs", None, [])
+    second = theirs.lead("theirs", None, "", [])
     assert second is not None
     assert theirs.publish_entries(second, [*entries, Entry(TRADE, "5", 5, b"5"), Entry(TRADE, "5", 5, b"5")]) == 1
     found = [fields["data"] for _, fields in server.client.xrange(KEYS.stream(TRADE))]
@@ -91,18 +92,18 @@ def test_an_identity_is_published_once_whoever_does_it(store, server: RedisServe
 
 def test_the_ids_remembered_outlast_the_entries_and_are_bounded(store, server: RedisServer) -> None:
     mine = store()
-    lease = mine.lead("mine", None, [])
+    lease = mine.lead("mine", None, "", [])
     mine.publish_entries(lease, [Entry(TRADE, str(number), number, b"{}") for number in range(200)])
     assert server.client.zrange(KEYS.published(TRADE), 0, -1) == [str(number) for number in range(180, 200)]
 
 
 def test_an_older_value_does_not_take_the_place_of_a_newer_one(store, server: RedisServer) -> None:
     mine = store()
-    lease = mine.lead("mine", None, [])
+    lease = mine.lead("mine", None, "", [])
     for time in (5, 4):
-        mine.publish_latest(lease, [Latest(TICKER, b"%d" % time, "websocket", time, 1, 1)])
+        mine.publish_latest(lease, [Latest(TICKER, b"%d" % time, "websocket", time, 1, 1, b"")])
     assert server.client.hget(KEYS.latest(TICKER), "data") == "5"
-    mine.publish_latest(lease, [Latest(TICKER, b"again", "websocket", 5, 2, 1)])
+    mine.publish_latest(lease, [Latest(TICKER, b"again", "websocket", 5, 2, 1, b"")])
     assert server.client.hget(KEYS.latest(TICKER), "data") == "again"
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = get_logger("upbit_backbone.delivery")
 
 DEFAULT_QUEUE_SIZE = 100_000
+DELISTED = "Upbit has no such market any more; the subscription goes on without it"
 CLOSE_SECONDS = 1.5  # of the two seconds within which whoever closes is done
 
 # The current value of a live topic, undecoded, with the monotonic time it came; None where there is none.
@@ -211,8 +212,9 @@ class Hub:
         subscription.close()
         return True
 
-    def change(self, subscription_id: str, requests: Iterable[SubscriptionRequest]) -> bool:
-        """Have a subscription be about `requests` from now on, and tell of what has left it; False if it has ended.
+    def change(self, subscription_id: str, requests: Iterable[SubscriptionRequest], why: str = DELISTED) -> bool:
+        """Have a subscription be about `requests` from now on, and tell what has left it and `why`; False if it has
+        ended.
 
         Raises what acquiring raises; then nothing has changed.
         """
@@ -239,7 +241,6 @@ class Hub:
         with self._lock:
             self._unroute(had - topics, subscription.mailbox)
         if gone := sorted(map(str, had - topics)):
-            why = "Upbit has no such market any more; the subscription goes on without it"
             self._events.emit(SubscriptionEvent(at=now(), topics=tuple(gone), reason=why, subscription=subscription.id))
         return not subscription.closed
 

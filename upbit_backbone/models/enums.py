@@ -10,6 +10,7 @@ class DataSource(StrEnum):
 
     REST = "rest"
     WEBSOCKET = "websocket"
+    RELAY = "relay"  # streamed to a relay, which handed it on through Redis (`upstream=`)
     DERIVED = "derived"  # made by us from other data: filled or aggregated candles
 
 

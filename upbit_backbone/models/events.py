@@ -206,6 +206,16 @@ class SinkEvent(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamEvent(Event):
+    """Streams come from Upbit itself (`direct=True`), because the relay at `upstream` cannot be had, or from that
+    relay again."""
+
+    upstream: str
+    direct: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadFieldEvent(Event):
     """A field that came could not be read, so its datum has None there: Upbit may write it in a new way.
 

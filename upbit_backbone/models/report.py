@@ -271,7 +271,7 @@ class HealthReport(Jsonable):
     `recent_drops` are items lost by each slow subscription within the last minute, not counting those that were
     replaced by newer ones. `clock_offset` is our clock minus Upbit's,
     including the quickest network way; None before the first live message. `recorder` is the one at work, if any, and
-    `sinks` are those that are recorded to.
+    `sinks` are those that are recorded to. `upstream` is where streams come from where `config.upstream` names a relay.
     """
 
     at: datetime
@@ -287,6 +287,7 @@ class HealthReport(Jsonable):
     gaps: GapStats | None = None
     recorder: RecorderStats | None = None
     sinks: tuple[SinkStats, ...] = ()
+    upstream: str | None = None
 
     @property
     def is_healthy(self) -> bool:
@@ -296,6 +297,7 @@ class HealthReport(Jsonable):
     def __str__(self) -> str:
         lines = [told(self.status.name)]
         lines += [f"  {spoken(reason)}" for reason in self.reasons]
+        lines += [] if self.upstream is None else [f"  {told('streams come from {}', self.upstream)}"]
         lines += [_session_line(each) for each in self.sessions]
         lines += [_group_line(each) for each in self.groups if each.requests or each.paused_for]
         lines += [_subscription_line(each) for each in self.subscriptions]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
+from .enums import DataSource
 from .request import Topic
 
 # What a stream says about itself, as opposed to about the market.
@@ -76,6 +77,7 @@ class SessionHealth:
     to be called current. Everything Upbit had sent by `proven_at` (monotonic; None: not known yet) has come.
     `news_at` is when something new came: neither a repetition nor a new stamp on an old trade. Of what we sent since
     `unanswered_since` (monotonic; inf: all is answered) nothing has been answered yet: Upbit answers in order.
+    `source` is what data of the present connection carries.
     """
 
     __slots__ = (
@@ -96,6 +98,7 @@ class SessionHealth:
         "proven_at",
         "round_trip",
         "session",
+        "source",
         "suspect",
         "unanswered_since",
     )
@@ -103,6 +106,7 @@ class SessionHealth:
     def __init__(self, session: str, max_lag: float = MAX_LAG_SECONDS) -> None:
         self.session = session
         self.max_lag = max_lag
+        self.source = DataSource.WEBSOCKET
         self.epoch = 0
         self.connected = False
         self.heard_at = -inf

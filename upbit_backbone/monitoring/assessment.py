@@ -44,6 +44,7 @@ class Facts:
     recent_drops: Mapping[str, int] = field(default_factory=dict)
     gaps: GapStats | None = None
     ban: str | None = None  # in words, while there is one
+    upstream: tuple[str, str | None] | None = None  # where streams come from, and in words why not from the relay
     recorder: RecorderStats | None = None
     recently_unrecorded: int = 0
     sinks: Sequence[SinkStats] = ()
@@ -93,7 +94,8 @@ def assess_rest(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
 
 def assess_websocket(facts: Facts, limits: Limits = DEFAULT_LIMITS) -> Assessment:
     """The sessions alone: UNHEALTHY when something is subscribed and no session can deliver it."""
-    reasons = (*_session_reasons(facts, limits), *_topics_refused(facts, limits))
+    detour = (facts.upstream[1],) if facts.upstream is not None and facts.upstream[1] is not None else ()
+    reasons = (*detour, *_session_reasons(facts, limits), *_topics_refused(facts, limits))
     wanted = [session for session in facts.sessions if _is_wanted(session)]
     if wanted and not any(_delivers(session, limits) for session in wanted):
         return Assessment(HealthStatus.UNHEALTHY, reasons)

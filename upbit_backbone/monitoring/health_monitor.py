@@ -62,6 +62,7 @@ class HealthSources:
     recorder: Callable[[], RecorderStats | None] = lambda: None
     sinks: Callable[[], Sequence[SinkStats]] = _nothing  # type: ignore[assignment]
     refusals: Callable[[], Sequence[RefusalStats]] = _nothing  # type: ignore[assignment]
+    upstream: Callable[[], tuple[str, str | None] | None] = lambda: None  # where it is, and the trouble with it
     ask_rest: Callable[[Deadline], object] | None = None
 
 
@@ -144,6 +145,7 @@ class HealthMonitor:
             clock_offset=None if (ahead := self._clock_offset()) is None else -ahead,
             recorder=facts.recorder,
             sinks=tuple(facts.sinks),
+            upstream=None if facts.upstream is None else facts.upstream[0],
         )
 
     def performance(self) -> PerformanceReport:
@@ -201,6 +203,7 @@ class HealthMonitor:
             recent_drops={name: count for name, count in drops.items() if count > 0},
             gaps=self._sources.gaps(),
             ban=self._sources.ban(),
+            upstream=self._sources.upstream(),
             recorder=recorder,
             recently_unrecorded=unrecorded,
             sinks=sinks,

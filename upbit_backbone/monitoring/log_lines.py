@@ -33,6 +33,7 @@ from ..models.events import (
     StaleEvent,
     SubscriptionEvent,
     UnreadFieldEvent,
+    UpstreamEvent,
 )
 
 LINES_PER_OUTAGE = 10
@@ -230,6 +231,12 @@ def _sink(event: SinkEvent) -> tuple[int, str]:
     return logging.WARNING, f"sink {event.sink}: {event.error}; {figures}"
 
 
+def _upstream(event: UpstreamEvent) -> tuple[int, str]:
+    if event.direct:
+        return logging.WARNING, f"streams come from Upbit directly: {event.reason}"
+    return logging.INFO, f"streams come from the relay at {event.upstream} again: {event.reason}"
+
+
 def _unread_field(event: UnreadFieldEvent) -> tuple[int, str]:
     text = f"{event.source}: {event.field} could not be read and is None, {event.count} times so far"
     return logging.WARNING, f"{text}: {event.key} {event.reason}"
@@ -263,4 +270,5 @@ _WORDS: dict[type[Event], Callable[..., tuple[int, str]]] = {
     HealthEvent: _health,
     RecordingEvent: _recording,
     SinkEvent: _sink,
+    UpstreamEvent: _upstream,
 }

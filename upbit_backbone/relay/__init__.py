@@ -1,6 +1,6 @@
 """Market data for many processes and machines: one of them asks Upbit and publishes to a Redis server, the rest read.
 
-keys ○ says what lies there under which name, and how it is written; redis_store ● does all of it there, by
+entries ○ says how a datum is written; redis_store ● does all of it there, by
 scripts that do a whole thing or nothing; relay ● feeds it while it leads, and stands ready while another does.
 """
 

@@ -12,18 +12,21 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidRequestError
+from ..models.request import Topic
 from ..wire.redis_server import RedisServer
-from .keys import SCHEMA, Entry, Keys, Latest
+from ..wire.relay_keys import SCHEMA, Keys, topic_named
+from .entries import Entry, Latest
 
 LEASE_SECONDS: Final = 2.0
 TIMEOUT_SECONDS: Final = 1.0  # of one call to Redis: a server that goes mute must not outlast the lease
 EVENTS_KEPT: Final = 10_000
+DEMANDED_TOPICS: Final = 5_000  # that clients may ask for besides; what is more than that waits
 # The ids of a stream are remembered for longer than its entries are kept, and for longer than a relay that stands by
 # remembers what it might have to publish.
 IDS_FOR_ENTRY: Final = 2
 
-# KEYS: schema, leader, fence, status, events. ARGV: schema, name, token that we hold or 0, lease in ms, and what the
-# status says: field, value, …
+# KEYS: schema, leader, fence, status, events, pulse. ARGV: schema, name, token that we hold or 0, lease in ms, what the
+# heartbeat tells those who listen, and what the status says: field, value, …
 _LEAD: Final = """
 local found = redis.call('GET', KEYS[1])
 if found and found ~= ARGV[1] then return redis.error_reply('SCHEMA ' .. found) end
@@ -47,34 +50,40 @@ elseif held ~= token .. ' ' .. ARGV[2] then
 end
 redis.call('SET', KEYS[2], token .. ' ' .. ARGV[2], 'PX', ARGV[4])
 redis.call('HSET', KEYS[4], 'relay', ARGV[2], 'token', token,
-  'heartbeat', string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)), unpack(ARGV, 5))
+  'heartbeat', string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)), unpack(ARGV, 6))
+redis.call('PUBLISH', KEYS[6], token .. ' ' .. ARGV[5])
 return {tonumber(token), ''}
 """
 
-# KEYS: leader, then hashes. ARGV: lease, then for each hash data, source, time, received_at, epoch.
+# KEYS: leader, then hash and channel of each. ARGV: lease, then for each data, source, time, received_at, epoch, frame.
 _LATEST: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED') end
-for i = 2, #KEYS do
-  local at = (i - 2) * 5 + 2
+for i = 2, #KEYS, 2 do
+  local at = (i - 2) * 3 + 2
   local known = tonumber(redis.call('HGET', KEYS[i], 'exchange_time') or '0') or 0
   -- After a change of leaders the new one may be a moment behind what the old one had.
-  if tonumber(ARGV[at + 2]) >= known then
+  local is_newest = tonumber(ARGV[at + 2]) >= known
+  if is_newest then
     redis.call('HSET', KEYS[i], 'data', ARGV[at], 'source', ARGV[at + 1], 'exchange_time', ARGV[at + 2],
-      'received_at', ARGV[at + 3], 'epoch', ARGV[at + 4])
+      'received_at', ARGV[at + 3], 'epoch', ARGV[at + 4], 'frame', ARGV[at + 5])
   end
+  -- A candle that is over may still be corrected, after the next has begun.
+  if is_newest or string.find(KEYS[i], ':candle', 1, true) then redis.call('PUBLISH', KEYS[i + 1], ARGV[at + 5]) end
 end
-return #KEYS - 1
+return (#KEYS - 1) / 2
 """
 
-# KEYS: leader, then stream and ids for each entry. ARGV: lease, entries kept, ids kept, then identity, time, data.
+# KEYS: leader, then stream, ids and channel for each entry. ARGV: lease, entries kept, ids kept, then identity, time,
+# data, frame ('' where the channel has had it).
 _ENTRIES: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED') end
 local added = 0
-for i = 2, #KEYS, 2 do
-  local at = (i - 2) / 2 * 3 + 4
+for i = 2, #KEYS, 3 do
+  local at = (i - 2) / 3 * 4 + 4
   if redis.call('ZADD', KEYS[i + 1], 'NX', ARGV[at + 1], ARGV[at]) == 1 then
     redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[2], '*', 'id', ARGV[at], 'data', ARGV[at + 2])
     redis.call('ZREMRANGEBYRANK', KEYS[i + 1], 0, -(ARGV[3] + 1))
+    if ARGV[at + 3] ~= '' then redis.call('PUBLISH', KEYS[i + 2], ARGV[at + 3]) end
     added = added + 1
   end
 end
@@ -88,6 +97,13 @@ for i = 3, #ARGV, 2 do
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'kind', ARGV[i], 'data', ARGV[i + 1])
 end
 return (#ARGV - 2) / 2
+"""
+
+# KEYS: demand. ARGV: how many at most.
+_DEMAND: Final = """
+local now = redis.call('TIME')
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now[1] * 1000 + math.floor(now[2] / 1000))
+return redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)
 """
 
 _LEAVE: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
@@ -120,23 +136,27 @@ class RedisStore:
         self._server = RedisServer(url, timeout=TIMEOUT_SECONDS, name="upbit-backbone-relay", explain=self._explained)
         self.place = self._server.place
 
-    def lead(self, name: str, held: Lease | None, status: Sequence[str | int]) -> Lease | None:
-        """Take the lease or renew it, and say how things stand (`status`: field, value, …); None: another leads."""
-        keys = [self._keys.schema, self._keys.leader, self._keys.fence, self._keys.status, self._keys.events]
+    def lead(self, name: str, held: Lease | None, told: str, status: Sequence[str | int]) -> Lease | None:
+        """Take the lease or renew it, say how things stand (`status`: field, value, …) and tell it to those who listen
+        (`told`); None: another leads."""
+        each = self._keys
+        keys = [each.schema, each.leader, each.fence, each.status, each.events, each.pulse]
         mine = 0 if held is None else held.token
-        token, _ = self._run(_LEAD, keys, [SCHEMA, name, mine, round(LEASE_SECONDS * 1000), *status])
+        token, _ = self._run(_LEAD, keys, [SCHEMA, name, mine, round(LEASE_SECONDS * 1000), told, *status])
         return Lease(token, name) if token else None
 
     def publish_latest(self, lease: Lease, values: Sequence[Latest]) -> None:
-        """Into the hashes of their topics; what is older than what is there changes nothing."""
-        keys = [self._keys.leader, *(self._keys.latest(each.topic) for each in values)]
+        """Into the hashes of their topics, and to who listens; what is older than what is there changes nothing."""
+        keys = [self._keys.leader]
+        for each in values:
+            keys += (self._keys.latest(each.topic), self._keys.live(each.topic))
         self._run(_LATEST, keys, [str(lease), *(field for each in values for field in each[1:])])
 
     def publish_entries(self, lease: Lease, entries: Sequence[Entry]) -> int:
-        """Into the streams of their topics, each identity once. How many were not there yet."""
+        """Into the streams of their topics, and to who listens, each identity once. How many were not there yet."""
         keys = [self._keys.leader]
         for each in entries:
-            keys += (self._keys.stream(each.topic), self._keys.published(each.topic))
+            keys += (self._keys.stream(each.topic), self._keys.published(each.topic), self._keys.live(each.topic))
         fields = (field for each in entries for field in each[1:])
         added: int = self._run(_ENTRIES, keys, [str(lease), self._kept, self._kept * IDS_FOR_ENTRY, *fields])
         return added
@@ -145,6 +165,12 @@ class RedisStore:
         """Into the stream of events: their kinds, and what they say."""
         fields = (field for each in events for field in each)
         self._run(_EVENTS, [self._keys.leader, self._keys.events], [str(lease), EVENTS_KEPT, *fields])
+
+    def demanded(self) -> list[Topic]:
+        """What clients ask for, in their order of asking; names of no topic are passed over."""
+        names: list[bytes] = self._run(_DEMAND, [self._keys.demand], [DEMANDED_TOPICS])
+        found = (topic_named(name.decode("ascii", "replace")) for name in names)
+        return [topic for topic in found if topic is not None]
 
     def leave(self, lease: Lease) -> None:
         """Give the lease back, so that another relay leads at once."""

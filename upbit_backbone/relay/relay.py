@@ -27,8 +27,9 @@ from ..models.events import ConnectionEvent, Event
 from ..models.lazy_book import Datum
 from ..models.market import CandleData, TradeData
 from ..models.report import RelayStats
-from ..models.request import Topic
-from .keys import DEFAULT_PREFIX, Entry, Keys, entry_of_candle, entry_of_trade, latest_of, topic_of
+from ..models.request import SubscriptionRequest, Topic
+from ..wire.relay_keys import DEFAULT_PREFIX, Keys
+from .entries import Entry, entry_of_candle, entry_of_trade, latest_of, topic_of
 from .redis_store import Lease, NotLeadingError, RedisStore
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ WAITING_EVENTS: Final = 1_000
 CLOSED_AFTER: Final = timedelta(
     seconds=3
 )  # Upbit's trades may be two seconds out of order, and change a candle that is over
+
+# What a later datum replaces: of a topic, or of one period of a candle, whose last state is nobody's to skip.
+State = tuple[Topic, datetime | None]
 
 
 class Relay:
@@ -91,8 +95,10 @@ class Relay:
         self._due = 0.0
         self._epoch = 1
         self._time = datetime.min.replace(tzinfo=UTC)  # Upbit's, as far as what has come tells it
-        self._states: dict[Topic, tuple[Datum, int]] = {}
-        self._changed: dict[Topic, None] = {}  # in the order in which they changed first
+        self._states: dict[State, tuple[Datum, int]] = {}
+        self._changed: dict[State, None] = {}  # in the order in which they changed first
+        self._asked: frozenset[Topic] = frozenset()  # streamed only because clients ask for it
+        self._refused: frozenset[Topic] = frozenset()
         self._forming: dict[Topic, dict[datetime, CandleData]] = {}
         self._waiting: deque[tuple[float, Entry]] = deque()
         self._published = self._duplicates = self._lost = self._changes = 0
@@ -155,10 +161,11 @@ class Relay:
             self._time = max(self._time, item.last_trade_at or item.timestamp)
         else:
             self._time = max(self._time, item.timestamp)
-        known = self._states.get(topic)
+        state = topic, item.timestamp if isinstance(item, CandleData) else None
+        known = self._states.get(state)
         if known is None or item.timestamp >= known[0].timestamp:
-            self._states[topic] = item, self._epoch
-            self._changed[topic] = None
+            self._states[state] = item, self._epoch
+            self._changed[state] = None
 
     def _hear(self, event: Event) -> None:
         """On the listener's thread, the only one that counts lines."""
@@ -179,6 +186,8 @@ class Relay:
                 end = timeframe_of(candles[start].timeframe).next_start(start)
                 if end + CLOSED_AFTER <= self._time:
                     self._wait(entry_of_candle(topic, candles.pop(start)))
+                    self._states.pop((topic, start), None)
+                    self._changed.pop((topic, start), None)
 
     def _forget_old(self) -> None:
         oldest = self._clock.monotonic() - REMEMBERED_SECONDS
@@ -192,7 +201,10 @@ class Relay:
         self._close_candles()
         held = self._lease
         try:
-            self._lease = self._store.lead(self.name, held, self._status())
+            stale = json.dumps(sorted(self._market.stale_symbols(self._subscription)))
+            told = f'{{"stale": {stale}, "lag": {self._lag():.3f}}}'
+            self._lease = self._store.lead(self.name, held, told, self._status(stale))
+            self._follow_demand()
         finally:
             self._due = self._clock.monotonic() + (STAND_BY_SECONDS if self._lease is None else RENEW_SECONDS)
         if self._is_failing:
@@ -204,12 +216,35 @@ class Relay:
             self._changed = dict.fromkeys(self._states)
             log.info("the relay leads", extra={"relay": self.name, "token": self._lease.token})
 
-    def _status(self) -> list[str | int]:
-        stale = sorted(self._market.stale_symbols(self._subscription))
+    def _status(self, stale: str) -> list[str | int]:
         return [
-            "topics", len(self._subscription.topics), "stale", json.dumps(stale), "lost", self._lost,
+            "topics", len(self._subscription.topics), "stale", stale, "lost", self._lost,
             "dropped", self._subscription.stats.dropped, "epoch", self._epoch,
         ]  # fmt: skip
+
+    def _lag(self) -> float:
+        """How many seconds what comes from Upbit is late at most."""
+        health_of = self._market._parts.sessions.health
+        lines = {health for topic in self._subscription.topics if (health := health_of(topic)) is not None}
+        return max((line.lag for line in lines), default=0.0)
+
+    def _follow_demand(self) -> None:
+        """Stream what clients ask for besides, as long as they do; whoever stands by does as well."""
+        streamed = self._subscription.topics
+        own = streamed - self._asked
+        parts = self._market._parts
+        asked = frozenset(topic for topic in self._store.demanded() if parts.directory.knows(topic.symbol)) - own
+        if asked - self._refused == self._asked & streamed:
+            return
+        requests = map(SubscriptionRequest, sorted(own | asked))
+        try:
+            parts.hub.change(self._subscription.id, requests, "no client asks for it any more")
+        except UpbitBackboneError as error:
+            # As many as there is room for are streamed already; who asks for more goes to Upbit himself.
+            self._refused = asked - self._asked
+            log.warning("the relay cannot stream what clients ask for: %s", one_line(error), extra={"relay": self.name})
+        else:
+            self._asked, self._refused = asked, frozenset()
 
     def _publish(self) -> None:
         lease = self._lease
@@ -232,12 +267,12 @@ class Relay:
             self._duplicates += len(batch) - added
 
     def _publish_latest(self, lease: Lease) -> None:
-        topics = list(itertools.islice(self._changed, BATCH_ITEMS))
-        if topics:
-            self._store.publish_latest(lease, [latest_of(topic, *self._states[topic]) for topic in topics])
-            for topic in topics:
-                del self._changed[topic]
-            self._published += len(topics)
+        states = list(itertools.islice(self._changed, BATCH_ITEMS))
+        if states:
+            self._store.publish_latest(lease, [latest_of(each[0], *self._states[each]) for each in states])
+            for each in states:
+                del self._changed[each]
+            self._published += len(states)
 
     def _publish_events(self, lease: Lease) -> None:
         events = [self._events.popleft() for _ in range(min(len(self._events), BATCH_ITEMS))]

@@ -145,7 +145,7 @@ class ContextObserver:
         entry = None if topic is None else self._store.entry(topic)
         if topic is not None and entry is not None and decoded(entry.item) is item:
             return self._store.age(topic, now) or 0.0
-        is_stamped = item.source is DataSource.WEBSOCKET and not isinstance(item, CandleData)
+        is_stamped = item.source in (DataSource.WEBSOCKET, DataSource.RELAY) and not isinstance(item, CandleData)
         # A candle's stamp is the start of its period and says nothing about its age.
         since_stamp = self._exchange_clock.seconds_since(item.timestamp, now) if self._exchange_clock else None
         if is_stamped and since_stamp is not None:

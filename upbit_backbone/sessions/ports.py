@@ -7,13 +7,18 @@ from typing import NamedTuple, Protocol
 
 from .._concurrency import Clock, Deadline, Waitable
 from ..errors import RateLimitError
+from ..models.enums import DataSource
 from ..models.events import Event
 from ..models.request import Topic
 from ..models.session import Notice, SessionHealth
 
 
 class Connection(Protocol):
-    """An open WebSocket owned by one I/O thread; only `abort` may be called from others."""
+    """An open WebSocket, or what stands in for one, owned by one I/O thread; only `abort` may be called from others."""
+
+    @property
+    def source(self) -> DataSource:
+        """What the data that comes on it carries."""
 
     def fileno(self) -> int: ...
 

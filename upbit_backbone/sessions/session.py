@@ -205,6 +205,7 @@ class Session:
             return None if self._stop.is_set() else on.OpenFailed(error)
         # Before the lifecycle hears of it: what follows from Opened sends on this socket.
         self._socket.take(connection)
+        self.health.source = connection.source
         self._take_requests()  # what changed while we dialled goes into the first message, not into a second one
         return on.Opened()
 

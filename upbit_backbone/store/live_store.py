@@ -224,6 +224,13 @@ class LiveStore:
         with self._lock:
             self._keep(_key(entry.item), entry.item)  # still undecoded, if it is a book nobody read
 
+    def doubt(self, topics: Iterable[Topic]) -> None:
+        """Whoever streams these to us says that he cannot prove them: until the stream or REST has spoken they are not
+        current."""
+        for topic in topics:
+            if (entry := self._entries.get(topic)) is not None:
+                entry.proven = False
+
     def remember(self, items: Iterable[Datum | MarketInfo | Instrument]) -> None:
         """Keep REST answers as last known values; newer stays. Bounded: the longest untouched go first."""
         values = [item for item in items if not isinstance(item, MarketInfo | Instrument)]

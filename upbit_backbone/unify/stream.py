@@ -94,11 +94,12 @@ def peek(raw: bytes) -> tuple[DataType, str] | None:
 class StreamDecoder:
     """Decodes frames of any format, told apart by themselves. Stateless, safe from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: DataSource = DataSource.WEBSOCKET) -> None:
         self._unifier = DataUnifier()
+        self._source = source
         # By the first bytes of a frame.
-        self._simple = stream_types(Spelling.SIMPLE)
-        self._default = stream_types(Spelling.DEFAULT)
+        self._simple = stream_types(Spelling.SIMPLE, source)
+        self._default = stream_types(Spelling.DEFAULT, source)
 
     def decode(self, raw: bytes, received_at: datetime, tell: Tell = tell_nobody) -> list[StreamItem]:
         """The items of one frame, in its order. What could not be read is told to `tell`: fields, and in a list of
@@ -144,7 +145,7 @@ class StreamDecoder:
         read = self._reader(kind)
         if read is None:
             return UnknownMessage(one_line(kind, 60))
-        return read(message, DataSource.WEBSOCKET, received_at, place=place, tell=tell)
+        return read(message, self._source, received_at, place=place, tell=tell)
 
     def _reader(self, kind: str) -> Callable[..., StreamItem] | None:
         if kind == DataType.TICKER:

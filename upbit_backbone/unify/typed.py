@@ -44,7 +44,13 @@ class FastBuilder:
     """
 
     def __init__(
-        self, kind: str, spelling: Spelling, model: type[Any], computed: Sequence[str], helpers: Sequence[str] = ()
+        self,
+        kind: str,
+        spelling: Spelling,
+        model: type[Any],
+        computed: Sequence[str],
+        helpers: Sequence[str] = (),
+        source: DataSource = DataSource.WEBSOCKET,
     ) -> None:
         sent = {row.name: row for row in FIELD_TABLE[kind] if row.spelled(spelling) and row.use is not Use.FALLBACK}
         computed = (*computed, "received_at")
@@ -53,7 +59,7 @@ class FastBuilder:
         amounts = [row.name for row in read if row.how is AMOUNT]
         others = [row.name for row in read if row.how not in (SIGNED, AMOUNT)]
         constant = [field for field in fields(model) if field.name not in {*signed, *amounts, *others, *computed}]
-        source = DataSource.REST if spelling is Spelling.REST else DataSource.WEBSOCKET
+        source = DataSource.REST if spelling is Spelling.REST else source
         preset = {"source": source} | ({} if spelling is Spelling.REST else {"is_closed": False})
         self.others = _getter(others)
         self.constants = tuple(
@@ -139,8 +145,8 @@ def levels_of(prices: list[Decimal], sizes: list[Decimal], has_small: bool) -> t
 Build = Callable[[Any, datetime | None], Any]
 
 
-def ticker_builder(spelling: Spelling) -> Build:
-    builder = FastBuilder("ticker", spelling, TickerData, ("symbol", "timestamp", "trade_timestamp"))
+def ticker_builder(spelling: Spelling, source: DataSource = DataSource.WEBSOCKET) -> Build:
+    builder = FastBuilder("ticker", spelling, TickerData, ("symbol", "timestamp", "trade_timestamp"), source=source)
     make, numbers, others, constants = builder.make, builder.numbers, builder.others, builder.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
@@ -157,10 +163,11 @@ def ticker_builder(spelling: Spelling) -> Build:
     return build
 
 
-def trade_builder(spelling: Spelling) -> Build:
+def trade_builder(spelling: Spelling, source: DataSource = DataSource.WEBSOCKET) -> Build:
     is_rest = spelling is Spelling.REST
     computed = ("symbol", "timestamp") if is_rest else ("symbol", "timestamp", "published_at", "change_amount")
-    builder = FastBuilder("trade", spelling, TradeData, computed, () if is_rest else ("absolute_change_amount",))
+    helpers = () if is_rest else ("absolute_change_amount",)
+    builder = FastBuilder("trade", spelling, TradeData, computed, helpers, source)
     make, numbers, others, constants = builder.make, builder.numbers, builder.others, builder.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
@@ -177,8 +184,8 @@ def trade_builder(spelling: Spelling) -> Build:
     return build
 
 
-def candle_builder(spelling: Spelling, timeframe: str) -> Build:
-    builder = _candle_builder_of(spelling)
+def candle_builder(spelling: Spelling, timeframe: str, source: DataSource = DataSource.WEBSOCKET) -> Build:
+    builder = _candle_builder_of(spelling, source)
     make, numbers, others, constants = builder.make, builder.numbers, builder.others, builder.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
@@ -198,13 +205,14 @@ def candle_builder(spelling: Spelling, timeframe: str) -> Build:
 
 
 @cache
-def _candle_builder_of(spelling: Spelling) -> FastBuilder:
-    return FastBuilder("candle", spelling, CandleData, ("symbol", "timestamp", "last_trade_at", "timeframe"))
+def _candle_builder_of(spelling: Spelling, source: DataSource) -> FastBuilder:
+    computed = ("symbol", "timestamp", "last_trade_at", "timeframe")
+    return FastBuilder("candle", spelling, CandleData, computed, source=source)
 
 
-def orderbook_builder(spelling: Spelling) -> Build:
+def orderbook_builder(spelling: Spelling, source: DataSource = DataSource.WEBSOCKET) -> Build:
     computed = ("symbol", "timestamp", "level", "asks", "bids", "total_ask_size", "total_bid_size")
-    builder = FastBuilder("orderbook", spelling, OrderbookData, computed)
+    builder = FastBuilder("orderbook", spelling, OrderbookData, computed, source=source)
     make, others, constants = builder.make, builder.others, builder.constants
 
     def build(message: Any, received_at: datetime | None) -> Any:
@@ -285,13 +293,13 @@ def _orderbook_structure(spelling: Spelling, tag: str | None = None) -> type[msg
 class StreamTypes:
     """The typed decoders of one WebSocket spelling: for a frame, for a list frame, and who builds from what."""
 
-    def __init__(self, spelling: Spelling) -> None:
+    def __init__(self, spelling: Spelling, source: DataSource) -> None:
         self.builders: dict[type[msgspec.Struct], Build] = {
-            structure("ticker", spelling, DataType.TICKER): ticker_builder(spelling),
-            structure("trade", spelling, DataType.TRADE): trade_builder(spelling),
-            _orderbook_structure(spelling, DataType.ORDERBOOK): orderbook_builder(spelling),
+            structure("ticker", spelling, DataType.TICKER): ticker_builder(spelling, source),
+            structure("trade", spelling, DataType.TRADE): trade_builder(spelling, source),
+            _orderbook_structure(spelling, DataType.ORDERBOOK): orderbook_builder(spelling, source),
         } | {
-            structure("candle", spelling, timeframe.data_type): candle_builder(spelling, timeframe.word)
+            structure("candle", spelling, timeframe.data_type): candle_builder(spelling, timeframe.word, source)
             for timeframe in TIMEFRAMES
             if timeframe.data_type is not None
         }
@@ -308,9 +316,9 @@ def _union(types: tuple[Any, ...]) -> Any:
 
 
 @cache
-def stream_types(spelling: Spelling) -> StreamTypes:
+def stream_types(spelling: Spelling, source: DataSource = DataSource.WEBSOCKET) -> StreamTypes:
     """Made on first use: 24 message types cost some milliseconds that an import should not."""
-    return StreamTypes(spelling)
+    return StreamTypes(spelling, source)
 
 
 @cache

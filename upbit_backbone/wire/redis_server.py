@@ -1,4 +1,4 @@
-"""Redis server (extra `[redis]`): the only one to speak to Redis. It runs scripts, each of which happens as a whole."""
+"""Redis server (extra `[redis]`): the only one to know redis-py. It runs scripts, each of which happens as a whole."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ class RedisServer:
     def __init__(
         self, url: str, *, timeout: float, name: str, explain: Callable[[str], Exception | None] = lambda _: None
     ) -> None:
-        self.place = _place(url)
+        self.place = place_of(url)
         self._explain = explain
         try:
             client = redis.Redis.from_url(
                 url,
+                protocol=2,  # newer versions of redis-py choose another, in which what is pushed looks otherwise
                 socket_timeout=timeout,
                 socket_connect_timeout=timeout,
                 retry=Retry(NoBackoff(), 0),
@@ -42,27 +43,49 @@ class RedisServer:
 
     def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """What `script` answers. It is sent once and called by its digest from then on."""
-        with self._translated():
+        with self.translated():
             if script not in self._scripts:
                 self._scripts[script] = self._client.register_script(script)
             return self._scripts[script](keys=keys, args=arguments)
 
     def hash(self, key: str, fields: Sequence[str] | None = None) -> dict[str, str]:
         """The named fields of a hash that there are, or all."""
-        with self._translated():
+        with self.translated():
             if fields is None:
                 found = self._client.hgetall(key)
                 return {name.decode(): value.decode() for name, value in found.items()}
             values = self._client.hmget(key, fields) if fields else []
             return {name: value.decode() for name, value in zip(fields, values, strict=True) if value is not None}
 
+    def time(self) -> float:
+        """What the server's clock shows, in seconds since 1970."""
+        with self.translated():
+            seconds, micros = self._client.time()
+            return float(seconds + micros / 1e6)
+
+    def ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The answers to several commands, as Redis gives them, in one round trip."""
+        with self.translated():
+            asked = self._client.pipeline(transaction=False)
+            for command in commands:
+                asked.execute_command(*command)
+            return list(asked.execute())
+
+    def listen(self, channel: str) -> Any:
+        """A connection of redis-py's on which `channel` is heard, and that asks nothing of its own accord."""
+        with self.translated():
+            connection = self._client.connection_pool.make_connection()
+            connection.connect()
+            connection.send_command("SUBSCRIBE", channel)
+            return connection
+
     def close(self) -> None:
-        with self._translated():
+        with self.translated():
             self._client.close()
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Redis's errors as ours."""
+    def translated(self) -> Iterator[None]:
+        """Redis's errors as ours: around whatever is done with a connection of `listen`."""
         try:
             yield
         except redis.AuthenticationError as theirs:
@@ -78,7 +101,7 @@ class RedisServer:
         return f"<RedisServer {self.place}>"
 
 
-def _place(url: str) -> str:
+def place_of(url: str) -> str:
     """Where the server is, without who asks: a password is in no log, repr or error."""
     if not isinstance(url, str) or not url.startswith(("redis://", "rediss://", "unix://")):
         raise InvalidRequestError("the URL of Redis: expected redis://, rediss:// or unix://, with a host or path")

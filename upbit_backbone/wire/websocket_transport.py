@@ -23,6 +23,7 @@ import websocket
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
 from ..errors import InvalidRequestError, NetworkError, ProtocolError, UpbitBackboneError, one_line
+from ..models.enums import DataSource
 from .dialing import dial, proxy_for
 from .frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT
 from .http_head import MAX_BODY_BYTES, SWITCHING_PROTOCOLS, Head, body_length, refusal
@@ -115,6 +116,8 @@ class WebSocketConnection:
 
     After any error the connection is useless and must be closed.
     """
+
+    source: Final = DataSource.WEBSOCKET
 
     def __init__(self, sock: socket.socket, host: str, response_headers: Mapping[str, str], early: bytes = b"") -> None:
         self.response_headers = response_headers  # of the 101 answer, names in lower case

@@ -1,0 +1,74 @@
+"""Entries: what a relay publishes, and how a datum becomes bytes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ..exchange.fields import Spelling
+from ..models.enums import DataType
+from ..models.lazy_book import Datum
+from ..models.market import CandleData, OrderbookData, TradeData
+from ..models.number import encoded
+from ..models.request import ZERO, Topic
+from ..unify.writer import encode_frame
+
+
+class Latest(NamedTuple):
+    """A datum for the hash of its topic; `time` is Upbit's, in milliseconds."""
+
+    topic: Topic
+    data: bytes
+    source: str
+    time: int
+    received_at: int
+    epoch: int
+    frame: bytes
+
+
+class Entry(NamedTuple):
+    """A datum for the stream of its topic, which gets each `identity` once; `time` is Upbit's, in milliseconds."""
+
+    topic: Topic
+    identity: str
+    time: int
+    data: bytes
+    frame: bytes = b""
+
+
+_encode: Final = msgspec.json.Encoder(enc_hook=encoded).encode
+
+
+def milliseconds(moment: datetime | None) -> int:
+    return 0 if moment is None else round(moment.timestamp() * 1000)
+
+
+def topic_of(item: Datum) -> Topic:
+    """What streams such a datum."""
+    if isinstance(item, CandleData):
+        return Topic(DataType(item.timeframe), item.symbol)
+    if isinstance(item, OrderbookData):
+        return Topic(DataType.ORDERBOOK, item.symbol, item.level or ZERO)
+    return Topic(DataType.TRADE if isinstance(item, TradeData) else DataType.TICKER, item.symbol)
+
+
+def latest_of(topic: Topic, item: Datum, epoch: int) -> Latest:
+    times = milliseconds(item.timestamp), milliseconds(item.received_at)
+    return Latest(topic, _encode(item), item.source.value, *times, epoch, encode_frame(item, Spelling.SIMPLE))
+
+
+def entry_of_trade(topic: Topic, trade: TradeData) -> Entry:
+    time = milliseconds(trade.timestamp)
+    # Upbit has numbered every trade so far. One without a number is told from others by all that it says.
+    number = trade.sequential_id or f"{time} {trade.side} {trade.price} {trade.volume}"
+    return Entry(topic, str(number), time, _encode(trade), encode_frame(trade, Spelling.SIMPLE))
+
+
+def entry_of_candle(topic: Topic, candle: CandleData) -> Entry:
+    """Of a candle whose period is over. Without a frame: who listens has had each of its states."""
+    closed = candle if candle.is_closed else replace(candle, is_closed=True)
+    time = milliseconds(candle.timestamp)
+    return Entry(topic, str(time), time, _encode(closed))

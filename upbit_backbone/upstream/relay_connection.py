@@ -1,0 +1,366 @@
+"""Relay connection: what a relay publishes to Redis, in the guise of a WebSocket to Upbit.
+
+A session does not know the difference: it sends its subscription and its pings, and gets frames and pongs. What a pong
+promises (all that was sent before the ping is here) holds to the very line to Upbit: a ping is answered by the first
+heartbeat of the relay that was published after it, and by none in which the relay says that its own line proves
+nothing. The heartbeat comes behind the data, on one connection from the relay to Redis and on one from there to here.
+So a dead relay, one that is cut off, and one whose line is mute are all the same: pings are not answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
+from ..errors import ClosedError, InvalidRequestError, NetworkError, ProtocolError, UpbitBackboneError
+from ..exchange.fields import Spelling
+from ..exchange.stream import listed_topics
+from ..models.enums import DataSource, DataType, StreamType
+from ..models.market import CandleData, TradeData
+from ..models.request import Topic
+from ..models.session import SubscriptionList
+from ..unify.writer import encode_frame
+from ..wire.frames import MAX_CONTROL_BYTES, MAX_MESSAGE_BYTES, PONG, TEXT
+from ..wire.redis_server import RedisServer
+from ..wire.relay_keys import SCHEMA, Keys
+
+TIMEOUT_SECONDS: Final = 1.0  # of one call to Redis
+DEMAND_SECONDS: Final = 15.0  # for which the relay streams what is not asked for again
+RENEW_SECONDS: Final = 4.0  # with the first ping after that, and there is one every five
+MESSAGES_AT_ONCE: Final = 2_000
+REPLAYED_ENTRIES: Final = 1_000  # of one stream; what was missed beyond that is asked of REST
+# Of those before the last one that came: Upbit's trades may be out of order by two seconds.
+ENTRIES_BEFORE: Final = 64
+
+# The last trade or candle that came of a topic, whatever way; None where none has.
+LastOf = Callable[[Topic], TradeData | CandleData | None]
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """A whole WebSocket frame as a server sends it."""
+    size = len(payload)
+    if size <= MAX_CONTROL_BYTES:
+        return bytes((0x80 | opcode, size)) + payload
+    extended = b"\x7e" + size.to_bytes(2, "big") if size < 1 << 16 else b"\x7f" + size.to_bytes(8, "big")
+    return bytes((0x80 | opcode,)) + extended + payload
+
+
+class NoRelayError(NetworkError):
+    """Redis answers, and no relay leads there at the moment."""
+
+
+class RelayTransport:
+    """Opens connections to what a relay publishes under `prefix` of the server at `url`. Usable from any thread.
+
+    `last_of` tells from where on missed trades and candles are read from their streams, and `doubt` is told, on the
+    session's thread, which topics the relay does not call current any more. Raises InvalidRequestError where the URL or
+    the prefix is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        prefix: str,
+        *,
+        last_of: LastOf,
+        doubt: Callable[[Iterable[Topic]], object],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._url = url
+        self._keys = Keys(prefix)
+        self._last_of = last_of
+        self._doubt = doubt
+        self._clock = clock
+        server = self._server()  # raises where the URL is none
+        self.place: Final = server.place
+        server.close()
+
+    def _server(self) -> RedisServer:
+        return RedisServer(self._url, timeout=TIMEOUT_SECONDS, name="upbit-backbone", explain=self._explained)
+
+    def check(self) -> str:
+        """The relay that leads; NetworkError, AuthenticationError, ServerError or InvalidRequestError where there is
+        nothing to be had, in words why."""
+        server = self._server()
+        try:
+            return self._leader(server)
+        finally:
+            server.close()
+
+    def open(self, deadline: Deadline, *, stop: Waitable) -> RelayConnection:
+        """A connection to the relay that leads; raises as `check` does. Takes a second for each call at most."""
+        if stop.is_set() or deadline.expired:
+            raise ClosedError("called off")
+        server = self._server()
+        try:
+            self._leader(server)
+            pushed = server.listen(self._keys.pulse)
+        except BaseException:
+            server.close()
+            raise
+        return RelayConnection(self._keys, server, pushed, self._last_of, self._doubt, self._clock)
+
+    def _leader(self, server: RedisServer) -> str:
+        keys, prefix = self._keys, self._keys.prefix
+        schema, leader = server.ask([("GET", keys.schema), ("GET", keys.leader)])
+        if schema is None:
+            raise NoRelayError(f"{self.place}: no relay has published under the prefix {prefix!r}")
+        if schema != SCHEMA.encode():
+            raise self._foreign(schema[:100].decode("utf-8", "replace"))
+        # The lease ends two seconds after the leader's last sign of life, by the clock of Redis: that of the relay's
+        # machine, or of this one, may be wrong by an hour.
+        if leader is None:
+            raise NoRelayError(f"{self.place}: no relay leads under the prefix {prefix!r} now")
+        return str(leader.decode("utf-8", "replace").partition(" ")[2])
+
+    def _explained(self, text: str) -> Exception | None:
+        return self._foreign("keys of another kind") if "WRONGTYPE" in text else None
+
+    def _foreign(self, found: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"{self.place} holds under the prefix {self._keys.prefix!r} what no relay of this version wrote ({found}); "
+            f"expected {SCHEMA!r}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<RelayTransport {self.place} {self._keys.prefix}>"
+
+
+class RelayConnection:
+    """An open connection, owned by one I/O thread; only `abort()` may be called from others.
+
+    Two lines to Redis: on one it listens, with the other it asks, for moments and with a second's limit.
+    """
+
+    source: Final = DataSource.RELAY
+
+    def __init__(
+        self,
+        keys: Keys,
+        server: RedisServer,
+        pushed: Any,
+        last_of: LastOf,
+        doubt: Callable[[Iterable[Topic]], object],
+        clock: Clock,
+    ) -> None:
+        self._place = server.place
+        self._keys = keys
+        self._server = server
+        self._pushed = pushed
+        self._sock: socket.socket = pushed._sock  # redis-py has no other way to be selected on
+        self._last_of = last_of
+        self._doubt = doubt
+        self._now = clock.monotonic
+        self._topics: frozenset[Topic] = frozenset()
+        self._stale: frozenset[Topic] = frozenset()
+        self._ready = bytearray()  # frames that nobody has taken yet
+        self._has_more = False
+        self._failed: Exception | None = None
+        self._renewed_at = float("-inf")
+        self._pings: dict[bytes, float] = {}  # when sent; oldest first
+        self._passed: bytes | None = None  # the latest that Redis has read: what comes now was published after it
+        # Guards _is_closed and the moment of closing, as with a WebSocket.
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def pending(self) -> int:
+        return int(bool(self._ready) or self._has_more or self._failed is not None)
+
+    # --- what comes ---------------------------------------------------------------------------------------------
+
+    def recv(self) -> bytes | None:
+        """Frames of what is there, without waiting; None if nothing is. NetworkError or ProtocolError when broken."""
+        if self._failed is None:
+            try:
+                self._take_all()
+            except UpbitBackboneError as error:
+                self._failed = error  # behind what came before it
+        if self._ready:
+            data = bytes(self._ready)
+            self._ready.clear()
+            return data
+        if self._failed is not None:
+            raise self._failed
+        return None
+
+    def _take_all(self) -> None:
+        self._has_more = False
+        with self._server.translated():
+            for _ in range(MESSAGES_AT_ONCE):
+                if not self._pushed.can_read(0):
+                    return
+                self._take(self._pushed.read_response(disconnect_on_error=False))
+        self._has_more = True
+
+    def _take(self, answer: Any) -> None:
+        kind = answer[0] if isinstance(answer, list) and len(answer) >= 2 else b""
+        if kind == b"message":
+            _, channel, data = answer
+            if len(data) > MAX_MESSAGE_BYTES:
+                raise ProtocolError(f"{self._place}: {len(data)} bytes on {channel.decode('utf-8', 'replace')!r}")
+            if channel == self._keys.pulse.encode():
+                self._hear(data)
+            else:
+                self._ready += frame(TEXT, data)
+        elif kind == b"pong" and answer[1] in self._pings:
+            self._passed = answer[1]
+
+    def _hear(self, pulse: bytes) -> None:
+        """The relay lives, and says of which markets it can prove nothing, and how late the others are at most."""
+        try:
+            told = json.loads(pulse.partition(b" ")[2])
+            symbols, lag = frozenset(map(str, told["stale"])), float(told["lag"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ProtocolError(f"{self._place}: a heartbeat that cannot be read: {pulse[:60]!r}") from error
+        stale = frozenset(topic for topic in self._topics if topic.symbol in symbols)
+        # Said again with each heartbeat: what comes meanwhile may be as late as the relay's line.
+        if stale:
+            self._doubt(stale)
+        cleared, self._stale = self._stale - stale, stale
+        if cleared := cleared & self._topics:
+            # A quiet market's last value is proven again by being shown again.
+            self._show(cleared)
+        is_proof = not self._topics or stale != self._topics
+        if self._passed is not None and is_proof and self._now() - lag >= self._pings.get(self._passed, 0.0):
+            self._ready += frame(PONG, self._passed)
+            answered = self._pings.pop(self._passed, 0.0)
+            self._pings = {each: at for each, at in self._pings.items() if at > answered}
+            self._passed = None
+
+    # --- what is asked ------------------------------------------------------------------------------------------
+
+    def send_text(self, text: str) -> None:
+        """Upbit's own messages: the whole set that is wanted, or the question for it."""
+        parts = json.loads(text)
+        if any("method" in part for part in parts):
+            self._ready += frame(TEXT, self._listed())
+            return
+        entries = tuple((part["type"], tuple(part["codes"]), part.get("level")) for part in parts if "type" in part)
+        topics = listed_topics(SubscriptionList(entries, None))
+        before, self._topics = self._topics, topics
+        with self._server.translated():
+            if added := sorted(map(self._keys.live, topics - before)):
+                self._pushed.send_command("SUBSCRIBE", *added)
+            if gone := sorted(map(self._keys.live, before - topics)):
+                self._pushed.send_command("UNSUBSCRIBE", *gone)
+        self._stale &= topics
+        self._renew()
+        # After the subscription, so that nothing is between the two. Of all, as Upbit does it: what is shown again is
+        # the proof that nothing else has been there meanwhile.
+        self._show(topics)
+
+    def _listed(self) -> bytes:
+        entries = [
+            {"type": each.data_type.value, "codes": [each.symbol]} | ({"level": str(each.level)} if each.level else {})
+            for each in sorted(self._topics)
+        ]
+        return json.dumps({"method": "LIST_SUBSCRIPTIONS", "result": entries}).encode()
+
+    def _renew(self) -> None:
+        """Have the relay stream what is wanted here, for a while; by the clock of Redis."""
+        if not self._topics:
+            return
+        until = round((self._server.time() + DEMAND_SECONDS) * 1000)
+        wanted = [part for topic in sorted(self._topics) for part in (until, str(topic))]
+        self._server.ask([("ZADD", self._keys.demand, *wanted)])
+        self._renewed_at = self._now()
+
+    def _show(self, topics: Iterable[Topic]) -> None:
+        """The latest of each topic, and of trades and candles what has come since the last one that is known here."""
+        ordered = sorted(topics)
+        last = {topic: self._last_of(topic) for topic in ordered if topic.data_type not in _STATES}
+        asked: list[tuple[Any, ...]] = []
+        for topic in ordered:
+            if topic in last:
+                count = REPLAYED_ENTRIES if last[topic] is not None else 1
+                asked.append(("XREVRANGE", self._keys.stream(topic), "+", "-", "COUNT", count))
+            if topic.data_type is not DataType.TRADE:
+                asked.append(("HGET", self._keys.latest(topic), "frame"))
+        answers = iter(self._server.ask(asked))
+        for topic in ordered:
+            if topic in last:
+                self._replay(topic, next(answers), last[topic])
+            if topic.data_type is not DataType.TRADE and (shown := next(answers)) is not None:
+                self._ready += frame(TEXT, shown)
+
+    def _replay(self, topic: Topic, newest_first: list[Any], last: TradeData | CandleData | None) -> None:
+        entries = [fields for _, fields in reversed(newest_first)]
+        if topic.data_type is not DataType.TRADE:
+            if last is not None:  # without one, the candle that is forming is the first
+                since = round(last.timestamp.timestamp() * 1000)
+                for entry in entries:
+                    if entry.get(b"id", b"").isdigit() and int(entry[b"id"]) >= since:
+                        self._ready += frame(TEXT, _candle_frame(entry.get(b"data", b"")))
+            return
+        number = b"" if last is None else str(getattr(last, "sequential_id", None)).encode()
+        place = next((index for index, entry in enumerate(entries) if entry.get(b"id") == number), None)
+        if place is None:
+            # It was not streamed here, or too long ago: the newest alone, as Upbit gives it, and the gap is REST's.
+            chosen = entries[-1:]
+        else:
+            # First what shows that nothing is missing, then what may have come in between.
+            chosen = [entries[place], *entries[max(0, place - ENTRIES_BEFORE) : place], *entries[place + 1 :]]
+        for index, entry in enumerate(chosen):
+            self._ready += frame(TEXT, _trade_frame(entry.get(b"data", b""), is_first=index == 0))
+
+    def send_ping(self, payload: bytes = b"") -> None:
+        self._pings[payload] = self._now()
+        with self._server.translated():
+            self._pushed.send_command("PING", payload)
+        if self._now() - self._renewed_at >= RENEW_SECONDS:
+            self._renew()
+
+    def send_pong(self, payload: bytes = b"") -> None:
+        """Nothing here asks for one."""
+
+    def send_close(self, code: int = 1000) -> bool:
+        return True
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def abort(self) -> None:
+        """Cut the connection, from any thread, without waiting."""
+        with self._lock:
+            if not self._is_closed:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._pushed.disconnect()
+            self._server.close()
+
+    def __repr__(self) -> str:
+        return f"<RelayConnection {self._place} {len(self._topics)} topics{' closed' if self._is_closed else ''}>"
+
+
+_STATES: Final = frozenset({DataType.TICKER, DataType.ORDERBOOK})
+
+
+def _trade_frame(data: bytes, *, is_first: bool) -> bytes:
+    """As Upbit would send it. What cannot be read is handed on as it is: the intake counts and reports it."""
+    try:
+        trade = TradeData.from_json(data)
+        kind = StreamType.SNAPSHOT if is_first else StreamType.REALTIME
+        return encode_frame(replace(trade, stream_type=kind), Spelling.SIMPLE)
+    except (ValueError, TypeError, KeyError, ArithmeticError):
+        return data
+
+
+def _candle_frame(data: bytes) -> bytes:
+    try:
+        return encode_frame(CandleData.from_json(data), Spelling.SIMPLE)
+    except (ValueError, TypeError, KeyError, ArithmeticError):
+        return data
