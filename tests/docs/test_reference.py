@@ -114,7 +114,7 @@ def test_every_switch_of_the_simulator_says_what_it_does_in_both_languages() -> 
 @pytest.fixture
 def documented() -> dict[str, Any]:
     """Name in the catalogue → whatever the reference documents."""
-    for package in ("qtpy", "pyqtgraph", "pandas"):
+    for package in ("qtpy", "pyqtgraph", "pandas", "psycopg", "redis"):
         pytest.importorskip(package)
     found = {}
     for page in (DOCS / "en" / "reference").glob("*.md"):
