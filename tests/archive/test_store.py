@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from tests.sinks.conftest import START, at, book, candle, ticker, trade
 from tests.sinks.test_sqlite import gap, span
 from tests.support.english import english_words
-from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.archive import Unfilled
+from upbit_backbone.archive.store import NOT_KEPT, TOO_RECENT
+from upbit_backbone.errors import InvalidRequestError, UnknownSymbolError
 from upbit_backbone.models.events import GapEvent
+from upbit_backbone.models.market import TradeData
 from upbit_backbone.sinks.base import Batch, Span
 from upbit_backbone.sinks.coverage import NOT_RECORDED
 
@@ -72,3 +76,49 @@ def test_what_is_missing_is_told_in_the_readers_language_and_stays_english_for_p
     assert english_words(str(quality), ["KRW-BTC", "trade"]) == []
     assert (hole.state.value, hole.reason) == ("missing", NOT_RECORDED)
     assert type(hole).from_json(hole.to_json()) == hole
+
+
+class Upbit:
+    """What a fill asks, with these trades at Upbit."""
+
+    def __init__(self, *trades: TradeData) -> None:
+        self.trades = trades
+
+    def iter_trades(self, symbol: str, **_: object) -> tuple[TradeData, ...]:
+        if symbol == "KRW-GONE":
+            raise UnknownSymbolError("Upbit has no market KRW-GONE")
+        return self.trades
+
+    def iter_candles(self, *_: object, **__: object) -> tuple[()]:
+        return ()
+
+    def health(self) -> SimpleNamespace:
+        return SimpleNamespace(clock_offset=None)
+
+
+def test_a_fill_says_what_it_left_and_why(make_store):
+    now = datetime.now(UTC).replace(microsecond=0)
+    recent, old = now - timedelta(hours=1), now - timedelta(days=20)
+    spans = [
+        *(Span("KRW-BTC", "trade", old, old + timedelta(hours=1)), Span("KRW-BTC", "trade", recent, now)),
+        *(Span("KRW-GONE", "trade", recent, now), Span("KRW-ETH", "trade", recent, recent + timedelta(minutes=1))),
+    ]
+    store = make_store(Batch(spans=tuple(spans)))
+    report = store.fill(Upbit(trade(1, timestamp=now + timedelta(seconds=1))))
+    found = {(each.symbol, each.start): each for each in report.left}
+    kept = found["KRW-BTC", old + timedelta(hours=1)]
+    assert (kept.reason, kept.end < recent) == (NOT_KEPT, True)
+    assert (found["KRW-BTC", now].reason, found["KRW-BTC", now].end) == (TOO_RECENT, None)
+    assert "no market KRW-GONE" in found["KRW-GONE", now].reason
+    assert len(found) == 3  # what KRW-ETH lacked is there up to now
+    assert (report.closed, report.open) == (2, 2)
+    later = store.fill(Upbit(trade(1, timestamp=now + timedelta(seconds=30))), "KRW-BTC")
+    assert [each.reason for each in later.left] == [NOT_KEPT]
+
+
+def test_what_a_fill_left_is_told_in_the_readers_language(monkeypatch):
+    left = Unfilled(symbol="KRW-BTC", type="trade", start=at(0), end=None, reason=TOO_RECENT)
+    assert str(left) == f"KRW-BTC trade, from 2026-01-31 12:00:00 KST: {TOO_RECENT}"
+    monkeypatch.setenv("UPBIT_BACKBONE_LANGUAGE", "ko")
+    assert english_words(str(left), ["KRW-BTC", "trade"]) == []
+    assert Unfilled.from_json(left.to_json()) == left

@@ -6,10 +6,11 @@ from .. import _lazy
 
 if TYPE_CHECKING:
     from ..sinks.coverage import Coverage, CoverageState
-    from .store import FillReport, MarketState, Store, TopicQuality
+    from .store import FillReport, MarketState, Store, TopicQuality, Unfilled
 else:
     __getattr__, __dir__ = _lazy.attributes(
-        __name__, {"store": ("Coverage", "CoverageState", "FillReport", "MarketState", "Store", "TopicQuality")}
+        __name__,
+        {"store": ("Coverage", "CoverageState", "FillReport", "MarketState", "Store", "TopicQuality", "Unfilled")},
     )
 
-__all__ = ["Coverage", "CoverageState", "FillReport", "MarketState", "Store", "TopicQuality"]
+__all__ = ["Coverage", "CoverageState", "FillReport", "MarketState", "Store", "TopicQuality", "Unfilled"]

@@ -29,10 +29,11 @@ from ..models.enums import DataType, Priority
 from ..models.jsonable import Jsonable
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..models.readable import Readable
-from ..sinks.base import Batch, Hole
+from ..models.readable import moment as in_korean_time
+from ..sinks.base import Hole, Span
 from ..sinks.columns import TABLE_NAMED, Table, candle_type, from_micros, to_micros
 from ..sinks.coverage import Coverage, CoverageState, Interval, coverage
-from ..sinks.filling import HoleFiller, is_fillable
+from ..sinks.filling import HoleFiller, is_fillable, oldest_trade
 from ..sinks.sqlite import FOLDER_STORE, SqliteSink, check_schema, connect, ledger_of
 from .bars import bars_by
 from .columnar import frame_of, query
@@ -118,14 +119,37 @@ class TopicQuality(Readable):
         return spoken(f"{self.symbol} {self.type}: {self.rows:,} rows, {self.share:.2%} of the day complete")
 
 
+NOT_KEPT: Final = "Upbit keeps trades of seven days only"
+TOO_RECENT: Final = "so recent that Upbit's answers may still change: fill again some seconds later"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Unfilled(Readable):
+    """What a `fill` left missing, from `start` on and before `end` (None: until recording goes on), and why."""
+
+    symbol: str
+    type: str
+    start: datetime
+    end: datetime | None
+    reason: str
+
+    def _line(self) -> str:
+        return spoken(f"{self.symbol} {self.type}, from {in_korean_time(self.start)}: {spoken(self.reason)}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FillReport(Readable):
-    """What a `fill` did: holes it `closed` (in part, where Upbit keeps no more), those still `open`, and how many
-    `items` were new."""
+    """What a `fill` did. Of the holes it asked about, `closed` are closed or smaller now, `open` as they were; `items`
+    were new. `left` says what of them is still missing, and why: Upbit keeps it no more, has no such market any more,
+    or it is of the last few seconds, of which nobody can say yet that all is there.
+
+    Everything that was recorded ends with a hole that is open until recording goes on; one that was closed up to now
+    is in `closed`. A hole without a trade in it is closed as well, with no new item."""
 
     closed: int
     open: int
     items: int
+    left: tuple[Unfilled, ...] = ()
 
     def _line(self) -> str:
         return spoken(f"{self.items:,} items fetched, {self.closed} holes closed, {self.open} still open")
@@ -400,7 +424,7 @@ class Store:
         sink.open()
         try:
             holes = [hole for hole in sink.holes() if _is_asked(hole, code, word)]
-            return _fill(sink, filler, [_later(hole, first) for hole in holes])
+            return _fill(sink, filler, [_later(hole, first) for hole in holes], _exchange_now(market))
         finally:
             sink.close()
 
@@ -408,17 +432,37 @@ class Store:
         return f"<Store {one_line(self.path)}>"
 
 
-def _fill(sink: SqliteSink, filler: HoleFiller, holes: Sequence[Hole]) -> FillReport:
+def _fill(sink: SqliteSink, filler: HoleFiller, holes: Sequence[Hole], now: datetime) -> FillReport:
     closed = items = 0
+    left: list[Unfilled] = []
     for hole in holes:
-        last = Batch()
+        filled: tuple[Span, ...] = ()
         try:
-            for last in filler.fill(hole):
-                items += sink.write(last)
+            for batch in filler.fill(hole):
+                items += sink.write(batch)
+                filled = batch.spans
         except InvalidRequestError as error:  # of a market that is gone Upbit has nothing more; the others have
             log.warning("%s of %s cannot be had again: %s", hole.type, hole.symbol, one_line(error))
-        closed += bool(last.spans)
-    return FillReport(closed=closed, open=len(holes) - closed, items=items)
+            left.append(_unfilled(hole, hole.start, hole.end, one_line(error)))
+        else:
+            left += _left(hole, filled, now)
+        closed += bool(filled)
+    return FillReport(closed=closed, open=len(holes) - closed, items=items, left=tuple(left))
+
+
+def _left(hole: Hole, filled: Sequence[Span], now: datetime) -> Iterator[Unfilled]:
+    """What is missing of a hole although Upbit was asked."""
+    start = hole.start
+    if hole.type == DataType.TRADE.value and start < oldest_trade(now):
+        start = min(oldest_trade(now), hole.end or now)
+        yield _unfilled(hole, hole.start, start, NOT_KEPT)
+    until = filled[0].end if filled else start
+    if (not filled and hole.end is None) or (hole.end is not None and until < hole.end):
+        yield _unfilled(hole, until, hole.end, TOO_RECENT)
+
+
+def _unfilled(hole: Hole, start: datetime, end: datetime | None, reason: str) -> Unfilled:
+    return Unfilled(symbol=hole.symbol, type=hole.type, start=start, end=end, reason=reason)
 
 
 def _exchange_now(market: Market) -> datetime:

@@ -48,6 +48,8 @@ def _last_day(found: Store) -> datetime:
 
 def _say(report: FillReport) -> None:
     say_error(str(report), label="note")
+    for each in report.left:
+        say_error(str(each), label="note")
 
 
 def _show(topics: list[TopicQuality]) -> None:

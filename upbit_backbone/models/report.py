@@ -168,7 +168,8 @@ class SinkStats(Jsonable):
     `waiting` items are on their way to it, `spilled` of them in a file of `spilled_bytes`, where they wait until it
     takes any again. `dropped` ones are lost: there was no room for them, or nobody could keep them. `retries` counts
     calls that failed in all, `error` is why the last one did, None while all is well, and `failing_seconds` for how
-    long that has been so. `filling` topics still wait for what was missed while nobody recorded.
+    long that has been so. Of `filling` topics something that was missed before is still to be fetched, or was asked for
+    and Upbit's answer may yet change; 0 once all is written that Upbit still has. What it has no more does not count.
     """
 
     sink: str

@@ -43,9 +43,11 @@ COLLECT_SECONDS: Final = 0.25
 SHORTEST_SECONDS: Final = (
     0.01  # between two looks into the mailbox, whatever was asked for: each costs a core otherwise
 )
-# Looking at all topics of a full market takes some 30 ms; a crash costs so much more of what must be fetched again.
+# Looking at all topics of a full market takes some 30 ms: so seldom that it costs a hundredth of a core, but not more
+# seldom than that, since what a crash or an end comes before must be fetched again.
 COVERAGE_SECONDS: Final = 5.0
-LAST_COVERAGE_SECONDS: Final = 1.0  # of two looks, the second of which is the last
+LAST_COVERAGE_SECONDS: Final = 1.0  # between two looks at least, and before the last
+LOOKS_SHARE: Final = 0.01
 FILL_AGAIN_SECONDS: Final = 30.0
 OVER_SECONDS: Final = 60.0  # to write what waits, for nobody waits for that
 # What waits in the mailbox while the collector is kept from running; beyond it Overflow.BLOCK parks as much again.
@@ -107,7 +109,7 @@ class SinkRecorder:
         self._gaps: list[GapEvent] = []
         self._spans: list[Span] = []
         self._began_at = 0.0
-        self._covered_at = float("-inf")
+        self._covered_at = self._cover_again = float("-inf")
         self._lost_before = 0
         self._fill_lock = threading.Lock()  # guards the two that follow
         self._waiting_holes: list[Hole] = []  # for the first live item behind them
@@ -168,9 +170,11 @@ class SinkRecorder:
         self._hear()
         while self._joints:
             self._watermarks.join(*self._joints.popleft())
-        if now - self._covered_at >= (LAST_COVERAGE_SECONDS if self._is_over else COVERAGE_SECONDS):
-            self._covered_at = now
+        if now >= self._cover_again or (self._is_over and now - self._covered_at >= LAST_COVERAGE_SECONDS):
             self._spans += self._watermarks.advance(self._is_settled)
+            took = self._clock.monotonic() - now
+            self._covered_at = now
+            self._cover_again = now + min(COVERAGE_SECONDS, max(LAST_COVERAGE_SECONDS, took / LOOKS_SHARE))
         items = self._drained()
         if items and not self._items:
             self._began_at = now
