@@ -47,10 +47,9 @@ class ChartPane(QWidget):
         self._bridge, self.words = bridge, words
         self.live: LiveCandles | None = None
         self._is_fresh = True
-        self.header = QLabel()
+        self.header = QLabel(wordWrap=True, alignment=Qt.AlignmentFlag.AlignTop)  # an error begins with what matters
         self.header.setTextFormat(Qt.TextFormat.PlainText)
         self.header.setFixedHeight(2 * self.header.fontMetrics().lineSpacing())  # always, so that nothing jumps
-        self.header.setWordWrap(True)
         self.graphics = pg.GraphicsLayoutWidget()
         self.price, self.volume, self.rsi = (
             self.graphics.addPlot(row=row, col=0, axisItems={"bottom": time_axis(), "left": PriceAxis()})

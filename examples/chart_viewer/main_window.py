@@ -229,7 +229,8 @@ class MainWindow(QtWidgets.QMainWindow):
         if self.bridge.market.closed:
             state = self.words("closed")
         elif ticker is None:
-            state = self.words("live" if self.bridge.is_connected else "connecting")
+            word = "stale" if self.book.is_stale else "live"
+            state = self.words(word if self.bridge.is_connected else "connecting")
         else:
             age = max(0.0, (datetime.now(UTC) - ticker.timestamp).total_seconds())
             is_stale = self.watch_list.is_stale(self.symbol)

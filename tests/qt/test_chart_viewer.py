@@ -250,6 +250,18 @@ def test_a_market_that_is_delisted_while_shown_is_told(window: Any, upbit: FakeU
     assert window.watch_list.row_of("KRW-XRP") is None
 
 
+def test_a_market_that_is_delisted_while_shown_looks_live_in_no_pane(window: Any) -> None:
+    from upbit_backbone import MarketChange, MarketEvent
+
+    window.show_market("KRW-XRP")
+    run_until(lambda: is_live(window) and window.chart.candles.rows)
+    at, panes = window.chart.candles.rows[-1].timestamp, (window.book, window.trades, window.chart.candles)
+    window.bridge._events.append(MarketEvent(at=at, symbol="KRW-XRP", change=MarketChange.DELISTED))
+    run_until(lambda: all(pane.is_stale for pane in panes))
+    window.bridge._events.append(MarketEvent(at=at, symbol="KRW-XRP", change=MarketChange.LISTED))
+    run_until(lambda: not any(pane.is_stale for pane in panes))
+
+
 def test_an_alert_is_told_once_when_its_price_is_reached(window: Any) -> None:
     run_until(lambda: is_live(window))
     ticker = window.watch_list.ticker_of("KRW-BTC")

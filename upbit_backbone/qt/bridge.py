@@ -18,7 +18,7 @@ from ..errors import InvalidRequestError, UpbitBackboneError
 from ..exchange.endpoints import MAX_LEVELS
 from ..live.candle_series import CandleSeries
 from ..models.enums import DataType
-from ..models.events import ConnectionEvent, ConnectionState, Event, StaleEvent
+from ..models.events import ConnectionEvent, ConnectionState, Event, MarketChange, MarketEvent, StaleEvent
 from ..models.market import OrderbookData
 from .binding import IS_PYQT5, EventSignal, QObject, QTimer, Signal, frame_milliseconds, is_connected
 from .live import Live, LiveBook, LiveCandles, LiveSubscription, Opening
@@ -39,6 +39,8 @@ class Bridge(QObject):  # type: ignore[misc]  # qtpy carries no types
 
     failed = Signal(object)
     answered = Signal(object)
+
+    delisted: frozenset[str] = frozenset()  # while it was listening
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -269,7 +271,10 @@ class MarketBridge(Bridge):
             event = self._events.popleft()
             if isinstance(event, ConnectionEvent):
                 self._lines[event.session] = event.state
-            if isinstance(event, ConnectionEvent | StaleEvent):
+            if isinstance(event, MarketEvent) and event.change in (MarketChange.DELISTED, MarketChange.LISTED):
+                is_gone = event.change is MarketChange.DELISTED
+                self.delisted = self.delisted | {event.symbol} if is_gone else self.delisted - {event.symbol}
+            if isinstance(event, ConnectionEvent | StaleEvent | MarketEvent):
                 self._looked_at = float("-inf")  # whatever follows from it is seen in this very frame
             self.event.emit(event)
         super()._turn()

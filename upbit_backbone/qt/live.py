@@ -66,6 +66,8 @@ class Opening(Generic[T]):
 class Owner(Protocol):
     """The bridge, as its live things know it."""
 
+    delisted: frozenset[str]
+
     def run(self, call: Callable[[], Any], arrived: Callable[[Future[Any]], object]) -> None: ...
 
     def leave(self, thing: Live) -> None: ...
@@ -108,6 +110,7 @@ class Live(QObject):  # type: ignore[misc]  # qtpy carries no types
         self._retry = QTimer(self)
         self._retry.setSingleShot(True)
         self._retry.timeout.connect(self.begin)
+        self.asked: frozenset[str] = frozenset()  # the markets named when it was opened
         self.stale: frozenset[str] = frozenset()
         self._is_stale_told = False
 
@@ -162,7 +165,8 @@ class Live(QObject):  # type: ignore[misc]  # qtpy carries no types
         """Find out what of it is stale. Called by the bridge a few times a second."""
         thing = self.opening.thing
         if thing is not None:
-            self._set_stale(self._stale(thing))
+            # What is subscribed goes on without a delisted market, whose last state would look live for ever.
+            self._set_stale(self._stale(thing) | (self.asked & self._owner.delisted))
 
     def _set_stale(self, stale: frozenset[str]) -> None:
         before, self.stale = self.stale, stale
@@ -220,7 +224,7 @@ class LiveSubscription(Live):
         self, owner: Any, name: str, open_: Callable[[], Subscription[Any]], symbols: frozenset[str] = frozenset()
     ) -> None:
         super().__init__(owner, name, open_, Subscription.close)
-        self._asked = symbols
+        self.asked = symbols
         self.stale = self._symbols()
 
     @property
@@ -231,7 +235,7 @@ class LiveSubscription(Live):
 
     def _symbols(self) -> frozenset[str]:
         thing = self.subscription
-        return self._asked if thing is None else frozenset(topic.symbol for topic in thing.topics)
+        return self.asked if thing is None else frozenset(topic.symbol for topic in thing.topics)
 
     def _stale(self, thing: Subscription[Any]) -> frozenset[str]:
         return self._owner.stale_symbols(thing)
@@ -282,6 +286,7 @@ class LiveCandles(Live):
         )
         self.symbol = symbol
         self.timeframe = timeframe
+        self.asked = frozenset([symbol])
         self._updates = updates  # filled by the series' own thread
         self._shown: set[datetime] = set()
         self._older: Question | None = None
