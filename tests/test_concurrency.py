@@ -36,7 +36,7 @@ from upbit_backbone._concurrency import (
 )
 from upbit_backbone.errors import ClosedError, InvalidRequestError, RateLimitError, RequestTimeoutError
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import upbit_backbone
 from upbit_backbone._concurrency import Deadline, get_logger, join_all, spawn
 from upbit_backbone._log import LogThrottle
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 NAME = "upbit_backbone.test_log"
 
 

@@ -22,7 +22,7 @@ from upbit_backbone.rest.group_queue import Job
 
 # The bounded run takes so many places of each method, evenly spread from a random start; the long one takes them all.
 SEED = int(os.environ.get("UPBIT_BACKBONE_FAULT_SEED", str(random.SystemRandom().randrange(2**32))))
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 STRIKES_IN_A_ROW = 4  # a call may send two requests of one group, and a second has ten turns
 
 

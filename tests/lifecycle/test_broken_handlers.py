@@ -15,7 +15,7 @@ from upbit_backbone.models.events import ConnectionState
 from upbit_backbone.sessions.session import Session
 from upbit_backbone.simulator import FakeUpbit
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 
 
 class Raising(logging.Handler):

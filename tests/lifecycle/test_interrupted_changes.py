@@ -16,7 +16,7 @@ from upbit_backbone.sessions.session_manager import SessionManager
 from upbit_backbone.sessions.subscription_plan import Registry
 from upbit_backbone.simulator import FakeUpbit
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 STEPS: list[tuple[type, str]] = [
     (Registry, "_change"),
     (ConnectionPool, "place"),

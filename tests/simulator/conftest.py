@@ -16,7 +16,7 @@ import websocket
 
 from upbit_backbone.simulator import FakeUpbit
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 PAIRS = ["KRW-BTC", "KRW-ETH", "KRW-XRP", "BTC-ETH", "USDT-BTC"]
 
 

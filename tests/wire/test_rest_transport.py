@@ -33,7 +33,7 @@ from upbit_backbone.exchange import endpoints
 from upbit_backbone.wire import dialing
 from upbit_backbone.wire.rest_transport import MAX_BODY_BYTES, MAX_ERROR_BODY_BYTES, RestTransport
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 CALL = endpoints.tickers(["KRW-BTC"])
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRemaining-Req: group=ticker; min=600; sec=9\r\n\r\n[]"
 

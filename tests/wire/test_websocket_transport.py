@@ -42,7 +42,7 @@ from upbit_backbone.wire.frames import FrameReader, Ping
 from upbit_backbone.wire.http_head import HandshakeRefusedError
 from upbit_backbone.wire.websocket_transport import BINARY, SEND_SECONDS, WebSocketConnection, WebSocketTransport
 
-WAIT_SECONDS = 10.0  # for what must happen; never waited out in a passing test
+WAIT_SECONDS = 30.0  # for what must happen; never waited out in a passing test
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
