@@ -1086,6 +1086,11 @@ def _requests(kinds: Iterable[DataType], codes: Iterable[str], grouping: Decimal
     ]
 
 
+def parts_of(market: MarketDataBackbone) -> Assembly:
+    """What a backbone is made of, for those parts of this library that are built upon one: the relay."""
+    return market._parts
+
+
 def _starts(since: Moment | int, requests: Iterable[SubscriptionRequest], now: datetime) -> dict[Topic, Start]:
     with loading():
         from .backfill.backlog import starts_of

@@ -140,7 +140,7 @@ def test_the_plugin_offers_a_fixture(tmp_path: Path) -> None:
 
 
 def test_it_is_an_independent_witness() -> None:
-    """Nothing in the simulator uses the library it judges."""
+    """Nothing in the simulator uses the library it judges; its command line speaks the reader's language, as ours."""
     imported = {
         node.module if isinstance(node, ast.ImportFrom) else name.name
         for source in (ROOT / "upbit_backbone" / "simulator").rglob("*.py")
@@ -149,7 +149,9 @@ def test_it_is_an_independent_witness() -> None:
         for name in node.names
     }
     ours = {module for module in imported if module and module.startswith("upbit_backbone")}
-    assert all(module.startswith("upbit_backbone.simulator") for module in ours)
+    assert {module for module in ours if not module.startswith("upbit_backbone.simulator")} == {
+        "upbit_backbone._language"
+    }
 
 
 FROZEN = """

@@ -26,6 +26,7 @@ NAMES = {
         "Redis",
         "redis",
         "rediss",
+        "postgres",
         "unix",
         "Parquet",
         "DataFrame",

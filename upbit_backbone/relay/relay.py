@@ -15,10 +15,11 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from .._arguments import whole_number
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, ForkGuard, LoopThread, get_logger
+from ..backbone import MarketDataBackbone, parts_of
 from ..delivery.subscription import Subscription
 from ..errors import ClosedError, UpbitBackboneError, one_line
 from ..exchange.timeframes import timeframe_of
@@ -31,9 +32,6 @@ from ..models.request import SubscriptionRequest, Topic
 from ..wire.relay_keys import DEFAULT_PREFIX, Keys
 from .entries import Entry, entry_of_candle, entry_of_trade, latest_of, topic_of
 from .redis_store import Lease, NotLeadingError, RedisStore
-
-if TYPE_CHECKING:
-    from ..backbone import MarketDataBackbone
 
 log = get_logger("upbit_backbone.relay")
 
@@ -224,7 +222,7 @@ class Relay:
 
     def _lag(self) -> float:
         """How many seconds what comes from Upbit is late at most."""
-        health_of = self._market._parts.sessions.health
+        health_of = parts_of(self._market).sessions.health
         lines = {health for topic in self._subscription.topics if (health := health_of(topic)) is not None}
         return max((line.lag for line in lines), default=0.0)
 
@@ -232,7 +230,7 @@ class Relay:
         """Stream what clients ask for besides, as long as they do; whoever stands by does as well."""
         streamed = self._subscription.topics
         own = streamed - self._asked
-        parts = self._market._parts
+        parts = parts_of(self._market)
         asked = frozenset(topic for topic in self._store.demanded() if parts.directory.knows(topic.symbol)) - own
         if asked - self._refused == self._asked & streamed:
             return
