@@ -237,6 +237,16 @@ def test_a_server_that_is_not_there_and_a_database_that_is_not_are_told_at_once(
         PostgresSink(server.dsn(), schema='x"; DROP SCHEMA public')
 
 
+def test_a_server_that_is_full_for_the_moment_is_one_to_try_again(server, dsn, query):
+    query("CREATE ROLE crowd LOGIN CONNECTION LIMIT 0 PASSWORD '{}'".format(PASSWORD.replace("'", "''")))
+    try:
+        with pytest.raises(NetworkError, match="too many connections") as caught:
+            PostgresSink(server.dsn(dsn.split("dbname=")[1].split()[0], user="crowd")).open()
+        assert caught.value.retryable
+    finally:
+        query("DROP ROLE crowd")
+
+
 @pytest.mark.parametrize("version", ["2", "0"])
 def test_a_schema_of_another_version_is_refused_and_left_alone(sink, dsn, query, version):
     query("UPDATE upbit.meta SET value = %s WHERE key = 'schema_version'", version)

@@ -81,6 +81,9 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
 }  # from a row of ours to what the driver takes
 # Of what fails before there is a session, nothing but words tells why.
 _REFUSED: Final = re.compile("password authentication failed")
+_SOON_BACK: Final = re.compile(
+    "starting up|shutting down|recovery mode|too many (clients|connections)|connection slots"
+)
 _NO_VOLUME: Final = "-1"  # of a ticker that came without one: a key has no NULL, and no volume is negative
 
 
@@ -272,7 +275,8 @@ class PostgresSink(Sink):
         if pgconn is not None and (pgconn.needs_password or _REFUSED.search(words)):
             return AuthenticationError(f"{self.place} refuses the user or password")
         # What fails before there is a session has no code: "no such database" is told apart by its severity alone.
-        if isinstance(theirs, psycopg.errors.InsufficientPrivilege) or "FATAL:" in words:
+        is_fatal = "FATAL:" in words and not _SOON_BACK.search(words)
+        if isinstance(theirs, psycopg.errors.InsufficientPrivilege) or is_fatal:
             return InvalidRequestError(f"{self.place} cannot be used: {words}")
         if isinstance(theirs, psycopg.OperationalError | psycopg.InterfaceError):
             return NetworkError(f"{self.place} cannot be reached: {words}")
