@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except (ValueError, OSError) as problem:
-        parser.fail(str(problem))
+        # From Python 3.13 on a port that is taken has its number twice.
+        parser.fail(re.sub(r"(?<=: )\[errno \d+\] ", "", str(problem)))
 
 
 class Parser(argparse.ArgumentParser):
