@@ -36,6 +36,8 @@ at_fork(_start_over_in_child)
 def shared_backbone() -> MarketDataBackbone:
     """The one that the functions below use; a new one if it was closed (or if the process was forked)."""
     global _backbone
+    if (known := _backbone) is not None and not known.closed:  # without the lock, which costs as much as an answer
+        return known
     notice()  # in a child nobody may ever release the parent's lock
     with _lock:
         if _backbone is None or _backbone.closed:

@@ -38,7 +38,7 @@ def pyupbit(upbit: FakeUpbit, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modul
     monkeypatch.setenv("UPBIT_BACKBONE_TIMEOUT_SECONDS", "20")  # nobody waits so long for what works
     monkeypatch.setattr(asking, "_is_strict", None)
     asking._told.clear()
-    quotation_api._just_listed.clear()
+    quotation_api._boards.clear()
     import upbit_backbone.compat.pyupbit as module
 
     yield module

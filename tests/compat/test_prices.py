@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from tests.support.waiting import PAUSE, wait_until
+from upbit_backbone.compat.pyupbit import quotation_api
 from upbit_backbone.errors import UnknownSymbolError, UpbitBackboneError
 from upbit_backbone.simulator import FakeUpbit
 
@@ -163,6 +164,36 @@ def test_the_first_price_after_a_list_of_markets_is_a_question_about_them_all(
     assert pyupbit.get_current_price(first) > 0
     (request,) = upbit.requests(group="ticker")[before:]
     assert set(request["query"]["markets"].split(",")) == {first, *others}
+
+
+def test_what_was_asked_right_after_a_list_of_markets_is_streamed_from_then_on(pyupbit: ModuleType) -> None:
+    markets = pyupbit.get_tickers(fiat="KRW")
+    assert all(pyupbit.get_current_price(market) > 0 for market in markets)
+    explain = pyupbit.backbone().explain
+    wait_until(lambda: all(explain("ticker", each).channel == "live" for each in markets), "all to be streamed")
+
+
+def test_what_a_list_of_prices_said_is_given_once_and_not_by_another_backbone(
+    pyupbit: ModuleType, upbit: FakeUpbit
+) -> None:
+    asked = pyupbit.backbone()
+    board = quotation_api._Board(asked, "KRW")
+    ticker = board.take("KRW-BTC")
+    assert ticker is not None
+    assert ticker.symbol == "KRW-BTC"
+    assert board.take("KRW-BTC") is None
+    assert board.take("KRW-NOSUCH") is None
+    asked.close()
+    assert board.is_over(pyupbit.backbone())
+
+
+def test_what_a_list_of_prices_said_is_given_for_a_moment_only(
+    pyupbit: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quotation_api, "BOARD_SECONDS", 0.0)
+    markets = pyupbit.get_tickers(fiat="KRW")
+    assert all(pyupbit.get_current_price(market) > 0 for market in markets)
+    assert not quotation_api._boards
 
 
 def test_a_list_of_prices_that_fails_is_not_the_end_of_the_loop(pyupbit: ModuleType, upbit: FakeUpbit) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 from ..._concurrency import Deadline, Flag, wait_event
@@ -51,7 +52,7 @@ def is_strict() -> bool:
 
 def patiently(question: Callable[[], T]) -> T:
     """Its answer; what another try may cure is tried again until PATIENCE_SECONDS have passed."""
-    deadline = Deadline.after(PATIENCE_SECONDS)
+    deadline = Deadline(monotonic() + PATIENCE_SECONDS)
     pause = FIRST_PAUSE_SECONDS
     while True:
         try:
