@@ -516,6 +516,11 @@ class WorkerPool:
         self._is_closed = False
 
     @property
+    def is_own_thread(self) -> bool:
+        """Whether whoever asks is run by this pool."""
+        return threading.current_thread() in self._threads
+
+    @property
     def has_room(self) -> bool:
         """Whether what is submitted now begins at once."""
         return len(self._wakeup.waiting) > self._count() or len(self._threads) < self._size

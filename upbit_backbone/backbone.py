@@ -26,12 +26,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from ._arguments import Moment, aware, whole_number
-from ._concurrency import Deadline, at_exit, calls_users, check_timeout, get_logger
+from ._concurrency import Deadline, at_exit, calls_users, check_timeout, get_logger, wait_future
 from ._lazy import loading
 from .assembly import Assembly, Span, assemble, assemble_replay
 from .config import BackboneConfig
 from .delivery.subscription import NO_MARK, Subscription, SubscriptionId, check_arguments
-from .errors import ClosedError, InvalidRequestError, UpbitBackboneError, one_line
+from .errors import (
+    ClosedError,
+    InvalidRequestError,
+    RequestTimeoutError,
+    UnknownSymbolError,
+    UpbitBackboneError,
+    one_line,
+)
 from .exchange.endpoints import MAX_LEVELS
 from .exchange.markets import normalise_quote, normalise_symbol, normalise_symbols, swapped
 from .exchange.timeframes import LAST_MOMENT, timeframe_of
@@ -52,6 +59,7 @@ if TYPE_CHECKING:
     from .archive.store import Store
     from .backfill.sequence import Start
     from .delivery.event_bus import Listening
+    from .delivery.hub import Hub
     from .delivery.subscription import (
         CandleKind,
         OneOrMore,
@@ -84,6 +92,8 @@ log = get_logger("upbit_backbone")
 
 T = TypeVar("T")
 AUTO, NORMAL = DataStrategy.AUTO, Priority.NORMAL
+# What subscribe() gives the first market list, which takes 50 to 250 ms, and for ever where REST hangs.
+LIST_SECONDS = 0.04
 # Downloads of more requests are worth asking where the candles begin, which takes about five.
 SHORT_DOWNLOAD = 50
 
@@ -584,10 +594,13 @@ class MarketDataBackbone:
         after the last item, so that workers end, and `.stats.ahead_of_end` counts what stood in front of it. `on_event`
         hears, on its own thread, what concerns this subscription (breaks, gaps, overflow).
 
-        Unknown symbols raise UnknownSymbolError; more than `config.max_subscribed_symbols` InvalidRequestError. While
-        the market list is not known this waits for it, for 0.4 of `config.timeout_seconds` and three seconds at most;
-        where REST gives none, symbols go unchecked (for five seconds without waiting again), and one that brings
-        nothing is told by a SubscriptionEvent. Who must not wait asks `submit(market.subscribe, …)`.
+        This returns within 0.05 s whatever Upbit does. Unknown symbols raise UnknownSymbolError; more than
+        `config.max_subscribed_symbols` InvalidRequestError. Where the first market list takes longer than 0.04 s, the
+        stream begins without it, and an unknown symbol ends the subscription as soon as the list is there: the loop,
+        `get` or `on_error` gets the UnknownSymbolError. `submit(market.subscribe, …).result()` waits for the list, as
+        `since=` and `quote=` do, for 0.4 of `config.timeout_seconds` and three seconds at most, and as every call does
+        for a symbol that a list lacks. Where REST gives none, symbols go unchecked, and one that brings nothing is told
+        by a SubscriptionEvent.
 
         After a break, what was missed of trades and candles comes before the live data if REST has it within
         `config.gap_hold_seconds`; else live data goes on, and the rest comes late, marked `is_backfilled` and followed
@@ -884,7 +897,9 @@ class MarketDataBackbone:
 
         def subscribe(on_event: Callable[[Any], object]) -> Subscription[Any]:
             options: dict[str, Any] = {"overflow": Overflow.BLOCK, "maxsize": MAILBOX_ITEMS}
-            return self._subscribe(symbols, data_types, 0, levels, quote=quote, on_event=on_event, **options)
+            return self._subscribe(
+                symbols, data_types, 0, levels, quote=quote, on_event=on_event, waits_for_list=True, **options
+            )
 
         seconds = check_timeout(flush_seconds, "flush_seconds")
         return self._open().record_to(sink, subscribe, batch_rows=rows, flush_seconds=seconds, spill_bytes=room)
@@ -1034,6 +1049,7 @@ class MarketDataBackbone:
         *,
         since: Moment | int | None = None,
         quote: str | None = None,
+        waits_for_list: bool = False,
         **delivery: Any,
     ) -> Subscription[Datum]:
         """Every argument is checked before the market list is asked for, and that before anything is subscribed."""
@@ -1046,12 +1062,17 @@ class MarketDataBackbone:
         parts, deadline = self._open(), self._deadline(None)
         if since is not None:
             _starts(since, _requests(kinds, codes, grouping), LAST_MOMENT)  # raises for what cannot be asked
-        codes = tuple(dict.fromkeys(parts.directory.meant(code, deadline) for code in codes))
+        is_patient = waits_for_list or since is not None or parts.calls.is_own_thread
+        codes, checking = self._existing(codes, deadline, None if is_patient else LIST_SECONDS)
         requests = _requests(kinds, codes, grouping)
-        parts.directory.require(codes, deadline)
         if since is not None:
             delivery["make_mailbox"] = parts.mailbox_since(_starts(since, requests, parts.exchange_now()))
         subscription = parts.hub.subscribe(requests, levels=depth, **delivery)
+        if checking is not None:
+            name = subscription.id  # and not the subscription, which ends with the last reference to it
+            checking.add_done_callback(
+                lambda checked: _apply_check(parts.hub, name, checked, lambda codes: _requests(kinds, codes, grouping))
+            )
         try:
             if quote is not None:
                 name = subscription.id  # and not the subscription, which ends with the last reference to it
@@ -1064,6 +1085,35 @@ class MarketDataBackbone:
             subscription.close()
             raise
         return subscription
+
+    def _existing(
+        self, codes: tuple[str, ...], deadline: Deadline, patience: float | None
+    ) -> tuple[tuple[str, ...], Future[tuple[str, ...]] | None]:
+        """The markets that `codes` mean; UnknownSymbolError for those that do not exist.
+
+        While there is no market list yet, and it takes longer than `patience`: the codes as they are, and the check
+        that goes on. With a list nobody waits, but for a symbol that it lacks.
+        """
+        parts = self._open()
+
+        def checked() -> tuple[str, ...]:
+            meant = tuple(dict.fromkeys(parts.directory.meant(code, deadline) for code in codes))
+            parts.directory.require(meant, deadline)
+            return meant
+
+        if patience is None or parts.directory.age() is not None or all(map(parts.directory.knows, codes)):
+            return checked(), None
+        try:
+            checking = parts.calls.submit(checked)
+        except RuntimeError:  # the system has no thread to give
+            return checked(), None
+        until = Deadline.after(patience)
+        with loading():  # what streaming needs, while Upbit is at work
+            from .sessions import lifecycle, session  # noqa: F401
+        try:
+            return wait_future(checking, until, "the market list"), None
+        except RequestTimeoutError:
+            return codes, checking
 
     def _of_quote(self, symbols: object, quote: str, since: object) -> Sequence[str]:
         if symbols is not None or since is not None:
@@ -1086,9 +1136,37 @@ def _requests(kinds: Iterable[DataType], codes: Iterable[str], grouping: Decimal
     ]
 
 
+def _apply_check(
+    hub: Hub,
+    subscription_id: str,
+    checked: Future[tuple[str, ...]],
+    requests: Callable[[Iterable[str]], Iterable[SubscriptionRequest]],
+) -> None:
+    """What became of a subscription's symbols, which came after it had begun."""
+    error = None if checked.cancelled() else checked.exception()
+    if isinstance(error, UnknownSymbolError):
+        hub.fail(subscription_id, error)
+    elif error is None and not checked.cancelled():
+        hub.change(subscription_id, requests(checked.result()), why="the symbol was written the other way round")
+
+
 def parts_of(market: MarketDataBackbone) -> Assembly:
     """What a backbone is made of, for those parts of this library that are built upon one: the relay."""
     return market._parts
+
+
+def subscribe_to_existing(
+    market: MarketDataBackbone,
+    symbols: object,
+    types: object,
+    *,
+    level: object = 0,
+    levels: int | None = None,
+    **delivery: Any,
+) -> Subscription[Any]:
+    """As `market.subscribe`, but an unknown symbol is refused before anything begins, and the list waited for: for
+    those parts of this library that make a file or a connection next."""
+    return market._subscribe(symbols, types, level, levels, waits_for_list=True, **delivery)
 
 
 def _starts(since: Moment | int, requests: Iterable[SubscriptionRequest], now: datetime) -> dict[Topic, Start]:

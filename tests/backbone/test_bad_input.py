@@ -63,6 +63,8 @@ def test_a_symbol_that_is_none_is_refused_with_a_hint(market: MarketDataBackbone
 
 @pytest.mark.parametrize("name", [name for name in SYMBOL_QUESTIONS if name != "explain"])
 def test_a_market_that_does_not_exist_is_named_with_near_ones(market: MarketDataBackbone, wire: Any, name: str) -> None:
+    if name.startswith("subscribe"):
+        market.get_markets()  # without the list they begin at once; what becomes of those stands in a file of its own
     with pytest.raises(UnknownSymbolError, match="KRW-BTCC") as caught:
         list(SYMBOL_QUESTIONS[name](market, "KRW-BTCC") or ())
     assert caught.value.symbols == ("KRW-BTCC",)

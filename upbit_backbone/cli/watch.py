@@ -16,6 +16,7 @@ from rich.text import Text
 
 from .._concurrency import Deadline
 from .._language import spoken
+from ..backbone import subscribe_to_existing
 from ..models.enums import DataType, Overflow
 from ..models.events import Event
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
@@ -132,7 +133,10 @@ def watch(
     end = Deadline.after(seconds)
     say = print_json_line if json else print_line
     is_drawn = output.is_terminal() and not json
-    with open_market(on_event=news) as market, market.subscribe(symbols, data_type, overflow=overflow) as stream:
+    with (
+        open_market(on_event=news) as market,
+        subscribe_to_existing(market, symbols, data_type, overflow=overflow) as stream,
+    ):
         board = Board(list(dict.fromkeys(request.topic.symbol for request in stream.requests)))
 
         def take(item: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from .._concurrency import Deadline, get_logger
-from ..errors import ClosedError
+from ..errors import ClosedError, UpbitBackboneError
 from ..models.enums import Audience, Overflow
 from ..models.events import (
     CallbackErrorEvent,
@@ -243,6 +243,17 @@ class Hub:
         if gone := sorted(map(str, had - topics)):
             self._events.emit(SubscriptionEvent(at=now(), topics=tuple(gone), reason=why, subscription=subscription.id))
         return not subscription.closed
+
+    def fail(self, subscription_id: str, error: UpbitBackboneError) -> None:
+        """End the subscription of that name, if it still is, by an error that whoever reads it gets."""
+        subscription = self.get(subscription_id)
+        if subscription is None or subscription.closed:
+            return
+        topics = tuple(sorted(map(str, subscription.topics)))
+        subscription.mailbox.fail(error)
+        self._release(subscription)
+        log.error("%s ended: %s", subscription_id, error)
+        self._events.emit(SubscriptionEvent(at=now(), topics=topics, reason=str(error), subscription=subscription_id))
 
     def get(self, subscription_id: str) -> Subscription | None:
         with self._lock:

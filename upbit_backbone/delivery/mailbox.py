@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import queue
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .._concurrency import Deadline, EventCount, ForkGuard
-from ..errors import ClosedError, RequestTimeoutError, SubscriptionError
+from ..errors import ClosedError, RequestTimeoutError, SubscriptionError, UpbitBackboneError
 from ..models.enums import Overflow
 from ..models.lazy_book import Datum, Envelope, StoredItem, decoded
 from ..models.market import OrderbookData
@@ -43,7 +44,8 @@ class Mailbox(queue.Queue[Any]):
     `get` behaves as `queue.Queue.get` does: it raises `queue.Empty` when nothing came in time. Once the subscription
     is closed, every waiting and every later `get` raises ClosedError at once (which is `queue.ShutDown` too, from
     Python 3.13 on, never `queue.Empty`: a polling loop must notice the end); what still waited is dropped and counted.
-    A subscription that ends by `Overflow.ERROR` first gives what came before the loss, then raises SubscriptionError.
+    A subscription that ends by `Overflow.ERROR` first gives what came before the loss, then raises SubscriptionError;
+    one to a market that turns out not to exist raises UnknownSymbolError.
 
     At any moment `received == delivered + dropped + qsize()`. Dropped are: items replaced by newer ones, lost to the
     bound or to closing, and order books that turned out unreadable.
@@ -79,7 +81,7 @@ class Mailbox(queue.Queue[Any]):
         self._seeds: dict[Topic, StoredItem] = {}
         self._closed = False
         self._ended = False
-        self._failure: str | None = None
+        self._failure: UpbitBackboneError | None = None  # what ended it, other than `close` and the end of its source
         self._unfinished = 0  # items that `task_done` has not been called for
         self._reporter = BackpressureReporter()
         self._arrivals = EventCount()
@@ -149,9 +151,10 @@ class Mailbox(queue.Queue[Any]):
         if lost and self.overflow is Overflow.ERROR:
             reporter.lost += lost
             # What waits stays readable: items from before the loss are in order and whole.
-            self._failure = f"more than {self._buffer.bound} items waited (overflow=ERROR)"
+            why = f"more than {self._buffer.bound} items waited (overflow=ERROR)"
+            self._failure = SubscriptionError(f"the subscription ended: {why}; read faster or choose another overflow=")
             self._arrivals.notify_all()
-            return self._failure, reporter.lost
+            return why, reporter.lost
         reason = reporter.about(lost, len(buffer), buffer.bound, buffer.capacity, now)
         return None if reason is None else (reason, reporter.lost)
 
@@ -264,7 +267,7 @@ class Mailbox(queue.Queue[Any]):
         if self._ended:
             raise MailboxClosedError("the stream is over and everything was read")
         if self._failure is not None:
-            raise SubscriptionError(f"the subscription ended: {self._failure}; read faster or choose another overflow=")
+            raise copy.copy(self._failure)  # one for each reader: a traceback is that of who raised it last
 
     def _present(self, stored: StoredItem) -> Datum | None:
         """The item as its consumer asked for it; None, counted as dropped, where it is a book nobody can read."""
@@ -330,6 +333,13 @@ class Mailbox(queue.Queue[Any]):
             self._ended = True
         self._arrivals.notify_all()
 
+    def fail(self, error: UpbitBackboneError) -> None:
+        """Nothing more comes: what waits can still be read, then every read raises `error`."""
+        with self._mutex:
+            if self._failure is None:
+                self._failure = error
+        self._arrivals.notify_all()
+
     def close(self) -> None:
         """Wake every getter; what still waits is dropped. Idempotent, from any thread."""
         if self._guard.is_foreign:
@@ -382,7 +392,7 @@ class Mailbox(queue.Queue[Any]):
 
     @property
     def failed(self) -> bool:
-        """Whether Overflow.ERROR ended it."""
+        """Whether an error ended it: Overflow.ERROR, or a market that does not exist."""
         return self._failure is not None
 
     def join(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from .._arguments import whole_number
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, ForkGuard, LoopThread, get_logger
-from ..backbone import MarketDataBackbone, parts_of
+from ..backbone import MarketDataBackbone, parts_of, subscribe_to_existing
 from ..delivery.subscription import Subscription
 from ..errors import ClosedError, UpbitBackboneError, one_line
 from ..exchange.timeframes import timeframe_of
@@ -106,8 +106,8 @@ class Relay:
         )
         self._listening = market.on_event(self._hear)
         try:
-            self._subscription: Subscription[Any] = market.subscribe(
-                symbols, data_types, quote=quote, overflow=Overflow.DROP_OLDEST, maxsize=MAILBOX_ITEMS
+            self._subscription: Subscription[Any] = subscribe_to_existing(
+                market, symbols, data_types, quote=quote, overflow=Overflow.DROP_OLDEST, maxsize=MAILBOX_ITEMS
             )
             try:
                 self._renew()

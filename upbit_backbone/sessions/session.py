@@ -11,18 +11,21 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._concurrency import SLEEP_SECONDS, Deadline, Flag, LoopThread, clock_offset, get_logger
+from .._lazy import loading
 from ..errors import NetworkError, UpbitBackboneError, one_line
 from ..models.events import ConnectionState
-from ..models.report import SessionStats
 from ..models.request import SubscriptionRequest
 from . import messages as do
 from . import messages as on
 from .lifecycle import Lifecycle
 from .ports import Collaborators
 from .session_io import SessionSocket
+
+if TYPE_CHECKING:
+    from ..models.report import SessionStats
 
 log = get_logger("upbit_backbone")
 
@@ -275,6 +278,9 @@ class Session:
 
     def stats(self) -> SessionStats:
         """The session's figures, from any thread. Each is right; two of them may be a moment apart."""
+        with loading():  # what reports are made of costs a third of the first subscription
+            from ..models.report import SessionStats
+
         status, health, line, now = self._lifecycle.status, self.health, self._lifecycle.line, self._now()
         return SessionStats(
             session=self.name,

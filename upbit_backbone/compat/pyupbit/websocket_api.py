@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from ..._concurrency import Deadline, Flag, wait_event
+from ...backbone import subscribe_to_existing
 from ...delivery.subscription import Subscription
 from ...errors import ClosedError, InvalidRequestError, UnknownSymbolError
 from ...exchange.endpoints import MAX_LEVELS
@@ -74,14 +75,14 @@ class WebSocketManager:
             options["on_event"] = self._heard
         self._started_at = datetime.now(UTC)
         try:
-            return backbone().subscribe(markets, data_type, **options)
+            return subscribe_to_existing(backbone(), markets, data_type, **options)
         except UnknownSymbolError as error:
             known = [each for each in markets if each not in error.symbols]
             if not known:
                 raise
             # pyupbit's stream says nothing of them, and goes on with the others.
             tell_once(f"pyupbit.WebSocketManager goes on without {', '.join(error.symbols)}: {error}")
-            return backbone().subscribe(known, data_type, **options)
+            return subscribe_to_existing(backbone(), known, data_type, **options)
 
     def _heard(self, event: object) -> None:
         is_news = isinstance(event, ConnectionEvent) and event.is_interruption and event.attempt <= 1

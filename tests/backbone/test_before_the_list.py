@@ -1,0 +1,125 @@
+"""Subscribed before the market list is there: nobody waits for it, and an unknown market is told all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from upbit_backbone import DataType, MarketDataBackbone, TickerData, UnknownSymbolError
+from upbit_backbone.channels import markets
+from upbit_backbone.models.events import Event, SubscriptionEvent
+from upbit_backbone.simulator import FakeUpbit
+
+Backbone = Callable[..., MarketDataBackbone]
+
+LIST = "/v1/market/all"
+LATE_SECONDS = 0.8  # many times what subscribe() gives the list
+
+
+@pytest.fixture(scope="module")
+def busy() -> Iterator[FakeUpbit]:
+    """An Upbit whose prices move all the time."""
+    with FakeUpbit(seed=5, trades_per_second=40, markets=["KRW-BTC", "KRW-ETH"], ban_after=0) as upbit:
+        with MarketDataBackbone(url=upbit.url) as market:  # so that all is loaded that streaming needs
+            market.subscribe("KRW-BTC").close()
+        yield upbit
+
+
+@pytest.fixture
+def market(busy: FakeUpbit, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Iterator[MarketDataBackbone]:
+    """One whose list comes late, but comes."""
+    monkeypatch.setattr(markets, "CHECKING_SECONDS", PATIENCE_SECONDS)
+    busy.rest_fault(LIST, mode="latency", latency=LATE_SECONDS, times=1)
+    yield backbone(at=busy, timeout_seconds=60.0)
+    busy.clear_faults()
+
+
+def has_list(market: MarketDataBackbone) -> bool:
+    return market._parts.directory.age() is not None
+
+
+def test_where_rest_never_answers_the_stream_flows(market: MarketDataBackbone, busy: FakeUpbit) -> None:
+    busy.clear_faults()
+    busy.rest_fault("*", mode="hang", times=None)
+    with market.subscribe("KRW-BTC", "ticker") as tickers:
+        assert tickers.get(timeout=PATIENCE_SECONDS).symbol == "KRW-BTC"
+        assert not has_list(market)
+
+
+def test_a_market_that_exists_goes_on_when_the_list_has_come(market: MarketDataBackbone) -> None:
+    with market.subscribe("KRW-BTC", "ticker") as tickers:
+        wait_until(lambda: has_list(market), "the list")
+        before = tickers.stats.received
+        wait_until(lambda: tickers.stats.received > before + 10, "more of it")
+
+
+def test_an_unknown_market_ends_the_loop_by_its_name_once_the_list_is_there(market: MarketDataBackbone) -> None:
+    with pytest.raises(UnknownSymbolError, match=r"KRW-NOPE.*") as caught:
+        for _ in market.subscribe("KRW-NOPE", "ticker"):
+            pass
+    assert caught.value.symbols == ("KRW-NOPE",)
+
+
+def test_one_unknown_market_among_others_ends_it_as_it_would_have_been_refused(market: MarketDataBackbone) -> None:
+    heard: list[Event] = []
+    tickers = market.subscribe(["KRW-BTC", "KRW-NOPE"], "ticker", on_event=heard.append)
+    with pytest.raises(UnknownSymbolError):
+        assert {each.symbol for each in tickers} == {"KRW-BTC"}, "the loop came to an end"
+    assert tickers.closed
+    wait_until(lambda: [event for event in heard if isinstance(event, SubscriptionEvent)], "the event")
+    (event,) = (event for event in heard if isinstance(event, SubscriptionEvent))
+    assert (event.subscription, "KRW-NOPE" in event.reason) == (tickers.id, True)
+    wait_until(lambda: not market._parts.sessions.topics(), "nothing is streamed for nobody")
+
+
+def test_every_reader_of_it_gets_the_error(market: MarketDataBackbone) -> None:
+    tickers = market.subscribe("KRW-NOPE", "ticker")
+    with ThreadPoolExecutor(3) as readers:
+        asked = [readers.submit(tickers.get) for _ in range(3)]
+        errors = [each.exception(timeout=PATIENCE_SECONDS) for each in asked]
+    assert {type(error) for error in errors} == {UnknownSymbolError}
+    assert len({id(error) for error in errors}) == 3
+
+
+def test_a_callback_s_on_error_gets_it(market: MarketDataBackbone) -> None:
+    items: list[TickerData] = []
+    errors: list[BaseException] = []
+    market.subscribe_realtime("KRW-NOPE", "ticker", items.append, on_error=errors.append)
+    wait_until(lambda: errors, "the error")
+    assert [type(error) for error in errors] == [UnknownSymbolError]
+    assert not items
+
+
+def test_a_symbol_said_the_other_way_round_becomes_the_right_one(market: MarketDataBackbone) -> None:
+    with market.subscribe("BTC-KRW", "ticker") as tickers:
+        assert tickers.get(timeout=PATIENCE_SECONDS).symbol == "KRW-BTC"
+        assert {topic.symbol for topic in tickers.topics} == {"KRW-BTC"}
+
+
+def test_whoever_submits_it_waits_for_the_list(market: MarketDataBackbone) -> None:
+    with pytest.raises(UnknownSymbolError, match="KRW-NOPE"):
+        market.submit(market.subscribe, "KRW-NOPE", DataType.TICKER).result(PATIENCE_SECONDS)
+    assert has_list(market)
+
+
+def test_a_recording_into_a_store_waits_for_the_list(
+    market: MarketDataBackbone, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from upbit_backbone.sinks import SqliteSink
+
+    file = tmp_path_factory.mktemp("kept") / "market.sqlite"
+    with pytest.raises(UnknownSymbolError, match="KRW-NOPE"):
+        market.record_to(SqliteSink(file), ["KRW-NOPE"])
+    assert not file.exists()
+
+
+def test_a_subscription_that_ended_before_the_list_came_is_left_alone(market: MarketDataBackbone) -> None:
+    heard: list[Event] = []
+    market.on_event(heard.append)
+    market.subscribe("KRW-NOPE", "ticker").close()
+    wait_until(lambda: has_list(market), "the list")
+    assert market.submit(str, "after what the check has to say").result(PATIENCE_SECONDS)
+    assert not [event for event in heard if isinstance(event, SubscriptionEvent)]
