@@ -13,7 +13,7 @@ from upbit_backbone import DataType
 from upbit_backbone.models.market import TradeData
 from upbit_backbone.models.number import plain
 from upbit_backbone.models.request import Topic
-from upbit_backbone.relay.entries import Entry, Latest, entry_of_trade
+from upbit_backbone.relay.entries import Entry, Latest, entry_of
 from upbit_backbone.relay.redis_store import LEASE_SECONDS, NotLeadingError, RedisStore
 from upbit_backbone.wire.relay_keys import Keys
 
@@ -109,6 +109,6 @@ def test_an_older_value_does_not_take_the_place_of_a_newer_one(store, server: Re
 
 def test_a_number_below_a_millionth_is_published_as_it_prints() -> None:
     price = plain(Decimal("1.2E-7"))
-    entry = entry_of_trade(TRADE, trade(1, price=price, volume=plain(Decimal("0.00000001"))))
+    entry = entry_of(trade(1, price=price, volume=plain(Decimal("0.00000001"))))
     assert b'"price":"0.00000012"' in entry.data
     assert TradeData.from_json(entry.data).price == price

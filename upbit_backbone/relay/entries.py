@@ -60,15 +60,12 @@ def latest_of(topic: Topic, item: Datum, epoch: int) -> Latest:
     return Latest(topic, _encode(item), item.source.value, *times, epoch, encode_frame(item, Spelling.SIMPLE))
 
 
-def entry_of_trade(topic: Topic, trade: TradeData) -> Entry:
-    time = milliseconds(trade.timestamp)
+def entry_of(item: TradeData | CandleData) -> Entry:
+    """Of a trade, or of a candle whose period is over. That comes without a frame: who listens has had each of its
+    states."""
+    topic, time = topic_of(item), milliseconds(item.timestamp)
+    if isinstance(item, CandleData):
+        return Entry(topic, str(time), time, _encode(item if item.is_closed else replace(item, is_closed=True)))
     # Upbit has numbered every trade so far. One without a number is told from others by all that it says.
-    number = trade.sequential_id or f"{time} {trade.side} {trade.price} {trade.volume}"
-    return Entry(topic, str(number), time, _encode(trade), encode_frame(trade, Spelling.SIMPLE))
-
-
-def entry_of_candle(topic: Topic, candle: CandleData) -> Entry:
-    """Of a candle whose period is over. Without a frame: who listens has had each of its states."""
-    closed = candle if candle.is_closed else replace(candle, is_closed=True)
-    time = milliseconds(candle.timestamp)
-    return Entry(topic, str(time), time, _encode(closed))
+    number = item.sequential_id or f"{time} {item.side} {item.price} {item.volume}"
+    return Entry(topic, str(number), time, _encode(item), encode_frame(item, Spelling.SIMPLE))

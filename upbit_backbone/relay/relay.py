@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import queue
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from ..models.market import CandleData, TradeData
 from ..models.report import RelayStats
 from ..models.request import SubscriptionRequest, Topic
 from ..wire.relay_keys import DEFAULT_PREFIX, Keys
-from .entries import Entry, entry_of_candle, entry_of_trade, latest_of, topic_of
+from .entries import entry_of, latest_of, topic_of
 from .redis_store import Lease, NotLeadingError, RedisStore
 
 log = get_logger("upbit_backbone.relay")
@@ -98,7 +97,8 @@ class Relay:
         self._asked: frozenset[Topic] = frozenset()  # streamed only because clients ask for it
         self._refused: frozenset[Topic] = frozenset()
         self._forming: dict[Topic, dict[datetime, CandleData]] = {}
-        self._waiting: deque[tuple[float, Entry]] = deque()
+        # As they came: who stands by has most of it for nothing, and need not write it down.
+        self._waiting: deque[tuple[float, TradeData | CandleData]] = deque()
         self._published = self._duplicates = self._lost = self._changes = 0
         self._error: str | None = None
         self._thread = LoopThread(
@@ -136,24 +136,22 @@ class Relay:
     def _collect(self) -> bool:
         """Take what has come, waiting for it until something else is due; False once nothing can come any more."""
         has_work = self._lease is not None and not self._is_failing and (self._waiting or self._changed)
-        wait = 0.0 if has_work else max(0.0, self._due - self._clock.monotonic())
-        items = self._subscription.queue
+        mailbox = self._subscription.mailbox
         try:
-            self._take(items.get(timeout=wait) if wait else items.get_nowait())
-            for _ in range(BATCH_ITEMS):
-                self._take(items.get_nowait())
-        except queue.Empty:
-            pass
+            if not has_work:
+                mailbox.wait_news(Deadline.after(max(0.0, self._due - self._clock.monotonic())))
+            for item in mailbox.drain(BATCH_ITEMS):
+                self._take(item)
         except ClosedError:
             return False
         return True
 
     def _take(self, item: Datum) -> None:
-        topic = topic_of(item)
         if isinstance(item, TradeData):
             self._time = max(self._time, item.timestamp)
-            self._wait(entry_of_trade(topic, item))
+            self._wait(item)
             return
+        topic = topic_of(item)
         if isinstance(item, CandleData):
             self._forming.setdefault(topic, {})[item.timestamp] = item
             self._time = max(self._time, item.last_trade_at or item.timestamp)
@@ -171,11 +169,11 @@ class Relay:
             self._epoch += 1
         self._events.append(event)
 
-    def _wait(self, entry: Entry) -> None:
+    def _wait(self, item: TradeData | CandleData) -> None:
         if len(self._waiting) >= WAITING_ENTRIES:
             self._waiting.popleft()
             self._lost += self._lease is not None
-        self._waiting.append((self._clock.monotonic(), entry))
+        self._waiting.append((self._clock.monotonic(), item))
 
     def _close_candles(self) -> None:
         """What Upbit will not change any more is closed, by its own time: this machine's clock may be wrong."""
@@ -183,7 +181,7 @@ class Relay:
             for start in sorted(candles):
                 end = timeframe_of(candles[start].timeframe).next_start(start)
                 if end + CLOSED_AFTER <= self._time:
-                    self._wait(entry_of_candle(topic, candles.pop(start)))
+                    self._wait(candles.pop(start))
                     self._states.pop((topic, start), None)
                     self._changed.pop((topic, start), None)
 
@@ -256,7 +254,7 @@ class Relay:
             self._lease, self._due = None, 0.0
 
     def _publish_entries(self, lease: Lease) -> None:
-        batch = [entry for _, entry in itertools.islice(self._waiting, BATCH_ITEMS)]
+        batch = [entry_of(item) for _, item in itertools.islice(self._waiting, BATCH_ITEMS)]
         if batch:
             added = self._store.publish_entries(lease, batch)
             for _ in batch:
