@@ -57,7 +57,7 @@ class CandleArrays:
         """Take in candles, oldest first: new ones, and others in place of those with the same start."""
         if not rows:
             return
-        known = self.columns[START]
+        known, count = self.columns[START], len(self.rows)
         first = rows[0].timestamp.timestamp()
         if not len(known) or first >= known[-1]:
             self._append(rows)
@@ -65,7 +65,7 @@ class CandleArrays:
             self._replace([*rows, *self.rows], np.concatenate([_columns_of(rows), self.columns], axis=1))
         else:
             self._interleave(rows)
-        if len(self.rows) > 1:
+        if len(self.rows) > max(count, 1):
             # The usual distance, whatever holes there are where nobody traded. A few hundred tell it.
             self.period = float(np.median(np.diff(self.columns[START][-FEWEST:])))
 

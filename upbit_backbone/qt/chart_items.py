@@ -12,7 +12,7 @@ import numpy as np
 from ..models.market import CandleData
 from ..models.readable import KST
 from .binding import QColor, QtCore, QtGui
-from .candle_arrays import HIGH, LOW, VOLUME, Bars, CandleArrays, Floats
+from .candle_arrays import CLOSE, HIGH, LOW, OPEN, VOLUME, Bars, CandleArrays, Floats
 from .colours import KOREAN, ColourScheme
 
 try:
@@ -48,6 +48,7 @@ class _BarsItem(pyqtgraph.GraphicsObject):  # type: ignore[misc]  # pyqtgraph ca
         self.colours = colours
         self.is_stale = True
         self._bounds: Any = None  # of all candles; asked for many times between two changes
+        self._in_sight: Any = None  # the bounds that the view was last told of
 
     def set_stale(self, stale: object) -> None:
         """Draw it grey, because it is not provably current, or in its colours; takes what `stale_changed` tells."""
@@ -67,8 +68,16 @@ class _BarsItem(pyqtgraph.GraphicsObject):  # type: ignore[misc]  # pyqtgraph ca
             self._bounds = before  # Qt asks for the old place first
             self.prepareGeometryChange()
             self._bounds = after
-        self.informViewBoundsChanged()
+        if (in_sight := self._bounds_in_sight()) != self._in_sight:
+            # Only then: the view fits itself anew with each word of this, which costs it more than a paint costs us.
+            self._in_sight = in_sight
+            self.informViewBoundsChanged()
         self.update()
+
+    def _bounds_in_sight(self) -> Any:
+        view = self.getViewBox()
+        seen = None if view is None else view.viewRange()[0]
+        return seen, self.dataBounds(0), self.dataBounds(1, orthoRange=seen)
 
     def boundingRect(self) -> Any:  # noqa: N802  # Qt's name
         if self._bounds is None:
@@ -94,13 +103,13 @@ class _BarsItem(pyqtgraph.GraphicsObject):  # type: ignore[misc]  # pyqtgraph ca
             return
         (left, right), _y = view.viewRange()
         pixel = Pixel(self.pixelWidth() or 0.0, self.pixelHeight() or 0.0)
-        bars = self.arrays.bars(self.arrays.between(left, right), pixel.width)
-        is_up = bars.close >= bars.open
+        bars = np.array(self.arrays.bars(self.arrays.between(left, right), pixel.width))
+        is_up = bars[CLOSE] >= bars[OPEN]
         # Filled areas only: a line of one pixel costs ten times what a filled area as narrow does.
         painter.setPen(QtCore.Qt.PenStyle.NoPen)
         for chosen, colour in ((is_up, self.colours.up), (~is_up, self.colours.down)):
             painter.setBrush(QColor(self.colours.stale if self.is_stale else colour))
-            self._draw(painter, Bars(*(column[chosen] for column in bars)), pixel)
+            self._draw(painter, Bars(*bars[:, chosen]), pixel)
 
     def _height(self, seen: slice) -> tuple[float, float]:
         raise NotImplementedError
@@ -204,10 +213,14 @@ class LastPriceLine(pyqtgraph.InfiniteLine):  # type: ignore[misc]
         super().__init__(angle=0, movable=False, **({} if axis else {"label": "", "labelOpts": beside}))
         self._candles = candles
         self._axis = axis
+        self._colour: Any = None
         self.hide()
 
     def dataBounds(self, axis: int, frac: float = 1.0, orthoRange: Any = None) -> None:  # noqa: N802, N803
         """None: the view fits to candles, wherever the last of them closed. (pyqtgraph's name.)"""
+
+    def informViewBoundsChanged(self) -> None:  # noqa: N802
+        """Nothing: so there is nothing to fit anew when it moves. (pyqtgraph's name.)"""
 
     def refresh(self, *_: object) -> None:
         """Go where the last candle closed, in the colour of that candle.
@@ -221,8 +234,10 @@ class LastPriceLine(pyqtgraph.InfiniteLine):  # type: ignore[misc]
                 self._axis.set_mark(None)
             return
         last = rows[-1]
-        colour = colours.stale if self._candles.is_stale else colours.of_change(last.close_price - last.open_price)
-        self.setPen(pyqtgraph.mkPen(colour, style=QtCore.Qt.PenStyle.DashLine))
+        colour = colours.of_stale() if self._candles.is_stale else colours.of_change(last.close_price - last.open_price)
+        if colour != self._colour:
+            self._colour = colour
+            self.setPen(pyqtgraph.mkPen(colour, style=QtCore.Qt.PenStyle.DashLine))
         self.setValue(float(last.close_price))
         self.show()  # first: a label that is not seen writes nothing
         if self._axis is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from typing import Final
 
 from ..models.enums import Side
@@ -25,14 +26,21 @@ class ColourScheme:
 
     def of_change(self, change: Decimal | float | None) -> QColor:
         """The colour of a change: of its sign alone."""
-        return QColor(self.flat if not change else self.up if change > 0 else self.down)
+        return _colour(self.flat if not change else self.up if change > 0 else self.down)
 
     def of_stale(self) -> QColor:
-        return QColor(self.stale)
+        return _colour(self.stale)
 
     def of_side(self, side: Side | str | None) -> QColor:
         """The colour of a trade: of a buyer who took an offer, or of a seller who met a bid."""
-        return QColor(self.up if side == Side.BID else self.down if side == Side.ASK else self.flat)
+        return _colour(self.up if side == Side.BID else self.down if side == Side.ASK else self.flat)
+
+
+_read = cache(QColor)  # the text is read once, where each cell that is painted asks
+
+
+def _colour(name: str) -> QColor:
+    return QColor(_read(name))  # the caller's own: colours can be changed
 
 
 KOREAN: Final = ColourScheme("korean", up="#e0433f", down="#2f78e4")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from .._language import is_korean
 from .binding import QAbstractTableModel, QModelIndex, Qt
@@ -13,6 +13,22 @@ from .live import LiveSubscription
 L = TypeVar("L", bound=LiveSubscription)
 
 NONE = QModelIndex()
+
+# For each cell that is painted Qt asks for seven roles, every one a call into Python. Those without an answer are told
+# apart by their number, before anything is looked up, and what is always the same is made once: flags of an enumeration
+# are joined in Python code.
+DISPLAY, FOREGROUND, ALIGNMENT, USER, TOOL_TIP = (
+    int(role)
+    for role in (
+        Qt.ItemDataRole.DisplayRole,
+        Qt.ItemDataRole.ForegroundRole,
+        Qt.ItemDataRole.TextAlignmentRole,
+        Qt.ItemDataRole.UserRole,
+        Qt.ItemDataRole.ToolTipRole,
+    )
+)
+TO_THE_RIGHT: Final[Any] = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+TO_THE_LEFT: Final[Any] = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
 
 
 class MarketTable(QAbstractTableModel):  # type: ignore[misc]  # qtpy carries no types

@@ -7,19 +7,20 @@ from typing import Any, Final, NamedTuple
 
 from ..models.market import OrderbookData
 from ..models.readable import number
-from .binding import QColor, Qt, QtCore, QtWidgets
+from .binding import QColor, QtCore, QtWidgets
 from .bridge import MarketBridge
 from .colours import KOREAN, ColourScheme
 from .live import LiveBook
-from .market_table import OneMarketTable
+from .market_table import ALIGNMENT, DISPLAY, FOREGROUND, TO_THE_RIGHT, USER, OneMarketTable
 
 BAR_OPACITY: Final = 60  # of 255: the number on top of a bar stays readable
 TITLES: Final = (("Size", "잔량"), ("Price", "가격"), ("From close", "전일대비"), ("Cumulated", "누적"))
 SIZE, PRICE, PERCENT, CUMULATED = range(4)
 
 # How much of the widest bar this level's is, from 0.0 to 1.0; and whether the level is an ask.
-BAR_ROLE: Final = int(Qt.ItemDataRole.UserRole) + 1
-IS_ASK_ROLE: Final = int(Qt.ItemDataRole.UserRole) + 2
+BAR_ROLE: Final = USER + 1
+IS_ASK_ROLE: Final = USER + 2
+ANSWERED: Final = frozenset({DISPLAY, FOREGROUND, ALIGNMENT, USER, BAR_ROLE, IS_ASK_ROLE})
 
 
 class Level(NamedTuple):
@@ -83,22 +84,22 @@ class OrderbookModel(OneMarketTable):
 
     # Qt's questions
 
-    def data(self, index: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        row = self._rows[index.row()] if index.isValid() else None
+    def data(self, index: Any, role: int = DISPLAY) -> Any:
+        row = self._rows[index.row()] if role in ANSWERED and index.isValid() else None
         if row is None:
             return None
-        value = self._value(row, index.column())
-        if role == Qt.ItemDataRole.DisplayRole:
-            return f"{value:+.2f} %" if index.column() == PERCENT and value is not None else number(value)
-        if role == Qt.ItemDataRole.ForegroundRole:
+        if role == ALIGNMENT:
+            return TO_THE_RIGHT
+        if role == FOREGROUND:
             return self._colour(row, index)
-        if role == Qt.ItemDataRole.TextAlignmentRole:
-            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        if role == Qt.ItemDataRole.UserRole:
-            return value
         if role == BAR_ROLE:
             return row.bar if index.column() == SIZE else None
-        return index.row() < self.levels if role == IS_ASK_ROLE else None
+        if role == IS_ASK_ROLE:
+            return index.row() < self.levels
+        value = self._value(row, index.column())
+        if role == USER:
+            return value
+        return f"{value:+.2f} %" if index.column() == PERCENT and value is not None else number(value)
 
     # Within
 

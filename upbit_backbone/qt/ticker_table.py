@@ -15,9 +15,20 @@ from .bridge import MarketBridge
 from .colours import KOREAN, ColourScheme
 from .live import LiveSubscription
 from .market_search import matches
-from .market_table import NONE, MarketTable
+from .market_table import (
+    ALIGNMENT,
+    DISPLAY,
+    FOREGROUND,
+    NONE,
+    TO_THE_LEFT,
+    TO_THE_RIGHT,
+    TOOL_TIP,
+    USER,
+    MarketTable,
+)
 
 NAMES_AGAIN_MILLISECONDS: Final = 5_000
+ANSWERED: Final = frozenset({DISPLAY, FOREGROUND, ALIGNMENT, USER, TOOL_TIP})
 SORT_SECONDS: Final = 1.0  # rows that jump about with every trade cannot be read, nor clicked
 
 
@@ -238,23 +249,18 @@ class TickerTableModel(MarketTable):
 
     # Qt's questions
 
-    def data(self, index: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if not index.isValid() or index.row() >= len(self._rows):
+    def data(self, index: Any, role: int = DISPLAY) -> Any:
+        if role not in ANSWERED or not index.isValid() or (at := index.row()) >= len(self._rows):
             return None
-        row, place = self._rows[index.row()], index.column()
+        row, place = self._rows[at], index.column()
         column = self.columns[place]
-        if role == Qt.ItemDataRole.DisplayRole:
+        if role == DISPLAY:
             return column.text(row.shown[place])
-        if role == Qt.ItemDataRole.ForegroundRole:
+        if role == FOREGROUND:
             return self._colour(row, column)
-        if role == Qt.ItemDataRole.TextAlignmentRole:
-            side = Qt.AlignmentFlag.AlignLeft if column.is_text else Qt.AlignmentFlag.AlignRight
-            return side | Qt.AlignmentFlag.AlignVCenter
-        if role == Qt.ItemDataRole.UserRole:
-            return row.shown[place]
-        if role == Qt.ItemDataRole.ToolTipRole:
-            return self._tip(row)
-        return None
+        if role == ALIGNMENT:
+            return TO_THE_LEFT if column.is_text else TO_THE_RIGHT
+        return row.shown[place] if role == USER else self._tip(row)
 
     # Within
 

@@ -9,15 +9,15 @@ from .._arguments import whole_number
 from ..models.enums import DataType
 from ..models.market import TradeData
 from ..models.readable import number
-from .binding import Qt
 from .bridge import MarketBridge
 from .colours import KOREAN, ColourScheme
 from .live import LiveSubscription
-from .market_table import NONE, OneMarketTable
+from .market_table import ALIGNMENT, DISPLAY, FOREGROUND, NONE, TO_THE_RIGHT, USER, OneMarketTable
 
 TITLES: Final = (("Time", "체결시각"), ("Price", "체결가"), ("Volume", "체결량"), ("Value", "체결금액"))
 TIME, PRICE, VOLUME, VALUE = range(4)
 MOST_ROWS: Final = 100_000
+ANSWERED: Final = frozenset({DISPLAY, FOREGROUND, ALIGNMENT, USER})
 
 
 class TradesModel(OneMarketTable):
@@ -74,19 +74,18 @@ class TradesModel(OneMarketTable):
 
     # Qt's questions
 
-    def data(self, index: Any, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if not index.isValid() or index.row() >= len(self._trades):
+    def data(self, index: Any, role: int = DISPLAY) -> Any:
+        if role not in ANSWERED or not index.isValid() or (row := index.row()) >= len(self._trades):
             return None
-        trade, column = self._trades[index.row()], index.column()
-        if role == Qt.ItemDataRole.DisplayRole:
-            return _text(trade, column)
-        if role == Qt.ItemDataRole.ForegroundRole:
+        if role == ALIGNMENT:
+            return TO_THE_RIGHT
+        trade = self._trades[row]
+        if role == FOREGROUND:
             return self.colours.of_stale() if self.is_stale else self.colours.of_side(trade.side)
-        if role == Qt.ItemDataRole.TextAlignmentRole:
-            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        if role == Qt.ItemDataRole.UserRole:
-            return (trade.timestamp, trade.price, trade.volume, trade.price * trade.volume)[column]
-        return None
+        column = index.column()
+        if role == DISPLAY:
+            return _text(trade, column)
+        return (trade.timestamp, trade.price, trade.volume, trade.price * trade.volume)[column]
 
     # Within
 
@@ -109,5 +108,6 @@ class TradesModel(OneMarketTable):
 
 def _text(trade: TradeData, column: int) -> str:
     if column == TIME:
-        return f"{trade.timestamp_kst:%H:%M:%S}"
+        time = trade.timestamp_kst
+        return f"{time.hour:02}:{time.minute:02}:{time.second:02}"  # ten times as fast as strftime, with each repaint
     return f"{trade.price * trade.volume:,.0f}" if column == VALUE else number((trade.price, trade.volume)[column - 1])
