@@ -154,6 +154,21 @@ def test_a_market_that_does_not_exist_is_not_asked_of_upbit(
     assert relay.stats.error is None
 
 
+def test_a_relay_that_a_relay_feeds_carries_its_streams_on(
+    start: Start, client: Open, upbit: FakeUpbit, server: RedisServer, things: ExitStack
+) -> None:
+    start()
+    things.enter_context(Relay(client(), server.url, MARKETS, [TICKER, TRADE], prefix="leaf"))
+    market = client(upstream_prefix="leaf")
+    trades = Trades(things, market, upbit)
+    wait_until(lambda: trades.got[-1].source is DataSource.RELAY, "trades from the relay")
+    trades.more()
+    trades.check()
+    with market.subscribe(MARKETS, TICKER) as subscription:
+        wait_until(lambda: not market.stale_symbols(subscription), "all is current, proven to Upbit and back")
+    wait_until(lambda: len(upbit.sessions()) == 1, "the first relay's is the only line")
+
+
 # --- proven to Upbit ---
 
 
