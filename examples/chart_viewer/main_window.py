@@ -108,7 +108,7 @@ class MainWindow(QtWidgets.QMainWindow):
         self.book_view = table_view(self.book, 84, 92, 66)
         self.book_view.setItemDelegateForColumn(0, BarDelegate(self.book_view))
         self.book_view.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode.NoSelection)
-        self.trades_view = table_view(self.trades, 60, 86, 84)
+        self.trades_view = table_view(self.trades, 60, 86, 76)
         left, right, middle = QtWidgets.QWidget(), QtWidgets.QSplitter(Qt.Orientation.Vertical), QtWidgets.QWidget()
         left_layout, middle_layout = QtWidgets.QVBoxLayout(left), QtWidgets.QVBoxLayout(middle)
         left_layout.addWidget(row_of(self.search, self.quote))
@@ -124,7 +124,7 @@ class MainWindow(QtWidgets.QMainWindow):
         for layout in (left_layout, middle_layout):
             layout.setContentsMargins(4, 4, 4, 4)
         splitter = QtWidgets.QSplitter()
-        for part, width in ((left, 255), (middle, 400), (right, 232)):
+        for part, width in ((left, 249), (middle, 400), (right, 238)):
             splitter.addWidget(part)
             splitter.setStretchFactor(splitter.count() - 1, part is middle)
             part.setMinimumWidth(width)

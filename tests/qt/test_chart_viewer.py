@@ -173,7 +173,7 @@ def test_a_frozen_line_is_seen_in_every_pane_before_its_values_are_too_old(
     # As the program has it, but that neither lag nor silence says anything while the test runs.
     unhurried = {"liveness_seconds": 60.0, "max_lag_seconds": 60.0, "pong_timeout_seconds": 60.0}
     with (
-        MarketDataBackbone(url=upbit.url, ping_interval_seconds=0.7, **unhurried) as market,
+        MarketDataBackbone(url=upbit.url, ping_interval_seconds=0.65, **unhurried) as market,
         opened(market, settings) as window,
     ):
         run_until(lambda: is_live(window) and window.chart.candles.rows)

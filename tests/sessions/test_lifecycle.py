@@ -395,9 +395,9 @@ def test_a_line_that_brought_data_and_froze_owes_an_answer_within_a_second() -> 
         stage.pass_time(0.1)
         stage.data()
         assert not stage.lifecycle.health.is_unanswered(stage.now)
-    stage.pass_time(0.7, answering_pings=False)
+    stage.pass_time(0.5, answering_pings=False)
     assert not stage.lifecycle.health.is_unanswered(stage.now)
-    stage.pass_time(0.3, answering_pings=False)
+    stage.pass_time(0.4, answering_pings=False)
     assert stage.lifecycle.health.is_unanswered(stage.now)
     stage.data()
     assert not stage.lifecycle.health.is_unanswered(stage.now)
@@ -415,6 +415,21 @@ def test_a_quiet_line_that_answers_owes_nothing_and_a_long_way_is_given_its_time
     health.answered(0.6, 100.0)
     assert not health.is_unanswered(102.1)
     assert health.is_unanswered(102.3)
+
+
+def test_a_line_that_answers_slowly_now_and_then_is_given_longer_for_a_while_and_a_freeze_is_no_measure() -> None:
+    health = SessionHealth("session-1")
+    health.heard_at, health.unanswered_since = 100.0, 101.0
+    health.answered(0.01, 100.0)
+    assert health.is_unanswered(101.3)
+    health.answered(0.3, 100.0)
+    assert not health.is_unanswered(101.4)
+    assert health.is_unanswered(101.5)
+    health.answered(0.9, 100.0)
+    assert health.is_unanswered(101.5), "what stood in a freeze says nothing about the way"
+    for _ in range(100):
+        health.answered(0.01, 100.0)
+    assert health.is_unanswered(101.3)
 
 
 @pytest.mark.parametrize("rhythm", [0.3, 0.45, 0.5, 0.75, 1.0, 2.0])

@@ -61,7 +61,10 @@ MOMENT_SECONDS = 0.05
 # 1.5 s late and became 6 s late showed a price of 4.4 s ago as the present one. What was answered since is known, too.
 ASKED_WITHIN_SECONDS = 1.0
 FLOWING_SECONDS = 0.75
-ANSWER_SECONDS = 0.4  # how long what we sent may go unanswered at least; Upbit was seen to take 0.17 s
+ANSWER_SECONDS = 0.25  # how long what we sent may go unanswered at least; Upbit was seen to take 0.17 s
+# What took longer stood in a freeze, and says nothing about how long answers take.
+SLOW_ANSWER_SECONDS = 0.4
+FORGOTTEN_WITH_EACH = 0.03  # of the slowest answer: one that waited behind a burst is no measure for ever
 
 
 class SessionHealth:
@@ -86,6 +89,7 @@ class SessionHealth:
         "_newest",
         "_news_lag",
         "_news_lag_at",
+        "_slow",
         "clock_offset",
         "connected",
         "epoch",
@@ -124,6 +128,7 @@ class SessionHealth:
         self._news_lag_at = -inf
         self._asked_at = -inf  # when the latest was sent of what we sent and has been answered
         self.round_trip = inf  # the quickest on this connection
+        self._slow = 0.0  # the slowest lately
         self.lag = 0.0
         self.is_late = False
         self.proven_at: float | None = None
@@ -152,6 +157,9 @@ class SessionHealth:
         self._asked_at = max(self._asked_at, asked_at)
         # The quickest, because every longer one has waited somewhere: what is taken for the way must not include that.
         self.round_trip = min(self.round_trip, now - asked_at)
+        self._slow *= 1 - FORGOTTEN_WITH_EACH
+        if seconds < SLOW_ANSWER_SECONDS:
+            self._slow = max(self._slow, seconds)
         if now - self._news_lag_at > self._news_lag:
             self._news_lag = 0.0
         self._judge(now)
@@ -162,8 +170,10 @@ class SessionHealth:
         A hint for screens, which come too early with it at little cost. What may be given as current is decided by
         what is known of the line's lag, a second or two later.
         """
-        # By the quickest answer so far: on a long way each takes longer. Before the first one nobody can say.
-        return now - max(self.unanswered_since, self.heard_at) > max(ANSWER_SECONDS, 2 * self.round_trip)
+        # By the answers so far: on a long way each takes longer, and on some now and then one. Before the first one
+        # nobody can say.
+        longest = max(ANSWER_SECONDS, 2 * self.round_trip, 1.5 * self._slow)
+        return now - max(self.unanswered_since, self.heard_at) > longest
 
     @property
     def overdue_at(self) -> float:
