@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, make_dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, Subnormal
 from functools import cache
 from itertools import repeat
 from operator import attrgetter
@@ -23,7 +23,7 @@ from ..exchange.timeframes import TIMEFRAMES
 from ..exchange.values import AMOUNT, PAST_INT64, SIGNED, to_moment, to_signed, to_symbol, to_utc
 from ..models.enums import DataSource, DataType
 from ..models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData, UnspelledUnit
-from ..models.number import ZERO, is_small, plain, spell_each, strip_each
+from ..models.number import ZERO, is_small, plain, spell_each, strip, strip_each
 
 # Construction at speed: frozen, slotted models filled without going through their own `__init__`.
 
@@ -71,7 +71,7 @@ class FastBuilder:
             f"{model.__name__}Draft", names, bases=model.__bases__, slots=True, eq=False, repr=False
         )
         self._numbers = _getter([*signed, *amounts, *helpers])
-        self._signed = range(len(signed))
+        self._signed = len(signed)
 
     def make(self, *values: Any) -> Any:
         draft = self._twin(*values)
@@ -81,9 +81,21 @@ class FastBuilder:
     def numbers(self, message: Any) -> list[Any]:
         """The message's numbers in their plain spelling, checked as `plain_amounts` does."""
         values = self._numbers(message)
-        if not self._signed:
-            return plain_amounts(values)
-        count = len(self._signed)
+        # Nearly every message has all its numbers and none that is small: then they go through in two sweeps in C,
+        # which for a ticker costs half of what looking at signed numbers and amounts apart does.
+        try:
+            numbers = list(map(strip, values))
+        except (Subnormal, TypeError):
+            return self._one_by_one(values)
+        count = self._signed
+        if any(map(_is_signed, numbers[count:])) or not all(map(_is_finite, numbers)):
+            raise RefusedError
+        if not all(numbers[:count]):
+            numbers[:count] = [number or ZERO for number in numbers[:count]]  # of the two zeros, the one without a sign
+        return numbers
+
+    def _one_by_one(self, values: tuple[Any, ...]) -> list[Any]:
+        count = self._signed
         return [None if value is None else plain(value) for value in values[:count]] + plain_amounts(values[count:])
 
 
