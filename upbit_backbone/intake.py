@@ -15,7 +15,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,22 +77,26 @@ class TimestampGuard:
     Our own clock may be wrong by any amount, so the first stamp is believed as it is.
     """
 
-    __slots__ = ("_newest", "_outliers", "_wall")
+    __slots__ = ("_allowed", "_newest", "_outliers", "_wall")
 
     def __init__(self) -> None:
         self._wall: datetime | None = None
+        self._allowed = datetime.min.replace(tzinfo=UTC)  # up to here nothing need be looked at
         self._newest: datetime | None = None  # what was last convincing, and later
         self._outliers = 0
 
     def advance(self, wall: datetime) -> None:
         """Our clock shows `wall`."""
         self._wall = wall
+        if self._newest is not None:
+            # Worked out once a read; what has been shown since only moves it on.
+            self._allowed = max(self._newest, wall) + IMPLAUSIBLY_AHEAD
 
     def allows(self, stamp: datetime) -> bool:
         """Whether to believe `stamp`; to be asked once for each message, in order."""
         newest = self._newest
         if newest is None or stamp > newest:
-            if newest is not None and self._is_outlier(stamp, newest):
+            if newest is not None and stamp > self._allowed and self._is_outlier(stamp, newest):
                 self._outliers += 1
                 if self._outliers < CONVINCING_OUTLIERS:
                     return False

@@ -96,11 +96,14 @@ class Buffer:
                 self._order.pop()  # BLOCK and ERROR conflate nothing, so the newest is no topic
         return excess
 
-    def pop(self) -> Envelope:
+    def pop(self) -> Envelope | None:
+        """The next; None where nothing waits."""
         if self._ahead:
             return self._ahead.popleft()
+        if not self._order:
+            return None
         head = self._order.popleft()
-        return self._latest.pop(head) if isinstance(head, Topic) else head
+        return self._latest.pop(head) if type(head) is Topic else head  # type: ignore[return-value]
 
     def oldest_arrival(self) -> float | None:
         """Monotonic time at which the next item came; None where nothing waits."""

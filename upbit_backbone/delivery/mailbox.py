@@ -15,7 +15,7 @@ from typing import Any
 from .._concurrency import Deadline, EventCount, ForkGuard
 from ..errors import ClosedError, RequestTimeoutError, SubscriptionError, UpbitBackboneError
 from ..models.enums import Overflow
-from ..models.lazy_book import Datum, Envelope, StoredItem, decoded
+from ..models.lazy_book import Datum, Envelope, LazyBook, StoredItem
 from ..models.market import OrderbookData
 from ..models.request import Topic
 from .buffers import PARKED_ITEMS, UNREAD_SECONDS, BackpressureReporter, Buffer
@@ -205,9 +205,9 @@ class Mailbox(queue.Queue[Any]):
         while True:
             delivery = None
             with self._mutex:
-                if self._buffer and not self._closed:
+                if not self._closed:
                     delivery = self._take()
-                else:
+                if delivery is None:
                     self._check_open()
             if delivery is None:
                 deadline = deadline or Deadline.after(timeout if block else 0.0)
@@ -235,15 +235,20 @@ class Mailbox(queue.Queue[Any]):
             # Taken under the lock, decoded outside it: a book costs some 40 µs, and the stream must not wait for a
             # hundred of them.
             deliveries = [self._take() for _ in range(count)]
-        items = (self._present(delivery[1]) for delivery in deliveries)
+        items = (self._present(delivery[1]) for delivery in deliveries if delivery is not None)
         return [item for item in items if item is not None]
 
-    def _take(self) -> Envelope:
+    def _take(self) -> Envelope | None:
+        """The next item, which counts as delivered; None where nothing waits. With the lock held."""
+        delivery = self._buffer.pop()
+        if delivery is None:
+            return None
         self.delivered += 1
-        self._reporter.unread_since = None
-        if self._reporter.is_parking:
-            self._reporter.parked(len(self._buffer), self._buffer.bound)
-        return self._buffer.pop()
+        reporter = self._reporter
+        reporter.unread_since = None
+        if reporter.is_parking:
+            reporter.parked(len(self._buffer) + 1, self._buffer.bound)
+        return delivery
 
     def wait_news(self, deadline: Deadline) -> bool:
         """Wait until something can be read, or it is over; False at the deadline."""
@@ -271,7 +276,7 @@ class Mailbox(queue.Queue[Any]):
 
     def _present(self, stored: StoredItem) -> Datum | None:
         """The item as its consumer asked for it; None, counted as dropped, where it is a book nobody can read."""
-        item = decoded(stored)
+        item = stored.read() if isinstance(stored, LazyBook) else stored
         if item is None:
             with self._mutex:
                 self.delivered -= 1
@@ -292,9 +297,8 @@ class Mailbox(queue.Queue[Any]):
             with self._mutex:
                 if self._closed or (self._ended and not self._buffer):
                     return None
-                delivery = None
-                if self._buffer:
-                    delivery = self._take()
+                delivery = self._take()
+                if delivery is not None:
                     # Under the lock that took it out, so that `close` finds it waiting or busy, and at no moment in
                     # between.
                     self._reporter.begin_turn(self._clock())
