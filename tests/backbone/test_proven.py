@@ -91,7 +91,7 @@ def test_a_silent_stall_is_found_out_by_asking_rest(
     upbit.unmute()
 
 
-@pytest.mark.slow  # habits are learned in seconds
+@pytest.mark.endurance  # habits are learned in seconds
 def test_a_lively_market_that_falls_silent_alone_while_rest_is_away_is_called_current_no_more(
     streaming: Ask, upbit: FakeUpbit, until: Ask
 ) -> None:

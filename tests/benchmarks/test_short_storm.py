@@ -11,6 +11,8 @@ from benchmarks.storming.plan import BY_NAME, VISIBLE, Fault, burst_of
 from benchmarks.storming.run import Outcome, run
 from benchmarks.storming.show import render
 
+pytestmark = pytest.mark.endurance
+
 SECONDS = 42.0
 SILENT_SECONDS = 2.5
 AT_LEAST_AVAILABLE = 0.8

@@ -105,6 +105,7 @@ def test_behind_a_narrow_line_no_answer_is_silently_old(watch: Watch, upbit: Fak
     wait_until(lambda: seen.market.explain("ticker", "KRW-BTC").rule == "live", "the ticker to be live again")
 
 
+@pytest.mark.endurance
 def test_a_line_late_from_its_start_is_late(backbone: Callable[..., MarketDataBackbone], upbit: FakeUpbit,
                                             proxy: Proxy) -> None:  # fmt: skip
     line = proxy(upbit.websocket_url)

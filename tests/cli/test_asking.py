@@ -91,6 +91,7 @@ def test_whatever_is_typed_the_terminal_is_not_harmed(piped, text):
         assert "\x07" not in done.stderr
 
 
+@pytest.mark.endurance
 def test_thousands_of_odd_words_do_no_harm(environment):
     fuzzer = str(Path(__file__).with_name("odd_words.py"))
     done = subprocess.run([sys.executable, fuzzer], capture_output=True, text=True, env=environment, check=False)

@@ -131,6 +131,7 @@ STORM: tuple[Callable[[FakeUpbit], object], ...] = (
 )
 
 
+@pytest.mark.endurance
 def test_series_of_all_kinds_survive_a_storm_over_midnight_and_equal_rest() -> None:
     start = "2026-11-22T23:59:50Z"  # a Sunday: day, week and all smaller units turn over
     with (

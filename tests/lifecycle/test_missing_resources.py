@@ -102,7 +102,7 @@ market.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit there")
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_without_file_descriptors_nothing_raw_comes_out(upbit: FakeUpbit, tmp_path: Path) -> None:
     program = """
 import os, resource

@@ -326,7 +326,7 @@ def test_thirty_two_readers_never_see_a_torn_or_older_value() -> None:
     sys.setswitchinterval(1e-6)
     try:
         readers = [spawn(read, f"reader-{number}") for number in range(32)]
-        for number in range(1_000):
+        for number in range(300):
             store.put(BTC, ticker(number), alive, 1, 100.0)
             store.remember([ticker(number, DataSource.REST)])
         stop.set()
