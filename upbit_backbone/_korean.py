@@ -574,6 +574,7 @@ PARTS: Final = {
     "nobody has read it for {} s and {} items wait; close() what is not needed": "{0}초 동안 아무도 읽지 않아 {1}개가 밀려 있습니다. 쓰지 않는 구독은 close() 하세요",
     "the callback has been busy for {} s and {} items wait": "콜백이 {0}초째 끝나지 않아 {1}개가 밀려 있습니다",
     "The subscription was closed.": "구독이 닫혔습니다.",
+    "the symbol was written the other way round": "종목 코드의 앞뒤가 바뀌어 있었습니다",
     "Upbit has no such market any more; the subscription goes on without it": "업비트에서 없어진 마켓입니다. 나머지 구독은 계속됩니다",
     "closed by Upbit: {} {}": "업비트가 연결을 닫았습니다: {0} {1}",
     "closed by Upbit: {}": "업비트가 연결을 닫았습니다: {0}",
