@@ -6,9 +6,9 @@ import pytest
 
 from tests.sinks.conftest import at, book, candle, ticker, trade
 from tests.sinks.test_sqlite import gap, span
-from upbit_backbone.archive import columnar
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.number import plain
+from upbit_backbone.sinks import columnar
 from upbit_backbone.sinks.base import Batch
 
 pytest.importorskip("pyarrow")
@@ -54,6 +54,38 @@ def test_many_rows_come_in_pieces_and_numbers_that_are_wider_fit(store, monkeypa
     assert table.num_rows == 4
     assert table["volume"].to_pylist()[-1] == Decimal("12345678901.5")
     assert table["price"].to_pylist()[-1] == Decimal("0.000000000012")
+
+
+def test_floats_are_the_nearest_to_the_exact_numbers_and_ids_stay_exact(store):
+    table = store.table("trades", "KRW-BTC", numbers="float")
+    models = store.trades("KRW-BTC")
+    assert str(table.schema.field("price").type) == "double"
+    assert table["volume"].to_pylist() == [float(each.volume) for each in models]
+    assert table["best_ask_price"].to_pylist() == [
+        None if each.best_ask_price is None else float(each.best_ask_price) for each in models
+    ]
+    assert table["sequential_id"].to_pylist() == [each.sequential_id for each in models]
+    assert table["timestamp"].to_pylist() == [each.timestamp for each in models]
+    assert store.table("candles", numbers="float")["close_price"].to_pylist() == [3.0]
+    with pytest.raises(InvalidRequestError, match="expected 'exact' or 'float'"):
+        store.table("trades", numbers="double")
+
+
+def test_trades_are_in_the_order_of_their_time_whatever_their_numbers(make_store, monkeypatch):
+    monkeypatch.setattr(columnar, "TEXT_ROWS", 2)
+    numbers = (50, 10, 40, 20, 30)
+    items = [trade(place, sequential_id=number) for place, number in enumerate(numbers)]
+    store = make_store(Batch([*items, trade(9, symbol="KRW-ETH", sequential_id=15)]))
+    assert store.table("trades", "KRW-BTC")["sequential_id"].to_pylist() == list(numbers)
+    assert store.table("trades", "KRW-BTC", at(0.05), at(0.35))["sequential_id"].to_pylist() == [10, 40, 20]
+    assert store.table("trades")["sequential_id"].to_pylist() == [*numbers, 15]
+    assert store.table("trades", "KRW-BTC", columns=["price"])["price"].to_pylist() == [each.price for each in items]
+
+
+def test_a_word_with_strange_signs_is_read_as_it_was_written(make_store):
+    strange = 'B"I\\D,\n한'
+    store = make_store(Batch([trade(1), trade(2, side=strange), trade(3, side="null"), trade(4, side=None)]))
+    assert store.table("trades")["side"].to_pylist() == [str(trade(1).side), strange, "null", None]
 
 
 def test_pandas_and_polars_take_a_table(store):

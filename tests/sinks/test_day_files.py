@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -179,6 +180,24 @@ def test_parquet_has_decimals_that_add_up(folder):
     assert str(table.schema.field("price").type) == "decimal128(18, 8)"
     assert not list(folder.glob("orderbooks/*"))
     assert {path.parent.parent.name for path in folder.glob("*/*/*.parquet")} == {"trades", "candles-1m", "tickers"}
+
+
+def test_a_parquet_file_has_room_for_a_number_that_is_wider_than_others(folder):
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    from upbit_backbone.sinks import ParquetSink
+
+    sink = ParquetSink(folder)
+    sink.open()
+    tiny, huge = Decimal("0.123456789012345678"), Decimal("12345678901234567890")
+    sink.write(Batch([trade(1), trade(2, volume=tiny), trade(3, volume=huge)]))
+    sink.close()
+    table = pyarrow.read_table(folder / "trades/2026-01-31/KRW-BTC.open.parquet")
+    assert table["volume"].to_pylist() == [trade(1).volume, tiny, huge]
+    again = ParquetSink(folder)
+    again.open()
+    again.write(Batch([trade(4)]))  # the connection is free for the next batch
+    again.close()
+    assert pyarrow.read_table(folder / "trades/2026-01-31/KRW-BTC.open.parquet").num_rows == 4
 
 
 def test_two_on_one_folder_are_refused(sink, folder):

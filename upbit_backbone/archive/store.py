@@ -23,7 +23,7 @@ from .._language import spoken
 from ..errors import InvalidRequestError, one_line
 from ..exchange.markets import normalise_symbol
 from ..exchange.timeframes import Timeframe, timeframe_of
-from ..export.dataframe import Rows
+from ..export.dataframe import Numbers, Rows
 from ..history.aggregate import candles_from_trades
 from ..models.enums import DataType, Priority
 from ..models.jsonable import Jsonable
@@ -31,12 +31,12 @@ from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..models.readable import Readable
 from ..models.readable import moment as in_korean_time
 from ..sinks.base import Hole, Span
+from ..sinks.columnar import frame_of, query
 from ..sinks.columns import TABLE_NAMED, Table, candle_type, from_micros, to_micros
 from ..sinks.coverage import Coverage, CoverageState, Interval, coverage
 from ..sinks.filling import HoleFiller, is_fillable, oldest_trade
 from ..sinks.sqlite import FOLDER_STORE, SqliteSink, check_schema, connect, ledger_of
 from .bars import bars_by
-from .columnar import frame_of, query
 
 if TYPE_CHECKING:
     from ..history.download import CancelToken
@@ -310,14 +310,16 @@ class Store:
         end: Moment | None = None,
         *,
         columns: Sequence[str] | None = None,
+        numbers: Numbers = "exact",
     ) -> Any:
         """`name` ("trades", "candles", "tickers", "orderbooks", "coverage", "gaps") as a pyarrow Table (extra
-        `[parquet]`), of one market or all, ordered by time, exact. Without models, so many rows come
-        several times as fast, and twice as fast again where a few `columns` are enough. InvalidRequestError for a name
+        `[parquet]`), of one market or all, ordered by time. `numbers="exact"` gives decimals, "float" float64, each the
+        one nearest to the exact number; times and ids are exact either way. No models are made, so many rows come
+        many times as fast; a few `columns` alone several times as fast again. InvalidRequestError for a name
         that is none. `.to_pandas()` and `polars.from_arrow(…)` make frames of it."""
         code, (first, stop) = None if symbol is None else normalise_symbol(symbol), _span(start, end)
         with reading(self.path) as connection:
-            return frame_of(connection, name, code, first, stop, columns)
+            return frame_of(connection, name, code, first, stop, columns, numbers)
 
     def sql(self, statement: str, **parameters: Any) -> Any:
         """What DuckDB answers to `statement` over the tables of the store, as a pyarrow Table (extra `[duckdb]`).

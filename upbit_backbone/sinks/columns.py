@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from functools import cache
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -125,9 +126,8 @@ class Table:
         if not items:
             return []
         # Column by column, with one kind of value in each loop: twice as fast as row by row.
-        columns = zip(*map(attrgetter(*self.names), items), strict=True)
-        written = [_written(column.write, values) for column, values in zip(self.columns, columns, strict=True)]
-        return list(zip(*written, strict=True))
+        columns = [_written(column.write, list(map(attrgetter(column.name), items))) for column in self.columns]
+        return list(zip(*columns, strict=True))
 
     def item(self, row: Sequence[Any]) -> Any:
         """The item that a row was made of. ValueError or TypeError where it is none."""
@@ -137,9 +137,12 @@ class Table:
         return self.model(**dict(zip(self.names, values, strict=True)))
 
 
-def _written(write: Callable[[Any], Any], values: tuple[Any, ...]) -> Sequence[Any]:
+def _written(write: Callable[[Any], Any], values: list[Any]) -> list[Any]:
     if write is _as_it_is or (values[0] is None and values.count(None) == len(values)):
         return values
+    if isinstance(values[0], Enum):  # words, of which there are few
+        words = {each: None if each is None else write(each) for each in set(values)}
+        return [words[each] for each in values]
     if write is to_micros:  # without a call for each of them
         return [None if each is None else (each - EPOCH) // MICROSECOND for each in values]
     return [None if each is None else write(each) for each in values]

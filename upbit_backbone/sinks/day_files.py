@@ -30,6 +30,7 @@ from ..export.whole_file import discard, replacing
 from ..models.market import OrderbookData
 from ..models.readable import KST
 from .base import Batch
+from .columnar import frame_of
 from .columns import TABLE_NAMED, Row, Table, from_micros, table_of, to_micros, type_word
 from .coverage import Interval, complete
 from .sqlite import FOLDER_STORE, SqliteSink, ledger_of, transaction
@@ -188,7 +189,8 @@ class DayFiles(SqliteSink):
         gaps = ledger.gaps(partition.symbol, partition.type)
         return any(each.start <= first and end <= each.end for each in complete(spans, gaps)) and first < end
 
-    def _rows(self, partition: Partition, first: datetime, end: datetime) -> list[Row]:
+    def _rows(self, partition: Partition, first: datetime, end: datetime) -> Any:
+        """What the file will hold, in order; anything with a length that `_write_file` takes."""
         table = TABLE_NAMED[partition.table]
         order = {"trades": "timestamp, sequential_id", "tickers": "timestamp, rowid"}.get(table.name, "timestamp")
         query = (
@@ -223,8 +225,8 @@ class DayFiles(SqliteSink):
         return frozenset(table.model for table in TABLE_NAMED.values())
 
     @abstractmethod
-    def _write_file(self, path: Path, table: Table, rows: Sequence[Row]) -> None:
-        """Write the rows to a new file."""
+    def _write_file(self, path: Path, table: Table, rows: Any) -> None:
+        """Write to a new file what `_rows` gave."""
 
 
 class JsonlSink(DayFiles):
@@ -264,7 +266,22 @@ class ParquetSink(DayFiles):
     def _models(self) -> frozenset[type[Any]]:
         return super()._models() - {OrderbookData}
 
-    def _write_file(self, path: Path, table: Table, rows: Sequence[Row]) -> None:
+    def _rows(self, partition: Partition, first: datetime, end: datetime) -> Any:
+        arrow, _ = pyarrow_modules()
+        wanted = schema_of(arrow, TABLE_NAMED[partition.table].model, "exact")
+        timeframe = _timeframe(partition.type) if partition.table == "candles" else None
+        asked = (partition.table, partition.symbol, first, end, wanted.names)
+        try:
+            return frame_of(self._open_connection, *asked, timeframe=timeframe).cast(wanted)
+        except (arrow.ArrowInvalid, InvalidRequestError):
+            # Some number is wider than its kind usually is: how wide, is found out row by row.
+            return super()._rows(partition, first, end)
+
+    def _write_file(self, path: Path, table: Table, rows: Any) -> None:
+        arrow, parquet = pyarrow_modules()
+        if isinstance(rows, arrow.Table):
+            parquet.write_table(rows, path)
+            return
         names = columns_of(table.model)
         columns = [table.columns[table.names.index(name)] for name in names]
         places = [table.names.index(name) for name in names]
@@ -273,7 +290,6 @@ class ParquetSink(DayFiles):
             cells = [_key_as_given(table, row, place) for place in places]
             return [None if cell is None else each.read(cell) for each, cell in zip(columns, cells, strict=True)]
 
-        arrow, _ = pyarrow_modules()
         with ParquetRows(path, schema_of(arrow, table.model, "exact")) as file:
             for batch in batches(FileRow(names, values(row)) for row in rows):
                 file.write(batch)

@@ -1,0 +1,269 @@
+"""Columnar: a store's tables as Arrow tables, without a model for each row, and DuckDB's answers over them.
+
+Trades, of which there are millions, come without a Python object for each cell, too: SQLite writes many rows as one
+text, and Arrow reads columns out of it, both in C.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from ..errors import InvalidRequestError, one_line
+from ..export.dataframe import Numbers
+from ..export.parquet import DIGITS_OF, PRICE, pyarrow_modules
+from .columns import TABLE_NAMED, Column, from_micros, to_micros
+
+BATCH_ROWS: Final = 2_000  # so few that their values are in the processor's cache when columns are made of them
+TEXT_ROWS: Final = 20_000  # some 4 MB of text: the fewer, the more often SQLite is asked
+WIDEST: Final = (38, 16)  # for a number with more digits than its kind usually has
+# Beside the tables of data, what is known of them: (name, whether it is a time) of each column.
+_BESIDE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "coverage": (("symbol", "text"), ("type", "text"), ("start", "time"), ("end", "time")),
+    "gaps": (
+        *(("symbol", "text"), ("type", "text"), ("start", "time"), ("end", "time"), ("missing_start", "time")),
+        *(("missing_end", "time"), ("recovered", "number"), ("complete", "flag"), ("late", "flag"), ("reason", "text")),
+        *(("told_at", "time"), ("filled_at", "time")),
+    ),
+}
+NAMES: Final = (*TABLE_NAMED, *_BESIDE)
+
+Columns = list[tuple[str, Any]]  # the name of each, and Arrow's type for it
+
+
+def frame_of(
+    connection: sqlite3.Connection,
+    name: str,
+    symbol: str | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    chosen: Sequence[str] | None = None,
+    numbers: Numbers = "exact",
+    timeframe: str | None = None,
+) -> Any:
+    """See `Store.table`; of candles, those of one `timeframe` alone where it is given."""
+    arrow, _ = pyarrow_modules()
+    if name not in NAMES:
+        raise InvalidRequestError(f"table {one_line(name)!r}: expected one of {', '.join(NAMES)}")
+    if numbers not in ("exact", "float"):
+        raise InvalidRequestError(f"numbers={one_line(repr(numbers))}: expected 'exact' or 'float'")
+    columns = _chosen(name, _columns_of(arrow, name, numbers), chosen)
+    time = "timestamp" if name in TABLE_NAMED else "start"
+    bounds = {f"{time} >= ?": start and to_micros(start), f"{time} < ?": end and to_micros(end)}
+    tests: dict[str, Any] = {"timeframe = ?": timeframe, **bounds}
+    asked = {test: value for test, value in tests.items() if value is not None}
+    if name == "trades":
+        pieces = _trades(arrow, connection, columns, symbol, asked)
+    else:
+        pieces = _rows(arrow, connection, name, columns, asked if symbol is None else {"symbol = ?": symbol, **asked})
+    found = list(pieces) or [_table(arrow, columns, [()] * len(columns))]
+    # In one piece: of thousands of small ones every later step would be slower.
+    return arrow.concat_tables(found, promote_options="permissive").combine_chunks()
+
+
+def _rows(
+    arrow: Any, connection: sqlite3.Connection, name: str, columns: Columns, asked: Mapping[str, Any]
+) -> Iterator[Any]:
+    """The rows of a table that pass the tests, in order of their time."""
+    order = {"tickers": "timestamp, rowid", **dict.fromkeys(_BESIDE, "start")}.get(name, "timestamp")
+    where = f"WHERE {' AND '.join(asked)}" if asked else ""
+    names = ", ".join(_selected(column) for column, _ in columns)
+    # Every word of it is ours; what was asked for goes in as values.
+    rows = connection.execute(f"SELECT {names} FROM {name} {where} ORDER BY {order}", tuple(asked.values()))  # noqa: S608
+    while found := rows.fetchmany(BATCH_ROWS):
+        yield _table(arrow, columns, list(zip(*found, strict=True)))
+
+
+# Trades
+
+
+def _trades(
+    arrow: Any, connection: sqlite3.Connection, columns: Columns, symbol: str | None, asked: Mapping[str, Any]
+) -> Iterator[Any]:
+    """All trades that pass the tests as one table, in order of their time; nothing where there are none."""
+    time = ("timestamp", arrow.timestamp("us", tz="UTC"))
+    read = columns if time in columns else [*columns, time]
+    names = [name for name, _ in read]
+    # One look for all markets and pieces: what a recorder writes meanwhile is in all of them or in none.
+    connection.execute("BEGIN")
+    try:
+        symbols = [symbol] if symbol is not None else _symbols(connection)
+        pieces = [_parsed(arrow, read, text) for each in symbols for text in _texts(connection, names, each, asked)]
+    finally:
+        connection.execute("COMMIT")
+    if not pieces:
+        return
+    table = arrow.concat_tables(pieces, promote_options="permissive").combine_chunks()
+    # They were read in the order of their numbers, which is nearly that of their time, and costs a third of it.
+    yield _in_order(table).select([name for name, _ in columns])
+
+
+def _symbols(connection: sqlite3.Connection) -> list[str]:
+    return [symbol for (symbol,) in connection.execute("SELECT DISTINCT symbol FROM trades ORDER BY symbol")]
+
+
+def _texts(
+    connection: sqlite3.Connection, names: Sequence[str], symbol: str, asked: Mapping[str, Any]
+) -> Iterator[bytes]:
+    """One market's trades in the order of their numbers, one JSON list a line, many lines at a time.
+
+    A zero at both ends of a list keeps its brackets away from what is between them.
+    """
+    tests, values = " AND ".join(["symbol = ?", *asked]), (symbol, *asked.values())
+    # The index of times knows the numbers as well, and says which of them have to be looked at.
+    least, last = connection.execute(
+        f"SELECT min(sequential_id), max(sequential_id) FROM trades WHERE {tests}",  # noqa: S608
+        values,
+    ).fetchone()
+    cells = ", ".join(_selected(name) for name in names)
+    # The sign keeps SQLite from the index of times, from which it would have to look up each row.
+    also = "".join(f" AND +{test}" for test in asked)
+    statement = f"""
+        SELECT max(sequential_id), CAST(group_concat(line, char(10)) AS BLOB) FROM (
+            SELECT sequential_id, json_array(0, {cells}, 0) AS line FROM trades
+            WHERE symbol = ? AND sequential_id >= ? AND sequential_id <= ?{also}
+            ORDER BY sequential_id LIMIT {TEXT_ROWS})"""  # noqa: S608
+    while least is not None and least <= last:
+        reached, text = connection.execute(statement, (symbol, least, last, *asked.values())).fetchone()
+        if text is None:
+            return
+        yield text
+        least = reached + 1
+
+
+def _parsed(arrow: Any, columns: Columns, text: bytes) -> Any:
+    """The table that such a text tells of."""
+    if b"\\" in text:  # JSON writes a strange sign in another way than CSV
+        rows = msgspec.json.decode(b"[" + text.replace(b"\n", b",") + b"]")
+        return _table(arrow, columns, list(zip(*(row[1:-1] for row in rows), strict=True)))
+    from pyarrow import csv
+
+    names = [name for name, _ in columns]
+    kinds = {name: _in_text(arrow, kind) for name, kind in columns}
+    table = csv.read_csv(
+        arrow.py_buffer(text),
+        read_options=csv.ReadOptions(column_names=["[", *names, "]"], block_size=len(text) + 1, use_threads=False),
+        convert_options=csv.ConvertOptions(
+            column_types=kinds, include_columns=names, null_values=["null"], true_values=["1"], false_values=["0"],
+            strings_can_be_null=True, quoted_strings_can_be_null=False,
+        ),
+    )  # fmt: skip
+    arrays = [_cast(arrow, table[name].combine_chunks(), kind) for name, kind in columns]
+    return arrow.table(arrays, names=names)
+
+
+def _in_text(arrow: Any, kind: Any) -> Any:
+    """As what a column is read; the rest is done by `_cast`."""
+    if arrow.types.is_decimal(kind):
+        return arrow.string()
+    return arrow.int64() if arrow.types.is_timestamp(kind) else kind
+
+
+def _in_order(table: Any) -> Any:
+    from pyarrow import compute
+
+    times = table["timestamp"]
+    if len(times) < 2 or compute.all(compute.less_equal(times.slice(0, len(times) - 1), times.slice(1))).as_py():
+        return table
+    return table.sort_by("timestamp")  # which keeps the order of those with the same time
+
+
+# Columns
+
+
+def _chosen(name: str, columns: Columns, chosen: Sequence[str] | None) -> Columns:
+    if chosen is None:
+        return columns
+    kinds = dict(columns)
+    unknown = [each for each in chosen if each not in kinds]
+    if unknown or not chosen or isinstance(chosen, str):
+        raise InvalidRequestError(f"columns={one_line(repr(chosen))}: {name} has {', '.join(kinds)}")
+    return [(each, kinds[each]) for each in chosen]
+
+
+def _selected(column: str) -> str:
+    if column == "sequential_id":
+        return "CASE WHEN sequential_id < 0 THEN NULL ELSE sequential_id END"
+    return "nullif(volume_today, '')" if column == "volume_today" else f'"{column}"'
+
+
+def _columns_of(arrow: Any, name: str, numbers: Numbers) -> Columns:
+    """The names, and what each becomes."""
+    moment = arrow.timestamp("us", tz="UTC")
+    if name in _BESIDE:
+        kinds = {"text": arrow.string(), "time": moment, "number": arrow.int64(), "flag": arrow.bool_()}
+        return [(column, kinds[kind]) for column, kind in _BESIDE[name]]
+    return [(column.name, _type_of(arrow, column, moment, numbers)) for column in TABLE_NAMED[name].columns]
+
+
+def _type_of(arrow: Any, column: Column, moment: Any, numbers: Numbers) -> Any:
+    if column.read is from_micros:
+        return moment
+    if column.read is bool:
+        return arrow.bool_()
+    if column.sql == "INTEGER":
+        return arrow.int64()
+    if not column.is_number:
+        return arrow.string()
+    return arrow.float64() if numbers == "float" else arrow.decimal128(*DIGITS_OF.get(column.name, PRICE))
+
+
+def _table(arrow: Any, columns: Columns, values: list[Any]) -> Any:
+    arrays = [_array(arrow, kind, cells) for (_, kind), cells in zip(columns, values, strict=True)]
+    return arrow.table(arrays, names=[name for name, _ in columns])
+
+
+def _array(arrow: Any, kind: Any, cells: Any) -> Any:
+    if arrow.types.is_decimal(kind) or arrow.types.is_floating(kind):
+        return _cast(arrow, arrow.array(cells, type=arrow.string()), kind)
+    if arrow.types.is_timestamp(kind):
+        return _cast(arrow, arrow.array(cells, type=arrow.int64()), kind)
+    if arrow.types.is_boolean(kind):
+        return _cast(arrow, arrow.array(cells, type=arrow.int8()), kind)
+    return arrow.array(cells, type=kind)
+
+
+def _cast(arrow: Any, array: Any, kind: Any) -> Any:
+    try:
+        return array.cast(kind)  # in C, and a number from its text, without a Decimal in between
+    except arrow.ArrowInvalid:
+        if not arrow.types.is_decimal(kind):
+            raise
+        return _cast_wide(arrow, array)
+
+
+def _cast_wide(arrow: Any, texts: Any) -> Any:
+    try:
+        return texts.cast(arrow.decimal128(*WIDEST))
+    except arrow.ArrowInvalid as error:
+        raise InvalidRequestError(f"a number does not fit {WIDEST[0]} digits: {one_line(error)}") from error
+
+
+def query(connection: sqlite3.Connection, statement: str, parameters: Mapping[str, Any]) -> Any:
+    """See `Store.sql`."""
+    duckdb = _duckdb()
+    words = set(re.findall(r"\w+", statement.lower()))
+    with duckdb.connect() as database:
+        for name in NAMES:
+            if name in words:
+                database.register(name, frame_of(connection, name))
+        try:
+            found = database.sql(statement, params=dict(parameters) or None)
+            if found is None:
+                raise InvalidRequestError("sql() answers questions, and a store is only read: begin with select")
+            return found.to_arrow_table()
+        except duckdb.Error as error:
+            raise InvalidRequestError(f"DuckDB does not take that: {one_line(error)}") from error
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb
+    except ImportError as error:
+        raise ImportError("sql() needs DuckDB; install it with: pip install 'upbit-backbone[duckdb]'") from error
+    return duckdb
