@@ -12,6 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy with other work says nothing about a test: neither how long an example took, nor how long it
+# took to be made up.
+settings.register_profile("busy machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 # What is compared with English texts is English, wherever the tests run; also in the processes that they start.
 os.environ["UPBIT_BACKBONE_LANGUAGE"] = "en"
