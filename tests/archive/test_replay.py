@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from tests.sinks.conftest import SYMBOLS, at, backbone, book, candle, stored, ticker, trade
 from tests.support.waiting import wait_until
 from upbit_backbone import DataStrategy, DataType, MarketDataBackbone, Overflow
+from upbit_backbone._concurrency import SYSTEM_CLOCK
 from upbit_backbone.archive import Store
+from upbit_backbone.archive.replay import StoreRecording, StoreTransport
 from upbit_backbone.errors import ChannelUnavailableError, InvalidRequestError
 from upbit_backbone.models.events import GapEvent
 from upbit_backbone.simulator import FakeUpbit
@@ -61,6 +64,28 @@ def test_a_candle_that_is_asked_for_knows_nothing_of_the_future(make_store):
     assert [each.timestamp for each in candles] == [at(0), at(60), at(120)]
     assert candles[-1].close_price == trade(150).price
     assert candles[0].close_price == trade(59).price
+
+
+def test_as_many_candles_come_as_are_asked_for_however_quiet_the_market(make_store):
+    items = [trade(number, seconds=3600.0 * number) for number in range(20)]
+    store = make_store(Batch(items, (), (span("trade", 0, 80_000),)))
+    transport = StoreTransport(StoreRecording(store.path), SYSTEM_CLOCK)
+
+    def starts(count: int, **more: str) -> list[str]:
+        asked = {"market": "KRW-BTC", "count": str(count), **more}
+        rows = json.loads(transport.body("/v1/candles/minutes/1", asked, at(3600 * 18.5)))
+        return [row["candle_date_time_utc"] for row in rows]
+
+    hours = [at(3600 * hour).strftime("%Y-%m-%dT%H:%M:%S") for hour in range(18, -1, -1)]
+    assert starts(5) == hours[:5]
+    assert starts(200) == hours
+    assert starts(2, to=at(3600 * 4).strftime("%Y-%m-%d %H:%M:%S")) == hours[15:17]
+
+
+def test_a_period_that_began_before_the_trades_do_is_no_candle(make_store):
+    store = make_store(Batch([*map(trade, range(20))], (), (span("trade", 0, 2),)))
+    transport = StoreTransport(StoreRecording(store.path), SYSTEM_CLOCK)
+    assert transport.body("/v1/candles/days", {"market": "KRW-BTC", "count": "3"}, at(1)) == b"[]"
 
 
 def test_a_recorded_candle_comes_with_its_last_trade(make_store):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from .._concurrency import Clock, Deadline
 from ..errors import ChannelUnavailableError, one_line
 from ..exchange.endpoints import CANDLES, MARKETS, MAX_LEVELS, ORDERBOOKS, TICKERS, TICKERS_OF_QUOTES, TRADES, RestCall
-from ..exchange.timeframes import timeframe_of
+from ..exchange.timeframes import Timeframe, timeframe_of
 from ..exchange.values import utc_text
 from ..history.aggregate import candles_from_trades
 from ..models.enums import DataType
@@ -51,6 +51,10 @@ _ORDER: Final = {
     "tickers": "timestamp, rowid",
     "orderbooks": "timestamp",
 }
+# What a candle is made of, and no more: a day has so many trades that each column counts.
+_FOR_CANDLES: Final = TABLE_NAMED["trades"].only(
+    "symbol", "price", "volume", "side", "timestamp", "sequential_id", "source"
+)
 _NEWEST: Final = {name: ", ".join(f"{column} DESC" for column in order.split(", ")) for name, order in _ORDER.items()}
 
 
@@ -381,12 +385,22 @@ class StoreTransport:
             return self._recorded_candles(symbol, timeframe, count, end, now)
         if DataType.TRADE not in recorded:
             raise ChannelUnavailableError(f"{symbol}: neither {timeframe} candles nor trades were recorded")
-        since = self._complete_since(symbol, now)
-        # A candle of half its trades is none.
-        first = max(unit.shift(unit.floor(end), -count), unit.ceil(since))
-        # Periods that start before `to`, however much of them lies behind it.
-        found = candles_from_trades(self._recording.store.iter_trades(symbol, first, now + _MICROSECOND), timeframe)
-        return [candle for candle in reversed(found) if candle.timestamp < end][:count]
+        return self._made_candles(symbol, unit, count, end, now)
+
+    def _made_candles(self, symbol: str, unit: Timeframe, count: int, end: datetime, now: datetime) -> list[CandleData]:
+        """Of trades: periods that start before `end`, however much of them lies behind it."""
+        since = unit.ceil(self._complete_since(symbol, now))  # a candle of half its trades is none
+        stop = min(unit.ceil(end), now + _MICROSECOND)
+        found: list[CandleData] = []
+        # In so many periods a quiet market has fewer candles, and Upbit goes on until it has as many as were asked for.
+        while since < stop and len(found) < count:
+            first = max(unit.shift(unit.floor(stop - _MICROSECOND), 1 - count), since)
+            tests = {"symbol = ?": symbol, "timestamp >= ?": to_micros(first), "timestamp < ?": to_micros(stop)}
+            with reading(self._path) as connection:
+                trades = select(connection, _FOR_CANDLES, tests, _ORDER["trades"])
+                found += reversed(candles_from_trades(trades, unit))
+            stop = first
+        return found[:count]
 
     def _recorded_candles(self, symbol: str, timeframe: str, count: int, end: datetime, now: datetime) -> list[Any]:
         tests = {"symbol = ?": symbol, "timeframe = ?": timeframe, "timestamp < ?": to_micros(end)}
