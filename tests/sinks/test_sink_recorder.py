@@ -5,13 +5,15 @@ from __future__ import annotations
 import queue
 import sqlite3
 import threading
+from datetime import datetime
 
 import pytest
 
 from tests.support.waiting import wait_until
-from upbit_backbone import DataType, HealthStatus, MarketDataBackbone
+from upbit_backbone import DataType, HealthStatus, MarketDataBackbone, TradeData
 from upbit_backbone.archive import CoverageState, Store
 from upbit_backbone.errors import ClosedError, FileInUseError, InvalidRequestError, UnknownSymbolError
+from upbit_backbone.exchange.fields import SHUFFLE
 from upbit_backbone.models.events import SinkEvent
 from upbit_backbone.sinks import Sink, SqliteSink, sink_recorder, sink_writer
 from upbit_backbone.sinks import spool as spool_module
@@ -87,6 +89,46 @@ def is_one_piece(path, symbol: str, until) -> bool:
     """Whether all is complete from the beginning until after `until`."""
     found = Store(path).coverage(symbol) if path.exists() else []
     return [each.state for each in found] == [CoverageState.COMPLETE] and found[0].end > until
+
+
+@pytest.mark.slow
+def test_a_recording_that_ends_in_order_lacks_no_more_than_trades_may_overtake_each_other(
+    upbit, market, path, monkeypatch
+):
+    monkeypatch.setattr(sink_recorder, "COVERAGE_SECONDS", 1e9)  # it looks at its beginning, and then at its end
+    monkeypatch.setattr(sink_recorder, "LAST_COVERAGE_SECONDS", 1e9)
+    recorder = market.record_to(SqliteSink(path), SYMBOLS, flush_seconds=0.2)
+    times: dict[str, list[datetime]] = {}
+
+    def is_some_time_recorded() -> bool:
+        times.update((symbol, sorted(each.timestamp for each in stored_trades(path, symbol))) for symbol in SYMBOLS)
+        return all(len(each) > 1 and each[-1] - each[0] > 3 * SHUFFLE for each in times.values())
+
+    wait_until(is_some_time_recorded)
+    assert seconds_complete(path, "KRW-BTC") == 0
+    assert recorder.close(30.0) == []
+    for symbol in SYMBOLS:
+        (whole,) = [each for each in Store(path).coverage(symbol) if each.state is CoverageState.COMPLETE]
+        assert whole.end >= times[symbol][-2] - SHUFFLE
+        assert missing(upbit, path, symbol) == []
+
+
+def stored_trades(path, symbol: str) -> list[TradeData]:
+    return Store(path).trades(symbol) if path.exists() else []
+
+
+def test_whoever_closes_in_a_hurry_waits_for_no_last_look(upbit, market, monkeypatch):
+    monkeypatch.setattr(sink_recorder, "ENDING_SECONDS", 1e9)
+    recorder = market.record_to(Away(), "KRW-BTC", flush_seconds=0.05)
+    wait_until(lambda: recorder._watermarks.has_candidates)  # so that there would be something to wait for
+    assert recorder.close(0.9) == []
+    patient = market.record_to(Away(), "KRW-BTC", flush_seconds=0.05)
+    wait_until(lambda: patient._watermarks.has_candidates)
+    closing = threading.Thread(target=patient.close, args=(60.0,))
+    closing.start()
+    assert patient.close(60.0) == []
+    closing.join(60.0)
+    assert not closing.is_alive()
 
 
 @pytest.mark.slow

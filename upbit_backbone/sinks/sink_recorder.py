@@ -46,7 +46,12 @@ SHORTEST_SECONDS: Final = (
 # Looking at all topics of a full market takes some 30 ms: so seldom that it costs a hundredth of a core, but not more
 # seldom than that, since what a crash or an end comes before must be fetched again.
 COVERAGE_SECONDS: Final = 5.0
-LAST_COVERAGE_SECONDS: Final = 1.0  # between two looks at least, and before the last
+LAST_COVERAGE_SECONDS: Final = 1.0  # between two looks at least
+# … and between those at the end, whose recording lacks so much less: what makes two of them necessary, a gap that is
+# found with the first that comes over a new line, takes thousandths of a second.
+ENDING_SECONDS: Final = 0.5
+# Below that whoever closes wants an end, not the last second's coverage.
+UNHURRIED_SECONDS: Final = 1.0
 LOOKS_SHARE: Final = 0.01
 FILL_AGAIN_SECONDS: Final = 30.0
 OVER_SECONDS: Final = 60.0  # to write what waits, for nobody waits for that
@@ -116,9 +121,10 @@ class SinkRecorder:
         self._holes: deque[_Filling] = deque()  # which the filler works on, oldest first
         self._joints: deque[tuple[str, str, datetime, datetime]] = deque()  # from the filler, for the watermarks
         self._closing = Flag()
+        self._is_hurried = Flag()  # whoever closes has no time for a last look
         self._filler = make_filler(self._closing)
         self._closed = Flag()
-        self._is_over = self._has_source_ended = False
+        self._is_ending = self._is_over = self._has_source_ended = False
         self._collector = LoopThread(
             self._turn, f"upbit-{name}-collect", is_over=lambda: self._is_over, at_end=self._collect_last
         )
@@ -159,8 +165,18 @@ class SinkRecorder:
 
     def _turn(self) -> None:
         self._closing.wait(max(SHORTEST_SECONDS, min(COLLECT_SECONDS, self._flush_seconds)))
+        if self._closing.is_set() and not self._is_over:
+            self._look_twice()
         self._is_over = self._is_over or self._closing.is_set()
         self._collect()
+
+    def _look_twice(self) -> None:
+        """The last look proves what the one before found: have one now, so that it finds what has come until now."""
+        self._is_ending = True
+        self._collect()
+        pause = self._covered_at + ENDING_SECONDS - self._clock.monotonic()
+        if pause > 0 and self._watermarks.has_candidates:
+            self._is_hurried.wait(min(pause, ENDING_SECONDS))
 
     def _collect(self) -> None:
         """Take what is there, and hand it on once it is a batch."""
@@ -170,7 +186,7 @@ class SinkRecorder:
         self._hear()
         while self._joints:
             self._watermarks.join(*self._joints.popleft())
-        if now >= self._cover_again or (self._is_over and now - self._covered_at >= LAST_COVERAGE_SECONDS):
+        if now >= self._cover_again or (self._is_ending and now - self._covered_at >= ENDING_SECONDS):
             self._spans += self._watermarks.advance(self._is_settled)
             took = self._clock.monotonic() - now
             self._covered_at = now
@@ -184,7 +200,7 @@ class SinkRecorder:
         self._see_losses()
         self._see_starts()
         is_due = now - self._began_at >= self._flush_seconds or len(self._items) >= self._batch_rows
-        if is_due or self._is_over:
+        if is_due or self._is_ending or self._is_over:
             self._hand_over()
 
     def _hear(self) -> None:
@@ -339,12 +355,17 @@ class SinkRecorder:
     def close(self, timeout: float = 1.5) -> list[str]:
         """Write what has come, and end; names of threads that would not within `timeout` seconds. Idempotent.
 
+        Where a second or more is given, half of one goes by for a last proof of what is complete; a second `close`
+        meanwhile ends that.
+
         What the sink does not take in that time waits in its spill file for the next recording into it; without one
         it is lost, and counted.
         """
         if self._guard.is_foreign:  # the file, the thread and the sink are the parent's
             return []
         deadline = Deadline.after(timeout)
+        if timeout < UNHURRIED_SECONDS or self._closing.is_set():
+            self._is_hurried.set()
         self._closing.set()
         stubborn = self._collector.join(deadline)
         stubborn += self._filling.join(deadline)

@@ -117,6 +117,11 @@ class Watermarks:
                 spans.append(Span(symbol, kind, track.start, proven))
         return spans
 
+    @property
+    def has_candidates(self) -> bool:
+        """Whether another call of `advance` may find more."""
+        return any(track.candidate is not None for track in self._tracks.values())
+
     def _vouched(self) -> datetime | None:
         """Until when, by Upbit's own stamps, time has come."""
         stamps = [track.believed for (_, kind), track in self._tracks.items() if track.believed and kind in STAMPED]
