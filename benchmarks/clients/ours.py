@@ -1,18 +1,22 @@
 """upbit_backbone: `subscribe` or `subscribe_realtime`.
 
 Modes: `queue` (a loop over the mailbox that reads every item, books included), `callback`, `unread` (subscribed, and
-nobody reads: what is overwritten was never decoded), `live` (no subscriber at all; kept current for `get_*`).
+nobody reads: what is overwritten was never decoded), `live` (no subscriber at all; kept current for `get_*`), `sqlite`
+and `parquet` (recorded into a store in $BENCHMARK_FOLDER).
 """
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 from typing import Any
 
 from benchmarks.clients.task import Seen, Task
 from upbit_backbone import DataType, MarketDataBackbone, OrderbookData, Overflow
 
 _subscriptions: list[Any] = []
+_recorders: list[Any] = []
 
 
 def consume(task: Task, seen: Seen) -> None:
@@ -24,6 +28,9 @@ def consume(task: Task, seen: Seen) -> None:
     if task.mode == "callback":
         market.subscribe_realtime(symbols, kinds, callback=touch)
         threading.Event().wait()
+    if task.mode in ("sqlite", "parquet"):
+        _recorders.append(market.record_to(_sink(task.mode), symbols, kinds))
+        threading.Event().wait()
     overflow = Overflow.CONFLATE if task.mode == "unread" else Overflow.DROP_OLDEST
     more = {"levels": task.depth} if task.depth != 30 else {}
     with market.subscribe(symbols, kinds, overflow=overflow, **more) as items:
@@ -32,6 +39,13 @@ def consume(task: Task, seen: Seen) -> None:
             threading.Event().wait()
         for item in items:
             touch(item)
+
+
+def _sink(mode: str) -> Any:
+    from upbit_backbone import sinks
+
+    folder = Path(os.environ["BENCHMARK_FOLDER"])
+    return sinks.SqliteSink(folder / "store.db") if mode == "sqlite" else sinks.ParquetSink(folder / "days")
 
 
 def _touch(kinds: tuple[str, ...], seen: Seen) -> Any:
@@ -49,5 +63,9 @@ def _touch(kinds: tuple[str, ...], seen: Seen) -> Any:
 
 def report() -> dict[str, Any]:
     """The subscription's own counters."""
+    if _recorders:
+        kept = _recorders[0].stats
+        counted = {"written": kept.written, "duplicates": kept.duplicates}
+        return {**counted, "waiting": kept.waiting, "dropped": kept.dropped}
     stats = [each.stats for each in _subscriptions]
     return {"received": sum(each.received for each in stats), "dropped": sum(each.dropped for each in stats)}

@@ -1,0 +1,303 @@
+"""Keeping what comes in: rows written and read back, a full market into a store, a database that is away for an hour.
+
+Rows are those of the stream, with all their columns. What is asked for is in rows a second of wall time; beside each
+stands what a row costs in CPU, which is what can be compared on a machine that has other work.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from benchmarks.children import Child
+from benchmarks.clients.task import Task
+from benchmarks.full_market import KINDS, RATE, SETTLE_SECONDS, _await_pieces
+from benchmarks.measuring import cpu_seconds, resident_mib
+from benchmarks.options import Options
+from benchmarks.servers import Stream, paced
+from benchmarks.table import Figure, absent
+from upbit_backbone import SqliteSink, Store
+from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
+from upbit_backbone.models.enums import DataSource, Side, StreamType
+from upbit_backbone.models.market import TradeData
+from upbit_backbone.sinks.base import Batch, Sink
+from upbit_backbone.sinks.columns import TABLE_NAMED
+from upbit_backbone.sinks.sink_recorder import BATCH_ROWS, SPILL_BYTES
+from upbit_backbone.sinks.sink_writer import SinkWriter
+from upbit_backbone.sinks.spool import Spool
+
+TITLE = "keeping what comes in"
+OURS = "upbit_backbone"
+WRITTEN_ROWS, WRITTEN_PER_SECOND = 300_000, 150_000
+READ_ROWS, READ_PER_SECOND = 10_000_000, 1_000_000
+BEYOND_PERCENT = 35.0
+# Trades of all markets in a busy hour, a hundred a second; pushed as fast as they are taken.
+HOUR_OF_TRADES, OUTAGE_MIB = 360_000, 64.0
+MARKETS = ("KRW-BTC", "KRW-ETH", "KRW-XRP", "KRW-SOL", "KRW-DOGE")
+START = datetime(2026, 1, 31, tzinfo=UTC)
+FEW = ["timestamp", "price", "volume", "side"]
+LONG_SECONDS = 120.0
+SINKS = {"sqlite": "SQLite", "parquet": "Parquet"}
+
+
+def run(options: Options) -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix="upbit-keeping-") as folder:
+        figures = _written(Path(folder), options) + _read(Path(folder), options)
+    return figures + _full_market(options) + _outage(options)
+
+
+def trades(count: int) -> Iterator[TradeData]:
+    """As a stream brings them, of five markets in turn."""
+    rng = random.Random(1)
+    for number in range(count):
+        moment, price = (
+            START + timedelta(milliseconds=7 * number),
+            Decimal(95_000_000 + rng.randrange(-500, 500) * 1000),
+        )
+        yield TradeData(
+            MARKETS[number % len(MARKETS)], price, Decimal(rng.randrange(1, 10**9)).scaleb(-8),
+            Side.BID if number % 2 else Side.ASK, moment, 17_000_000_000_000_000 + 10 * number, DataSource.WEBSOCKET,
+            Decimal(94_000_000), price - 94_000_000, price + 1000, Decimal("0.12345678"), price, Decimal("0.5"),
+            moment + timedelta(milliseconds=40), StreamType.REALTIME, False, moment + timedelta(microseconds=60_123),
+        )  # fmt: skip
+
+
+def batches_of(count: int) -> Iterator[Batch]:
+    """Of the size that a recorder makes when much comes in."""
+    rows = trades(count)
+    while items := [each for _, each in zip(range(BATCH_ROWS), rows, strict=False)]:
+        yield Batch(items)
+
+
+class Spent:
+    """Wall and CPU time of what is done within; several times, if it is entered several times."""
+
+    wall = cpu = 0.0
+
+    def __enter__(self) -> Spent:
+        self.wall, self.cpu = self.wall - time.perf_counter(), self.cpu - time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall, self.cpu = self.wall + time.perf_counter(), self.cpu + time.process_time()
+
+
+def _speed(case: str, rows: int, spent: Spent, target: float, more: str = "") -> Figure:
+    note = f"{rows:,} rows in {spent.wall:.1f} s; CPU {spent.cpu / rows * 1e6:.2f} µs a row{more}"
+    return Figure(case, OURS, rows / spent.wall, "rows/s", target=target, at_least=True, note=note)
+
+
+def _written(folder: Path, options: Options) -> list[Figure]:
+    sink, spent, rows = SqliteSink(folder / "written.db"), Spent(), options.count(WRITTEN_ROWS)
+    sink.open()
+    try:
+        for batch in batches_of(rows):
+            with spent:
+                sink.write(batch)
+    finally:
+        sink.close()
+    size = f", {sink.path.stat().st_size / rows:.0f} bytes; each batch of {BATCH_ROWS:,} waits for the disk"
+    return [_speed("SQLite, trades written", rows, spent, WRITTEN_PER_SECOND, size)]
+
+
+def _read(folder: Path, options: Options) -> list[Figure]:
+    rows = READ_ROWS // 10 if options.quick else READ_ROWS
+    try:
+        import pandas  # noqa: F401
+        from pyarrow import parquet
+    except ImportError:
+        return [absent("trades read back into a frame", OURS, "rows/s", "pyarrow and pandas are not installed")]
+    from upbit_backbone.sinks import ParquetSink
+
+    days = _day_of_trades(folder / "days", rows)
+    store = Store(days)
+
+    def frame(**more: Any) -> Any:
+        return store.table("trades", "KRW-BTC", **more).to_pandas()
+
+    exact = frame(columns=FEW[:1])  # so that what is loaded at first use counts for nobody
+    assert len(exact) == rows
+    figures = [
+        _timed("SQLite, time, price, volume, side as floats", rows, lambda: frame(columns=FEW, numbers="float")),
+        _timed("SQLite, all columns as floats", rows, lambda: frame(numbers="float")),
+        _timed("SQLite, all columns exact, Arrow", rows, lambda: store.table("trades", "KRW-BTC")),
+    ]
+    with Spent() as spent:
+        ParquetSink(days).export()
+    note = f"a day's file, made of SQLite; CPU {spent.cpu / rows * 1e6:.2f} µs a row"
+    figures.append(Figure("Parquet, the file written", OURS, rows / spent.wall, "rows/s", note=note))
+    (file,) = days.glob("trades/*/*.parquet")
+
+    def floats() -> Any:
+        table = parquet.read_table(file)
+        return table.cast(_as_floats(table.schema)).to_pandas()
+
+    figures.append(_timed("Parquet, its columns as floats", rows, floats))
+    figures.append(_timed("Parquet, its columns exact, Arrow", rows, lambda: parquet.read_table(file)))
+    return figures
+
+
+def _timed(case: str, rows: int, read: Callable[[], Any]) -> Figure:
+    with Spent() as spent:
+        found = read()
+    assert len(found) == rows
+    return _speed(case, rows, spent, READ_PER_SECOND)
+
+
+def _as_floats(schema: Any) -> Any:
+    import pyarrow
+
+    kinds = [pyarrow.float64() if pyarrow.types.is_decimal(each.type) else each.type for each in schema]
+    return pyarrow.schema([(each.name, kind) for each, kind in zip(schema, kinds, strict=True)])
+
+
+def _day_of_trades(folder: Path, rows: int) -> Path:
+    """A folder with so many trades of one market on one day: made by SQLite itself, in the form that a sink gives."""
+    from upbit_backbone.sinks import ParquetSink
+
+    sink = ParquetSink(folder, export_seconds=1e9)
+    sink.open()
+    sink.write(Batch([next(trades(1))]))
+    SqliteSink.close(sink)  # without the file, which is measured
+    names = TABLE_NAMED["trades"].names
+    step = 86_000_000_000 // rows
+    made = {"timestamp": f"timestamp + i * {step}", "sequential_id": "sequential_id + i * 10"}
+    made |= {
+        "price": "CAST(price + (i * 7919 % 1000) * 1000 AS TEXT)",
+        "side": "CASE i % 2 WHEN 0 THEN 'ASK' ELSE 'BID' END",
+    }
+    made |= {"volume": "printf('%d.%08d', i % 3, i * 104729 % 99999999 + 1)"}
+    cells = ", ".join(made.get(name, name) for name in names)
+    connection = sqlite3.connect(folder / "store.db", isolation_level=None)
+    try:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = -200000")
+        connection.execute("CREATE TEMP TABLE first AS SELECT * FROM trades")
+        connection.execute(
+            f"INSERT INTO trades WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?) "  # noqa: S608
+            f"SELECT {cells} FROM n, first",
+            (rows,),
+        )
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
+    return folder
+
+
+# A full market
+
+
+def _full_market(options: Options) -> list[Figure]:
+    with paced() as stream:
+        base, _ = _share(stream, options, "queue")
+        figures = [Figure("full market, the stream itself", OURS, base, "% of a core", note=f"{RATE:,.0f} messages/s")]
+        for mode in SINKS:
+            share, answer = _share(stream, options, mode)
+            words = f"full market into {SINKS[mode]}"
+            note = f"{share:.0f} % in all; {answer['written']:,} written, {answer['waiting']:,} wait"
+            figures += [
+                Figure(f"{words}, beyond the stream", OURS, share - base, "% of a core", target=BEYOND_PERCENT,
+                       note=note),
+                Figure(f"{words}, lost", OURS, answer["lost"], "messages", target=0),
+            ]  # fmt: skip
+    return figures
+
+
+def _share(stream: Stream, options: Options, mode: str) -> tuple[float, dict[str, Any]]:
+    """Of a core, while everything comes in; and what the client says at the end."""
+    symbols = tuple(stream.fake.markets())
+    task = Task(stream.rest_url, stream.websocket_url, KINDS, symbols, mode)
+    before = stream.counters()["sent"]
+    with (
+        tempfile.TemporaryDirectory(prefix="upbit-keeping-") as folder,
+        Child("benchmarks.clients", "ours", *task.arguments(), environment={"BENCHMARK_FOLDER": folder}) as client,
+    ):
+        _await_pieces(stream, len(symbols) * len(KINDS))
+        stream.rate(RATE)
+        try:
+            time.sleep(SETTLE_SECONDS)
+            client.ask("start")
+            used, began = cpu_seconds(client.pid), time.monotonic()
+            time.sleep(options.seconds * 2)
+            used, spent = cpu_seconds(client.pid) - used, time.monotonic() - began
+        finally:
+            stream.rate(0)
+        sent, answer = stream.counters()["sent"] - before, _settled(client, mode)
+    if mode != "queue":
+        # The first frame of each topic comes besides those that are counted.
+        answer["lost"] = max(0, sent + len(symbols) * len(KINDS) - answer["written"] - answer["duplicates"])
+    return used / spent * 100, answer
+
+
+def _settled(client: Child, mode: str) -> dict[str, Any]:
+    """What the client says once it has written all that arrived."""
+    deadline = time.monotonic() + LONG_SECONDS
+    before: dict[str, Any] = {}
+    while True:
+        answer = client.ask("stop")
+        is_still = all(answer.get(name) == before.get(name) for name in ("written", "duplicates"))
+        if mode == "queue" or (is_still and not answer["waiting"]) or time.monotonic() > deadline:
+            return answer
+        before = answer
+        time.sleep(1.5)
+
+
+# A database that is away
+
+
+def _outage(options: Options) -> list[Figure]:
+    case = "PostgreSQL away for an hour of trades"
+    try:
+        import pytest
+
+        from tests.support.postgres import PostgresServer
+        from upbit_backbone.sinks.postgres import PostgresSink
+    except ImportError as missing:
+        return [absent(f"{case}, memory", OURS, "MiB", str(missing))]
+    rows = options.count(HOUR_OF_TRADES)
+    with tempfile.TemporaryDirectory(prefix="upbit-keeping-") as folder:
+        os.chmod(folder, 0o755)  # noqa: S103 - the server is another user's where we are root
+        try:
+            server = PostgresServer(Path(folder))
+        except pytest.skip.Exception as missing:
+            return [absent(f"{case}, memory", OURS, "MiB", str(missing))]
+        try:
+            sink = PostgresSink(server.dsn())
+            return _through_outage(case, server, sink, rows)
+        finally:
+            server.kill()
+
+
+def _through_outage(case: str, server: Any, sink: Sink, rows: int) -> list[Figure]:
+    sink.open()
+    writer = SinkWriter(sink, "away", Spool(None, SPILL_BYTES), emit=lambda event: None, clock=SYSTEM_CLOCK)
+    writer.start()
+    server.kill()
+    before, most, pushed = resident_mib(), 0.0, Spent()
+    for batch in batches_of(rows):
+        with pushed:
+            writer.put(batch)
+        most = max(most, resident_mib())
+    waited = writer.stats()
+    server.start()
+    deadline = Deadline.after(LONG_SECONDS)
+    while writer.stats().waiting and not deadline.expired:
+        most = max(most, resident_mib())
+        time.sleep(0.1)
+    stubborn = writer.close(Deadline.after(5.0))
+    ((kept,),) = server.run(server.dsn(), "SELECT count(*) FROM upbit.trades")
+    note = (
+        f"{rows:,} trades, {waited.spilled_bytes / 2**20:.0f} MiB on disk; CPU {pushed.cpu / rows * 1e6:.1f} µs a row"
+    )
+    return [
+        Figure(f"{case}, memory grown", OURS, most - before, "MiB", target=OUTAGE_MIB, note=note),
+        Figure(f"{case}, lost", OURS, rows - kept, "rows", target=0, note=f"{stubborn or ''}"),
+    ]
