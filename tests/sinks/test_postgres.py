@@ -294,10 +294,19 @@ def test_who_may_not_make_a_schema_may_use_one_that_was_made_for_him(server, dsn
 
 
 def test_where_there_is_timescale_the_tables_are_made_hypertables(dsn, query):
-    """By a stand-in of the one function of TimescaleDB's that is called, which wants what that wants of a key."""
+    """By a stand-in of the one function of TimescaleDB's that is called, which wants what that wants of a key; beside
+    it the newer one of that name."""
+    query("CREATE TYPE public.dimension_info AS (column_name name)")
+    query(
+        """CREATE FUNCTION public.create_hypertable(relation regclass, dimension public.dimension_info,
+            create_default_indexes boolean DEFAULT true, if_not_exists boolean DEFAULT false,
+            migrate_data boolean DEFAULT false) RETURNS void LANGUAGE plpgsql AS $$
+        BEGIN RAISE 'not this one'; END $$"""
+    )
     query(
         """CREATE FUNCTION public.create_hypertable(relation regclass, time_column_name name,
-            chunk_time_interval interval DEFAULT interval '7 days') RETURNS void LANGUAGE plpgsql AS $$
+            partitioning_column name DEFAULT NULL, number_partitions integer DEFAULT NULL,
+            chunk_time_interval anyelement DEFAULT NULL::bigint) RETURNS void LANGUAGE plpgsql AS $$
         BEGIN
             IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
                 AND a.attnum = ANY (i.indkey) WHERE i.indrelid = relation AND i.indisprimary
