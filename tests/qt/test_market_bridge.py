@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from qtpy.QtCore import QObject
-from qtpy.QtWidgets import QLabel
+from qtpy.QtWidgets import QLabel, QTableView, QWidget
 
 from tests.support.qt import deleted, run_until
 from tests.support.waiting import promised, wait_until
@@ -31,7 +32,7 @@ from upbit_backbone import (
     TradeData,
     UnknownSymbolError,
 )
-from upbit_backbone.qt import MarketBridge
+from upbit_backbone.qt import MarketBridge, OrderbookModel, TickerTableModel, TradesModel
 from upbit_backbone.simulator import FakeUpbit
 
 ROOT = Path(__file__).parents[2]
@@ -389,6 +390,54 @@ def test_a_backbone_that_is_closed_ends_what_was_opened_and_says_so_to_the_next(
     assert window.children() == [], "nothing is left of what could not be made"
 
 
+class Window(QWidget):
+    """A window as people write it, with each of our parts in it."""
+
+    def __init__(self, market: MarketDataBackbone) -> None:
+        super().__init__()
+        self.bridge = MarketBridge(market, self)
+        self.heard: list[Any] = []
+        self.models = (TickerTableModel(parent=self), OrderbookModel(parent=self), TradesModel(parent=self))
+        for model, view in zip(self.models, (QTableView(self), QTableView(self), QTableView(self)), strict=True):
+            view.setModel(model)
+        self.models[0].follow(self.bridge, quote="KRW")
+        for model in self.models[1:]:
+            model.follow(self.bridge, "KRW-BTC")
+        self.candles = self.bridge.candle_series("KRW-BTC", "1m", size=20)
+        for signal in (self.bridge.received_many, self.bridge.event, self.bridge.stale_changed, self.candles.changed):
+            signal.connect(self.hear)
+        self.bridge.ask(market.get_ticker, "KRW-BTC", then=self.hear, failed=self.hear)
+
+    def hear(self, *news: object) -> None:
+        self.heard += news
+
+    @property
+    def is_filled(self) -> bool:
+        return bool(self.candles.candles) and all(model.rowCount() and model.live.is_ready for model in self.models)
+
+
+def filled_window(market: MarketDataBackbone) -> Window:
+    window = Window(market)
+    window.show()
+    run_until(lambda: window.is_filled and any(isinstance(each, TickerData) for each in window.heard))
+    return window
+
+
+def test_a_window_of_our_parts_is_deleted_with_its_last_reference_and_waits_for_no_garbage_collector(
+    market: MarketDataBackbone,
+) -> None:
+    # That runs on whichever thread happens to make the next object, and only the window's own may delete it.
+    gc.disable()
+    try:
+        window = filled_window(market)
+        seen = weakref.ref(window)
+        window.hide()
+        del window
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
 def test_it_is_released_with_its_parent(market: MarketDataBackbone) -> None:
     window = QObject()
     bridge = MarketBridge(market, window)
@@ -475,7 +524,7 @@ def test_without_logging_it_is_told_on_stderr(upbit: FakeUpbit) -> None:
     program = """
 from qtpy.QtCore import QCoreApplication
 from upbit_backbone import MarketDataBackbone
-from upbit_backbone.qt import MarketBridge
+from upbit_backbone.qt import MarketBridge, OrderbookModel, TickerTableModel, TradesModel
 app = QCoreApplication([])
 with MarketDataBackbone() as market:
     bridge = MarketBridge(market)
