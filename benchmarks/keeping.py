@@ -281,16 +281,16 @@ def _through_outage(case: str, server: Any, sink: Sink, rows: int) -> list[Figur
     writer = SinkWriter(sink, "away", Spool(None, SPILL_BYTES), emit=lambda event: None, clock=SYSTEM_CLOCK)
     writer.start()
     server.kill()
-    before, most, pushed = resident_mib(), 0.0, Spent()
+    before, most, pushed = resident_mib(is_alone=True), 0.0, Spent()  # the server is a child of ours
     for batch in batches_of(rows):
         with pushed:
             writer.put(batch)
-        most = max(most, resident_mib())
+        most = max(most, resident_mib(is_alone=True))
     waited = writer.stats()
     server.start()
     deadline = Deadline.after(LONG_SECONDS)
     while writer.stats().waiting and not deadline.expired:
-        most = max(most, resident_mib())
+        most = max(most, resident_mib(is_alone=True))
         time.sleep(0.1)
     stubborn = writer.close(Deadline.after(5.0))
     ((kept,),) = server.run(server.dsn(), "SELECT count(*) FROM upbit.trades")

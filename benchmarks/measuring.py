@@ -71,10 +71,10 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def resident_mib(pid: int | None = None) -> float:
-    """Resident memory of a process and its children."""
-    total = 0
-    for each in [pid or os.getpid(), *children_of(pid or os.getpid())]:
+def resident_mib(pid: int | None = None, *, is_alone: bool = False) -> float:
+    """Resident memory of a process and, unless `is_alone`, its children."""
+    total, own = 0, pid or os.getpid()
+    for each in [own] if is_alone else [own, *children_of(own)]:
         for line in (PROC / str(each) / "status").read_text().splitlines():
             if line.startswith("VmRSS"):
                 total += int(line.split()[1])
