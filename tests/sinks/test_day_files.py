@@ -154,6 +154,27 @@ def test_a_file_that_could_not_be_written_is_tried_again(sink, folder, clock, mo
     assert files(folder) == {"trades/2026-01-31/KRW-BTC.open.jsonl": 1}
 
 
+def test_files_that_take_long_are_written_less_often(sink, folder, clock, monkeypatch):
+    write = sink._write_file
+
+    def slowly(path, table, rows):
+        clock.now += 100.0
+        write(path, table, rows)
+
+    monkeypatch.setattr(sink, "_write_file", slowly)
+    file = folder / "trades/2026-01-31/KRW-BTC.open.jsonl"
+    sink.write(Batch([trade(1)]))
+    clock.now += EXPORT_SECONDS
+    sink.flush()
+    sink.write(Batch([trade(2)]))
+    clock.now += EXPORT_SECONDS
+    sink.flush()
+    assert len(lines_of(file)) == 1
+    clock.now += 100.0 / day_files.EXPORT_SHARE - EXPORT_SECONDS
+    sink.flush()
+    assert len(lines_of(file)) == 2
+
+
 def test_csv_has_a_head_and_the_same_rows(folder):
     sink = CsvSink(folder)
     sink.open()

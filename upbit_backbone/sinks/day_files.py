@@ -37,6 +37,8 @@ from .sqlite import FOLDER_STORE, SqliteSink, ledger_of, transaction
 
 DAY: Final = timedelta(days=1)
 EXPORT_SECONDS: Final = 900.0
+# Of the time, for all files that go on: those of a full market, which grow all day, would take most of it by evening.
+EXPORT_SHARE: Final = 0.1
 OPEN_KEY: Final = "open file "
 # What is written when a recording ends, which shall not take long: some tenths of a second.
 CLOSING_FILES: Final = 20
@@ -57,8 +59,9 @@ class DayFiles(SqliteSink):
     """Base of the sinks that keep a folder of files by market and day beside their store.
 
     `day` is where days begin: "UTC" or "KST" (Korean midnight). A day's file is written anew at most every
-    `export_seconds` while the day goes on, at the end of a recording as far as that is quickly done, and for the last
-    time once the day is over and complete. `export()` writes all that is due, whatever that takes.
+    `export_seconds` while the day goes on, less often where all of them would take more than a tenth of the time; at
+    the end of a recording as far as that is quickly done, and for the last time once the day is over and complete.
+    `export()` writes all that is due, whatever that takes.
     """
 
     suffix: ClassVar[str]
@@ -77,6 +80,9 @@ class DayFiles(SqliteSink):
         self._zone = _ZONES[day]
         self._export_seconds = export_seconds
         self._clock = clock
+        self._pauses: dict[
+            Partition, float
+        ] = {}  # from a change to when it is written, where that is longer than usual
         self._due: dict[Partition, float] = {}  # when each that has changed is written again, by the monotonic clock
         self._known: set[Partition] = set()  # noted in the store as not sealed
         # Written, but not over or not complete: written for the last time when the coverage says so.
@@ -108,7 +114,7 @@ class DayFiles(SqliteSink):
         self._remember(changed - self._known)
         news = super().write(batch)
         for partition in changed:
-            self._due.setdefault(partition, now + self._export_seconds)
+            self._due.setdefault(partition, now + self._pauses.get(partition, self._export_seconds))
         for span in batch.spans:
             for partition in self._unsealed.get((span.symbol, span.type), ()):
                 if span.end >= self._bounds(partition.day).end:
@@ -163,7 +169,7 @@ class DayFiles(SqliteSink):
             self._due.pop(partition, None)
             return 0
         first, end = self._bounds(partition.day)
-        is_sealed = self._is_complete(partition, first, end)
+        is_sealed, began = self._is_complete(partition, first, end), self._clock.monotonic()
         final, still_open = self._path(partition, is_open=False), self._path(partition, is_open=True)
         target = final if is_sealed else still_open
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -176,8 +182,11 @@ class DayFiles(SqliteSink):
         unsealed = self._unsealed.setdefault((partition.symbol, partition.type), set())
         if not is_sealed:
             unsealed.add(partition)
+            took = self._clock.monotonic() - began
+            self._pauses[partition] = max(self._export_seconds, took * len(self._known) / EXPORT_SHARE)
             return len(rows)
         unsealed.discard(partition)
+        self._pauses.pop(partition, None)
         discard(still_open)
         self._known.discard(partition)
         self._open_connection.execute("DELETE FROM meta WHERE key = ?", (_name_of(partition),))
