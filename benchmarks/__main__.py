@@ -1,4 +1,4 @@
-"""`python -m benchmarks [names…]`: each benchmark in a process of its own, then one table and one JSON file."""
+"""`python -m benchmarks [names…]`: each benchmark in a process of its own, then where we stand, and one JSON file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import machine
+from benchmarks import machine, standing
 from benchmarks.children import ROOT
 from benchmarks.options import Options
 from benchmarks.table import Figure, render, save
 
 NAMES = (
-    "hot_ticker", "ingest", "latency", "full_market", "slow_consumer", "stuck_consumer", "backfill", "rest_call",
-    "footprint", "busy_main", "chart_viewer", "workloads", "drop_in", "keeping",
+    "hot_ticker", "ingest", "instructions", "latency", "full_market", "slow_consumer", "stuck_consumer", "backfill",
+    "rest_call", "footprint", "busy_main", "chart_viewer", "workloads", "drop_in", "keeping",
 )  # fmt: skip
 RESULTS = ROOT / "benchmarks" / "results"
 MARK = "figures: "
@@ -57,6 +57,7 @@ def _run_all(names: list[str] | tuple[str, ...], options: Options, path: Path | 
     print(machine.in_words(about), flush=True)
     results: dict[str, list[Figure]] = {}
     failures: dict[str, str] = {}
+    others = [machine.others_cores()]
     for name in names:
         title = importlib.import_module(f"benchmarks.{name}").TITLE
         began = time.monotonic()
@@ -68,9 +69,13 @@ def _run_all(names: list[str] | tuple[str, ...], options: Options, path: Path | 
         else:
             took = time.monotonic() - began
             print(f"\n{render(f'{title}   [{name}, {took:.0f} s]', results[name])}", flush=True)
+        others.append(machine.others_cores())
     target = path or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    save(target, about, results, failures)
-    print(f"\n{_summary(results)}; written to {target}")
+    busiest = max(others)
+    save(target, about | {"cores_used_by_others": [round(each, 2) for each in others]}, results, failures)
+    rows = standing.rows(results)
+    print(f"\n{standing.render(rows)}\n\n{standing.summary(rows)}. {_summary(results)}.")
+    print(f"{machine.judgement(busiest)} Written to {target}")
     return 1 if failures else 0
 
 

@@ -6,7 +6,7 @@ the reading process and its children by the number of frames the server sent mea
 that fell behind), the least of several windows, as with timeit: whatever else runs on the machine only adds. Our
 figures include frames, exact typed models, live store and mailbox, and a loop that takes every item out and looks at
 it. Peers give what they give (pyupbit and websocket-client: float dicts; ccxt: its own dicts; cryptofeed: Decimal
-objects; upbit-sdk: pydantic).
+objects; upbit-sdk: pydantic). "By hand" is the limit: frames cut by their lengths and our decoder, nothing kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.clients.task import Task
 from benchmarks.measuring import cpu_seconds
 from benchmarks.options import Options
 from benchmarks.servers import some_markets, upbit
-from benchmarks.table import Figure, absent
+from benchmarks.table import LIMIT, Figure, absent
 from upbit_backbone.simulator import FakeUpbit
 
 TITLE = "stream ingest: CPU per message (µs)"
@@ -40,6 +40,7 @@ RIVALS = {
 KINDS = {"ticker": (20.0, 0.7), "trade": (13.0, 0.65), "orderbook": (70.0, 0.9)}
 """Targets: µs at the fast rate, and at both as a share of pyupbit's."""
 UNREAD_BOOK_MICROSECONDS = 12.0
+UNREAD_TICKER_MICROSECONDS = 6.0
 FELL_BEHIND = 0.97
 NO_SUCH_STREAM = {("cryptofeed_", "ticker")}
 
@@ -90,7 +91,8 @@ def _beside_rivals(fake: FakeUpbit, kind: str, rate: float, options: Options) ->
     ]  # fmt: skip
     if "upbit-sdk" in costs:
         mine.append(Figure(case, "upbit_backbone", own, UNIT, own / costs["upbit-sdk"], "upbit-sdk", ratio_target=0.1))
-    return mine + figures
+    limit = measure(fake, "by_hand", kind, options.seconds, rate=rate)
+    return [*mine, *figures, Figure(case, LIMIT, limit.microseconds, UNIT, note=_completeness(limit))]
 
 
 def _variants(fake: FakeUpbit, options: Options) -> list[Figure]:
@@ -101,6 +103,11 @@ def _variants(fake: FakeUpbit, options: Options) -> list[Figure]:
     figures.append(
         Figure("orderbook, conflated away unread", "upbit_backbone", unread.microseconds, UNIT,
                target=UNREAD_BOOK_MICROSECONDS)
+    )  # fmt: skip
+    unread = measure(fake, "ours", "ticker", seconds, mode="unread")
+    figures.append(
+        Figure("ticker, conflated away unread", "upbit_backbone", unread.microseconds, UNIT,
+               target=UNREAD_TICKER_MICROSECONDS)
     )  # fmt: skip
     for kind in ("trade", "ticker"):
         cost = measure(fake, "ours", kind, seconds, mode="callback")

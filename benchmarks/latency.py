@@ -13,12 +13,13 @@ from benchmarks.children import Child, ChildError, MissingError
 from benchmarks.clients.task import Task
 from benchmarks.options import Options
 from benchmarks.servers import Stream, paced, some_markets
-from benchmarks.table import Figure, absent
+from benchmarks.table import LIMIT, Figure, absent
 
 TITLE = "latency, server send → user code (ms)"
 SETTLE_SECONDS = 1.0
 START_SECONDS = 15.0
 OURS = (("ours", "callback", "upbit_backbone, callback"), ("ours", "queue", "upbit_backbone, queue"))
+HAND = ("by_hand", "", LIMIT)
 RIVALS = (
     ("bare", "", "WebSocketApp + json"),
     ("pyupbit_", "", "pyupbit"),
@@ -45,7 +46,7 @@ def _one_load(stream: Stream, rate: int, busy: bool, options: Options) -> list[F
         rivals = rivals[:1]
     case = f"{rate:,}/s {'beside a busy thread' if busy else 'idle'}"
     answers: dict[str, dict[str, Any] | str] = {}
-    for module, mode, name in (*rivals, *OURS):
+    for module, mode, name in (HAND, *rivals, *OURS):
         try:
             answers[name] = measure(stream, module, rate, options.seconds, mode=mode or "queue", busy=busy)
         except MissingError:

@@ -57,3 +57,36 @@ def _load() -> str:
     if not hasattr(os, "getloadavg"):
         return "unknown"
     return " / ".join(f"{value:.2f}" for value in os.getloadavg())
+
+
+LOOK_SECONDS = 0.5
+BUSY_CORES = 0.25  # so much used by others, and CPU a message is half of it cold caches, and each p99 the scheduler's
+
+
+def others_cores(seconds: float = LOOK_SECONDS) -> float:
+    """How many cores are in use, while nothing of ours runs; 0 where that cannot be seen."""
+    before = _busy_ticks()
+    time.sleep(seconds)
+    after = _busy_ticks()
+    if before is None or after is None:
+        return 0.0
+    return max(0.0, (after - before) / os.sysconf("SC_CLK_TCK") / seconds)
+
+
+def _busy_ticks() -> int | None:
+    try:
+        first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()[1:]
+    except OSError:
+        return None
+    user, nice, system, _idle, _waiting, *more = map(int, first[:8])
+    return user + nice + system + sum(more)
+
+
+def judgement(cores: float) -> str:
+    """What the others' share of the machine means for the figures."""
+    if cores <= BUSY_CORES:
+        return f"Others used {cores:.2f} cores at most when it was looked."
+    return (
+        f"TOO BUSY TO JUDGE: others used up to {cores:.1f} of {os.cpu_count()} cores between the benchmarks. "
+        "Counted instructions hold; of the rest only ratios of one run mean something, and tails of latencies nothing."
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 NOT_INSTALLED = "not installed"
+LIMIT = "by hand (limit)"
 
 
 @dataclass(frozen=True, slots=True)

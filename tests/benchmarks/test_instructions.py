@@ -1,0 +1,33 @@
+"""What a message costs is guarded by counted instructions, which no other work on the machine changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import instructions
+
+# Ours ÷ websocket-client and json in a plain receiving loop, when it was last looked (CPython 3.11 to 3.13 differ by
+# less than a tenth). Whoever makes the path cheaper writes the new ratio here; it may worsen by a quarter, no further.
+RATIOS = {("ticker", 20, 400): 1.02, ("trade", 20, 400): 1.01, ("orderbook", 10, 100): 1.95}
+MAY_WORSEN = 1.25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", RATIOS, ids=lambda case: case[0])
+def test_a_message_costs_no_more_beside_a_plain_loop_than_it_did(case: tuple[str, int, int]) -> None:
+    reason = instructions.why_not()
+    if reason is not None:
+        pytest.skip(f"instructions cannot be counted here: {reason}")
+    try:
+        ours, plain = (instructions.counted(who, *case) for who in ("ours", "plain"))
+    except instructions.CannotCountError as problem:
+        pytest.skip(str(problem))
+    assert ours / plain <= RATIOS[case] * MAY_WORSEN, (
+        f"{case[0]}: {ours:,.0f} instructions a message, the plain loop {plain:,.0f}; "
+        f"it was {RATIOS[case]} times the plain loop"
+    )
+
+
+def test_where_a_tool_is_missing_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instructions.shutil, "which", lambda tool: None if tool == "callgrind_control" else tool)
+    assert instructions.why_not() == "callgrind_control is not installed"
