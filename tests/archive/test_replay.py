@@ -82,6 +82,19 @@ def test_as_many_candles_come_as_are_asked_for_however_quiet_the_market(make_sto
     assert starts(2, to=at(3600 * 4).strftime("%Y-%m-%d %H:%M:%S")) == hours[15:17]
 
 
+def test_a_forming_candle_that_is_asked_for_again_grows_as_if_it_were_asked_for_once(make_store):
+    items = [trade(number, price=Decimal(100 + number * 37 % 50), seconds=float(number)) for number in range(100)]
+    store = make_store(Batch(items, (), (span("trade", 0, 200),)))
+    often = StoreTransport(StoreRecording(store.path), SYSTEM_CLOCK)
+    for seconds in (10, 30.5, 30.5, 59.999, 75, 99, 40, 150):
+        once = StoreTransport(StoreRecording(store.path), SYSTEM_CLOCK)
+        asked = {"market": "KRW-BTC", "count": "3"}
+        bodies = [each.body("/v1/candles/minutes/1", asked, at(seconds)) for each in (often, once)]
+        assert bodies[0] == bodies[1]
+        (row, *_) = json.loads(bodies[0])
+        assert row["trade_price"] == int([each for each in items if each.timestamp <= at(seconds)][-1].price)
+
+
 def test_a_period_that_began_before_the_trades_do_is_no_candle(make_store):
     store = make_store(Batch([*map(trade, range(20))], (), (span("trade", 0, 2),)))
     transport = StoreTransport(StoreRecording(store.path), SYSTEM_CLOCK)

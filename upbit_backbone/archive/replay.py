@@ -23,7 +23,7 @@ from ..errors import ChannelUnavailableError, one_line
 from ..exchange.endpoints import CANDLES, MARKETS, MAX_LEVELS, ORDERBOOKS, TICKERS, TICKERS_OF_QUOTES, TRADES, RestCall
 from ..exchange.timeframes import Timeframe, timeframe_of
 from ..exchange.values import utc_text
-from ..history.aggregate import candles_from_trades
+from ..history.aggregate import candles_from_trades, merged
 from ..models.enums import DataType
 from ..models.events import GapEvent
 from ..models.market import CandleData
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..wire.io_deadline import Departure
 
 SESSION: Final = "store"
+MADE_CANDLES: Final = 10_000  # that are remembered, of some 500 bytes each
 _SQLITE_HEAD: Final = b"SQLite format 3\0"
 _MICROSECOND: Final = timedelta(microseconds=1)
 _WORDS: Final = frozenset(each.value for each in DataType)
@@ -55,6 +56,7 @@ _ORDER: Final = {
 _FOR_CANDLES: Final = TABLE_NAMED["trades"].only(
     "symbol", "price", "volume", "side", "timestamp", "sequential_id", "source"
 )
+_LAST_TRADE: Final = "SELECT max(timestamp) FROM trades WHERE symbol = ? AND timestamp >= ? AND timestamp < ?"
 _NEWEST: Final = {name: ", ".join(f"{column} DESC" for column in order.split(", ")) for name, order in _ORDER.items()}
 
 
@@ -295,6 +297,9 @@ class StoreTransport:
         self._clock = clock
         self._path = recording.path
         self._symbols = sorted({topic.symbol for topic in recording.topics})
+        # By market, unit and start: a candle and until when it has been made. Whole values are exchanged, so that no
+        # lock is needed: who asks at the same time makes one twice.
+        self._made: dict[tuple[str, str, datetime], tuple[CandleData, datetime]] = {}
         self._answers: dict[str, Callable[[dict[str, str], datetime], list[Any]]] = {
             TICKERS.path: self._tickers,
             TICKERS_OF_QUOTES.path: self._tickers_of_quotes,
@@ -390,17 +395,35 @@ class StoreTransport:
     def _made_candles(self, symbol: str, unit: Timeframe, count: int, end: datetime, now: datetime) -> list[CandleData]:
         """Of trades: periods that start before `end`, however much of them lies behind it."""
         since = unit.ceil(self._complete_since(symbol, now))  # a candle of half its trades is none
-        stop = min(unit.ceil(end), now + _MICROSECOND)
+        stop, reached = unit.ceil(end), now + _MICROSECOND
         found: list[CandleData] = []
-        # In so many periods a quiet market has fewer candles, and Upbit goes on until it has as many as were asked for.
-        while since < stop and len(found) < count:
-            first = max(unit.shift(unit.floor(stop - _MICROSECOND), 1 - count), since)
-            tests = {"symbol = ?": symbol, "timestamp >= ?": to_micros(first), "timestamp < ?": to_micros(stop)}
-            with reading(self._path) as connection:
-                trades = select(connection, _FOR_CANDLES, tests, _ORDER["trades"])
-                found += reversed(candles_from_trades(trades, unit))
-            stop = first
-        return found[:count]
+        with reading(self._path) as connection:
+            # From one candle to the one before it: a quiet market has none of most periods.
+            while len(found) < count:
+                bounds = (symbol, to_micros(since), to_micros(min(stop, reached)))
+                ((last,),) = connection.execute(_LAST_TRADE, bounds).fetchall()
+                if last is None:
+                    break
+                stop = unit.floor(from_micros(last))
+                found.append(self._made_candle(connection, symbol, unit, stop, min(unit.next_start(stop), reached)))
+        return found
+
+    def _made_candle(
+        self, connection: sqlite3.Connection, symbol: str, unit: Timeframe, start: datetime, end: datetime
+    ) -> CandleData:
+        """Of the trades from `start` on and before `end`, of which there is one. Of a candle that was asked for before
+        only the rest is read: a day has half a million trades, and programs ask for the forming one each second."""
+        key = (symbol, unit.word, start)
+        known, until = self._made.get(key, (None, start))
+        if until > end:
+            known, until = None, start
+        tests = {"symbol = ?": symbol, "timestamp >= ?": to_micros(until), "timestamp < ?": to_micros(end)}
+        rest = candles_from_trades(select(connection, _FOR_CANDLES, tests, _ORDER["trades"]), unit)
+        candle = merged([each for each in (known, *rest) if each is not None], unit, start)
+        if len(self._made) >= MADE_CANDLES:
+            self._made.clear()
+        self._made[key] = candle, end
+        return candle
 
     def _recorded_candles(self, symbol: str, timeframe: str, count: int, end: datetime, now: datetime) -> list[Any]:
         tests = {"symbol = ?": symbol, "timeframe = ?": timeframe, "timestamp < ?": to_micros(end)}

@@ -21,6 +21,7 @@ from .columns import TABLE_NAMED, Column, from_micros, to_micros
 
 BATCH_ROWS: Final = 2_000  # so few that their values are in the processor's cache when columns are made of them
 TEXT_ROWS: Final = 20_000  # some 4 MB of text: the fewer, the more often SQLite is asked
+LEAST_ID: Final = -(2**63)
 WIDEST: Final = (38, 16)  # for a number with more digits than its kind usually has
 # Beside the tables of data, what is known of them: (name, whether it is a time) of each column.
 _BESIDE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
@@ -115,11 +116,10 @@ def _texts(
     A zero at both ends of a list keeps its brackets away from what is between them.
     """
     tests, values = " AND ".join(["symbol = ?", *asked]), (symbol, *asked.values())
-    # The index of times knows the numbers as well, and says which of them have to be looked at.
-    least, last = connection.execute(
-        f"SELECT min(sequential_id), max(sequential_id) FROM trades WHERE {tests}",  # noqa: S608
-        values,
-    ).fetchone()
+    least, last = LEAST_ID, -LEAST_ID - 1
+    if asked:  # the index of times knows the numbers as well, and says which of them have to be looked at
+        bounds = f"SELECT min(sequential_id), max(sequential_id) FROM trades WHERE {tests}"  # noqa: S608
+        ((least, last),) = connection.execute(bounds, values).fetchall()
     cells = ", ".join(_selected(name) for name in names)
     # The sign keeps SQLite from the index of times, from which it would have to look up each row.
     also = "".join(f" AND +{test}" for test in asked)
