@@ -305,7 +305,9 @@ ERRORS: Final = {
     "since={}: that is yet to come; at Upbit it is {}": "since={0}: 아직 오지 않은 시각입니다. 업비트는 지금 {1}입니다",
     "since={}: {} has no past; trades and candles do": "since={0}: {1}에는 과거 데이터가 없습니다. 체결과 캔들에만 있습니다",
     "since={}: an id is one trade's of one market; give a time for the others": "since={0}: 번호는 한 마켓의 체결 하나에만 해당합니다. 나머지는 시각을 주세요",
-    "{}; or {}, or a trade's sequential_id": "{0}. 또는 {1}, 또는 체결의 sequential_id",
+    "{}; or {}, a trade's sequential_id, or a subscription's position": "{0}. 또는 {1}, 체결의 sequential_id, 구독의 position",
+    "since={}: not a position that this version wrote; expected what subscription.position gave, which begins with {}": "since={0}: 이 버전이 쓴 position이 아닙니다. {1}(으)로 시작하는, subscription.position이 준 것이어야 합니다",
+    "since={}: the position of another subscription, to none of these": "since={0}: 다른 구독의 position이고, 여기 있는 항목은 없습니다",
 }
 
 # Parts that are filled into the texts above, reasons of events and of health, and what the system says most often.

@@ -465,8 +465,9 @@ class Assembly:
 
         if self._recording is not None:
             raise InvalidRequestError("since=: a replay has no past beyond its recording; see replay(…, start=)")
+        rest = self.rest.trades_page
         return GapRepair(
-            trades_page=self.rest.trades_page,
+            trades_page=rest if self.upstream is None else self.upstream.past_trades(rest),
             candles_page=self.rest.candles_page,
             publish=deliver,
             emit=self.emit,

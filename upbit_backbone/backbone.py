@@ -608,7 +608,8 @@ class MarketDataBackbone:
         than `config.gap_strict_seconds`.
 
         `since` gives trades and candles from a past time on, then live ones, in order and each once: a time with its
-        zone, "today" (from 00:00 UTC, 09:00 in Korea), or the `sequential_id` of the last trade you have of one market.
+        zone, "today" (from 00:00 UTC, 09:00 in Korea), the `sequential_id` of the last trade you have of one market, or
+        the `position` of a subscription, of this program or of one that ran before: after what that had given you.
         The past is marked `is_backfilled`, is never dropped for want of room, and comes whole once REST has given all
         of it (a busy market's day takes about a minute). Then a GapEvent with this `subscription` tells how many items
         that were, and, `complete=False`, what is missing: Upbit keeps trades of seven days.

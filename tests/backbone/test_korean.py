@@ -64,6 +64,8 @@ WRONG: dict[str, Callable[[MarketDataBackbone], Any]] = {
     "an unknown order": lambda market: market.subscribe("KRW-BTC", "trade", gap_order="odd"),  # type: ignore[arg-type]
     "a past that is to come": lambda market: market.subscribe("KRW-BTC", "trade", since="2036-01-01T00:00Z"),
     "a past of prices": lambda market: market.subscribe("KRW-BTC", "ticker", since="2026-01-01T00:00Z"),
+    "a position of another version": lambda market: market.subscribe("KRW-BTC", "trade", since="position-7 x"),
+    "a position of others": lambda market: market.subscribe("KRW-BTC", "trade", since="position-1 trade:KRW-ETH=1@1"),
     "a series of an unknown timeframe": lambda market: market.candle_series("KRW-BTC", "7m"),
     "a price below nothing": lambda market: market.round_price("KRW-BTC", -1, "down"),
     "an unknown direction": lambda market: market.round_price("KRW-BTC", 1, "sideways"),  # type: ignore[arg-type]

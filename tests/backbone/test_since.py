@@ -121,6 +121,42 @@ def test_the_last_trade_a_program_had_does_not_come_again(server: FakeUpbit, mar
         assert ids(received(trades, made[-1])) == made
 
 
+def test_a_position_outlasts_the_program(server: FakeUpbit, market: MarketDataBackbone, backbone: Backbone) -> None:
+    with market.subscribe([BTC, ETH], "trade") as trades:
+        items = [trades.get(timeout=30.0)]
+        for symbol in (BTC, ETH, BTC):
+            items += received(trades, server.publish_trade(symbol)["sequential_id"], symbol)
+        position = trades.position
+    market.close()
+    server.pause()
+    missed = [server.publish_trade(symbol)["sequential_id"] for symbol in (BTC, ETH) for _ in range(300)]
+    later = backbone(at=server)
+    later.get_markets()
+    with later.subscribe([BTC, ETH], [DataType.TRADE, DataType.TICKER], since=position) as both:
+        assert both.position == position
+        found = [both.get(timeout=30.0) for _ in range(600)]
+        while len(trades_of(found)) < 600:
+            found.append(both.get(timeout=30.0))
+        behind = both.position
+    assert {item.sequential_id for item in trades_of(found)} == set(missed)
+    for symbol in (BTC, ETH):
+        assert ids(trades_of(found), symbol) == sorted(ids(trades_of(found), symbol))
+    with later.subscribe([BTC, ETH], "trade", since=behind) as trades:
+        last = server.publish_trade(ETH)["sequential_id"]
+        assert ids(received(trades, last, ETH), ETH) == [last]
+
+
+def trades_of(items: list[Any]) -> list[TradeData]:
+    return [item for item in items if isinstance(item, TradeData)]
+
+
+def test_the_position_of_other_markets_is_refused(market: MarketDataBackbone) -> None:
+    with pytest.raises(InvalidRequestError, match="another subscription"):
+        market.subscribe(BTC, "trade", since="position-1 trade:KRW-ETH=1@1")
+    with pytest.raises(InvalidRequestError, match="position-1"):
+        market.subscribe(BTC, "trade", since="position-7 trade:KRW-BTC=1@1")
+
+
 def test_what_upbit_no_longer_keeps_has_a_receipt(server: FakeUpbit, market: MarketDataBackbone) -> None:
     events: list[Any] = []
     market.on_event(events.append)

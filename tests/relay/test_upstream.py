@@ -18,6 +18,7 @@ from upbit_backbone import (
     CandleData,
     DataSource,
     DataType,
+    GapEvent,
     HealthStatus,
     MarketDataBackbone,
     OrderbookData,
@@ -245,6 +246,37 @@ def test_when_the_relay_that_leads_ends_another_feeds_on(
     wait_until(lambda: second.is_leading, "the second leads")
     trades.more(60)
     trades.check()
+
+
+@pytest.mark.parametrize("kept", [10_000, 100])
+def test_a_program_that_was_away_reads_what_it_missed_from_the_relays_streams(
+    start: Start, client: Open, upbit: FakeUpbit, server: RedisServer, kept: int
+) -> None:
+    start(TRADE, kept=kept)
+    events: list[Any] = []
+    first = client()
+    with first.subscribe("KRW-BTC", TRADE) as trades:
+        had = [trades.get(timeout=30) for _ in range(5)]
+        wait_until(lambda: had[-1].source is DataSource.RELAY or had.append(trades.get(timeout=30)), "the relay's")
+        position = trades.position
+    first.close()
+    upbit.burst("KRW-BTC", 1_500)
+    upbit.pause()
+    newest = upbit.publish_trade("KRW-BTC")["sequential_id"]
+    stream = "{upbit}:stream:trade:KRW-BTC"
+    wait_until(lambda: server.client.xrevrange(stream, count=1)[0][1]["id"] == str(newest), "all is there")
+    asked = len(upbit.requests("/v1/trades/ticks"))
+    with client().subscribe("KRW-BTC", TRADE, since=position, on_event=events.append) as trades:
+        found = [trades.get(timeout=30)]
+        while found[-1].sequential_id != newest:
+            found.append(trades.get(timeout=30))
+        wait_until(lambda: any(isinstance(each, GapEvent) for each in events), "the receipt")
+    made = upbit.trades("KRW-BTC", round(had[-1].timestamp.timestamp() * 1000) - 2_000)
+    numbers = [each["sequential_id"] for each in made]
+    # What is behind the cap is asked of REST, and no more than that.
+    assert [each.sequential_id for each in found] == numbers[numbers.index(had[-1].sequential_id) + 1 :]
+    assert all(each.complete for each in events if isinstance(each, GapEvent))
+    assert (len(upbit.requests("/v1/trades/ticks")) > asked) == (kept == 100)
 
 
 def test_a_relay_that_begins_later_is_found(start: Start, client: Open, server: RedisServer) -> None:

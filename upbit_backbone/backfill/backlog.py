@@ -14,6 +14,7 @@ from weakref import ref
 
 from .._arguments import Moment, as_whole, aware
 from ..delivery.mailbox import Mailbox
+from ..delivery.position import Mark, is_position, read_position
 from ..errors import InvalidRequestError
 from ..exchange.endpoints import MAX_DAYS_AGO
 from ..exchange.fields import SHUFFLE
@@ -36,6 +37,13 @@ LINE: Final = ConnectionId("backlog", 1)
 def starts_of(since: Moment | int, topics: Iterable[Topic], now: datetime) -> dict[Topic, Start]:
     """From where each topic's past is wanted; InvalidRequestError for what has none, or none that can be said so."""
     topics = tuple(topics)
+    if is_position(since):
+        marks = read_position(str(since), topics)
+        # Two seconds before it, because trades overtake each other by as much; where it ends is told by its number.
+        return {
+            topic: Start(mark.moment - SHUFFLE, mark.number) if mark.number else Start(_start(topic, mark.moment))
+            for topic, mark in marks.items()
+        }
     for topic in topics:
         if topic.data_type is not DataType.TRADE and not topic.data_type.is_candle:
             raise InvalidRequestError(f"since={since!r}: {topic.data_type.value} has no past; trades and candles do")
@@ -57,7 +65,9 @@ def _moment(since: object) -> datetime:
     try:
         return aware(since, "since")
     except InvalidRequestError as refusal:
-        raise InvalidRequestError(f"{refusal}; or {TODAY!r}, or a trade's sequential_id") from None
+        raise InvalidRequestError(
+            f"{refusal}; or {TODAY!r}, a trade's sequential_id, or a subscription's position"
+        ) from None
 
 
 def _start(topic: Topic, moment: datetime) -> datetime:
@@ -82,6 +92,7 @@ class BacklogMailbox(Mailbox):
     def __init__(self, *settings: Any, repair: GapRepair, starts: Mapping[Topic, Start], **more: Any) -> None:
         super().__init__(*settings, **more)
         self._repair = repair
+        self._starts = starts
         self._own = {topic: OwnTopic(*topic) for topic in starts}
         for topic, own in self._own.items():
             own.mailbox = ref(self)
@@ -93,7 +104,11 @@ class BacklogMailbox(Mailbox):
             return
         due: list[Envelope] = []
         for topic, item, arrival in deliveries:
-            given = self._repair.arrived(self._own[topic], item, LINE, arrival)
+            own = self._own.get(topic)
+            if own is None:  # a position says nothing of it
+                due.append((topic, item, arrival))
+                continue
+            given = self._repair.arrived(own, item, LINE, arrival)
             due.extend((topic, each, arrival) for each in given)
         if due:
             super().put_many(due, is_late=is_late)
@@ -104,7 +119,18 @@ class BacklogMailbox(Mailbox):
 
     def seed(self, deliveries: Iterable[Envelope]) -> None:
         """The current values, of topics of which nothing has come by itself: the past ends before them."""
-        self.put_many([each for each in deliveries if self._repair.last(self._own[each[0]]) is None])
+        deliveries = list(deliveries)
+        super().seed([each for each in deliveries if each[0] not in self._own])
+        followed = [each for each in deliveries if each[0] in self._own]
+        self.put_many([each for each in followed if self._repair.last(self._own[each[0]]) is None])
+
+    def marks(self) -> dict[Topic, Mark]:
+        """Where nothing has come yet, it is where it began."""
+        began = {
+            topic: Mark.at(start.moment + SHUFFLE if start.after_id else start.moment, start.after_id)
+            for topic, start in self._starts.items()
+        }
+        return began | super().marks()
 
     def deliver(self, topic: Topic, items: Sequence[Any]) -> None:
         """What `repair` has put in order: the past, and what waited for it."""

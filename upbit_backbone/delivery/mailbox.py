@@ -14,11 +14,12 @@ from typing import Any
 
 from .._concurrency import Deadline, EventCount, ForkGuard
 from ..errors import ClosedError, RequestTimeoutError, SubscriptionError, UpbitBackboneError
-from ..models.enums import Overflow
+from ..models.enums import DataType, Overflow
 from ..models.lazy_book import Datum, Envelope, LazyBook, StoredItem
-from ..models.market import OrderbookData
+from ..models.market import CandleData, OrderbookData, TradeData
 from ..models.request import Topic
 from .buffers import PARKED_ITEMS, UNREAD_SECONDS, BackpressureReporter, Buffer
+from .position import Mark
 
 if sys.version_info >= (3, 13):
     _SHUT_DOWN: tuple[type[Exception], ...] = (ClosedError, queue.ShutDown)
@@ -79,6 +80,7 @@ class Mailbox(queue.Queue[Any]):
         self._clock = clock
         self._buffer = Buffer(overflow, maxsize, parking)
         self._seeds: dict[Topic, StoredItem] = {}
+        self._last: dict[object, TradeData | CandleData] = {}  # that was given to the subscriber, of each with a past
         self._closed = False
         self._ended = False
         self._failure: UpbitBackboneError | None = None  # what ended it, other than `close` and the end of its source
@@ -248,7 +250,27 @@ class Mailbox(queue.Queue[Any]):
         reporter.unread_since = None
         if reporter.is_parking:
             reporter.parked(len(self._buffer) + 1, self._buffer.bound)
+        item = delivery[1]
+        if type(item) is TradeData:  # on every trade's way: by market and not by topic, whose hash costs more than that
+            if item.is_backfilled:
+                self._note(item.symbol, item)
+            else:
+                self._last[item.symbol] = item
+        elif type(item) is CandleData:
+            self._note((item.symbol, item.timeframe), item)
         return delivery
+
+    def _note(self, key: object, item: TradeData | CandleData) -> None:
+        """It is the last of its topic that the subscriber was given, unless it comes late."""
+        if item.is_backfilled and (known := self._last.get(key)) is not None and known.timestamp > item.timestamp:
+            return
+        self._last[key] = item
+
+    def marks(self) -> dict[Topic, Mark]:
+        """How far the subscriber has come in each topic that has a past."""
+        with self._mutex:
+            last = list(self._last.values())
+        return {_topic_of(item): Mark.of(item) for item in last}
 
     def wait_news(self, deadline: Deadline) -> bool:
         """Wait until something can be read, or it is over; False at the deadline."""
@@ -462,3 +484,8 @@ def _trimmed(book: OrderbookData, levels: int) -> OrderbookData:
     if len(book.asks) <= levels and len(book.bids) <= levels:
         return book
     return dataclasses.replace(book, asks=book.asks[:levels], bids=book.bids[:levels])
+
+
+def _topic_of(item: TradeData | CandleData) -> Topic:
+    kind = DataType.TRADE if isinstance(item, TradeData) else DataType(item.timeframe)
+    return Topic(kind, item.symbol)

@@ -20,6 +20,7 @@ from ..models.request import SubscriptionRequest
 from .consumer import Consumer
 from .event_bus import Listening
 from .mailbox import Mailbox, MailboxClosedError, NothingArrivedError
+from .position import write_position
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -321,6 +322,17 @@ class Subscription(Generic[T_co]):
     def closed(self) -> bool:
         """Whether nothing more can come: it was closed, or has ended and was read to its end."""
         return self.mailbox.closed
+
+    @property
+    def position(self) -> str:
+        """How far you have come, for `subscribe(…, since=)`, also in another run of the program: with it you get what
+        came after the last trade and candle of each market that this subscription has given you, or your queue, each
+        once and in order. A text of some fifty characters a market; write it down with what you made of the item.
+
+        Order books and tickers have no past, and none is kept of them. What comes late after a break (`late=True`) is
+        behind a position already; with `gap_order="strict"` nothing comes late.
+        """
+        return write_position(self.mailbox.marks())
 
     @property
     def stats(self) -> SubscriptionStats:

@@ -1,5 +1,5 @@
 """Upstream: where streams come from with `upstream=`, a relay's Redis server, and Upbit itself while that has none.
 
-relay_connection ● is to a session what a WebSocket is to Upbit; upstream ● decides which of the two is opened, and
-when to go back.
+stream_history ● reads what a relay has written; relay_connection ● is to a session what a WebSocket is to Upbit;
+upstream ● decides which of the two is opened, and when to go back.
 """

@@ -14,21 +14,19 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, Final
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
 from ..errors import ClosedError, InvalidRequestError, NetworkError, ProtocolError, UpbitBackboneError
-from ..exchange.fields import Spelling
 from ..exchange.stream import listed_topics
 from ..models.enums import DataSource, DataType, StreamType
 from ..models.market import CandleData, TradeData
 from ..models.request import Topic
 from ..models.session import SubscriptionList
-from ..unify.writer import encode_frame
 from ..wire.frames import MAX_CONTROL_BYTES, MAX_MESSAGE_BYTES, PONG, TEXT
 from ..wire.redis_server import RedisServer
 from ..wire.relay_keys import SCHEMA, Keys
+from .stream_history import StreamHistory, TradesPage, candle_frame, trade_frame
 
 TIMEOUT_SECONDS: Final = 1.0  # of one call to Redis
 DEMAND_SECONDS: Final = 15.0  # for which the relay streams what is not asked for again
@@ -105,6 +103,10 @@ class RelayTransport:
             server.close()
             raise
         return RelayConnection(self._keys, server, pushed, self._last_of, self._doubt, self._clock)
+
+    def history(self, rest: TradesPage, is_direct: Callable[[], bool]) -> StreamHistory:
+        """What the relay keeps of past trades, and behind that what `rest` gives."""
+        return StreamHistory(self._server, self._keys, rest, is_direct)
 
     def _leader(self, server: RedisServer) -> str:
         keys, prefix = self._keys, self._keys.prefix
@@ -299,7 +301,7 @@ class RelayConnection:
                 since = round(last.timestamp.timestamp() * 1000)
                 for entry in entries:
                     if entry.get(b"id", b"").isdigit() and int(entry[b"id"]) >= since:
-                        self._ready += frame(TEXT, _candle_frame(entry.get(b"data", b"")))
+                        self._ready += frame(TEXT, candle_frame(entry.get(b"data", b"")))
             return
         number = b"" if last is None else str(getattr(last, "sequential_id", None)).encode()
         place = next((index for index, entry in enumerate(entries) if entry.get(b"id") == number), None)
@@ -310,7 +312,8 @@ class RelayConnection:
             # First what shows that nothing is missing, then what may have come in between.
             chosen = [entries[place], *entries[max(0, place - ENTRIES_BEFORE) : place], *entries[place + 1 :]]
         for index, entry in enumerate(chosen):
-            self._ready += frame(TEXT, _trade_frame(entry.get(b"data", b""), is_first=index == 0))
+            kind = StreamType.REALTIME if index else StreamType.SNAPSHOT
+            self._ready += frame(TEXT, trade_frame(entry.get(b"data", b""), kind))
 
     def send_ping(self, payload: bytes = b"") -> None:
         self._pings[payload] = self._now()
@@ -347,20 +350,3 @@ class RelayConnection:
 
 
 _STATES: Final = frozenset({DataType.TICKER, DataType.ORDERBOOK})
-
-
-def _trade_frame(data: bytes, *, is_first: bool) -> bytes:
-    """As Upbit would send it. What cannot be read is handed on as it is: the intake counts and reports it."""
-    try:
-        trade = TradeData.from_json(data)
-        kind = StreamType.SNAPSHOT if is_first else StreamType.REALTIME
-        return encode_frame(replace(trade, stream_type=kind), Spelling.SIMPLE)
-    except (ValueError, TypeError, KeyError, ArithmeticError):
-        return data
-
-
-def _candle_frame(data: bytes) -> bytes:
-    try:
-        return encode_frame(CandleData.from_json(data), Spelling.SIMPLE)
-    except (ValueError, TypeError, KeyError, ArithmeticError):
-        return data

@@ -17,6 +17,7 @@ from ..errors import ClosedError, NetworkError, UpbitBackboneError, one_line
 from ..models.events import Event, UpstreamEvent
 from ..sessions.ports import Connection, Dial
 from .relay_connection import NoRelayError, RelayTransport
+from .stream_history import TradesPage
 
 log = get_logger("upbit_backbone.upstream")
 
@@ -88,6 +89,10 @@ class Upstream:
         with self._lock:
             self._was_there, self._lost_at = True, None
         return connection
+
+    def past_trades(self, rest: TradesPage) -> TradesPage:
+        """Pages of past trades: what the relay keeps, and behind that, or while there is none, what `rest` gives."""
+        return self._relay.history(rest, lambda: self.is_direct).page
 
     def _missed(self, error: UpbitBackboneError) -> None:
         now = self._clock.monotonic()
