@@ -425,7 +425,8 @@ def test_a_line_that_answers_slowly_now_and_then_is_given_longer_for_a_while_and
     health.answered(0.3, 100.0)
     assert not health.is_unanswered(101.4)
     assert health.is_unanswered(101.5)
-    health.answered(0.9, 100.0)
+    health.answered(0.9, 100.4)
+    health.answered(0.39, 100.4)
     assert health.is_unanswered(101.5), "what stood in a freeze says nothing about the way"
     for _ in range(100):
         health.answered(0.01, 100.0)

@@ -90,6 +90,7 @@ class SessionHealth:
         "_news_lag",
         "_news_lag_at",
         "_slow",
+        "_thawed_at",
         "clock_offset",
         "connected",
         "epoch",
@@ -129,6 +130,7 @@ class SessionHealth:
         self._asked_at = -inf  # when the latest was sent of what we sent and has been answered
         self.round_trip = inf  # the quickest on this connection
         self._slow = 0.0  # the slowest lately
+        self._thawed_at = -inf
         self.lag = 0.0
         self.is_late = False
         self.proven_at: float | None = None
@@ -158,7 +160,9 @@ class SessionHealth:
         # The quickest, because every longer one has waited somewhere: what is taken for the way must not include that.
         self.round_trip = min(self.round_trip, now - asked_at)
         self._slow *= 1 - FORGOTTEN_WITH_EACH
-        if seconds < SLOW_ANSWER_SECONDS:
+        if seconds >= SLOW_ANSWER_SECONDS:
+            self._thawed_at = now
+        elif asked_at >= self._thawed_at:  # else it stood in the same freeze, and only its end
             self._slow = max(self._slow, seconds)
         if now - self._news_lag_at > self._news_lag:
             self._news_lag = 0.0
