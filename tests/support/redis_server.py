@@ -25,17 +25,23 @@ class RedisServer:
     """A server that can be killed and started again, and keeps on disk what it was asked to, or nothing. At a socket in
     a folder, because a port that was free a moment ago, or before it was killed, may be somebody else's."""
 
-    def __init__(self, folder: Path, *, keeps: bool = False) -> None:
+    def __init__(self, folder: Path, *, keeps: bool = False, options: tuple[str, ...] = ()) -> None:
         self._keeps = keeps
+        self._options = options
         self._folder = folder
         self.socket = folder / "redis.socket"
         self.url = f"unix://{self.socket}"
         self.client = redis.Redis(unix_socket_path=str(self.socket), decode_responses=True)
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def start(self) -> None:
         options = ("--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self._folder))
+        options += self._options
         if self._keeps:
             options += ("--appendonly", "yes", "--appendfsync", "always")
         log = self._folder / "redis.log"
@@ -44,6 +50,8 @@ class RedisServer:
         wait_until(self._answers, lambda: f"Redis answers: {log.read_text(encoding='utf-8')}")
 
     def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "redis.log").read_text(encoding="utf-8")
         try:
             return bool(self.client.ping())
         except redis.AuthenticationError:
