@@ -121,7 +121,9 @@ def test_whoever_closes_in_a_hurry_waits_for_no_last_look(upbit, market, monkeyp
     monkeypatch.setattr(sink_recorder, "ENDING_SECONDS", 1e9)
     recorder = market.record_to(Away(), "KRW-BTC", flush_seconds=0.05)
     wait_until(lambda: recorder._watermarks.has_candidates)  # so that there would be something to wait for
-    assert recorder.close(0.9) == []
+    with monkeypatch.context() as hurried:
+        hurried.setattr(sink_recorder, "UNHURRIED_SECONDS", 1e9)
+        assert recorder.close(60.0) == []
     patient = market.record_to(Away(), "KRW-BTC", flush_seconds=0.05)
     wait_until(lambda: patient._watermarks.has_candidates)
     closing = threading.Thread(target=patient.close, args=(60.0,))

@@ -175,8 +175,9 @@ class SinkRecorder:
         self._is_ending = True
         self._collect()
         pause = self._covered_at + ENDING_SECONDS - self._clock.monotonic()
-        if pause > 0 and self._watermarks.has_candidates:
-            self._is_hurried.wait(min(pause, ENDING_SECONDS))
+        is_worth_it = pause > 0 and self._watermarks.has_candidates
+        if is_worth_it and not self._is_hurried.wait(min(pause, ENDING_SECONDS)):
+            self._cover_again = float("-inf")  # it is time, whatever a microsecond's difference between two clocks says
 
     def _collect(self) -> None:
         """Take what is there, and hand it on once it is a batch."""
