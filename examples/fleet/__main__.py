@@ -85,7 +85,7 @@ class Fleet:
         """Nobody trades any more. What was lost, what came twice?"""
         self._upbit.pause()
         reports: list[Any] = []
-        end = time.monotonic() + 15  # what is asked of REST comes after the rest
+        end = time.monotonic() + 50  # what is asked of REST comes after the rest, ten pages a second for all
 
         def is_complete() -> bool:
             reports[:] = self._reports()
