@@ -108,7 +108,7 @@ class MainWindow(QtWidgets.QMainWindow):
         self.book_view = table_view(self.book, 84, 92, 66)
         self.book_view.setItemDelegateForColumn(0, BarDelegate(self.book_view))
         self.book_view.setSelectionMode(QtWidgets.QAbstractItemView.SelectionMode.NoSelection)
-        self.trades_view = table_view(self.trades, 60, 86, 76)
+        self.trades_view = table_view(self.trades, 60, 86, 90)
         left, right, middle = QtWidgets.QWidget(), QtWidgets.QSplitter(Qt.Orientation.Vertical), QtWidgets.QWidget()
         left_layout, middle_layout = QtWidgets.QVBoxLayout(left), QtWidgets.QVBoxLayout(middle)
         left_layout.addWidget(row_of(self.search, self.quote))
@@ -142,6 +142,7 @@ class MainWindow(QtWidgets.QMainWindow):
         for view, columns in ((self.watch_view, (1, 4)), (self.book_view, (2, 3)), (self.trades_view, (3,))):
             for column in columns:
                 view.setColumnHidden(column, is_narrow)
+        self.trades_view.setColumnWidth(2, 76 if is_narrow else 90)
         super().resizeEvent(event)
 
     def _connect(self) -> None:
