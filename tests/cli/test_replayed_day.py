@@ -1,6 +1,6 @@
 """A recorded day is served to pyupbit as it is published, and what it answers is what the store says.
 
-Skipped where pyupbit is not installed (`pip install pyupbit`).
+Among what takes endurance, where pyupbit is installed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from upbit_backbone.models.readable import KST
 from upbit_backbone.sinks import SqliteSink
 from upbit_backbone.sinks.base import Batch, Span
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("pyupbit") is None, reason="pyupbit is not installed")
+pytestmark = [
+    pytest.mark.endurance,
+    pytest.mark.skipif(importlib.util.find_spec("pyupbit") is None, reason="pyupbit is not installed"),
+]
 
 # Long ago: pyupbit asks for what was until now by the machine's clock.
 DAY = datetime(2024, 3, 5, tzinfo=UTC)
@@ -158,7 +161,6 @@ def expected_candles(store: Store, symbol: str, interval: str, count: int, now: 
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(os.name == "nt", reason="the program forks")
 @pytest.mark.parametrize("now", [NOON, AFTER])
