@@ -19,7 +19,6 @@ from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, Str
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
-from upbit_backbone.sessions.session import ENOUGH_BYTES, GATHER_RATE, RATE_SECONDS, FrameRate
 
 TOPIC = Topic(DataType.TICKER, "KRW-BTC")
 TOPICS = frozenset({TOPIC, Topic(DataType.TRADE, "KRW-ETH")})
@@ -178,35 +177,3 @@ def test_data_that_brings_the_proof_of_health_nearer_moves_the_next_wake_up() ->
     stage.handle(on.Tick(), before)
 
     assert stage.lifecycle.next_wake() <= 100.5 + 10.0
-
-
-def fed(rate: FrameRate, per_second: float, *, begin: float, seconds: float, size: int = 500) -> bool:
-    """One message a read for so long; whether the next ones may gather."""
-    for number in range(int(per_second * seconds)):
-        rate.read(size, number, begin + number / per_second)
-    return rate.may_gather
-
-
-def test_frames_gather_at_a_high_rate_only() -> None:
-    assert not fed(FrameRate(), GATHER_RATE * 0.9, begin=100.0, seconds=1.0)
-    assert fed(FrameRate(), GATHER_RATE * 1.1, begin=100.0, seconds=1.0)
-
-
-def test_what_comes_after_a_silence_is_not_taken_for_a_high_rate() -> None:
-    rate = FrameRate()
-    assert fed(rate, GATHER_RATE * 2, begin=100.0, seconds=1.0)
-    rate.read(500, int(GATHER_RATE * 2), 101.0 + RATE_SECONDS * 100)
-    assert not rate.may_gather
-
-
-def test_a_read_that_is_large_already_is_followed_by_the_next_at_once() -> None:
-    rate = FrameRate()
-    assert not fed(rate, GATHER_RATE * 2, begin=100.0, seconds=1.0, size=ENOUGH_BYTES)
-    rate.read(ENOUGH_BYTES - 1, int(GATHER_RATE * 2), 101.0)
-    assert rate.may_gather
-
-
-def test_the_first_read_of_all_says_nothing_of_a_rate() -> None:
-    rate = FrameRate()
-    rate.read(500, 5000, 100.0)
-    assert not rate.may_gather

@@ -65,13 +65,3 @@ def test_the_reprs_are_one_line() -> None:
     waker.close()
     line.release()
     assert repr(waker) == "<WakeupSocket closed>"
-
-
-def test_a_wake_up_ends_a_pause_and_the_wait_that_follows() -> None:
-    line = SessionSocket()
-    line.wake()
-    started = time.monotonic()
-    line.pause(30.0)
-    line.wait(30.0)
-    assert time.monotonic() - started < promised(20.0)
-    line.release()

@@ -7,12 +7,10 @@ No user code runs here.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from .._concurrency import SLEEP_SECONDS, Deadline, Flag, LoopThread, clock_offset, get_logger
@@ -33,33 +31,6 @@ log = get_logger("upbit_backbone")
 
 MAX_WAIT_SECONDS: Final = 2.0  # so that waking from the machine's sleep is noticed soon
 ACQUIRE_SECONDS: Final = 0.5  # the wait for permission cannot be called off, so it is short
-
-# Waking up costs several times what a message does: two system calls and two changes of threads, with cold caches. At
-# a high rate frames are therefore given a moment to gather after each read. What comes after a silence is read at once,
-# so no message waits longer than that moment.
-GATHER_SECONDS: Final = 0.002
-GATHER_RATE: Final = 2000.0  # messages a second; below it nothing ever waits
-RATE_SECONDS: Final = 0.1  # how often the rate is taken
-ENOUGH_BYTES: Final = 65_536  # a read as large has gathered already, in a burst or because we are behind
-CAN_GATHER: Final = sys.platform != "win32"  # where a `select` of 2 ms may take 15
-
-
-class FrameRate:
-    """Whether messages come so fast that the next ones may gather. Pure."""
-
-    def __init__(self) -> None:
-        self._is_high = False
-        self._taken_at = -inf
-        self._messages = 0
-        self.may_gather = False
-
-    def read(self, size: int, messages: int, now: float) -> None:
-        """So many bytes were read, and so many messages have come in all."""
-        since = now - self._taken_at
-        if since >= RATE_SECONDS:
-            self._is_high = messages - self._messages > GATHER_RATE * since
-            self._taken_at, self._messages = now, messages
-        self.may_gather = self._is_high and size < ENOUGH_BYTES
 
 
 class Session:
@@ -89,7 +60,6 @@ class Session:
         self._commands: deque[on.Input] = deque()  # appended by anyone, taken by the thread
         self._requests_changed = False
         self._stop = Flag()
-        self._rate = FrameRate()
         self._socket = SessionSocket()
         self.health.clock_offset = self._clock_offset = clock_offset(with_.clock)
         self._loop = LoopThread(
@@ -176,9 +146,6 @@ class Session:
             self._apply(on.Tick())
 
     def _wait(self) -> None:
-        if self._rate.may_gather and CAN_GATHER:
-            self._rate.may_gather = False
-            self._socket.pause(GATHER_SECONDS)
         self._socket.wait(min(self._lifecycle.next_wake() - self._now(), MAX_WAIT_SECONDS))
 
     def _notice_sleep(self) -> None:
@@ -204,9 +171,7 @@ class Session:
     def _read(self) -> None:
         happened = self._socket.read()
         if isinstance(happened, bytes):
-            now = self._now()
-            self._perform(self._lifecycle.take(happened, self._with.sink.frames, now))
-            self._rate.read(len(happened), self._lifecycle.status.messages, now)
+            self._perform(self._lifecycle.take(happened, self._with.sink.frames, self._now()))
         elif happened is not None:
             self._apply(happened)
 

@@ -70,12 +70,10 @@ class SessionSocket:
             raise NetworkError(f"no sockets to be had: {one_line(theirs)}") from theirs
         try:
             self._selector = selectors.DefaultSelector()
-            self._pausing = selectors.DefaultSelector()  # of the waker alone
         except OSError as theirs:
             self._waker.close()
             raise NetworkError(f"no selector to be had: {one_line(theirs)}") from theirs
         self._selector.register(self._waker, selectors.EVENT_READ)
-        self._pausing.register(self._waker, selectors.EVENT_READ)
 
     @property
     def has_unread(self) -> bool:
@@ -90,11 +88,6 @@ class SessionSocket:
         ready = [key.fileobj for key, _ in self._selector.select(max(0.0, seconds))]
         if self._waker in ready:
             self._waker.clear()
-
-    def pause(self, seconds: float) -> None:
-        """Let more gather on the connection before the next `wait`; whoever wakes us ends it."""
-        # The waker is not cleared: `wait` finds it, and returns at once.
-        self._pausing.select(seconds)
 
     def take(self, connection: Connection) -> None:
         """Use this connection from now on."""
@@ -149,7 +142,6 @@ class SessionSocket:
         """The end: nothing stays open."""
         self.drop(None)
         self._selector.close()
-        self._pausing.close()
         self._waker.close()
 
     def __repr__(self) -> str:
