@@ -12,7 +12,8 @@ RATIOS = {("ticker", 20, 400): 1.02, ("trade", 20, 400): 1.01, ("orderbook", 10,
 MAY_WORSEN = 1.25
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", RATIOS, ids=lambda case: case[0])
 def test_a_message_costs_no_more_beside_a_plain_loop_than_it_did(case: tuple[str, int, int]) -> None:
     reason = instructions.why_not()

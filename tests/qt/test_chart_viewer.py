@@ -96,7 +96,7 @@ def chart_colours(window: Any) -> set[str]:
 def test_every_pane_comes_to_life(window: Any) -> None:
     run_until(lambda: is_live(window) and window.chart.candles.rows and window.trades.rowCount() > 3)
     assert window.watch_list.rowCount() == 3
-    assert chart_colours(window) >= {KOREAN.up, KOREAN.down}
+    run_until(lambda: chart_colours(window) >= {KOREAN.up, KOREAN.down})
     prices = [window.book.data(window.book.index(row, 1)) for row in range(30)]
     assert None not in prices
     run_until(lambda: "websocket" in window.state.text() and window.state.text().endswith("live"))
@@ -159,10 +159,10 @@ def test_a_cut_line_is_seen_in_every_pane_and_heals_by_itself(window: Any, upbit
     upbit.handshake_fault(times=None)
     upbit.drop_sessions()
     run_until(lambda: is_all_grey(window) and window.state.text().endswith("DISCONNECTED"))
-    assert not chart_colours(window) & {KOREAN.up, KOREAN.down}
+    run_until(lambda: not chart_colours(window) & {KOREAN.up, KOREAN.down})
     upbit.clear_faults()
     run_until(lambda: is_live(window) and window.state.text().endswith("live"))
-    assert chart_colours(window) >= {KOREAN.up, KOREAN.down}
+    run_until(lambda: chart_colours(window) >= {KOREAN.up, KOREAN.down})  # the candles are painted a frame later
     # The newest: where a minute begins meanwhile, the series loses its oldest one, and the picture a while later.
     run_until(lambda: window.chart.candles.rows[-100:] == window.chart.live.candles[-100:])
 
@@ -179,10 +179,10 @@ def test_a_frozen_line_is_seen_in_every_pane_before_its_values_are_too_old(
         run_until(lambda: is_live(window) and window.chart.candles.rows)
         upbit.freeze(target="all")
         run_until(lambda: is_all_grey(window) and window.state.text().endswith("NOT CURRENT"))
-        assert not chart_colours(window) & {KOREAN.up, KOREAN.down}
+        run_until(lambda: not chart_colours(window) & {KOREAN.up, KOREAN.down})
         upbit.thaw()
         run_until(lambda: is_live(window) and window.state.text().endswith("live"))
-        assert chart_colours(window) >= {KOREAN.up, KOREAN.down}
+        run_until(lambda: chart_colours(window) >= {KOREAN.up, KOREAN.down})
 
 
 def test_closed_in_the_middle_of_a_download_it_is_gone_at_once(

@@ -194,5 +194,5 @@ def test_thirty_two_threads_cannot_corrupt_it() -> None:
     finally:
         sys.setswitchinterval(interval)
     assert failures == []
-    cache.cache_data(BTC, "fine")
+    cache.cache_data(BTC, "fine", 60.0)
     assert cache.get_cached_data(BTC, max_age=60.0) == "fine"
