@@ -121,7 +121,10 @@ class Consumer:
         # The user's own `on_error` hears of every error; the log and the events are sampled.
         if not self._sampler.is_due(self.errors_in_a_row, self._mailbox.now()):
             return
-        log.error("%s: the callback failed (%d in a row)", self._name, self.errors_in_a_row, exc_info=error)
+        if self._is_done:
+            log.error("%s: no item will follow", self._name, exc_info=error)
+        else:
+            log.error("%s: the callback failed (%d in a row)", self._name, self.errors_in_a_row, exc_info=error)
         if self._on_failure is not None:
             self._on_failure(error, self.errors_in_a_row)
 

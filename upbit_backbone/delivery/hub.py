@@ -252,7 +252,8 @@ class Hub:
         topics = tuple(sorted(map(str, subscription.topics)))
         subscription.mailbox.fail(error)
         self._release(subscription)
-        log.error("%s ended: %s", subscription_id, error)
+        if not subscription.is_fed:  # its thread says so by itself
+            log.error("%s ended: %s", subscription_id, error)
         self._events.emit(SubscriptionEvent(at=now(), topics=topics, reason=str(error), subscription=subscription_id))
 
     def get(self, subscription_id: str) -> Subscription | None:
