@@ -594,13 +594,13 @@ class MarketDataBackbone:
         after the last item, so that workers end, and `.stats.ahead_of_end` counts what stood in front of it. `on_event`
         hears, on its own thread, what concerns this subscription (breaks, gaps, overflow).
 
-        This returns within 0.05 s whatever Upbit does. Unknown symbols raise UnknownSymbolError; more than
-        `config.max_subscribed_symbols` InvalidRequestError. Where the first market list takes longer than 0.04 s, the
-        stream begins without it, and an unknown symbol ends the subscription as soon as the list is there: the loop,
-        `get` or `on_error` gets the UnknownSymbolError. `submit(market.subscribe, …).result()` waits for the list, as
-        `since=` and `quote=` do, for 0.4 of `config.timeout_seconds` and three seconds at most, and as every call does
-        for a symbol that a list lacks. Where REST gives none, symbols go unchecked, and one that brings nothing is told
-        by a SubscriptionEvent.
+        This waits for Upbit 0.04 s at most (the first of a process also loads what streams need, which takes about as
+        long). Unknown symbols raise UnknownSymbolError; more than `config.max_subscribed_symbols` InvalidRequestError.
+        Where the first market list takes longer, the stream begins without it, and an unknown symbol ends the
+        subscription as soon as the list is there: the loop, `get` or `on_error` gets the UnknownSymbolError.
+        `submit(market.subscribe, …).result()` waits for the list, as `since=` and `quote=` do, for 0.4 of
+        `config.timeout_seconds` and three seconds at most, and as every call does for a symbol that a list lacks. Where
+        REST gives none, symbols go unchecked, and one that brings nothing is told by a SubscriptionEvent.
 
         After a break, what was missed of trades and candles comes before the live data if REST has it within
         `config.gap_hold_seconds`; else live data goes on, and the rest comes late, marked `is_backfilled` and followed
