@@ -130,7 +130,7 @@ class ChaosProxy:
     def close(self) -> None:
         with self._lock:
             self._stopping = True
-        self._ring()
+            self._ring()  # here: once the thread sees that it is to stop, it closes what rings it
         assert join_all([self._thread], Deadline.after(5)) == []
 
     # The thread
