@@ -45,6 +45,11 @@ def template(node: ast.expr) -> str | None:
     return None
 
 
+def called(node: ast.Call) -> str:
+    """What is called, by its own name: `errors.ClosedError(…)` calls ClosedError."""
+    return getattr(node.func, "id", "") or getattr(node.func, "attr", "")
+
+
 def texts_of_errors() -> Iterator[tuple[str, str]]:
     """Every text that an error of ours is made with, and where."""
     kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
@@ -53,7 +58,7 @@ def texts_of_errors() -> Iterator[tuple[str, str]]:
         if path.relative_to(PACKAGE).parts[0] in ELSEWHERE:
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and node.args and isinstance(node.func, ast.Name) and node.func.id in kinds:
+            if isinstance(node, ast.Call) and node.args and called(node) in kinds:
                 text = template(node.args[0])
                 if text is not None and WORDS.search(text.replace("{}", "")):
                     yield text, f"{path.relative_to(PACKAGE)}:{node.lineno}"
@@ -68,7 +73,7 @@ def texts_of_the_command_line() -> Iterator[tuple[str, str]]:
     yield from ((job, "--help") for job in JOBS)
     for path in sorted((PACKAGE / "cli").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say_error":
+            if isinstance(node, ast.Call) and called(node) == "say_error":
                 text = template(node.args[0])
                 if text is not None and WORDS.search(text.replace("{}", "")) and not HANGUL.search(text):
                     yield text, f"{path.name}:{node.lineno}"
@@ -107,8 +112,8 @@ def phrases(node: ast.AST) -> Iterator[tuple[str, int]]:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return
     if isinstance(node, ast.Call):
-        called = ast.unparse(node.func)
-        if called in OF_PROGRAMMERS or called.startswith(("log.", "warnings.", "re.compile", "_log.")):
+        function = ast.unparse(node.func)
+        if function in OF_PROGRAMMERS or function.startswith(("log.", "warnings.", "re.compile", "_log.")):
             return
     text = template(node) if isinstance(node, ast.expr) else None
     if text is not None and PHRASE.search(text):
@@ -243,7 +248,7 @@ def test_every_piece_of_a_report_has_its_korean_and_each_is_said() -> None:
     said = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "told":
+            if isinstance(node, ast.Call) and called(node) == "told":
                 said |= {each.value for each in ast.walk(node.args[0]) if isinstance(each, ast.Constant)}
     states = {*(each.name for each in HealthStatus), *(each.value for each in ConnectionState)}
     breakers = {f"breaker {each}" for each in ("closed", "open", "half-open")}

@@ -1,7 +1,5 @@
 """`python -m upbit_backbone`: the command line, also where no script was installed."""
 
-from __future__ import annotations
-
 import sys
 
 from .cli import main

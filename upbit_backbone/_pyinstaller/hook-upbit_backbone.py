@@ -3,8 +3,6 @@
 Left out is what only an extra needs, and where it is big: a program that wants it imports it itself, and then it comes.
 """
 
-from __future__ import annotations
-
 from PyInstaller.utils.hooks import collect_submodules, copy_metadata
 
 EDGES = tuple(f"upbit_backbone.{name}" for name in ("cli", "qt", "compat", "_pyinstaller"))

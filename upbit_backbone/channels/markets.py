@@ -11,17 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import ParamSpec, TypeVar, cast
 
+from .. import errors
 from .._concurrency import Clock, Deadline, clock_offset, get_logger
 from .._lazy import nearest
-from ..errors import (
-    ClosedError,
-    InvalidRequestError,
-    MalformedDataError,
-    ServerError,
-    UnknownSymbolError,
-    UpbitBackboneError,
-    one_line,
-)
 from ..exchange.markets import Direction, normalise_quote, normalise_symbols, quote_of, rounded, step_at, swapped
 from ..models.enums import Priority
 from ..models.market import Instrument, MarketInfo
@@ -98,12 +90,14 @@ class MarketDirectory:
             return self._markets
         try:
             return self.refreshed(deadline, priority)
-        except ClosedError:
+        except errors.ClosedError:
             raise
-        except UpbitBackboneError as error:
+        except errors.UpbitBackboneError as error:
             if age is None:
                 raise
-            log.warning("market list not refreshed, the last one is used", extra={"age": age, "why": one_line(error)})
+            log.warning(
+                "market list not refreshed, the last one is used", extra={"age": age, "why": errors.one_line(error)}
+            )
             return self._markets
 
     def refreshed(self, deadline: Deadline, priority: Priority) -> tuple[MarketInfo, ...]:
@@ -128,7 +122,7 @@ class MarketDirectory:
         codes, others = ({each.symbol for each in one} for one in (markets, again))
         if again and (codes == others or self._is_plausible(again)):
             return again
-        raise MalformedDataError(
+        raise errors.MalformedDataError(
             f"the market list lacks most of what is known: {len(codes)} and {len(others)} markets of {len(self._known)}"
         )
 
@@ -146,7 +140,7 @@ class MarketDirectory:
         codes = [market.symbol for market in markets if quote is None or market.quote == quote]
         if not codes:
             known = ", ".join(sorted({market.quote for market in markets}))
-            raise InvalidRequestError(f"quote={quote!r}: no market is priced in it; there are {known}")
+            raise errors.InvalidRequestError(f"quote={quote!r}: no market is priced in it; there are {known}")
         return codes
 
     def is_gone(self, symbol: str, deadline: Deadline) -> bool:
@@ -175,11 +169,11 @@ class MarketDirectory:
             try:
                 self.markets(checking, max_age=RELIST_SECONDS)
                 is_gone = other in self._known and code not in self._known and self._refused(code, checking)
-            except ClosedError:
+            except errors.ClosedError:
                 raise
-            except UpbitBackboneError as error:
+            except errors.UpbitBackboneError as error:
                 self._give_up()
-                log.warning("a swapped symbol not looked up", extra={"why": one_line(error)})
+                log.warning("a swapped symbol not looked up", extra={"why": errors.one_line(error)})
                 return code
         return other if is_gone and other in self._known and code not in self._known else code
 
@@ -196,11 +190,11 @@ class MarketDirectory:
             self.markets(checking, max_age=RELIST_SECONDS)
             unknown = [symbol for symbol in symbols if symbol not in self._known]
             gone = [symbol for symbol in unknown[:MOST_ASKED] if self._refused(symbol, checking)]
-        except ClosedError:
+        except errors.ClosedError:
             raise
-        except UpbitBackboneError as error:
+        except errors.UpbitBackboneError as error:
             self._give_up()
-            log.warning("symbols not checked", extra={"why": one_line(error)})
+            log.warning("symbols not checked", extra={"why": errors.one_line(error)})
             return
         if gone:
             raise self._unknown([*gone, *unknown[MOST_ASKED:]])
@@ -214,19 +208,19 @@ class MarketDirectory:
     def _has_given_up(self) -> bool:
         return self._clock.monotonic() < self._given_up_until
 
-    def verdict(self, symbol: str, deadline: Deadline) -> UpbitBackboneError:
+    def verdict(self, symbol: str, deadline: Deadline) -> errors.UpbitBackboneError:
         """The error for a market that Upbit has just refused by name: UnknownSymbolError if the list lacks it, too.
 
         Otherwise one of the two is wrong, which asking again may cure.
         """
         try:
             markets = self.markets(deadline.sooner(CHECKING_SECONDS), max_age=RELIST_SECONDS)
-        except UpbitBackboneError as error:
-            log.warning("a refusal not checked: no market list", extra={"why": one_line(error)})
+        except errors.UpbitBackboneError as error:
+            log.warning("a refusal not checked: no market list", extra={"why": errors.one_line(error)})
             markets = self._markets
         # Or has shown it in another answer since: then the list was cut.
         if symbol in self._known or any(market.symbol == symbol for market in markets):
-            return ServerError(f"{symbol}: Upbit answers that there is no such market, but lists it; ask again")
+            return errors.ServerError(f"{symbol}: Upbit answers that there is no such market, but lists it; ask again")
         return self._unknown([symbol])
 
     def vetted(self, page: Callable[P, list[T]]) -> Callable[P, list[T]]:
@@ -235,7 +229,7 @@ class MarketDirectory:
         def asked(*args: P.args, **options: P.kwargs) -> list[T]:
             try:
                 return page(*args, **options)
-            except UnknownSymbolError as error:
+            except errors.UnknownSymbolError as error:
                 symbol, deadline = cast("tuple[str, Deadline]", (args[0], options["deadline"]))
                 raise self.verdict(symbol, deadline) from error
 
@@ -246,11 +240,11 @@ class MarketDirectory:
         order = tuple(market.symbol for market in self._markets) or tuple(sorted(self._known))
         return order if quote is None else tuple(each for each in order if each.startswith(f"{quote}-"))
 
-    def _unknown(self, unknown: Sequence[str]) -> UnknownSymbolError:
+    def _unknown(self, unknown: Sequence[str]) -> errors.UnknownSymbolError:
         near = [match for symbol in unknown[:SUGGESTIONS] for match in nearest(symbol, self._known, most=2)]
         hint = f"; did you mean {', '.join(dict.fromkeys(near))}?" if near else "; see get_markets()"
         names = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
-        return UnknownSymbolError(f"Upbit has no market {names}{hint}", symbols=unknown, suggestions=near)
+        return errors.UnknownSymbolError(f"Upbit has no market {names}{hint}", symbols=unknown, suggestions=near)
 
     def __repr__(self) -> str:
         age = self.age()
@@ -274,13 +268,13 @@ class Instruments:
     ) -> dict[str, Instrument]:
         """By symbol, in the order given (of a quote: Upbit's): each that can be read; where none is left, an error."""
         if symbols is not None and quote is not None:
-            raise InvalidRequestError("give either symbols or quote=, not both")
+            raise errors.InvalidRequestError("give either symbols or quote=, not both")
         if symbols is None:
             wanted = None if quote is None else normalise_quote(quote)
             listed = self._directory.markets(deadline, priority)
             codes: Sequence[str] = [each.symbol for each in listed if wanted is None or each.quote == wanted]
             if not codes:
-                raise InvalidRequestError(f"quote={quote!r}: no market is priced in it")
+                raise errors.InvalidRequestError(f"quote={quote!r}: no market is priced in it")
         else:
             codes = normalise_symbols(symbols, limit=self._max_symbols)
             codes = tuple(dict.fromkeys(self._directory.meant(code, deadline) for code in codes))
@@ -300,14 +294,16 @@ class Instruments:
             try:
                 (instrument,) = self.instruments((symbol,), None, Priority.NORMAL, deadline).values()
                 step = instrument.tick_size or step
-            except ClosedError:
+            except errors.ClosedError:
                 raise
-            except (UpbitBackboneError, ValueError) as error:
+            except (errors.UpbitBackboneError, ValueError) as error:
                 if step is None:
                     raise
-                log.warning("a tick size taken from the table", extra={"symbol": symbol, "why": one_line(error)})
+                log.warning("a tick size taken from the table", extra={"symbol": symbol, "why": errors.one_line(error)})
         if step is None:
-            raise InvalidRequestError(f"{symbol}: neither Upbit nor our table tells how {quote_of(symbol)} prices step")
+            raise errors.InvalidRequestError(
+                f"{symbol}: neither Upbit nor our table tells how {quote_of(symbol)} prices step"
+            )
         return rounded(price, step, direction)
 
     def __repr__(self) -> str:

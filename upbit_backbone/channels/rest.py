@@ -6,17 +6,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
+from .. import errors
 from .._concurrency import Clock, Deadline, get_logger
-from ..errors import (
-    ClosedError,
-    InvalidRequestError,
-    MessageTooBigError,
-    ProtocolError,
-    ServerError,
-    StaleDataError,
-    UpbitBackboneError,
-    one_line,
-)
 from ..exchange.markets import QUOTES
 from ..models.enums import RequestKind
 from ..models.market import OrderbookData, TickerData
@@ -83,7 +74,7 @@ class CacheChannel:
         item = self._cache.given(look, request.max_age)
         wanted = OrderbookData if request.kind is RequestKind.ORDERBOOK else TickerData
         if not isinstance(item, wanted):
-            raise StaleDataError(f"{request.kind.value} {request.symbol}: no cached answer is young enough")
+            raise errors.StaleDataError(f"{request.kind.value} {request.symbol}: no cached answer is young enough")
         return trimmed(item, request.levels)
 
     def __repr__(self) -> str:
@@ -144,9 +135,9 @@ class RestChannel:
             return self._rest.tickers_of_quotes(
                 [quote], deadline=deadline, priority=request.priority, max_age=request.max_age
             )
-        except MessageTooBigError:
+        except errors.MessageTooBigError:
             raise  # once is enough
-        except (InvalidRequestError, ServerError, ProtocolError):
+        except (errors.InvalidRequestError, errors.ServerError, errors.ProtocolError):
             return Answers()  # a region without this board, or only this endpoint is ill: ask for the one market
 
     def _orderbook(self, request: DataRequest, deadline: Deadline, *, has_looked: bool) -> OrderbookData:
@@ -172,18 +163,18 @@ class RestChannel:
             raise self._unsupported(symbol, request, deadline)
         raise self._directory.verdict(symbol, deadline)
 
-    def _unsupported(self, symbol: str, request: DataRequest, deadline: Deadline) -> InvalidRequestError:
+    def _unsupported(self, symbol: str, request: DataRequest, deadline: Deadline) -> errors.InvalidRequestError:
         try:
             instrument = self._rest.instruments((symbol,), deadline=deadline, priority=request.priority).get(symbol)
-        except ClosedError:
+        except errors.ClosedError:
             raise
-        except UpbitBackboneError as error:  # without the list the question is as wrong
-            log.warning("price groupings not looked up", extra={"symbol": symbol, "why": one_line(error)})
+        except errors.UpbitBackboneError as error:  # without the list the question is as wrong
+            log.warning("price groupings not looked up", extra={"symbol": symbol, "why": errors.one_line(error)})
             instrument = None
         levels = None if instrument is None else instrument.supported_levels
         there_are = "level=0 is always possible" if levels is None else f"there are {', '.join(map(str, levels))}"
         asked = f"order book of {symbol} with level={request.level}"
-        return InvalidRequestError(f"{asked}: Upbit does not group this market's prices so; {there_are}")
+        return errors.InvalidRequestError(f"{asked}: Upbit does not group this market's prices so; {there_are}")
 
     def __repr__(self) -> str:
         return f"<RestChannel {self._rest!r}>"

@@ -6,17 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from .. import errors
 from .._concurrency import Clock, Deadline, get_logger
-from ..errors import (
-    BannedError,
-    ChannelUnavailableError,
-    ClosedError,
-    InvalidRequestError,
-    MessageTooBigError,
-    ProtocolError,
-    StaleDataError,
-    UpbitBackboneError,
-)
 from ..exchange.markets import normalise_quote, normalise_symbols
 from ..models.enums import DataType, Priority, RequestKind
 from ..models.market import OrderbookData, TickerData
@@ -74,7 +65,7 @@ class TickerSnapshot:
         """By symbol, in the order given (of one quote: Upbit's): every wanted market that has a price and can be read,
         or an error. Where none is left, the error of the first."""
         if symbols is not None and quote is not None:
-            raise InvalidRequestError("give either symbols or quote=, not both")
+            raise errors.InvalidRequestError("give either symbols or quote=, not both")
         if symbols is not None:
             said = normalise_symbols(symbols, limit=self._max_symbols)
             codes: Sequence[str] = tuple(dict.fromkeys(self._directory.meant(code, deadline) for code in said))
@@ -115,11 +106,11 @@ class TickerSnapshot:
             answers = self._by_rest(missing, are_named, priority, max_age, deadline.fraction(REST_SHARE))
             _check_whole(answers, wanted)
             return answers
-        except (InvalidRequestError, ClosedError, MessageTooBigError):
+        except (errors.InvalidRequestError, errors.ClosedError, errors.MessageTooBigError):
             raise
-        except UpbitBackboneError as error:
+        except errors.UpbitBackboneError as error:
             # While this IP is banned nothing may be subscribed either: there is nothing to wait for.
-            found = {} if isinstance(error, BannedError) else self._by_stream(missing, deadline)
+            found = {} if isinstance(error, errors.BannedError) else self._by_stream(missing, deadline)
             if len(found) < len(missing):
                 raise self._unanswered([code for code in missing if code not in found], error) from error
             return Answers((code, dataclasses.replace(ticker, degraded=True)) for code, ticker in found.items())
@@ -135,7 +126,7 @@ class TickerSnapshot:
         whole = [quote for quote, codes in by_quote.items() if len(codes) >= LIST_ALL_FROM]
         singles = [code for quote, codes in by_quote.items() if quote not in whole for code in codes]
         found: dict[str, TickerData] = {}
-        refused: dict[str, UpbitBackboneError] = {}
+        refused: dict[str, errors.UpbitBackboneError] = {}
         left_out: frozenset[str] = frozenset()
         if whole:
             listed = self._rest.tickers_of_quotes(whole, deadline=deadline, priority=priority, max_age=max_age)
@@ -169,7 +160,7 @@ class TickerSnapshot:
         market without a trade yet has none."""
         try:
             return self._rest.tickers(codes, deadline=deadline, priority=priority)
-        except ProtocolError:
+        except errors.ProtocolError:
             if are_named or len(codes) > max(1.0, SHRINKS_BY * wanted):
                 raise
             return Answers()
@@ -197,21 +188,21 @@ class TickerSnapshot:
         self._directory.learn(found)
         return found
 
-    def _unanswered(self, codes: Sequence[str], why: UpbitBackboneError) -> UpbitBackboneError:
+    def _unanswered(self, codes: Sequence[str], why: errors.UpbitBackboneError) -> errors.UpbitBackboneError:
         ever_seen = ((code, self._store.last_known(DataType.TICKER, code)) for code in codes)
         known = {code: ticker for code, ticker in ever_seen if ticker is not None}
         names = ", ".join(codes[:5]) + (f" and {len(codes) - 5} more" if len(codes) > 5 else "")
         if not known:
             return (
                 why
-                if isinstance(why, BannedError)
-                else ChannelUnavailableError(
+                if isinstance(why, errors.BannedError)
+                else errors.ChannelUnavailableError(
                     f"tickers of {names}: no channel can answer now ({why})", retry_after=why.retry_after
                 )
             )
         now = self._clock.wall()
         age = max((now - (ticker.received_at or ticker.timestamp)).total_seconds() for ticker in known.values())
-        return StaleDataError(
+        return errors.StaleDataError(
             f"tickers of {names}: only values up to {age:.1f} s old are known, see .last_known ({why})",
             last_known=known,
             age=age,

@@ -1,7 +1,5 @@
 """`python -m upbit_backbone.cli`."""
 
-from __future__ import annotations
-
 import sys
 
 from . import main

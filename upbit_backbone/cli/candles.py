@@ -27,20 +27,8 @@ from ..history.download import CancelToken
 from ..history.ranges import Fill, ResumePoint
 from ..models.market import CandleData
 from ..models.report import DownloadEstimate
-from . import output
+from . import output, running
 from .output import area_chart
-from .running import (
-    FOUND_TROUBLE,
-    Json,
-    Symbol,
-    about_file,
-    command,
-    first_ctrl_c,
-    moment_of,
-    need,
-    open_market,
-    say_error,
-)
 
 SHOWN_ROWS = 20
 CHART_HEIGHT = 8
@@ -55,9 +43,9 @@ FROM_HELP = "From this time on (ISO 8601; UTC unless it has an offset)."
 Report = Callable[[int, int | None], object]
 
 
-@command
+@running.command
 def candles(
-    symbol: Symbol,
+    symbol: running.Symbol,
     timeframe: Annotated[str, typer.Argument(help=f"One of {', '.join(WORDS)}.", metavar="TF")],
     count: Annotated[int | None, typer.Option(min=1, help="The newest so many (default: 200).")] = None,
     start: Annotated[str | None, typer.Option(help=FROM_HELP)] = None,
@@ -73,22 +61,22 @@ def candles(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Start over, whatever FILE.part holds.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a download of more than a minute.")] = False,
-    json: Json = False,
+    json: running.Json = False,
 ) -> int:
     """Candles of one market, oldest first, to the screen or a file."""
-    first, stop, target = moment_of(start, "--start"), moment_of(end, "--end"), csv or parquet
+    first, stop, target = running.moment_of(start, "--start"), running.moment_of(end, "--end"), csv or parquet
     _check_options(csv, parquet, first, count, resume=resume, force=force)
     if first and stop and first >= stop:
         raise InvalidRequestError(f"--start {start} is not before --end {end}: nothing lies in between")
     if parquet:
-        need("pyarrow", "parquet")
+        running.need("pyarrow", "parquet")
     was_finished = target is not None and target.is_file()
     if target is not None:
         _may_write(target, is_meant=force or resume is not None)
     way: Fill = "forward" if fill else "none"
     found: list[CandleData] = []
-    with ExitStack() as stack, about_file(target):
-        market = stack.enter_context(open_market())
+    with ExitStack() as stack, running.about_file(target):
+        market = stack.enter_context(running.open_market())
         end_of_it = stop if first else None
         estimate = market.estimate(symbol, timeframe, first, end_of_it, count=count, timeout=ESTIMATE_SECONDS)
         _tell_what_it_takes(estimate, yes=yes)
@@ -117,7 +105,7 @@ def candles(
         output.print_json([output.as_plain(each) for each in found])
     else:
         _show(symbol, timeframe, found)
-    return 0 if rows else FOUND_TROUBLE
+    return 0 if rows else running.FOUND_TROUBLE
 
 
 def _check_options(
@@ -146,7 +134,7 @@ def _tell_what_it_takes(estimate: DownloadEstimate, *, yes: bool) -> None:
     """Before anything is asked for; above a minute whoever sits at a terminal may think it over."""
     is_long = estimate.seconds > ASK_SECONDS
     if is_long or (estimate.requests > 1 and sys.stderr.isatty()):
-        say_error(str(estimate), label="note")
+        running.say_error(str(estimate), label="note")
     if is_long and not yes and sys.stdin.isatty():
         typer.confirm(spoken("Go on?"), abort=True, err=True)
 
@@ -186,7 +174,7 @@ def _into_file(
             _write_rows(market, file, download, start, end, report)
     except BaseException:
         if file.rows:
-            say_error(
+            running.say_error(
                 f"broken off after {file.rows} rows; the same command goes on from {file.part.name}", label="note"
             )
         raise
@@ -211,7 +199,7 @@ def _check_rows(market: MarketDataBackbone, file: CsvFile, download: Download, e
                 f"{download.start.isoformat()}, and there are candles in between: give another name, or --force to "
                 "start over"
             )
-    say_error(f"{output.safe(file.path.name)}: going on after {file.last.isoformat()}", label="note")
+    running.say_error(f"{output.safe(file.path.name)}: going on after {file.last.isoformat()}", label="note")
     return download.unit.next_start(file.last)
 
 
@@ -237,14 +225,14 @@ def _write_rows(
 def _kept_when_broken_off(target: Path | None, write: Callable[..., int]) -> Iterator[CancelToken]:
     """Ctrl-C or an error in a download that is written in one go: what came is kept beside `target`, and it is said
     how to ask for the rest. Gives what calls the download off."""
-    with first_ctrl_c() as pressed:
+    with running.first_ctrl_c() as pressed:
         try:
             yield pressed
         except UpbitBackboneError as error:
             if target is not None and error.partial and error.resume is not None and is_replaceable(resolved(target)):
                 kept = _free_name(target)
                 write(error.partial, kept, CandleData)
-                say_error(
+                running.say_error(
                     f"broken off: {len(error.partial):,} candles are kept in {output.safe(kept.name)}; the rest, into "
                     f"another file: candles {_asking_for(error.resume)}",
                     label="note",

@@ -28,34 +28,23 @@ from ..routing.requests import data_types
 from ..sinks.base import Sink
 from ..sinks.day_files import CsvSink, JsonlSink, ParquetSink
 from ..sinks.sqlite import SqliteSink
-from . import output
-from .running import (
-    FILE_TROUBLE,
-    FOUND_TROUBLE,
-    TYPE_HELP,
-    Json,
-    Seconds,
-    command,
-    follow,
-    moment_of,
-    need,
-    open_market,
-    overrides,
-    say_error,
-    type_words,
-    why_nothing,
-)
+from . import output, running
 from .watch import print_json_line, print_line
 
 Types = Annotated[
     list[str] | None,
-    typer.Option("--type", help=f"What to take: {TYPE_HELP}; repeatable.", metavar="TYPE", autocompletion=type_words),
+    typer.Option(
+        "--type",
+        help=f"What to take: {running.TYPE_HELP}; repeatable.",
+        metavar="TYPE",
+        autocompletion=running.type_words,
+    ),
 ]
 STATUS_SECONDS = 1.0
 CLOSE_SECONDS = 10.0  # for the last files; whoever cannot wait presses Ctrl-C once more
 
 
-@command
+@running.command
 def record(
     words: Annotated[
         list[str] | None,
@@ -109,14 +98,14 @@ def record(
     quote: Annotated[
         str | None, typer.Option(help="Into a store or folder: all markets priced in this currency, such as KRW.")
     ] = None,
-    seconds: Seconds = None,
+    seconds: running.Seconds = None,
     rotate_mib: Annotated[
         float | None, typer.Option("--rotate-mib", help="Begin a new file (FILE.0001…, .0002…) at so many MiB.")
     ] = None,
     rotate_seconds: Annotated[
         float | None, typer.Option("--rotate-seconds", help="Begin a new file after so many seconds.")
     ] = None,
-    json: Json = False,
+    json: running.Json = False,
 ) -> int:
     """Record everything that comes in for these markets, until Ctrl-C."""
     kinds = data_types(types or (DataType.TICKER, DataType.TRADE, DataType.ORDERBOOK))
@@ -145,7 +134,7 @@ def _into_recording(
     rotation: dict[str, Any],
     json: bool,
 ) -> int:
-    with open_market() as market:
+    with running.open_market() as market:
         recorder = market.record(file, **rotation)
         try:
             arrivals = itertools.count()
@@ -158,7 +147,7 @@ def _into_recording(
             )
             came = next(arrivals)
             if not came:
-                say_error(f"nothing came: {why_nothing(market)}")
+                running.say_error(f"nothing came: {running.why_nothing(market)}")
         finally:
             recorder.close()
     stats = recorder.stats
@@ -167,11 +156,11 @@ def _into_recording(
     else:
         print(_summary(stats))
     if stats.damage:
-        say_error(f"what was there before is damaged {stats.damage}", label="note")
+        running.say_error(f"what was there before is damaged {stats.damage}", label="note")
     if stats.error:
-        say_error(f"{output.safe(stats.path)}: {stats.error}")
-        return FILE_TROUBLE
-    return 0 if came else FOUND_TROUBLE
+        running.say_error(f"{output.safe(stats.path)}: {stats.error}")
+        return running.FILE_TROUBLE
+    return 0 if came else running.FOUND_TROUBLE
 
 
 def _sink(asked: Mapping[str, Path | str | None], spill: Path | None, kept: int | None) -> Sink | None:
@@ -185,7 +174,7 @@ def _sink(asked: Mapping[str, Path | str | None], spill: Path | None, kept: int 
         raise InvalidRequestError("--kept is for --redis")
     for kind, where in chosen.items():
         if kind in _PACKAGES:
-            need(*_PACKAGES[kind])
+            running.need(*_PACKAGES[kind])
         if kind == "postgres":
             from ..sinks.postgres import PostgresSink
 
@@ -213,16 +202,16 @@ def _into_sink(
     end: Deadline,
     json: bool,
 ) -> int:
-    with open_market() as market:
+    with running.open_market() as market:
         recorder = market.record_to(sink, symbols, kinds, quote=quote)
         try:
             _show_until(end, lambda: False, recorder.wait, lambda: _sink_summary(recorder.stats))
-            why = "" if recorder.stats.written else why_nothing(market)
+            why = "" if recorder.stats.written else running.why_nothing(market)
         finally:
             recorder.close(CLOSE_SECONDS)
     code = _tell_written(recorder.stats, json)
-    if code == FOUND_TROUBLE:
-        say_error(f"nothing came: {why}")
+    if code == running.FOUND_TROUBLE:
+        running.say_error(f"nothing came: {why}")
     return code
 
 
@@ -233,9 +222,9 @@ def _tell_written(stats: SinkStats, json: bool) -> int:
     else:
         print(_sink_summary(stats))
     if stats.error:
-        say_error(f"{stats.sink}: {stats.error}")
-        return FILE_TROUBLE
-    return 0 if stats.written else FOUND_TROUBLE
+        running.say_error(f"{stats.sink}: {stats.error}")
+        return running.FILE_TROUBLE
+    return 0 if stats.written else running.FOUND_TROUBLE
 
 
 def _sink_summary(stats: SinkStats) -> str:
@@ -277,7 +266,7 @@ def _show_until(
         return  # the usual way to end a recording
 
 
-@command
+@running.command
 def replay(
     file: Annotated[Path, typer.Argument(help="A recording, or a store.")],
     symbols: Annotated[list[str] | None, typer.Argument(help="Only these markets.", metavar="[SYMBOL...]")] = None,
@@ -289,17 +278,17 @@ def replay(
     sqlite: Annotated[
         Path | None, typer.Option("--sqlite", help="Say nothing, but keep what is played in this SQLite file.")
     ] = None,
-    json: Json = False,
+    json: running.Json = False,
 ) -> int:
     """Play a recording or a store: the same deliveries, line by line."""
     kinds = data_types(types or tuple(DataType))
     if info and not is_store(file):
         recording = Recording(file)
         _show_contents(recording, _contents(recording), json)
-        return FOUND_TROUBLE if recording.damage else 0
+        return running.FOUND_TROUBLE if recording.damage else 0
     if info:
         raise InvalidRequestError(f"{output.safe(file)} is a store: the command store tells what is in it")
-    span: dict[str, Any] = {"start": moment_of(start, "--start"), "end": moment_of(end, "--end")}
+    span: dict[str, Any] = {"start": running.moment_of(start, "--start"), "end": running.moment_of(end, "--end")}
     topics = sorted(topic for topic in _played_topics(file, span["end"]) if _is_asked(topic, symbols, kinds))
     if not topics:
         raise InvalidRequestError(f"{output.safe(file)} has none of that; --info tells what is in it")
@@ -321,12 +310,12 @@ def replay(
         if isinstance(event, GapEvent) and not event.complete:
             holes[event.start, event.end, event.reason] = None
 
-    with MarketDataBackbone.replay(file, speed=speed_of(speed), on_event=hear, **span, **overrides) as market:
+    with MarketDataBackbone.replay(file, speed=speed_of(speed), on_event=hear, **span, **running.overrides) as market:
         stream = market.subscribe(codes, found, overflow=Overflow.DROP_OLDEST)
-        follow(stream, Deadline.after(None), take, is_over=lambda: stream.closed)
+        running.follow(stream, Deadline.after(None), take, is_over=lambda: stream.closed)
     for since, until, reason in holes:
-        say_error(f"missing from {output.moment(since)} to {output.moment(until)} KST: {reason}", label="note")
-    return 0 if count else FOUND_TROUBLE
+        running.say_error(f"missing from {output.moment(since)} to {output.moment(until)} KST: {reason}", label="note")
+    return 0 if count else running.FOUND_TROUBLE
 
 
 def _played_topics(file: Path, until: datetime | None) -> set[tuple[str, str]]:
@@ -341,7 +330,7 @@ def _convert(
 ) -> int:
     """A recording into a store, as fast as that can be written."""
     with (
-        MarketDataBackbone.replay(file, speed=None, **span, **overrides) as market,
+        MarketDataBackbone.replay(file, speed=None, **span, **running.overrides) as market,
         market.record_to(SqliteSink(target), codes, kinds) as recorder,
     ):
         recorder.wait()

@@ -22,20 +22,7 @@ from ..models.events import Event
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..monitoring.log_lines import describe
 from ..routing.requests import data_types
-from . import output
-from .running import (
-    FOUND_TROUBLE,
-    TYPE_HELP,
-    Json,
-    Seconds,
-    Symbols,
-    command,
-    follow,
-    open_market,
-    say_error,
-    type_words,
-    why_nothing,
-)
+from . import output, running
 from .views import Board, view_of
 
 NEWS_SECONDS = 15.0
@@ -117,15 +104,18 @@ def print_json_line(item: Any) -> None:
     output.print_json(output.as_plain(item))
 
 
-@command
+@running.command
 def watch(
-    symbols: Symbols,
+    symbols: running.Symbols,
     kind: Annotated[
-        str, typer.Option("--type", help=f"What to watch: {TYPE_HELP}.", metavar="TYPE", autocompletion=type_words)
+        str,
+        typer.Option(
+            "--type", help=f"What to watch: {running.TYPE_HELP}.", metavar="TYPE", autocompletion=running.type_words
+        ),
     ] = DataType.TICKER.value,
-    seconds: Seconds = None,
+    seconds: running.Seconds = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many messages.")] = None,
-    json: Json = False,
+    json: running.Json = False,
 ) -> int:
     """Live data in a table that follows the market; plain lines into a pipe."""
     news, (data_type,) = News(), data_types(kind)
@@ -134,7 +124,7 @@ def watch(
     say = print_json_line if json else print_line
     is_drawn = output.is_terminal() and not json
     with (
-        open_market(on_event=news) as market,
+        running.open_market(on_event=news) as market,
         subscribe_to_existing(market, symbols, data_type, overflow=overflow) as stream,
     ):
         board = Board(list(dict.fromkeys(request.topic.symbol for request in stream.requests)))
@@ -147,12 +137,12 @@ def watch(
 
         if is_drawn:
             with Screen(lambda *size: _picture(board, data_type, news, *size)) as screen:
-                follow(stream, end, take, screen.refresh)
+                running.follow(stream, end, take, screen.refresh)
         else:
-            follow(stream, end, take)
+            running.follow(stream, end, take)
         if not board.count:
-            say_error(f"nothing came: {why_nothing(market)}")
-    return 0 if board.count else FOUND_TROUBLE
+            running.say_error(f"nothing came: {running.why_nothing(market)}")
+    return 0 if board.count else running.FOUND_TROUBLE
 
 
 def _picture(board: Board, data_type: DataType, news: News, width: int, height: int, now: float) -> RenderableType:

@@ -11,17 +11,8 @@ from weakref import ref
 
 from .._concurrency import Deadline, get_logger
 from ..errors import ClosedError, UpbitBackboneError
+from ..models import events
 from ..models.enums import Audience, Overflow
-from ..models.events import (
-    CallbackErrorEvent,
-    Event,
-    GapEvent,
-    MarketEvent,
-    OverflowEvent,
-    StaleEvent,
-    SubscriptionEvent,
-    now,
-)
 from ..models.lazy_book import Envelope, StoredItem
 from ..models.request import SubscriptionRequest, Topic
 from .consumer import Consumer, OnError
@@ -54,7 +45,7 @@ class Hub:
 
     def __init__(
         self,
-        events: EventBus,
+        bus: EventBus,
         *,
         current: Current = lambda topic: None,
         acquire: Acquire = lambda owner, requests: None,
@@ -65,7 +56,7 @@ class Hub:
         why_silent: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._events = events
+        self._events = bus
         self._current = current
         self._acquire_topics = acquire
         self._release_topics = release
@@ -241,7 +232,9 @@ class Hub:
         with self._lock:
             self._unroute(had - topics, subscription.mailbox)
         if gone := sorted(map(str, had - topics)):
-            self._events.emit(SubscriptionEvent(at=now(), topics=tuple(gone), reason=why, subscription=subscription.id))
+            self._events.emit(
+                events.SubscriptionEvent(at=events.now(), topics=tuple(gone), reason=why, subscription=subscription.id)
+            )
         return not subscription.closed
 
     def fail(self, subscription_id: str, error: UpbitBackboneError) -> None:
@@ -254,7 +247,9 @@ class Hub:
         self._release(subscription)
         if not subscription.is_fed:  # its thread says so by itself
             log.error("%s ended: %s", subscription_id, error)
-        self._events.emit(SubscriptionEvent(at=now(), topics=topics, reason=str(error), subscription=subscription_id))
+        self._events.emit(
+            events.SubscriptionEvent(at=events.now(), topics=topics, reason=str(error), subscription=subscription_id)
+        )
 
     def get(self, subscription_id: str) -> Subscription | None:
         with self._lock:
@@ -321,7 +316,9 @@ class Hub:
         at_end: Callable[[], object] | None,
     ) -> Consumer:
         def on_failure(error: BaseException, in_a_row: int) -> None:
-            self._events.emit(CallbackErrorEvent(at=now(), subscription=name, error=error, in_a_row=in_a_row))
+            self._events.emit(
+                events.CallbackErrorEvent(at=events.now(), subscription=name, error=error, in_a_row=in_a_row)
+            )
 
         return Consumer(mailbox, callback, f"upbit-{name}", on_error=on_error, on_failure=on_failure, at_end=at_end)
 
@@ -393,7 +390,9 @@ class Hub:
 
     def _overflowed(self, name: str, policy: Overflow | None, reason: str, dropped: int) -> None:
         word = "default" if policy is None else policy.value
-        self._events.emit(OverflowEvent(at=now(), subscription=name, policy=word, dropped=dropped, reason=reason))
+        self._events.emit(
+            events.OverflowEvent(at=events.now(), subscription=name, policy=word, dropped=dropped, reason=reason)
+        )
         subscription = self.get(name)
         if subscription is None or not subscription.mailbox.failed:
             return
@@ -411,31 +410,31 @@ class Hub:
             return f"<Hub {len(self._subscriptions)} subscriptions to {len(self._routes)} topics>"
 
 
-def _wants(subscription: Subscription) -> Callable[[Event], bool]:
+def _wants(subscription: Subscription) -> Callable[[events.Event], bool]:
     """What the `on_event` of this subscription hears; without a reference to it, since it ends with the last one."""
     name, topics, held = subscription.id, subscription.topics, ref(subscription)
 
-    def wants(event: Event) -> bool:
+    def wants(event: events.Event) -> bool:
         present = held()
         return concerns(event, name, topics if present is None else present.topics)
 
     return wants
 
 
-def concerns(event: Event, name: str, topics: Collection[Topic]) -> bool:
+def concerns(event: events.Event, name: str, topics: Collection[Topic]) -> bool:
     """Whether the `on_event` of the subscription called `name` is told: what is about others is left out."""
-    if isinstance(event, OverflowEvent | CallbackErrorEvent):
+    if isinstance(event, events.OverflowEvent | events.CallbackErrorEvent):
         return event.subscription == name
-    if isinstance(event, GapEvent) and event.subscription:
+    if isinstance(event, events.GapEvent) and event.subscription:
         return event.subscription == name
-    if isinstance(event, GapEvent):
+    if isinstance(event, events.GapEvent):
         return any(topic.data_type is event.type and topic.symbol == event.symbol for topic in topics)
-    if isinstance(event, StaleEvent):
+    if isinstance(event, events.StaleEvent):
         return not event.symbols or not {topic.symbol for topic in topics}.isdisjoint(event.symbols)
-    if isinstance(event, MarketEvent):
+    if isinstance(event, events.MarketEvent):
         return any(topic.symbol == event.symbol for topic in topics)
-    if isinstance(event, SubscriptionEvent) and event.subscription:
+    if isinstance(event, events.SubscriptionEvent) and event.subscription:
         return event.subscription == name
-    if isinstance(event, SubscriptionEvent):
+    if isinstance(event, events.SubscriptionEvent):
         return not {str(topic) for topic in topics}.isdisjoint(event.topics)
     return True

@@ -12,17 +12,7 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Final
 
-from ..errors import (
-    AuthenticationError,
-    BannedError,
-    InvalidRequestError,
-    MaintenanceError,
-    ProtocolError,
-    RateLimitError,
-    ServerError,
-    UnknownSymbolError,
-    UpbitBackboneError,
-)
+from .. import errors
 from .endpoints import RestCall
 
 OK, BAD_REQUEST, NOT_FOUND, TEAPOT, TOO_MANY, UNAVAILABLE = 200, 400, 404, 418, 429, 503
@@ -52,11 +42,11 @@ _DURATION = re.compile(r"(\d{1,9})\s*(seconds?|secs?|s|minutes?|mins?|m|hours?|h
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "초": 1.0, "분": 60.0, "시": 3600.0}
 
 
-class RefusedRequestError(InvalidRequestError):
+class RefusedRequestError(errors.InvalidRequestError):
     """Upbit refused the question as it was put (400); the message repeats Upbit's words."""
 
 
-class UnexpectedAnswerError(ProtocolError):
+class UnexpectedAnswerError(errors.ProtocolError):
     """An HTTP status that has no place here: a redirect, an unknown path. Asking again cannot help."""
 
     retryable = False
@@ -70,7 +60,7 @@ def error_for_status(
     wait: float | None = None,
     now: datetime | None = None,
     call: RestCall | None = None,
-) -> UpbitBackboneError:
+) -> errors.UpbitBackboneError:
     """The error that an answer in `status` stands for, told as `message` and what Upbit `said`.
 
     `wait` are the seconds Upbit asks for (see `wait_seconds`), `now` tells the end of a ban as a time, `call` is the
@@ -81,24 +71,24 @@ def error_for_status(
     match status:
         case 418:
             until = None if wait is None or now is None else now + timedelta(seconds=wait)
-            return BannedError(message, until=until, retry_after=wait)
+            return errors.BannedError(message, until=until, retry_after=wait)
         case 429:
-            return RateLimitError(message, retry_after=wait, group=None if call is None else call.group.value)
+            return errors.RateLimitError(message, retry_after=wait, group=None if call is None else call.group.value)
         case 401 | 403:
-            return AuthenticationError(message)
+            return errors.AuthenticationError(message)
         case 404 if call is not None and said == CODE_NOT_FOUND:
-            return UnknownSymbolError(message + asked, symbols=symbols_of(call))
+            return errors.UnknownSymbolError(message + asked, symbols=symbols_of(call))
         case 400:
             return RefusedRequestError(message + asked)
         case 503:
-            return MaintenanceError(message, status=status, retry_after=wait)
+            return errors.MaintenanceError(message, status=status, retry_after=wait)
         case _ if status >= 500:
-            return ServerError(message, status=status, retry_after=wait)
+            return errors.ServerError(message, status=status, retry_after=wait)
         case _:
             return UnexpectedAnswerError(message if call is None else f"{message}; expected 200: check rest_url")
 
 
-def error_for_word(name: str, message: str) -> UpbitBackboneError:
+def error_for_word(name: str, message: str) -> errors.UpbitBackboneError:
     """The error that an error object of the stream stands for."""
     return error_for_status(status_of(name), f"{name}: {message}")
 

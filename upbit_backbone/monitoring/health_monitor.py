@@ -12,21 +12,9 @@ from dataclasses import dataclass
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, LoopThread, calls_users, get_logger
 from ..errors import ClosedError, UpbitBackboneError
+from ..models import report
 from ..models.enums import Channel, HealthStatus
 from ..models.events import CallbackErrorEvent, Event, HealthEvent
-from ..models.report import (
-    Alert,
-    CacheStats,
-    GapStats,
-    GroupStats,
-    HealthReport,
-    PerformanceReport,
-    RecorderStats,
-    RefusalStats,
-    SessionStats,
-    SinkStats,
-    SubscriptionStats,
-)
 from .alerts import BACKBONE, DEFAULT_RULES, AlertBook, AlertRule
 from .assessment import DEFAULT_LIMITS, Facts, Hysteresis, Limits, assess, assess_rest, assess_websocket
 from .metrics import Metrics
@@ -52,16 +40,16 @@ class HealthSources:
     `ask_rest` is one real and cheap REST question, for `check_rest_api_health` when nothing was measured lately.
     """
 
-    sessions: Callable[[], Sequence[SessionStats]] = _nothing  # type: ignore[assignment]
-    groups: Callable[[], Sequence[GroupStats]] = _nothing  # type: ignore[assignment]
-    subscriptions: Callable[[], Sequence[SubscriptionStats]] = _nothing  # type: ignore[assignment]
-    cache: Callable[[], CacheStats | None] = lambda: None
+    sessions: Callable[[], Sequence[report.SessionStats]] = _nothing  # type: ignore[assignment]
+    groups: Callable[[], Sequence[report.GroupStats]] = _nothing  # type: ignore[assignment]
+    subscriptions: Callable[[], Sequence[report.SubscriptionStats]] = _nothing  # type: ignore[assignment]
+    cache: Callable[[], report.CacheStats | None] = lambda: None
     breakers: Callable[[], Mapping[str, str]] = dict
-    gaps: Callable[[], GapStats | None] = lambda: None
+    gaps: Callable[[], report.GapStats | None] = lambda: None
     ban: Callable[[], str | None] = lambda: None
-    recorder: Callable[[], RecorderStats | None] = lambda: None
-    sinks: Callable[[], Sequence[SinkStats]] = _nothing  # type: ignore[assignment]
-    refusals: Callable[[], Sequence[RefusalStats]] = _nothing  # type: ignore[assignment]
+    recorder: Callable[[], report.RecorderStats | None] = lambda: None
+    sinks: Callable[[], Sequence[report.SinkStats]] = _nothing  # type: ignore[assignment]
+    refusals: Callable[[], Sequence[report.RefusalStats]] = _nothing  # type: ignore[assignment]
     upstream: Callable[[], tuple[str, str | None] | None] = lambda: None  # where it is, and the trouble with it
     ask_rest: Callable[[Deadline], object] | None = None
 
@@ -119,7 +107,7 @@ class HealthMonitor:
         self._wake = Flag()
         self._lock = threading.Lock()  # guards everything below
         self._trends: dict[tuple[str, str], Trend] = {}
-        self._watchers: list[tuple[AlertBook, Callable[[Alert], object]]] = []
+        self._watchers: list[tuple[AlertBook, Callable[[report.Alert], object]]] = []
         self._loop = LoopThread(self._turn, name, is_over=lambda: self._closed, failed=self._failed)
         self._has_failed = False
         self._closed = False
@@ -127,11 +115,11 @@ class HealthMonitor:
 
     # Looking
 
-    def health(self) -> HealthReport:
+    def health(self) -> report.HealthReport:
         """How everything is now, with reasons."""
         facts, subscriptions = self._facts()
         verdict = assess(facts, self._limits)
-        return HealthReport(
+        return report.HealthReport(
             at=self._clock.wall(),
             status=verdict.status,
             reasons=verdict.reasons,
@@ -148,7 +136,7 @@ class HealthMonitor:
             upstream=None if facts.upstream is None else facts.upstream[0],
         )
 
-    def performance(self) -> PerformanceReport:
+    def performance(self) -> report.PerformanceReport:
         """Latency percentiles, success rates, routing and cache figures."""
         return self._metrics.report(self._sources.cache())
 
@@ -173,7 +161,7 @@ class HealthMonitor:
         facts, _ = self._facts()
         return assess_websocket(facts, self._limits).status
 
-    def _facts(self) -> tuple[Facts, tuple[SubscriptionStats, ...]]:
+    def _facts(self) -> tuple[Facts, tuple[report.SubscriptionStats, ...]]:
         now = self._clock.monotonic()
         sessions, groups = self._sources.sessions(), self._sources.groups()
         subscriptions, recorder = tuple(self._sources.subscriptions()), self._sources.recorder()
@@ -213,7 +201,7 @@ class HealthMonitor:
         )
         return facts, subscriptions
 
-    def _with_rates(self, stats: SessionStats, now: float, refused_seconds: float | None) -> SessionStats:
+    def _with_rates(self, stats: report.SessionStats, now: float, refused_seconds: float | None) -> report.SessionStats:
         messages, seconds = self._trend("messages", stats.session, RATE_SECONDS).look(now, stats.messages)
         size, _ = self._trend("bytes", stats.session, RATE_SECONDS).look(now, stats.bytes)
         is_known = seconds >= MIN_SPAN_SECONDS
@@ -261,7 +249,7 @@ class HealthMonitor:
         self._loop.ensure()
 
     def alert(
-        self, callback: Callable[[Alert], object], rules: Sequence[AlertRule] = DEFAULT_RULES
+        self, callback: Callable[[report.Alert], object], rules: Sequence[AlertRule] = DEFAULT_RULES
     ) -> Callable[[], None]:
         """Call `callback` on the monitor's thread when a rule begins or ceases to hold; returns the way to stop it.
 
@@ -292,23 +280,25 @@ class HealthMonitor:
         self._has_failed = True
 
     def _look_once(self) -> None:
-        report, now = self.health(), self._clock.monotonic()
+        health, now = self.health(), self._clock.monotonic()
         before = self._hysteresis.status
-        self._hysteresis = self._hysteresis.seen(report.status, now)  # only this thread writes it
+        self._hysteresis = self._hysteresis.seen(health.status, now)  # only this thread writes it
         after = self._hysteresis.status
         if after is not before and self._emit is not None:
-            self._emit(HealthEvent(at=report.at, old=before, new=after, reasons=report.reasons))
+            self._emit(HealthEvent(at=health.at, old=before, new=after, reasons=health.reasons))
         with self._lock:
             # A copy, because a callback may add or remove watchers, and none is called under the lock.
             watchers = list(self._watchers)
         for watcher in watchers:
-            self._tell(watcher, report, now)
+            self._tell(watcher, health, now)
 
     @calls_users
-    def _tell(self, watcher: tuple[AlertBook, Callable[[Alert], object]], report: HealthReport, now: float) -> None:
+    def _tell(
+        self, watcher: tuple[AlertBook, Callable[[report.Alert], object]], health: report.HealthReport, now: float
+    ) -> None:
         book, callback = watcher
         try:
-            alerts = book.look(report, now, _present(report))
+            alerts = book.look(health, now, _present(health))
         except BaseException as error:  # a measure of the user's; it would fail again in half a second
             log.exception("an alert rule raised; its watcher is removed")
             self._remove(watcher)
@@ -318,7 +308,7 @@ class HealthMonitor:
             self._call(callback, alert)
 
     @calls_users
-    def _call(self, callback: Callable[[Alert], object], alert: Alert) -> None:
+    def _call(self, callback: Callable[[report.Alert], object], alert: report.Alert) -> None:
         try:
             callback(alert)
         except BaseException as error:  # sys.exit() in a callback must not end the alerts of everybody
@@ -329,7 +319,7 @@ class HealthMonitor:
         if self._emit is not None:
             self._emit(CallbackErrorEvent(at=self._clock.wall(), subscription=whose, error=error, in_a_row=in_a_row))
 
-    def _remove(self, watcher: tuple[AlertBook, Callable[[Alert], object]]) -> None:
+    def _remove(self, watcher: tuple[AlertBook, Callable[[report.Alert], object]]) -> None:
         with contextlib.suppress(ValueError):  # no lock: one call in C, and whoever stops may be a finalizer
             self._watchers.remove(watcher)
 
@@ -346,14 +336,14 @@ class HealthMonitor:
         return f"<HealthMonitor {state}, {self._hysteresis.status.value}>"
 
 
-def _present(report: HealthReport) -> frozenset[str]:
+def _present(health: report.HealthReport) -> frozenset[str]:
     """Everything an alert can be about that is there now."""
-    metrics = (*report.performance.channels, *report.performance.groups)
+    metrics = (*health.performance.channels, *health.performance.groups)
     return frozenset(
         (
             BACKBONE,
-            *(session.session for session in report.sessions),
-            *(subscription.subscription for subscription in report.subscriptions),
+            *(session.session for session in health.sessions),
+            *(subscription.subscription for subscription in health.subscriptions),
             *(metric.name for metric in metrics),
         )
     )

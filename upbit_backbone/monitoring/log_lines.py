@@ -14,32 +14,13 @@ from dataclasses import fields
 
 from .._concurrency import SYSTEM_CLOCK, Clock, GuardedLogger, get_logger
 from ..errors import one_line
+from ..models import events
 from ..models.enums import HealthStatus
-from ..models.events import (
-    BreakerEvent,
-    CallbackErrorEvent,
-    ConnectionEvent,
-    ConnectionState,
-    Event,
-    GapEvent,
-    HealthEvent,
-    HistoryGapEvent,
-    MalformedEvent,
-    MarketEvent,
-    OverflowEvent,
-    RateLimitEvent,
-    RecordingEvent,
-    SinkEvent,
-    StaleEvent,
-    SubscriptionEvent,
-    UnreadFieldEvent,
-    UpstreamEvent,
-)
 
 LINES_PER_OUTAGE = 10
 CALM_SECONDS = 10.0
 # One trouble seen from several sides: whoever is told of the first knows of the others.
-OF_THE_LINE = (ConnectionEvent, StaleEvent, BreakerEvent, HealthEvent)
+OF_THE_LINE = (events.ConnectionEvent, events.StaleEvent, events.BreakerEvent, events.HealthEvent)
 RENEWAL_SECONDS = 300.0  # a flapping line earns new lines after this long
 
 
@@ -55,16 +36,16 @@ class EventLog:
         self._last_bad = 0.0
         self._written = 0
         self._withheld = 0
-        self._told: set[type[Event]] = set()  # kinds of trouble that this outage has a line of
+        self._told: set[type[events.Event]] = set()  # kinds of trouble that this outage has a line of
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: events.Event) -> None:
         level, text = describe(event)
         with self._lock:
             lines = self._decide(event, level, text)
         for line_level, line in lines:
             self._log.log(line_level, "%s", one_line(line, 400), extra=as_extra(event))
 
-    def _decide(self, event: Event, level: int, text: str) -> list[tuple[int, str]]:
+    def _decide(self, event: events.Event, level: int, text: str) -> list[tuple[int, str]]:
         now = self._clock.monotonic()
         if self._began is not None and self._is_over(now):
             self._began = None
@@ -81,7 +62,7 @@ class EventLog:
         if level < logging.INFO:
             return []  # an attempt is no news while the line is down
         is_end = was_down and not self._down
-        kind = ConnectionEvent if isinstance(event, OF_THE_LINE) else type(event)
+        kind = events.ConnectionEvent if isinstance(event, OF_THE_LINE) else type(event)
         if kind in self._told or not is_bad:
             level = logging.DEBUG
         self._told.add(kind)
@@ -108,33 +89,33 @@ class EventLog:
         is_calm = now - self._last_bad >= CALM_SECONDS
         return is_calm or (self._began is not None and now - self._began >= RENEWAL_SECONDS)
 
-    def _track(self, event: Event) -> None:
+    def _track(self, event: events.Event) -> None:
         subject, is_down = _condition(event)
         if is_down:
             self._down.add(subject)
         else:
             self._down.discard(subject)
-            if isinstance(event, ConnectionEvent) and subject:
+            if isinstance(event, events.ConnectionEvent) and subject:
                 self._down.discard(f"stale {event.session}")  # a new line has nothing to be suspected of
 
     def __repr__(self) -> str:
         return f"<EventLog {len(self._down)} down, {self._written} lines in this outage>"
 
 
-def _condition(event: Event) -> tuple[str, bool]:
+def _condition(event: events.Event) -> tuple[str, bool]:
     """(whose condition this event tells about, whether it is down); ("", False) where it tells nothing lasting."""
     match event:
-        case ConnectionEvent(state=ConnectionState.CONNECTING):
+        case events.ConnectionEvent(state=events.ConnectionState.CONNECTING):
             return "", False  # an attempt changes nothing yet
-        case ConnectionEvent():
-            return f"session {event.session}", event.state is ConnectionState.WAITING
-        case StaleEvent():
+        case events.ConnectionEvent():
+            return f"session {event.session}", event.state is events.ConnectionState.WAITING
+        case events.StaleEvent():
             return f"stale {event.session}", event.stale
         case _:
             return "", False
 
 
-def as_extra(event: Event) -> dict[str, object]:
+def as_extra(event: events.Event) -> dict[str, object]:
     """The event's fields for structured log handlers, prefixed so that they never collide with a record's own."""
     values = {f"upbit_{each.name}": _plain(getattr(event, each.name)) for each in fields(event)}
     return {"upbit_event": type(event).__name__, **values}
@@ -151,24 +132,24 @@ def _plain(value: object) -> object:
 # Every event in words, with the log level that fits it.
 
 
-def describe(event: Event) -> tuple[int, str]:
+def describe(event: events.Event) -> tuple[int, str]:
     """(log level, the event in words)."""
     handler = _WORDS.get(type(event))
     return handler(event) if handler else (logging.INFO, repr(event))
 
 
-def _connection(event: ConnectionEvent) -> tuple[int, str]:
+def _connection(event: events.ConnectionEvent) -> tuple[int, str]:
     if event.is_interruption:
         retry = "" if event.retry_in is None else f", next attempt in {event.retry_in:.1f} s"
         return logging.WARNING, f"session {event.session} interrupted: {event.reason}{retry} (attempt {event.attempt})"
     if event.is_recovery:
         return logging.INFO, f"session {event.session} recovered after {event.downtime:.1f} s: {event.reason}"
-    if event.state is ConnectionState.CONNECTING:
+    if event.state is events.ConnectionState.CONNECTING:
         return logging.DEBUG, f"session {event.session} connecting: {event.reason}"
     return logging.INFO, f"session {event.session} {event.state.value}: {event.reason}"
 
 
-def _gap(event: GapEvent) -> tuple[int, str]:
+def _gap(event: events.GapEvent) -> tuple[int, str]:
     hole = f"{event.type.value} {event.symbol} {event.start:%H:%M:%S.%f}Z to {event.end:%H:%M:%S.%f}Z"
     if event.complete:
         late = ", late" if event.late else ""
@@ -178,97 +159,97 @@ def _gap(event: GapEvent) -> tuple[int, str]:
     return logging.WARNING, f"gap in {hole} not complete, {event.recovered} items recovered, {left}: {event.reason}"
 
 
-def _stale(event: StaleEvent) -> tuple[int, str]:
+def _stale(event: events.StaleEvent) -> tuple[int, str]:
     level, word = (logging.WARNING, "is not believed") if event.stale else (logging.INFO, "is believed again")
     return level, f"session {event.session} {word} ({len(event.symbols)} symbols): {event.reason}"
 
 
-def _subscription(event: SubscriptionEvent) -> tuple[int, str]:
+def _subscription(event: events.SubscriptionEvent) -> tuple[int, str]:
     shown = ", ".join(event.topics[:5]) + (" …" if len(event.topics) > 5 else "")
     return logging.WARNING, f"{shown}: {event.reason}"
 
 
-def _market(event: MarketEvent) -> tuple[int, str]:
+def _market(event: events.MarketEvent) -> tuple[int, str]:
     detail = " to ".join(each for each in (event.before, event.after) if each)
     return logging.INFO, f"market {event.symbol}: {event.change.value.replace('_', ' ')} {detail}".rstrip()
 
 
-def _overflow(event: OverflowEvent) -> tuple[int, str]:
+def _overflow(event: events.OverflowEvent) -> tuple[int, str]:
     text = f"subscription {event.subscription} ({event.policy}) is not read fast enough, {event.dropped} lost so far"
     return logging.WARNING, f"{text}: {event.reason}"
 
 
-def _callback_error(event: CallbackErrorEvent) -> tuple[int, str]:
+def _callback_error(event: events.CallbackErrorEvent) -> tuple[int, str]:
     text = f"callback of {event.subscription} raised {type(event.error).__name__}: {event.error}"
     return logging.ERROR, f"{text} ({event.in_a_row} in a row)"
 
 
-def _rate_limit(event: RateLimitEvent) -> tuple[int, str]:
+def _rate_limit(event: events.RateLimitEvent) -> tuple[int, str]:
     word = "Upbit bans this IP" if event.banned else f"rate limit of {event.group} exceeded"
     return logging.WARNING, f"{word} until {event.until:%H:%M:%S}Z: {event.reason}"
 
 
-def _breaker(event: BreakerEvent) -> tuple[int, str]:
+def _breaker(event: events.BreakerEvent) -> tuple[int, str]:
     level = logging.INFO if event.new == "closed" else logging.WARNING
     return level, f"circuit breaker {event.breaker}: {event.old} to {event.new}: {event.reason}"
 
 
-def _malformed(event: MalformedEvent) -> tuple[int, str]:
+def _malformed(event: events.MalformedEvent) -> tuple[int, str]:
     text = f"session {event.session}: message {event.count} not understood: {event.reason}"
     return logging.WARNING, f"{text}: {event.sample}"
 
 
-def _recording(event: RecordingEvent) -> tuple[int, str]:
+def _recording(event: events.RecordingEvent) -> tuple[int, str]:
     if event.error is not None:
         return logging.ERROR, f"recording {event.path} has ended: {event.error}; {event.lost} records lost"
     return logging.WARNING, f"recording {event.path}: the disk is too slow, {event.lost} records lost so far"
 
 
-def _sink(event: SinkEvent) -> tuple[int, str]:
+def _sink(event: events.SinkEvent) -> tuple[int, str]:
     figures = f"{event.waiting} items wait, {event.dropped} are lost so far"
     if event.error is None:
         return logging.INFO, f"sink {event.sink} works again: {figures}"
     return logging.WARNING, f"sink {event.sink}: {event.error}; {figures}"
 
 
-def _upstream(event: UpstreamEvent) -> tuple[int, str]:
+def _upstream(event: events.UpstreamEvent) -> tuple[int, str]:
     if event.direct:
         return logging.WARNING, f"streams come from Upbit directly: {event.reason}"
     return logging.INFO, f"streams come from the relay at {event.upstream} again: {event.reason}"
 
 
-def _unread_field(event: UnreadFieldEvent) -> tuple[int, str]:
+def _unread_field(event: events.UnreadFieldEvent) -> tuple[int, str]:
     text = f"{event.source}: {event.field} could not be read and is None, {event.count} times so far"
     return logging.WARNING, f"{text}: {event.key} {event.reason}"
 
 
-def _history_gap(event: HistoryGapEvent) -> tuple[int, str]:
+def _history_gap(event: events.HistoryGapEvent) -> tuple[int, str]:
     when = f", {event.first:%F %T}Z to {event.last:%F %T}Z" if event.first and event.last else ""
     text = f"history of {event.symbol} ({event.kind}): {event.count} rows could not be read and are missing{when}"
     return logging.WARNING, f"{text}: {event.reason}"
 
 
-def _health(event: HealthEvent) -> tuple[int, str]:
+def _health(event: events.HealthEvent) -> tuple[int, str]:
     level = logging.INFO if event.new is HealthStatus.HEALTHY else logging.WARNING
     reasons = f": {'; '.join(event.reasons)}" if event.reasons else ""
     return level, f"health {event.old.value} to {event.new.value}{reasons}"
 
 
-_WORDS: dict[type[Event], Callable[..., tuple[int, str]]] = {
-    ConnectionEvent: _connection,
-    GapEvent: _gap,
-    StaleEvent: _stale,
-    SubscriptionEvent: _subscription,
-    MarketEvent: _market,
-    OverflowEvent: _overflow,
-    CallbackErrorEvent: _callback_error,
-    RateLimitEvent: _rate_limit,
-    BreakerEvent: _breaker,
-    MalformedEvent: _malformed,
-    UnreadFieldEvent: _unread_field,
-    HistoryGapEvent: _history_gap,
-    HealthEvent: _health,
-    RecordingEvent: _recording,
-    SinkEvent: _sink,
-    UpstreamEvent: _upstream,
+_WORDS: dict[type[events.Event], Callable[..., tuple[int, str]]] = {
+    events.ConnectionEvent: _connection,
+    events.GapEvent: _gap,
+    events.StaleEvent: _stale,
+    events.SubscriptionEvent: _subscription,
+    events.MarketEvent: _market,
+    events.OverflowEvent: _overflow,
+    events.CallbackErrorEvent: _callback_error,
+    events.RateLimitEvent: _rate_limit,
+    events.BreakerEvent: _breaker,
+    events.MalformedEvent: _malformed,
+    events.UnreadFieldEvent: _unread_field,
+    events.HistoryGapEvent: _history_gap,
+    events.HealthEvent: _health,
+    events.RecordingEvent: _recording,
+    events.SinkEvent: _sink,
+    events.UpstreamEvent: _upstream,
 }

@@ -23,20 +23,10 @@ from prometheus_client.registry import Collector
 
 from .._concurrency import Deadline, Flag, LoopThread
 from ..errors import InvalidRequestError
+from ..models import report
 from ..models.enums import HealthStatus
 from ..models.events import ConnectionState
 from ..models.metric import PerformanceMetric
-from ..models.report import (
-    CacheStats,
-    GapStats,
-    GapTotals,
-    GroupStats,
-    HealthReport,
-    RecorderStats,
-    SessionStats,
-    SinkStats,
-    SubscriptionStats,
-)
 from .assessment import WORSE
 from .metrics import Metrics
 
@@ -134,7 +124,7 @@ GAP_TOTAL_COLUMNS: tuple[Column, ...] = (
 
 
 class HasHealth(Protocol):
-    def health(self) -> HealthReport: ...
+    def health(self) -> report.HealthReport: ...
 
 
 class PrometheusCollector(Collector):
@@ -145,7 +135,7 @@ class PrometheusCollector(Collector):
     every sample then carries the label `backbone`.
     """
 
-    def __init__(self, health: Callable[[], HealthReport] | Mapping[str, HasHealth]) -> None:
+    def __init__(self, health: Callable[[], report.HealthReport] | Mapping[str, HasHealth]) -> None:
         self._health = health
 
     def describe(self) -> Iterable[Metric]:
@@ -169,42 +159,42 @@ class PrometheusCollector(Collector):
         return f"<PrometheusCollector{names}>"
 
 
-def _families(report: HealthReport) -> Iterator[Metric]:
-    yield from _overall(report)
-    yield from _table(SESSION_COLUMNS, "session", report.sessions, lambda s: s.session)
-    yield from _table(GROUP_COLUMNS, "group", report.groups, lambda g: g.group)
-    yield from _subscriptions(report.subscriptions)
-    gaps = [] if report.gaps is None else [report.gaps]
+def _families(health: report.HealthReport) -> Iterator[Metric]:
+    yield from _overall(health)
+    yield from _table(SESSION_COLUMNS, "session", health.sessions, lambda s: s.session)
+    yield from _table(GROUP_COLUMNS, "group", health.groups, lambda g: g.group)
+    yield from _subscriptions(health.subscriptions)
+    gaps = [] if health.gaps is None else [health.gaps]
     yield from _table(GAP_COLUMNS, None, gaps, str)
     yield from _table(GAP_TOTAL_COLUMNS, "type", [each for one in gaps for each in one.totals], lambda g: g.type)
-    yield from _table(RECORDER_COLUMNS, "path", [r for r in (report.recorder,) if r is not None], lambda r: r.path)
-    yield from _table(SINK_COLUMNS, "sink", report.sinks, lambda s: s.sink)
-    performance = report.performance
+    yield from _table(RECORDER_COLUMNS, "path", [r for r in (health.recorder,) if r is not None], lambda r: r.path)
+    yield from _table(SINK_COLUMNS, "sink", health.sinks, lambda s: s.sink)
+    performance = health.performance
     yield from _answers(performance.channels, "channel_answer", "channel", "by channel")
     yield from _answers(performance.groups, "rest_answer", "group", "by REST group")
 
 
-_NOTHING = HealthReport(
+_NOTHING = report.HealthReport(
     at=datetime.fromtimestamp(0, UTC),
     status=HealthStatus.HEALTHY,
     reasons=(),
     sessions=(),
     groups=(),
     subscriptions=(),
-    performance=Metrics().report(CacheStats(hits=0, misses=0, merged=0, stored=0, invalidated=0, size=0)),
+    performance=Metrics().report(report.CacheStats(hits=0, misses=0, merged=0, stored=0, invalidated=0, size=0)),
     clock_offset=0.0,  # so that what is left out while it is not known is named, too
 )
 
 
-def _overall(report: HealthReport) -> Iterator[Metric]:
+def _overall(health: report.HealthReport) -> Iterator[Metric]:
     status = GaugeMetricFamily(f"{PREFIX}health_status", "1 for the present status.", labels=["status"])
     for word in HealthStatus:
-        status.add_metric([word.value], report.status is word)
+        status.add_metric([word.value], health.status is word)
     yield status
-    yield GaugeMetricFamily(f"{PREFIX}health", "0 healthy, 1 degraded, 2 unhealthy.", value=WORSE[report.status])
-    if report.clock_offset is not None:
-        yield GaugeMetricFamily(f"{PREFIX}clock_offset_seconds", "Our clock minus Upbit's.", value=report.clock_offset)
-    performance = report.performance
+    yield GaugeMetricFamily(f"{PREFIX}health", "0 healthy, 1 degraded, 2 unhealthy.", value=WORSE[health.status])
+    if health.clock_offset is not None:
+        yield GaugeMetricFamily(f"{PREFIX}clock_offset_seconds", "Our clock minus Upbit's.", value=health.clock_offset)
+    performance = health.performance
     yield CounterMetricFamily(
         f"{PREFIX}live_answers", "Answers straight from a live stream.", value=performance.live_answers
     )
@@ -226,7 +216,15 @@ def _counted(name: str, text: str, label: str, counts: dict[str, int]) -> Metric
     return family
 
 
-Part = SessionStats | GroupStats | SubscriptionStats | RecorderStats | SinkStats | GapStats | GapTotals
+Part = (
+    report.SessionStats
+    | report.GroupStats
+    | report.SubscriptionStats
+    | report.RecorderStats
+    | report.SinkStats
+    | report.GapStats
+    | report.GapTotals
+)
 
 
 def _table(
@@ -243,7 +241,7 @@ def _table(
         yield family
 
 
-def _subscriptions(subscriptions: tuple[SubscriptionStats, ...]) -> Iterator[Metric]:
+def _subscriptions(subscriptions: tuple[report.SubscriptionStats, ...]) -> Iterator[Metric]:
     yield GaugeMetricFamily(f"{PREFIX}subscriptions", "Open subscriptions.", value=len(subscriptions))
     yield from _table(SUBSCRIPTION_COLUMNS, "subscription", subscriptions, lambda s: s.subscription)
 

@@ -9,8 +9,6 @@
 Nothing here blocks the GUI thread, and what is not provably current does not look live.
 """
 
-from __future__ import annotations
-
 from .bridge import MarketBridge, QtBridge
 from .colours import INTERNATIONAL, KOREAN, ColourScheme
 from .live import LiveBook, LiveCandles, LiveSubscription

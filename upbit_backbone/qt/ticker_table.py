@@ -10,25 +10,17 @@ from ..models.enums import DataType
 from ..models.events import MarketChange, MarketEvent
 from ..models.market import MarketInfo, TickerData
 from ..models.readable import moment, number
+from . import market_table
 from .binding import Qt, QTimer
 from .bridge import MarketBridge
 from .colours import KOREAN, ColourScheme
 from .live import LiveSubscription
 from .market_search import matches
-from .market_table import (
-    ALIGNMENT,
-    DISPLAY,
-    FOREGROUND,
-    NONE,
-    TO_THE_LEFT,
-    TO_THE_RIGHT,
-    TOOL_TIP,
-    USER,
-    MarketTable,
-)
 
 NAMES_AGAIN_MILLISECONDS: Final = 5_000
-ANSWERED: Final = frozenset({DISPLAY, FOREGROUND, ALIGNMENT, USER, TOOL_TIP})
+ANSWERED: Final = frozenset(
+    {market_table.DISPLAY, market_table.FOREGROUND, market_table.ALIGNMENT, market_table.USER, market_table.TOOL_TIP}
+)
 SORT_SECONDS: Final = 1.0  # rows that jump about with every trade cannot be read, nor clicked
 
 
@@ -87,7 +79,7 @@ COLUMNS: Final = (
 )
 
 
-class TickerTableModel(MarketTable):
+class TickerTableModel(market_table.MarketTable):
     """A table model of tickers, for a QTableView. For the GUI thread.
 
         table = TickerTableModel(parent=window)
@@ -249,18 +241,18 @@ class TickerTableModel(MarketTable):
 
     # Qt's questions
 
-    def data(self, index: Any, role: int = DISPLAY) -> Any:
+    def data(self, index: Any, role: int = market_table.DISPLAY) -> Any:
         if role not in ANSWERED or not index.isValid() or (at := index.row()) >= len(self._rows):
             return None
         row, place = self._rows[at], index.column()
         column = self.columns[place]
-        if role == DISPLAY:
+        if role == market_table.DISPLAY:
             return column.text(row.shown[place])
-        if role == FOREGROUND:
+        if role == market_table.FOREGROUND:
             return self._colour(row, column)
-        if role == ALIGNMENT:
-            return TO_THE_LEFT if column.is_text else TO_THE_RIGHT
-        return row.shown[place] if role == USER else self._tip(row)
+        if role == market_table.ALIGNMENT:
+            return market_table.TO_THE_LEFT if column.is_text else market_table.TO_THE_RIGHT
+        return row.shown[place] if role == market_table.USER else self._tip(row)
 
     # Within
 
@@ -321,7 +313,7 @@ class TickerTableModel(MarketTable):
         self._take_out({id(row) for row in wanted})
         shown = {id(row) for row in self._rows}
         if fresh := [row for row in wanted if id(row) not in shown]:
-            self.beginInsertRows(NONE, len(self._rows), len(self._rows) + len(fresh) - 1)
+            self.beginInsertRows(market_table.NONE, len(self._rows), len(self._rows) + len(fresh) - 1)
             self._put(self._rows + fresh)
             self.endInsertRows()
         if [id(row) for row in self._rows] != [id(row) for row in wanted]:
@@ -346,7 +338,7 @@ class TickerTableModel(MarketTable):
             first = last
             while first > 0 and id(self._rows[first - 1]) not in wanted:
                 first -= 1
-            self.beginRemoveRows(NONE, first, last)
+            self.beginRemoveRows(market_table.NONE, first, last)
             self._put(self._rows[:first] + self._rows[last + 1 :])
             self.endRemoveRows()
             last = first - 1

@@ -17,6 +17,7 @@ from datetime import datetime
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from .. import errors
 from .._concurrency import (
     Clock,
     Deadline,
@@ -30,21 +31,6 @@ from .._concurrency import (
     wait_future,
 )
 from .._lazy import loading
-from ..errors import (
-    BannedError,
-    ClosedError,
-    MaintenanceError,
-    MalformedDataError,
-    MessageTooBigError,
-    NetworkError,
-    ProtocolError,
-    RateLimitError,
-    RequestTimeoutError,
-    ServerError,
-    TlsError,
-    UpbitBackboneError,
-    one_line,
-)
 from ..exchange.endpoints import RestCall, parse_remaining
 from ..exchange.status import OK, error_for_status, wait_seconds
 from ..limits.host_limiter import Urgency
@@ -69,7 +55,7 @@ WORTH_ASKING_SECONDS: Final = 0.1
 Door = Callable[[RestCall, bytes, datetime], Rows[Any]]
 
 
-class AbandonedError(NetworkError):
+class AbandonedError(errors.NetworkError):
     """Whoever was sending the call was interrupted (Ctrl-C), which is nobody else's business."""
 
 
@@ -114,18 +100,18 @@ class Job(ABC, SharedFuture[T]):
         """What came of it. An error is raised as a copy, so that no two threads share a traceback."""
         try:
             return wait_future(self, deadline, what)
-        except UpbitBackboneError as error:
+        except errors.UpbitBackboneError as error:
             if not self.done():
                 raise  # our own timeout, nobody else's
             # Raising one object in several threads makes them write into one traceback.
             raise copy.copy(error) from error
 
-    def is_to_be_asked_again(self, error: UpbitBackboneError, deadline: Deadline) -> bool:
+    def is_to_be_asked_again(self, error: errors.UpbitBackboneError, deadline: Deadline) -> bool:
         """Whether `error` is the sender's own trouble, and there is time to ask without him."""
         # Too late for a round trip: the error that is there says more than the timeout that would follow.
         if deadline.remaining_or(WORTH_ASKING_SECONDS) < WORTH_ASKING_SECONDS:
             return False
-        ran_out_of_time = self.is_inline and isinstance(error, (RequestTimeoutError, RateLimitError))
+        ran_out_of_time = self.is_inline and isinstance(error, (errors.RequestTimeoutError, errors.RateLimitError))
         is_outlived = deadline.outlives(self._own, by=WORTH_ASKING_SECONDS)
         return isinstance(error, AbandonedError) or (ran_out_of_time and is_outlived)
 
@@ -181,18 +167,18 @@ class SingleCall(Job[Rows[Any]]):
 PATIENT_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.1  # doubled each time and spread, so that who failed together does not return together
 # These are worth another attempt by the same thread; a 429 as well, once the limiter allows it.
-_PASSING: Final = (NetworkError, ServerError, ProtocolError, RateLimitError)
-_LASTING: Final = (TlsError, MessageTooBigError, BannedError)
+_PASSING: Final = (errors.NetworkError, errors.ServerError, errors.ProtocolError, errors.RateLimitError)
+_LASTING: Final = (errors.TlsError, errors.MessageTooBigError, errors.BannedError)
 
 
-def error_for_response(response: RestResponse, call: RestCall, now: datetime) -> UpbitBackboneError | None:
+def error_for_response(response: RestResponse, call: RestCall, now: datetime) -> errors.UpbitBackboneError | None:
     """The error an answer stands for, or None for a good one. `now` tells the end of a ban as a time."""
     if response.status == OK:
         looks_like_html = response.body[:64].lstrip().startswith(b"<")
         message = f"{call.path} answered with a web page instead of data"
-        return MaintenanceError(message, status=OK) if looks_like_html else None
+        return errors.MaintenanceError(message, status=OK) if looks_like_html else None
     envelope = decode_error(response.body)
-    said = envelope[1] if envelope else one_line(response.body[:200].decode("utf-8", "replace").strip())
+    said = envelope[1] if envelope else errors.one_line(response.body[:200].decode("utf-8", "replace").strip())
     wait = wait_seconds(response.headers, response.body)
     message = f"{call.path} answered {response.status}"
     return error_for_status(response.status, message, said=said, wait=wait, now=now, call=call)
@@ -253,20 +239,20 @@ class RetryingCaller:
                     return self._attempt(job, call, permit)
                 with self.permit(job) as another:
                     return self._attempt(job, call, another)
-            except UpbitBackboneError as error:
+            except errors.UpbitBackboneError as error:
                 if not self._is_worth_repeating(error, attempt, job.deadline):
                     raise
                 self._pause(error, attempt, job.deadline)
         raise AssertionError("unreachable")
 
-    def _is_worth_repeating(self, error: UpbitBackboneError, attempt: int, deadline: Deadline) -> bool:
+    def _is_worth_repeating(self, error: errors.UpbitBackboneError, attempt: int, deadline: Deadline) -> bool:
         is_passing = isinstance(error, _PASSING) and not isinstance(error, _LASTING) and error.retryable
         left = deadline.remaining_or(float("inf"))
         in_time = left > 0 and (error.retry_after is None or error.retry_after < left)
         return is_passing and in_time and attempt < self._attempts and not self.called_off.is_set()
 
-    def _pause(self, error: UpbitBackboneError, attempt: int, deadline: Deadline) -> None:
-        if isinstance(error, RateLimitError):
+    def _pause(self, error: errors.UpbitBackboneError, attempt: int, deadline: Deadline) -> None:
+        if isinstance(error, errors.RateLimitError):
             return  # the limiter knows how long
         wait = max(error.retry_after or 0.0, RETRY_SECONDS * 2 ** (attempt - 1) * (0.5 + self._random()))
         wait_event(self.called_off, deadline.sooner(wait))
@@ -287,18 +273,18 @@ class RetryingCaller:
 
     def _lost(self, error: BaseException, permit: Permit, attempt: Attempt, waited: float) -> None:
         """No answer, for whatever reason: what that means for the limits, the measurements and the breaker."""
-        is_ours = isinstance(error, UpbitBackboneError)
-        if not is_ours or isinstance(error, (RequestTimeoutError, ClosedError)):
+        is_ours = isinstance(error, errors.UpbitBackboneError)
+        if not is_ours or isinstance(error, (errors.RequestTimeoutError, errors.ClosedError)):
             permit.given_up()  # by us; where the server ended it, nothing can arrive any more
-        if not isinstance(error, UpbitBackboneError):
+        if not isinstance(error, errors.UpbitBackboneError):
             return
         self._count(0, failed=True)
         self._measure(self.group.value, waited, error, 0)
-        is_timeout = isinstance(error, RequestTimeoutError)
+        is_timeout = isinstance(error, errors.RequestTimeoutError)
         is_only_hurry = is_timeout and waited < PATIENT_SECONDS and not permit.proves_silence(waited)
         # What came was too much for us, but it came: a matter of the content, like what cannot be read.
-        is_about_content = isinstance(error, MessageTooBigError)
-        if isinstance(error, (NetworkError, ProtocolError)) and not (is_only_hurry or is_about_content):
+        is_about_content = isinstance(error, errors.MessageTooBigError)
+        if isinstance(error, (errors.NetworkError, errors.ProtocolError)) and not (is_only_hurry or is_about_content):
             attempt.failed(error)
 
     def _meaning(self, job: Job[T], call: RestCall, response: RestResponse, sent_at: float, attempt: Attempt) -> T:
@@ -311,15 +297,15 @@ class RetryingCaller:
         error = error_for_response(response, call, received_at)
         self._count(response.wire_bytes, failed=error is not None)
         self._measure(self.group.value, response.elapsed, error, response.wire_bytes)
-        if isinstance(error, BannedError):
+        if isinstance(error, errors.BannedError):
             # At once, before any error is raised: what other threads are about to send is stopped by this.
             self.limiter.ban(seconds=error.retry_after, sent_at=sent_at)
             raise error
         # Also a 500 shows that the ban is over: only a 418 says that it is not.
         self.limiter.passed(sent_at)
-        if isinstance(error, RateLimitError):
+        if isinstance(error, errors.RateLimitError):
             self.limiter.penalise(self.group, error.retry_after, sent_at)
-        if isinstance(error, (ServerError, ProtocolError)):
+        if isinstance(error, (errors.ServerError, errors.ProtocolError)):
             attempt.failed(error)
         if error is not None:
             raise error
@@ -327,7 +313,7 @@ class RetryingCaller:
         job.sent_at = sent_at
         try:
             return job.read(response.body, received_at)
-        except MalformedDataError:
+        except errors.MalformedDataError:
             self._count(0, failed=True, requests=0)
             raise
 
@@ -337,7 +323,7 @@ class RetryingCaller:
             self._failures += failed
             self._bytes += size
 
-    def refusal(self) -> UpbitBackboneError | None:
+    def refusal(self) -> errors.UpbitBackboneError | None:
         """Why a question would fail at once (breaker open), or None."""
         # The router wants to know before every question; the breaker itself is asked by the attempt that follows.
         return None if self.breaker.is_untroubled else self.breaker.refusal()
@@ -409,7 +395,7 @@ class GroupQueue(RetryingCaller):
                 job.set_result(self._run(job))
             else:
                 self._hand_over(job)
-        except UpbitBackboneError as error:
+        except errors.UpbitBackboneError as error:
             job.set_exception(error)
         except BaseException:
             # Ctrl-C belongs to the thread that asked; those who joined have done nothing to deserve it.
@@ -431,7 +417,9 @@ class GroupQueue(RetryingCaller):
             future = self._pool.submit(work)
             job.is_handed_over = True
         except RuntimeError as error:
-            raise NetworkError(f"no thread could be started for the request ({one_line(error)}); ask again") from error
+            raise errors.NetworkError(
+                f"no thread could be started for the request ({errors.one_line(error)}); ask again"
+            ) from error
         future.add_done_callback(called_off)  # by `close`, before it began
 
     def _run(self, job: Job[T]) -> T:
@@ -455,12 +443,12 @@ class GroupQueue(RetryingCaller):
                 self._waiting.add(job)
             # In slices: whoever makes the job more urgent meanwhile does not know of this wait.
             if not self._place_left.wait_for(lambda: self.called_off.is_set() or self._has_place(job), job.deadline):
-                raise RequestTimeoutError(f"{job.market}: its earlier requests still hang; ask again")
+                raise errors.RequestTimeoutError(f"{job.market}: its earlier requests still hang; ask again")
         finally:
             with self._places:
                 self._waiting.discard(job)
         if self.called_off.is_set():
-            raise ClosedError("the REST channel was closed")
+            raise errors.ClosedError("the REST channel was closed")
 
     def _has_place(self, job: Job[Any]) -> bool:
         if job.market is None or job.urgency.priority is Priority.HIGH:

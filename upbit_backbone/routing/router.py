@@ -6,20 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from .. import errors
 from .._concurrency import Clock, Deadline, ForkGuard, get_logger
 from ..channels.stream import topic_of, trimmed
-from ..errors import (
-    BannedError,
-    ChannelUnavailableError,
-    ClosedError,
-    InvalidRequestError,
-    MalformedDataError,
-    MessageTooBigError,
-    NoTradesYetError,
-    RequestTimeoutError,
-    StaleDataError,
-    UpbitBackboneError,
-)
 from ..models.enums import Channel, DataStrategy, DataType
 from ..models.market import OrderbookData, TickerData
 from ..models.metric import PerformanceMetric
@@ -54,10 +43,10 @@ def marked_degraded(item: Any) -> Any:
     return dataclasses.replace(item, degraded=True)
 
 
-def is_mere_silence(channel: Channel, error: UpbitBackboneError) -> bool:
+def is_mere_silence(channel: Channel, error: errors.UpbitBackboneError) -> bool:
     """Whether a channel failed only because nothing was said on it, which a quiet market explains."""
-    return isinstance(error, StaleDataError) or (
-        channel is Channel.WEBSOCKET and isinstance(error, RequestTimeoutError)
+    return isinstance(error, errors.StaleDataError) or (
+        channel is Channel.WEBSOCKET and isinstance(error, errors.RequestTimeoutError)
     )
 
 
@@ -75,7 +64,7 @@ class RequestRouter:
         readers: Mapping[Channel, ChannelReader],
         observe: Observe,
         last_known: Callable[[DataRequest], tuple[Any, float] | None],
-        refusal: Callable[[DataRequest], UpbitBackboneError | None] = lambda request: None,
+        refusal: Callable[[DataRequest], errors.UpbitBackboneError | None] = lambda request: None,
         *,
         frequency: RequestFrequency,
         promotions: Promotions,
@@ -114,7 +103,7 @@ class RequestRouter:
         few that were. InvalidRequestError for a word that names no channel.
         """
         if channel not in tuple(Channel):
-            raise InvalidRequestError(f"channel={channel!r}: expected one of {', '.join(Channel)}")
+            raise errors.InvalidRequestError(f"channel={channel!r}: expected one of {', '.join(Channel)}")
         samples = self._metrics.recent(Channel(channel))
         return sum(sample.seconds for sample in samples) / len(samples) if samples else None
 
@@ -148,7 +137,7 @@ class RequestRouter:
         """
         decision, request, frequent, look = self._decide(request)
         self._metrics.routed(decision.rule)
-        failures: list[UpbitBackboneError] = []
+        failures: list[errors.UpbitBackboneError] = []
         is_degraded = decision.degraded
         for position, channel in enumerate(decision.channels):
             is_last = position == len(decision.channels) - 1
@@ -157,14 +146,14 @@ class RequestRouter:
             try:
                 # What comes after a channel that failed looks for itself: by then the look is old.
                 item = self._readers[channel].fetch(request, share, look if position == 0 else None)
-            except (InvalidRequestError, ClosedError, NoTradesYetError, MessageTooBigError):
+            except (errors.InvalidRequestError, errors.ClosedError, errors.NoTradesYetError, errors.MessageTooBigError):
                 raise  # another channel would say the same, or nobody shall wait for it to
-            except UpbitBackboneError as error:
+            except errors.UpbitBackboneError as error:
                 self._record(channel, started, error)
                 failures.append(error)
                 is_degraded = is_degraded or not is_mere_silence(channel, error)
                 # Looked at anew: the ban may have come with this very answer, after the decision was made.
-                if isinstance(error, BannedError) and is_cut_off(request, self._observe(request).context):
+                if isinstance(error, errors.BannedError) and is_cut_off(request, self._observe(request).context):
                     break  # there is nothing to wait for
                 continue
             self._record(channel, started)
@@ -181,7 +170,7 @@ class RequestRouter:
         raise self._nothing_left(request, decision, failures)
 
     def _from_line_that_came_back(
-        self, request: DataRequest, deadline: Deadline, failures: list[UpbitBackboneError]
+        self, request: DataRequest, deadline: Deadline, failures: list[errors.UpbitBackboneError]
     ) -> Any | None:
         """After REST failed: what the stream has now, or brings by the deadline; None where it does not.
 
@@ -196,9 +185,9 @@ class RequestRouter:
         started = self._clock.monotonic()
         try:
             item = self._readers[Channel.WEBSOCKET].fetch(request, deadline)
-        except ClosedError:
+        except errors.ClosedError:
             raise
-        except UpbitBackboneError as error:
+        except errors.UpbitBackboneError as error:
             self._record(Channel.WEBSOCKET, started, error)
             failures.append(error)
             return None
@@ -218,7 +207,7 @@ class RequestRouter:
             self._judge_rest()  # nobody asks REST now, so only time can clear it
         return self._observe(request, rest_is_poor=self._rest_is_poor, **known)
 
-    def _record(self, channel: Channel, started: float, error: UpbitBackboneError | None = None) -> None:
+    def _record(self, channel: Channel, started: float, error: errors.UpbitBackboneError | None = None) -> None:
         seconds = self._clock.monotonic() - started
         if channel is Channel.REST:  # the requests behind the answer were measured where they left
             self._judge_rest(looks_well=error is None and seconds <= GOOD_P95_SECONDS)
@@ -246,18 +235,18 @@ class RequestRouter:
         return decision, request, (topic, *sweep) if decision.promote else (), look
 
     def _nothing_left(
-        self, request: DataRequest, decision: ChannelDecision, failures: list[UpbitBackboneError]
-    ) -> UpbitBackboneError:
+        self, request: DataRequest, decision: ChannelDecision, failures: list[errors.UpbitBackboneError]
+    ) -> errors.UpbitBackboneError:
         if not failures and (refused := self._refusal(request)) is not None:
             failures = [refused]
         is_forced = request.strategy in (DataStrategy.REST_ONLY, DataStrategy.WEBSOCKET_ONLY)
         if is_forced and failures:
             return failures[-1]
-        ban = next((error for error in failures if isinstance(error, BannedError)), None)
+        ban = next((error for error in failures if isinstance(error, errors.BannedError)), None)
         known = self._last_known(request)
         if known is None and ban is not None:
             return ban  # says until when, which is all there is to say
-        unreadable = next((error for error in failures if isinstance(error, MalformedDataError)), None)
+        unreadable = next((error for error in failures if isinstance(error, errors.MalformedDataError)), None)
         if known is None and unreadable is not None:
             return unreadable  # names what is wrong with this very datum
         error = self._unanswered(request, known, "; ".join(map(str, failures)) or decision.reason)
@@ -268,13 +257,13 @@ class RequestRouter:
         return error
 
     @staticmethod
-    def _unanswered(request: DataRequest, known: tuple[Any, float] | None, why: str) -> UpbitBackboneError:
+    def _unanswered(request: DataRequest, known: tuple[Any, float] | None, why: str) -> errors.UpbitBackboneError:
         asked = f"{request.kind.value} {request.symbol}"
         if known is None:
-            return ChannelUnavailableError(f"{asked}: no channel can answer now ({why})")
+            return errors.ChannelUnavailableError(f"{asked}: no channel can answer now ({why})")
         item, age = known
         message = f"{asked}: only a value {age:.1f} s old is known, see .last_known ({why})"
-        return StaleDataError(message, last_known=item, age=age)
+        return errors.StaleDataError(message, last_known=item, age=age)
 
     def __repr__(self) -> str:
         return f"<RequestRouter {self._promotions!r} {self._frequency!r}>"

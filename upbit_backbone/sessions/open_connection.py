@@ -9,18 +9,8 @@ from typing import Final
 from ..models.request import Topic
 from ..models.session import FirstFrame, Notice, RefusedFrames, StreamError, SubscriptionList
 from ..wire.frames import Close, FrameEvent, FrameReader, Ping, Pong, ProtocolViolation
+from . import messages
 from .keep_alive import KeepAlive
-from .messages import (
-    AskSilent,
-    Deliver,
-    HearPong,
-    Noticed,
-    ProbeAnswered,
-    SendPong,
-    ShedLoad,
-    SilentFound,
-    StartProbe,
-)
 from .session_state import SessionState, said
 from .stall_detectors import SILENT, UNUSUAL, UNUSUAL_ALONE
 from .subscription_sender import PongPacer, SubscriptionSender
@@ -87,13 +77,13 @@ class OpenConnection:
                 frames.append(event)
             elif frames and type(event) is Pong:
                 # In its place among the frames: which subscription a frame belongs to shows by the pong between them.
-                shared.effects.append(Deliver(shared.health.epoch, frames))
-                shared.effects.append(HearPong(shared.health.epoch, event.payload))
+                shared.effects.append(messages.Deliver(shared.health.epoch, frames))
+                shared.effects.append(messages.HearPong(shared.health.epoch, event.payload))
                 frames = []
             else:
                 controls.append(event)
         if frames:
-            shared.effects.append(Deliver(shared.health.epoch, frames))
+            shared.effects.append(messages.Deliver(shared.health.epoch, frames))
         # Deliver stands before all that follows: data that came with a close is delivered, not lost with the line.
         return self._hear_controls(controls, now) if controls else None
 
@@ -122,7 +112,7 @@ class OpenConnection:
         self._shared.lateness.look(health.is_late, now, is_evidence=seconds > health.max_lag)
         self.sender.passed(now - seconds, now)
 
-    def noticed(self, noticed: Noticed, now: float) -> None:
+    def noticed(self, noticed: messages.Noticed, now: float) -> None:
         """What the sink made of our frames: everything that is not about the session, and was not refused, was data."""
         no_data = sum(map(_frames_without_data, noticed.notices))
         if noticed.frames > no_data:
@@ -161,7 +151,7 @@ class OpenConnection:
             case SubscriptionList():
                 self.sender.audited(notice, now)
 
-    def silent_found(self, found: SilentFound, now: float) -> None:
+    def silent_found(self, found: messages.SilentFound, now: float) -> None:
         shared, watch = self._shared, self._shared.topic_stalls
         proven, doubted = watch.proven, watch.doubted
         awake = watch.found(found.question, found.silent)
@@ -181,7 +171,7 @@ class OpenConnection:
         if not is_whole_line_silent:
             self._probe(watch.to_probe(found.silent & shared.plan.streamed, now), whole_line=False)
 
-    def probe_answered(self, answer: ProbeAnswered, now: float) -> None:
+    def probe_answered(self, answer: messages.ProbeAnswered, now: float) -> None:
         shared = self._shared
         if answer.whole_line:
             must_ask = shared.stream_stalls.answered(None if answer.behind is None else bool(answer.behind), now)
@@ -238,7 +228,7 @@ class OpenConnection:
         if shared.lateness.must_tell(now):
             reason = f"{shared.health.lag:.1f} s behind Upbit"
             shared.emit(shared.status.stale(shared.plan.wanted, stale=True, reason=reason))
-            shared.effects.append(ShedLoad())
+            shared.effects.append(messages.ShedLoad())
         elif shared.lateness.has_caught_up(now):
             shared.emit(shared.status.stale(shared.plan.wanted, stale=False, reason="in time again"))
 
@@ -252,7 +242,7 @@ class OpenConnection:
     def _pong(self, now: float) -> None:
         payload = self._pongs.take(now)
         if payload is not None:
-            self._shared.effects.append(SendPong(payload))
+            self._shared.effects.append(messages.SendPong(payload))
 
     def _look_for_silence(self, now: float) -> None:
         shared = self._shared
@@ -261,11 +251,11 @@ class OpenConnection:
             self._probe(shared.topic_stalls.liveliest(streamed), whole_line=True)
         question = shared.topic_stalls.question(streamed, now)
         if question is not None:
-            shared.effects.append(AskSilent(shared.health.epoch, question))
+            shared.effects.append(messages.AskSilent(shared.health.epoch, question))
 
     def _probe(self, topics: frozenset[Topic], *, whole_line: bool) -> None:
         if topics:
-            self._shared.effects.append(StartProbe(self._shared.health.epoch, topics, whole_line))
+            self._shared.effects.append(messages.StartProbe(self._shared.health.epoch, topics, whole_line))
 
 
 def _frames_without_data(notice: Notice) -> int:

@@ -12,17 +12,7 @@ from typing import Any, Final, TypeVar
 
 from .._log import raise_if_users
 from ..errors import MalformedDataError, NoTradesYetError, UpbitBackboneError, one_line
-from ..exchange.endpoints import (
-    CANDLES,
-    INSTRUMENTS,
-    MARKETS,
-    ORDERBOOKS,
-    TICKERS,
-    TICKERS_OF_QUOTES,
-    TRADES,
-    Endpoint,
-    RestCall,
-)
+from ..exchange import endpoints
 from ..exchange.timeframes import timeframe_of
 from ..exchange.values import moment, utc_text
 from ..models.enums import DataSource
@@ -120,20 +110,20 @@ def _candle_decoder(word: str) -> Callable[[bytes, datetime | None], Rows[Any]]:
     return lambda body, received_at: decode_candles(body, word, received_at)
 
 
-_DECODERS: Final[Mapping[Endpoint, Callable[[bytes, datetime | None], Rows[Any]]]] = MappingProxyType(
+_DECODERS: Final[Mapping[endpoints.Endpoint, Callable[[bytes, datetime | None], Rows[Any]]]] = MappingProxyType(
     {
-        MARKETS: decode_markets,
-        TICKERS: decode_tickers,
-        TICKERS_OF_QUOTES: decode_tickers,
-        ORDERBOOKS: decode_orderbooks,
-        INSTRUMENTS: decode_instruments,
-        TRADES: decode_trades,
-        **{endpoint: _candle_decoder(word) for word, endpoint in CANDLES.items()},
+        endpoints.MARKETS: decode_markets,
+        endpoints.TICKERS: decode_tickers,
+        endpoints.TICKERS_OF_QUOTES: decode_tickers,
+        endpoints.ORDERBOOKS: decode_orderbooks,
+        endpoints.INSTRUMENTS: decode_instruments,
+        endpoints.TRADES: decode_trades,
+        **{endpoint: _candle_decoder(word) for word, endpoint in endpoints.CANDLES.items()},
     }
 )
 
 
-def decode_answer(call: RestCall, body: bytes, received_at: datetime | None = None) -> Rows[Any]:
+def decode_answer(call: endpoints.RestCall, body: bytes, received_at: datetime | None = None) -> Rows[Any]:
     """The models that the answer to `call` holds, in Upbit's order."""
     return _DECODERS[call.endpoint](body, received_at)
 

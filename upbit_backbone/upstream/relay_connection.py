@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
+from ..backfill.pages import TradesPage
 from ..errors import ClosedError, InvalidRequestError, NetworkError, ProtocolError, UpbitBackboneError
 from ..exchange.stream import listed_topics
 from ..models.enums import DataSource, DataType, StreamType
@@ -26,7 +27,7 @@ from ..models.session import SubscriptionList
 from ..wire.frames import MAX_CONTROL_BYTES, MAX_MESSAGE_BYTES, PONG, TEXT
 from ..wire.redis_server import RedisServer
 from ..wire.relay_keys import SCHEMA, Keys
-from .stream_history import StreamHistory, TradesPage, candle_frame, trade_frame
+from .stream_history import StreamHistory, candle_frame, trade_frame
 
 TIMEOUT_SECONDS: Final = 1.0  # of one call to Redis
 DEMAND_SECONDS: Final = 15.0  # for which the relay streams what is not asked for again

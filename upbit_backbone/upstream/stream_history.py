@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from .._concurrency import Deadline, get_logger
+from ..backfill.pages import TradesPage
 from ..errors import UpbitBackboneError, one_line
 from ..exchange.fields import Spelling
 from ..models.enums import DataSource, DataType, Priority, StreamType
@@ -29,8 +30,6 @@ from ..wire.relay_keys import Keys
 log = get_logger("upbit_backbone.upstream")
 
 PLACES_REMEMBERED: Final = 10_000  # ends of pages that were read; who goes on from another asks Upbit
-
-TradesPage = Callable[..., list[TradeData]]
 
 
 class _Trade(msgspec.Struct):

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import Final
 
 from .._concurrency import Clock, Deadline, Flag, LoopThread, Waitable, get_logger
+from ..backfill.pages import TradesPage
 from ..errors import ClosedError, NetworkError, UpbitBackboneError, one_line
 from ..models.events import Event, UpstreamEvent
 from ..sessions.ports import Connection, Dial
 from .relay_connection import NoRelayError, RelayTransport
-from .stream_history import TradesPage
 
 log = get_logger("upbit_backbone.upstream")
 

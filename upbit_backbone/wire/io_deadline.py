@@ -18,17 +18,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
+from .. import errors
 from .._concurrency import WAIT_SLICE_SECONDS, Deadline, Flag, Waitable, raise_if_users
-from ..errors import (
-    ClosedError,
-    MessageTooBigError,
-    NetworkError,
-    ProtocolError,
-    RequestTimeoutError,
-    TlsError,
-    UpbitBackboneError,
-    one_line,
-)
 from .http_head import END_OF_HEAD, MAX_HEAD_BYTES, MAX_INTERIM_ANSWERS, Head, looks_like_http, parse_head
 from .trust import remedy
 
@@ -50,9 +41,9 @@ class IoDeadline:
     def check(self) -> None:
         # Asked first: who was closed shall hear that, though the deadline may have passed as well.
         if self._stop is not None and self._stop.is_set():
-            raise ClosedError(f"{self.what}: called off because its owner was closed")
+            raise errors.ClosedError(f"{self.what}: called off because its owner was closed")
         if self._deadline.expired:
-            raise RequestTimeoutError(f"{self.what}: not finished by its deadline")
+            raise errors.RequestTimeoutError(f"{self.what}: not finished by its deadline")
 
     def about(self, what: str) -> IoDeadline:
         """The same for a part of it, which its errors name."""
@@ -103,14 +94,16 @@ def retry_until_ready(step: Callable[[], T], sock: socket.socket, io_deadline: I
         io_deadline.wait_socket(sock, events)
 
 
-def translated(theirs: OSError, what: str) -> NetworkError:
+def translated(theirs: OSError, what: str) -> errors.NetworkError:
     """Our error for one of the socket's or TLS layer's."""
     if isinstance(theirs, ssl.SSLCertVerificationError):
-        return TlsError(f"{what}: certificate not accepted: {one_line(theirs.verify_message)}; {remedy(theirs)}")
+        return errors.TlsError(
+            f"{what}: certificate not accepted: {errors.one_line(theirs.verify_message)}; {remedy(theirs)}"
+        )
     # A peer that hangs up in the middle of TLS is a restarting server, not one with unacceptable TLS.
     if isinstance(theirs, ssl.SSLError) and not isinstance(theirs, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        return TlsError(f"{what}: TLS failed: {one_line(theirs.reason or theirs)}")
-    return NetworkError(f"{what}: {one_line(theirs.strerror or theirs)}")
+        return errors.TlsError(f"{what}: TLS failed: {errors.one_line(theirs.reason or theirs)}")
+    return errors.NetworkError(f"{what}: {errors.one_line(theirs.strerror or theirs)}")
 
 
 def send_all(sock: socket.socket, data: bytes, io_deadline: IoDeadline) -> None:
@@ -126,7 +119,7 @@ def read_exactly(sock: socket.socket, count: int, io_deadline: IoDeadline) -> by
     while len(received) < count:
         chunk = retry_until_ready(partial(sock.recv, count - len(received)), sock, io_deadline)
         if not chunk:
-            raise NetworkError(f"{io_deadline.what}: the connection was closed before an answer was complete")
+            raise errors.NetworkError(f"{io_deadline.what}: the connection was closed before an answer was complete")
         received += chunk
     return received
 
@@ -139,7 +132,7 @@ def read_final_head(sock: socket.socket, io_deadline: IoDeadline) -> tuple[Head,
         head = parse_head(raw)
         if not head.is_interim:
             return head, early
-    raise ProtocolError(f"{io_deadline.what}: more than {MAX_INTERIM_ANSWERS} interim answers")
+    raise errors.ProtocolError(f"{io_deadline.what}: more than {MAX_INTERIM_ANSWERS} interim answers")
 
 
 def read_head(sock: socket.socket, io_deadline: IoDeadline, early: bytes = b"") -> tuple[bytes, bytes]:
@@ -149,16 +142,16 @@ def read_head(sock: socket.socket, io_deadline: IoDeadline, early: bytes = b"") 
     while end < 0:
         room = MAX_HEAD_BYTES - len(received)
         if room <= 0:
-            raise MessageTooBigError(f"{io_deadline.what}: more than {MAX_HEAD_BYTES} bytes of HTTP headers")
+            raise errors.MessageTooBigError(f"{io_deadline.what}: more than {MAX_HEAD_BYTES} bytes of HTTP headers")
         # From where the end may begin, not from the start: headers dripped byte by byte would cost quadratic time.
         searched = max(0, len(received) - len(END_OF_HEAD) + 1)
         chunk = retry_until_ready(partial(sock.recv, min(room, HEAD_READ_BYTES)), sock, io_deadline)
         if not chunk:
-            raise NetworkError(f"{io_deadline.what}: the connection was closed before an answer was complete")
+            raise errors.NetworkError(f"{io_deadline.what}: the connection was closed before an answer was complete")
         received += chunk
         # At once, because a peer that speaks another protocol may never send the empty line for which we would wait.
         if not looks_like_http(received):
-            raise ProtocolError(f"{io_deadline.what}: not HTTP: {one_line(bytes(received[:40]))}")
+            raise errors.ProtocolError(f"{io_deadline.what}: not HTTP: {errors.one_line(bytes(received[:40]))}")
         end = received.find(END_OF_HEAD, searched)
     return bytes(received[:end]), bytes(received[end + len(END_OF_HEAD) :])
 
@@ -193,7 +186,7 @@ class Watch:
         self, what: str, deadline: Deadline, stop: Waitable | None = None, departure: Departure | None = None
     ) -> None:
         self.io_deadline = IoDeadline(what, deadline, stop)
-        self.failure: UpbitBackboneError | None = None
+        self.failure: errors.UpbitBackboneError | None = None
         self._deadline = deadline
         self.departure = departure
 
@@ -203,7 +196,7 @@ class Watch:
             self.io_deadline.check()
         return max(SHORTEST_WAIT_SECONDS, self._deadline.remaining_or(WAIT_SLICE_SECONDS))
 
-    def broken(self, theirs: OSError) -> UpbitBackboneError:
+    def broken(self, theirs: OSError) -> errors.UpbitBackboneError:
         self.failure = translated(theirs, self.io_deadline.what)
         return self.failure
 
@@ -211,7 +204,7 @@ class Watch:
     def keeping_failure(self) -> Iterator[None]:
         try:
             yield
-        except UpbitBackboneError as ours:
+        except errors.UpbitBackboneError as ours:
             self.failure = ours
             raise
 

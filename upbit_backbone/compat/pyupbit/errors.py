@@ -7,17 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from ... import errors
 from ..._log import get_logger
-from ...errors import (
-    BannedError,
-    ChannelUnavailableError,
-    NetworkError,
-    RateLimitError,
-    ServerError,
-    UnknownSymbolError,
-    UpbitBackboneError,
-    one_line,
-)
 from .stand_in import installed
 
 log = get_logger("upbit_backbone.compat")
@@ -80,7 +71,7 @@ def _classes() -> Mapping[str, type[Exception]]:
     try:
         pyupbit = installed()
     except ImportError as error:  # it is broken, so no program can meet its classes
-        log.warning("the pyupbit that is installed cannot be loaded", extra={"why": one_line(error)})
+        log.warning("the pyupbit that is installed cannot be loaded", extra={"why": errors.one_line(error)})
         pyupbit = None
     if pyupbit is not None:
         return {name: getattr(pyupbit.errors, name) for name in _NAMES}
@@ -112,27 +103,27 @@ def _remade(kind: str, name: object, code: int, msg: str) -> Exception:
     return _raised((_classes()[kind],))(name=name, code=code, msg=msg)
 
 
-def error_for(error: UpbitBackboneError) -> Exception:
+def error_for(error: errors.UpbitBackboneError) -> Exception:
     """What a program written for pyupbit expects to catch where we failed with `error`: TooManyRequests, or an
     UpbitError; where the network failed, one that is also the `ConnectionError` of requests."""
     msg = str(error)
     classes = _classes()
-    if isinstance(error, RateLimitError) and not isinstance(error, BannedError):
+    if isinstance(error, errors.RateLimitError) and not isinstance(error, errors.BannedError):
         return _raised((classes["TooManyRequests"],))(name="Too many API requests.", code=429, msg=msg)
     kinds: tuple[type[Exception], ...] = (classes["UpbitError"],)
-    if isinstance(error, NetworkError | ChannelUnavailableError):
+    if isinstance(error, errors.NetworkError | errors.ChannelUnavailableError):
         from requests.exceptions import ConnectionError as LostConnectionError
 
         kinds = (*kinds, LostConnectionError)
     return _raised(kinds)(name=_status(error), code=_status(error), msg=msg)
 
 
-def _status(error: UpbitBackboneError) -> int:
-    if isinstance(error, UnknownSymbolError):
+def _status(error: errors.UpbitBackboneError) -> int:
+    if isinstance(error, errors.UnknownSymbolError):
         return 404
-    if isinstance(error, BannedError):
+    if isinstance(error, errors.BannedError):
         return 418
-    if isinstance(error, ServerError):
+    if isinstance(error, errors.ServerError):
         return error.status or 500
     return 400 if error.whose_fault == "the caller's" else 500
 

@@ -8,19 +8,8 @@ from collections import Counter
 from typing import Any, Protocol
 
 from upbit_backbone.simulator.payloads import spelling, stream_payloads
+from upbit_backbone.simulator.serving import framing
 from upbit_backbone.simulator.serving.connection import Connection
-from upbit_backbone.simulator.serving.framing import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    Deflater,
-    FrameError,
-    Unpacker,
-    close_payload,
-    pack,
-)
 from upbit_backbone.simulator.serving.stream_requests import RequestError, StreamRequest, Subscription, parse
 
 CLOSE_WAIT_SECONDS = 1.0
@@ -51,7 +40,7 @@ class Session:
         self.messages = 0
         self.is_ending = False
         self._deflate = deflate
-        self._unpacker = Unpacker(deflate)
+        self._unpacker = framing.Unpacker(deflate)
         self._windows = self.context.limits.message_windows()
         self._batch: list[str] = []
         self._overtaken: tuple[str, str] | None = None  # leaves after the next one
@@ -81,7 +70,7 @@ class Session:
         self._heard = self._loop.time()
         try:
             messages = self._unpacker.feed(data)
-        except FrameError as problem:
+        except framing.FrameError as problem:
             self.context.note("fault", what="client broke the protocol", conn=self.id, reason=str(problem))
             self.close(problem.code, str(problem))
             return
@@ -98,18 +87,18 @@ class Session:
             self._up_timer.cancel()
 
     def _handle(self, opcode: int, payload: bytes) -> None:
-        if opcode == PING:
+        if opcode == framing.PING:
             self.context.note("control", conn=self.id, what="ping", bytes=len(payload))
-            self._send_frame(pack(payload, PONG), "pong")
-        elif opcode == CLOSE:
+            self._send_frame(framing.pack(payload, framing.PONG), "pong")
+        elif opcode == framing.CLOSE:
             code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
             self.context.note("close", conn=self.id, by="client", code=code)
             # An answer to our own close frame needs no second one.
             if not self.is_ending:
-                self._send_frame(pack(close_payload(code), CLOSE), "close")
+                self._send_frame(framing.pack(framing.close_payload(code), framing.CLOSE), "close")
             self.is_ending = True
             self.connection.fin()
-        elif opcode in (TEXT, BINARY) and not self.is_ending:
+        elif opcode in (framing.TEXT, framing.BINARY) and not self.is_ending:
             self._message(payload.decode("utf-8", errors="replace"))
 
     def _message(self, text: str) -> None:
@@ -208,12 +197,12 @@ class Session:
         self.connection.write(frames)
 
     def _send_payload(self, payload: bytes) -> None:
-        opcode = TEXT if self.context.options.text_frames else BINARY
+        opcode = framing.TEXT if self.context.options.text_frames else framing.BINARY
         self._heard = self._loop.time()
         if self._deflate:
-            self.connection.write(pack(Deflater.compress(payload), opcode, rsv1=True))
+            self.connection.write(framing.pack(framing.Deflater.compress(payload), opcode, rsv1=True))
         else:
-            self.connection.write(pack(payload, opcode))
+            self.connection.write(framing.pack(payload, opcode))
 
     def _send_frame(self, frame: bytes, kind: str) -> None:
         self.sent[kind] += 1
@@ -226,7 +215,7 @@ class Session:
             return
         self.is_ending = True
         self.context.note("close", conn=self.id, by="server", code=code, reason=reason)
-        self._send_frame(pack(close_payload(code, reason), CLOSE), "close")
+        self._send_frame(framing.pack(framing.close_payload(code, reason), framing.CLOSE), "close")
         self._loop.call_later(CLOSE_WAIT_SECONDS, self.connection.fin)
 
     # -- keeping alive -------------------------------------------------------------------------------------------
