@@ -614,6 +614,7 @@ PARTS: Final = {
     "session-{} is connecting": "session-{0}: 연결 중",
     "session-{} is connecting ({})": "session-{0}: 연결 중({1})",
     "session-{} is waiting ({})": "session-{0}: 다시 연결하기를 기다리는 중({1})",
+    "no market list yet": "아직 종목 목록이 없음",
     "no connection was made yet": "아직 연결한 적이 없습니다",
     "nothing heard yet": "아직 소식이 없습니다",
     # gaps and their repair

@@ -15,10 +15,11 @@ and hand over to the part that knows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from datetime import datetime, time
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from queue import Queue, SimpleQueue
 from time import monotonic
@@ -34,8 +35,7 @@ from .delivery.subscription import NO_MARK, Subscription, SubscriptionId, check_
 from .errors import (
     ClosedError,
     InvalidRequestError,
-    RequestTimeoutError,
-    UnknownSymbolError,
+    SubscriptionError,
     UpbitBackboneError,
     one_line,
 )
@@ -598,9 +598,10 @@ class MarketDataBackbone:
         long). Unknown symbols raise UnknownSymbolError; more than `config.max_subscribed_symbols` InvalidRequestError.
         Where the first market list takes longer, the stream begins without it, and an unknown symbol ends the
         subscription as soon as the list is there: the loop, `get` or `on_error` gets the UnknownSymbolError.
-        `submit(market.subscribe, …).result()` waits for the list, as `since=` and `quote=` do, for 0.4 of
-        `config.timeout_seconds` and three seconds at most, and as every call does for a symbol that a list lacks. Where
-        REST gives none, symbols go unchecked, and one that brings nothing is told by a SubscriptionEvent.
+        `submit(market.subscribe, …).result()` waits for the list, for 0.4 of `config.timeout_seconds` and three seconds
+        at most, as every call does for a symbol that a list lacks, and as `since=` does for one that may be said the
+        other way round. Where REST gives none, symbols go unchecked, and one that brings nothing is told by a
+        SubscriptionEvent.
 
         After a break, what was missed of trades and candles comes before the live data if REST has it within
         `config.gap_hold_seconds`; else live data goes on, and the rest comes late, marked `is_backfilled` and followed
@@ -608,14 +609,17 @@ class MarketDataBackbone:
         than `config.gap_strict_seconds`.
 
         `since` gives trades and candles from a past time on, then live ones, in order and each once: a time with its
-        zone, "today" (from 00:00 UTC, 09:00 in Korea), the `sequential_id` of the last trade you have of one market, or
-        the `position` of a subscription, of this program or of one that ran before: after what that had given you.
-        The past is marked `is_backfilled`, is never dropped for want of room, and comes whole once REST has given all
-        of it (a busy market's day takes about a minute). Then a GapEvent with this `subscription` tells how many items
-        that were, and, `complete=False`, what is missing: Upbit keeps trades of seven days.
+        zone, "today" (from 00:00 UTC, 09:00 in Korea, by our clock until Upbit's is known), the `sequential_id` of the
+        last trade you have of one market, or the `position` of a subscription, of this program or of one that ran
+        before: after what that had given you. The past is marked `is_backfilled`, is never dropped for want of room,
+        and comes whole once REST has given all of it (a busy market's day takes about a minute). Then a GapEvent with
+        this `subscription` tells how many items that were, and, `complete=False`, what is missing: Upbit keeps trades
+        of seven days.
 
         `quote="KRW"` instead of symbols follows all markets of that currency: a market that Upbit lists comes in by
-        itself within half a minute, and one that is gone leaves with a SubscriptionEvent. It does not go with `since`.
+        itself within half a minute, and one that is gone leaves with a SubscriptionEvent. Before there is a market list
+        it is about those that are known, perhaps none; a currency without markets then ends it by the
+        InvalidRequestError. It does not go with `since`.
         """
         return self._subscribe(
             symbols,
@@ -1054,32 +1058,47 @@ class MarketDataBackbone:
         **delivery: Any,
     ) -> Subscription[Datum]:
         """Every argument is checked before the market list is asked for, and that before anything is subscribed."""
-        if quote is not None:
-            symbols = self._of_quote(symbols, quote, since)
-        codes = normalise_symbols(symbols, limit=self.config.max_subscribed_symbols)
         kinds, grouping = data_types(types), price_level(level)
         depth = None if levels is None else whole_number(levels, "levels", low=1, high=MAX_LEVELS)
-        check_arguments(_requests(kinds, codes, grouping), **delivery)
-        parts, deadline = self._open(), self._deadline(None)
+        most, parts, deadline = self.config.max_subscribed_symbols, self._open(), self._deadline(None)
+        meanwhile: tuple[str, ...]
+        if quote is None:
+            meanwhile = normalise_symbols(symbols, limit=most)
+            find = partial(_existing, parts, meanwhile, deadline)
+            # With a list nobody waits, but for a symbol that it lacks.
+            is_known = parts.directory.age() is not None or all(map(parts.directory.knows, meanwhile))
+        else:
+            self._check_quote(symbols, quote, since)
+            meanwhile = parts.directory.listed(quote)
+            find, is_known = partial(_of_quote, parts, quote, most, deadline), False  # a list may be too old for that
+            delivery["may_be_empty"] = True
+        about = partial(_requests, kinds, grouping)
+        check_arguments(about(meanwhile), **delivery)
         if since is not None:
-            _starts(since, _requests(kinds, codes, grouping), LAST_MOMENT)  # raises for what cannot be asked
-        is_patient = waits_for_list or since is not None or parts.calls.is_own_thread
-        codes, checking = self._existing(codes, deadline, None if is_patient else LIST_SECONDS)
-        requests = _requests(kinds, codes, grouping)
+            _starts(since, about(meanwhile), LAST_MOMENT)  # raises for what cannot be asked
+        # Whose past is wanted must be told at once.
+        is_unclear = since is not None and any(map(swapped, meanwhile))
+        if waits_for_list or is_unclear or is_known or parts.calls.is_own_thread:
+            codes, finding = find(), None
+        else:
+            codes, finding = _soon(parts, find, meanwhile)
         if since is not None:
-            delivery["make_mailbox"] = parts.mailbox_since(_starts(since, requests, parts.exchange_now()))
-        subscription = parts.hub.subscribe(requests, levels=depth, **delivery)
-        if checking is not None:
-            name = subscription.id  # and not the subscription, which ends with the last reference to it
-            checking.add_done_callback(
-                lambda checked: _apply_check(parts.hub, name, checked, lambda codes: _requests(kinds, codes, grouping))
-            )
+            try:
+                starts = _starts(since, about(codes), parts.exchange_now())
+            except InvalidRequestError:
+                if finding is None:
+                    raise
+                # Yet to come by our own clock, which may be behind Upbit's: any answer of Upbit's tells that.
+                codes, finding = wait_future(finding, deadline, "the market list"), None
+                starts = _starts(since, about(codes), parts.exchange_now())
+            delivery["make_mailbox"] = parts.mailbox_since(starts)
+        subscription = parts.hub.subscribe(about(codes), levels=depth, **delivery)
+        name = subscription.id  # what follows holds no subscription: it ends with the last reference to it
         try:
+            if finding is not None:
+                finding.add_done_callback(partial(_settle, parts.hub, name, about))
             if quote is not None:
-                name = subscription.id  # and not the subscription, which ends with the last reference to it
-                parts.market_watch.follow(
-                    quote, lambda codes: parts.hub.change(name, _requests(kinds, codes, grouping))
-                )
+                parts.market_watch.follow(quote, partial(_follow, parts, name, quote, most, about))
             elif delivery.get("on_event") is not None:
                 parts.watch_markets()
         except BaseException:  # Ctrl-C, or no thread to be had: nobody could ever close it
@@ -1087,48 +1106,21 @@ class MarketDataBackbone:
             raise
         return subscription
 
-    def _existing(
-        self, codes: tuple[str, ...], deadline: Deadline, patience: float | None
-    ) -> tuple[tuple[str, ...], Future[tuple[str, ...]] | None]:
-        """The markets that `codes` mean; UnknownSymbolError for those that do not exist.
-
-        While there is no market list yet, and it takes longer than `patience`: the codes as they are, and the check
-        that goes on. With a list nobody waits, but for a symbol that it lacks.
-        """
-        parts = self._open()
-
-        def checked() -> tuple[str, ...]:
-            meant = tuple(dict.fromkeys(parts.directory.meant(code, deadline) for code in codes))
-            parts.directory.require(meant, deadline)
-            return meant
-
-        if patience is None or parts.directory.age() is not None or all(map(parts.directory.knows, codes)):
-            return checked(), None
-        try:
-            checking = parts.calls.submit(checked)
-        except RuntimeError:  # the system has no thread to give
-            return checked(), None
-        until = Deadline.after(patience)
-        with loading():  # what streaming needs, while Upbit is at work
-            from .sessions import lifecycle, session  # noqa: F401
-        try:
-            return wait_future(checking, until, "the market list"), None
-        except RequestTimeoutError:
-            return codes, checking
-
-    def _of_quote(self, symbols: object, quote: str, since: object) -> Sequence[str]:
+    def _check_quote(self, symbols: object, quote: str, since: object) -> None:
         if symbols is not None or since is not None:
             raise InvalidRequestError("quote= stands alone: without symbols, which it finds itself, and without since=")
-        parts = self._open()
-        if not isinstance(parts.sessions, SessionManager):
+        if not isinstance(self._open().sessions, SessionManager):
             raise InvalidRequestError("quote=: a replay has no market list; name the markets")
-        return parts.directory.of_quote(normalise_quote(quote), NORMAL, self._deadline(None))
+        normalise_quote(quote)
 
 
 UnifiedMarketDataAPI = MarketDataBackbone
 
 
-def _requests(kinds: Iterable[DataType], codes: Iterable[str], grouping: Decimal) -> list[SubscriptionRequest]:
+About = Callable[[Iterable[str]], list[SubscriptionRequest]]
+
+
+def _requests(kinds: Iterable[DataType], grouping: Decimal, codes: Iterable[str]) -> list[SubscriptionRequest]:
     codes = tuple(codes)
     return [
         SubscriptionRequest(Topic(kind, code, grouping if kind is DataType.ORDERBOOK else ZERO))
@@ -1137,18 +1129,62 @@ def _requests(kinds: Iterable[DataType], codes: Iterable[str], grouping: Decimal
     ]
 
 
-def _apply_check(
-    hub: Hub,
-    subscription_id: str,
-    checked: Future[tuple[str, ...]],
-    requests: Callable[[Iterable[str]], Iterable[SubscriptionRequest]],
-) -> None:
-    """What became of a subscription's symbols, which came after it had begun."""
-    error = None if checked.cancelled() else checked.exception()
-    if isinstance(error, UnknownSymbolError):
-        hub.fail(subscription_id, error)
-    elif error is None and not checked.cancelled():
-        hub.change(subscription_id, requests(checked.result()), why="the symbol was written the other way round")
+# Which markets a subscription is about: at once where that is known, else as soon as the market list tells.
+
+
+def _existing(parts: Assembly, codes: tuple[str, ...], deadline: Deadline) -> tuple[str, ...]:
+    """The markets that `codes` mean; UnknownSymbolError for those that do not exist."""
+    meant = tuple(dict.fromkeys(parts.directory.meant(code, deadline) for code in codes))
+    parts.directory.require(meant, deadline)
+    return meant
+
+
+def _of_quote(parts: Assembly, quote: str, most: int, deadline: Deadline) -> tuple[str, ...]:
+    """The markets of a quote currency; InvalidRequestError where there are none, or too many."""
+    return normalise_symbols(parts.directory.of_quote(quote, NORMAL, deadline), limit=most)
+
+
+def _soon(
+    parts: Assembly, find: Callable[[], tuple[str, ...]], meanwhile: tuple[str, ...]
+) -> tuple[tuple[str, ...], Future[tuple[str, ...]] | None]:
+    """The markets found or, where the market list takes longer or is not to be had, `meanwhile` and the search."""
+    try:
+        finding = parts.calls.submit(find)
+    except RuntimeError:  # the system has no thread to give
+        return find(), None
+    until = Deadline.after(LIST_SECONDS)
+    with loading():  # what streaming needs, while Upbit is at work
+        from .sessions import lifecycle, session  # noqa: F401
+    try:
+        return wait_future(finding, until, "the market list"), None
+    except (InvalidRequestError, ClosedError):
+        raise
+    except UpbitBackboneError:
+        return meanwhile, finding
+
+
+def _settle(hub: Hub, name: str, about: About, found: Future[tuple[str, ...]]) -> None:
+    """What became of the search of a subscription that had begun without it."""
+    try:
+        hub.change(name, about(found.result()), why="the symbol was written the other way round")
+    except (CancelledError, ClosedError):
+        return
+    except (InvalidRequestError, SubscriptionError) as error:
+        hub.fail(name, error)
+    except UpbitBackboneError as error:
+        log.warning("no market list yet, %s waits for it", name, extra={"why": one_line(error)})
+
+
+def _follow(parts: Assembly, name: str, quote: str, most: int, about: About, codes: Iterable[str]) -> bool:
+    """Have a subscription be about the `codes` of its quote currency from now on; False if it has ended."""
+    subscription = parts.hub.get(name)
+    if subscription is not None and not subscription.topics:  # it began before there was a list
+        try:
+            codes = _of_quote(parts, quote, most, Deadline.after(0.0))  # and now there is one
+        except InvalidRequestError as error:
+            parts.hub.fail(name, error)
+            return False
+    return parts.hub.change(name, about(codes))
 
 
 def parts_of(market: MarketDataBackbone) -> Assembly:

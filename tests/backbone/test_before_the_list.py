@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
-from upbit_backbone import DataType, MarketDataBackbone, TickerData, UnknownSymbolError
-from upbit_backbone.channels import markets
-from upbit_backbone.models.events import Event, SubscriptionEvent
+from upbit_backbone import DataType, InvalidRequestError, MarketDataBackbone, TickerData, UnknownSymbolError
+from upbit_backbone.channels import market_watch, markets
+from upbit_backbone.models.events import Event, GapEvent, SubscriptionEvent
 from upbit_backbone.simulator import FakeUpbit
 
 Backbone = Callable[..., MarketDataBackbone]
@@ -36,6 +38,10 @@ def market(busy: FakeUpbit, backbone: Backbone, monkeypatch: pytest.MonkeyPatch)
     busy.rest_fault(LIST, mode="latency", latency=LATE_SECONDS, times=None)
     yield backbone(at=busy, timeout_seconds=60.0)
     busy.clear_faults()
+
+
+def now_at(upbit: FakeUpbit) -> datetime:
+    return datetime.fromtimestamp(upbit.now_ms() / 1000, UTC)
 
 
 def has_list(market: MarketDataBackbone) -> bool:
@@ -124,3 +130,111 @@ def test_a_subscription_that_ended_before_the_list_came_is_left_alone(market: Ma
     wait_until(lambda: has_list(market), "the list")
     assert market.submit(str, "after what the check has to say").result(PATIENCE_SECONDS)
     assert not [event for event in heard if isinstance(event, SubscriptionEvent)]
+
+
+# A past to begin with
+
+
+def test_the_past_comes_as_well_where_the_list_is_late(market: MarketDataBackbone, busy: FakeUpbit) -> None:
+    heard: list[Event] = []
+    past = now_at(busy) - timedelta(minutes=5)
+    with market.subscribe("KRW-BTC", "trade", since=past, on_event=heard.append) as trades:
+        assert not has_list(market)
+        wait_until(lambda: [each for each in heard if isinstance(each, GapEvent) and each.subscription], "the receipt")
+        ids = [trade.sequential_id for trade in trades.queue.drain() if trade.sequential_id is not None]
+    assert ids == sorted(set(ids))
+    assert len(ids) > 1
+
+
+def test_an_unknown_market_ends_also_what_waits_for_its_past(market: MarketDataBackbone) -> None:
+    trades = market.subscribe(["KRW-BTC", "KRW-NOPE"], "trade", since="today")
+    with pytest.raises(UnknownSymbolError, match="KRW-NOPE"):
+        for _ in trades:
+            pass
+    wait_until(lambda: "0 topics, 0 gaps" in repr(market._parts._backlogs.get()), "nobody looks for a past any more")
+
+
+def test_a_past_of_a_symbol_said_the_other_way_round_is_the_right_one_s(market: MarketDataBackbone) -> None:
+    with market.subscribe("BTC-KRW", "trade", since="today") as trades:
+        assert {topic.symbol for topic in trades.topics} == {"KRW-BTC"}
+
+
+def test_a_time_that_is_yet_to_come_by_our_clock_alone_is_asked_of_upbit_s(
+    market: MarketDataBackbone, busy: FakeUpbit
+) -> None:
+    parts = market._parts
+    assert parts.rest.clock_offset is None, "Upbit has said nothing yet"
+    with pytest.raises(InvalidRequestError, match="yet to come"):
+        market.subscribe("KRW-BTC", "trade", since=now_at(busy) + timedelta(days=1))
+    assert parts.rest.clock_offset is not None
+
+
+# A whole currency
+
+
+def test_the_markets_of_a_currency_come_in_with_the_list(market: MarketDataBackbone) -> None:
+    with market.subscribe(quote="KRW") as tickers:
+        assert (has_list(market), tickers.topics) == (False, frozenset())
+        assert tickers.get(timeout=PATIENCE_SECONDS).symbol in {"KRW-BTC", "KRW-ETH"}
+        assert {topic.symbol for topic in tickers.topics} == {"KRW-BTC", "KRW-ETH"}
+
+
+def test_what_is_known_of_a_currency_begins_at_once(market: MarketDataBackbone, busy: FakeUpbit) -> None:
+    busy.clear_faults()
+    busy.rest_fault(LIST, mode="hang", times=None)
+    market.get_ticker("KRW-ETH")
+    with market.subscribe(quote="KRW") as tickers:
+        assert "KRW-ETH" in {topic.symbol for topic in tickers.topics}
+        assert tickers.get(timeout=PATIENCE_SECONDS).symbol in {"KRW-BTC", "KRW-ETH"}
+        assert not has_list(market)
+
+
+def test_a_currency_without_markets_ends_the_loop(market: MarketDataBackbone) -> None:
+    heard: list[Event] = []
+    tickers = market.subscribe(quote="EUR", on_event=heard.append)
+    with pytest.raises(InvalidRequestError, match="quote='EUR': no market is priced in it; there are KRW"):
+        for _ in tickers:
+            pass
+    wait_until(lambda: [event for event in heard if isinstance(event, SubscriptionEvent)], "the event")
+
+
+def test_a_currency_is_followed_once_rest_answers_however_late(
+    busy: FakeUpbit, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make = market_watch.MarketWatch
+    looks = {"look_seconds": 0.05, "first_look_seconds": 0.05}
+    monkeypatch.setattr(market_watch, "MarketWatch", lambda *parts, **more: make(*parts, **more, **looks))
+    busy.rest_fault(LIST, status=503, times=None)
+    market = backbone(at=busy, timeout_seconds=0.2)
+    known, unknown = market.subscribe(quote="KRW"), market.subscribe(quote="EUR")
+
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "no market list yet" in record.getMessage()]
+
+    wait_until(lambda: len(said()) == 2, "that there is no list")
+    had = len(busy.requests(LIST))
+    wait_until(lambda: len(busy.requests(LIST)) > had, "the list to be asked for again")
+    assert len(said()) == 2, "once each"
+    assert not known.closed
+    busy.clear_faults()
+    assert known.get(timeout=PATIENCE_SECONDS).symbol in {"KRW-BTC", "KRW-ETH"}
+    with pytest.raises(InvalidRequestError, match="no market is priced in it"):
+        unknown.get(timeout=PATIENCE_SECONDS)
+
+
+def test_more_markets_than_are_allowed_end_it(market: MarketDataBackbone, busy: FakeUpbit, backbone: Backbone) -> None:
+    narrow = backbone(at=busy, timeout_seconds=60.0, max_subscribed_symbols=1)
+    with pytest.raises(InvalidRequestError, match="2 market codes, at most 1"):
+        narrow.subscribe(quote="KRW").get(timeout=PATIENCE_SECONDS)
+
+
+def test_a_loop_over_a_currency_outlives_the_backbone_s_last_reference(busy: FakeUpbit) -> None:
+    busy.rest_fault(LIST, mode="latency", latency=LATE_SECONDS, times=None)
+    try:
+        tickers = MarketDataBackbone(url=busy.url, timeout_seconds=60.0).subscribe(quote="KRW")
+        assert not tickers.topics
+        gc.collect()
+        assert tickers.get(timeout=PATIENCE_SECONDS).symbol in {"KRW-BTC", "KRW-ETH"}
+        tickers.close()
+    finally:
+        busy.clear_faults()

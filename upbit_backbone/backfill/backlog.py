@@ -15,7 +15,7 @@ from weakref import ref
 from .._arguments import Moment, as_whole, aware
 from ..delivery.mailbox import Mailbox
 from ..delivery.position import Mark, is_position, read_position
-from ..errors import InvalidRequestError
+from ..errors import InvalidRequestError, UpbitBackboneError
 from ..exchange.endpoints import MAX_DAYS_AGO
 from ..exchange.fields import SHUFFLE
 from ..exchange.timeframes import timeframe_of_stream
@@ -136,6 +136,10 @@ class BacklogMailbox(Mailbox):
         """What `repair` has put in order: the past, and what waited for it."""
         now, public = self.now(), Topic(*topic)
         self.put_ahead([(public, item, now) for item in items])
+
+    def fail(self, error: UpbitBackboneError) -> None:
+        super().fail(error)
+        self._forget()
 
     def close(self) -> None:
         super().close()

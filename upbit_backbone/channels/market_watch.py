@@ -122,6 +122,8 @@ class MarketWatch:
     def _turn(self) -> None:
         if not self._known:
             self._known = self._told(self._first_list())
+            if self._known:
+                self._tell_followers()  # some have waited for it
         if not self._stop.wait(self._look_seconds if self._known else 0.0):
             self.look()
 
@@ -153,8 +155,9 @@ class MarketWatch:
             self._known,
             found | {symbol: self._known[symbol] for symbol in missing if symbol not in gone},
         )
-        if not known:
-            return  # the first list: nothing has happened since
+        if not known:  # the first list: nothing has happened since
+            self._tell_followers()
+            return
         for symbol in gone:
             self._tell(symbol, (MarketChange.DELISTED, None, None))  # before its followers let go of it
         for symbol in found.keys() & known.keys():

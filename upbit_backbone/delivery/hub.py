@@ -141,13 +141,15 @@ class Hub:
         gap_order: str = "live",
         timeout: float | None = None,
         end: object = NO_MARK,
+        may_be_empty: bool = False,
         make_mailbox: Callable[..., Mailbox] = Mailbox,
     ) -> Subscription:
         """A subscription to all of `requests`, entered before anything is sent to Upbit, current values first.
 
         `levels` cuts order books on delivery; `timeout` limits waiting for an item; `end` is put into `queue` at the
-        end; `gap_order` is what comes first after a break. Raises InvalidRequestError that names the argument,
-        ClosedError after `close`, and whatever `want` raises; then nothing is left behind.
+        end; `gap_order` is what comes first after a break; with `may_be_empty` it may be about nothing
+        until `change`. Raises InvalidRequestError that names the argument, ClosedError after `close`, and whatever
+        `want` raises; then nothing is left behind.
         """
         requested = tuple(
             dict.fromkeys(
@@ -166,6 +168,7 @@ class Hub:
             gap_order=gap_order,
             timeout=timeout,
             end=end,
+            may_be_empty=may_be_empty,
         )
         name = SubscriptionId(f"sub-{next(self._numbers)}")
         mailbox = make_mailbox(
@@ -288,7 +291,7 @@ class Hub:
     @property
     def has_subscribers(self) -> bool:
         """Takes no lock, for those who must not wait: finalizers run wherever garbage is collected."""
-        return bool(self._routes)
+        return bool(self._subscriptions)
 
     def finish(self) -> None:
         """The source is over: every subscription ends when it has been read to its end."""

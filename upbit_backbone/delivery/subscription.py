@@ -94,9 +94,10 @@ def check_arguments(
     gap_order: object = LIVE,
     timeout: float | None = None,
     end: object = NO_MARK,
+    may_be_empty: bool = False,
 ) -> Overflow | None:
     """The policy meant by `overflow`; InvalidRequestError that names what a hub could not work with."""
-    if not requests:
+    if not requests and not may_be_empty:
         raise InvalidRequestError("nothing to subscribe to: name at least one symbol and one data type")
     for name, value in (("callback", callback), ("on_error", on_error), ("on_event", on_event)):
         if value is not None and not callable(value):
@@ -134,6 +135,8 @@ def _check_queue(target: object) -> None:
         )
 
 
+# What a subscription is about that follows a quote currency, until there is a market list.
+NO_MARKETS = "no market list yet"
 # For so long a loop waits for its first item in silence.
 SILENCE_SECONDS = 10.0
 # Who asks so briefly asks again and again, and needs no reason each time: it costs more than the look itself.
@@ -255,7 +258,7 @@ class Subscription(Generic[T_co]):
         return whole.remaining()
 
     def _topics_in_words(self) -> str:
-        topics = sorted(map(str, self.topics))
+        topics = sorted(map(str, self.topics)) or [NO_MARKETS]
         return ", ".join(topics[:3]) + (f" and {len(topics) - 3} more" if len(topics) > 3 else "")
 
     def close(self, timeout: float | None = None) -> None:

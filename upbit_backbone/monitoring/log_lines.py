@@ -166,7 +166,7 @@ def _stale(event: events.StaleEvent) -> tuple[int, str]:
 
 def _subscription(event: events.SubscriptionEvent) -> tuple[int, str]:
     shown = ", ".join(event.topics[:5]) + (" …" if len(event.topics) > 5 else "")
-    return logging.WARNING, f"{shown}: {event.reason}"
+    return logging.WARNING, f"{shown or event.subscription}: {event.reason}"
 
 
 def _market(event: events.MarketEvent) -> tuple[int, str]:
