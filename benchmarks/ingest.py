@@ -41,6 +41,7 @@ KINDS = {"ticker": (20.0, 0.7), "trade": (13.0, 0.65), "orderbook": (70.0, 0.9)}
 """Targets: µs at the fast rate, and at both as a share of pyupbit's."""
 UNREAD_BOOK_MICROSECONDS = 12.0
 UNREAD_TICKER_MICROSECONDS = 6.0
+BEST_LEVEL_RATIO = 0.35
 FELL_BEHIND = 0.97
 NO_SUCH_STREAM = {("cryptofeed_", "ticker")}
 
@@ -91,6 +92,14 @@ def _beside_rivals(fake: FakeUpbit, kind: str, rate: float, options: Options) ->
     ]  # fmt: skip
     if "upbit-sdk" in costs:
         mine.append(Figure(case, "upbit_backbone", own, UNIT, own / costs["upbit-sdk"], "upbit-sdk", ratio_target=0.1))
+    if kind == "orderbook":
+        best = measure(fake, "ours", kind, options.seconds, mode="best", rate=rate)
+        rival = min(costs, key=lambda name: costs[name]) if costs else ""
+        mine.append(
+            Figure(f"{case}, the best one looked at", "upbit_backbone", best.microseconds, UNIT,
+                   best.microseconds / costs[rival] if rival else None, rival, ratio_target=BEST_LEVEL_RATIO,
+                   note=_completeness(best))
+        )  # fmt: skip
     limit = measure(fake, "by_hand", kind, options.seconds, rate=rate)
     return [*mine, *figures, Figure(case, LIMIT, limit.microseconds, UNIT, note=_completeness(limit))]
 

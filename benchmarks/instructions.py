@@ -24,6 +24,7 @@ CASES = (
     ("ticker", 20, 400), ("trade", 20, 400), ("orderbook", 10, 100), ("ticker", 1, 400), ("trade", 1, 400),
 )  # fmt: skip
 QUICK_CASES = 2
+BEST_LEVEL_RATIO = 0.35
 RUN_SECONDS = 300
 NEEDED = ("valgrind", "callgrind_control")
 
@@ -59,6 +60,12 @@ def run(options: Options) -> list[Figure]:
     if reason is None:
         unread = counted("ours", "ticker", 20, 400, "unread")
         figures.append(Figure("ticker, conflated away unread", "upbit_backbone", unread / 1000, UNIT))
+        best, plain = counted("ours", "orderbook", 10, 100, "best"), counted("plain", "orderbook", 10, 100)
+        case = "orderbook, 30 levels, the best one looked at"
+        figures += [
+            Figure(case, "upbit_backbone", best / 1000, UNIT, best / plain, PLAIN, ratio_target=BEST_LEVEL_RATIO),
+            Figure(case, PLAIN, plain / 1000, UNIT),
+        ]
     return figures
 
 

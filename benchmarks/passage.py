@@ -4,6 +4,7 @@ Nothing else runs, so that instructions can be counted (`instructions.py`), whic
 The frames are Upbit's in shape and size; stamps and ids go up from one to the next.
 
     python -m benchmarks.passage ours ticker 20 400 [unread]      # who, what, frames a read, how many
+    python -m benchmarks.passage ours orderbook 10 100 best       # of each book the best two levels only
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from upbit_backbone.wire.websocket_transport import WebSocketConnection
 KINDS = ("ticker", "trade", "orderbook")
 MARKETS = tuple(f"KRW-M{number:02}" for number in range(20))
 FIRST_STAMP = 1_795_974_789_000
-WARM_UP = 200  # messages before anything is counted
+WARM_UP = 400  # messages before anything is counted: 20 a market, after which habits are known
 NOT_COUNTED = 3  # exit code where callgrind does not obey here
 
 _TICKER = (
@@ -134,8 +135,20 @@ Way = Callable[[list[bytes]], int]
 """Takes what comes in one read each; how many items user code has looked at."""
 
 
-def ours(kind: str, *, is_read: bool = True) -> tuple[Way, Callable[[], None]]:
-    passage = Passage(kind, Overflow.DROP_OLDEST if is_read else Overflow.CONFLATE)
+def _looks_at_all(item: Any) -> bool:
+    return item.asks is not None if type(item) is OrderbookData else item.timestamp is not None
+
+
+def _looks_at_best(item: Any) -> bool:
+    return item.best_ask is not None and item.best_bid is not None
+
+
+LOOKS: dict[str, Callable[[Any], bool] | None] = {"all": _looks_at_all, "best": _looks_at_best, "unread": None}
+
+
+def ours(kind: str, how: str = "all") -> tuple[Way, Callable[[], None]]:
+    look = LOOKS[how]
+    passage = Passage(kind, Overflow.CONFLATE if look is None else Overflow.DROP_OLDEST)
     queue = passage.items.queue
 
     def way(reads: list[bytes]) -> int:
@@ -143,8 +156,8 @@ def ours(kind: str, *, is_read: bool = True) -> tuple[Way, Callable[[], None]]:
         for read in reads:
             passage.peer.sendall(read)
             passage.turn()
-            for item in queue.drain() if is_read else ():  # type: ignore[attr-defined]  # a Mailbox
-                seen += item.asks is not None if type(item) is OrderbookData else item.timestamp is not None
+            if look is not None:
+                seen += sum(map(look, queue.drain()))  # type: ignore[attr-defined]  # a Mailbox
         return seen
 
     return way, passage.close
@@ -211,7 +224,7 @@ def _counted(way: Way, some: list[bytes]) -> None:
 
 def main() -> None:
     who, kind, per_read, count, *more = sys.argv[1:]
-    way, close = {"ours": lambda: ours(kind, is_read=not more), "plain": plain, "hand": by_hand}[who]()
+    way, close = {"ours": lambda: ours(kind, *more), "plain": plain, "hand": by_hand}[who]()
     some = reads(kind, int(per_read), WARM_UP + int(count))
     warm = WARM_UP // int(per_read)
     way(some[:warm])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -23,8 +24,9 @@ from upbit_backbone.exchange.endpoints import tickers
 from upbit_backbone.intake import Intake, SessionExpectation
 from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.events import MalformedEvent, UnreadFieldEvent
+from upbit_backbone.models.half_made import SAMPLED_EVERY, rest_of
 from upbit_backbone.models.lazy_book import LazyBook
-from upbit_backbone.models.market import OrderbookData, TickerData
+from upbit_backbone.models.market import OrderbookData, OrderbookUnit, TickerData
 from upbit_backbone.models.request import Topic
 from upbit_backbone.models.session import FirstFrame, RefusedFrames, SessionHealth, StreamError, UpStatus
 from upbit_backbone.simulator import FakeUpbit
@@ -234,8 +236,8 @@ def test_the_price_grouping_decides_where_a_book_belongs(bench: Bench) -> None:
 
 def test_a_book_is_decoded_by_its_first_reader_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[bytes] = []
-    decode = bench.intake._decode
-    monkeypatch.setattr(bench.intake, "_decode", lambda raw, at: decoded.append(raw) or decode(raw, at))
+    decoder, read_half = bench.intake._decoder, bench.intake._decoder.half_book
+    monkeypatch.setattr(decoder, "half_book", lambda raw, at: decoded.append(raw) or read_half(raw, at))
     bench.streams(BOOK)
     first, second = bench.hub.subscribe([BOOK]), bench.hub.subscribe([BOOK])
     frames = [book(number) for number in range(100)]
@@ -243,6 +245,32 @@ def test_a_book_is_decoded_by_its_first_reader_only(bench: Bench, monkeypatch: p
     assert decoded == []
     assert first.get(timeout=1) is second.get(timeout=1) is bench.current(BOOK)
     assert decoded == frames[-1:]
+
+
+@pytest.mark.parametrize("is_thorough", [True, False])
+def test_whose_books_are_looked_at_wholly_gets_the_next_ones_whole(bench: Bench, is_thorough: bool) -> None:
+    bench.streams(BOOK)
+    subscription = bench.hub.subscribe([BOOK])
+    whole = 0
+    for number in range(1, 3 * SAMPLED_EVERY + 1):
+        bench.read(book(number))
+        item = subscription.get(timeout=1)
+        whole += rest_of(item) is None
+        assert item.best_ask == OrderbookUnit(Decimal("11.5"), Decimal(1))
+        assert not is_thorough or item.asks == (item.best_ask,)
+    assert whole == (2 * SAMPLED_EVERY - 2 if is_thorough else 0)
+
+
+def test_a_book_with_an_absurd_number_in_it_is_counted_when_it_is_read(bench: Bench) -> None:
+    bench.streams(BOOK)
+    subscription = bench.hub.subscribe([BOOK])
+    bench.read(book(1, units='{"ask_price":11.5,"bid_price":10.5,"ask_size":1,"bid_size":1E400}'))
+    assert bench.intake.malformed() == 0
+    with pytest.raises(queue.Empty):
+        subscription.get(timeout=0)
+    assert bench.intake.malformed() == 1
+    bench.read(book(2))
+    assert subscription.get(timeout=0).total_ask_size == 3
 
 
 POISON = [

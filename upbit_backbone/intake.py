@@ -30,6 +30,7 @@ from .exchange.endpoints import RestCall
 from .exchange.timeframes import timeframe_of
 from .models.enums import Audience, DataSource, DataType
 from .models.events import Event, MalformedEvent, UnreadFieldEvent
+from .models.half_made import Habit
 from .models.lazy_book import Envelope, LazyBook, StoredItem
 from .models.market import CandleData, OrderbookData, TickerData, TradeData
 from .models.request import Topic
@@ -283,7 +284,8 @@ class Intake:
         self._relayed: StreamDecoder | None = None  # of frames that came through a relay
         self._lines: dict[str, SessionExpectation] = {}
         self._past = Counter[str]()  # counts of sessions that are gone
-        self._opening = threading.Lock()  # guards the decoding of lazy books, so that each is decoded once
+        self._opening = threading.Lock()  # guards the decoding of lazy books, so that each is decoded once, and:
+        self._habits: dict[str, Habit] = {}  # of those who look at a market's books
         self._unread = unread or UnreadLog(emit, clock, lambda name: None)
         self._counting = threading.Lock()  # guards _past and what the lines know of refusals
         self.tap: Tap | None = None  # a recorder, while there is one
@@ -528,6 +530,9 @@ class Intake:
             if lazy.is_read:
                 return
             try:
+                if (half := self._half_book(lazy)) is not None:
+                    lazy.settle(half)
+                    return
                 (book,) = self._decode(lazy.raw, lazy.received_at)
                 if type(book) is not OrderbookData:
                     raise MalformedDataError(f"an order book was announced, but {type(book).__name__} came")
@@ -543,6 +548,18 @@ class Intake:
                 lazy.settle(None)
         # After the lock: reporting emits an event.
         self._poisoned(lazy.session, None, raw, error, self._clock.monotonic())
+
+    def _half_book(self, lazy: LazyBook) -> OrderbookData | None:
+        """The book without its levels, where those of the same market were not looked at wholly."""
+        habit = self._habits.get(lazy.symbol)
+        if habit is None:
+            habit = self._habits[lazy.symbol] = Habit()
+        if not habit.is_half_enough():
+            return None
+        half = self._decoder.half_book(lazy.raw, lazy.received_at)
+        if half is not None:
+            habit.take(half)
+        return half
 
     def _late_before(self, read: ReadBatch, exchange_clock: ExchangeClock) -> datetime | None:
         """What is stamped before this comes too late. Looked up now and then: an addition is all a read can afford."""

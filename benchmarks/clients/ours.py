@@ -1,8 +1,8 @@
 """upbit_backbone: `subscribe` or `subscribe_realtime`.
 
-Modes: `queue` (a loop over the mailbox that reads every item, books included), `callback`, `unread` (subscribed, and
-nobody reads: what is overwritten was never decoded), `live` (no subscriber at all; kept current for `get_*`), `sqlite`
-and `parquet` (recorded into a store in $BENCHMARK_FOLDER).
+Modes: `queue` (a loop over the mailbox that reads every item, books included), `best` (of books the best level only),
+`callback`, `unread` (subscribed, and nobody reads: what is overwritten was never decoded), `live` (no subscriber at
+all; kept current for `get_*`), `sqlite` and `parquet` (recorded into a store in $BENCHMARK_FOLDER).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def consume(task: Task, seen: Seen) -> None:
     market = MarketDataBackbone(rest_url=task.rest_url, websocket_url=task.websocket_url, websocket_format=task.format)
     kinds = [DataType(kind) for kind in task.kinds]
     symbols = list(task.symbols)
-    touch = _touch(task.kinds, seen)
+    touch = _touch(task.kinds, seen, is_best_enough=task.mode == "best")
     if task.mode == "callback":
         market.subscribe_realtime(symbols, kinds, callback=touch)
         threading.Event().wait()
@@ -48,14 +48,14 @@ def _sink(mode: str) -> Any:
     return sinks.SqliteSink(folder / "store.db") if mode == "sqlite" else sinks.ParquetSink(folder / "days")
 
 
-def _touch(kinds: tuple[str, ...], seen: Seen) -> Any:
+def _touch(kinds: tuple[str, ...], seen: Seen, *, is_best_enough: bool) -> Any:
     """What user code does with an item: look at it, which is what decodes a book."""
     if kinds == ("trade",):
         return lambda item: seen(item.sequential_id)
 
     def look(item: Any) -> None:
         if isinstance(item, OrderbookData):
-            assert item.asks is not None
+            assert (item.best_ask if is_best_enough else item.asks) is not None
         seen(getattr(item, "sequential_id", 0))
 
     return look

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, SupportsIndex
 
 from .enums import Change, DataSource, Side, StreamType
+from .half_made import HalfMade, rest_of
 from .jsonable import about_us
 from .number import SmallDecimal, is_small, plain
 from .readable import KST as KST
@@ -178,7 +179,7 @@ def _spelled(unit: OrderbookUnit) -> OrderbookUnit:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class OrderbookData(_Stamped):
+class OrderbookData(HalfMade, _Stamped):
     """A whole order book: `asks` from the cheapest up, `bids` from the dearest down; padding is already removed.
 
     The totals cover the whole book as Upbit counts it, also when fewer levels were asked for. `timestamp` is the last
@@ -200,28 +201,34 @@ class OrderbookData(_Stamped):
     @property
     def best_ask(self) -> OrderbookUnit | None:
         """The cheapest offer; None while nobody sells."""
+        if (rest := rest_of(self)) is not None and (best := rest.best()) is not None:
+            return best[0]  # type: ignore[no-any-return]  # without making the others
         return self.asks[0] if self.asks else None
 
     @property
     def best_bid(self) -> OrderbookUnit | None:
         """The highest bid; None while nobody buys."""
+        if (rest := rest_of(self)) is not None and (best := rest.best()) is not None:
+            return best[1]  # type: ignore[no-any-return]
         return self.bids[0] if self.bids else None
 
     @property
     def spread(self) -> Decimal | None:
         """Best ask minus best bid; None while a side is empty."""
-        return plain(self.asks[0].price - self.bids[0].price) if self.asks and self.bids else None
+        ask, bid = self.best_ask, self.best_bid
+        return plain(ask.price - bid.price) if ask and bid else None
 
     @property
     def mid_price(self) -> Decimal | None:
         """Halfway between best ask and best bid, exact; None while a side is empty."""
-        return plain((self.asks[0].price + self.bids[0].price) / 2) if self.asks and self.bids else None
+        ask, bid = self.best_ask, self.best_bid
+        return plain((ask.price + bid.price) / 2) if ask and bid else None
 
     @property
     def spread_percent(self) -> Decimal | None:
         """Spread in per cent of the best bid; None while a side is empty."""
-        spread = self.spread
-        return None if spread is None else plain(spread / self.bids[0].price * HUNDRED)
+        ask, bid = self.best_ask, self.best_bid
+        return plain(plain(ask.price - bid.price) / bid.price * HUNDRED) if ask and bid else None
 
     def _line(self) -> str:
         bid, ask = (number(unit.price if unit else None) for unit in (self.best_bid, self.best_ask))

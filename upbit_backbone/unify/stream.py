@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .._log import raise_if_users
 from ..errors import MalformedDataError, NoTradesYetError, one_line
@@ -21,6 +21,7 @@ from ..models.enums import DataSource, DataType
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..models.number import ZERO, plain
 from ..models.session import Notice, StreamError, SubscriptionList, UnknownMessage, UpStatus
+from .half_book import HalfBooks
 from .reader import Tell, UnreadRow, read_json, shown, tell_nobody
 from .typed import REFUSALS, stream_types
 from .unifier import DataUnifier
@@ -100,6 +101,7 @@ class StreamDecoder:
         # By the first bytes of a frame.
         self._simple = stream_types(Spelling.SIMPLE, source)
         self._default = stream_types(Spelling.DEFAULT, source)
+        self._half_books: dict[Spelling, HalfBooks] = {}  # made when the first is read
 
     def decode(self, raw: bytes, received_at: datetime, tell: Tell = tell_nobody) -> list[StreamItem]:
         """The items of one frame, in its order. What could not be read is told to `tell`: fields, and in a list of
@@ -115,6 +117,17 @@ class StreamDecoder:
         except REFUSALS as refusal:
             raise_if_users(refusal)
             return self._decode_tolerantly(raw, received_at, tell)
+
+    def half_book(self, raw: bytes, received_at: datetime) -> OrderbookData | None:
+        """The order book of a frame, its levels to be made when they are looked at; None where `decode` must tell."""
+        spelling = Spelling.SIMPLE if raw.startswith(b'{"ty"') else Spelling.DEFAULT
+        if (books := self._half_books.get(spelling)) is None:
+            books = self._half_books[spelling] = HalfBooks(spelling, self._source, self._book)
+        return books.read(raw, received_at)
+
+    def _book(self, raw: bytes) -> OrderbookData:
+        (book,) = self.decode(raw, _EPOCH)
+        return cast("OrderbookData", book)
 
     def _decode_tolerantly(self, raw: bytes, received_at: datetime, tell: Tell = tell_nobody) -> list[StreamItem]:
         payload = read_json(raw)

@@ -7,20 +7,22 @@ wrong: the tolerant reader has the last word.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, make_dataclass
+from dataclasses import field as empty_slot
 from datetime import datetime
 from decimal import Decimal, Subnormal
 from functools import cache
 from itertools import repeat
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from ..exchange.fields import FIELD_TABLE, UNITS_KEY, Spelling, Use
 from ..exchange.timeframes import TIMEFRAMES
-from ..exchange.values import AMOUNT, PAST_INT64, SIGNED, to_moment, to_signed, to_symbol, to_utc
+from ..exchange.values import AMOUNT, PAST_INT64, SIGNED, Conversion, to_moment, to_signed, to_symbol, to_utc
 from ..models.enums import DataSource, DataType
 from ..models.market import CandleData, OrderbookData, OrderbookUnit, TickerData, TradeData, UnspelledUnit
 from ..models.number import ZERO, is_small, plain, spell_each, strip, strip_each
@@ -40,7 +42,8 @@ class FastBuilder:
 
     `computed` are the fields the builder works out and hands to `make` first, followed by `received_at`, the values
     of `numbers(message)`, those of `others(message)` and `constants` (what this channel does not send). `helpers` are
-    numbers that the builder needs for its own work; they come last of the numbers and are not for `make`.
+    numbers that the builder needs for its own work; they come last of the numbers and are not for `make`. `left` are
+    fields that stay empty (see `models/half_made.py`).
     """
 
     def __init__(
@@ -51,14 +54,16 @@ class FastBuilder:
         computed: Sequence[str],
         helpers: Sequence[str] = (),
         source: DataSource = DataSource.WEBSOCKET,
+        left: Sequence[str] = (),
     ) -> None:
         sent = {row.name: row for row in FIELD_TABLE[kind] if row.spelled(spelling) and row.use is not Use.FALLBACK}
         computed = (*computed, "received_at")
-        read = [sent[field.name] for field in fields(model) if field.name in sent and field.name not in computed]
+        elsewhere = {*computed, *left}
+        read = [sent[field.name] for field in fields(model) if field.name in sent and field.name not in elsewhere]
         signed = [row.name for row in read if row.how is SIGNED]
         amounts = [row.name for row in read if row.how is AMOUNT]
         others = [row.name for row in read if row.how not in (SIGNED, AMOUNT)]
-        constant = [field for field in fields(model) if field.name not in {*signed, *amounts, *others, *computed}]
+        constant = [field for field in fields(model) if field.name not in {*signed, *amounts, *others, *elsewhere}]
         source = DataSource.REST if spelling is Spelling.REST else source
         preset = {"source": source} | ({} if spelling is Spelling.REST else {"is_closed": False})
         self.others = _getter(others)
@@ -66,9 +71,10 @@ class FastBuilder:
             preset.get(field.name, None if field.default is MISSING else field.default) for field in constant
         )
         names = [*computed, *signed, *amounts, *others, *(field.name for field in constant)]
+        empty = [(name, Any, empty_slot(init=False)) for name in left]
         self._model = model
         self._twin: Callable[..., Any] = make_dataclass(
-            f"{model.__name__}Draft", names, bases=model.__bases__, slots=True, eq=False, repr=False
+            f"{model.__name__}Draft", [*names, *empty], bases=model.__bases__, slots=True, eq=False, repr=False
         )
         self._numbers = _getter([*signed, *amounts, *helpers])
         self._signed = len(signed)
@@ -263,13 +269,23 @@ def orderbook_builder(spelling: Spelling, source: DataSource = DataSource.WEBSOC
 
 # From bytes to those messages.
 
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
+
 # What decoders and builders raise for anything unusual: UnicodeDecodeError is a ValueError, and so are msgspec's own
 # since 0.21; those of decimal are ArithmeticErrors.
 REFUSALS = (ValueError, ArithmeticError, RecursionError, msgspec.MsgspecError)
 
 
-def structure(kind: str, spelling: Spelling, tag: str | None = None, **more: Any) -> type[msgspec.Struct]:
-    """The message of one kind in one spelling, with our field names. `more` are further fields: name=(key, type)."""
+def structure(
+    kind: str,
+    spelling: Spelling,
+    tag: str | None = None,
+    *,
+    replaced: Mapping[Conversion, Conversion] = NOTHING,
+    **more: Any,
+) -> type[msgspec.Struct]:
+    """The message of one kind in one spelling, with our field names. `more` are further fields: name=(key, type);
+    conversions named in `replaced` are read otherwise."""
     columns: list[Any] = []
     keys: dict[str, str] = {}
     for row in FIELD_TABLE[kind]:
@@ -279,7 +295,8 @@ def structure(kind: str, spelling: Spelling, tag: str | None = None, **more: Any
         keys[row.name] = key
         # A derivable field that is missing is for the tolerant reader, who knows how to work it out.
         is_insisted_on = row.use in (Use.REQUIRED, Use.DERIVABLE)
-        columns.append((row.name, row.how.typed) if is_insisted_on else (row.name, row.how.typed | None, None))
+        typed = replaced.get(row.how, row.how).typed
+        columns.append((row.name, typed) if is_insisted_on else (row.name, typed | None, None))
     for name, (key, kind_of_field) in more.items():
         keys[name] = key
         columns.append((name, kind_of_field))

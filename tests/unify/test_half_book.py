@@ -1,0 +1,274 @@
+"""A book whose levels are made when looked at is, whatever is asked of it, the book that is read in full."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import pickle
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.samples import payload_files
+from upbit_backbone.models.half_made import SAMPLED_EVERY, Habit, rest_of
+from upbit_backbone.models.market import OrderbookData, OrderbookUnit
+from upbit_backbone.unify.stream import StreamDecoder
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+DECODER = StreamDecoder()
+LEVEL = '{"ap":%s,"bp":%s,"as":%s,"bs":%s}'
+LEVELS = [("132828000", "132827000", "0.00054810", "2.7669E-4"), ("132829000.0", "132826000", "1", "0.5")]
+
+
+def frame(*levels: tuple[str, ...], more: str = "") -> bytes:
+    units = ",".join(LEVEL % level for level in levels)
+    return (
+        '{"ty":"orderbook","cd":"KRW-BTC","tms":1795974789000,"tas":0.10592501,"tbs":0.1009245,'
+        f'"obu":[{units}]{more},"st":"REALTIME","lv":0}}'
+    ).encode()
+
+
+def half(raw: bytes) -> OrderbookData:
+    book = DECODER.half_book(raw, NOW)
+    assert book is not None
+    assert rest_of(book) is not None
+    return book
+
+
+def whole(raw: bytes) -> OrderbookData:
+    (book,) = DECODER.decode(raw, NOW)
+    assert isinstance(book, OrderbookData)
+    assert rest_of(book) is None
+    return book
+
+
+def pickled(book: OrderbookData, protocol: int) -> OrderbookData:
+    again: OrderbookData = pickle.loads(pickle.dumps(book, protocol))  # noqa: S301
+    return again
+
+
+LOOKS: list[Callable[[Any], Any]] = [
+    type,
+    lambda book: book.__class__,
+    lambda book: isinstance(book, OrderbookData),
+    lambda book: book.asks,
+    lambda book: book.bids,
+    lambda book: [type(level) for level in book.asks + book.bids],
+    lambda book: [(str(level.price), str(level.size)) for level in book.asks + book.bids],
+    lambda book: (book.best_ask, book.best_bid),
+    lambda book: [str(each) for each in (book.spread, book.mid_price, book.spread_percent)],
+    lambda book: (book.symbol, book.timestamp, book.source, book.level, book.received_at, book.stream_type),
+    lambda book: (str(book.total_ask_size), str(book.total_bid_size), book.degraded),
+    lambda book: book == whole(frame(*LEVELS)),
+    lambda book: whole(frame(*LEVELS)) == book,
+    lambda book: book == half(frame(*LEVELS)),
+    lambda book: book == half(frame(*LEVELS[:1])),
+    lambda book: book in {whole(frame(*LEVELS))},
+    hash,
+    repr,
+    str,
+    lambda book: book._repr_html_(),
+    lambda book: json.loads(book.to_json()),
+    lambda book: book.to_dict(),
+    lambda book: OrderbookData.from_json(book.to_json()) == book,
+    dataclasses.asdict,
+    dataclasses.astuple,
+    lambda book: dataclasses.replace(book, degraded=True).asks,
+    lambda book: dataclasses.replace(book, asks=()).bids,
+    *(lambda book, protocol=protocol: pickled(book, protocol).bids for protocol in range(pickle.HIGHEST_PROTOCOL + 1)),
+    lambda book: (copy.copy(book), type(copy.copy(book))),
+    lambda book: (copy.deepcopy(book), copy.deepcopy(book).asks),
+    lambda book: hasattr(book, "asks"),
+    lambda book: hasattr(book, "no_such_name"),
+    lambda book: [field.name for field in dataclasses.fields(book)],
+]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_whatever_is_asked_first_it_is_the_book_that_is_read_in_full(look: Callable[[Any], Any]) -> None:
+    raw = frame(*LEVELS)
+    assert look(half(raw)) == look(whole(raw))
+
+
+def test_its_best_levels_are_seen_without_making_the_others_and_stay_what_they_were() -> None:
+    book = half(frame(*LEVELS))
+    ask, bid = book.best_ask, book.best_bid
+    assert (book.spread, book.mid_price) == (Decimal(1000), Decimal("132827500"))
+    assert rest_of(book) is not None
+    assert book.asks[0] is ask
+    assert book.bids[0] is bid
+    assert rest_of(book) is None
+    assert (book.best_ask, book.best_bid) == (ask, bid)
+
+
+def test_it_is_as_frozen_as_any() -> None:
+    book = half(frame(*LEVELS))
+    for change in (lambda: setattr(book, "asks", ()), lambda: delattr(book, "bids")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            change()
+    assert book == whole(frame(*LEVELS))
+
+
+def test_a_misspelled_name_is_told_as_on_any_object() -> None:
+    messages = []
+    for book in (half(frame(*LEVELS)), whole(frame(*LEVELS))):
+        with pytest.raises(AttributeError) as caught:
+            book.ask  # type: ignore[attr-defined]  # noqa: B018
+        messages.append((str(caught.value), caught.value.name, caught.value.obj is book))
+    assert messages[0] == messages[1]
+
+
+def test_threads_that_look_at_once_see_one_book() -> None:
+    expected = whole(frame(*LEVELS * 15))
+    for _ in range(50):
+        book = half(frame(*LEVELS * 15))
+        seen: list[Any] = []
+        together = threading.Barrier(4)
+
+        def look(book: OrderbookData = book, seen: list[Any] = seen, together: threading.Barrier = together) -> None:
+            together.wait()
+            seen.append((book.best_bid, book.bids, book.asks, book.best_ask))
+
+        threads = [threading.Thread(target=look) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert seen == [(expected.bids[0], expected.bids, expected.asks, expected.asks[0])] * 4
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        [],
+        [("0", "132827000", "0", "1")],
+        [("0", "132827000", "0", "1"), ("132828000", "0", "1", "0")],
+        [("132828000", "-0", "1", "0")],
+        [("4.2E-7", "0.00000041", "2.50", "1000.00000000"), ("0.00000100", "0.000000400", "3", "1E-7")],
+    ],
+)
+def test_empty_sides_padding_and_tiny_prices_are_read_alike(levels: list[tuple[str, ...]]) -> None:
+    raw = frame(*levels)
+    best, expected = half(raw), whole(raw)
+    assert (best.best_ask, best.best_bid) == (
+        expected.asks[0] if expected.asks else None,
+        expected.bids[0] if expected.bids else None,
+    )
+    assert (str(best.spread), str(best.mid_price)) == (str(expected.spread), str(expected.mid_price))
+    assert best == half(raw) == expected
+    assert [str(level) for level in half(raw).asks + half(raw).bids] == [
+        str(each) for each in expected.asks + expected.bids
+    ]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "-1", '"NaN"', '"Infinity"', "null", "true", "[]", "{}", '"x"', "1E400", "1E-300", "1" * 101, "0." + "1" * 101,
+        "1e999999999", "1E91",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", range(4))
+def test_a_number_that_cannot_be_read_is_never_left_for_later(broken: str, place: int) -> None:
+    level = [*LEVELS[1][:place], broken, *LEVELS[1][place + 1 :]]
+    assert DECODER.half_book(frame(LEVELS[0], tuple(level)), NOW) is None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", b"[]", b"{", b'{"ty":"orderbook"}', frame(*LEVELS)[:-1], frame(*LEVELS) + b"x",
+        frame(*LEVELS).replace(b'"as"', b'"xx"'), frame(*LEVELS).replace(b"KRW-BTC", b"KRW BTC"),
+        frame(*LEVELS).replace(b"1795974789000", b"-1"), frame(*LEVELS).replace(b"REALTIME", b"\xff\xfe"),
+        frame(*LEVELS).replace(b'"tas":0.10592501', b'"tas":-3'),
+        frame(*LEVELS).replace(b'"ty":"orderbook"', b'"ty":"ticker"'),
+        frame(*LEVELS, more=',"obu":[]'), frame(*LEVELS, more=',"x":[1]'),
+    ],
+)  # fmt: skip
+def test_what_is_not_sound_or_not_plain_is_left_to_the_whole_reader(raw: bytes) -> None:
+    assert DECODER.half_book(raw, NOW) is None
+
+
+def test_an_unknown_object_in_a_level_hides_no_level() -> None:
+    raw = frame(*LEVELS).replace(b'{"ap":132828000', b'{"x":{"y":1},"ap":132828000')
+    book = half(raw)
+    assert (book.best_ask, book.best_bid) == (whole(raw).asks[0], whole(raw).bids[0])
+
+
+spelled = st.one_of(
+    st.decimals(min_value=0, max_value=10**12, places=8).map(lambda number: f"{number:f}"),
+    st.decimals(min_value=0, allow_nan=False, allow_infinity=False).map(str),
+    st.from_regex(r"(0|[1-9][0-9]{0,80})(\.[0-9]{1,120})?([eE][+-]?[0-9]{1,3})?", fullmatch=True),
+    st.integers(min_value=-3, max_value=10**20).map(str),
+)
+
+
+@given(st.lists(st.tuples(spelled, spelled, spelled, spelled), max_size=4))
+def test_what_was_taken_by_half_can_always_be_read_in_full(levels: list[tuple[str, ...]]) -> None:
+    raw = frame(*levels)
+    book = DECODER.half_book(raw, NOW)
+    if book is None:
+        return
+    expected = whole(raw)
+    asks, bids = (side[0] if side else None for side in (expected.asks, expected.bids))
+    assert [repr(each) for each in (book.best_ask, book.best_bid)] == [repr(asks), repr(bids)]
+    assert [repr(each) for each in book.asks + book.bids] == [repr(each) for each in expected.asks + expected.bids]
+    assert book == expected
+
+
+def test_every_recorded_book_reads_alike() -> None:
+    frames = [
+        line
+        for path in payload_files()
+        for line in path.read_bytes().splitlines()
+        if line.startswith((b'{"ty":"orderbook"', b'{"type":"orderbook"'))
+    ]
+    taken = 0
+    for raw in frames:
+        if (best := DECODER.half_book(raw, NOW)) is None:
+            continue
+        expected = whole(raw)
+        assert (best.best_ask, best.best_bid) == (expected.best_ask, expected.best_bid)
+        assert half(raw) == expected
+        taken += 1
+    assert taken
+
+
+def test_whoever_looks_at_whole_books_gets_them_whole() -> None:
+    habit = Habit()
+    halves = []
+    for _ in range(4 * SAMPLED_EVERY):
+        halves.append(habit.is_half_enough())
+        if halves[-1]:
+            book = half(frame(*LEVELS))
+            habit.take(book)
+            assert book.asks
+    assert all(halves[:SAMPLED_EVERY])
+    assert sum(halves[SAMPLED_EVERY:]) == 3
+
+
+def test_whoever_looks_at_the_best_levels_only_gets_no_more() -> None:
+    habit = Habit()
+    for _ in range(4 * SAMPLED_EVERY):
+        assert habit.is_half_enough()
+        book = half(frame(*LEVELS))
+        habit.take(book)
+        assert book.best_ask is not None
+
+
+def test_a_changed_habit_is_noticed() -> None:
+    habit = Habit()
+    for is_thorough in (True, False, True):
+        for _ in range(3 * SAMPLED_EVERY):
+            if is_half := habit.is_half_enough():
+                book = half(frame(*LEVELS))
+                habit.take(book)
+                assert not is_thorough or isinstance(book.asks[0], OrderbookUnit)
+        assert is_half is not is_thorough or is_half

@@ -1,0 +1,81 @@
+"""Models of which only a part is made when they come, and the rest when somebody looks at it.
+
+Most of what streams is overtaken unread, or looked at in one place. A half-made model is an ordinary object of its
+class whose other fields are empty slots: Python itself asks for them, so that nothing can tell it from a whole one.
+Whoever makes it has proven before that the rest can be read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+
+class Rest(Protocol):
+    """What a model's empty fields are made from."""
+
+    def values(self) -> dict[str, Any]:
+        """Every empty field's value, always equal ones. From any thread, also by several at once; never raises."""
+
+
+class HalfMade:
+    """Mixin of models with slots."""
+
+    __slots__ = ("_rest",)
+
+    if not TYPE_CHECKING:  # or no checker would know a misspelled field from one
+
+        def __getattr__(self, name: str) -> Any:
+            # Python comes here for what has no value only: an empty field, or a name that does not exist.
+            if (rest := rest_of(self)) is not None:
+                for field, value in rest.values().items():
+                    _set(self, field, value)
+                # Last, for who comes here meanwhile. Two at once write equal values.
+                _set_rest(self, None)
+            return object.__getattribute__(self, name)
+
+
+_set = object.__setattr__  # past the frozenness
+_rest = HalfMade.__dict__["_rest"]
+_get_rest, _set_rest = _rest.__get__, _rest.__set__
+
+
+def rest_of(model: HalfMade) -> Any:
+    """What its empty fields will be made from; None where it is whole."""
+    try:
+        return _get_rest(model)
+    except AttributeError:  # it was made as any object is
+        return None
+
+
+def leave(model: HalfMade, rest: Rest) -> None:
+    """The model's empty fields shall be made from `rest` when they are looked at."""
+    _set_rest(model, rest)
+
+
+SAMPLED_EVERY = 16
+
+
+class Habit:
+    """Whether models of one kind get looked at wholly, told by samples, so that nobody pays for the habits of others:
+    made in two steps a whole one costs more than in one. A wrong guess costs time and nothing else."""
+
+    __slots__ = ("_count", "_is_thorough", "_sample")
+
+    def __init__(self) -> None:
+        self._sample: HalfMade | None = None
+        self._is_thorough = False
+        self._count = 0
+
+    def is_half_enough(self) -> bool:
+        """Whether the next one shall be made by half; `take` it then."""
+        self._count += 1
+        if self._count == SAMPLED_EVERY:
+            # Judged only now, when whoever looks at it has had the time to.
+            self._is_thorough = self._sample is not None and rest_of(self._sample) is None
+            self._sample, self._count = None, 0
+            return True
+        return not self._is_thorough
+
+    def take(self, model: HalfMade) -> None:
+        if self._sample is None:
+            self._sample = model
