@@ -594,8 +594,8 @@ class MarketDataBackbone:
         after the last item, so that workers end, and `.stats.ahead_of_end` counts what stood in front of it. `on_event`
         hears, on its own thread, what concerns this subscription (breaks, gaps, overflow).
 
-        This waits for Upbit 0.04 s at most (the first of a process also loads what streams need, which takes about as
-        long). Unknown symbols raise UnknownSymbolError; more than `config.max_subscribed_symbols` InvalidRequestError.
+        This waits for Upbit 0.04 s at most; the first of a process loads what streams need meanwhile. Unknown symbols
+        raise UnknownSymbolError; more than `config.max_subscribed_symbols` InvalidRequestError.
         Where the first market list takes longer, the stream begins without it, and an unknown symbol ends the
         subscription as soon as the list is there: the loop, `get` or `on_error` gets the UnknownSymbolError.
         `submit(market.subscribe, …).result()` waits for the list, for 0.4 of `config.timeout_seconds` and three seconds

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from ..models.request import Topic
 from ..models.session import FirstFrame, Notice, RefusedFrames, StreamError, SubscriptionList
@@ -21,8 +22,7 @@ BACKLOG_BYTES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """Why the line is of no use any more; `say` is the close code to send first, if any."""
 
     reason: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import Final
+
+from msgspec import Struct
 
 from ..models.request import Topic
 
@@ -148,8 +149,7 @@ ALWAYS_LIVELY_SCORE: Final = 5.0  # from seven rounds with something in each; in
 RESEND_SECONDS: Final = 60.0  # a mute topic costs at most one repeated subscription per this time
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """Which of `topics` had no frame since `since`? `confirms`: REST has seen trades of them since."""
 
     topics: frozenset[Topic]

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeGuard
+
+from msgspec import Struct
 
 from ..errors import MessageTooBigError, ProtocolError, one_line
 
@@ -58,18 +59,15 @@ class OversizeViolation(ProtocolViolation, MessageTooBigError):  # noqa: N818  #
         super().__init__(TOO_BIG, reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(Struct, frozen=True):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(Struct, frozen=True):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     """The server's close frame; `code` is 1005 where it gave none, `reason` is safe to log."""
 
     code: int
