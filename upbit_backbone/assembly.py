@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from .delivery.mailbox import Mailbox
     from .history.candles import CandleHistory, CandlesWithLive
     from .history.trades import TradesHistory
+    from .limits.between_processes import InterProcessLimiter
     from .monitoring.health_monitor import HealthMonitor
     from .recorder import Recorder, ReplaySource, ReplayTransport
     from .recorder.replay import Played
@@ -176,6 +177,21 @@ class Assembly:
             emit=self.emit,
             # By a simulated clock nobody else counts.
             between_processes=self.config.share_limits_between_processes and self.clock is SYSTEM_CLOCK,
+            shared=self._fleet_limiter if self.config.share_limits_at else None,
+        )
+
+    def _fleet_limiter(self, host: str) -> InterProcessLimiter:
+        """The limits that all machines behind one address keep together."""
+        try:
+            from .upstream.fleet_count import FleetCount
+        except ModuleNotFoundError as theirs:
+            raise _needs_redis("share_limits_at=") from theirs
+        from .limits.between_processes import inter_process_limiter
+
+        where = self.config.share_limits_at, self.config.upstream_prefix, self.config.egress
+        url, prefix, egress = where
+        return inter_process_limiter(
+            host, self.clock, where, lambda: FleetCount(host, self.clock, url=url, prefix=prefix, egress=egress)
         )
 
     def _make_stores(self) -> None:
@@ -319,8 +335,7 @@ class Assembly:
             from .upstream.relay_connection import RelayTransport
             from .upstream.upstream import Upstream
         except ModuleNotFoundError as theirs:
-            what = "upstream= needs redis; install it with: pip install 'upbit-backbone[redis]'"
-            raise ImportError(spoken(what)) from theirs
+            raise _needs_redis("upstream=") from theirs
 
         config, clock = self.config, self.clock
         return Upstream(
@@ -502,6 +517,7 @@ class Assembly:
                 ask_rest=lambda deadline: self.rest.markets(deadline=deadline),
                 gaps=self.repair.stats,
                 ban=self.limiter.ban_in_words,
+                limits=self.limiter.trouble,
                 upstream=lambda: None if self.upstream is None else (self.upstream.place, self.upstream.trouble),
             ),
             self.metrics,
@@ -795,6 +811,10 @@ class Assembly:
 
     def __repr__(self) -> str:
         return f"<Assembly {'closed' if self.is_closed else 'open'} {self.sessions!r} {self.rest!r}>"
+
+
+def _needs_redis(setting: str) -> ImportError:
+    return ImportError(spoken(f"{setting} needs redis; install it with: pip install 'upbit-backbone[redis]'"))
 
 
 def assemble(config: BackboneConfig) -> Assembly:

@@ -42,6 +42,8 @@ class BackboneConfig:
     proxy: `http://[user:password@]host:port` or `socks5://…`; `env` follows HTTPS_PROXY and the like. Behind a proxy.
     upstream: the URL of a Redis server that a relay publishes to (extra `redis`); streams come from there.
     upstream_prefix: what the relay's keys begin with, where it was given another `--prefix`.
+    share_limits_at: the URL of a Redis server at which all machines keep limits together; empty means `upstream`.
+    egress: a name for the IP address that Upbit sees. Another for each, where machines that share Redis have several.
     timeout_seconds: deadline of every call that is given no `timeout=`. Longer on slow lines, shorter in GUIs.
     connect_timeout_seconds: how long one connection may take to be made. Longer over satellite or congested VPNs.
     close_timeout_seconds: how long `close()` waits for threads. Longer if your callbacks need time to finish.
@@ -95,6 +97,10 @@ class BackboneConfig:
     # redis://, rediss:// (TLS) or unix://, with user and password if need be. Never shown.
     upstream: str = field(default="", repr=False)
     upstream_prefix: str = "upbit"
+    share_limits_at: str = field(default="", repr=False)  # likewise
+    # One for all unless told otherwise: limits that are shared without need cost speed, the opposite costs a ban. What
+    # this machine takes for its address says nothing: behind a NAT each has another, and many have the same.
+    egress: str = "default"
 
     timeout_seconds: float = 5.0  # default for every blocking call
     connect_timeout_seconds: float = 5.0
@@ -150,6 +156,7 @@ class BackboneConfig:
             raise _bad("region", self.region, f"one of {', '.join(REGION_HOSTS)}")
         url = (self.url or f"https://{REGION_HOSTS[self.region]}").rstrip("/")
         _check_base("url", url)
+        object.__setattr__(self, "share_limits_at", self.share_limits_at or self.upstream)
         object.__setattr__(self, "rest_url", (self.rest_url or url).rstrip("/"))
         object.__setattr__(self, "websocket_url", self.websocket_url or f"ws{url.removeprefix('http')}/websocket/v1")
         _check_base("rest_url", self.rest_url)

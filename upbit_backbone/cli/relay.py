@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .._concurrency import Deadline, Flag, wait_event
 from .._language import spoken
+from ..config import BackboneConfig
 from ..errors import InvalidRequestError
 from ..routing.requests import data_types
 from . import output
-from .running import TYPE_HELP, Json, Seconds, command, need, open_market, say_error, type_words
+from .running import TYPE_HELP, Json, Seconds, command, need, open_market, overrides, say_error, type_words
 
 if TYPE_CHECKING:
     from ..relay import Relay
@@ -57,8 +58,11 @@ def relay(
     codes = _words(symbols)
     if (quote is None) == (not codes):
         raise InvalidRequestError("name the markets by --symbols, or all of a currency by --quote")
+    # Those whom it feeds keep the limits there, and it with them, unless it is told another place.
+    config = BackboneConfig.from_environment(**overrides)
+    shared: dict[str, Any] = {} if config.share_limits_at else {"share_limits_at": redis, "upstream_prefix": prefix}
     with (
-        open_market() as market,
+        open_market(**shared) as market,
         Relay(market, redis, codes or None, kinds, quote=quote, prefix=prefix, kept=kept) as running,
     ):
         _show(running, Deadline.after(seconds), json)

@@ -90,9 +90,9 @@ overrides: dict[str, Any] = {}
 
 
 @contextmanager
-def open_market(on_event: Callable[[Event], object] | None = None) -> Iterator[MarketDataBackbone]:
-    """A backbone with the settings of this run, closed at the end."""
-    with MarketDataBackbone(on_event=on_event, **overrides) as market:
+def open_market(on_event: Callable[[Event], object] | None = None, **settings: Any) -> Iterator[MarketDataBackbone]:
+    """A backbone with the settings of this run, and these besides, closed at the end."""
+    with MarketDataBackbone(on_event=on_event, **overrides, **settings) as market:
         yield market
 
 

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import itertools
 import os
+import platform
 import re
 import stat
 import struct
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from .._concurrency import Clock, Deadline, Flag, at_fork, get_logger
 from ..errors import RateLimitError, one_line
@@ -117,8 +118,37 @@ class Claim(NamedTuple):
 FREE: Final = Claim(0.0)
 
 
+class SharedCount(Protocol):
+    """Counts requests to one host together with others. Usable from any thread; OSError where that cannot be."""
+
+    @property
+    def trouble(self) -> str | None: ...
+
+    def take(self, group: RateGroup, limit: int, owner: int) -> Claim: ...
+
+    def settle(self, group: RateGroup, owner: int, at: int | None, free_at: float | None) -> None: ...
+
+    def holds(self, group: RateGroup, owner: int, at: int | None) -> bool: ...
+
+    def counted(self, group: RateGroup) -> int: ...
+
+    def pause(self, group: RateGroup, seconds: float) -> float: ...
+
+    def impose_ban(self, seconds: float | None, sent_at: float | None, *, at_connect: bool) -> Ban: ...
+
+    def passed(self, sent_at: float) -> None: ...
+
+    def connecting(self) -> Ban: ...
+
+    def close(self) -> None: ...
+
+    def leave_to_parent(self) -> None: ...
+
+
 class SharedCountFile:
     """Counts requests to `host` together with every other process that does. OSError where the file cannot be had."""
+
+    trouble = None  # it has none of its own: where it cannot be had, it raises
 
     def __init__(self, host: str, clock: Clock, directory: Path | None = None) -> None:
         self._clock = clock
@@ -391,6 +421,11 @@ class SharedCountFile:
         self._lock = threading.Lock()
         self._close()
 
+    def identity(self) -> str:
+        """What tells those who share this file from all others, on this machine or another."""
+        folder = self._path().parent.stat()
+        return f"{platform.node()} {_boot()} {folder.st_dev} {folder.st_ino}"
+
     def _path(self) -> Path:
         return _own_folder(self._directory or _temporary_folder()) / self._name
 
@@ -475,6 +510,14 @@ def _name_space() -> int:
         return 0
 
 
+def _boot() -> str:
+    """Another with each start of the machine; '' where there is none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
 def _first_owner() -> int:
     """The first name for requests of this process; the next ones follow. Numbered from anywhere: a process may have
     got the id of one that died a moment ago, whose requests still count."""
@@ -509,13 +552,18 @@ T = TypeVar("T")
 class InterProcessLimiter:
     """One process's part in the count of a host, for all of its backbones."""
 
-    def __init__(self, count: SharedCountFile, clock: Clock) -> None:
+    def __init__(self, count: SharedCount, clock: Clock) -> None:
         self._count = count
         self.clock = clock
         self._owners = itertools.count(_first_owner())
         self._is_reported = False
         self._retry_at = float("-inf")
         self._heard: dict[RateGroup, float] = {}  # the last 429 of each group that this process knows of
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the count is not shared with all that it should be, in words; None if it is."""
+        return self._count.trouble
 
     def claim(self, group: RateGroup, heed: Callable[[RateGroup, Claim], object]) -> Claimant:
         return Claimant(self, group, next(self._owners), heed)
@@ -619,13 +667,19 @@ class Claimant:
 
 
 _registry_lock = threading.Lock()  # guards _limiters
-_limiters: dict[str, InterProcessLimiter] = {}
+_limiters: dict[tuple[str, ...], InterProcessLimiter] = {}
 
 
-def inter_process_limiter(host: str, clock: Clock) -> InterProcessLimiter:
-    """The one of this process for `host`."""
+def inter_process_limiter(
+    host: str, clock: Clock, where: tuple[str, ...] = (), make: Callable[[], SharedCount] | None = None
+) -> InterProcessLimiter:
+    """The one of this process for `host`, with the count that `make` makes for the place `where` (none: the file)."""
     with _registry_lock:
-        return _limiters.setdefault(host, InterProcessLimiter(SharedCountFile(host, clock), clock))
+        limiter = _limiters.get((host, *where))
+        if limiter is None:
+            count = SharedCountFile(host, clock) if make is None else make()
+            limiter = _limiters[host, *where] = InterProcessLimiter(count, clock)
+        return limiter
 
 
 def _start_over_in_child() -> None:

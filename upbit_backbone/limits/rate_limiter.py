@@ -137,12 +137,14 @@ class RateLimiter:
         clock: Clock = SYSTEM_CLOCK,
         emit: Callable[[Event], object] | None = None,
         between_processes: bool = False,
+        shared: Callable[[str], InterProcessLimiter] | None = None,
     ) -> None:
         self._clock = clock
         self._emit = emit
         self._is_closed = False
         host = normal_host(host)
-        self._shared = _shared_limits(host, clock) if between_processes else None
+        share = shared or (lambda host: _shared_limits(host, clock))  # with this machine's processes, or further ones
+        self._shared = share(host) if between_processes else None
         self._host_limiter = _host_limiter_of(host, clock)
         self._host_limiter.enter(self, Rates(per_second, connects_per_second))
 
@@ -271,6 +273,10 @@ class RateLimiter:
         streams = OPEN_STREAMS_WAIT if self.ban_covers_connects else OPEN_STREAMS_GO_ON
         return f"Upbit blocks this IP for {left:.0f} s more: {streams}"
 
+    def trouble(self) -> str | None:
+        """Why limits are not kept together with all that they should be, in words; None if they are."""
+        return None if self._shared is None else self._shared.trouble
+
     def banned_for(self) -> float:
         """Seconds for which this host must not be spoken to; 0.0 when it may."""
         return self._host_limiter.banned_for()
@@ -286,7 +292,8 @@ class RateLimiter:
         """Threads that wait on behalf of this backbone get ClosedError at once; the others wait on."""
         self._is_closed = True
         self._host_limiter.leave(self)
-        if self._shared is not None and not self._host_limiter.users():
+        users = (user for user in self._host_limiter.users() if isinstance(user, RateLimiter))
+        if self._shared is not None and not any(user._shared is self._shared for user in users):
             self._shared.close()
 
     def _tell_all(self, group: str, seconds: float, *, banned: bool, reason: str) -> None:

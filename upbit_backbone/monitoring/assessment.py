@@ -44,6 +44,7 @@ class Facts:
     recent_drops: Mapping[str, int] = field(default_factory=dict)
     gaps: GapStats | None = None
     ban: str | None = None  # in words, while there is one
+    limits: str | None = None  # in words, while they are not kept together with all others
     upstream: tuple[str, str | None] | None = None  # where streams come from, and in words why not from the relay
     recorder: RecorderStats | None = None
     recently_unrecorded: int = 0
@@ -108,6 +109,8 @@ def _rest_reasons(facts: Facts, limits: Limits) -> Iterator[str]:
     is_banned = _is_banned(facts.groups)
     if facts.ban is not None:
         yield facts.ban
+    if facts.limits is not None:
+        yield facts.limits
     for group in facts.groups:
         if group.breaker in OPEN_WORDS:
             yield f"REST {group.group}: the circuit breaker is {group.breaker} after repeated failures"

@@ -47,6 +47,7 @@ class HealthSources:
     breakers: Callable[[], Mapping[str, str]] = dict
     gaps: Callable[[], report.GapStats | None] = lambda: None
     ban: Callable[[], str | None] = lambda: None
+    limits: Callable[[], str | None] = lambda: None  # why they are not kept together with all others
     recorder: Callable[[], report.RecorderStats | None] = lambda: None
     sinks: Callable[[], Sequence[report.SinkStats]] = _nothing  # type: ignore[assignment]
     refusals: Callable[[], Sequence[report.RefusalStats]] = _nothing  # type: ignore[assignment]
@@ -191,6 +192,7 @@ class HealthMonitor:
             recent_drops={name: count for name, count in drops.items() if count > 0},
             gaps=self._sources.gaps(),
             ban=self._sources.ban(),
+            limits=self._sources.limits(),
             upstream=self._sources.upstream(),
             recorder=recorder,
             recently_unrecorded=unrecorded,

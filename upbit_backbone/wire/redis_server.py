@@ -15,8 +15,9 @@ from ..errors import AuthenticationError, InvalidRequestError, NetworkError, Ser
 
 
 class RedisServer:
-    """The server at `url`, for one thread at a time. `timeout` seconds are for one call; nothing is tried twice, since
-    whether and when to try again depends on what others have done by then.
+    """The server at `url`. Usable from any thread, but for what `listen` gives: each call has a connection of its own.
+    `timeout` seconds are for one call; nothing is tried twice, since whether and when to try again depends on what
+    others have done by then.
 
     Raises InvalidRequestError where the URL is none; then NetworkError, AuthenticationError and ServerError as Redis
     fails, or what `explain` makes of its words. No text of them holds the password.

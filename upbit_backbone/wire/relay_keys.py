@@ -18,6 +18,7 @@ from ..models.request import ZERO, Topic
 SCHEMA: Final = "upbit-backbone relay 1"
 DEFAULT_PREFIX: Final = "upbit"
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
+_UNNAMED: Final = re.compile(r"[^A-Za-z0-9.-]")
 _TOPIC: Final = re.compile(r"([a-z0-9.]{1,16}):([^@\s]{1,40})(?:@([0-9.]{1,24}))?", re.ASCII)
 
 
@@ -37,6 +38,11 @@ class Keys:
         self.events = self._key("events")
         self.demand = self._key("demand")
         self.pulse = self._key("live")
+
+    def limits(self, egress: str, host: str, kind: str, group: str = "") -> str:
+        """What machines that reach Upbit's `host` by one address, called `egress`, keep together of its limits."""
+        parts = (egress, _UNNAMED.sub("_", host), kind, *filter(None, (group,)))
+        return f"{self._key('limits')}:{':'.join(parts)}"
 
     def latest(self, topic: Topic) -> str:
         """The hash with the newest datum of a ticker, order book or forming candle."""

@@ -1,0 +1,400 @@
+"""Limits, pauses and bans that machines behind one address keep together at a Redis server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.proxy import ChaosProxy
+from tests.support.clock import ManualClock
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
+from upbit_backbone import HealthStatus, MarketDataBackbone
+from upbit_backbone.errors import BannedError, InvalidRequestError
+from upbit_backbone.limits.between_processes import ARRIVED_SECONDS, LOOK_AGAIN_SECONDS, Claim, SharedCount
+from upbit_backbone.models.enums import RateGroup
+from upbit_backbone.simulator import FakeUpbit
+from upbit_backbone.upstream import redis_count
+from upbit_backbone.upstream.fleet_count import CAREFUL_SECONDS, RETRY_SECONDS, FleetCount
+
+TICKER, CANDLE = RateGroup.TICKER, RateGroup.CANDLE
+KEYS = "{upbit}:limits:default:upbit:"
+Machine = Callable[..., FleetCount]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def machine(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """The count of another machine with each call: it has a temporary folder of its own."""
+    with ExitStack() as things:
+
+        def one(clock: ManualClock, url: str = server.url, egress: str = "default") -> FleetCount:
+            folder = tmp_path / uuid.uuid4().hex
+            folder.mkdir()
+            monkeypatch.setenv("TMPDIR", str(folder))
+            count = FleetCount("upbit", clock, url=url, prefix="upbit", egress=egress)
+            monkeypatch.setattr(count._file, "_directory", folder)
+            things.callback(count.close)
+            return count
+
+        yield one
+
+
+def taken(count: SharedCount, first: int, number: int, limit: int = 10) -> list[Claim]:
+    """As many claims, all of which may leave."""
+    claims = [count.take(TICKER, limit, owner) for owner in range(first, first + number)]
+    assert [claim.wait for claim in claims] == [0.0] * number
+    return claims
+
+
+# --- requests ---
+
+
+def test_a_request_counts_for_all_machines_behind_an_address_until_it_is_settled(
+    machine: Machine, clock: ManualClock
+) -> None:
+    mine, theirs, elsewhere = machine(clock), machine(clock), machine(clock, egress="elsewhere")
+    claims = taken(mine, 1, 6) + taken(theirs, 1, 4)
+    assert 0.0 < mine.take(TICKER, 10, 7).wait <= LOOK_AGAIN_SECONDS
+    assert theirs.take(TICKER, 10, 7).wait > 0.0
+    assert mine.counted(TICKER) == theirs.counted(TICKER) == 10
+    assert theirs.take(CANDLE, 10, 8).wait == 0.0  # each group has a count of its own
+    taken(elsewhere, 1, 10)  # and each address
+    mine.settle(TICKER, 1, claims[0].at, None)  # never sent
+    assert not mine.holds(TICKER, 1, claims[0].at)
+    assert mine.holds(TICKER, 2, claims[1].at)
+    taken(theirs, 9, 1)
+    mine.settle(TICKER, 2, claims[1].at, clock.now)
+    taken(theirs, 10, 1)
+    assert mine.trouble is None
+
+
+def test_what_a_process_that_was_killed_had_under_way_ends_by_itself(
+    machine: Machine, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_count, "HELD_SECONDS", 0.5)
+    taken(machine(clock), 1, 10)  # and nobody settles them
+    mine = machine(clock)
+    wait_until(lambda: mine.take(TICKER, 10, 1).wait == 0.0, "a place")
+
+
+def test_nothing_that_is_written_stays_for_ever(machine: Machine, clock: ManualClock, server: RedisServer) -> None:
+    mine = machine(clock)
+    taken(mine, 1, 1)
+    mine.pause(CANDLE, 30.0)
+    mine.impose_ban(60.0, None, at_connect=False)
+    mine._redis.be_careful(2, 30.0)
+    keys = server.client.keys("*")
+    assert sorted(key.removeprefix(KEYS) for key in keys) == [
+        "ban",
+        "careful",
+        "claims:ticker",
+        "members",
+        "pause:candle",
+    ]
+    assert all(0 < server.client.pttl(key) < 5_000_000 for key in keys)
+
+
+# --- bans and pauses, by clocks that say nothing of each other ---
+
+
+def test_a_ban_that_one_machine_met_is_obeyed_by_all_and_ends_with_one_probe(machine: Machine) -> None:
+    clock, other = ManualClock(), ManualClock()
+    other.now, other.wall_ahead = 500_000.0, 3_600.0  # it runs for days, and is an hour fast
+    mine, theirs = machine(clock), machine(other)
+    mine.impose_ban(0.5, None, at_connect=False)
+    refused = theirs.take(TICKER, 10, 1)
+    assert refused.ban is not None
+    assert refused.ban.until == pytest.approx(other.now + 1.0, abs=0.9)  # a second at least
+    assert 0.0 < refused.wait <= 1.0
+    wait_until(lambda: theirs.take(TICKER, 10, 2).wait == 0.0, "the end of the ban")
+    assert mine.take(TICKER, 10, 3).wait == LOOK_AGAIN_SECONDS  # the other one looks whether it is over
+    theirs.settle(TICKER, 2, -1, None)
+    assert mine.take(TICKER, 10, 3).wait == 0.0  # it did not send: now this one does
+    assert theirs.take(TICKER, 10, 4).wait == LOOK_AGAIN_SECONDS
+    mine.passed(clock.now)
+    assert theirs.take(TICKER, 10, 4).wait == 0.0
+    assert mine.impose_ban(None, None, at_connect=False).offences == 2
+
+
+def test_lines_that_broke_in_a_ban_try_once_a_second_over_all_machines(machine: Machine, clock: ManualClock) -> None:
+    mine, theirs = machine(clock), machine(clock)
+    mine.impose_ban(30.0, None, at_connect=False)
+    assert mine.connecting().connect_wait(clock.now) == 0.0
+    assert 0.0 < theirs.connecting().connect_wait(clock.now) <= 1.0
+    mine.impose_ban(30.0, None, at_connect=True)
+    assert theirs.connecting().connect_wait(clock.now) > 20.0
+
+
+def test_a_429_stops_the_group_everywhere_for_as_long_as_upbit_said(machine: Machine, clock: ManualClock) -> None:
+    mine, theirs = machine(clock), machine(clock)
+    named = mine.pause(TICKER, 300.0)
+    assert mine.pause(TICKER, 1.0) >= named  # the longer of two holds
+    refused = theirs.take(TICKER, 10, 1)
+    assert 290 < refused.wait <= 300
+    assert refused.penalised is not None
+    assert refused.penalised >= named
+    assert theirs.take(CANDLE, 10, 1).wait == 0.0
+
+
+# --- without Redis ---
+
+
+def test_without_redis_each_machine_has_a_share_and_nothing_leaves_in_between(
+    machine: Machine, clock: ManualClock, server: RedisServer
+) -> None:
+    mine, theirs = machine(clock), machine(clock)
+    taken(mine, 1, 1)
+    taken(theirs, 1, 1)
+    taken(mine, 2, 1)
+    server.kill()
+    # What was counted there ends first, and it may be back by then.
+    assert mine.take(TICKER, 10, 3).wait == pytest.approx(ARRIVED_SECONDS)
+    assert mine.trouble is None
+    clock.now += ARRIVED_SECONDS
+    mine.take(TICKER, 10, 3)
+    assert "1/2" in str(mine.trouble)
+    assert "cannot be reached" in str(mine.trouble)
+    taken(mine, 4, 5)
+    assert mine.take(TICKER, 10, 9).wait > 0.0
+    server.start()
+    clock.now += RETRY_SECONDS
+    assert mine.take(TICKER, 10, 9).wait == pytest.approx(ARRIVED_SECONDS)  # what was sent apart ends first
+    assert mine.trouble is None
+    clock.now += ARRIVED_SECONDS
+    # The others may not know of it yet: all who do have one share between them.
+    taken(mine, 10, 5)
+    assert mine.take(TICKER, 10, 15).wait > 0.0
+    assert theirs.take(TICKER, 10, 15).wait > 0.0
+    assert 0 < server.client.pttl(f"{KEYS}careful") <= CAREFUL_SECONDS * 1000
+    server.client.delete(f"{KEYS}careful")  # it is over
+    taken(theirs, 16, 5)
+    assert theirs.take(TICKER, 10, 21).wait > 0.0
+
+
+def test_a_server_that_only_hiccups_sends_nobody_his_own_way(
+    machine: Machine, clock: ManualClock, server: RedisServer
+) -> None:
+    with ChaosProxy(str(server.socket)) as proxy:
+        mine = machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}")
+        taken(mine, 1, 9)
+        proxy.go_away()
+        assert mine.take(TICKER, 10, 10).wait == pytest.approx(ARRIVED_SECONDS)
+        proxy.come_back()
+        clock.now += ARRIVED_SECONDS
+        taken(mine, 10, 1)
+        assert mine.take(TICKER, 10, 11).wait > 0.0
+        assert mine.trouble is None
+        assert not list(Path(str(mine._file._directory)).glob("*/*.limits"))  # nothing was counted elsewhere
+
+
+def test_more_machines_than_places_send_less_than_one_a_second_each(
+    machine: Machine, clock: ManualClock, server: RedisServer
+) -> None:
+    server.client.zadd(f"{KEYS}members", {f"{number:x}": 9e12 for number in range(29)})
+    mine = machine(clock)
+    taken(mine, 1, 1)
+    server.kill()
+    for _ in range(2):
+        mine.take(TICKER, 10, 2)
+        clock.now += ARRIVED_SECONDS
+    (claim,) = taken(mine, 3, 1)
+    mine.settle(TICKER, 3, claim.at, clock.now + 1.0)
+    clock.now += 2.9
+    assert mine.take(TICKER, 10, 4).wait > 0.0
+    clock.now += 0.2
+    assert mine._file.take(TICKER, 1, 5).wait == 0.0
+
+
+# --- what is not ours ---
+
+
+@pytest.mark.parametrize(
+    ("key", "command"),
+    [
+        ("schema", ("SET", "{upbit}:schema", "upbit-backbone relay 2")),
+        ("claims:ticker", ("ZADD", f"{KEYS}claims:ticker", 1, "somebody else's")),
+        ("claims:ticker", ("SET", f"{KEYS}claims:ticker", "text")),
+        ("members", ("ZADD", f"{KEYS}members", 1, "not hexadecimal")),
+        ("ban", ("SET", f"{KEYS}ban", "1 17959")),
+        ("ban", ("LPUSH", f"{KEYS}ban", "a list")),
+        ("pause:ticker", ("SET", f"{KEYS}pause:ticker", "5")),  # ours would end
+        ("careful", ("SET", f"{KEYS}careful", "x" * 100_000)),
+    ],
+)
+def test_what_is_not_ours_is_refused_by_name_and_left_alone(
+    machine: Machine, clock: ManualClock, server: RedisServer, key: str, command: tuple[object, ...]
+) -> None:
+    server.client.execute_command(*command)
+    before = {name: server.client.dump(name) for name in server.client.keys("*")}
+    mine = machine(clock)
+    with pytest.raises(InvalidRequestError, match="did not write") as refused:
+        mine._redis.take(TICKER, 10, 1)
+    assert key.partition(":")[0] in str(refused.value) or "limits:default:upbit:*" in str(refused.value)
+    assert len(str(refused.value)) < 400
+    for _ in range(2):
+        assert mine.take(TICKER, 10, 2).wait > 0.0
+        clock.now += ARRIVED_SECONDS
+    assert "did not write" in str(mine.trouble)
+    taken(mine, 3, 1)  # on its own
+    assert {name: server.client.dump(name) for name in server.client.keys("*")} == before
+
+
+def test_a_user_with_few_rights_is_enough(machine: Machine, clock: ManualClock, server: RedisServer) -> None:
+    """Those that the documentation names."""
+    rights = "+client +ping +get +time +zadd +evalsha +script +set +pttl +pexpire"
+    rights += " +zrange +zcard +zscore +zcount +zrem +zremrangebyscore"
+    user = ("ACL", "SETUSER", "reader", "on", ">geheim", "%R~{upbit}:*", "%RW~{upbit}:limits:*", *rights.split())
+    server.client.execute_command(*user)
+    mine = machine(clock, f"unix://reader:geheim@{server.socket}")
+    (claim,) = taken(mine, 1, 1)
+    assert mine.holds(TICKER, 1, claim.at)
+    mine.settle(TICKER, 1, claim.at, clock.now)
+    mine.pause(TICKER, 1.0)
+    mine.impose_ban(1.0, None, at_connect=False)
+    mine.connecting()
+    mine._redis.be_careful(2, 1.0)
+    assert mine.trouble is None
+    assert "geheim" not in repr(mine)
+
+
+@pytest.mark.parametrize("egress", ["", "a b", "x" * 65, "{upbit}"])
+def test_what_is_no_name_of_an_address_is_refused(machine: Machine, clock: ManualClock, egress: str) -> None:
+    with pytest.raises(InvalidRequestError, match="egress"):
+        machine(clock, egress=egress)
+
+
+# --- real processes ---
+
+
+@pytest.fixture
+def upbit() -> Iterator[FakeUpbit]:
+    """With enough markets that nobody asks twice for one."""
+    with FakeUpbit(
+        seed=7, markets=[f"KRW-{chr(65 + number // 26)}{chr(65 + number % 26)}" for number in range(100)]
+    ) as upbit:
+        yield upbit
+
+
+ASKING = """
+    import sys
+    from concurrent.futures import ThreadPoolExecutor
+    from upbit_backbone import MarketDataBackbone
+    with MarketDataBackbone(timeout_seconds=60) as market, ThreadPoolExecutor(6) as pool:
+        symbols = [each.symbol for each in market.get_markets()]
+        print("ready", flush=True)
+        sys.stdin.readline()
+        list(pool.map(lambda symbol: market.get_candles(symbol, "1m", count=1), symbols[: int(sys.argv[1])]))
+"""
+
+
+def asking(
+    things: ExitStack, upbit: FakeUpbit, url: str, folder: Path, questions: int, monkeypatch: pytest.MonkeyPatch
+) -> subprocess.Popen[str]:
+    """A process with a temporary folder of its own, as on a machine of its own, once it has asked a first question."""
+    folder.mkdir()
+    settings = {**upbit.environment(), "SHARE_LIMITS_AT": url, "SHARE_LIMITS_BETWEEN_PROCESSES": "1"}
+    with monkeypatch.context() as context:
+        context.setenv("TMPDIR", str(folder))
+        for name, value in settings.items():
+            context.setenv(name if name.startswith("UPBIT") else f"UPBIT_BACKBONE_{name}", value)
+        command = [sys.executable, "-c", textwrap.dedent(ASKING), str(questions)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    things.enter_context(process)
+    things.callback(process.kill)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_processes_that_share_no_file_share_ten_a_second_at_redis(
+    upbit: FakeUpbit, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as things:
+        processes = [asking(things, upbit, server.url, tmp_path / str(number), 12, monkeypatch) for number in range(2)]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert [process.wait(60) for process in processes] == [0, 0]
+    assert {entry["status"] for entry in upbit.requests()} == {200}
+    assert len(upbit.requests(group="candle")) == 24
+    assert upbit.busiest(group="candle") <= 10
+
+
+@pytest.mark.endurance
+def test_ten_a_second_are_kept_while_a_process_and_redis_are_killed(
+    upbit: FakeUpbit, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as things:
+        processes = [asking(things, upbit, server.url, tmp_path / str(number), 100, monkeypatch) for number in range(3)]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+        def asked(count: int) -> None:
+            enough = len(upbit.requests(group="candle")) + count
+            wait_until(lambda: len(upbit.requests(group="candle")) >= enough, f"{count} more")
+
+        asked(20)
+        processes.pop().kill()
+        asked(20)
+        server.kill()
+        asked(20)
+        server.start()
+        assert [process.wait(90) for process in processes] == [0, 0]
+    assert {entry["status"] for entry in upbit.requests()} == {200}
+    assert upbit.busiest(group="candle") <= 10
+
+
+def test_a_ban_that_one_backbone_met_is_obeyed_by_one_elsewhere(
+    upbit: FakeUpbit, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as things:
+        other = asking(things, upbit, server.url, tmp_path / "other", 1, monkeypatch)
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        addresses = {"rest_url": upbit.rest_url, "websocket_url": upbit.websocket_url}
+        market = things.enter_context(
+            MarketDataBackbone(share_limits_at=server.url, share_limits_between_processes=True, **addresses)
+        )
+        upbit.ban(300)
+        with pytest.raises(BannedError):
+            market.get_candles("KRW-AA", "1m", count=9)
+        refused = len(upbit.requests())
+        assert other.stdin is not None
+        other.stdin.write("\n")
+        other.stdin.flush()
+        assert other.wait(60) == 1  # BannedError, and nothing was asked
+        assert len(upbit.requests()) == refused
+        assert upbit.requests()[-1]["status"] == 418
+
+
+def test_health_says_that_limits_are_not_kept_together(
+    upbit: FakeUpbit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    nowhere = f"unix://user:geheim@{tmp_path / 'nowhere'}"
+    with MarketDataBackbone(
+        share_limits_at=nowhere,
+        share_limits_between_processes=True,
+        rest_url=upbit.rest_url,
+        websocket_url=upbit.websocket_url,
+        timeout_seconds=30,
+    ) as market:
+        market.get_candles("KRW-AA", "1m", count=1)
+        health = market.health()
+        assert health.status is HealthStatus.DEGRADED
+        assert any(reason.startswith("limits are kept on this machine alone") for reason in health.reasons)
+        assert "geheim" not in str(health) + repr(market.config)

@@ -1,0 +1,354 @@
+"""Redis count: what all machines behind one address ask of a host, counted at a Redis server. Each step is one script
+there, which happens as a whole.
+
+The time is that of Redis alone: every time goes there and comes back as seconds from now, since the clock of a machine
+may be wrong by an hour. A claim carries the time at which it stops to count, so that a process that dies leaves none.
+What is found under these names and was not written by this version is refused by its name, and left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from .._concurrency import Clock
+from ..errors import InvalidRequestError, ServerError
+from ..limits.ban import FORGOTTEN_AFTER_SECONDS, LONGEST_BAN_SECONDS, Ban
+from ..limits.between_processes import FREE, HELD_SECONDS, LOCK_RETRY_SECONDS, LOOK_AGAIN_SECONDS, PLACES, Claim
+from ..limits.window import UNDELIVERED_SECONDS
+from ..models.enums import RateGroup
+from ..wire.redis_server import RedisServer
+from ..wire.relay_keys import SCHEMA, Keys
+
+# Of one call. A server that does not answer within this costs a request so long, once in a while.
+TIMEOUT_SECONDS: Final = 1.0
+LONGEST_HOLD_SECONDS: Final = UNDELIVERED_SECONDS + 10.0
+MEMBER_SECONDS: Final = 300.0  # a machine that has asked nothing for so long takes no share
+MOST_MEMBERS: Final = 5_000
+SWAP_ATTEMPTS: Final = 20  # processes that hear of one ban at the same moment
+AT_REDIS: Final = -1  # where a claim was counted that is in no file
+
+_EGRESS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+# In force or over, since, until, the probe, the last handshake (milliseconds of Redis), offences, whether handshakes
+# are covered.
+_BAN: Final = re.compile(r"([01])((?: \d{1,15}){4}) (\d{1,2}) ([01])", re.ASCII)
+
+# What the scripts have in common. The last of ARGV is the key of the schema: what is named in KEYS a user has to be
+# allowed to write, and that one he need not be.
+_BEGIN: Final = """
+local function foreign(key, found) return redis.error_reply('FOREIGN ' .. key .. ' ' .. string.sub(found, 1, 60)) end
+local schema = redis.call('GET', ARGV[#ARGV])
+if schema and schema ~= ARGV[1] then return foreign(ARGV[#ARGV], schema) end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function text(number) return string.format('%.0f', number) end
+"""
+
+# KEYS: claims, pause, ban, careful, members. ARGV: schema, limit, claim, its hold, the longest, member, its
+# life, most members, ban that is known ('' for none), ban to be written with the claim ('' for none).
+# Answers: what is in the way ('', 'ban', 'pause', 'full'), for how many milliseconds, now, members, the ban or pause.
+_TAKE: Final = (
+    _BEGIN
+    + """
+local ban, paused = redis.call('GET', KEYS[3]) or '', redis.call('GET', KEYS[2])
+local careful, life = redis.call('GET', KEYS[4]), tonumber(ARGV[7])
+if ban ~= '' and not string.match(ban, '^[01] %d+ %d+ %d+ %d+ %d+ [01]$') then return foreign(KEYS[3], ban) end
+for i, value in pairs({[2] = paused, [4] = careful}) do
+  -- Ours end by themselves.
+  if value and not (string.match(value, '^%d+$') and redis.call('PTTL', KEYS[i]) > 0) then
+    return foreign(KEYS[i], value)
+  end
+end
+local one = redis.call('ZRANGE', KEYS[5], 0, 0)[1]
+if redis.call('ZCARD', KEYS[5]) > tonumber(ARGV[8]) or (one and not string.match(one, '^%x+$')) then
+  return foreign(KEYS[5], 'members')
+end
+if redis.call('ZCARD', KEYS[1]) > 1000 then return foreign(KEYS[1], 'claims') end
+local claims, counted, first = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), 0, nil
+for i = 1, #claims, 2 do
+  if not string.match(claims[i], '^%x+:%d+$') then return foreign(KEYS[1], claims[i]) end
+  local ends = tonumber(claims[i + 1])
+  if ends > now and ends <= now + ARGV[5] then
+    counted = counted + 1
+    first = first or ends
+  end
+end
+
+redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - life)
+redis.call('ZADD', KEYS[5], now, ARGV[6])
+redis.call('PEXPIRE', KEYS[5], life)
+local members = redis.call('ZCARD', KEYS[5])
+if string.sub(ban, 1, 1) == '1' and ban ~= ARGV[9] then return {'ban', 0, text(now), members, ban} end
+if paused then return {'pause', redis.call('PTTL', KEYS[2]), text(now), members, paused} end
+local limit = tonumber(ARGV[2])
+if careful then limit = math.max(1, math.floor(limit / tonumber(careful))) end
+if counted >= limit then return {'full', first - now, text(now), members, ''} end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZADD', KEYS[1], now + ARGV[4], ARGV[3])
+redis.call('PEXPIRE', KEYS[1], 2 * ARGV[5])  -- settling does not renew it
+if ARGV[10] ~= '' then redis.call('SET', KEYS[3], ARGV[10], 'KEEPTTL') end
+return {'', 0, text(now), members, ''}
+"""
+)
+
+# KEYS: claims. ARGV: schema, claim, milliseconds for which it counts on, or -1: it was never sent.
+_SETTLE: Final = (
+    _BEGIN
+    + """
+if tonumber(ARGV[3]) < 0 then return redis.call('ZREM', KEYS[1], ARGV[2]) end
+return redis.call('ZADD', KEYS[1], 'XX', 'CH', now + ARGV[3], ARGV[2])
+"""
+)
+
+# KEYS: claims. ARGV: schema, the longest hold, claim. How many count, and whether that one does.
+_COUNTED: Final = (
+    _BEGIN
+    + """
+local ends = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[3]) or '0')
+local counted = redis.call('ZCOUNT', KEYS[1], '(' .. text(now), now + ARGV[2])
+return {counted, ends > now and 1 or 0}
+"""
+)
+
+# KEYS: pause. ARGV: schema, milliseconds. What names the pause.
+_PAUSE: Final = (
+    _BEGIN
+    + """
+local before = redis.call('GET', KEYS[1])
+if before and not string.match(before, '^%d+$') then return foreign(KEYS[1], before) end
+local left = math.max(tonumber(ARGV[2]), redis.call('PTTL', KEYS[1]))
+redis.call('SET', KEYS[1], text(now), 'PX', text(left))
+return text(now)
+"""
+)
+
+# KEYS: careful. ARGV: schema, members, milliseconds.
+_CAREFUL: Final = (
+    _BEGIN
+    + """
+local before = redis.call('GET', KEYS[1])
+if before and not string.match(before, '^%d+$') then return foreign(KEYS[1], before) end
+redis.call('SET', KEYS[1], text(math.max(tonumber(ARGV[2]), tonumber(before or '1'))), 'PX', ARGV[3])
+return 1
+"""
+)
+
+# KEYS: ban. ARGV: schema, ban that was read ('' for none), the new one, milliseconds to keep it.
+_SWAP: Final = (
+    _BEGIN
+    + """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+return 1
+"""
+)
+
+
+class Taken(NamedTuple):
+    """What came of a claim, and how many machines share the count."""
+
+    claim: Claim
+    members: int
+
+
+class RedisCount:
+    """The count of `host`, for all who call their address `egress`. Usable from any thread.
+
+    `member` names this machine, `process` this process, both in hexadecimal digits. Raises InvalidRequestError where
+    the URL, prefix or `egress` is none, or where what is found there is not ours; NetworkError, AuthenticationError
+    and ServerError as Redis fails.
+    """
+
+    def __init__(
+        self, url: str, prefix: str, egress: str, host: str, *, member: str, process: str, clock: Clock
+    ) -> None:
+        self._keys = Keys(prefix)
+        check_egress(egress)
+        self._server = RedisServer(url, timeout=TIMEOUT_SECONDS, name="upbit-backbone", explain=self._explained)
+        self.place: Final = self._server.place
+        self._egress = egress
+        self._host = host
+        self._member = member
+        self._process = process
+        self._now = clock.monotonic
+        self._has_seen_ban = False
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def take(self, group: RateGroup, limit: int, owner: int) -> Taken:
+        """As the file's count does; waits for Redis alone."""
+        if limit > PLACES:
+            return Taken(FREE, 0)
+        known, replacement = "", ""
+        while True:
+            arguments = [limit, self._claim(owner), _ms(HELD_SECONDS), _ms(LONGEST_HOLD_SECONDS), self._member]
+            arguments += [_ms(MEMBER_SECONDS), MOST_MEMBERS, known, replacement]
+            keys = [
+                self._key(kind, each)
+                for kind, each in (
+                    ("claims", group),
+                    ("pause", group),
+                    ("ban", None),
+                    ("careful", None),
+                    ("members", None),
+                )
+            ]
+            what, wait, at, members, said = self._run(_TAKE, keys, arguments)
+            if what != b"ban":
+                return Taken(self._claimed(what, wait / 1000, said), members)
+            ban, now = self._read_ban(said), int(at) / 1000
+            self._has_seen_ban = not ban.is_proven_over
+            if left := ban.remaining(now):
+                return Taken(Claim(left, ban=self._here(ban, now)), members)
+            if not ban.admits(now):
+                return Taken(Claim(LOOK_AGAIN_SECONDS), members)  # another process asks first whether it is over
+            known, replacement = said.decode(), _written(ban.sending(now))
+
+    def _claimed(self, what: bytes, wait: float, said: bytes) -> Claim:
+        if what == b"pause":
+            return Claim(max(LOCK_RETRY_SECONDS, wait), penalised=int(said))
+        if what == b"full":
+            # A request under way may be settled any moment.
+            return Claim(min(max(LOCK_RETRY_SECONDS, wait), LOOK_AGAIN_SECONDS))
+        return Claim(0.0, at=AT_REDIS)
+
+    def settle(self, group: RateGroup, owner: int, free_at: float | None) -> None:
+        """The request of `owner` counts until `free_at` (monotonic, of this machine); None: it was never sent."""
+        left = -1 if free_at is None else max(0, _ms(min(free_at - self._now(), LONGEST_HOLD_SECONDS)))
+        self._run(_SETTLE, [self._key("claims", group)], [self._claim(owner), left])
+        if free_at is None and self._has_seen_ban:
+            self._change_ban(Ban.withdrawn)
+
+    def holds(self, group: RateGroup, owner: int) -> bool:
+        """Whether the request of `owner` still counts."""
+        return bool(self._counted(group, owner)[1])
+
+    def counted(self, group: RateGroup) -> int:
+        """Requests of all machines that count at present."""
+        return int(self._counted(group, 0)[0])
+
+    def _counted(self, group: RateGroup, owner: int) -> Sequence[int]:
+        arguments = [_ms(LONGEST_HOLD_SECONDS), self._claim(owner)]
+        found: Sequence[int] = self._run(_COUNTED, [self._key("claims", group)], arguments)
+        return found
+
+    def pause(self, group: RateGroup, seconds: float) -> float:
+        """Nobody sends to `group` for so long, because of a 429. What names it to the others."""
+        return float(int(self._run(_PAUSE, [self._key("pause", group)], [max(1, _ms(seconds))])))
+
+    def be_careful(self, members: int, seconds: float) -> None:
+        """For so long all together send what one of `members` may send by himself: another one may not know yet that
+        there is a common count again."""
+        self._run(_CAREFUL, [self._key("careful")], [members, _ms(seconds)])
+
+    # --- bans ---------------------------------------------------------------------------------------------------
+
+    def impose_ban(self, seconds: float | None, sent_at: float | None, *, at_connect: bool) -> Ban:
+        """As `Ban.imposed`, for all."""
+        ago = 0.0 if sent_at is None else self._now() - sent_at
+        return self._change_ban(lambda ban, now: ban.imposed(seconds, now - ago, now, at_connect=at_connect))
+
+    def passed(self, sent_at: float) -> None:
+        """As `Ban.passed`; costs nothing where no ban was seen."""
+        if self._has_seen_ban:
+            ago = self._now() - sent_at
+            self._change_ban(lambda ban, now: ban.passed(now - ago))
+
+    def connecting(self) -> Ban:
+        """Before a line that broke tries a handshake: the ban, in which the attempt is noted where it may be made."""
+        found: list[Ban] = []
+
+        def noted(ban: Ban, now: float) -> Ban:
+            found.append(self._here(ban, now))
+            return ban.connecting(now) if ban.remaining(now) and not ban.connect_wait(now) else ban
+
+        self._change_ban(noted)
+        return found[-1]
+
+    def _change_ban(self, change: Callable[[Ban, float], Ban]) -> Ban:
+        """Decided here, as everywhere, and written if nobody else has written meanwhile."""
+        key = self._key("ban")
+        for _ in range(SWAP_ATTEMPTS):
+            schema, text, (seconds, micros) = self._server.ask([("GET", self._keys.schema), ("GET", key), ("TIME",)])
+            if schema not in (None, SCHEMA.encode()):
+                raise self._foreign(self._keys.schema, schema.decode("utf-8", "replace"))
+            now = int(seconds) + int(micros) / 1e6
+            before = Ban() if text is None else self._read_ban(text)
+            after = change(before, now)
+            kept = max(0.0, after.until - now) + FORGOTTEN_AFTER_SECONDS
+            has_changed = after != before
+            if not has_changed or self._run(_SWAP, [key], [text or b"", _written(after), _ms(kept)]):
+                self._has_seen_ban = not after.is_proven_over
+                return self._here(after, now)
+        raise ServerError(f"{self.place}: {key} was changed by others {SWAP_ATTEMPTS} times in a row")
+
+    def _read_ban(self, raw: bytes) -> Ban:
+        text = raw.decode("utf-8", "replace")
+        found = _BAN.fullmatch(text)
+        if found is None:
+            raise self._foreign(self._key("ban"), text)
+        since, until, probe, connect_at = (int(each) / 1000 for each in found[2].split())
+        until = min(until, since + LONGEST_BAN_SECONDS)
+        return Ban(since, until, int(found[3]), found[1] == "0", probe or None, found[4] == "1", connect_at)
+
+    def _here(self, ban: Ban, now: float) -> Ban:
+        """The same by the monotonic clock of this machine; `now` is what that of Redis shows."""
+        ahead = self._now() - now
+        probed = None if ban.probe_since is None else ban.probe_since + ahead
+        return replace(
+            ban,
+            since=ban.since + ahead,
+            until=ban.until + ahead,
+            probe_since=probed,
+            connect_at=ban.connect_at + ahead,
+        )
+
+    # --- Redis --------------------------------------------------------------------------------------------------
+
+    def _key(self, kind: str, group: RateGroup | None = None) -> str:
+        return self._keys.limits(self._egress, self._host, kind, "" if group is None else group.value)
+
+    def _claim(self, owner: int) -> str:
+        return f"{self._process}:{owner}"
+
+    def _run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        return self._server.run(script, keys, [SCHEMA, *arguments, self._keys.schema])
+
+    def _explained(self, text: str) -> Exception | None:
+        if "FOREIGN " in text:
+            key, _, found = text.partition("FOREIGN ")[2].partition(" ")
+            return self._foreign(key, found)
+        if "WRONGTYPE" in text:
+            return self._foreign(self._keys.limits(self._egress, self._host, "*"), "keys of another kind")
+        return None
+
+    def _foreign(self, key: str, found: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"{self._server.place} holds under {key} what this version did not write ({found[:60]}): choose another "
+            "prefix"
+        )
+
+    def close(self) -> None:
+        """Let go of the connections, until they are needed again."""
+        self._server.close()
+
+    def __repr__(self) -> str:
+        return f"<RedisCount {self.place} {self._egress} {self._host}>"
+
+
+def check_egress(egress: str) -> None:
+    """InvalidRequestError where that is no name of an address."""
+    if not isinstance(egress, str) or not _EGRESS.fullmatch(egress):
+        raise InvalidRequestError(f"egress={egress!r}: expected 1 to 64 letters, digits or any of . _ -")
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _written(ban: Ban) -> str:
+    times = (ban.since, ban.until, ban.probe_since or 0.0, ban.connect_at)
+    numbers = " ".join(str(_ms(max(0.0, each))) for each in times)
+    return f"{int(not ban.is_proven_over)} {numbers} {min(ban.offences, 30)} {int(ban.covers_connects)}"
