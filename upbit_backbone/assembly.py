@@ -46,6 +46,7 @@ from .config import BackboneConfig, check_surroundings
 from .delivery.event_bus import EventBus
 from .delivery.hub import Hub
 from .errors import BannedError, ClosedError, InvalidRequestError, RateLimitError
+from .exchange.endpoints import normal_host
 from .intake import Intake, UnreadLog
 from .limits.rate_limiter import REST_ALONE, RateLimiter
 from .models.enums import Channel, Priority, RateGroup
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from .sinks.base import Sink
     from .sinks.filling import HoleFiller
     from .sinks.sink_recorder import SinkRecorder, Subscribe
+    from .upstream.shared_answers import SharedAnswers
     from .upstream.upstream import Upstream
     from .wire.websocket_transport import WebSocketTransport
 
@@ -212,6 +214,7 @@ class Assembly:
             transport=self.transport,
             exchange_clock=self.exchange_clock,
             measure=self._measure,
+            answers=self._make_answers_of_others(),
         )
         self.directory = MarketDirectory(
             self._load_markets,
@@ -219,6 +222,18 @@ class Assembly:
             max_age=config.markets_max_age_seconds,
             clock=clock,
         )
+
+    def _make_answers_of_others(self) -> SharedAnswers | None:
+        config = self.config
+        if not config.share_limits_at or not config.share_limits_between_processes or self._recording is not None:
+            return None
+        try:
+            from .upstream.shared_answers import SharedAnswers
+        except ModuleNotFoundError as theirs:
+            raise _needs_redis("share_limits_at=") from theirs
+
+        host = normal_host(config.rest_url)
+        return SharedAnswers(config.share_limits_at, config.upstream_prefix, host, clock=self.clock)
 
     def _make_market_watch(self) -> MarketWatch:
         with loading():
@@ -267,9 +282,12 @@ class Assembly:
             why_silent=self._why_silent,
             clock=clock.monotonic,
         )
+        # Not from others: what they were told before this line was there lacks what the gap is about.
+        self._trades_now = partial(self.rest.trades_page, is_shared=False)
+        self._candles_now = partial(self.rest.candles_page, is_shared=False)
         self.repair = GapRepair(
-            trades_page=self.rest.trades_page,
-            candles_page=self.rest.candles_page,
+            trades_page=self._trades_now,
+            candles_page=self._candles_now,
             publish=self.hub.publish,
             emit=self.emit,
             run_job=self.jobs.submit,
@@ -480,10 +498,10 @@ class Assembly:
 
         if self._recording is not None:
             raise InvalidRequestError("since=: a replay has no past beyond its recording; see replay(…, start=)")
-        rest = self.rest.trades_page
+        rest = self._trades_now
         return GapRepair(
             trades_page=rest if self.upstream is None else self.upstream.past_trades(rest),
-            candles_page=self.rest.candles_page,
+            candles_page=self._candles_now,
             publish=deliver,
             emit=self.emit,
             run_job=self.jobs.submit,

@@ -96,6 +96,12 @@ class Batch(Job[Rows[Model]]):
         self.call: RestCall | None = None  # once it has left
         self.is_sealed = False  # nothing gets into it any more
         self.expects_company = False
+        self._oldest = float("inf")  # that an answer of another process may be, for all who are in it
+
+    def narrow(self, max_age: float) -> None:
+        """Somebody in it wants nothing older."""
+        self._oldest = min(self._oldest, max_age)
+        self.shared_age = self._oldest or None
 
     def prepare(self) -> None:
         self._batcher.wait_for_company(self)
@@ -132,8 +138,9 @@ class Listing(Generic[Model]):
     make_call: Callable[[Iterable[str]], RestCall]
     name_of: Callable[[str], str]  # which of the names is for the market with this symbol
     key: Callable[[str], Key]  # the cache's, of a name
-    # Told of the names, the fresh items, their generation and how many seconds ago their request left.
-    keep: Callable[[Sequence[str], Sequence[Model], int, float], object]
+    # Told of the names, the fresh items, their generation, how many seconds their request took, and how long ago
+    # somebody else's left whose answer it is.
+    keep: Callable[[Sequence[str], Sequence[Model], int, float, float], object]
     limit: int
     # Where the names are markets, one unknown code fails a whole list; the suspects are sorted out with these two.
     known_markets: Callable[[Deadline, Priority], frozenset[str]] | None = None
@@ -158,7 +165,9 @@ class Batcher(Generic[Model]):
         cache: IntelligentCache,
         clock: Clock,
         window_seconds: float,
+        max_age: float,
     ) -> None:
+        self._max_age = max_age  # of who names none
         self.key = listing.key
         self._listing = listing
         self._queue = queue
@@ -256,6 +265,8 @@ class Batcher(Generic[Model]):
                     self._find_places(names, generation, max_age, start, joined)
                 for batch in joined:
                     batch.join(deadline, priority)
+                    if not is_alone:
+                        batch.narrow(self._max_age if max_age is None else max_age)
                 for batch in started:
                     batch.expects_company = is_crowded
             self._cache.count_merged(len(joined) - len(started))
@@ -344,8 +355,8 @@ class Batcher(Generic[Model]):
     def read(self, batch: Batch[Model], body: bytes, received_at: datetime) -> Rows[Model]:
         assert batch.call is not None  # noqa: S101  # an answer comes to what was sent
         items: Rows[Model] = self._door(batch.call, body, received_at)
-        way = max(0.0, self._clock.monotonic() - batch.sent_at)
-        self._listing.keep(tuple(batch.names), items, batch.generation, way)
+        way = 0.0 if batch.age else max(0.0, self._clock.monotonic() - batch.sent_at)
+        self._listing.keep(tuple(batch.names), items, batch.generation, way, batch.age)
         return items
 
     def _close(self, batch: Batch[Model]) -> None:

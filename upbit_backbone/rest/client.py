@@ -37,6 +37,7 @@ from .group_queue import Door, GroupQueue, Heard, Measure, SingleCall
 
 if TYPE_CHECKING:
     from ..models.report import GroupStats
+    from ..upstream.shared_answers import SharedAnswers
 
 TICKERS_PER_CALL: Final = 400
 BOOKS_PER_CALL: Final = 400
@@ -75,8 +76,10 @@ class RestClient:
         exchange_clock: ExchangeClock | None = None,
         measure: Measure = lambda *_: None,
         heard: Heard = lambda *_: None,
+        answers: SharedAnswers | None = None,
     ) -> None:
         self._config = config
+        self._answers = answers  # with other processes
         self._clock = clock
         self._limiter = limiter
         self._door = door
@@ -126,6 +129,7 @@ class RestClient:
             random=random,
             on_response=self._heard_of,
             measure=self._measure,
+            shared=self._answers,
         )
 
     # --- questions about many markets -----------------------------------------------------------------------
@@ -265,9 +269,9 @@ class RestClient:
         def key(symbol: str) -> Key:
             return (group.value, symbol, *variant)
 
-        def keep(names: Sequence[str], items: Sequence[Any], generation: int, way: float) -> None:
+        def keep(names: Sequence[str], items: Sequence[Any], generation: int, way: float, age: float) -> None:
             for item in items:
-                self.cache.cache_data(key(item.symbol), item, generation=generation, way=way)
+                self.cache.cache_data(key(item.symbol), item, generation=generation, way=way, age=age)
 
         listing: Listing[Any] = Listing(
             kind=group.value,
@@ -283,10 +287,10 @@ class RestClient:
         return self._batcher_of(listing, group)
 
     def _quote_batcher(self) -> Batcher[TickerData]:
-        def keep(quotes: Sequence[str], items: Sequence[TickerData], generation: int, way: float) -> None:
+        def keep(quotes: Sequence[str], items: Sequence[TickerData], generation: int, way: float, age: float) -> None:
             listed: dict[str, list[str]] = {quote: [] for quote in quotes}
             for item in items:
-                self.cache.cache_data(self._tickers.key(item.symbol), item, generation=generation, way=way)
+                self.cache.cache_data(self._tickers.key(item.symbol), item, generation=generation, way=way, age=age)
                 listed.setdefault(quote_of(item.symbol), []).append(item.symbol)
             for quote in quotes:
                 self.cache.cache_data(("quote", quote), tuple(listed[quote]), 60.0, generation)
@@ -309,6 +313,7 @@ class RestClient:
             cache=self.cache,
             clock=self._clock,
             window_seconds=self._config.merge_window_seconds,
+            max_age=self._config.rest_max_age_seconds,
         )
 
     def _books_of(self, depth: int, level: Decimal) -> Batcher[OrderbookData]:
@@ -339,10 +344,12 @@ class RestClient:
         days_ago: int | None = None,
         deadline: Deadline,
         priority: Priority = Priority.NORMAL,
+        is_shared: bool = True,
     ) -> list[TradeData]:
-        """At most 500 trades of one UTC day, newest first; see `endpoints.trades`. UnknownSymbolError if delisted."""
+        """At most 500 trades of one UTC day, newest first; see `endpoints.trades`. UnknownSymbolError if delisted.
+        Without `is_shared` it is asked here and now, whatever other processes ask."""
         call = endpoints.trades(symbol, count, to=to, cursor=cursor, days_ago=days_ago)
-        return _page(self._call(call, deadline, priority, market=symbol))
+        return _page(self._call(call, deadline, priority, market=symbol, shared_age=0.0 if is_shared else None))
 
     def candles_page(
         self,
@@ -353,10 +360,12 @@ class RestClient:
         to: datetime | None = None,
         deadline: Deadline,
         priority: Priority = Priority.NORMAL,
+        is_shared: bool = True,
     ) -> list[CandleData]:
-        """At most 200 candles that start before `to` (None: now), newest first; the first may still be forming."""
+        """At most 200 candles that start before `to` (None: now), newest first; the first may still be forming.
+        `is_shared` as in `trades_page`."""
         call = endpoints.candles(timeframe, symbol, count, to=to)
-        return _page(self._call(call, deadline, priority, market=symbol))
+        return _page(self._call(call, deadline, priority, market=symbol, shared_age=0.0 if is_shared else None))
 
     def instruments(
         self, symbols: Iterable[str], *, deadline: Deadline, priority: Priority = Priority.NORMAL
@@ -389,7 +398,8 @@ class RestClient:
             known = frozenset(item.symbol for item in items)
             self.cache.cache_data(("known",), known, MARKET_LIST_SECONDS)
 
-        return self._call(endpoints.markets(details=True), deadline, priority, keep=keep)
+        call = endpoints.markets(details=True)
+        return self._call(call, deadline, priority, keep=keep, shared_age=MARKET_LIST_SECONDS)
 
     def _call(
         self,
@@ -399,11 +409,13 @@ class RestClient:
         *,
         market: str | None = None,
         keep: Callable[[Rows[Any]], object] = lambda items: None,
+        shared_age: float | None = 0.0,
     ) -> Rows[Any]:
-        """The answer to one call by `deadline`, or the error. Equal calls at the same time share both."""
+        """The answer to one call by `deadline`, or the error. Equal calls at the same time share both, and the answer
+        with other processes; theirs may be `shared_age` seconds old (0: of a call under way; None: none will do)."""
         self._check()
         while True:
-            job = self._shared(call, deadline, priority, market, keep)
+            job = self._shared(call, deadline, priority, market, keep, shared_age if self._answers else None)
             try:
                 items = job.answer(deadline, str(call))
             except UpbitBackboneError as error:
@@ -419,18 +431,20 @@ class RestClient:
         priority: Priority,
         market: str | None,
         keep: Callable[[Rows[Any]], object],
+        shared_age: float | None,
     ) -> SingleCall:
         """The equal call that is under way, or a new one. None is shared any more once its kind was invalidated."""
 
         def may_join(job: SingleCall) -> bool:
             # Asked before the job is joined: to join it extends its deadline, which nobody could take back.
             is_outdated = self.cache.is_outdated((call.group.value, market), job.generation)
-            if is_outdated or not job.is_joinable(self._clock.monotonic()):
+            is_elsewhere = shared_age is None and job.shared_age is not None
+            if is_outdated or is_elsewhere or not job.is_joinable(self._clock.monotonic()):
                 return False
             job.join(deadline, priority)
             return True
 
-        new = SingleCall(call, self._door, keep, market, self.cache.generation(), priority, deadline)
+        new = SingleCall(call, self._door, keep, market, self.cache.generation(), priority, deadline, shared_age)
         try:
             job, leads = self._calls.join(call, lambda: new, may_join)
             if leads:
@@ -481,6 +495,8 @@ class RestClient:
         for queue in self._queues.values():
             queue.stop()
         self._transport.close()
+        if self._answers is not None:
+            self._answers.close()
         return [name for queue in self._queues.values() for name in queue.close(deadline)]
 
     def __repr__(self) -> str:

@@ -27,6 +27,7 @@ from .._concurrency import (
     SharedFuture,
     WorkerPool,
     about_to_wait,
+    get_logger,
     wait_event,
     wait_future,
 )
@@ -42,7 +43,10 @@ from ..wire.rest_transport import RestResponse, Transport
 
 if TYPE_CHECKING:
     from ..models.report import GroupStats
+    from ..upstream.shared_answers import SharedAnswer, SharedAnswers, Turn
 
+
+log = get_logger("upbit_backbone.rest")
 
 T = TypeVar("T")
 
@@ -76,6 +80,10 @@ class Job(ABC, SharedFuture[T]):
         self.is_handed_over = False
         self.began_at: float | None = None  # monotonic; when its turn had come
         self.sent_at = inf  # monotonic; when the request left whose answer is being read
+        # How old an answer of another process may be; None: none is good enough.
+        self.shared_age: float | None = None
+        self.turn: Turn | None = None  # among those processes
+        self.age = 0.0  # of the answer, where it is theirs: seconds since their request left
         self._own = deadline
         self._latest = LatestDeadline(deadline)
 
@@ -145,8 +153,10 @@ class SingleCall(Job[Rows[Any]]):
         generation: int,
         priority: Priority,
         deadline: Deadline,
+        shared_age: float | None = None,
     ) -> None:
         super().__init__(priority, deadline)
+        self.shared_age = shared_age
         self.market = market
         self.generation = generation
         self._call = call
@@ -205,6 +215,7 @@ class RetryingCaller:
         random: Callable[[], float],
         on_response: Heard,
         measure: Measure = lambda *_: None,
+        shared: SharedAnswers | None = None,
     ) -> None:
         self.group = group
         self.limiter = limiter
@@ -216,6 +227,7 @@ class RetryingCaller:
         self._random = random
         self._on_response = on_response
         self._measure = measure
+        self._shared = shared
         self._lock = threading.Lock()  # guards the counts
         self.requests = 0
         self._failures = 0
@@ -312,10 +324,39 @@ class RetryingCaller:
         attempt.succeeded()  # the channel brought what Upbit said; whether that can be read is no matter of the channel
         job.sent_at = sent_at
         try:
-            return job.read(response.body, received_at)
+            found = job.read(response.body, received_at)
         except errors.MalformedDataError:
             self._count(0, failed=True, requests=0)
             raise
+        if job.turn is not None:
+            job.turn.tell(response.body, time.monotonic() - sent_at)
+        return found
+
+    def shared(self, job: Job[T]) -> T | None:
+        """What another process has been told, where that is young enough; else None, and `job` has its turn among
+        them."""
+        # Whoever is urgent asks for himself: another's question may be waiting behind many.
+        if self._shared is None or job.shared_age is None or job.urgency.priority is Priority.HIGH:
+            return None
+        call = job.seal()
+        job.turn = self._shared.ask(call, job.shared_age, job.deadline, self.called_off)
+        answer, job.turn.answer = job.turn.answer, None
+        try:
+            return None if answer is None else self._told(job, call, answer)
+        except errors.MalformedDataError as error:
+            # Upbit is asked, as if there had been none.
+            job.age, job.sent_at, job.began_at = 0.0, inf, None
+            log.warning("what another process left cannot be read", extra={"why": errors.one_line(error)})
+            return None
+
+    def _told(self, job: Job[T], call: RestCall, answer: SharedAnswer) -> T:
+        """As if it had just come to a request that left when theirs did."""
+        job.age = answer.age
+        job.began_at = job.sent_at = time.monotonic() - answer.age
+        received_at = self._clock.wall()
+        response = RestResponse(OK, {}, answer.body, answer.age, 0, received_at)
+        self._on_response(call, response, received_at)
+        return job.read(answer.body, received_at)
 
     def _count(self, size: int, *, failed: bool, requests: int = 1) -> None:
         with self._lock:
@@ -423,10 +464,19 @@ class GroupQueue(RetryingCaller):
         future.add_done_callback(called_off)  # by `close`, before it began
 
     def _run(self, job: Job[T]) -> T:
+        try:
+            return self._carry_out(job)
+        finally:
+            if job.turn is not None:
+                job.turn.leave()
+
+    def _carry_out(self, job: Job[T]) -> T:
         while True:
             self._wait_for_place(job)
             # Before the turn is taken, which must not be held while a batch waits for company.
             job.prepare()
+            if job.turn is None and (found := self.shared(job)) is not None:
+                return found
             with self.permit(job) as permit:
                 try:
                     # Others of its market may have had their turn first; then this one goes back unused.

@@ -60,6 +60,10 @@ class Keys:
         """The channel on which each datum is told as it comes; `pulse` is the one of the leader's heartbeats."""
         return self._key("live", topic)
 
+    def shared(self, host: str, kind: str, question: str) -> str:
+        """An answer of Upbit's `host` to one `question`, or the note of who asks it at the moment."""
+        return f"{self._key('answers')}:{_UNNAMED.sub('_', host)}:{kind}:{question}"
+
     def _key(self, kind: str, topic: Topic | None = None) -> str:
         name = f"{{{self.prefix}}}:{kind}"
         return name if topic is None else f"{name}:{topic}"

@@ -1,0 +1,210 @@
+"""Shared answers: what one process has just asked Upbit others need not ask, by way of a Redis server.
+
+Whoever asks first leaves a note under the question's name and goes to Upbit; who comes with the same question meanwhile
+waits for his answer, for which no turn is taken. Only good answers are left there; who waited in vain asks for himself.
+They are bytes as Upbit sent them and go through the same door as those from the wire. How old an answer is the clock of
+Redis says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import uuid
+from typing import Any, Final, NamedTuple
+
+from .._concurrency import Clock, Deadline, Waitable, get_logger, wait_event
+from ..errors import InvalidRequestError, UpbitBackboneError, one_line
+from ..exchange.endpoints import RestCall
+from ..wire.redis_server import RedisServer
+from ..wire.relay_keys import SCHEMA, Keys
+
+log = get_logger("upbit_backbone.upstream")
+
+TIMEOUT_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 3.0  # a server that failed is asked again after this
+NOTE_SECONDS: Final = 5.0  # whoever has not answered by then has died, or waits for too much
+KEPT_SECONDS: Final = 1.0  # an answer, at least: for those who wait for it
+UNDER_WAY_SECONDS: Final = 1.0  # what left longer ago than this before a question is no answer to it
+WAITED_SHARE: Final = 0.5  # of one's time, for somebody else's answer
+POLL_SECONDS: Final = 0.02
+MAX_ANSWER_BYTES: Final = 1 << 20
+MOST_REMEMBERED: Final = 1_000
+# Then when its request left (milliseconds of Redis), who asked, a line's end, and the answer's bytes.
+MAGIC: Final = b"UPBITAN1"
+_HEAD: Final = re.compile(rb"UPBITAN1(\d{13}) ([0-9a-f]{32})\n")
+HEAD_BYTES: Final = 8 + 13 + 1 + 32 + 1
+
+_BEGIN: Final = """
+local function foreign(key, found) return redis.error_reply('FOREIGN ' .. key .. ' ' .. string.sub(found, 1, 60)) end
+local schema = redis.call('GET', ARGV[#ARGV])
+if schema and schema ~= ARGV[1] then return foreign(ARGV[#ARGV], schema) end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local size = redis.call('STRLEN', KEYS[1])
+local head = size > 0 and redis.call('GETRANGE', KEYS[1], 0, 54) or nil
+if head and (size > 1048631 or not string.match(head, '^UPBITAN1%d+ %x+\\n$')) then return foreign(KEYS[1], head) end
+local note = redis.call('GET', KEYS[2])
+if note and not (string.match(note, '^%x+$') and #note == 32) then return foreign(KEYS[2], note) end
+"""
+
+# KEYS: answer, note. ARGV: schema, our name, life of the note, how old an answer may be, one that was had, whose
+# note was waited for, how old his answer may be; then the key of the schema.
+# Answers: what there is ('answer', 'yours', 'wait'), its age in milliseconds, it or whose note there is.
+_ASK: Final = (
+    _BEGIN
+    + """
+if head then
+  local age, whose = now - tonumber(string.sub(head, 9, 21)), string.sub(head, 23, 54)
+  local is_young = age <= tonumber(ARGV[4]) or (whose == ARGV[6] and age <= tonumber(ARGV[7]))
+  if is_young and age >= 0 and whose ~= ARGV[5] then return {'answer', age, redis.call('GET', KEYS[1])} end
+end
+if note then return {'wait', 0, note} end
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+return {'yours', 0, ''}
+"""
+)
+
+# KEYS: answer, note. ARGV: schema, our name, milliseconds since the request left, life of the answer, its bytes; then
+# the key of the schema.
+_TELL: Final = (
+    _BEGIN
+    + """
+redis.call('SET', KEYS[1], 'UPBITAN1' .. string.format('%013.0f', now - ARGV[3]) .. ' ' .. ARGV[2] .. '\\n' .. ARGV[5],
+  'PX', ARGV[4])
+if note == ARGV[2] then redis.call('DEL', KEYS[2]) end
+"""
+)
+
+# KEYS: answer, note. ARGV: schema, our name; then the key of the schema.
+_LEAVE: Final = _BEGIN + "if note == ARGV[2] then redis.call('DEL', KEYS[2]) end"
+
+
+class SharedAnswer(NamedTuple):
+    """What Upbit said to somebody whose request left `age` seconds ago."""
+
+    body: bytes
+    age: float
+
+
+class SharedAnswers:
+    """The answers of one host, under `prefix` at the server at `url`. Usable from any thread; raises nothing of ours
+    but InvalidRequestError where the URL or the prefix is none."""
+
+    def __init__(self, url: str, prefix: str, host: str, *, clock: Clock) -> None:
+        self._keys = Keys(prefix)
+        self._server = RedisServer(url, timeout=TIMEOUT_SECONDS, name="upbit-backbone", explain=self._explained)
+        self._host = host
+        self._now = clock.monotonic
+        self._lock = threading.Lock()  # guards what was had
+        self._had: dict[str, str] = {}  # the last answer of each question that we got or gave
+        self._retry_at = float("-inf")
+        self._is_told = False
+
+    def ask(self, call: RestCall, max_age: float, deadline: Deadline, stop: Waitable) -> Turn:
+        """The answer to `call`, at most `max_age` seconds old or of somebody who asks at this very time; or the turn to
+        ask Upbit. Waits for others for half of the time there is, or until `stop` is set."""
+        digest = hashlib.sha256(call.target.encode()).hexdigest()[:32]
+        turn = Turn(self, digest, max(KEPT_SECONDS, max_age))
+        waiting, began, waited_for = deadline.fraction(WAITED_SHARE), self._now(), ""
+        while not stop.is_set():
+            under_way = min(max_age, UNDER_WAY_SECONDS) if max_age else UNDER_WAY_SECONDS
+            patience = under_way + self._now() - began
+            told = [turn.name, _ms(NOTE_SECONDS), _ms(max_age), self._had.get(digest, ""), waited_for, _ms(patience)]
+            found = self.run(_ASK, digest, told)
+            if found is None:
+                return turn
+            what, age, said = found
+            if what == b"answer":
+                turn.answer = self._answer(digest, int(age) / 1000, said)
+                return turn
+            if what == b"yours":
+                turn.is_ours = True
+                return turn
+            whose = said.decode("ascii", "replace")
+            # In vain for one is in vain for all who wait: one after the other would wait for ever.
+            if (waited_for and whose != waited_for) or waiting.expired:
+                return turn
+            waited_for = whose
+            wait_event(stop, waiting.sooner(POLL_SECONDS))
+        return turn
+
+    def _answer(self, digest: str, age: float, raw: bytes) -> SharedAnswer | None:
+        head = _HEAD.match(raw)
+        if head is None:  # the script has looked
+            return None
+        self.remember(digest, head[2].decode())
+        return SharedAnswer(raw[head.end() :], age)
+
+    def remember(self, digest: str, name: str) -> None:
+        """That answer is known here: who asks again wants another."""
+        with self._lock:
+            if len(self._had) >= MOST_REMEMBERED:
+                self._had.clear()
+            self._had[digest] = name
+
+    def run(self, script: str, digest: str, arguments: list[Any]) -> Any | None:
+        """What it answers; None where Redis does not."""
+        if self._now() < self._retry_at:
+            return None
+        keys = [self._keys.shared(self._host, kind, digest) for kind in ("answer", "asking")]
+        try:
+            return self._server.run(script, keys, [SCHEMA, *arguments, self._keys.schema])
+        except UpbitBackboneError as error:
+            self._retry_at = self._now() + RETRY_SECONDS
+            if isinstance(error, InvalidRequestError) and not self._is_told:
+                self._is_told = True
+                log.warning("answers are not shared with other processes", extra={"why": one_line(error)})
+            log.debug("answers: %s", one_line(error))
+            return None
+
+    def _explained(self, text: str) -> Exception | None:
+        if "FOREIGN " in text:
+            key, _, found = text.partition("FOREIGN ")[2].partition(" ")
+        elif "WRONGTYPE" in text:
+            key, found = self._keys.shared(self._host, "*", "*"), "keys of another kind"
+        else:
+            return None
+        return InvalidRequestError(
+            f"{self._server.place} holds under {key} what this version did not write ({found[:60]}): choose another "
+            "prefix"
+        )
+
+    def close(self) -> None:
+        """Let go of the connections; what still comes asks Upbit alone."""
+        self._retry_at = float("inf")
+        self._server.close()
+
+    def __repr__(self) -> str:
+        return f"<SharedAnswers {self._server.place} {self._host}>"
+
+
+class Turn:
+    """One question's part: the answer that there was, or the turn to ask."""
+
+    def __init__(self, answers: SharedAnswers, digest: str, kept: float) -> None:
+        self._answers = answers
+        self._digest = digest
+        self._kept = kept
+        self.name = uuid.uuid4().hex
+        self.is_ours = False
+        self.answer: SharedAnswer | None = None
+
+    def tell(self, body: bytes, ago: float) -> None:
+        """Upbit has answered with `body` to a request that left `ago` seconds ago."""
+        if len(body) > MAX_ANSWER_BYTES:
+            return
+        self.is_ours = False
+        self._answers.remember(self._digest, self.name)
+        self._answers.run(_TELL, self._digest, [self.name, _ms(max(0.0, ago)), _ms(self._kept), body])
+
+    def leave(self) -> None:
+        """Nothing came of it: whoever waits need not any longer."""
+        if self.is_ours:
+            self.is_ours = False
+            self._answers.run(_LEAVE, self._digest, [self.name])
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
