@@ -29,10 +29,10 @@ from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
 from upbit_backbone.models.enums import DataSource, Side, StreamType
 from upbit_backbone.models.market import TradeData
 from upbit_backbone.sinks.base import Batch, Sink
-from upbit_backbone.sinks.columns import TABLE_NAMED
 from upbit_backbone.sinks.sink_recorder import BATCH_ROWS, SPILL_BYTES
 from upbit_backbone.sinks.sink_writer import SinkWriter
 from upbit_backbone.sinks.spool import Spool
+from upbit_backbone.sinks.trade_rows import ASKED, KEY
 
 TITLE = "keeping what comes in"
 OURS = "upbit_backbone"
@@ -167,7 +167,6 @@ def _day_of_trades(folder: Path, rows: int) -> Path:
     sink.open()
     sink.write(Batch([next(trades(1))]))
     SqliteSink.close(sink)  # without the file, which is measured
-    names = TABLE_NAMED["trades"].names
     step = 86_000_000_000 // rows
     made = {"timestamp": f"timestamp + i * {step}", "sequential_id": "sequential_id + i * 10"}
     made |= {
@@ -175,14 +174,14 @@ def _day_of_trades(folder: Path, rows: int) -> Path:
         "side": "CASE i % 2 WHEN 0 THEN 'ASK' ELSE 'BID' END",
     }
     made |= {"volume": "printf('%d.%08d', i % 3, i * 104729 % 99999999 + 1)"}
-    cells = ", ".join(made.get(name, name) for name in names)
+    cells = ", ".join(made.get(name, name) for name in (*KEY, *ASKED, "rest"))
     connection = sqlite3.connect(folder / "store.db", isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA cache_size = -200000")
-        connection.execute("CREATE TEMP TABLE first AS SELECT * FROM trades")
+        connection.execute("CREATE TEMP TABLE first AS SELECT * FROM trade_rows")
         connection.execute(
-            f"INSERT INTO trades WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?) "  # noqa: S608
+            f"INSERT INTO trade_rows WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?) "  # noqa: S608
             f"SELECT {cells} FROM n, first",
             (rows,),
         )

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from enum import StrEnum
 
 import pytest
 
 from tests.sinks.conftest import at, book, candle, ticker, trade
-from tests.sinks.test_sqlite import gap, span
+from tests.sinks.test_sqlite import ODD_TRADES, gap, span
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.number import plain
 from upbit_backbone.sinks import columnar
@@ -86,6 +87,27 @@ def test_a_word_with_strange_signs_is_read_as_it_was_written(make_store):
     strange = 'B"I\\D,\n한'
     store = make_store(Batch([trade(1), trade(2, side=strange), trade(3, side="null"), trade(4, side=None)]))
     assert store.table("trades")["side"].to_pylist() == [str(trade(1).side), strange, "null", None]
+
+
+LISTED = ["received_at", "is_backfilled", "stream_type", "source", "change_amount", "best_ask_price", "published_at"]
+
+
+@pytest.mark.parametrize("without", [None, 3])  # the one with strange signs, for which the others are read otherwise
+def test_what_lies_in_a_trades_list_comes_as_it_was(make_store, without):
+    items = [each for place, each in enumerate(ODD_TRADES) if place != without]
+    table = make_store(Batch(items)).table("trades", "KRW-BTC", columns=LISTED)
+    assert table.column_names == LISTED
+    for name in LISTED:
+        told = [getattr(each, name) for each in items]
+        assert table[name].to_pylist() == [str(each) if isinstance(each, StrEnum) else each for each in told]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 6])
+def test_trades_of_one_moment_come_in_one_piece_however_many_they_are(make_store, monkeypatch, rows):
+    monkeypatch.setattr(columnar, "TEXT_ROWS", rows)
+    items = [trade(number, seconds=place) for number, place in enumerate((0, 0, 0, 1, 2, 2))]
+    table = make_store(Batch(items)).table("trades", "KRW-BTC")
+    assert table["sequential_id"].to_pylist() == [each.sequential_id for each in items]
 
 
 def test_pandas_and_polars_take_a_table(store):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from dataclasses import replace
@@ -11,7 +12,10 @@ from upbit_backbone.archive import Store
 from upbit_backbone.errors import FileInUseError, InvalidRequestError
 from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.events import GapEvent
+from upbit_backbone.models.number import plain
+from upbit_backbone.models.readable import KST
 from upbit_backbone.sinks import sqlite as sqlite_module
+from upbit_backbone.sinks import trade_rows
 from upbit_backbone.sinks.base import Batch, Hole, Span
 from upbit_backbone.sinks.coverage import TICK
 from upbit_backbone.sinks.sqlite import SqliteSink, schema
@@ -184,7 +188,7 @@ def test_a_store_can_be_read_while_it_is_written(sink, path):
     assert len(Store(path).trades("KRW-BTC")) == 2
 
 
-@pytest.mark.parametrize(("version", "words"), [(2, "update upbit-backbone"), (0, "new file")])
+@pytest.mark.parametrize(("version", "words"), [(3, "update upbit-backbone"), (0, "new file")])
 def test_another_schema_is_refused_and_left_alone(path, version, words):
     sink = SqliteSink(path)
     sink.open()
@@ -225,15 +229,101 @@ def test_what_cannot_be_written_is_told_at_once(tmp_path):
 
 def test_the_schema_is_of_the_version_it_says():
     """Whoever changes a model changes the tables: then the version is another, and this text is, too."""
-    assert sqlite_module.SCHEMA_VERSION == 1
+    assert sqlite_module.SCHEMA_VERSION == 2
     tables = [line.split(" (", 1)[0] for line in schema().splitlines() if line.startswith("CREATE")]
-    assert tables == [f"CREATE TABLE {name}" for name in ("trades", "candles", "tickers", "orderbooks")] + [
-        "CREATE INDEX trades_by_time ON trades", *(f"CREATE TABLE {name}" for name in ("coverage", "gaps", "meta")),
+    assert tables == [
+        "CREATE TABLE trade_rows", "CREATE VIEW trades AS SELECT",
+        *(f"CREATE TABLE {name}" for name in ("candles", "tickers", "orderbooks", "coverage", "gaps", "meta")),
     ]  # fmt: skip
     assert schema().splitlines()[0] == (
-        "CREATE TABLE trades (symbol TEXT NOT NULL, price TEXT, volume TEXT, side TEXT, timestamp INTEGER, "
-        "sequential_id INTEGER NOT NULL, source TEXT, prev_closing_price TEXT, change_amount TEXT, "
-        "best_ask_price TEXT, best_ask_size TEXT, best_bid_price TEXT, best_bid_size TEXT, published_at INTEGER, "
-        "stream_type TEXT, is_backfilled INTEGER, received_at INTEGER, PRIMARY KEY (symbol, sequential_id)) "
-        "WITHOUT ROWID;"
+        "CREATE TABLE trade_rows (symbol TEXT NOT NULL, timestamp INTEGER NOT NULL, sequential_id INTEGER NOT NULL, "
+        "price TEXT NOT NULL, volume TEXT NOT NULL, side TEXT, rest TEXT NOT NULL, "
+        "PRIMARY KEY (symbol, timestamp, sequential_id)) WITHOUT ROWID;"
     )
+    rest = ["source", "prev_closing_price", "change_amount", "best_ask_price", "best_ask_size", "best_bid_price"]
+    rest += ["best_bid_size", "published_at", "stream_type", "is_backfilled", "received_at"]
+    assert [column.name for column in trade_rows.REST] == rest
+
+
+# As it was until schema 2.
+FIRST_TRADES = (
+    "CREATE TABLE trades (symbol TEXT NOT NULL, price TEXT, volume TEXT, side TEXT, timestamp INTEGER, "
+    "sequential_id INTEGER NOT NULL, source TEXT, prev_closing_price TEXT, change_amount TEXT, "
+    "best_ask_price TEXT, best_ask_size TEXT, best_bid_price TEXT, best_bid_size TEXT, published_at INTEGER, "
+    "stream_type TEXT, is_backfilled INTEGER, received_at INTEGER, PRIMARY KEY (symbol, sequential_id)) "
+    "WITHOUT ROWID"
+)
+
+
+@pytest.fixture
+def first_path(path):
+    """An empty store of schema 1."""
+    sink = SqliteSink(path)
+    sink.open()
+    sink.close()
+    connection = sqlite3.connect(path)
+    for statement in (
+        "DROP VIEW trades", "DROP TABLE trade_rows", FIRST_TRADES,
+        "CREATE INDEX trades_by_time ON trades (symbol, timestamp)", "PRAGMA user_version = 1",
+    ):  # fmt: skip
+        connection.execute(statement)
+    connection.close()
+    return path
+
+
+# All that a trade may say: everything and next to nothing, small and wide numbers, words and zones nobody expects.
+ODD_TRADES = [
+    trade(1),
+    trade(
+        2, change_amount=Decimal("-150000"), best_ask_price=plain(Decimal("0.00000012")), best_ask_size=Decimal(1),
+        best_bid_price=Decimal("12345678901234567890.5"), best_bid_size=Decimal("0.5"), is_backfilled=True,
+        published_at=at(0.2), received_at=at(3),
+    ),
+    trade(3, side=None, sequential_id=None, prev_closing_price=None, stream_type=None, received_at=None),
+    trade(4, side='B"I\\D,\n한', stream_type='"NEW\\" ],["', source=DataSource.REST),
+    trade(5, published_at=at(1.5).astimezone(KST), received_at=at(2).astimezone(KST), price=plain(Decimal("1E-7"))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["path", "first_path"])
+def test_a_store_of_either_schema_is_written_and_read_as_it_is(form, request):
+    path = request.getfixturevalue(form)
+    sink = SqliteSink(path)
+    sink.open()
+    assert sink.write(Batch(ODD_TRADES)) == len(ODD_TRADES)
+    assert sink.write(Batch([*ODD_TRADES, trade(6)])) == 1
+    sink.close()
+    store = Store(path)
+    assert store.trades("KRW-BTC") == [*ODD_TRADES, trade(6)]
+    assert store.as_of("KRW-BTC", at(0.45)).trade == ODD_TRADES[3]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2 if form == "path" else 1,)
+        assert {"trade_rows"} & tables_in(connection) == ({"trade_rows"} if form == "path" else set())
+
+
+def tables_in(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def test_a_store_of_the_first_schema_comes_as_a_table_in_order_of_time(first_path):
+    pytest.importorskip("pyarrow")
+    sink = SqliteSink(first_path)
+    sink.open()
+    sink.write(Batch([trade(number, seconds=9 - number) for number in range(9)]))
+    sink.close()
+    table = Store(first_path).table("trades", "KRW-BTC", at(2), columns=["received_at", "price"])
+    assert table["price"].to_pylist() == [trade(number).price for number in reversed(range(8))]
+
+
+def test_any_program_finds_a_trade_as_it_lay_in_the_first_schema(path, first_path, tmp_path):
+    shown = []
+    for file in (first_path, tmp_path / "second.db"):
+        sink = SqliteSink(file)
+        sink.open()
+        sink.write(Batch(ODD_TRADES))
+        sink.close()
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            found = connection.execute("SELECT * FROM trades ORDER BY symbol, sequential_id")
+            shown.append(([each[0] for each in found.description], found.fetchall()))
+    assert shown[0] == shown[1]
+    assert len(shown[0][1]) == len(ODD_TRADES)

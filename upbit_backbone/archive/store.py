@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -30,6 +30,7 @@ from ..models.jsonable import Jsonable
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..models.readable import Readable
 from ..models.readable import moment as in_korean_time
+from ..sinks import trade_rows
 from ..sinks.base import Hole, Span
 from ..sinks.columnar import frame_of, query
 from ..sinks.columns import TABLE_NAMED, Table, candle_type, from_micros, to_micros
@@ -69,12 +70,15 @@ def select(
     connection: sqlite3.Connection, table: Table, tests: Mapping[str, Any], order: str, limit: int | None = None
 ) -> Iterator[Any]:
     """The items of a table that pass `tests`: each of SQL's words and what goes into its "?", a tuple for several."""
-    columns = ", ".join(_STORED_AS.get(column, column) for column in table.names)
+    name, columns = table.name, ", ".join(_STORED_AS.get(column, column) for column in table.names)
+    read: Callable[[Sequence[Any]], Any] = table.item
+    if table is trade_rows.TRADES and trade_rows.has_trade_rows(connection):  # without a look into its list per column
+        name, columns, read = "trade_rows", trade_rows.SELECTED, trade_rows.trade_of
     values = [each for value in tests.values() for each in (value if isinstance(value, tuple) else (value,))]
     # Every part of it is a word of ours; what was asked for goes in as values.
-    query = f"SELECT {columns} FROM {table.name} WHERE {' AND '.join(tests)} ORDER BY {order}"  # noqa: S608
+    query = f"SELECT {columns} FROM {name} WHERE {' AND '.join(tests)} ORDER BY {order}"  # noqa: S608
     for row in connection.execute(query if limit is None else f"{query} LIMIT {limit}", values):
-        yield table.item(row)
+        yield read(row)
 
 
 class Market(Protocol):

@@ -63,8 +63,8 @@ class Batch:
     gaps: tuple[GapEvent, ...] = ()
     spans: tuple[Span, ...] = ()
 
-    def rows(self) -> dict[str, list[Row]]:
-        """The items as rows by table ("trades", "candles", "tickers", "orderbooks"); see `columns`."""
+    def kinds(self) -> dict[str, list[Any]]:
+        """The items by the table they belong to: "trades", "candles", "tickers", "orderbooks"."""
         kinds: dict[str, list[Any]] = {}
         of_class: dict[type[Any], list[Any]] = {}  # looked up once for each class, not for each item
         for item in self.items:
@@ -72,7 +72,11 @@ class Batch:
             if found is None:
                 found = of_class[type(item)] = kinds.setdefault(table_of(item).name, [])
             found.append(item)
-        return {name: TABLE_NAMED[name].rows(items) for name, items in kinds.items()}
+        return kinds
+
+    def rows(self) -> dict[str, list[Row]]:
+        """The items as rows by table; see `columns`."""
+        return {name: TABLE_NAMED[name].rows(items) for name, items in self.kinds().items()}
 
     def encode(self) -> bytes:
         """One line of JSON, without its end."""

@@ -17,11 +17,13 @@ import msgspec
 from ..errors import InvalidRequestError, one_line
 from ..export.dataframe import Numbers
 from ..export.parquet import DIGITS_OF, PRICE, pyarrow_modules
+from . import trade_rows
 from .columns import TABLE_NAMED, Column, from_micros, to_micros
+from .trade_rows import has_trade_rows
 
 BATCH_ROWS: Final = 2_000  # so few that their values are in the processor's cache when columns are made of them
 TEXT_ROWS: Final = 20_000  # some 4 MB of text: the fewer, the more often SQLite is asked
-LEAST_ID: Final = -(2**63)
+LATEST: Final = 2**63 - 1
 WIDEST: Final = (38, 16)  # for a number with more digits than its kind usually has
 # Beside the tables of data, what is known of them: (name, whether it is a time) of each column.
 _BESIDE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
@@ -58,7 +60,7 @@ def frame_of(
     bounds = {f"{time} >= ?": start and to_micros(start), f"{time} < ?": end and to_micros(end)}
     tests: dict[str, Any] = {"timeframe = ?": timeframe, **bounds}
     asked = {test: value for test, value in tests.items() if value is not None}
-    if name == "trades":
+    if name == "trades" and has_trade_rows(connection):
         pieces = _trades(arrow, connection, columns, symbol, asked)
     else:
         pieces = _rows(arrow, connection, name, columns, asked if symbol is None else {"symbol = ?": symbol, **asked})
@@ -71,7 +73,8 @@ def _rows(
     arrow: Any, connection: sqlite3.Connection, name: str, columns: Columns, asked: Mapping[str, Any]
 ) -> Iterator[Any]:
     """The rows of a table that pass the tests, in order of their time."""
-    order = {"tickers": "timestamp, rowid", **dict.fromkeys(_BESIDE, "start")}.get(name, "timestamp")
+    orders = {"tickers": "timestamp, rowid", "trades": "timestamp, sequential_id", **dict.fromkeys(_BESIDE, "start")}
+    order = orders.get(name, "timestamp")
     where = f"WHERE {' AND '.join(asked)}" if asked else ""
     names = ", ".join(_selected(column) for column, _ in columns)
     # Every word of it is ours; what was asked for goes in as values.
@@ -86,54 +89,60 @@ def _rows(
 def _trades(
     arrow: Any, connection: sqlite3.Connection, columns: Columns, symbol: str | None, asked: Mapping[str, Any]
 ) -> Iterator[Any]:
-    """All trades that pass the tests as one table, in order of their time; nothing where there are none."""
-    time = ("timestamp", arrow.timestamp("us", tz="UTC"))
-    read = columns if time in columns else [*columns, time]
-    names = [name for name, _ in read]
+    """All trades that pass the tests as tables, each in order of time; nothing where there are none."""
+    read = _as_lying(arrow, columns)
     # One look for all markets and pieces: what a recorder writes meanwhile is in all of them or in none.
     connection.execute("BEGIN")
     try:
         symbols = [symbol] if symbol is not None else _symbols(connection)
-        pieces = [_parsed(arrow, read, text) for each in symbols for text in _texts(connection, names, each, asked)]
+        pieces = [_parsed(arrow, read, text) for each in symbols for text in _texts(connection, read, each, asked)]
     finally:
         connection.execute("COMMIT")
     if not pieces:
         return
     table = arrow.concat_tables(pieces, promote_options="permissive").combine_chunks()
-    # They were read in the order of their numbers, which is nearly that of their time, and costs a third of it.
-    yield _in_order(table).select([name for name, _ in columns])
+    yield (table if symbol is not None else _in_order(table)).select([name for name, _ in columns])
+
+
+def _as_lying(arrow: Any, columns: Columns) -> Columns:
+    """What has to be read for these columns, in the order of a row's text: all of a row's list, if any of that."""
+    rest = {column.name for column in trade_rows.REST}
+    read = [column for column in columns if column[0] not in rest]
+    if "timestamp" not in dict(read):  # by which markets are put in order
+        read.append(("timestamp", arrow.timestamp("us", tz="UTC")))
+    wanted = dict(columns)
+    if rest.isdisjoint(wanted):
+        return read
+    return read + [(column.name, wanted.get(column.name, arrow.string())) for column in trade_rows.REST]
 
 
 def _symbols(connection: sqlite3.Connection) -> list[str]:
-    return [symbol for (symbol,) in connection.execute("SELECT DISTINCT symbol FROM trades ORDER BY symbol")]
+    return [symbol for (symbol,) in connection.execute("SELECT DISTINCT symbol FROM trade_rows ORDER BY symbol")]
 
 
-def _texts(
-    connection: sqlite3.Connection, names: Sequence[str], symbol: str, asked: Mapping[str, Any]
-) -> Iterator[bytes]:
-    """One market's trades in the order of their numbers, one JSON list a line, many lines at a time.
+def _texts(connection: sqlite3.Connection, columns: Columns, symbol: str, asked: Mapping[str, Any]) -> Iterator[bytes]:
+    """One market's trades in order of time, one JSON list a line, many lines at a time.
 
     A zero at both ends of a list keeps its brackets away from what is between them.
     """
+    rest = {column.name for column in trade_rows.REST}
+    cells = ", ".join(_selected(name) for name, _ in columns if name not in rest)
+    line = f"json_array(0, {cells}, 0)"
+    if any(name in rest for name, _ in columns):
+        line = f"'[' || trim(json_array(0, {cells}), '[]') || ',' || trim(rest, '[]') || ',0]'"
     tests, values = " AND ".join(["symbol = ?", *asked]), (symbol, *asked.values())
-    least, last = LEAST_ID, -LEAST_ID - 1
-    if asked:  # the index of times knows the numbers as well, and says which of them have to be looked at
-        bounds = f"SELECT min(sequential_id), max(sequential_id) FROM trades WHERE {tests}"  # noqa: S608
-        ((least, last),) = connection.execute(bounds, values).fetchall()
-    cells = ", ".join(_selected(name) for name in names)
-    # The sign keeps SQLite from the index of times, from which it would have to look up each row.
-    also = "".join(f" AND +{test}" for test in asked)
+    (first,) = connection.execute(f"SELECT min(timestamp) FROM trade_rows WHERE {tests}", values).fetchone()  # noqa: S608
+    end = f"SELECT timestamp FROM trade_rows WHERE {tests} AND timestamp > ? ORDER BY timestamp LIMIT 1 OFFSET ?"  # noqa: S608
     statement = f"""
-        SELECT max(sequential_id), CAST(group_concat(line, char(10)) AS BLOB) FROM (
-            SELECT sequential_id, json_array(0, {cells}, 0) AS line FROM trades
-            WHERE symbol = ? AND sequential_id >= ? AND sequential_id <= ?{also}
-            ORDER BY sequential_id LIMIT {TEXT_ROWS})"""  # noqa: S608
-    while least is not None and least <= last:
-        reached, text = connection.execute(statement, (symbol, least, last, *asked.values())).fetchone()
-        if text is None:
-            return
+        SELECT CAST(group_concat(line, char(10)) AS BLOB) FROM (
+            SELECT {line} AS line FROM trade_rows WHERE {tests} AND timestamp >= ? AND timestamp < ?
+            ORDER BY timestamp, sequential_id)"""  # noqa: S608
+    while first is not None:
+        # Whole moments: a piece ends before the moment at which it would have enough.
+        (until,) = connection.execute(end, (*values, first, TEXT_ROWS)).fetchone() or (None,)
+        (text,) = connection.execute(statement, (*values, first, LATEST if until is None else until)).fetchone()
         yield text
-        least = reached + 1
+        first = until
 
 
 def _parsed(arrow: Any, columns: Columns, text: bytes) -> Any:
@@ -144,24 +153,24 @@ def _parsed(arrow: Any, columns: Columns, text: bytes) -> Any:
     from pyarrow import csv
 
     names = [name for name, _ in columns]
-    kinds = {name: _in_text(arrow, kind) for name, kind in columns}
+    kinds = {name: _in_text(arrow, name, kind) for name, kind in columns}
     table = csv.read_csv(
         arrow.py_buffer(text),
         read_options=csv.ReadOptions(column_names=["[", *names, "]"], block_size=len(text) + 1, use_threads=False),
         convert_options=csv.ConvertOptions(
-            column_types=kinds, include_columns=names, null_values=["null"], true_values=["1"], false_values=["0"],
-            strings_can_be_null=True, quoted_strings_can_be_null=False,
+            column_types=kinds, include_columns=names, null_values=["null"], true_values=["true"],
+            false_values=["false"], strings_can_be_null=True, quoted_strings_can_be_null=False,
         ),
     )  # fmt: skip
     arrays = [_cast(arrow, table[name].combine_chunks(), kind) for name, kind in columns]
     return arrow.table(arrays, names=names)
 
 
-def _in_text(arrow: Any, kind: Any) -> Any:
+def _in_text(arrow: Any, name: str, kind: Any) -> Any:
     """As what a column is read; the rest is done by `_cast`."""
     if arrow.types.is_decimal(kind):
         return arrow.string()
-    return arrow.int64() if arrow.types.is_timestamp(kind) else kind
+    return arrow.int64() if name == "timestamp" else kind
 
 
 def _in_order(table: Any) -> Any:
@@ -221,10 +230,10 @@ def _table(arrow: Any, columns: Columns, values: list[Any]) -> Any:
 def _array(arrow: Any, kind: Any, cells: Any) -> Any:
     if arrow.types.is_decimal(kind) or arrow.types.is_floating(kind):
         return _cast(arrow, arrow.array(cells, type=arrow.string()), kind)
-    if arrow.types.is_timestamp(kind):
-        return _cast(arrow, arrow.array(cells, type=arrow.int64()), kind)
+    if arrow.types.is_timestamp(kind):  # whole microseconds, or in the list of a trade a text
+        return _cast(arrow, arrow.array(cells), kind)
     if arrow.types.is_boolean(kind):
-        return _cast(arrow, arrow.array(cells, type=arrow.int8()), kind)
+        return arrow.array([None if each is None else bool(each) for each in cells], type=kind)
     return arrow.array(cells, type=kind)
 
 

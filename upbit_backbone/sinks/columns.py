@@ -237,3 +237,10 @@ def _with_id(row: Row) -> Row:
     told = repr([row[place] for place in _TRADED]).encode()
     number = int.from_bytes(hashlib.blake2b(told, digest_size=7).digest(), "big")
     return _replaced(row, _ID, -1 - number)
+
+
+def id_of(trade: TradeData) -> int:
+    """What tells a trade from the others of its market."""
+    (row,) = TABLE_NAMED["trades"].rows([trade])
+    number: int = row[_ID] if row[_ID] is not None else _with_id(row)[_ID]
+    return number

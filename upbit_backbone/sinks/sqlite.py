@@ -1,35 +1,38 @@
 """SQLite: one file that any program reads, with exact numbers, unique keys, and what is complete written beside it.
 
-Tables `trades`, `candles`, `tickers`, `orderbooks` have the models' fields as columns (see `columns`); `coverage` has
-the stretches that are complete, `gaps` what is missing all the same, `meta` who made the file. The schema is version 1
-(`PRAGMA user_version`); a file of another version, or of another program, is refused and left alone.
+`trades`, `candles`, `tickers`, `orderbooks` have the models' fields as columns (see `columns`); `coverage` has the
+stretches that are complete, `gaps` what is missing all the same, `meta` who made the file. The schema is version 2
+(`PRAGMA user_version`): `trades` is a view of the table `trade_rows`. A file of version 1, where it is a table, is read
+and continued as it is, since nobody should wait while millions of rows are moved; one of another version, or of another
+program, is refused and left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from .._file_lock import FileLock
 from ..errors import InvalidRequestError, one_line
 from ..models.events import GapEvent
+from . import trade_rows
 from .base import Batch, Hole, Sink
-from .columns import TABLE_NAMED, TABLES, Table, from_micros, keyed, to_micros
+from .columns import TABLE_NAMED, TABLES, Row, Table, from_micros, keyed, to_micros
 from .ledger import Ledger
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+KNOWN_VERSIONS: Final = frozenset({1, SCHEMA_VERSION})
 APPLICATION_ID: Final = 0x55504254  # "UPBT"
 BUSY_SECONDS: Final = 5.0
 FOLDER_STORE: Final = "store.db"  # its name in a folder of day files
 # Rows that are small and whose key is their natural order: without a row id they need one tree instead of two.
-_WITHOUT_ROWID: Final = frozenset({"trades", "candles"})
+_WITHOUT_ROWID: Final = frozenset({"candles"})
 _KEPT_BESIDE: Final = """
-CREATE INDEX trades_by_time ON trades (symbol, timestamp);
 CREATE TABLE coverage (
     symbol TEXT NOT NULL, type TEXT NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
     PRIMARY KEY (symbol, type, start)
@@ -57,7 +60,8 @@ _ON_CONFLICT: Final = {
 
 def schema() -> str:
     """The statements that make an empty store, all of them, as they stand in the documentation."""
-    return ";\n".join([*(_create(table) for table in TABLES), _KEPT_BESIDE.strip()])
+    others = [_create(table) for table in TABLES if table is not trade_rows.TRADES]
+    return ";\n".join([trade_rows.schema(), *others, _KEPT_BESIDE.strip()])
 
 
 def _create(table: Table) -> str:
@@ -93,6 +97,7 @@ class SqliteSink(Sink):
         self.spill_path = self.path.with_name(f"{self.path.name}.spill")
         self._lock: FileLock | None = None
         self._connection: sqlite3.Connection | None = None
+        self._has_trade_rows = True
 
     @property
     def name(self) -> str:
@@ -105,6 +110,7 @@ class SqliteSink(Sink):
             with _in_words(self.path):
                 self._connection = connect(self.path)
                 _prepare(self._connection, self.path)
+                self._has_trade_rows = trade_rows.has_trade_rows(self._connection)
         except BaseException:
             self.close()
             raise
@@ -117,19 +123,25 @@ class SqliteSink(Sink):
 
     def write(self, batch: Batch) -> int:
         """All of a batch in one transaction; how many of its items were not there before."""
-        connection, rows = self._open_connection, batch.rows()
-        news = 0
+        connection, news = self._open_connection, 0
+        kinds = [self._statement(name, items) for name, items in batch.kinds().items()]
         with transaction(connection):
             before = connection.total_changes
-            for name, found in rows.items():
-                due, superseded = keyed(TABLE_NAMED[name], found)
-                connection.executemany(_INSERTS[name], due)
+            for insert, due, superseded in kinds:
+                connection.executemany(insert, due)
                 news += superseded
             news += connection.total_changes - before
             ledger = ledger_of(connection)
             for span in batch.spans:
                 ledger.cover(span)
         return news
+
+    def _statement(self, name: str, items: Sequence[Any]) -> tuple[str, Iterable[Row], int]:
+        """What writes these items, with which rows, and how many of them a later one of them replaces."""
+        if name == trade_rows.TRADES.name and self._has_trade_rows:
+            return trade_rows.INSERT, trade_rows.rows_of(items), 0
+        table = TABLE_NAMED[name]
+        return _INSERTS[name], *keyed(table, table.rows(items))
 
     def gap(self, event: GapEvent) -> None:
         """One row in `gaps`."""
@@ -218,7 +230,7 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
         raise InvalidRequestError(
             f"{one_line(path)} is another program's database, and was left alone; name another file"
         )
-    if found != SCHEMA_VERSION:
+    if found not in KNOWN_VERSIONS:
         what_helps = "update upbit-backbone" if found > SCHEMA_VERSION else "record into a new file"
         raise InvalidRequestError(
             f"{one_line(path)} has schema {found}, and this version of upbit-backbone reads and writes "

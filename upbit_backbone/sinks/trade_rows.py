@@ -1,0 +1,106 @@
+"""Trade rows: how trades, of which there are millions, lie in SQLite since schema 2.
+
+Time, price, volume and side, which are what is asked for, have columns of their own; the rest of a trade is one list of
+JSON, encoded in C, and read by whoever wants it through the view `trades`. One tree keeps them by market and time:
+ids are not in order, and a second tree of times would cost a third of writing a trade, as do ten columns more.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+
+from ..models.enums import DataSource
+from ..models.market import TradeData
+from ..models.number import encoded, plain
+from .columns import EPOCH, MICROSECOND, TABLE_NAMED, Column, Row, from_micros, id_of
+
+TRADES: Final = TABLE_NAMED["trades"]
+KEY: Final = ("symbol", "timestamp", "sequential_id")
+ASKED: Final = ("price", "volume", "side")
+REST: Final = tuple(column for column in TRADES.columns if column.name not in (*KEY, *ASKED))
+
+INSERT: Final = "INSERT INTO trade_rows VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+
+# What `trade_of` takes.
+SELECTED: Final = (
+    "symbol, timestamp, CASE WHEN sequential_id < 0 THEN NULL ELSE sequential_id END, price, volume, side, rest"
+)
+
+_ENCODE: Final = msgspec.json.Encoder(enc_hook=encoded).encode
+_Price = Decimal | None
+_DECODE: Final = msgspec.json.Decoder(
+    tuple[
+        DataSource, _Price, _Price, _Price, _Price, _Price, _Price, datetime | None, str | None, bool, datetime | None
+    ]
+).decode
+_SIDE, _STREAM_TYPE = (column.read for column in TRADES.columns if column.name in ("side", "stream_type"))
+_rest_of: Final = attrgetter(*(column.name for column in REST))
+
+
+def rows_of(trades: Sequence[TradeData]) -> Iterable[Row]:
+    """The rows of these trades; one that came without its id has one made of what it says."""
+    ids: list[int | None] = [each.sequential_id for each in trades]
+    if None in ids:
+        ids = [id_of(trade) if known is None else known for trade, known in zip(trades, ids, strict=True)]
+    # Column by column, with one kind of value in each loop: faster than row by row.
+    sides = [each.side for each in trades]
+    words = {each: None if each is None else str(each) for each in set(sides)}
+    return zip(
+        [each.symbol for each in trades],
+        [(each.timestamp - EPOCH) // MICROSECOND for each in trades],
+        ids,
+        [str(each.price) for each in trades],
+        [str(each.volume) for each in trades],
+        [words[each] for each in sides],
+        map(bytes.decode, map(_ENCODE, map(_rest_of, trades))),
+        strict=True,
+    )
+
+
+def trade_of(row: Sequence[Any]) -> TradeData:
+    """The trade that a row of `SELECTED` was made of."""
+    symbol, timestamp, number, price, volume, side, rest = row
+    source, *prices, published_at, stream_type, is_backfilled, received_at = _DECODE(rest)
+    previous, change, ask, ask_size, bid, bid_size = (None if each is None else plain(each) for each in prices)
+    return TradeData(
+        symbol, plain(Decimal(price)), plain(Decimal(volume)), None if side is None else _SIDE(side),
+        from_micros(timestamp), number, source, previous, change, ask, ask_size, bid, bid_size, published_at,
+        None if stream_type is None else _STREAM_TYPE(stream_type), is_backfilled, received_at,
+    )  # fmt: skip
+
+
+def schema() -> str:
+    """The table, and the view that shows it as it always looked: a column for each field of a trade."""
+    places = {column.name: place for place, column in enumerate(REST)}
+    shown = ",\n    ".join(
+        f"{_shown(column, places[column.name])} AS {column.name}" if column.name in places else column.name
+        for column in TRADES.columns
+    )
+    return (
+        "CREATE TABLE trade_rows (symbol TEXT NOT NULL, timestamp INTEGER NOT NULL, sequential_id INTEGER NOT NULL, "
+        "price TEXT NOT NULL, volume TEXT NOT NULL, side TEXT, rest TEXT NOT NULL, "
+        f"PRIMARY KEY ({', '.join(KEY)})) WITHOUT ROWID;\n"
+        f"CREATE VIEW trades AS SELECT\n    {shown}\nFROM trade_rows"
+    )
+
+
+def _shown(column: Column, place: int) -> str:
+    """A cell of the list as `columns` says it lies in a table: of a time, which is ISO 8601 there, its microseconds."""
+    cell = f"json_extract(rest, '$[{place}]')"
+    if column.read is not from_micros:
+        return cell
+    micros = f"CASE substr({cell}, 20, 1) WHEN '.' THEN CAST(substr({cell}, 21, 6) AS INTEGER) ELSE 0 END"
+    return f"CAST(strftime('%s', {cell}) AS INTEGER) * 1000000 + {micros}"
+
+
+def has_trade_rows(connection: sqlite3.Connection) -> bool:
+    """Whether a store keeps its trades as `trade_rows`; one of schema 1 has a table `trades`."""
+    version_found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version_found > 1
