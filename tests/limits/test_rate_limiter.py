@@ -63,6 +63,8 @@ def send(
         permit.sent()
         permit.answered()
         assert permit.sent_at is not None
+        assert permit.left_at is not None
+        assert permit.left_at <= permit.sent_at
         return permit.sent_at
 
 

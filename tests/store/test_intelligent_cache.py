@@ -71,6 +71,18 @@ def test_the_age_of_what_is_stored_counts_from_its_birth(cache: IntelligentCache
     assert cache.get_cached_data(BTC, max_age=1.0) is None
 
 
+def test_max_age_counts_from_when_an_answer_was_asked_for_whatever_held_it_up_since(
+    cache: IntelligentCache, clock: ManualClock
+) -> None:
+    asked_at = clock.monotonic()
+    clock.now += 0.4  # on its way, or in our own hands on a busy machine
+    cache.cache_data(BTC, "price", asked_at=asked_at)
+    assert cache.age_of(BTC) == pytest.approx(0.4)
+    assert cache.get_cached_data(BTC, max_age=0.3) is None
+    clock.now += 0.8
+    assert cache.get_cached_data(BTC) == "price", "its kind's own measure counts from when it came"
+
+
 def test_a_newer_answer_replaces_the_older_one(cache: IntelligentCache) -> None:
     cache.cache_data(BTC, 1)
     cache.cache_data(BTC, 2)

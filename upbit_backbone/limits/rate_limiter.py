@@ -44,16 +44,20 @@ CONNECT_TRANSIT_SECONDS: Final = 0.5
 class Permit:
     """One turn. Entering the `with` block waits for it; leaving the block without `sent()` gives it back."""
 
-    __slots__ = ("_bans", "_claim", "_host_limiter", "_is_given_up", "_obtain", "_waiter")
+    __slots__ = ("_bans", "_claim", "_clock", "_host_limiter", "_is_given_up", "_obtain", "_waiter", "left_at")
 
     def __init__(
         self,
         limiter: HostLimiter,
         waiter: Waiter,
         obtain: Callable[[Waiter], object],
+        clock: Clock,
         claim: Claimant | None = None,
     ) -> None:
         self._host_limiter = limiter
+        self._clock = clock
+        # Monotonic, before the first byte, while `sent_at` is after the last: an answer may show what was in between.
+        self.left_at: float | None = None
         self._waiter = waiter
         self._obtain = obtain
         self._bans = limiter.bans  # how many there had been before the turn came
@@ -79,6 +83,7 @@ class Permit:
             self._host_limiter.leaving()
         if self._claim is not None:
             self._claim.leaving()
+        self.left_at = self._clock.monotonic()
 
     def sent(self) -> None:
         """The request is on its way."""
@@ -182,7 +187,7 @@ class RateLimiter:
 
         host = self._host_limiter
         claim = None if self._shared is None else self._shared.claim(group, self._heed)
-        return Permit(host, host.waiter(group, urgency), obtain, claim)
+        return Permit(host, host.waiter(group, urgency), obtain, self._clock, claim)
 
     def _heed(self, group: RateGroup, claim: Claim) -> None:
         """What other processes of this user were told by Upbit is told to us, too; BannedError where it is a ban."""

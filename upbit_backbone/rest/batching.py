@@ -355,8 +355,8 @@ class Batcher(Generic[Model]):
     def read(self, batch: Batch[Model], body: bytes, received_at: datetime) -> Rows[Model]:
         assert batch.call is not None  # noqa: S101  # an answer comes to what was sent
         items: Rows[Model] = self._door(batch.call, body, received_at)
-        way = 0.0 if batch.age else max(0.0, self._clock.monotonic() - batch.sent_at)
-        self._listing.keep(tuple(batch.names), items, batch.generation, way, batch.age)
+        # When it left, and not how long it took: between here and the cache a busy machine may do something else.
+        self._listing.keep(tuple(batch.names), items, batch.generation, batch.left_at, batch.age)
         return items
 
     def _close(self, batch: Batch[Model]) -> None:

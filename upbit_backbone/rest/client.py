@@ -269,9 +269,9 @@ class RestClient:
         def key(symbol: str) -> Key:
             return (group.value, symbol, *variant)
 
-        def keep(names: Sequence[str], items: Sequence[Any], generation: int, way: float, age: float) -> None:
+        def keep(names: Sequence[str], items: Sequence[Any], generation: int, asked_at: float, age: float) -> None:
             for item in items:
-                self.cache.cache_data(key(item.symbol), item, generation=generation, way=way, age=age)
+                self.cache.cache_data(key(item.symbol), item, generation=generation, asked_at=asked_at, age=age)
 
         listing: Listing[Any] = Listing(
             kind=group.value,
@@ -287,10 +287,13 @@ class RestClient:
         return self._batcher_of(listing, group)
 
     def _quote_batcher(self) -> Batcher[TickerData]:
-        def keep(quotes: Sequence[str], items: Sequence[TickerData], generation: int, way: float, age: float) -> None:
+        def keep(
+            quotes: Sequence[str], items: Sequence[TickerData], generation: int, asked_at: float, age: float
+        ) -> None:
             listed: dict[str, list[str]] = {quote: [] for quote in quotes}
             for item in items:
-                self.cache.cache_data(self._tickers.key(item.symbol), item, generation=generation, way=way, age=age)
+                key = self._tickers.key(item.symbol)
+                self.cache.cache_data(key, item, generation=generation, asked_at=asked_at, age=age)
                 listed.setdefault(quote_of(item.symbol), []).append(item.symbol)
             for quote in quotes:
                 self.cache.cache_data(("quote", quote), tuple(listed[quote]), 60.0, generation)

@@ -79,7 +79,7 @@ class Job(ABC, SharedFuture[T]):
         self.is_inline = False
         self.is_handed_over = False
         self.began_at: float | None = None  # monotonic; when its turn had come
-        self.sent_at = inf  # monotonic; when the request left whose answer is being read
+        self.left_at = inf  # monotonic; when the request began to leave whose answer is being read
         # How old an answer of another process may be; None: none is good enough.
         self.shared_age: float | None = None
         self.turn: Turn | None = None  # among those processes
@@ -281,6 +281,7 @@ class RetryingCaller:
                 self._lost(error, permit, attempt, time.monotonic() - started)
                 raise
             permit.answered()
+            job.left_at = permit.left_at or started
             return self._meaning(job, call, response, permit.sent_at or started, attempt)
 
     def _lost(self, error: BaseException, permit: Permit, attempt: Attempt, waited: float) -> None:
@@ -322,14 +323,13 @@ class RetryingCaller:
         if error is not None:
             raise error
         attempt.succeeded()  # the channel brought what Upbit said; whether that can be read is no matter of the channel
-        job.sent_at = sent_at
         try:
             found = job.read(response.body, received_at)
         except errors.MalformedDataError:
             self._count(0, failed=True, requests=0)
             raise
         if job.turn is not None:
-            job.turn.tell(response.body, time.monotonic() - sent_at)
+            job.turn.tell(response.body, time.monotonic() - job.left_at)
         return found
 
     def shared(self, job: Job[T]) -> T | None:
@@ -345,14 +345,14 @@ class RetryingCaller:
             return None if answer is None else self._told(job, call, answer)
         except errors.MalformedDataError as error:
             # Upbit is asked, as if there had been none.
-            job.age, job.sent_at, job.began_at = 0.0, inf, None
+            job.age, job.left_at, job.began_at = 0.0, inf, None
             log.warning("what another process left cannot be read", extra={"why": errors.one_line(error)})
             return None
 
     def _told(self, job: Job[T], call: RestCall, answer: SharedAnswer) -> T:
         """As if it had just come to a request that left when theirs did."""
         job.age = answer.age
-        job.began_at = job.sent_at = time.monotonic() - answer.age
+        job.began_at = job.left_at = time.monotonic() - answer.age
         received_at = self._clock.wall()
         response = RestResponse(OK, {}, answer.body, answer.age, 0, received_at)
         self._on_response(call, response, received_at)

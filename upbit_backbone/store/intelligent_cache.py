@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -65,18 +66,18 @@ DEFAULT_LIFETIME: Final = Lifetime(1.0, 60.0)
 
 
 class CachedAnswer(NamedTuple):
-    """One answer that is kept: when it came (monotonic), for how many seconds it had been asked for by then, for how
-    long it answers by its kind's own measure, and how long it is kept."""
+    """One answer that is kept: when it came and when it was asked for (both monotonic), for how many seconds it answers
+    by its kind's own measure, and for how many it is kept."""
 
     value: Any
     stored_at: float
-    way: float
+    asked_at: float
     fresh: float
     kept: float
 
     def age(self, now: float, max_age: float | None) -> float:
         """Its age as `max_age` counts it: see `IntelligentCache.get_cached_data`."""
-        return now - self.stored_at + (0.0 if max_age is None else self.way)
+        return now - (self.stored_at if max_age is None else self.asked_at)
 
     def is_young(self, now: float, max_age: float | None) -> bool:
         """Whether it may answer who wants nothing older than `max_age` (None: its kind's own measure)."""
@@ -170,11 +171,11 @@ class IntelligentCache:
         ttl: float | None = None,
         generation: int | None = None,
         age: float = 0.0,
-        way: float = 0.0,
+        asked_at: float = inf,
     ) -> bool:
         """Keep `value`, which is `age` seconds old already; False if its subject was invalidated since `generation`.
 
-        `way` is for how many seconds it was asked for before it came.
+        `asked_at` is when it was asked for (monotonic), where that was before it came.
         """
         key = key_of(key) if isinstance(key, DataRequest) else key
         lifetime = self._lifetimes.get(str(key[0]), DEFAULT_LIFETIME) if ttl is None else Lifetime(ttl, ttl)
@@ -186,7 +187,9 @@ class IntelligentCache:
                 return False
             # Aged by what it already was: counted from the insertion an old answer would be young again.
             stored_at = self._clock.monotonic() - age
-            self._entries[key] = CachedAnswer(value, stored_at, way, lifetime.fresh, lifetime.kept - age)
+            self._entries[key] = CachedAnswer(
+                value, stored_at, min(asked_at, stored_at), lifetime.fresh, lifetime.kept - age
+            )
             self._stored += 1
             return True
 
