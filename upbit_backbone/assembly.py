@@ -81,7 +81,6 @@ if TYPE_CHECKING:
     from .sinks.base import Sink
     from .sinks.filling import HoleFiller
     from .sinks.sink_recorder import SinkRecorder, Subscribe
-    from .upstream.shared_answers import SharedAnswers
     from .upstream.upstream import Upstream
     from .wire.websocket_transport import WebSocketTransport
 
@@ -214,7 +213,7 @@ class Assembly:
             transport=self.transport,
             exchange_clock=self.exchange_clock,
             measure=self._measure,
-            answers=self._make_answers_of_others(),
+            **self._shared_with_others(),
         )
         self.directory = MarketDirectory(
             self._load_markets,
@@ -223,17 +222,23 @@ class Assembly:
             clock=clock,
         )
 
-    def _make_answers_of_others(self) -> SharedAnswers | None:
+    def _shared_with_others(self) -> dict[str, Any]:
+        """What REST has in common with processes that use the same Redis server."""
         config = self.config
         if not config.share_limits_at or not config.share_limits_between_processes or self._recording is not None:
-            return None
+            return {}
         try:
             from .upstream.shared_answers import SharedAnswers
+            from .upstream.shared_circuits import SharedCircuits
         except ModuleNotFoundError as theirs:
             raise _needs_redis("share_limits_at=") from theirs
 
         host = normal_host(config.rest_url)
-        return SharedAnswers(config.share_limits_at, config.upstream_prefix, host, clock=self.clock)
+        where = config.share_limits_at, config.upstream_prefix
+        return {
+            "answers": SharedAnswers(*where, host, clock=self.clock),
+            "circuits": SharedCircuits(*where, config.egress, host, clock=self.clock),
+        }
 
     def _make_market_watch(self) -> MarketWatch:
         with loading():

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self, TypeVar
 
 from .._concurrency import SYSTEM_CLOCK, Clock
 from ..errors import ChannelUnavailableError, one_line
@@ -85,12 +85,23 @@ class Attempt:
             record(self.round)
 
 
+class Elsewhere(Protocol):
+    """The breakers of one name in other processes."""
+
+    def open_for(self, name: str) -> float: ...
+
+    def opened(self, name: str, seconds: float) -> object: ...
+
+    def closed(self, name: str) -> object: ...
+
+
 class CircuitBreaker:
     """Opens after `failures` in a row, tries one call after a while, closes after `probes` successes.
 
     The while is `first_reset_seconds` (default: `reset_seconds`) and doubles up to `reset_seconds` with each call that
     was tried in vain, so that a short trouble costs a short time.
-    `emit` gets a BreakerEvent for each change of state, outside the lock.
+    `emit` gets a BreakerEvent for each change of state, outside the lock. Those of other processes that are open too
+    are known by `elsewhere`: while one is, a single failure here opens this one.
     """
 
     def __init__(
@@ -103,8 +114,10 @@ class CircuitBreaker:
         probes: int = PROBES_TO_CLOSE,
         clock: Clock = SYSTEM_CLOCK,
         emit: Callable[[Event], object] | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.name = name
+        self._elsewhere = elsewhere
         self._longest_reset = reset_seconds
         self._first_reset = reset_seconds if first_reset_seconds is None else min(first_reset_seconds, reset_seconds)
         self._probes = probes
@@ -229,6 +242,8 @@ class CircuitBreaker:
         self._tell(changes, "it works again")
 
     def record_failure(self, turn: int, error: BaseException) -> None:
+        # Before the lock: it asks a server.
+        left = 0.0 if self._elsewhere is None or self.state != CLOSED else self._elsewhere.open_for(self.name)
         with self._lock:
             if turn == self._round:
                 self.is_untroubled = False
@@ -236,6 +251,8 @@ class CircuitBreaker:
                 self._last_error = one_line(error, 120)
                 if self.state != OPEN:
                     self._count_failure()
+                if left and self.state == CLOSED:
+                    self._open_for(left)
             changes = self._take_changes()
         self._tell(changes, self._last_error)
 
@@ -249,6 +266,13 @@ class CircuitBreaker:
                 # Only where a try was in vain: failures that were under way when it opened say nothing new.
                 longer = min(self._reset_seconds * 2, self._longest_reset)
                 self._reset_seconds = longer if was_tried else self._first_reset
+
+    def _open_for(self, seconds: float) -> None:
+        """As long as another process's is."""
+        self._breaker.open()
+        self._changed()
+        self._opened_at = self._clock.monotonic()
+        self._reset_seconds = min(max(seconds, self._first_reset), self._longest_reset)
 
     def record_nothing(self, turn: int) -> None:
         if self.is_untroubled:
@@ -280,8 +304,12 @@ class CircuitBreaker:
         return changes
 
     def _tell(self, changes: list[tuple[str, str]], reason: str) -> None:
-        if self._emit is not None:
-            for old, new in changes:
+        for old, new in changes:
+            if self._elsewhere is not None and new == OPEN:
+                self._elsewhere.opened(self.name, self._reset_seconds)
+            if self._elsewhere is not None and new == CLOSED:
+                self._elsewhere.closed(self.name)
+            if self._emit is not None:
                 at = self._clock.wall()
                 self._emit(BreakerEvent(at=at, breaker=self.name, old=old, new=new, reason=reason))
 

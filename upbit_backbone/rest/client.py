@@ -38,6 +38,7 @@ from .group_queue import Door, GroupQueue, Heard, Measure, SingleCall
 if TYPE_CHECKING:
     from ..models.report import GroupStats
     from ..upstream.shared_answers import SharedAnswers
+    from ..upstream.shared_circuits import SharedCircuits
 
 TICKERS_PER_CALL: Final = 400
 BOOKS_PER_CALL: Final = 400
@@ -77,9 +78,11 @@ class RestClient:
         measure: Measure = lambda *_: None,
         heard: Heard = lambda *_: None,
         answers: SharedAnswers | None = None,
+        circuits: SharedCircuits | None = None,
     ) -> None:
         self._config = config
-        self._answers = answers  # with other processes
+        self._answers = answers  # with other processes, as the circuits
+        self._circuits = circuits
         self._clock = clock
         self._limiter = limiter
         self._door = door
@@ -117,6 +120,7 @@ class RestClient:
             first_reset_seconds=config.breaker_reset_seconds * FIRST_RESET_SHARE,
             clock=self._clock,
             emit=emit,
+            elsewhere=self._circuits,
         )
         return GroupQueue(
             group,
@@ -498,8 +502,9 @@ class RestClient:
         for queue in self._queues.values():
             queue.stop()
         self._transport.close()
-        if self._answers is not None:
-            self._answers.close()
+        for shared in (self._answers, self._circuits):
+            if shared is not None:
+                shared.close()
         return [name for queue in self._queues.values() for name in queue.close(deadline)]
 
     def __repr__(self) -> str:

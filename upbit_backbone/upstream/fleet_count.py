@@ -5,7 +5,7 @@ away, a share of it for each machine, in the file by which its processes share i
 
 Between one count and the other a machine sends nothing for a second, until what was counted there has ended. A server
 that only hiccups is therefore asked a second time before anybody goes his own way. When it is back, others may not know
-of it for a while: so long all who do send no more than one machine's share between them.
+of it for a while, also here: so long all who do send no more than one share between them, which no machine has taken.
 """
 
 from __future__ import annotations
@@ -75,7 +75,12 @@ class FleetCount:
         """Why the limits are not kept together at the moment, and by what share; None if they are."""
         if self._state is not _State.APART:
             return None
-        return f"limits are kept on this machine alone, with 1/{self._members} of them, because {self._trouble}"
+        return f"limits are kept on this machine alone, with 1/{self._shares} of them, because {self._trouble}"
+
+    @property
+    def _shares(self) -> int:
+        """One for each machine, and one for all who find Redis again before the others do."""
+        return self._members + 1
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -87,14 +92,14 @@ class FleetCount:
             if now < self._wait_until:
                 return Claim(self._wait_until - now)
             is_apart = self._state is _State.APART
-            members = self._members
+            shares = self._shares
             is_asked = not is_apart or now >= self._retry_at
             if is_apart and is_asked:
                 self._retry_at = now + RETRY_SECONDS  # one at a time: it may take a while to fail
-        if is_apart and is_asked and self._has_returned(members):
+        if is_apart and is_asked and self._has_returned(shares):
             return Claim(ARRIVED_SECONDS)
         if is_apart:
-            return self._file.take(group, max(1, limit // members), owner)
+            return self._file.take(group, max(1, limit // shares), owner)
         try:
             taken = self._redis.take(group, limit, owner)
         except UpbitBackboneError as error:
@@ -126,9 +131,9 @@ class FleetCount:
             log.warning("limits are not shared with other machines", extra={"why": self.trouble})
         return wait
 
-    def _has_returned(self, members: int) -> bool:
+    def _has_returned(self, shares: int) -> bool:
         try:
-            self._redis.be_careful(members, CAREFUL_SECONDS)
+            self._redis.be_careful(shares, CAREFUL_SECONDS)
         except UpbitBackboneError as error:
             log.debug("limits: %s", one_line(error))
             return False
@@ -151,9 +156,9 @@ class FleetCount:
 
     def _spread(self, group: RateGroup) -> float:
         """Seconds more for which a request counts where there are more machines than the limit has places: of the
-        usual ten requests a second, twenty machines may send one every two seconds each."""
+        usual ten requests a second, nineteen machines may send one every two seconds each."""
         places = CONNECTS_PER_SECOND if group is RateGroup.WEBSOCKET_CONNECT else REQUESTS_PER_SECOND
-        return max(0.0, self._members / places - 1.0)
+        return max(0.0, self._shares / places - 1.0)
 
     def holds(self, group: RateGroup, owner: int, at: int | None) -> bool:
         """Whether the request of `owner`, not yet settled, still counts; False where it cannot be known."""

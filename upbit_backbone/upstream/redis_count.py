@@ -21,6 +21,7 @@ from ..limits.window import UNDELIVERED_SECONDS
 from ..models.enums import RateGroup
 from ..wire.redis_server import RedisServer
 from ..wire.relay_keys import SCHEMA, Keys
+from .scripts import BEGIN, foreign, refused
 
 # Of one call. A server that does not answer within this costs a request so long, once in a while.
 TIMEOUT_SECONDS: Final = 1.0
@@ -35,22 +36,11 @@ _EGRESS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 # are covered.
 _BAN: Final = re.compile(r"([01])((?: \d{1,15}){4}) (\d{1,2}) ([01])", re.ASCII)
 
-# What the scripts have in common. The last of ARGV is the key of the schema: what is named in KEYS a user has to be
-# allowed to write, and that one he need not be.
-_BEGIN: Final = """
-local function foreign(key, found) return redis.error_reply('FOREIGN ' .. key .. ' ' .. string.sub(found, 1, 60)) end
-local schema = redis.call('GET', ARGV[#ARGV])
-if schema and schema ~= ARGV[1] then return foreign(ARGV[#ARGV], schema) end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function text(number) return string.format('%.0f', number) end
-"""
-
 # KEYS: claims, pause, ban, careful, members. ARGV: schema, limit, claim, its hold, the longest, member, its
 # life, most members, ban that is known ('' for none), ban to be written with the claim ('' for none).
 # Answers: what is in the way ('', 'ban', 'pause', 'full'), for how many milliseconds, now, members, the ban or pause.
 _TAKE: Final = (
-    _BEGIN
+    BEGIN
     + """
 local ban, paused = redis.call('GET', KEYS[3]) or '', redis.call('GET', KEYS[2])
 local careful, life = redis.call('GET', KEYS[4]), tonumber(ARGV[7])
@@ -95,7 +85,7 @@ return {'', 0, text(now), members, ''}
 
 # KEYS: claims. ARGV: schema, claim, milliseconds for which it counts on, or -1: it was never sent.
 _SETTLE: Final = (
-    _BEGIN
+    BEGIN
     + """
 if tonumber(ARGV[3]) < 0 then return redis.call('ZREM', KEYS[1], ARGV[2]) end
 return redis.call('ZADD', KEYS[1], 'XX', 'CH', now + ARGV[3], ARGV[2])
@@ -104,7 +94,7 @@ return redis.call('ZADD', KEYS[1], 'XX', 'CH', now + ARGV[3], ARGV[2])
 
 # KEYS: claims. ARGV: schema, the longest hold, claim. How many count, and whether that one does.
 _COUNTED: Final = (
-    _BEGIN
+    BEGIN
     + """
 local ends = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[3]) or '0')
 local counted = redis.call('ZCOUNT', KEYS[1], '(' .. text(now), now + ARGV[2])
@@ -114,7 +104,7 @@ return {counted, ends > now and 1 or 0}
 
 # KEYS: pause. ARGV: schema, milliseconds. What names the pause.
 _PAUSE: Final = (
-    _BEGIN
+    BEGIN
     + """
 local before = redis.call('GET', KEYS[1])
 if before and not string.match(before, '^%d+$') then return foreign(KEYS[1], before) end
@@ -124,9 +114,9 @@ return text(now)
 """
 )
 
-# KEYS: careful. ARGV: schema, members, milliseconds.
+# KEYS: careful. ARGV: schema, shares, milliseconds.
 _CAREFUL: Final = (
-    _BEGIN
+    BEGIN
     + """
 local before = redis.call('GET', KEYS[1])
 if before and not string.match(before, '^%d+$') then return foreign(KEYS[1], before) end
@@ -137,7 +127,7 @@ return 1
 
 # KEYS: ban. ARGV: schema, ban that was read ('' for none), the new one, milliseconds to keep it.
 _SWAP: Final = (
-    _BEGIN
+    BEGIN
     + """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
@@ -238,10 +228,10 @@ class RedisCount:
         """Nobody sends to `group` for so long, because of a 429. What names it to the others."""
         return float(int(self._run(_PAUSE, [self._key("pause", group)], [max(1, _ms(seconds))])))
 
-    def be_careful(self, members: int, seconds: float) -> None:
-        """For so long all together send what one of `members` may send by himself: another one may not know yet that
-        there is a common count again."""
-        self._run(_CAREFUL, [self._key("careful")], [members, _ms(seconds)])
+    def be_careful(self, shares: int, seconds: float) -> None:
+        """For so long all together have one of so many shares of the limit: others may not know yet that there is a
+        common count again."""
+        self._run(_CAREFUL, [self._key("careful")], [shares, _ms(seconds)])
 
     # --- bans ---------------------------------------------------------------------------------------------------
 
@@ -273,7 +263,7 @@ class RedisCount:
         for _ in range(SWAP_ATTEMPTS):
             schema, text, (seconds, micros) = self._server.ask([("GET", self._keys.schema), ("GET", key), ("TIME",)])
             if schema not in (None, SCHEMA.encode()):
-                raise self._foreign(self._keys.schema, schema.decode("utf-8", "replace"))
+                raise foreign(self.place, self._keys.schema, schema.decode("utf-8", "replace"))
             now = int(seconds) + int(micros) / 1e6
             before = Ban() if text is None else self._read_ban(text)
             after = change(before, now)
@@ -288,7 +278,7 @@ class RedisCount:
         text = raw.decode("utf-8", "replace")
         found = _BAN.fullmatch(text)
         if found is None:
-            raise self._foreign(self._key("ban"), text)
+            raise foreign(self.place, self._key("ban"), text)
         since, until, probe, connect_at = (int(each) / 1000 for each in found[2].split())
         until = min(until, since + LONGEST_BAN_SECONDS)
         return Ban(since, until, int(found[3]), found[1] == "0", probe or None, found[4] == "1", connect_at)
@@ -317,18 +307,7 @@ class RedisCount:
         return self._server.run(script, keys, [SCHEMA, *arguments, self._keys.schema])
 
     def _explained(self, text: str) -> Exception | None:
-        if "FOREIGN " in text:
-            key, _, found = text.partition("FOREIGN ")[2].partition(" ")
-            return self._foreign(key, found)
-        if "WRONGTYPE" in text:
-            return self._foreign(self._keys.limits(self._egress, self._host, "*"), "keys of another kind")
-        return None
-
-    def _foreign(self, key: str, found: str) -> InvalidRequestError:
-        return InvalidRequestError(
-            f"{self._server.place} holds under {key} what this version did not write ({found[:60]}): choose another "
-            "prefix"
-        )
+        return refused(self._server.place, text, self._keys.limits(self._egress, self._host, "*"))
 
     def close(self) -> None:
         """Let go of the connections, until they are needed again."""

@@ -19,6 +19,7 @@ from ..errors import InvalidRequestError, UpbitBackboneError, one_line
 from ..exchange.endpoints import RestCall
 from ..wire.redis_server import RedisServer
 from ..wire.relay_keys import SCHEMA, Keys
+from .scripts import BEGIN, refused
 
 log = get_logger("upbit_backbone.upstream")
 
@@ -36,18 +37,16 @@ MAGIC: Final = b"UPBITAN1"
 _HEAD: Final = re.compile(rb"UPBITAN1(\d{13}) ([0-9a-f]{32})\n")
 HEAD_BYTES: Final = 8 + 13 + 1 + 32 + 1
 
-_BEGIN: Final = """
-local function foreign(key, found) return redis.error_reply('FOREIGN ' .. key .. ' ' .. string.sub(found, 1, 60)) end
-local schema = redis.call('GET', ARGV[#ARGV])
-if schema and schema ~= ARGV[1] then return foreign(ARGV[#ARGV], schema) end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+_BEGIN: Final = (
+    BEGIN
+    + """
 local size = redis.call('STRLEN', KEYS[1])
 local head = size > 0 and redis.call('GETRANGE', KEYS[1], 0, 54) or nil
 if head and (size > 1048631 or not string.match(head, '^UPBITAN1%d+ %x+\\n$')) then return foreign(KEYS[1], head) end
 local note = redis.call('GET', KEYS[2])
 if note and not (string.match(note, '^%x+$') and #note == 32) then return foreign(KEYS[2], note) end
 """
+)
 
 # KEYS: answer, note. ARGV: schema, our name, life of the note, how old an answer may be, one that was had, whose
 # note was waited for, how old his answer may be; then the key of the schema.
@@ -160,16 +159,7 @@ class SharedAnswers:
             return None
 
     def _explained(self, text: str) -> Exception | None:
-        if "FOREIGN " in text:
-            key, _, found = text.partition("FOREIGN ")[2].partition(" ")
-        elif "WRONGTYPE" in text:
-            key, found = self._keys.shared(self._host, "*", "*"), "keys of another kind"
-        else:
-            return None
-        return InvalidRequestError(
-            f"{self._server.place} holds under {key} what this version did not write ({found[:60]}): choose another "
-            "prefix"
-        )
+        return refused(self._server.place, text, self._keys.shared(self._host, "*", "*"))
 
     def close(self) -> None:
         """Let go of the connections; what still comes asks Upbit alone."""
