@@ -30,7 +30,7 @@ from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.exchange.fields import Spelling
 from upbit_backbone.intake import Intake
 from upbit_backbone.models.enums import DataType, Overflow
-from upbit_backbone.models.market import OrderbookData
+from upbit_backbone.models.market import OrderbookData, TickerData
 from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages
 from upbit_backbone.sessions.lifecycle import Lifecycle
@@ -44,7 +44,7 @@ from upbit_backbone.wire.websocket_transport import WebSocketConnection
 KINDS = ("ticker", "trade", "orderbook")
 MARKETS = tuple(f"KRW-M{number:02}" for number in range(20))
 FIRST_STAMP = 1_795_974_789_000
-WARM_UP = 400  # messages before anything is counted: 20 a market, after which habits are known
+WARM_UP = 400  # messages before anything is counted: after which habits are known
 NOT_COUNTED = 3  # exit code where callgrind does not obey here
 
 _TICKER = (
@@ -136,6 +136,8 @@ Way = Callable[[list[bytes]], int]
 
 
 def _looks_at_all(item: Any) -> bool:
+    if type(item) is TickerData:
+        return item.current_price is not None
     return item.asks is not None if type(item) is OrderbookData else item.timestamp is not None
 
 

@@ -237,7 +237,7 @@ def test_the_price_grouping_decides_where_a_book_belongs(bench: Bench) -> None:
 def test_a_book_is_decoded_by_its_first_reader_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[bytes] = []
     decoder, read_half = bench.intake._decoder, bench.intake._decoder.half_book
-    monkeypatch.setattr(decoder, "half_book", lambda raw, at: decoded.append(raw) or read_half(raw, at))
+    monkeypatch.setattr(decoder, "half_book", lambda raw, *more: decoded.append(raw) or read_half(raw, *more))
     bench.streams(BOOK)
     first, second = bench.hub.subscribe([BOOK]), bench.hub.subscribe([BOOK])
     frames = [book(number) for number in range(100)]
@@ -252,13 +252,42 @@ def test_whose_books_are_looked_at_wholly_gets_the_next_ones_whole(bench: Bench,
     bench.streams(BOOK)
     subscription = bench.hub.subscribe([BOOK])
     whole = 0
-    for number in range(1, 3 * SAMPLED_EVERY + 1):
+    for number in range(1, 11):
         bench.read(book(number))
         item = subscription.get(timeout=1)
         whole += rest_of(item) is None
         assert item.best_ask == OrderbookUnit(Decimal("11.5"), Decimal(1))
         assert not is_thorough or item.asks == (item.best_ask,)
-    assert whole == (2 * SAMPLED_EVERY - 2 if is_thorough else 0)
+    assert whole == (9 if is_thorough else 0)
+
+
+def test_tickers_that_nobody_looks_at_are_not_made(bench: Bench) -> None:
+    bench.streams(TICKER)
+    bench.read(*(ticker(number) for number in range(1, 2 * SAMPLED_EVERY)))
+    newest = bench.current(TICKER)
+    assert rest_of(newest) is not None
+    assert (newest.symbol, newest.timestamp.timestamp() * 1000) == ("KRW-BTC", NOW_MS + 2 * SAMPLED_EVERY - 1)
+    assert newest.current_price == 2 * SAMPLED_EVERY - 1
+
+
+def test_tickers_that_are_looked_at_are_made_on_arrival(bench: Bench) -> None:
+    bench.streams(TICKER)
+    for number in range(1, 2 * SAMPLED_EVERY):
+        bench.read(ticker(number))
+        is_half = rest_of(bench.current(TICKER)) is not None
+        assert is_half == (number in (1, SAMPLED_EVERY))
+        assert bench.current(TICKER).current_price == number
+
+
+def test_a_ticker_that_cannot_be_read_is_counted_on_arrival(bench: Bench) -> None:
+    bench.streams(TICKER)
+    bench.read(ticker(1), ticker(2).replace(b'"acc_trade_price_24h":1', b'"acc_trade_price":-1'))
+    assert bench.intake.malformed() == 0  # one field of many, which is told
+    assert [event.field for event in bench.events.recent() if isinstance(event, UnreadFieldEvent)] == [
+        "ticker.traded_value_today"
+    ]
+    bench.read(ticker(3).replace(b'"trade_price":3', b'"trade_price":-3'))
+    assert bench.intake.malformed() == 1
 
 
 def test_a_book_with_an_absurd_number_in_it_is_counted_when_it_is_read(bench: Bench) -> None:

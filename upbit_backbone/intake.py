@@ -6,7 +6,8 @@ frames ─▶ decode ─▶ is it wanted here? ─▶ is it plausible? ─▶ ke
 Order books of the usual shape are not decoded on arrival; `LazyBook` does it for the first who reads one. So a broken
 book whose two ends look right is counted and reported when somebody first reads it (readers then skip it), and one
 that is overtaken unread is never counted: nobody could have been harmed by it. Every other broken payload is counted
-and, sampled, reported at once; the next message is always delivered.
+and, sampled, reported at once; the next message is always delivered. Tickers are proven sound on arrival, and made
+when somebody looks at one.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ from .models.request import Topic
 from .models.session import FirstFrame, Notice, RefusedFrames, SessionHealth, UnknownMessage
 from .store.exchange_clock import ExchangeClock
 from .store.live_store import STATE_TYPES, LiveStore
+from .unify.halves import HalfTickers
 from .unify.reader import Unread, UnreadField
 from .unify.rest import Rows, decode_answer
-from .unify.stream import StreamDecoder, book_header, type_and_code
+from .unify.stream import BOOK_HEADS, HEAD_BYTES, TICKER_HEADS, StreamDecoder, book_header, type_and_code
 
 if TYPE_CHECKING:
     from .models.report import RefusalStats
@@ -136,6 +138,7 @@ class SessionExpectation:
         # Added to the time of receipt: what is stamped before that comes too late. None: nobody can say.
         self.late_shift: timedelta | None = None
         self.late_shift_at = float("-inf")
+        self.ticker_habit = Habit()  # of those who get its tickers
 
     def expect(self, epoch: int, topics: frozenset[Topic], now: float) -> None:
         """From now on the connection `epoch` streams exactly `topics`; the new ones begin with a first frame."""
@@ -247,7 +250,6 @@ def _place_of(topic: Topic) -> Place:
 
 log = get_logger("upbit_backbone.intake")
 
-BOOK_HEADS = (b'{"ty":"orderbook"', b'{"type":"orderbook"')
 REFUSALS_IN_A_ROW = 2  # one alone may be an accident, unless nothing readable ever came
 
 # How often a session's lag behind the exchange is taken.
@@ -281,11 +283,12 @@ class Intake:
         self._clock = clock
         self._decoder = StreamDecoder()
         self._decode = self._decoder.decode
+        self._half_tickers: dict[bytes, HalfTickers] = {}  # by the first bytes of a frame
         self._relayed: StreamDecoder | None = None  # of frames that came through a relay
         self._lines: dict[str, SessionExpectation] = {}
         self._past = Counter[str]()  # counts of sessions that are gone
         self._opening = threading.Lock()  # guards the decoding of lazy books, so that each is decoded once, and:
-        self._habits: dict[str, Habit] = {}  # of those who look at a market's books
+        self._book_habit = Habit()  # of those who read books
         self._unread = unread or UnreadLog(emit, clock, lambda name: None)
         self._counting = threading.Lock()  # guards _past and what the lines know of refusals
         self.tap: Tap | None = None  # a recorder, while there is one
@@ -453,14 +456,25 @@ class Intake:
             if self._relayed is None:
                 self._relayed = StreamDecoder(DataSource.RELAY)
             return self._relayed.decode(raw, read.received_at, read.unread.append)
-        if raw.startswith(BOOK_HEADS):
+        head = raw[:HEAD_BYTES]
+        if head in BOOK_HEADS:
             seen = book_header(raw)
             # While books are refused each is decoded at once: what nobody reads could be called neither good nor bad.
             if seen is not None and not read.line.refusals:
                 symbol, timestamp, level = seen
                 session = read.health.session
                 return (LazyBook(raw, symbol, level, timestamp, read.received_at, session, self._open_book),)
+        elif head in TICKER_HEADS and read.line.ticker_habit.is_half_enough():
+            half = self._half_ticker(raw, head, read)
+            if half is not None:
+                return (half,)
         return self._decode(raw, read.received_at, read.unread.append)
+
+    def _half_ticker(self, raw: bytes, head: bytes, read: ReadBatch) -> TickerData | None:
+        tickers = self._half_tickers.get(head)
+        if tickers is None:
+            tickers = self._half_tickers[head] = self._decoder.half_tickers(head)
+        return tickers.read(raw, read.received_at, read.line.ticker_habit)
 
     def _take(self, item: Any, read: ReadBatch) -> None:
         line = read.line
@@ -550,16 +564,9 @@ class Intake:
         self._poisoned(lazy.session, None, raw, error, self._clock.monotonic())
 
     def _half_book(self, lazy: LazyBook) -> OrderbookData | None:
-        """The book without its levels, where those of the same market were not looked at wholly."""
-        habit = self._habits.get(lazy.symbol)
-        if habit is None:
-            habit = self._habits[lazy.symbol] = Habit()
-        if not habit.is_half_enough():
-            return None
-        half = self._decoder.half_book(lazy.raw, lazy.received_at)
-        if half is not None:
-            habit.take(half)
-        return half
+        """The book without its levels, where those mostly are not looked at wholly."""
+        habit = self._book_habit
+        return self._decoder.half_book(lazy.raw, lazy.received_at, habit) if habit.is_half_enough() else None
 
     def _late_before(self, read: ReadBatch, exchange_clock: ExchangeClock) -> datetime | None:
         """What is stamped before this comes too late. Looked up now and then: an addition is all a read can afford."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clients.task import Seen, Task
-from upbit_backbone import DataType, MarketDataBackbone, OrderbookData, Overflow
+from upbit_backbone import DataType, MarketDataBackbone, OrderbookData, Overflow, TickerData
 
 _subscriptions: list[Any] = []
 _recorders: list[Any] = []
@@ -56,7 +56,11 @@ def _touch(kinds: tuple[str, ...], seen: Seen, *, is_best_enough: bool) -> Any:
     def look(item: Any) -> None:
         if isinstance(item, OrderbookData):
             assert (item.best_ask if is_best_enough else item.asks) is not None
-        seen(getattr(item, "sequential_id", 0))
+        if isinstance(item, TickerData):
+            assert item.current_price is not None
+            seen(0)
+        else:
+            seen(getattr(item, "sequential_id", 0))
 
     return look
 

@@ -7,14 +7,20 @@ Whoever makes it has proven before that the rest can be read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 
-class Rest(Protocol):
-    """What a model's empty fields are made from."""
+class Rest:
+    """What a model's empty fields are made from, for as long as they are empty."""
+
+    __slots__ = ("habit",)
+
+    def __init__(self) -> None:
+        self.habit: Habit | None = None  # that is learned from this one
 
     def values(self) -> dict[str, Any]:
         """Every empty field's value, always equal ones. From any thread, also by several at once; never raises."""
+        raise NotImplementedError
 
 
 class HalfMade:
@@ -29,6 +35,8 @@ class HalfMade:
             if (rest := rest_of(self)) is not None:
                 for field, value in rest.values().items():
                     _set(self, field, value)
+                if rest.habit is not None:
+                    rest.habit.was_looked_at()
                 # Last, for who comes here meanwhile. Two at once write equal values.
                 _set_rest(self, None)
             return object.__getattribute__(self, name)
@@ -52,30 +60,36 @@ def leave(model: HalfMade, rest: Rest) -> None:
     _set_rest(model, rest)
 
 
-SAMPLED_EVERY = 16
+SAMPLED_EVERY = 256
 
 
 class Habit:
     """Whether models of one kind get looked at wholly, told by samples, so that nobody pays for the habits of others:
     made in two steps a whole one costs more than in one. A wrong guess costs time and nothing else."""
 
-    __slots__ = ("_count", "_is_thorough", "_sample")
+    __slots__ = ("_count", "_is_looked_at", "_is_thorough", "_is_wanted")
 
     def __init__(self) -> None:
-        self._sample: HalfMade | None = None
+        self._is_wanted = True  # another sample
+        self._is_looked_at = False  # a sample was, since the last judgement, however late
         self._is_thorough = False
         self._count = 0
 
     def is_half_enough(self) -> bool:
-        """Whether the next one shall be made by half; `take` it then."""
+        """Whether the next one shall be made by half; `take` its rest then."""
         self._count += 1
-        if self._count == SAMPLED_EVERY:
-            # Judged only now, when whoever looks at it has had the time to.
-            self._is_thorough = self._sample is not None and rest_of(self._sample) is None
-            self._sample, self._count = None, 0
-            return True
-        return not self._is_thorough
+        if self._count < SAMPLED_EVERY:
+            return not self._is_thorough
+        self._is_thorough, self._is_looked_at = self._is_looked_at, False
+        self._count, self._is_wanted = 0, True
+        return True
 
-    def take(self, model: HalfMade) -> None:
-        if self._sample is None:
-            self._sample = model
+    def take(self, rest: Rest) -> None:
+        """This one was made by half."""
+        if self._is_wanted:
+            self._is_wanted = False
+            rest.habit = self
+
+    def was_looked_at(self) -> None:
+        """A sample was, wholly. From any thread."""
+        self._is_looked_at = self._is_thorough = True

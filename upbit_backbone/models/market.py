@@ -37,7 +37,7 @@ class _Stamped(Readable):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class TickerData(_Stamped):
+class TickerData(HalfMade, _Stamped):
     """The state of one market.
 
     `change_rate` is Upbit's signed fraction (0.01 is one per cent) and `change_amount` the signed difference, both

@@ -12,16 +12,17 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from .._log import raise_if_users
 from ..errors import MalformedDataError, NoTradesYetError, one_line
 from ..exchange.fields import Spelling
 from ..models.enums import DataSource, DataType
+from ..models.half_made import Habit
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..models.number import ZERO, plain
 from ..models.session import Notice, StreamError, SubscriptionList, UnknownMessage, UpStatus
-from .half_book import HalfBooks
+from .halves import HalfBooks, HalfTickers
 from .reader import Tell, UnreadRow, read_json, shown, tell_nobody
 from .typed import REFUSALS, stream_types
 from .unifier import DataUnifier
@@ -75,6 +76,11 @@ _HEAD = re.compile(rb'\{"(?:ty|type)":"([a-z0-9.]{1,16})","(?:cd|code)":"([!#-\[
 _DATA_TYPES = {data_type.value.encode(): data_type for data_type in DataType}
 _WORDS = frozenset(data_type.value for data_type in DataType)
 
+# The first bytes of a frame with one object.
+HEAD_BYTES = 12
+BOOK_HEADS = frozenset(head[:HEAD_BYTES] for head in (b'{"ty":"orderbook"', b'{"type":"orderbook"'))
+TICKER_HEADS = {b'{"ty":"ticker"'[:HEAD_BYTES]: Spelling.SIMPLE, b'{"type":"ticker"'[:HEAD_BYTES]: Spelling.DEFAULT}
+
 # Frames of 2018 have no type; these keys give it away.
 _TELLTALES: Mapping[str, frozenset[str]] = {
     DataType.ORDERBOOK: frozenset({"orderbook_units", "obu"}),
@@ -118,16 +124,21 @@ class StreamDecoder:
             raise_if_users(refusal)
             return self._decode_tolerantly(raw, received_at, tell)
 
-    def half_book(self, raw: bytes, received_at: datetime) -> OrderbookData | None:
+    def half_book(self, raw: bytes, received_at: datetime, habit: Habit) -> OrderbookData | None:
         """The order book of a frame, its levels to be made when they are looked at; None where `decode` must tell."""
         spelling = Spelling.SIMPLE if raw.startswith(b'{"ty"') else Spelling.DEFAULT
         if (books := self._half_books.get(spelling)) is None:
-            books = self._half_books[spelling] = HalfBooks(spelling, self._source, self._book)
-        return books.read(raw, received_at)
+            books = self._half_books[spelling] = HalfBooks(spelling, self._source, self._only)
+        return books.read(raw, received_at, habit)
 
-    def _book(self, raw: bytes) -> OrderbookData:
-        (book,) = self.decode(raw, _EPOCH)
-        return cast("OrderbookData", book)
+    def half_tickers(self, head: bytes) -> HalfTickers:
+        """Who reads single tickers by half that begin with `head`, one of TICKER_HEADS: to be made when they are looked
+        at. What is not taken `decode` must judge."""
+        return HalfTickers(TICKER_HEADS[head], self._source, self._only)
+
+    def _only(self, raw: bytes) -> Any:
+        (item,) = self.decode(raw, _EPOCH)
+        return item
 
     def _decode_tolerantly(self, raw: bytes, received_at: datetime, tell: Tell = tell_nobody) -> list[StreamItem]:
         payload = read_json(raw)

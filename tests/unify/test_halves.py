@@ -1,4 +1,4 @@
-"""A book whose levels are made when looked at is, whatever is asked of it, the book that is read in full."""
+"""A model that is made when it is looked at is, whatever is asked of it, the model that is read in full."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import copy
 import dataclasses
 import json
 import pickle
+import random
+import re
 import threading
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.samples import payload_files
+from tests.unify.test_poison import mutants
 from upbit_backbone.models.half_made import SAMPLED_EVERY, Habit, rest_of
-from upbit_backbone.models.market import OrderbookData, OrderbookUnit
-from upbit_backbone.unify.stream import StreamDecoder
+from upbit_backbone.models.market import OrderbookData, TickerData
+from upbit_backbone.unify.stream import TICKER_HEADS, StreamDecoder
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 DECODER = StreamDecoder()
@@ -36,7 +40,7 @@ def frame(*levels: tuple[str, ...], more: str = "") -> bytes:
 
 
 def half(raw: bytes) -> OrderbookData:
-    book = DECODER.half_book(raw, NOW)
+    book = DECODER.half_book(raw, NOW, Habit())
     assert book is not None
     assert rest_of(book) is not None
     return book
@@ -49,9 +53,8 @@ def whole(raw: bytes) -> OrderbookData:
     return book
 
 
-def pickled(book: OrderbookData, protocol: int) -> OrderbookData:
-    again: OrderbookData = pickle.loads(pickle.dumps(book, protocol))  # noqa: S301
-    return again
+def pickled(book: Any, protocol: int) -> Any:
+    return pickle.loads(pickle.dumps(book, protocol))  # noqa: S301
 
 
 LOOKS: list[Callable[[Any], Any]] = [
@@ -178,7 +181,7 @@ def test_empty_sides_padding_and_tiny_prices_are_read_alike(levels: list[tuple[s
 @pytest.mark.parametrize("place", range(4))
 def test_a_number_that_cannot_be_read_is_never_left_for_later(broken: str, place: int) -> None:
     level = [*LEVELS[1][:place], broken, *LEVELS[1][place + 1 :]]
-    assert DECODER.half_book(frame(LEVELS[0], tuple(level)), NOW) is None
+    assert DECODER.half_book(frame(LEVELS[0], tuple(level)), NOW, Habit()) is None
 
 
 @pytest.mark.parametrize(
@@ -193,7 +196,7 @@ def test_a_number_that_cannot_be_read_is_never_left_for_later(broken: str, place
     ],
 )  # fmt: skip
 def test_what_is_not_sound_or_not_plain_is_left_to_the_whole_reader(raw: bytes) -> None:
-    assert DECODER.half_book(raw, NOW) is None
+    assert DECODER.half_book(raw, NOW, Habit()) is None
 
 
 def test_an_unknown_object_in_a_level_hides_no_level() -> None:
@@ -213,7 +216,7 @@ spelled = st.one_of(
 @given(st.lists(st.tuples(spelled, spelled, spelled, spelled), max_size=4))
 def test_what_was_taken_by_half_can_always_be_read_in_full(levels: list[tuple[str, ...]]) -> None:
     raw = frame(*levels)
-    book = DECODER.half_book(raw, NOW)
+    book = DECODER.half_book(raw, NOW, Habit())
     if book is None:
         return
     expected = whole(raw)
@@ -232,7 +235,7 @@ def test_every_recorded_book_reads_alike() -> None:
     ]
     taken = 0
     for raw in frames:
-        if (best := DECODER.half_book(raw, NOW)) is None:
+        if (best := DECODER.half_book(raw, NOW, Habit())) is None:
             continue
         expected = whole(raw)
         assert (best.best_ask, best.best_bid) == (expected.best_ask, expected.best_bid)
@@ -241,34 +244,189 @@ def test_every_recorded_book_reads_alike() -> None:
     assert taken
 
 
-def test_whoever_looks_at_whole_books_gets_them_whole() -> None:
-    habit = Habit()
+TICKER = (
+    b'{"ty":"ticker","cd":"KRW-BTC","op":132611000.0,"hp":133724000.0,"lp":132470000.0,"tp":132827000.0,'
+    b'"pcp":132580000.0,"atp":905265336.46112,"c":"FALL","cp":247000.0,"scp":-247000.0,"cr":0.0018630261,'
+    b'"scr":-0.0018630261,"ab":"ASK","tv":5.48108E-3,"atv":6.79528674,"tdt":"20261129","ttm":"175305",'
+    b'"ttms":1795974788999,"aav":3.80330427,"abv":2.99198247,"h52wp":205974000.0,"h52wdt":"2026-07-12",'
+    b'"l52wp":85760000.0,"l52wdt":"2026-01-11","ms":"ACTIVE","its":false,"dd":null,"mw":"NONE","tms":1795974789000,'
+    b'"atp24h":1219809674.86753,"atv24h":9.16464508,"st":"REALTIME"}'
+)
+
+
+def half_ticker(raw: bytes) -> TickerData | None:
+    heads = [head for head in TICKER_HEADS if raw.startswith(head)]
+    return DECODER.half_tickers(heads[0]).read(raw, NOW, Habit()) if heads else None
+
+
+def a_half_ticker(raw: bytes = TICKER) -> TickerData:
+    ticker = half_ticker(raw)
+    assert ticker is not None
+    assert rest_of(ticker) is not None
+    return ticker
+
+
+def a_whole_ticker(raw: bytes = TICKER) -> TickerData:
+    (ticker,) = DECODER.decode(raw, NOW)
+    assert isinstance(ticker, TickerData)
+    assert rest_of(ticker) is None
+    return ticker
+
+
+TICKER_LOOKS: list[Callable[[Any], Any]] = [
+    *(lambda ticker, name=field.name: (name, repr(getattr(ticker, name))) for field in dataclasses.fields(TickerData)),
+    type,
+    lambda ticker: isinstance(ticker, TickerData),
+    lambda ticker: (ticker.change_percent, ticker.timestamp_kst),
+    lambda ticker: ticker == a_whole_ticker(),
+    lambda ticker: a_whole_ticker() == ticker,
+    lambda ticker: ticker == a_half_ticker(),
+    lambda ticker: ticker == a_half_ticker(TICKER.replace(b'"tp":132827000.0', b'"tp":132827001')),
+    lambda ticker: ticker in {a_whole_ticker()},
+    hash,
+    repr,
+    str,
+    lambda ticker: ticker._repr_html_(),
+    lambda ticker: ticker.to_dict(),
+    lambda ticker: TickerData.from_json(ticker.to_json()) == ticker,
+    dataclasses.asdict,
+    dataclasses.astuple,
+    lambda ticker: dataclasses.replace(ticker, degraded=True),
+    *(lambda ticker, protocol=protocol: pickled(ticker, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)),
+    copy.copy,
+    copy.deepcopy,
+    lambda ticker: hasattr(ticker, "current_price"),
+    lambda ticker: hasattr(ticker, "no_such_name"),
+]
+
+
+@pytest.mark.parametrize("look", TICKER_LOOKS)
+def test_whatever_is_asked_first_it_is_the_ticker_that_is_read_in_full(look: Callable[[Any], Any]) -> None:
+    assert look(a_half_ticker()) == look(a_whole_ticker())
+
+
+def test_whose_and_from_when_a_ticker_is_costs_no_look() -> None:
+    ticker, whole = a_half_ticker(), a_whole_ticker()
+    for name in ("symbol", "timestamp", "trade_timestamp", "source", "received_at", "degraded"):
+        assert getattr(ticker, name) == getattr(whole, name)
+    assert rest_of(ticker) is not None
+    assert ticker.current_price == whole.current_price
+    assert rest_of(ticker) is None
+
+
+def test_a_half_ticker_is_as_frozen_as_any() -> None:
+    ticker = a_half_ticker()
+    for change in (lambda: setattr(ticker, "current_price", 1), lambda: delattr(ticker, "symbol")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            change()
+    assert ticker == a_whole_ticker()
+
+
+def test_threads_that_look_at_once_see_one_ticker() -> None:
+    expected = a_whole_ticker()
+    for _ in range(50):
+        ticker = a_half_ticker()
+        seen: list[Any] = []
+        together = threading.Barrier(4)
+
+        def look(ticker: TickerData = ticker, seen: list[Any] = seen, together: threading.Barrier = together) -> None:
+            together.wait()
+            seen.append((ticker.stream_type, ticker.current_price, ticker))
+
+        threads = [threading.Thread(target=look) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert seen == [(expected.stream_type, expected.current_price, expected)] * 4
+
+
+@pytest.mark.parametrize("key", [b"tp", b"scr", b"scp", b"tv", b"atp24h", b"l52wp"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "-1", '"NaN"', "null", "true", "[]", "{}", '"x"', "1E400", "1E-300", "-1E91", "1" * 101, "0." + "1" * 101,
+        '"132827000.0"',
+    ],
+)  # fmt: skip
+def test_a_tickers_number_that_cannot_be_read_is_found_on_arrival(key: bytes, broken: str) -> None:
+    raw = re.sub(b'"%s":[^,]+' % key, b'"%s":%s' % (key, broken.encode()), TICKER)
+    assert raw != TICKER
+    readable = {"-1": (b"scr", b"scp"), "null": (b"tv", b"atp24h", b"l52wp")}
+    is_readable = key in readable.get(broken, ())
+    assert (half_ticker(raw) is not None) == is_readable
+    if is_readable:
+        assert a_half_ticker(raw) == a_whole_ticker(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        TICKER[:-1], TICKER + b"x", TICKER.replace(b"KRW-BTC", b"KRW BTC"),
+        TICKER.replace(b',"tms":1795974789000', b""),
+        TICKER.replace(b"1795974789000", b"-1"), TICKER.replace(b"FALL", b"SIDEWAYS"),
+        TICKER.replace(b"FALL", b"\xff"),
+        TICKER.replace(b"2026-07-12", b"2026-13-12"), TICKER.replace(b'"its":false', b'"its":0'),
+        TICKER.replace(b'"ticker"', b'"ticket"'), TICKER.replace(b'"scp":-247000.0,', b""),
+    ],
+)  # fmt: skip
+def test_what_is_unusual_in_a_ticker_is_left_to_the_whole_reader(raw: bytes) -> None:
+    assert half_ticker(raw) is None
+
+
+def test_every_recorded_ticker_reads_alike() -> None:
+    taken = 0
+    for path in payload_files():
+        for raw in path.read_bytes().splitlines():
+            if half_ticker(raw) is not None:
+                assert [repr(each) for each in dataclasses.astuple(a_half_ticker(raw))] == [
+                    repr(each) for each in dataclasses.astuple(a_whole_ticker(raw))
+                ]
+                taken += 1
+    assert taken
+
+
+def test_mutilated_frames_that_are_taken_by_half_read_alike_in_full() -> None:
+    taken = 0
+    for raw in mutants(random.randrange(2**32), 3_000, [TICKER, frame(*LEVELS)]):
+        book, ticker = DECODER.half_book(raw, NOW, Habit()), half_ticker(raw)
+        if (half := ticker or book) is not None:
+            assert half == DECODER.decode(raw, NOW)[0], raw
+            taken += 1
+    assert taken
+
+
+def looked_at(habit: Habit, count: int, *, wholly: bool, behind: int = 0) -> list[bool]:
+    """Whether each was made by half, of as many that were looked at by somebody with that habit, who may be behind."""
     halves = []
-    for _ in range(4 * SAMPLED_EVERY):
+    waiting: deque[OrderbookData] = deque()
+    for _ in range(count):
         halves.append(habit.is_half_enough())
         if halves[-1]:
-            book = half(frame(*LEVELS))
-            habit.take(book)
-            assert book.asks
-    assert all(halves[:SAMPLED_EVERY])
-    assert sum(halves[SAMPLED_EVERY:]) == 3
+            book = DECODER.half_book(frame(*LEVELS), NOW, habit)
+            assert book is not None
+        else:
+            book = whole(frame(*LEVELS))
+        waiting.append(book)
+        if len(waiting) > behind:
+            read = waiting.popleft()
+            assert (read.asks if wholly else read.best_ask) is not None
+    return halves
 
 
-def test_whoever_looks_at_the_best_levels_only_gets_no_more() -> None:
-    habit = Habit()
-    for _ in range(4 * SAMPLED_EVERY):
-        assert habit.is_half_enough()
-        book = half(frame(*LEVELS))
-        habit.take(book)
-        assert book.best_ask is not None
+@pytest.mark.parametrize("behind", [0, 3, SAMPLED_EVERY + 50])
+def test_whoever_looks_at_whole_models_gets_them_whole_but_for_samples(behind: int) -> None:
+    halves = looked_at(Habit(), 4 * SAMPLED_EVERY, wholly=True, behind=behind)
+    assert all(halves[: behind + 1])
+    assert sum(halves[2 * SAMPLED_EVERY :]) == 2
+
+
+def test_whoever_looks_at_a_part_gets_no_more() -> None:
+    assert all(looked_at(Habit(), 3 * SAMPLED_EVERY, wholly=False))
 
 
 def test_a_changed_habit_is_noticed() -> None:
     habit = Habit()
-    for is_thorough in (True, False, True):
-        for _ in range(3 * SAMPLED_EVERY):
-            if is_half := habit.is_half_enough():
-                book = half(frame(*LEVELS))
-                habit.take(book)
-                assert not is_thorough or isinstance(book.asks[0], OrderbookUnit)
-        assert is_half is not is_thorough or is_half
+    for wholly in (True, False, True):
+        halves = looked_at(habit, 3 * SAMPLED_EVERY, wholly=wholly)
+        assert sum(halves[-SAMPLED_EVERY:]) == (1 if wholly else SAMPLED_EVERY)

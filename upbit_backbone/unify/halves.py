@@ -1,0 +1,184 @@
+"""Models of which a part is made when they come, and the rest when it is looked at.
+
+Nine tenths of what a book costs are its sixty levels, of which most programs look at two; and most tickers are
+overtaken before anybody looks. Here each number is read as a float, which proves it sound at a fraction of the cost and
+is thrown away; what is given out is exact and made from the text. So what is broken is found when it would be found
+without this, and no field of a model ever fails.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from .._log import raise_if_users
+from ..exchange.fields import UNITS_KEY, Spelling
+from ..exchange.values import AMOUNT, SIGNED, to_moment, to_symbol
+from ..models.enums import DataSource, DataType
+from ..models.half_made import Habit, Rest, leave
+from ..models.market import OrderbookData, OrderbookUnit, TickerData
+from ..models.number import ZERO
+from .typed import REFUSALS, FastBuilder, plain_amounts, structure
+
+# What a float does not tell of a number: that it is too long, or nearer to zero than a Decimal of ours goes. Upbit
+# writes neither, so that a frame which might hold one is simply read in full.
+_LARGEST = 1e90
+_SMALL_EXPONENT = re.compile(rb"[eE]-\d\d")
+# Sixty digits and more show as ten in a row among each sixth byte, and nothing else does: what stands between two
+# numbers takes six bytes at least.
+_STRIDE = 6
+_TOO_LONG = b"0" * 10
+_DIGITS = bytes.maketrans(b"123456789.eE", b"0" * 12)
+
+_PROVEN = {
+    AMOUNT: AMOUNT._replace(typed=Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]),
+    SIGNED: SIGNED._replace(typed=Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]),
+}
+
+
+def _is_provable(raw: bytes, start: int = 0) -> bool:
+    """Whether all numbers from `start` on are such that floats prove them."""
+    if _TOO_LONG in raw[start::_STRIDE].translate(_DIGITS):
+        return False
+    if raw.find(b"-", start) < 0 or (raw.find(b"E-", start) < 0 and raw.find(b"e-", start) < 0):
+        return True
+    return _SMALL_EXPONENT.search(raw, start) is None
+
+
+class HalfTickers:
+    """Reads the tickers of one WebSocket spelling by half: whose and from when. Stateless, safe from any thread."""
+
+    def __init__(self, spelling: Spelling, source: DataSource, decode: Callable[[bytes], TickerData]) -> None:
+        """`decode` reads a whole ticker."""
+        computed = ("symbol", "timestamp", "trade_timestamp")
+        made = {*computed, "received_at", "source", "degraded"}
+        self._left = tuple(field.name for field in fields(TickerData) if field.name not in made)
+        builder = FastBuilder("ticker", spelling, TickerData, computed, source=source, left=self._left)
+        self._make, self._constants = builder.make, builder.constants
+        message = structure("ticker", spelling, DataType.TICKER, replaced=_PROVEN)
+        self._decode = msgspec.json.Decoder(message).decode
+        self._decode_whole = decode
+
+    def read(self, raw: bytes, received_at: datetime | None, habit: Habit) -> TickerData | None:
+        """The ticker, sound in all its parts; None where only reading it in full can tell."""
+        try:
+            message: Any = self._decode(raw)
+            if not _is_provable(raw):
+                return None
+            ticker: TickerData = self._make(
+                to_symbol(message.symbol),
+                to_moment(message.timestamp),
+                to_moment(message.trade_timestamp),
+                received_at,
+                *self._constants,
+            )
+        except REFUSALS as refusal:
+            raise_if_users(refusal)
+            return None
+        leave(ticker, rest := _Whole(raw, self))
+        habit.take(rest)
+        return ticker
+
+    def values(self, raw: bytes) -> dict[str, Any]:
+        whole = self._decode_whole(raw)
+        return {name: getattr(whole, name) for name in self._left}
+
+
+class _Whole(Rest):
+    """One ticker, still in its bytes."""
+
+    __slots__ = ("_raw", "_tickers")
+
+    def __init__(self, raw: bytes, tickers: HalfTickers) -> None:
+        super().__init__()
+        self._raw = raw
+        self._tickers = tickers
+
+    def values(self) -> dict[str, Any]:
+        return self._tickers.values(self._raw)
+
+
+class HalfBooks:
+    """Reads the books of one WebSocket spelling by half: without levels. Stateless, safe from any thread."""
+
+    def __init__(self, spelling: Spelling, source: DataSource, decode: Callable[[bytes], OrderbookData]) -> None:
+        """`decode` reads a whole book."""
+        computed = ("symbol", "timestamp", "level", "total_ask_size", "total_bid_size")
+        builder = FastBuilder("orderbook", spelling, OrderbookData, computed, source=source, left=("asks", "bids"))
+        self._make, self._others, self._constants = builder.make, builder.others, builder.constants
+        unit: Any = structure("orderbook_unit", spelling, replaced=_PROVEN)
+        book = structure("orderbook", spelling, DataType.ORDERBOOK, units=(UNITS_KEY[spelling], list[unit]))
+        self._decode = msgspec.json.Decoder(book).decode
+        self.decode_unit = msgspec.json.Decoder(structure("orderbook_unit", spelling)).decode
+        self.decode_whole = decode
+
+    def read(self, raw: bytes, received_at: datetime | None, habit: Habit) -> OrderbookData | None:
+        """The book, sound in all its parts; None where only reading it in full can tell."""
+        start = raw.find(b"[")
+        # With a second list in it the first level might be another's.
+        if start < 0 or raw.find(b"[", start + 1) >= 0 or not _is_provable(raw, start):
+            return None
+        try:
+            message: Any = self._decode(raw)
+            amounts = plain_amounts((message.level, message.total_ask_size, message.total_bid_size))
+            level, total_ask_size, total_bid_size = amounts
+            book: OrderbookData = self._make(
+                to_symbol(message.symbol),
+                to_moment(message.timestamp),
+                level or ZERO,
+                total_ask_size,
+                total_bid_size,
+                received_at,
+                *self._others(message),
+                *self._constants,
+            )
+        except REFUSALS as refusal:
+            raise_if_users(refusal)
+            return None
+        leave(book, rest := Levels(raw, self))
+        habit.take(rest)
+        return book
+
+
+Best = tuple[OrderbookUnit, OrderbookUnit]
+
+
+class Levels(Rest):
+    """The levels of one book, still in its bytes."""
+
+    __slots__ = ("_best", "_books", "_raw")
+
+    def __init__(self, raw: bytes, books: HalfBooks) -> None:
+        super().__init__()
+        self._raw = raw
+        self._books = books
+        self._best: Best | None = None
+
+    def best(self) -> Best | None:
+        """The best ask and the best bid; None where only the whole book tells, as one with an empty side does."""
+        if self._best is None:
+            start = self._raw.index(b"[") + 1
+            try:
+                unit: Any = self._books.decode_unit(self._raw[start : self._raw.index(b"}", start) + 1])
+                ask, ask_size, bid, bid_size = plain_amounts(
+                    (unit.ask_price, unit.ask_size, unit.bid_price, unit.bid_size)
+                )
+            except REFUSALS as refusal:  # an object or a brace within the first level
+                raise_if_users(refusal)
+                return None
+            if not (ask and bid):
+                return None  # padding: that side is empty, or begins further down
+            self._best = OrderbookUnit(ask, ask_size), OrderbookUnit(bid, bid_size)
+        return self._best
+
+    def values(self) -> dict[str, Any]:
+        book = self._books.decode_whole(self._raw)
+        asks, bids = book.asks, book.bids
+        if (best := self._best) is not None:  # once seen, a level stays the same object
+            asks, bids = (best[0], *asks[1:]), (best[1], *bids[1:])
+        return {"asks": asks, "bids": bids}
