@@ -73,8 +73,15 @@ class FastBuilder:
         names = [*computed, *signed, *amounts, *others, *(field.name for field in constant)]
         empty = [(name, Any, empty_slot(init=False)) for name in left]
         self._model = model
+        # With a docstring, or its signature is worked out for one, which takes as long as all else.
         self._twin: Callable[..., Any] = make_dataclass(
-            f"{model.__name__}Draft", [*names, *empty], bases=model.__bases__, slots=True, eq=False, repr=False
+            f"{model.__name__}Draft",
+            [*names, *empty],
+            bases=model.__bases__,
+            namespace={"__doc__": model.__doc__},
+            slots=True,
+            eq=False,
+            repr=False,
         )
         self._numbers = _getter([*signed, *amounts, *helpers])
         self._signed = len(signed)

@@ -8,7 +8,7 @@ import operator
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from time import monotonic
 from typing import Any, Final
 
@@ -215,8 +215,7 @@ def _frame(candles: Sequence[CandleData]) -> Any:
     frame = to_dataframe(candles, style="ohlcv", kind=CandleData)
     pandas = load_pandas()
     unit = "ns" if int(pandas.__version__.partition(".")[0]) < 3 else "us"  # what pandas makes of pyupbit's datetimes
-    starts = [(each.timestamp + timedelta(hours=9)).replace(tzinfo=None) for each in candles]
-    frame.index = pandas.DatetimeIndex(starts, dtype=f"datetime64[{unit}]")
+    frame.index = frame.index.tz_localize(None).astype(f"datetime64[{unit}]").rename(None)  # Korean, unsaid
     return frame
 
 
