@@ -28,7 +28,7 @@ from upbit_backbone import SqliteSink, Store
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
 from upbit_backbone.models.enums import DataSource, Side, StreamType
 from upbit_backbone.models.market import TradeData
-from upbit_backbone.sinks.base import Batch, Sink
+from upbit_backbone.sinks.base import Batch, Sink, Span
 from upbit_backbone.sinks.sink_recorder import BATCH_ROWS, SPILL_BYTES
 from upbit_backbone.sinks.sink_writer import SinkWriter
 from upbit_backbone.sinks.spool import Spool
@@ -44,6 +44,7 @@ HOUR_OF_TRADES, OUTAGE_MIB = 360_000, 64.0
 MARKETS = ("KRW-BTC", "KRW-ETH", "KRW-XRP", "KRW-SOL", "KRW-DOGE")
 START = datetime(2026, 1, 31, tzinfo=UTC)
 FEW = ["timestamp", "price", "volume", "side"]
+DAY_SECONDS = 86_400.0
 LONG_SECONDS = 120.0
 SINKS = {"sqlite": "SQLite", "parquet": "Parquet"}
 
@@ -126,6 +127,7 @@ def _read(folder: Path, options: Options) -> list[Figure]:
     exact = frame(columns=FEW[:1])  # so that what is loaded at first use counts for nobody
     assert len(exact) == rows
     figures = [
+        *_asked_about(store, rows),
         _timed("SQLite, time, price, volume, side as floats", rows, lambda: frame(columns=FEW, numbers="float")),
         _timed("SQLite, all columns as floats", rows, lambda: frame(numbers="float")),
         _timed("SQLite, all columns exact, Arrow", rows, lambda: store.table("trades", "KRW-BTC")),
@@ -145,11 +147,23 @@ def _read(folder: Path, options: Options) -> list[Figure]:
     return figures
 
 
+def _asked_about(store: Store, rows: int) -> list[Figure]:
+    """What a day of so many trades takes on disk, and to be asked what of it is there."""
+    with Spent() as spent:
+        (day,) = store.quality(START)
+    assert (day.rows, day.complete_seconds) == (rows, DAY_SECONDS)
+    return [
+        Figure("SQLite, a day's file", OURS, store.path.stat().st_size / rows, "bytes a row", note=f"{rows:,} rows"),
+        Figure("SQLite, what of the day is there", OURS, spent.wall, "s", note="rows counted; coverage to the second"),
+    ]
+
+
 def _timed(case: str, rows: int, read: Callable[[], Any]) -> Figure:
+    before = resident_mib(is_alone=True)
     with Spent() as spent:
         found = read()
     assert len(found) == rows
-    return _speed(case, rows, spent, READ_PER_SECOND)
+    return _speed(case, rows, spent, READ_PER_SECOND, f"; {resident_mib(is_alone=True) - before:,.0f} MiB more with it")
 
 
 def _as_floats(schema: Any) -> Any:
@@ -165,7 +179,8 @@ def _day_of_trades(folder: Path, rows: int) -> Path:
 
     sink = ParquetSink(folder, export_seconds=1e9)
     sink.open()
-    sink.write(Batch([next(trades(1))]))
+    end = START + timedelta(seconds=DAY_SECONDS)
+    sink.write(Batch([next(trades(1))], spans=(Span("KRW-BTC", "trade", START, end),)))
     SqliteSink.close(sink)  # without the file, which is measured
     step = 86_000_000_000 // rows
     made = {"timestamp": f"timestamp + i * {step}", "sequential_id": "sequential_id + i * 10"}

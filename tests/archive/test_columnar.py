@@ -7,6 +7,7 @@ import pytest
 
 from tests.sinks.conftest import at, book, candle, ticker, trade
 from tests.sinks.test_sqlite import ODD_TRADES, gap, span
+from upbit_backbone.archive.store import reading
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.number import plain
 from upbit_backbone.sinks import columnar
@@ -108,6 +109,20 @@ def test_trades_of_one_moment_come_in_one_piece_however_many_they_are(make_store
     items = [trade(number, seconds=place) for number, place in enumerate((0, 0, 0, 1, 2, 2))]
     table = make_store(Batch(items)).table("trades", "KRW-BTC")
     assert table["sequential_id"].to_pylist() == [each.sequential_id for each in items]
+
+
+def test_each_trade_is_looked_at_once_whatever_the_bounds(make_store, monkeypatch):
+    monkeypatch.setattr(columnar, "TEXT_ROWS", 10)
+    store = make_store(Batch([trade(number) for number in range(1_000)]))
+
+    def steps(*bounds) -> int:
+        with reading(store.path) as connection:
+            seen: list[None] = []
+            connection.set_progress_handler(lambda: seen.append(None), 1)
+            assert columnar.frame_of(connection, "trades", "KRW-BTC", *bounds).num_rows == 1_000
+        return len(seen)
+
+    assert steps(at(0), at(100)) < 1.5 * steps()
 
 
 def test_pandas_and_polars_take_a_table(store):

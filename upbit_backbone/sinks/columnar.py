@@ -130,19 +130,24 @@ def _texts(connection: sqlite3.Connection, columns: Columns, symbol: str, asked:
     line = f"json_array(0, {cells}, 0)"
     if any(name in rest for name, _ in columns):
         line = f"'[' || trim(json_array(0, {cells}), '[]') || ',' || trim(rest, '[]') || ',0]'"
-    tests, values = " AND ".join(["symbol = ?", *asked]), (symbol, *asked.values())
+    tests = " AND ".join(["symbol = ?", *asked])
+    values = (symbol, *asked.values())
     (first,) = connection.execute(f"SELECT min(timestamp) FROM trade_rows WHERE {tests}", values).fetchone()  # noqa: S608
-    end = f"SELECT timestamp FROM trade_rows WHERE {tests} AND timestamp > ? ORDER BY timestamp LIMIT 1 OFFSET ?"  # noqa: S608
+    last = asked.get("timestamp < ?", LATEST)
+    # One bound at each side: of two SQLite may take the one that is further away, and walk all the way from there.
+    within = "FROM trade_rows WHERE symbol = ? AND timestamp >= ? AND timestamp < ?"
+    end = f"SELECT timestamp {within} ORDER BY timestamp LIMIT 1 OFFSET ?"
     statement = f"""
         SELECT CAST(group_concat(line, char(10)) AS BLOB) FROM (
-            SELECT {line} AS line FROM trade_rows WHERE {tests} AND timestamp >= ? AND timestamp < ?
-            ORDER BY timestamp, sequential_id)"""  # noqa: S608
+            SELECT {line} AS line {within} ORDER BY timestamp, sequential_id)"""  # noqa: S608
     while first is not None:
-        # Whole moments: a piece ends before the moment at which it would have enough.
-        (until,) = connection.execute(end, (*values, first, TEXT_ROWS)).fetchone() or (None,)
-        (text,) = connection.execute(statement, (*values, first, LATEST if until is None else until)).fetchone()
-        yield text
-        first = until
+        # Whole moments: a piece ends before the moment at which it has enough, or with its only one.
+        (until,) = connection.execute(end, (symbol, first, last, TEXT_ROWS)).fetchone() or (last,)
+        until = max(until, first + 1)
+        (text,) = connection.execute(statement, (symbol, first, until)).fetchone()
+        if text is not None:
+            yield text
+        first = until if until < last else None
 
 
 def _parsed(arrow: Any, columns: Columns, text: bytes) -> Any:
