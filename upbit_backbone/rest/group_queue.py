@@ -134,7 +134,7 @@ class Job(ABC, SharedFuture[T]):
 
     @abstractmethod
     def seal(self) -> RestCall:
-        """The call to be made. Called once."""
+        """The call to be made; nothing is added to it from now on. Called again, it is the same."""
 
     @abstractmethod
     def read(self, body: bytes, received_at: datetime) -> T:
