@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from upbit_backbone.models.enums import DataSource
 from upbit_backbone.models.market import CandleData, OrderbookUnit, TradeData
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
+WITH_PARQUET = pytest.mark.skipif(find_spec("pyarrow") is None, reason="the extra [parquet] is not installed")
 
 
 def candle(index: int, price: str = "0.00000012") -> CandleData:
@@ -61,7 +63,7 @@ def test_nothing_to_write_makes_a_file_with_a_header(tmp_path: Path) -> None:
     assert times(tmp_path / "empty.csv") == []
 
 
-@pytest.mark.parametrize("write", [write_csv, write_parquet])
+@pytest.mark.parametrize("write", [write_csv, pytest.param(write_parquet, marks=WITH_PARQUET)])
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path: Path, write: object) -> None:
     path = tmp_path / "candles.out"
     path.write_text("old")
@@ -320,7 +322,7 @@ def expected_lines(items: list[CandleData]) -> list[str]:
     return [",".join(columns)] + [",".join(as_text(getattr(item, name)) for name in columns) for item in items]
 
 
-@pytest.mark.parametrize("make", [CsvFile, ParquetFile])
+@pytest.mark.parametrize("make", [CsvFile, pytest.param(ParquetFile, marks=WITH_PARQUET)])
 @pytest.mark.parametrize("flush_each", [7, 100])
 def test_what_a_power_cut_left_behind_the_last_flush_is_not_taken_for_rows(
     tmp_path: Path, make: type[CsvFile], flush_each: int
@@ -393,6 +395,7 @@ def traded(index: int, price: str, volume: str, value: str) -> CandleData:
     return replace(candle(index, price), volume=Decimal(volume), traded_value=Decimal(value))
 
 
+@WITH_PARQUET
 def test_parquet_keeps_every_digit_in_columns_as_narrow_as_they_can_be(tmp_path: Path) -> None:
     path = tmp_path / "candles.parquet"
     rows = [traded(0, "116539000.12345678", "0.00000001", "812345678901.12345678"), candle(1, "1.00E-8")]
@@ -409,6 +412,7 @@ def test_parquet_keeps_every_digit_in_columns_as_narrow_as_they_can_be(tmp_path:
     assert types_of(path)["volume"] == "double"
 
 
+@WITH_PARQUET
 @pytest.mark.parametrize("place", [0, 1_500, 2_499])
 @pytest.mark.parametrize("price", ["0.1234567890123456", "123456789012345678", "98765432109.000000000012"])
 def test_a_column_becomes_wider_by_itself_wherever_a_number_needs_it(
@@ -489,7 +493,7 @@ def test_what_has_no_columns_is_refused(tmp_path: Path) -> None:
         write_csv([OrderbookUnit(Decimal(1), Decimal(1))], tmp_path / "units.csv")
 
 
-@pytest.mark.parametrize("make", [CsvFile, ParquetFile])
+@pytest.mark.parametrize("make", [CsvFile, pytest.param(ParquetFile, marks=WITH_PARQUET)])
 def test_a_crash_right_after_a_finished_file_was_taken_up_costs_no_row(tmp_path: Path, make: type[CsvFile]) -> None:
     path = tmp_path / "day"
     with make(path) as file:

@@ -144,12 +144,13 @@ import importlib, pkgutil, sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"pandas", "pyarrow", "rich", "typer", "qtpy", "pyqtgraph", "numpy",
-                                  "prometheus_client", "trustme"}:
+                                  "prometheus_client", "trustme", "redis", "psycopg", "duckdb", "polars"}:
             raise ModuleNotFoundError(f"no {name} here", name=name)
 sys.meta_path.insert(0, Missing())
 import upbit_backbone
 EDGES = ("upbit_backbone.cli", "upbit_backbone.qt", "upbit_backbone.simulator", "upbit_backbone.monitoring.prometheus")
-EDGES += ("upbit_backbone._pyinstaller.hook-",)
+EDGES += ("upbit_backbone._pyinstaller.hook-", "upbit_backbone.sinks.postgres", "upbit_backbone.sinks.redis_streams")
+EDGES += ("upbit_backbone.relay", "upbit_backbone.upstream", "upbit_backbone.wire.redis_server")
 for module in pkgutil.walk_packages(upbit_backbone.__path__, "upbit_backbone.", onerror=lambda name: None):
     if not module.name.startswith(EDGES):
         importlib.import_module(module.name)
