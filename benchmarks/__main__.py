@@ -17,7 +17,7 @@ from benchmarks.table import Figure, render, save
 
 NAMES = (
     "hot_ticker", "ingest", "instructions", "latency", "full_market", "slow_consumer", "stuck_consumer", "backfill",
-    "rest_call", "footprint", "busy_main", "chart_viewer", "workloads", "drop_in", "keeping",
+    "rest_call", "footprint", "busy_main", "chart_viewer", "workloads", "drop_in", "keeping", "curves",
 )  # fmt: skip
 RESULTS = ROOT / "benchmarks" / "results"
 MARK = "figures: "

@@ -36,6 +36,8 @@ def consume(task: Task, seen: Seen) -> None:
     with market.subscribe(symbols, kinds, overflow=overflow, **more) as items:
         _subscriptions.append(items)
         if task.mode == "unread":
+            others = range(task.subscribers - 1)
+            _subscriptions.extend(market.subscribe(symbols, kinds, overflow=overflow, **more) for _ in others)
             threading.Event().wait()
         for item in items:
             touch(item)

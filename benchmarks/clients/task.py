@@ -21,6 +21,7 @@ class Task:
     mode: str = "queue"
     format: str = "SIMPLE"
     depth: int = 30
+    subscribers: int = 1  # with equal subscriptions; more than one in the mode `unread` only
     extra: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -32,7 +33,7 @@ class Task:
         return [
             "--rest-url", self.rest_url, "--websocket-url", self.websocket_url, "--kinds", ",".join(self.kinds),
             "--symbols", ",".join(self.symbols), "--mode", self.mode, "--format", self.format,
-            "--depth", str(self.depth),
+            "--depth", str(self.depth), "--subscribers", str(self.subscribers),
         ]  # fmt: skip
 
 
@@ -44,8 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", default="queue")
     parser.add_argument("--format", default="SIMPLE")
     parser.add_argument("--depth", type=int, default=30)
+    parser.add_argument("--subscribers", type=int, default=1)
 
 
 def parse(args: argparse.Namespace) -> Task:
     kinds, symbols = tuple(args.kinds.split(",")), tuple(args.symbols.split(","))
-    return Task(args.rest_url, args.websocket_url, kinds, symbols, args.mode, args.format, args.depth)
+    how = args.mode, args.format, args.depth, args.subscribers
+    return Task(args.rest_url, args.websocket_url, kinds, symbols, *how)
