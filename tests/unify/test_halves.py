@@ -128,6 +128,12 @@ def test_a_misspelled_name_is_told_as_on_any_object() -> None:
     assert messages[0] == messages[1]
 
 
+def test_asking_for_what_only_others_have_makes_nothing() -> None:
+    for model in (half(frame(*LEVELS)), a_half_ticker()):
+        assert getattr(model, "sequential_id", 0) == 0
+        assert rest_of(model) is not None
+
+
 def test_threads_that_look_at_once_see_one_book() -> None:
     expected = whole(frame(*LEVELS * 15))
     for _ in range(50):

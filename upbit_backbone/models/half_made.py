@@ -31,8 +31,9 @@ class HalfMade:
     if not TYPE_CHECKING:  # or no checker would know a misspelled field from one
 
         def __getattr__(self, name: str) -> Any:
-            # Python comes here for what has no value only: an empty field, or a name that does not exist.
-            if (rest := rest_of(self)) is not None:
+            # Python comes here for what has no value only: an empty field, or a name that does not exist, which
+            # programs that read several kinds of data do ask for (`getattr(item, "sequential_id", 0)`).
+            if name in self.__dataclass_fields__ and (rest := rest_of(self)) is not None:
                 for field, value in rest.values().items():
                     _set(self, field, value)
                 if rest.habit is not None:
