@@ -113,11 +113,11 @@ def test_a_ban_that_one_machine_met_is_obeyed_by_all_and_ends_with_one_probe(mac
     clock, other = ManualClock(), ManualClock()
     other.now, other.wall_ahead = 500_000.0, 3_600.0  # it runs for days, and is an hour fast
     mine, theirs = machine(clock), machine(other)
-    mine.impose_ban(0.5, None, at_connect=False)
+    mine.impose_ban(2.0, None, at_connect=False)
     refused = theirs.take(TICKER, 10, 1)
     assert refused.ban is not None
-    assert refused.ban.until == pytest.approx(other.now + 1.0, abs=0.9)  # a second at least
-    assert 0.0 < refused.wait <= 1.0
+    assert other.now < refused.ban.until <= other.now + 2.0
+    assert 0.0 < refused.wait <= 2.0
     wait_until(lambda: theirs.take(TICKER, 10, 2).wait == 0.0, "the end of the ban")
     assert mine.take(TICKER, 10, 3).wait == LOOK_AGAIN_SECONDS  # the other one looks whether it is over
     theirs.settle(TICKER, 2, -1, None)
