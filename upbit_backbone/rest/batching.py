@@ -98,8 +98,9 @@ class Batch(Job[Rows[Model]]):
         self.expects_company = False
         self._oldest = float("inf")  # that an answer of another process may be, for all who are in it
 
-    def narrow(self, max_age: float) -> None:
-        """Somebody in it wants nothing older."""
+    def take_in(self, deadline: Deadline, priority: Priority, max_age: float) -> None:
+        """As `join`, of who wants nothing older; 0 wants nothing of another process."""
+        self.join(deadline, priority)
         self._oldest = min(self._oldest, max_age)
         self.shared_age = self._oldest or None
 
@@ -246,6 +247,7 @@ class Batcher(Generic[Model]):
         """
         # Before the batch is joined: an answer that was asked for before an invalidation is not kept after it.
         generation = self._cache.generation()
+        oldest = 0.0 if is_alone else self._max_age if max_age is None else max_age
         joined: dict[Batch[Model], list[str]] = {}
         started: list[Batch[Model]] = []
 
@@ -264,9 +266,7 @@ class Batcher(Generic[Model]):
                 else:
                     self._find_places(names, generation, max_age, start, joined)
                 for batch in joined:
-                    batch.join(deadline, priority)
-                    if not is_alone:
-                        batch.narrow(self._max_age if max_age is None else max_age)
+                    batch.take_in(deadline, priority, oldest)
                 for batch in started:
                     batch.expects_company = is_crowded
             self._cache.count_merged(len(joined) - len(started))
