@@ -68,7 +68,7 @@ class SharedCircuits:
         try:
             return self._server.run(script, [key], [SCHEMA, *arguments, self._keys.schema])
         except UpbitBackboneError as error:
-            self._retry_at = self._now() + RETRY_SECONDS
+            self._retry_at = max(self._retry_at, self._now() + RETRY_SECONDS)  # closed, it stays so
             if isinstance(error, InvalidRequestError) and not self._is_told:
                 self._is_told = True
                 log.warning("breakers are not shared with other processes", extra={"why": one_line(error)})
