@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import csv
 import json
+import tracemalloc
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from tests.support.clock import ManualClock
 from tests.support.waiting import wait_until
 from upbit_backbone.archive import Store
 from upbit_backbone.errors import FileInUseError, InvalidRequestError
-from upbit_backbone.sinks import CsvSink, JsonlSink, day_files
+from upbit_backbone.sinks import CsvSink, JsonlSink, SqliteSink, columnar, day_files
 from upbit_backbone.sinks.base import Batch, Span
 from upbit_backbone.sinks.day_files import EXPORT_SECONDS
 
@@ -159,7 +161,7 @@ def test_files_that_take_long_are_written_less_often(sink, folder, clock, monkey
 
     def slowly(path, table, rows):
         clock.now += 100.0
-        write(path, table, rows)
+        return write(path, table, rows)
 
     monkeypatch.setattr(sink, "_write_file", slowly)
     file = folder / "trades/2026-01-31/KRW-BTC.open.jsonl"
@@ -203,10 +205,13 @@ def test_parquet_has_decimals_that_add_up(folder):
     assert {path.parent.parent.name for path in folder.glob("*/*/*.parquet")} == {"trades", "candles-1m", "tickers"}
 
 
-def test_a_parquet_file_has_room_for_a_number_that_is_wider_than_others(folder):
+@pytest.mark.parametrize("rows", [1, 2, 1_000])  # at a time: what is written already becomes as wide as what follows
+def test_a_parquet_file_has_room_for_a_number_that_is_wider_than_others(folder, monkeypatch, rows):
     pyarrow = pytest.importorskip("pyarrow.parquet")
     from upbit_backbone.sinks import ParquetSink
 
+    monkeypatch.setattr(columnar, "TEXT_ROWS", 1)
+    monkeypatch.setattr(day_files, "GROUP_ROWS", rows)
     sink = ParquetSink(folder)
     sink.open()
     tiny, huge = Decimal("0.123456789012345678"), Decimal("12345678901234567890")
@@ -219,6 +224,86 @@ def test_a_parquet_file_has_room_for_a_number_that_is_wider_than_others(folder):
     again.write(Batch([trade(4)]))  # the connection is free for the next batch
     again.close()
     assert pyarrow.read_table(folder / "trades/2026-01-31/KRW-BTC.open.parquet").num_rows == 4
+
+
+FEW, MANY = 1_000, 6_000
+
+
+def filled(sink, count: int) -> Any:
+    """The sink, which has a day of so many trades and no file of it yet."""
+    sink.open()
+    sink.write(Batch([trade(number) for number in range(count)], spans=(whole_day(),)))
+    SqliteSink.close(sink)
+    return sink
+
+
+def test_a_long_day_becomes_parquet_in_the_memory_of_a_short_one(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    from upbit_backbone.sinks import ParquetSink
+
+    monkeypatch.setattr(columnar, "TEXT_ROWS", 50)
+    monkeypatch.setattr(day_files, "GROUP_ROWS", 100, raising=False)
+
+    def most(count: int) -> int:
+        """Of Arrow's bytes at a time while a file is made."""
+        sink, usual = filled(ParquetSink(tmp_path / str(count)), count), pyarrow.default_memory_pool()
+        counted = pyarrow.proxy_memory_pool(usual)
+        pyarrow.set_memory_pool(counted)
+        try:
+            sink.export()
+        finally:
+            pyarrow.set_memory_pool(usual)
+        (file,) = sink.folder.glob("trades/*/KRW-BTC.parquet")
+        ids = parquet.read_table(file)["sequential_id"].to_pylist()
+        assert ids == [trade(number).sequential_id for number in range(count)]
+        return counted.max_memory()
+
+    assert most(MANY) < 2 * most(FEW)
+
+
+@pytest.mark.parametrize("kind", [CsvSink, JsonlSink])
+def test_a_day_becomes_text_row_by_row(tmp_path, kind):
+    sink = filled(kind(tmp_path / "data"), FEW)
+    tracemalloc.start()
+    try:
+        sink.export()
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 400 * FEW  # bytes: a row that waits has twice that
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_file_leaves_none_and_the_store_free(folder, clock, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from upbit_backbone.export.parquet import ParquetRows
+    from upbit_backbone.sinks import ParquetSink
+
+    monkeypatch.setattr(columnar, "TEXT_ROWS", 10)
+    monkeypatch.setattr(day_files, "GROUP_ROWS", 10)
+    sink = ParquetSink(folder, clock=clock)
+    sink.open()
+    sink.write(Batch([trade(number) for number in range(95)]))
+    clock.now += EXPORT_SECONDS
+    append, pieces = ParquetRows._append, []
+
+    def full(file, table):
+        pieces.append(table)
+        if len(pieces) == 5:
+            raise OSError(28, "No space left on device")
+        append(file, table)
+
+    monkeypatch.setattr(ParquetRows, "_append", full)
+    with pytest.raises(OSError, match="No space"):
+        sink.flush()
+    assert not [path for path in folder.glob("*/*/*") if path.is_file()]
+    sink.write(Batch([trade(95)]))
+    sink.flush()
+    sink.close()
+    (file,) = folder.glob("trades/*/*.parquet")
+    assert parquet.ParquetFile(file).metadata.num_row_groups == 10
+    assert parquet.read_table(file)["price"].to_pylist() == [trade(number).price for number in range(96)]
 
 
 def test_two_on_one_folder_are_refused(sink, folder):

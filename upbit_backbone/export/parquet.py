@@ -133,6 +133,23 @@ class ParquetRows:
         self._append(self._table(columns))
         return len(rows)
 
+    def write_texts(self, table: Any) -> int:
+        """Append the rows of an Arrow table with the same columns, in which exact numbers are texts; how many."""
+        arrays = [self._of_texts(place, table[name].combine_chunks()) for place, name in enumerate(self._schema.names)]
+        self._append(self._arrow.Table.from_arrays(arrays, schema=self._schema))
+        return len(table)
+
+    def _of_texts(self, place: int, values: Any) -> Any:
+        kind = self._schema.field(place).type
+        try:
+            return values.cast(kind)  # in C, without a Decimal in between
+        except self._arrow.ArrowInvalid:
+            if self._arrow.types.is_timestamp(kind):  # nothing of Upbit's is finer than a millisecond
+                return values.cast(kind, safe=False)
+            numbers = [None if text is None else Decimal(text) for text in values.to_pylist()]
+            self._widen(place, *_digits(numbers))
+            return self._arrow.array(numbers, type=self._schema.field(place).type)
+
     def copy(self, path: Path) -> None:
         """Append the rows of another file of the same columns."""
         with opened(path) as other:

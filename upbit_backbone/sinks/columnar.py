@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -47,26 +47,65 @@ def frame_of(
     end: datetime | None = None,
     chosen: Sequence[str] | None = None,
     numbers: Numbers = "exact",
-    timeframe: str | None = None,
 ) -> Any:
-    """See `Store.table`; of candles, those of one `timeframe` alone where it is given."""
+    """See `Store.table`."""
     arrow, _ = pyarrow_modules()
     if name not in NAMES:
         raise InvalidRequestError(f"table {one_line(name)!r}: expected one of {', '.join(NAMES)}")
     if numbers not in ("exact", "float"):
         raise InvalidRequestError(f"numbers={one_line(repr(numbers))}: expected 'exact' or 'float'")
     columns = _chosen(name, _columns_of(arrow, name, numbers), chosen)
+    found = list(_pieces(arrow, connection, name, columns, symbol, start, end))
+    if not found:
+        return _table(arrow, columns, [()] * len(columns))
+    # In one piece: of thousands of small ones every later step would be slower.
+    table = arrow.concat_tables(found, promote_options="permissive").combine_chunks()
+    return (table if symbol is not None else _in_order(table)).select([name for name, _ in columns])
+
+
+def pieces_of(
+    connection: sqlite3.Connection,
+    name: str,
+    symbol: str,
+    start: datetime,
+    end: datetime,
+    chosen: Sequence[str],
+    timeframe: str | None = None,
+) -> Generator[Any]:
+    """The same of one market as tables of some thousand rows, one after the other, and exact numbers as the texts they
+    are stored as. From the first until the last was taken, or `close()`, the connection is in a transaction."""
+    arrow, _ = pyarrow_modules()
+    columns = _chosen(name, _columns_of(arrow, name, "text"), chosen)
+    return _pieces(arrow, connection, name, columns, symbol, start, end, timeframe)
+
+
+def _pieces(
+    arrow: Any,
+    connection: sqlite3.Connection,
+    name: str,
+    columns: Columns,
+    symbol: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    timeframe: str | None = None,
+) -> Generator[Any]:
+    """Tables with these columns; of all markets one after the other, with those by which they are put in order."""
+    names = [name for name, _ in columns]
     time = "timestamp" if name in TABLE_NAMED else "start"
     bounds = {f"{time} >= ?": start and to_micros(start), f"{time} < ?": end and to_micros(end)}
     tests: dict[str, Any] = {"timeframe = ?": timeframe, **bounds}
     asked = {test: value for test, value in tests.items() if value is not None}
     if name == "trades" and has_trade_rows(connection):
-        pieces = _trades(arrow, connection, columns, symbol, asked)
+        read = _trades(arrow, connection, columns, symbol, asked)
     else:
-        pieces = _rows(arrow, connection, name, columns, asked if symbol is None else {"symbol = ?": symbol, **asked})
-    found = list(pieces) or [_table(arrow, columns, [()] * len(columns))]
-    # In one piece: of thousands of small ones every later step would be slower.
-    return arrow.concat_tables(found, promote_options="permissive").combine_chunks()
+        read = _rows(arrow, connection, name, columns, asked if symbol is None else {"symbol = ?": symbol, **asked})
+    # One look for all markets and pieces: what a recorder writes meanwhile is in all of them or in none.
+    connection.execute("BEGIN")
+    try:
+        for piece in read:
+            yield piece if symbol is None else piece.select(names)
+    finally:
+        connection.execute("COMMIT")
 
 
 def _rows(
@@ -89,19 +128,11 @@ def _rows(
 def _trades(
     arrow: Any, connection: sqlite3.Connection, columns: Columns, symbol: str | None, asked: Mapping[str, Any]
 ) -> Iterator[Any]:
-    """All trades that pass the tests as tables, each in order of time; nothing where there are none."""
+    """All trades that pass the tests, market by market."""
     read = _as_lying(arrow, columns)
-    # One look for all markets and pieces: what a recorder writes meanwhile is in all of them or in none.
-    connection.execute("BEGIN")
-    try:
-        symbols = [symbol] if symbol is not None else _symbols(connection)
-        pieces = [_parsed(arrow, read, text) for each in symbols for text in _texts(connection, read, each, asked)]
-    finally:
-        connection.execute("COMMIT")
-    if not pieces:
-        return
-    table = arrow.concat_tables(pieces, promote_options="permissive").combine_chunks()
-    yield (table if symbol is not None else _in_order(table)).select([name for name, _ in columns])
+    for each in [symbol] if symbol is not None else _symbols(connection):
+        for text in _texts(connection, read, each, asked):
+            yield _parsed(arrow, read, text)
 
 
 def _as_lying(arrow: Any, columns: Columns) -> Columns:
@@ -181,6 +212,8 @@ def _in_text(arrow: Any, name: str, kind: Any) -> Any:
 def _in_order(table: Any) -> Any:
     from pyarrow import compute
 
+    if "timestamp" not in table.column_names:
+        return table
     times = table["timestamp"]
     if len(times) < 2 or compute.all(compute.less_equal(times.slice(0, len(times) - 1), times.slice(1))).as_py():
         return table
@@ -206,7 +239,7 @@ def _selected(column: str) -> str:
     return "nullif(volume_today, '')" if column == "volume_today" else f'"{column}"'
 
 
-def _columns_of(arrow: Any, name: str, numbers: Numbers) -> Columns:
+def _columns_of(arrow: Any, name: str, numbers: Numbers | Literal["text"]) -> Columns:
     """The names, and what each becomes."""
     moment = arrow.timestamp("us", tz="UTC")
     if name in _BESIDE:
@@ -215,14 +248,14 @@ def _columns_of(arrow: Any, name: str, numbers: Numbers) -> Columns:
     return [(column.name, _type_of(arrow, column, moment, numbers)) for column in TABLE_NAMED[name].columns]
 
 
-def _type_of(arrow: Any, column: Column, moment: Any, numbers: Numbers) -> Any:
+def _type_of(arrow: Any, column: Column, moment: Any, numbers: Numbers | Literal["text"]) -> Any:
     if column.read is from_micros:
         return moment
     if column.read is bool:
         return arrow.bool_()
     if column.sql == "INTEGER":
         return arrow.int64()
-    if not column.is_number:
+    if not column.is_number or numbers == "text":
         return arrow.string()
     return arrow.float64() if numbers == "float" else arrow.decimal128(*DIGITS_OF.get(column.name, PRICE))
 

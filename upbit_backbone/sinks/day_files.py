@@ -11,11 +11,12 @@ a repair brings late or twice, and no way to tell a complete day from another.)
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -23,14 +24,13 @@ from typing import Any, ClassVar, Final, NamedTuple
 from .._concurrency import SYSTEM_CLOCK, Clock
 from ..errors import InvalidRequestError
 from ..exchange.timeframes import timeframe_of
-from ..export.dataframe import Row as FileRow
 from ..export.dataframe import columns_of
-from ..export.parquet import ParquetRows, batches, pyarrow_modules, schema_of
+from ..export.parquet import ParquetRows, pyarrow_modules, schema_of
 from ..export.whole_file import discard, replacing
 from ..models.market import OrderbookData
 from ..models.readable import KST
 from .base import Batch
-from .columnar import frame_of
+from .columnar import pieces_of
 from .columns import TABLE_NAMED, Row, Table, from_micros, table_of, to_micros, type_word
 from .coverage import Interval, complete
 from .sqlite import FOLDER_STORE, SqliteSink, ledger_of, transaction
@@ -43,6 +43,9 @@ OPEN_KEY: Final = "open file "
 # What is written when a recording ends, which shall not take long: some tenths of a second.
 CLOSING_FILES: Final = 20
 CLOSING_ROWS: Final = 20_000
+# Of a Parquet file: large enough for readers to be fast, and some 50 MB while it is made.
+GROUP_ROWS: Final = 100_000
+_TO_JSON: Final = json.JSONEncoder(ensure_ascii=False).encode
 _ZONES: Final[dict[str, tzinfo]] = {"UTC": UTC, "KST": KST}
 
 
@@ -173,9 +176,9 @@ class DayFiles(SqliteSink):
         final, still_open = self._path(partition, is_open=False), self._path(partition, is_open=True)
         target = final if is_sealed else still_open
         target.parent.mkdir(parents=True, exist_ok=True)
-        rows = self._rows(partition, first, end)
-        with replacing(target) as temporary:
-            self._write_file(temporary, TABLE_NAMED[partition.table], rows)
+        # Row by row or in pieces: a day of millions takes no more memory than one of thousands.
+        with contextlib.closing(self._rows(partition, first, end)) as rows, replacing(target) as temporary:
+            count = self._write_file(temporary, TABLE_NAMED[partition.table], rows)
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
         self._due.pop(partition, None)  # not before it is there: a full disk is tried again
@@ -184,13 +187,13 @@ class DayFiles(SqliteSink):
             unsealed.add(partition)
             took = self._clock.monotonic() - began
             self._pauses[partition] = max(self._export_seconds, took * len(self._known) / EXPORT_SHARE)
-            return len(rows)
+            return count
         unsealed.discard(partition)
         self._pauses.pop(partition, None)
         discard(still_open)
         self._known.discard(partition)
         self._open_connection.execute("DELETE FROM meta WHERE key = ?", (_name_of(partition),))
-        return len(rows)
+        return count
 
     def _is_complete(self, partition: Partition, first: datetime, end: datetime) -> bool:
         ledger = ledger_of(self._open_connection)
@@ -198,8 +201,8 @@ class DayFiles(SqliteSink):
         gaps = ledger.gaps(partition.symbol, partition.type)
         return any(each.start <= first and end <= each.end for each in complete(spans, gaps)) and first < end
 
-    def _rows(self, partition: Partition, first: datetime, end: datetime) -> Any:
-        """What the file will hold, in order; anything with a length that `_write_file` takes."""
+    def _rows(self, partition: Partition, first: datetime, end: datetime) -> Generator[Any]:
+        """What the file will hold, in order, in the pieces that `_write_file` takes."""
         table = TABLE_NAMED[partition.table]
         order = {"trades": "timestamp, sequential_id", "tickers": "timestamp, rowid"}.get(table.name, "timestamp")
         query = (
@@ -209,8 +212,8 @@ class DayFiles(SqliteSink):
         if table.name == "candles":
             query += " AND timeframe = ?"
             values.append(_timeframe(partition.type))
-        rows: list[Row] = self._open_connection.execute(f"{query} ORDER BY {order}", values).fetchall()
-        return rows
+        with contextlib.closing(self._open_connection.execute(f"{query} ORDER BY {order}", values)) as rows:
+            yield from rows
 
     # Where it lies
 
@@ -234,8 +237,8 @@ class DayFiles(SqliteSink):
         return frozenset(table.model for table in TABLE_NAMED.values())
 
     @abstractmethod
-    def _write_file(self, path: Path, table: Table, rows: Any) -> None:
-        """Write to a new file what `_rows` gave."""
+    def _write_file(self, path: Path, table: Table, rows: Iterable[Any]) -> int:
+        """Write to a new file what `_rows` gives; how many rows."""
 
 
 class JsonlSink(DayFiles):
@@ -243,11 +246,13 @@ class JsonlSink(DayFiles):
 
     suffix = "jsonl"
 
-    def _write_file(self, path: Path, table: Table, rows: Sequence[Row]) -> None:
+    def _write_file(self, path: Path, table: Table, rows: Iterable[Row]) -> int:
+        count = 0
         with path.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(dict(zip(table.names, _readable(table, row), strict=True)), ensure_ascii=False))
+            for count, row in enumerate(rows, 1):  # noqa: B007 - the last one is asked for
+                file.write(_TO_JSON(dict(zip(table.names, _readable(table, row), strict=True))))
                 file.write("\n")
+        return count
 
 
 class CsvSink(DayFiles):
@@ -255,11 +260,14 @@ class CsvSink(DayFiles):
 
     suffix = "csv"
 
-    def _write_file(self, path: Path, table: Table, rows: Sequence[Row]) -> None:
+    def _write_file(self, path: Path, table: Table, rows: Iterable[Row]) -> int:
+        count = 0
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(table.names)
-            writer.writerows(_readable(table, row) for row in rows)
+            for count, row in enumerate(rows, 1):  # noqa: B007 - the last one is asked for
+                writer.writerow(_readable(table, row))
+        return count
 
 
 class ParquetSink(DayFiles):
@@ -275,33 +283,29 @@ class ParquetSink(DayFiles):
     def _models(self) -> frozenset[type[Any]]:
         return super()._models() - {OrderbookData}
 
-    def _rows(self, partition: Partition, first: datetime, end: datetime) -> Any:
-        arrow, _ = pyarrow_modules()
-        wanted = schema_of(arrow, TABLE_NAMED[partition.table].model, "exact")
+    def _rows(self, partition: Partition, first: datetime, end: datetime) -> Generator[Any]:
+        names = columns_of(TABLE_NAMED[partition.table].model)
         timeframe = _timeframe(partition.type) if partition.table == "candles" else None
-        asked = (partition.table, partition.symbol, first, end, wanted.names)
-        try:
-            return frame_of(self._open_connection, *asked, timeframe=timeframe).cast(wanted)
-        except (arrow.ArrowInvalid, InvalidRequestError):
-            # Some number is wider than its kind usually is: how wide, is found out row by row.
-            return super()._rows(partition, first, end)
+        return pieces_of(
+            self._open_connection, partition.table, partition.symbol, first, end, names, timeframe=timeframe
+        )
 
-    def _write_file(self, path: Path, table: Table, rows: Any) -> None:
-        arrow, parquet = pyarrow_modules()
-        if isinstance(rows, arrow.Table):
-            parquet.write_table(rows, path)
-            return
-        names = columns_of(table.model)
-        columns = [table.columns[table.names.index(name)] for name in names]
-        places = [table.names.index(name) for name in names]
-
-        def values(row: Row) -> list[Any]:
-            cells = [_key_as_given(table, row, place) for place in places]
-            return [None if cell is None else each.read(cell) for each, cell in zip(columns, cells, strict=True)]
-
+    def _write_file(self, path: Path, table: Table, rows: Iterable[Any]) -> int:
+        arrow, _ = pyarrow_modules()
         with ParquetRows(path, schema_of(arrow, table.model, "exact")) as file:
-            for batch in batches(FileRow(names, values(row)) for row in rows):
-                file.write(batch)
+            return sum(map(file.write_texts, _grouped(arrow, rows)))
+
+
+def _grouped(arrow: Any, pieces: Iterable[Any]) -> Iterator[Any]:
+    """The same tables, as many at a time as make a row group."""
+    waiting: list[Any] = []
+    for piece in pieces:
+        waiting.append(piece)
+        if sum(map(len, waiting)) >= GROUP_ROWS:
+            yield arrow.concat_tables(waiting)
+            waiting.clear()
+    if waiting:
+        yield arrow.concat_tables(waiting)
 
 
 def _name_of(partition: Partition) -> str:
