@@ -169,6 +169,7 @@ def test_without_redis_each_machine_has_a_share_and_nothing_leaves_in_between(
     taken(mine, 4, 3)
     assert mine.take(TICKER, 10, 9).wait > 0.0
     server.start()
+    wait_until(lambda: "away" not in repr(mine), "Redis is back")
     clock.now += RETRY_SECONDS
     assert mine.take(TICKER, 10, 9).wait == pytest.approx(ARRIVED_SECONDS)  # what was sent apart ends first
     assert mine.trouble is None
@@ -192,6 +193,7 @@ def test_a_server_that_only_hiccups_sends_nobody_his_own_way(
         proxy.go_away()
         assert mine.take(TICKER, 10, 10).wait == pytest.approx(ARRIVED_SECONDS)
         proxy.come_back()
+        wait_until(lambda: "away" not in repr(mine), "Redis is back")
         clock.now += ARRIVED_SECONDS
         taken(mine, 10, 1)
         assert mine.take(TICKER, 10, 11).wait > 0.0

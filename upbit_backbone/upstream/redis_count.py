@@ -19,12 +19,10 @@ from ..limits.ban import FORGOTTEN_AFTER_SECONDS, LONGEST_BAN_SECONDS, Ban
 from ..limits.between_processes import FREE, HELD_SECONDS, LOCK_RETRY_SECONDS, LOOK_AGAIN_SECONDS, PLACES, Claim
 from ..limits.window import UNDELIVERED_SECONDS
 from ..models.enums import RateGroup
-from ..wire.redis_server import RedisServer
 from ..wire.relay_keys import SCHEMA, Keys
 from .scripts import BEGIN, foreign, refused
+from .shared_redis import SharedRedis
 
-# Of one call. A server that does not answer within this costs a request so long, once in a while.
-TIMEOUT_SECONDS: Final = 1.0
 LONGEST_HOLD_SECONDS: Final = UNDELIVERED_SECONDS + 10.0
 MEMBER_SECONDS: Final = 300.0  # a machine that has asked nothing for so long takes no share
 MOST_MEMBERS: Final = 5_000
@@ -156,8 +154,8 @@ class RedisCount:
     ) -> None:
         self._keys = Keys(prefix)
         check_egress(egress)
-        self._server = RedisServer(url, timeout=TIMEOUT_SECONDS, name="upbit-backbone", explain=self._explained)
-        self.place: Final = self._server.place
+        self._redis = SharedRedis(url, self._keys, self._explained, what="limits", clock=clock)
+        self.place: Final = self._redis.place
         self._egress = egress
         self._host = host
         self._member = member
@@ -261,7 +259,7 @@ class RedisCount:
         """Decided here, as everywhere, and written if nobody else has written meanwhile."""
         key = self._key("ban")
         for _ in range(SWAP_ATTEMPTS):
-            schema, text, (seconds, micros) = self._server.ask([("GET", self._keys.schema), ("GET", key), ("TIME",)])
+            schema, text, (seconds, micros) = self._redis.ask([("GET", self._keys.schema), ("GET", key), ("TIME",)])
             if schema not in (None, SCHEMA.encode()):
                 raise foreign(self.place, self._keys.schema, schema.decode("utf-8", "replace"))
             now = int(seconds) + int(micros) / 1e6
@@ -304,17 +302,17 @@ class RedisCount:
         return f"{self._process}:{owner}"
 
     def _run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        return self._server.run(script, keys, [SCHEMA, *arguments, self._keys.schema])
+        return self._redis.run(script, keys, arguments)
 
     def _explained(self, text: str) -> Exception | None:
-        return refused(self._server.place, text, self._keys.limits(self._egress, self._host, "*"))
+        return refused(self.place, text, self._keys.limits(self._egress, self._host, "*"))
 
     def close(self) -> None:
         """Let go of the connections, until they are needed again."""
-        self._server.close()
+        self._redis.close(for_good=False)
 
     def __repr__(self) -> str:
-        return f"<RedisCount {self.place} {self._egress} {self._host}>"
+        return f"<RedisCount {self._redis!r} {self._egress} {self._host}>"
 
 
 def check_egress(egress: str) -> None:

@@ -14,17 +14,12 @@ import threading
 import uuid
 from typing import Any, Final, NamedTuple
 
-from .._concurrency import Clock, Deadline, Waitable, get_logger, wait_event
-from ..errors import InvalidRequestError, UpbitBackboneError, one_line
+from .._concurrency import Clock, Deadline, Waitable, wait_event
 from ..exchange.endpoints import RestCall
-from ..wire.redis_server import RedisServer
-from ..wire.relay_keys import SCHEMA, Keys
+from ..wire.relay_keys import Keys
 from .scripts import BEGIN, refused
+from .shared_redis import SharedRedis
 
-log = get_logger("upbit_backbone.upstream")
-
-TIMEOUT_SECONDS: Final = 1.0
-RETRY_SECONDS: Final = 3.0  # a server that failed is asked again after this
 NOTE_SECONDS: Final = 5.0  # whoever has not answered by then has died, or waits for too much
 KEPT_SECONDS: Final = 1.0  # an answer, at least: for those who wait for it
 UNDER_WAY_SECONDS: Final = 1.0  # what left longer ago than this before a question is no answer to it
@@ -93,13 +88,11 @@ class SharedAnswers:
 
     def __init__(self, url: str, prefix: str, host: str, *, clock: Clock) -> None:
         self._keys = Keys(prefix)
-        self._server = RedisServer(url, timeout=TIMEOUT_SECONDS, name="upbit-backbone", explain=self._explained)
+        self._redis = SharedRedis(url, self._keys, self._explained, what="answers", clock=clock)
         self._host = host
         self._now = clock.monotonic
         self._lock = threading.Lock()  # guards what was had
         self._had: dict[str, str] = {}  # the last answer of each question that we got or gave
-        self._retry_at = float("-inf")
-        self._is_told = False
 
     def ask(self, call: RestCall, max_age: float, deadline: Deadline, stop: Waitable) -> Turn:
         """The answer to `call`, at most `max_age` seconds old or of somebody who asks at this very time; or the turn to
@@ -145,29 +138,18 @@ class SharedAnswers:
 
     def run(self, script: str, digest: str, arguments: list[Any]) -> Any | None:
         """What it answers; None where Redis does not."""
-        if self._now() < self._retry_at:
-            return None
         keys = [self._keys.shared(self._host, kind, digest) for kind in ("answer", "asking")]
-        try:
-            return self._server.run(script, keys, [SCHEMA, *arguments, self._keys.schema])
-        except UpbitBackboneError as error:
-            self._retry_at = max(self._retry_at, self._now() + RETRY_SECONDS)  # closed, it stays so
-            if isinstance(error, InvalidRequestError) and not self._is_told:
-                self._is_told = True
-                log.warning("answers are not shared with other processes", extra={"why": one_line(error)})
-            log.debug("answers: %s", one_line(error))
-            return None
+        return self._redis.run_if_there(script, keys, arguments)
 
     def _explained(self, text: str) -> Exception | None:
-        return refused(self._server.place, text, self._keys.shared(self._host, "*", "*"))
+        return refused(self._redis.place, text, self._keys.shared(self._host, "*", "*"))
 
     def close(self) -> None:
         """Let go of the connections; what still comes asks Upbit alone."""
-        self._retry_at = float("inf")
-        self._server.close()
+        self._redis.close()
 
     def __repr__(self) -> str:
-        return f"<SharedAnswers {self._server.place} {self._host}>"
+        return f"<SharedAnswers {self._redis!r} {self._host}>"
 
 
 class Turn:

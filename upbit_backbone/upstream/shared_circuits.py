@@ -10,16 +10,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from .._concurrency import Clock, get_logger
-from ..errors import InvalidRequestError, UpbitBackboneError, one_line
-from ..wire.redis_server import RedisServer
-from ..wire.relay_keys import SCHEMA, Keys
+from .._concurrency import Clock
+from ..wire.relay_keys import Keys
 from .scripts import BEGIN, refused
-
-log = get_logger("upbit_backbone.upstream")
-
-TIMEOUT_SECONDS: Final = 1.0
-RETRY_SECONDS: Final = 3.0  # a server that failed is asked again after this
+from .shared_redis import SharedRedis
 
 # KEYS: note. ARGV: schema, …, key of the schema.
 _BEGIN: Final = (
@@ -43,11 +37,8 @@ class SharedCircuits:
 
     def __init__(self, url: str, prefix: str, egress: str, host: str, *, clock: Clock) -> None:
         self._keys = Keys(prefix)
-        self._server = RedisServer(url, timeout=TIMEOUT_SECONDS, name="upbit-backbone", explain=self._explained)
+        self._redis = SharedRedis(url, self._keys, self._explained, what="breakers", clock=clock)
         self._place = egress, host
-        self._now = clock.monotonic
-        self._retry_at = float("-inf")
-        self._is_told = False
 
     def open_for(self, name: str) -> float:
         """Seconds for which some other process keeps the breaker of that name open; 0.0 if none does."""
@@ -62,26 +53,15 @@ class SharedCircuits:
         self._run(_CLOSED, name)
 
     def _run(self, script: str, name: str, *arguments: Any) -> Any | None:
-        if self._now() < self._retry_at:
-            return None
         key = self._keys.limits(*self._place, "breaker", name.replace(" ", "-"))
-        try:
-            return self._server.run(script, [key], [SCHEMA, *arguments, self._keys.schema])
-        except UpbitBackboneError as error:
-            self._retry_at = max(self._retry_at, self._now() + RETRY_SECONDS)  # closed, it stays so
-            if isinstance(error, InvalidRequestError) and not self._is_told:
-                self._is_told = True
-                log.warning("breakers are not shared with other processes", extra={"why": one_line(error)})
-            log.debug("breakers: %s", one_line(error))
-            return None
+        return self._redis.run_if_there(script, [key], arguments)
 
     def _explained(self, text: str) -> Exception | None:
-        return refused(self._server.place, text, self._keys.limits(*self._place, "breaker", "*"))
+        return refused(self._redis.place, text, self._keys.limits(*self._place, "breaker", "*"))
 
     def close(self) -> None:
         """Let go of the connections; from now on each breaker is alone."""
-        self._retry_at = float("inf")
-        self._server.close()
+        self._redis.close()
 
     def __repr__(self) -> str:
-        return f"<SharedCircuits {self._server.place} {' '.join(self._place)}>"
+        return f"<SharedCircuits {self._redis!r} {' '.join(self._place)}>"
