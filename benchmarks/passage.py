@@ -10,6 +10,7 @@ The frames are Upbit's in shape and size; stamps and ids go up from one to the n
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import random
@@ -18,11 +19,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import websocket
 
-from upbit_backbone._concurrency import SYSTEM_CLOCK
+from upbit_backbone._concurrency import SystemClock
 from upbit_backbone.backfill.gap_repair import GapRepair
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.delivery.event_bus import EventBus
@@ -34,7 +36,8 @@ from upbit_backbone.models.market import OrderbookData, TickerData
 from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages
 from upbit_backbone.sessions.lifecycle import Lifecycle
-from upbit_backbone.sessions.session_io import SessionSocket
+from upbit_backbone.sessions.ports import Collaborators
+from upbit_backbone.sessions.session import Session
 from upbit_backbone.simulator.serving.framing import BINARY, header
 from upbit_backbone.store.exchange_clock import ExchangeClock
 from upbit_backbone.store.live_store import LiveStore
@@ -85,45 +88,54 @@ def payloads(kind: str, count: int, depth: int = 30) -> Iterator[bytes]:
             yield _BOOK % (code, stamp, levels)
 
 
+class SteadyClock(SystemClock):
+    """At each look a tenth of a millisecond later, so that timers are due as they are in life and not as often as a
+    counted process is slow. Written in C, as the system's are, and as cheap."""
+
+    monotonic = itertools.count(1000.0, 1e-4).__next__
+    wall_seconds = itertools.count(1.8e9, 1e-4).__next__
+    wall = map(datetime.fromtimestamp, itertools.count(1.8e9, 1e-4), itertools.repeat(UTC)).__next__
+
+
 class Passage:
     """Our own way, put together as the assembly does it, over one end of a pair of sockets."""
 
     def __init__(self, kind: str, overflow: Overflow) -> None:
-        exchange_clock = ExchangeClock()
+        clock = SteadyClock()
+        exchange_clock = ExchangeClock(clock)
         config = BackboneConfig(rest_url="http://127.0.0.1:9", websocket_url="ws://127.0.0.1:9/websocket/v1")
-        hub = Hub(EventBus())
+        hub = Hub(EventBus(), clock=clock.monotonic)
         repair = GapRepair(
             trades_page=_never, candles_page=_never, publish=hub.publish, emit=_never, run_job=_never,
             wanted=hub.is_wanted, strict=hub.is_strict,
         )  # fmt: skip
-        store = LiveStore(config.liveness_seconds, exchange_clock=exchange_clock)
-        self._intake = Intake(store, hub, repair=repair, exchange_clock=exchange_clock)
+        store = LiveStore(config.liveness_seconds, clock=clock, exchange_clock=exchange_clock)
+        intake = Intake(store, hub, repair=repair, clock=clock, exchange_clock=exchange_clock)
         topics = frozenset(Topic(DataType(kind), symbol) for symbol in MARKETS)
         self.items = hub.subscribe(topics, overflow=overflow)
-        self._lifecycle = Lifecycle(
-            "session-1", config, random=random.Random(7).random, wall=SYSTEM_CLOCK.wall, next_epoch=lambda: 1
+        lifecycle = Lifecycle(
+            "session-1", config, random=random.Random(7).random, wall=clock.wall, next_epoch=lambda: 1
         )
-        self._now = SYSTEM_CLOCK.monotonic
         wanted = frozenset(map(SubscriptionRequest, topics))
-        self._lifecycle.handle(messages.SubscriptionsChanged(wanted), self._now())
-        self._lifecycle.handle(messages.Opened(), self._now())
-        self._intake.subscribed(self._lifecycle.health, 1, topics)
+        lifecycle.handle(messages.SubscriptionsChanged(wanted), clock.monotonic())
+        lifecycle.handle(messages.Opened(), clock.monotonic())
+        intake.subscribed(lifecycle.health, 1, topics)
         self.peer, mine = socket.socketpair()
         mine.setblocking(False)
-        self._socket = SessionSocket()
-        self._socket.take(WebSocketConnection(mine, "127.0.0.1", {}))
+        others = Collaborators(
+            clock=clock, dial=_never, sink=intake, emit=_never, acquire_connect=_never, refused=_never, probe=_never,
+            run_job=_never, silent_topics=None, malformed=intake.malformed, connect_seconds=1.0,
+        )  # fmt: skip
+        self._session = Session(lifecycle, others, requests=lambda session: wanted, retire=_never)
+        self._session._socket.take(WebSocketConnection(mine, "127.0.0.1", {}))
 
     def turn(self) -> None:
         """What a session's thread does when something has come."""
-        self._socket.wait(1.0)
-        data = self._socket.read()
-        assert isinstance(data, bytes)
-        self._lifecycle.take(data, self._intake.frames, self._now())
-        self._lifecycle.is_due(self._now())
+        self._session._loop._take_turn()
 
     def close(self) -> None:
         self.items.close()
-        self._socket.release()
+        self._session._socket.release()
         self.peer.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -10,10 +11,42 @@ import pytest
 
 from tests.support.waiting import promised
 from upbit_backbone.errors import NetworkError
-from upbit_backbone.sessions.session_io import SessionSocket, WakeupSocket
+from upbit_backbone.sessions.session_io import SelectorPoll, SessionSocket, WakeupSocket
+from upbit_backbone.wire.websocket_transport import WebSocketConnection
 
 
-def test_a_wake_up_ends_the_wait_and_counts_once() -> None:
+@pytest.fixture(params=["poll", "selectors"])
+def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One that has poll(2), and one that has not."""
+    if request.param == "selectors":
+        monkeypatch.delattr(select, "poll", raising=False)
+    elif not hasattr(select, "poll"):
+        pytest.skip("this system has no poll")
+    return str(request.param)
+
+
+def test_bytes_end_the_wait_until_the_connection_is_dropped(system: str) -> None:
+    line = SessionSocket()
+    assert isinstance(line._poll, SelectorPoll) is (system == "selectors")
+    peer, mine = socket.socketpair()
+    mine.setblocking(False)
+    line.take(WebSocketConnection(mine, "a test", {}))
+    peer.sendall(b"something")
+    started = time.monotonic()
+    line.wait(30.0)
+    assert line.read() == b"something"
+    line.wait(0.0)
+    assert line.read() is None
+    line.drop(None)
+    line.wake()
+    line.wait(30.0)
+    assert line.read() is None
+    assert time.monotonic() - started < promised(5.0)
+    line.release()
+    peer.close()
+
+
+def test_a_wake_up_ends_the_wait_and_counts_once(system: str) -> None:
     line = SessionSocket()
     for _ in range(100_000):
         line.wake()  # more than the buffer holds, and none of them blocks
@@ -23,7 +56,7 @@ def test_a_wake_up_ends_the_wait_and_counts_once() -> None:
     line.release()
 
 
-def test_a_wake_up_from_another_thread_ends_a_wait_under_way() -> None:
+def test_a_wake_up_from_another_thread_ends_a_wait_under_way(system: str) -> None:
     line = SessionSocket()
     threading.Timer(0.1, line.wake).start()
     started = time.monotonic()

@@ -140,17 +140,19 @@ class Lifecycle:
         Received, Deliver and Noticed: the simulation runs it for every other seed, and a property test compares the
         two. It would cost the session's thread about as much again as decoding a trade does.
         """
-        events = self._open_line.cut(data, now) if self.status.state is LIVE else ()
-        if not events:
+        line = self.line
+        events = line.cut(data, now) if line is not None and self.status.state is LIVE else ()
+        if line is None or not events:
             return NOTHING
         if not only_messages(events):
             return self.handle(on.Heard(events), now)
-        health = self.health
+        health, status = self.health, self.status
+        status.messages += len(events)
         # The sink first, all else after it: what it makes of the frames decides whether they were data at all.
         notices = take_frames(health, health.epoch, events, now)
         if notices:
             return self.handle(on.Noticed(health.epoch, len(events), notices), now)
-        if self._open_line.delivered(now):
+        if line.delivered(now):
             self._due_at = None
         return self._take_effects() if self._effects else NOTHING
 

@@ -62,12 +62,12 @@ class OpenConnection:
         """What these bytes complete, in wire order; they are a sign of life in any case."""
         # Bytes and not messages: on a slow line half a frame is a sign of life, too, and the pong waits behind it.
         self.keep_alive.heard(now)
-        self._shared.status.bytes += len(data)
-        self._has_backlog = len(data) >= BACKLOG_BYTES
+        size = len(data)
+        self._shared.status.bytes += size
+        self._has_backlog = size >= BACKLOG_BYTES
         events = self._reader.feed(data)
         if events:
             self._shared.health.heard_at = now
-            self._shared.status.messages += list(map(type, events)).count(bytes)
         return events
 
     def hear(self, events: Sequence[FrameEvent], now: float) -> Lost | None:
@@ -82,6 +82,7 @@ class OpenConnection:
                 frames = []
             else:
                 controls.append(event)
+        shared.status.messages += list(map(type, events)).count(bytes)
         if frames:
             shared.effects.append(messages.Deliver(shared.health.epoch, frames))
         # Deliver stands before all that follows: data that came with a close is delivered, not lost with the line.
@@ -135,7 +136,8 @@ class OpenConnection:
             shared.emit(shared.status.stale(shared.plan.wanted, stale=False, reason="data flows again"))
         news_at = shared.health.news_at
         is_news, self._news_at = news_at > self._news_at, news_at
-        is_other_lateness = shared.lateness.look(shared.health.is_late, now, is_evidence=is_news)
+        is_late, lateness = shared.health.is_late, shared.lateness
+        is_other_lateness = (is_late or lateness.is_late) and lateness.look(is_late, now, is_evidence=is_news)
         return shared.reconnect_policy.data_came(now) or is_other_lateness
 
     def _first_frames_came(self, topics: list[Topic]) -> None:

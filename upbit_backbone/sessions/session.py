@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from .._concurrency import SLEEP_SECONDS, Deadline, Flag, LoopThread, clock_offset, get_logger
+from .._concurrency import SLEEP_SECONDS, Deadline, Flag, LoopThread, clock_offset, get_logger, wall_seconds
 from .._lazy import loading
 from ..errors import NetworkError, UpbitBackboneError, one_line
 from ..models.events import ConnectionState
@@ -54,6 +54,8 @@ class Session:
         self._lifecycle = lifecycle
         self._with = with_
         self._now: Final = with_.clock.monotonic
+        self._wall: Final = wall_seconds(with_.clock)
+        self._take_frames: Final = with_.sink.frames
         self._requests = requests
         self._retire = retire
         self._shed = shed
@@ -134,27 +136,22 @@ class Session:
             self._perform(self._lifecycle.handle(on.Crashed(error), self._now()))
 
     def _turn(self) -> None:
-        self._wait()
+        seconds = self._lifecycle.next_wake() - self._now()
+        self._socket.wait(seconds if seconds < MAX_WAIT_SECONDS else MAX_WAIT_SECONDS)
         if self._stop.is_set():
             self._apply(on.CloseRequested())
             return
-        self._notice_sleep()
+        # The wall clock runs while a machine sleeps, the monotonic one (on Linux) does not.
+        jump = (offset := self._wall() - self._now()) - self._clock_offset
+        self._clock_offset = offset
+        if jump > SLEEP_SECONDS:
+            self._apply(on.ClockJumped(jump))
+        self.health.clock_offset = offset  # last: what came before the sleep is not live any more
         self._read()
         if self._commands or self._requests_changed:
             self._take_commands()
         if self._lifecycle.is_due(self._now()):
             self._apply(on.Tick())
-
-    def _wait(self) -> None:
-        self._socket.wait(min(self._lifecycle.next_wake() - self._now(), MAX_WAIT_SECONDS))
-
-    def _notice_sleep(self) -> None:
-        """The wall clock runs while a machine sleeps, the monotonic one (on Linux) does not."""
-        before, self._clock_offset = self._clock_offset, clock_offset(self._with.clock)
-        jump = self._clock_offset - before
-        if jump > SLEEP_SECONDS:
-            self._apply(on.ClockJumped(jump))
-        self.health.clock_offset = self._clock_offset  # last: what came before the sleep is not live any more
 
     def _take_commands(self) -> None:
         while self._commands:
@@ -171,7 +168,8 @@ class Session:
     def _read(self) -> None:
         happened = self._socket.read()
         if isinstance(happened, bytes):
-            self._perform(self._lifecycle.take(happened, self._with.sink.frames, self._now()))
+            if effects := self._lifecycle.take(happened, self._take_frames, self._now()):
+                self._perform(effects)
         elif happened is not None:
             self._apply(happened)
 
@@ -181,8 +179,6 @@ class Session:
         self._perform(self._lifecycle.handle(happened, self._now()))
 
     def _perform(self, effects: Sequence[do.Effect]) -> None:
-        if not effects:
-            return
         # Breadth first, because what an effect leads to must not overtake the effects that were decided before it.
         queue = deque(effects)
         while queue:

@@ -1,25 +1,26 @@
-"""Session I/O: the session's socket and the wake-up that interrupts its `select`."""
+"""Session I/O: the session's socket and the wake-up that interrupts its wait."""
 
 from __future__ import annotations
 
 import contextlib
+import select
 import selectors
 import socket
 import threading
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from ..errors import NetworkError, UpbitBackboneError, one_line
 from .messages import ConnectionLost
 from .ports import Connection
 
-# Wakes a thread out of its `select`: a socket pair, because only sockets can be selected everywhere.
+# Wakes a thread out of its wait: a socket pair, because only sockets can be waited for everywhere.
 
 _DRAIN_BYTES: Final = 4096
 
 
 class WakeupSocket:
-    """`wake()` from any thread, also after `close()`; the owner selects on `fileno()` and calls `clear()`."""
+    """`wake()` from any thread, also after `close()`; the owner waits for `fileno()` and calls `clear()`."""
 
     def __init__(self) -> None:
         self._mine, self._others = socket.socketpair()
@@ -54,9 +55,51 @@ class WakeupSocket:
         return f"<WakeupSocket {'closed' if self._is_closed else 'open'}>"
 
 
+# Waiting for whichever of a few sockets can be read first.
+
+MILLISECONDS: Final = 1000.0
+
+
+class Poll(Protocol):
+    """What of `select.poll` is used."""
+
+    def register(self, fd: int, events: int, /) -> object: ...
+
+    def unregister(self, fd: int, /) -> object: ...
+
+    def poll(self, milliseconds: float, /) -> Sequence[tuple[int, int]]:
+        """Number and event of each socket that can be read; none once the time is up."""
+
+
+class SelectorPoll:
+    """As `select.poll`, where the system has none."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def register(self, fd: int, events: int, /) -> None:
+        self._selector.register(fd, selectors.EVENT_READ)
+
+    def unregister(self, fd: int, /) -> None:
+        self._selector.unregister(fd)
+
+    def poll(self, milliseconds: float, /) -> list[tuple[int, int]]:
+        return [(key.fd, events) for key, events in self._selector.select(milliseconds / MILLISECONDS)]
+
+    def close(self) -> None:
+        self._selector.close()
+
+
+def new_poll() -> Poll:
+    """poll(2) itself: what `selectors` lays around it costs a waking thread as much again as the wait."""
+    plain: Callable[[], Poll] | None = getattr(select, "poll", None)
+    return SelectorPoll() if plain is None else plain()
+
+
 # The one connection a session has at a time, and the wait for it and for others. Owned by the session's thread.
 
 ABNORMAL_CLOSE: Final = 1006
+_READABLE: Final[int] = getattr(select, "POLLIN", selectors.EVENT_READ)
 
 
 class SessionSocket:
@@ -69,11 +112,13 @@ class SessionSocket:
         except OSError as theirs:
             raise NetworkError(f"no sockets to be had: {one_line(theirs)}") from theirs
         try:
-            self._selector = selectors.DefaultSelector()
+            self._poll = new_poll()
         except OSError as theirs:
             self._waker.close()
             raise NetworkError(f"no selector to be had: {one_line(theirs)}") from theirs
-        self._selector.register(self._waker, selectors.EVENT_READ)
+        self._waker_fd = self._waker.fileno()
+        self._connection_fd = -1
+        self._poll.register(self._waker_fd, _READABLE)
 
     @property
     def has_unread(self) -> bool:
@@ -83,16 +128,18 @@ class SessionSocket:
     def wait(self, seconds: float) -> None:
         """Until there is something to read, somebody wakes us, or time is up."""
         # TLS may hold decrypted bytes that no selector knows of: waiting for the socket would wait for the next packet.
-        if self.has_unread:
+        connection = self._connection
+        if connection is not None and connection.pending():
             return
-        ready = [key.fileobj for key, _ in self._selector.select(max(0.0, seconds))]
-        if self._waker in ready:
-            self._waker.clear()
+        for fd, _ in self._poll.poll(seconds * MILLISECONDS if seconds > 0.0 else 0.0):
+            if fd == self._waker_fd:
+                self._waker.clear()
 
     def take(self, connection: Connection) -> None:
         """Use this connection from now on."""
         self._connection = connection  # first: an abort that comes before the registration has something to cut
-        self._selector.register(connection, selectors.EVENT_READ)
+        self._connection_fd = connection.fileno()
+        self._poll.register(self._connection_fd, _READABLE)
 
     def read(self) -> bytes | ConnectionLost | None:
         """What is there, without waiting; None where there is nothing or no connection."""
@@ -120,8 +167,8 @@ class SessionSocket:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        # Before it is closed: the selector finds it by its number, which is gone, or someone else's, afterwards.
-        self._selector.unregister(connection)
+        # Before it is closed: its number may be someone else's afterwards.
+        self._poll.unregister(self._connection_fd)
         try:
             if code is not None:
                 connection.send_close(code)
@@ -141,7 +188,8 @@ class SessionSocket:
     def release(self) -> None:
         """The end: nothing stays open."""
         self.drop(None)
-        self._selector.close()
+        if isinstance(self._poll, SelectorPoll):
+            self._poll.close()
         self._waker.close()
 
     def __repr__(self) -> str:

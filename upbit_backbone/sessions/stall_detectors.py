@@ -318,7 +318,7 @@ class LatenessWatch:
     """One session's, across its connections."""
 
     def __init__(self) -> None:
-        self._is_late = False
+        self.is_late = False  # as it was looked at last
         self._since = -inf
         self._seen_at = -inf  # when something came late last
         self._reconnect_at = inf
@@ -327,24 +327,24 @@ class LatenessWatch:
 
     def opened(self, now: float) -> None:
         """A new connection: whether it is late is to be seen."""
-        self._is_late, self._since, self._reconnect_at = False, now, inf
+        self.is_late, self._since, self._reconnect_at = False, now, inf
 
     def look(self, is_late: bool, now: float, *, is_evidence: bool = True) -> bool:
         """Take note of how the session is now; whether that changes what is due. Where it merely counts as late still,
         because nothing has come that shows otherwise, that is no evidence of it."""
         if is_late and is_evidence:
             self._seen_at = now
-        if is_late == self._is_late:
+        if is_late == self.is_late:
             return is_late and not self.is_told and now >= self._since + TELL_SECONDS
         if is_late and not self.is_told and now - self._since > FORGOTTEN_AFTER_SECONDS:
             self._patience = FIRST_PATIENCE_SECONDS
-        self._is_late, self._since = is_late, now
+        self.is_late, self._since = is_late, now
         self._reconnect_at = now + self._patience if is_late and self.is_told else inf
         return True
 
     @property
     def due(self) -> float:
-        if self._is_late:
+        if self.is_late:
             if self.is_told:
                 return self._reconnect_at
             return self._since + TELL_SECONDS if self._has_lasted else inf
@@ -356,7 +356,7 @@ class LatenessWatch:
 
     def must_tell(self, now: float) -> bool:
         """Whether it has been late for long enough to say so; it is then taken as said."""
-        if self.is_told or not self._is_late or not self._has_lasted:
+        if self.is_told or not self.is_late or not self._has_lasted:
             return False
         self.is_told = True
         self._reconnect_at = now + self._patience
@@ -365,7 +365,7 @@ class LatenessWatch:
     def is_beyond_help(self, now: float, *, has_backlog: bool = False) -> bool:
         """Whether a new connection is all that is left; it is then taken as made. It is not, for a while, where more
         lies ready than is read at a time."""
-        if not self.is_told or not self._is_late or now < self._reconnect_at:
+        if not self.is_told or not self.is_late or now < self._reconnect_at:
             return False
         if has_backlog and now < self._since + LONGEST_BACKLOG_SECONDS:
             self._reconnect_at = now + CALM_SECONDS
@@ -377,7 +377,7 @@ class LatenessWatch:
 
     def has_caught_up(self, now: float) -> bool:
         """Whether it has been in time for long enough to say so; it is then taken as said."""
-        if not self.is_told or self._is_late or now < self._since + CALM_SECONDS:
+        if not self.is_told or self.is_late or now < self._since + CALM_SECONDS:
             return False
         self.is_told = False
         return True

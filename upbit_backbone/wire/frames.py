@@ -103,6 +103,7 @@ class FrameReader:
     ) -> None:
         self._max_frame = max_frame_bytes
         self._max_message = max_message_bytes
+        self._max_whole = min(max_frame_bytes, max_message_bytes)
         self._max_fragments = max_fragments
         self._finished = False
         self._buffer = bytearray()  # the incomplete frame at the end of what was fed
@@ -128,8 +129,13 @@ class FrameReader:
             if len(self._buffer) < self._needed:
                 return events
             data = bytes(self._buffer)
+        position = self._cut_whole_binary(data, 0, events)
+        if position == len(data):  # as nearly every read ends
+            if self._buffer:
+                self._buffer = bytearray()
+            return events
         try:
-            position = self._cut(data, events)
+            position = self._cut(data, position, events)
         except ProtocolViolation as violation:
             # Without its traceback, which would tie this frame's locals to whoever keeps the event.
             events.append(violation.with_traceback(None))
@@ -138,12 +144,8 @@ class FrameReader:
             self._buffer = bytearray() if self._finished else bytearray(data[position:])
         return events
 
-    def _cut(self, data: bytes, events: list[FrameEvent]) -> int:
-        position = 0
+    def _cut(self, data: bytes, position: int, events: list[FrameEvent]) -> int:
         while not self._finished:
-            # Tried again after each frame of another kind, so that one ping does not send the rest of a large read the
-            # slow way.
-            position = self._cut_whole_binary(data, position, events)
             header = self._read_header(data, position)
             if header is None:
                 break
@@ -151,7 +153,9 @@ class FrameReader:
                 self._needed = header.end - position
                 break
             self._take(header.first, data[header.start : header.end], events)
-            position = header.end
+            # Tried again after each frame of another kind, so that one ping does not send the rest of a large read the
+            # slow way.
+            position = self._cut_whole_binary(data, header.end, events)
         return position
 
     def _cut_whole_binary(self, data: bytes, position: int, events: list[FrameEvent]) -> int:
@@ -161,7 +165,7 @@ class FrameReader:
         """
         # Inside a fragmented message a whole frame is a violation, which the general path must see: a limit of -1 lets
         # none through.
-        limit = -1 if self._fragments is not None else min(self._max_frame, self._max_message)
+        limit = -1 if self._fragments is not None or self._finished else self._max_whole
         size = len(data)
         last = size - _MEDIUM_HEADER
         append = events.append

@@ -122,6 +122,7 @@ class WebSocketConnection:
     def __init__(self, sock: socket.socket, host: str, response_headers: Mapping[str, str], early: bytes = b"") -> None:
         self.response_headers = response_headers  # of the 101 answer, names in lower case
         self._sock = sock
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._host = host
         self._early = early
         # Read into again and again: a fresh buffer of this size for every read would cost ten times the read.
@@ -141,23 +142,22 @@ class WebSocketConnection:
         """Bytes already taken from the operating system, unknown to any selector: look before you select."""
         # TLS unpacks whole records; what is left of one lies here, where no selector sees it, and would wait for the
         # next packet.
-        tls = self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
-        return len(self._early) + tls
+        return len(self._early) + (0 if self._tls is None else self._tls.pending())
 
     def recv(self, max_bytes: int = RECV_BYTES) -> bytes | None:
         """What is there, at most 256 KiB, without waiting: None if nothing is, b"" at the end of the stream."""
         if self._early:
             data, self._early = self._early[:max_bytes], self._early[max_bytes:]
             return data
-        room = self._room[:max_bytes]
+        room = self._room if max_bytes >= RECV_BYTES else self._room[:max_bytes]
         try:
             count = self._sock.recv_into(room)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError as theirs:
             raise translated(theirs, f"reading from {self._host}") from theirs
-        if count and isinstance(self._sock, ssl.SSLSocket):
-            count += _further_records(self._sock, room[count:])
+        if count and self._tls is not None:
+            count += _further_records(self._tls, room[count:])
         return bytes(room[:count])
 
     def send(self, opcode: int, payload: bytes) -> None:
