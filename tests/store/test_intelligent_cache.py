@@ -120,6 +120,15 @@ def test_an_answer_in_flight_never_survives_an_invalidation(cache: IntelligentCa
     assert cache.get_cached_data(BTC) == "new"
 
 
+def test_of_a_list_in_flight_only_what_was_invalidated_is_not_kept(cache: IntelligentCache) -> None:
+    generation = cache.generation()
+    cache.invalidate_cache("KRW-BTC")
+    assert cache.cache_list({BTC: "old", ETH: "good"}, generation=generation) == 1
+    assert cache.get_cached_data(BTC) is None
+    assert cache.get_cached_data(ETH) == "good"
+    assert cache.stats().stored == 1
+
+
 @pytest.mark.parametrize("scope", [(None, None), ("KRW-BTC", None), (None, "ticker"), ("KRW-BTC", "ticker")])
 def test_every_scope_reaches_the_answers_under_way(
     cache: IntelligentCache, scope: tuple[str | None, str | None]

@@ -274,8 +274,8 @@ class RestClient:
             return (group.value, symbol, *variant)
 
         def keep(names: Sequence[str], items: Sequence[Any], generation: int, asked_at: float, age: float) -> None:
-            for item in items:
-                self.cache.cache_data(key(item.symbol), item, generation=generation, asked_at=asked_at, age=age)
+            values = {key(item.symbol): item for item in items}
+            self.cache.cache_list(values, generation=generation, asked_at=asked_at, age=age)
 
         listing: Listing[Any] = Listing(
             kind=group.value,
@@ -296,11 +296,10 @@ class RestClient:
         ) -> None:
             listed: dict[str, list[str]] = {quote: [] for quote in quotes}
             for item in items:
-                key = self._tickers.key(item.symbol)
-                self.cache.cache_data(key, item, generation=generation, asked_at=asked_at, age=age)
                 listed.setdefault(quote_of(item.symbol), []).append(item.symbol)
-            for quote in quotes:
-                self.cache.cache_data(("quote", quote), tuple(listed[quote]), 60.0, generation)
+            values = {self._tickers.key(item.symbol): item for item in items}
+            self.cache.cache_list(values, generation=generation, asked_at=asked_at, age=age)
+            self.cache.cache_list({("quote", quote): tuple(listed[quote]) for quote in quotes}, 60.0, generation)
 
         listing: Listing[TickerData] = Listing(
             kind="tickers of all markets",

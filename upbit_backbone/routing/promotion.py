@@ -29,9 +29,10 @@ class RequestFrequency:
 
     def __init__(self, window_seconds: float) -> None:
         self._window = window_seconds
-        self._lock = threading.Lock()  # guards _asked and _recent
+        self._lock = threading.Lock()  # guards all below but last_asked
         self._asked: OrderedDict[Topic, deque[float]] = OrderedDict()
-        self._recent: deque[tuple[float, Topic]] = deque(maxlen=SWEEP_SYMBOLS)
+        self._recent: deque[Topic] = deque(maxlen=SWEEP_SYMBOLS)
+        self._recent_at = -inf  # when the last of them joined
         self.last_asked: dict[Topic, float] = {}
 
     def ask(self, topic: Topic, now: float) -> tuple[int, tuple[Topic, ...]]:
@@ -42,14 +43,16 @@ class RequestFrequency:
         """
         self.last_asked[topic] = now
         with self._lock:
-            times = self._asked.setdefault(topic, deque(maxlen=MAX_COUNTED))
-            self._asked.move_to_end(topic)
+            if (times := self._asked.get(topic)) is None:
+                times = self._asked[topic] = deque(maxlen=MAX_COUNTED)
+                if len(self._asked) > MAX_TOPICS:
+                    # A program that asks for ever new symbols must not grow; the one asked least lately goes.
+                    forgotten, _ = self._asked.popitem(last=False)
+                    self.last_asked.pop(forgotten, None)
+            else:
+                self._asked.move_to_end(topic)
             times.append(now)
             _forget_before(now - self._window, times)
-            if len(self._asked) > MAX_TOPICS:
-                # A program that asks for ever new symbols must not grow; the one asked least lately is not frequent.
-                forgotten, _ = self._asked.popitem(last=False)
-                self.last_asked.pop(forgotten, None)
             return len(times), self._sweep(topic, now)
 
     def peek(self, topic: Topic, now: float) -> int:
@@ -59,12 +62,13 @@ class RequestFrequency:
 
     def _sweep(self, topic: Topic, now: float) -> tuple[Topic, ...]:
         recent = self._recent
-        if recent and (now - recent[-1][0] > SWEEP_GAP_SECONDS or recent[-1][1].data_type is not topic.data_type):
+        if recent and (now - self._recent_at > SWEEP_GAP_SECONDS or recent[-1].data_type is not topic.data_type):
             recent.clear()
         # The same symbol twice is no sweep, but a loop over one.
-        if all(known != topic for _, known in recent):
-            recent.append((now, topic))
-        return tuple(known for _, known in recent) if len(recent) == SWEEP_SYMBOLS else ()
+        if topic not in recent:
+            recent.append(topic)
+            self._recent_at = now
+        return tuple(recent) if len(recent) == SWEEP_SYMBOLS else ()
 
     def forget(self, topic: Topic) -> None:
         self.last_asked.pop(topic, None)

@@ -178,20 +178,37 @@ class IntelligentCache:
         `asked_at` is when it was asked for (monotonic), where that was before it came.
         """
         key = key_of(key) if isinstance(key, DataRequest) else key
-        lifetime = self._lifetimes.get(str(key[0]), DEFAULT_LIFETIME) if ttl is None else Lifetime(ttl, ttl)
+        return self.cache_list({key: value}, ttl, generation, age, asked_at) == 1
+
+    def cache_list(
+        self,
+        values: Mapping[Key, Any],
+        ttl: float | None = None,
+        generation: int | None = None,
+        age: float = 0.0,
+        asked_at: float = inf,
+    ) -> int:
+        """`cache_data` of each of one answer's `values`, by key; how many were kept."""
         with self._lock:
             self._notice_sleep()
+            return self._keep(values, ttl, generation, age, asked_at)
+
+    def _keep(
+        self, values: Mapping[Key, Any], ttl: float | None, generation: int | None, age: float, asked_at: float
+    ) -> int:
+        # Aged by what it already was: counted from the insertion an old answer would be young again.
+        stored_at = self._clock.monotonic() - age
+        asked_at = min(asked_at, stored_at)
+        kept = 0
+        for key, value in values.items():
             # Asked under the lock that stores it: an invalidation between the two would keep what it was meant to
             # remove.
-            if generation is not None and self._is_outdated(key, generation):
-                return False
-            # Aged by what it already was: counted from the insertion an old answer would be young again.
-            stored_at = self._clock.monotonic() - age
-            self._entries[key] = CachedAnswer(
-                value, stored_at, min(asked_at, stored_at), lifetime.fresh, lifetime.kept - age
-            )
-            self._stored += 1
-            return True
+            if generation is None or not self._is_outdated(key, generation):
+                lifetime = self._lifetimes.get(str(key[0]), DEFAULT_LIFETIME) if ttl is None else Lifetime(ttl, ttl)
+                self._entries[key] = CachedAnswer(value, stored_at, asked_at, lifetime.fresh, lifetime.kept - age)
+                kept += 1
+        self._stored += kept
+        return kept
 
     def invalidate_cache(self, symbol: str | DataRequest | None = None, data_type: str | None = None) -> int:
         """Forget everything, or what belongs to `symbol`, to `data_type`, or to both; how many entries that were.

@@ -335,7 +335,7 @@ class LiveStore:
         candidates = [entry.item] if entry is not None and is_trusted else []
         candidates += [remembered] if remembered is not None and _is_rest(remembered) else []
         newest = max(candidates, key=_moved_at, default=None)
-        if newest is None or not _is_moved_past(newest, told):
+        if newest is None or newest is told or not _is_moved_past(newest, told):
             return None
         return decoded(newest)
 

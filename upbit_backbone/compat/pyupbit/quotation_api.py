@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from ...backbone import MarketDataBackbone
@@ -29,6 +29,7 @@ PAGES_AT_ONCE: Final = int(REQUESTS_PER_SECOND)  # what is asked beyond waits fo
 _UNITS: Final = ("minute", "second", "day", "week", "month", "year")  # before "s" and a number
 _FIRST: Final = datetime(2000, 1, 1)
 BOARD_SECONDS: Final = 0.5
+PAUSE_SECONDS: Final = 0.02
 # By quote currency: None where its markets were listed and none was priced since, then for a moment all its prices.
 _boards: dict[str, _Board | None] = {}
 
@@ -324,7 +325,8 @@ class _Board:
     """All prices of a quote currency by one request; each answers the first question about its market.
 
     A question costs the router a tenth of a millisecond, and 289 of them more than the request did. So it hears of them
-    a moment later, on another thread: what was asked here streams from then on like anything that is asked often.
+    on another thread, once nobody has taken a price for a moment: beside the round it would take that its processor.
+    What was asked here streams from then on like anything that is asked often.
     """
 
     def __init__(self, asked: MarketDataBackbone, quote: str) -> None:
@@ -349,6 +351,7 @@ class _Board:
 
     def _tell(self) -> None:
         while self._given:
+            self._wait_for_pause()
             try:
                 while (market := self._next()) is not None:
                     self._asked.get_ticker(market)
@@ -356,6 +359,12 @@ class _Board:
                 log.info("a price is not streamed yet", extra={"why": str(error)})
             # In this order: what is given after the inner loop and before this is seen by the outer one.
             self._is_telling = False
+
+    def _wait_for_pause(self) -> None:
+        before = 0
+        while len(self._given) > before:  # ends: each market is taken once
+            before = len(self._given)
+            sleep(PAUSE_SECONDS)
 
     def _next(self) -> str | None:
         try:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from upbit_backbone.simulator.engine.book import Book
 from upbit_backbone.simulator.engine.history import (
@@ -279,6 +280,7 @@ class _Days:
                            self._ask, self._bid, self._volume_24h, self._turnover_24h, self._year)  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def day_label(day: int) -> str:
     """`yyyy-MM-dd` of a day counted from 1970."""
     return (_EPOCH + timedelta(days=day)).strftime("%Y-%m-%d")

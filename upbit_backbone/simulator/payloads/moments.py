@@ -24,8 +24,9 @@ def iso(ms: int) -> str:
 
 
 @lru_cache(maxsize=16_384)
-def _parts(second: int) -> tuple[str, str]:
-    return _second(second).strftime("%Y-%m-%d"), _second(second).strftime("%H:%M:%S")
+def _parts(second: int) -> tuple[str, str, str, str]:
+    date, time = _second(second).strftime("%Y-%m-%d %H:%M:%S").split()
+    return date, time, date.replace("-", ""), time.replace(":", "")
 
 
 def date(ms: int) -> str:
@@ -40,12 +41,12 @@ def time(ms: int) -> str:
 
 def compact_date(ms: int) -> str:
     """`20261120`"""
-    return date(ms).replace("-", "")
+    return _parts(ms // 1000)[2]
 
 
 def compact_time(ms: int) -> str:
     """`051400`"""
-    return time(ms).replace(":", "")
+    return _parts(ms // 1000)[3]
 
 
 def without_kst(text: str) -> str:
