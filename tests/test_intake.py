@@ -469,6 +469,19 @@ def test_nothing_ever_escapes(frames: list[bytes]) -> None:
     assert bench.current(TICKER).current_price == 1
 
 
+def test_the_first_frame_of_a_topic_that_the_line_never_had_counts_while_a_ping_is_unanswered(bench: Bench) -> None:
+    bench.streams(TRADE)
+    bench.health.unanswered_since = time.monotonic()
+    bench.streams(TRADE, TICKER, BOOK)
+    assert bench.read(ticker(1)) == [FirstFrame(TICKER)]
+    assert bench.current(TICKER).current_price == 1
+    # What was streamed before may be of that time, when it was left out in between.
+    bench.streams(TRADE, BOOK)
+    bench.streams(TRADE, BOOK, TICKER)
+    assert bench.read(ticker(2)) == []
+    assert bench.current(TICKER) is None
+
+
 def test_a_new_subscriber_of_a_live_topic_gets_its_value_first(bench: Bench) -> None:
     bench.streams(TICKER, BOOK, TRADE)
     bench.read(ticker(1), book(1), trade(1))

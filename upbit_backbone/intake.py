@@ -126,6 +126,7 @@ class SessionExpectation:
         self.epoch = -1  # of the connection whose frames are taken; none are while it is -1
         self.topics: frozenset[Topic] = frozenset()
         self.awaited: dict[Topic, float] = {}  # whose first frame has not come yet; since when (monotonic)
+        self.dropped: frozenset[Topic] = frozenset()  # that this connection has streamed before, and then not
         self.by_place: dict[Place, Topic] = {}
         self.unwanted = 0  # items of no topic expected
         self.outdated = 0  # items older than what was known
@@ -148,6 +149,7 @@ class SessionExpectation:
         known = self.topics if epoch == self.epoch else frozenset()
         awaited = self.awaited if epoch == self.epoch else {}
         self.awaited = {topic: awaited.get(topic, now) for topic in topics if topic in awaited or topic not in known}
+        self.dropped = self.dropped | (known - topics) if epoch == self.epoch else frozenset()
         if epoch == self.epoch:
             self.asked.append(now)
         else:
@@ -502,9 +504,11 @@ class Intake:
             raise MalformedDataError(f"timestamp {item.timestamp.isoformat()} lies in the future", field="timestamp")
         is_foreign, asked_at = False, read.subscribed_at  # of an earlier subscription: then it shows what was
         if line.awaited and topic in line.awaited:
-            is_foreign = line.awaited[topic] > read.subscribed_at and topic.data_type in STATE_TYPES
+            is_unclear = topic in line.dropped  # else it answers the first subscription that named it, and none before
+            is_foreign = is_unclear and line.awaited[topic] > read.subscribed_at and topic.data_type in STATE_TYPES
             if not is_foreign:
-                read.asked_at = asked_at = min(line.awaited.pop(topic), asked_at)
+                awaited = line.awaited.pop(topic)
+                read.asked_at = asked_at = min(awaited, asked_at) if is_unclear else awaited
                 read.notices.append(FirstFrame(topic))
         # Looked at without the lock, which a healthy stream never takes.
         if line.refusals:
