@@ -1206,6 +1206,13 @@ def subscribe_to_existing(
     return market._subscribe(symbols, types, level, levels, waits_for_list=True, **delivery)
 
 
+def markets_of_quote(market: MarketDataBackbone, symbols: object, quote: str) -> tuple[str, ...]:
+    """The markets that `market.subscribe(symbols, …, quote=quote)` would begin with; raises what it does. For those
+    parts of this library that follow a currency by themselves."""
+    market._check_quote(symbols, quote, None)
+    return _of_quote(market._open(), quote, market.config.max_subscribed_symbols, market._deadline(None))
+
+
 def _starts(since: Moment | int, requests: Iterable[SubscriptionRequest], now: datetime) -> dict[Topic, Start]:
     with loading():
         from .backfill.backlog import starts_of

@@ -15,6 +15,7 @@ import pytest
 from tests.relay.conftest import MARKETS, RedisServer
 from tests.support.waiting import wait_until
 from upbit_backbone import CandleData, DataType, MarketDataBackbone, OrderbookData, TickerData, TradeData
+from upbit_backbone.channels import market_watch
 from upbit_backbone.errors import AuthenticationError, InvalidRequestError, NetworkError
 from upbit_backbone.relay import Relay
 from upbit_backbone.simulator import FakeUpbit
@@ -97,6 +98,36 @@ def test_trades_lie_in_a_stream_each_once(start: Start, server: RedisServer, upb
     start()
     wait_until(lambda: server.client.xlen(TRADES) >= 20, "twenty trades")
     check_complete(upbit, server)
+
+
+def test_what_clients_ask_for_and_the_markets_of_a_currency_do_not_take_turns(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = {"look_seconds": 0.05, "first_look_seconds": 0.05}
+    make = market_watch.MarketWatch
+    monkeypatch.setattr(market_watch, "MarketWatch", lambda *parts, **more: make(*parts, **more, **looks))
+    server.client.zadd("{upbit}:demand", {"trade:BTC-ETH": 9e15})
+    with (
+        FakeUpbit(markets=["KRW-BTC", "BTC-ETH"], trades_per_second=0, ban_after=0) as upbit,
+        MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url) as market,
+        Relay(market, server.url, None, TRADE, quote="KRW"),
+    ):
+
+        def said() -> int:
+            return sum(entry["kind"] == "message" for entry in upbit.wire_log())
+
+        def looks_pass() -> None:
+            had = len(upbit.requests("/v1/market/all"))
+            wait_until(lambda: len(upbit.requests("/v1/market/all")) >= had + 20, "looks at the list")
+
+        wait_until(lambda: upbit.subscribed() == {("trade", "KRW-BTC"), ("trade", "BTC-ETH")}, "both")
+        before = said()
+        looks_pass()
+        assert said() == before  # each message has Upbit begin anew, and gaps be looked for
+        upbit.list_market("KRW-NEW")
+        wait_until(lambda: ("trade", "KRW-NEW") in upbit.subscribed(), "what was listed")
+        upbit.delist("KRW-BTC")
+        wait_until(lambda: upbit.subscribed() == {("trade", "KRW-NEW"), ("trade", "BTC-ETH")}, "without what is gone")
 
 
 def test_streams_are_capped(start: Start, server: RedisServer, upbit: FakeUpbit) -> None:

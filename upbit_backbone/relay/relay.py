@@ -18,7 +18,8 @@ from typing import Any, Final, Self
 
 from .._arguments import whole_number
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, ForkGuard, LoopThread, get_logger
-from ..backbone import MarketDataBackbone, parts_of, subscribe_to_existing
+from ..backbone import MarketDataBackbone, markets_of_quote, parts_of, subscribe_to_existing
+from ..delivery.hub import DELISTED
 from ..delivery.subscription import Subscription
 from ..errors import ClosedError, UpbitBackboneError, one_line
 from ..exchange.timeframes import timeframe_of
@@ -42,6 +43,7 @@ MAILBOX_ITEMS: Final = 100_000
 REMEMBERED_SECONDS: Final = 15.0
 WAITING_ENTRIES: Final = 200_000  # while Redis cannot be reached; the oldest give way and are counted
 WAITING_EVENTS: Final = 1_000
+NOT_ASKED_FOR: Final = "no client asks for it any more"
 CLOSED_AFTER: Final = timedelta(
     seconds=3
 )  # Upbit's trades may be two seconds out of order, and change a candle that is over
@@ -94,8 +96,7 @@ class Relay:
         self._time = datetime.min.replace(tzinfo=UTC)  # Upbit's, as far as what has come tells it
         self._states: dict[State, tuple[Datum, int]] = {}
         self._changed: dict[State, None] = {}  # in the order in which they changed first
-        self._asked: frozenset[Topic] = frozenset()  # streamed only because clients ask for it
-        self._refused: frozenset[Topic] = frozenset()
+        self._refused: frozenset[Topic] = frozenset()  # the topics for which there was no room
         self._forming: dict[Topic, dict[datetime, CandleData]] = {}
         # As they came: who stands by has most of it for nothing, and need not write it down.
         self._waiting: deque[tuple[float, TradeData | CandleData]] = deque()
@@ -107,9 +108,20 @@ class Relay:
         self._listening = market.on_event(self._hear)
         try:
             self._subscription: Subscription[Any] = subscribe_to_existing(
-                market, symbols, data_types, quote=quote, overflow=Overflow.DROP_OLDEST, maxsize=MAILBOX_ITEMS
+                market,
+                symbols if quote is None else markets_of_quote(market, symbols, quote),
+                data_types,
+                overflow=Overflow.DROP_OLDEST,
+                maxsize=MAILBOX_ITEMS,
             )
+            # What it streams by itself. The markets of a currency are followed here: two who each say what one
+            # subscription is about would take turns in dropping what the other has added.
+            self._own = self._subscription.topics
+            self._kinds = {topic.data_type for topic in self._own}
+            self._listed: tuple[str, ...] | None = None  # set by the thread that looks
             try:
+                if quote is not None:
+                    parts_of(market).market_watch.follow(quote, self._hear_of_markets)
                 self._renew()
                 self._thread.ensure()
             except BaseException:
@@ -224,23 +236,31 @@ class Relay:
         lines = {health for topic in self._subscription.topics if (health := health_of(topic)) is not None}
         return max((line.lag for line in lines), default=0.0)
 
+    def _hear_of_markets(self, symbols: Sequence[str]) -> bool:
+        """On the thread that looks after the market list; False where nobody needs it any more."""
+        self._listed = tuple(symbols)
+        return not self._closing.is_set()
+
     def _follow_demand(self) -> None:
-        """Stream what clients ask for besides, as long as they do; whoever stands by does as well."""
-        streamed = self._subscription.topics
-        own = streamed - self._asked
-        parts = parts_of(self._market)
-        asked = frozenset(topic for topic in self._store.demanded() if parts.directory.knows(topic.symbol)) - own
-        if asked - self._refused == self._asked & streamed:
+        """Stream what there is of the currency, and what clients ask for besides, as long as they do; whoever stands by
+        does as well."""
+        parts, streamed = parts_of(self._market), self._subscription.topics
+        if self._listed is not None:
+            self._own = frozenset(Topic(kind, symbol) for kind in self._kinds for symbol in self._listed)
+        asked = frozenset(topic for topic in self._store.demanded() if parts.directory.knows(topic.symbol))
+        wanted = self._own | asked
+        if wanted in (streamed, self._refused):
             return
-        requests = map(SubscriptionRequest, sorted(own | asked))
+        gone = {topic.symbol for topic in streamed - wanted}
+        why = DELISTED if any(not parts.directory.knows(symbol) for symbol in gone) else NOT_ASKED_FOR
         try:
-            parts.hub.change(self._subscription.id, requests, "no client asks for it any more")
+            parts.hub.change(self._subscription.id, map(SubscriptionRequest, sorted(wanted)), why)
         except UpbitBackboneError as error:
             # As many as there is room for are streamed already; who asks for more goes to Upbit himself.
-            self._refused = asked - self._asked
-            log.warning("the relay cannot stream what clients ask for: %s", one_line(error), extra={"relay": self.name})
+            self._refused = wanted
+            log.warning("the relay cannot stream what is asked for: %s", one_line(error), extra={"relay": self.name})
         else:
-            self._asked, self._refused = asked, frozenset()
+            self._refused = frozenset()
 
     def _publish(self) -> None:
         lease = self._lease
