@@ -270,13 +270,15 @@ def test_tickers_that_nobody_looks_at_are_not_made(bench: Bench) -> None:
     assert newest.current_price == 2 * SAMPLED_EVERY - 1
 
 
-def test_tickers_that_are_looked_at_are_made_on_arrival(bench: Bench) -> None:
+@pytest.mark.parametrize("is_thorough", [False, True])
+def test_tickers_that_are_looked_at_wholly_are_made_on_arrival(bench: Bench, is_thorough: bool) -> None:
     bench.streams(TICKER)
     for number in range(1, 2 * SAMPLED_EVERY):
         bench.read(ticker(number))
         is_half = rest_of(bench.current(TICKER)) is not None
-        assert is_half == (number in (1, SAMPLED_EVERY))
+        assert is_half == (not is_thorough or number in (1, SAMPLED_EVERY))
         assert bench.current(TICKER).current_price == number
+        assert not is_thorough or bench.current(TICKER).to_dict()["symbol"] == "KRW-BTC"
 
 
 def test_a_ticker_that_cannot_be_read_is_counted_on_arrival(bench: Bench) -> None:

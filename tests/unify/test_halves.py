@@ -316,8 +316,33 @@ def test_whose_and_from_when_a_ticker_is_costs_no_look() -> None:
     for name in ("symbol", "timestamp", "trade_timestamp", "source", "received_at", "degraded"):
         assert getattr(ticker, name) == getattr(whole, name)
     assert rest_of(ticker) is not None
-    assert ticker.current_price == whole.current_price
+
+
+def test_a_few_numbers_are_made_alone_and_stay_what_they_were() -> None:
+    ticker, whole = a_half_ticker(), a_whole_ticker()
+    names = ("current_price", "change_rate", "last_trade_volume")
+    given = [getattr(ticker, name) for name in names]
+    assert [repr(each) for each in given] == [repr(getattr(whole, name)) for name in names]
+    assert rest_of(ticker) is not None
+    assert ticker.volume_24h == whole.volume_24h
     assert rest_of(ticker) is None
+    assert all(getattr(ticker, name) is each for name, each in zip(names, given, strict=True))
+    assert ticker == whole
+
+
+@pytest.mark.parametrize("spelled", ["0", "0.0", "0E-8", "-0.0", "4.2E-7", "0.00000100", "132827000.00000000", "1E3"])
+@pytest.mark.parametrize(
+    ("key", "name"), [(b"tp", "current_price"), (b"scr", "change_rate"), (b"tv", "last_trade_volume")]
+)
+def test_a_number_alone_is_spelled_as_among_the_others(spelled: str, key: bytes, name: str) -> None:
+    raw = re.sub(b'"%s":[^,]+' % key, b'"%s":%s' % (key, spelled.encode()), TICKER)
+    assert repr(getattr(a_half_ticker(raw), name)) == repr(getattr(a_whole_ticker(raw), name))
+
+
+def test_a_field_that_was_left_out_is_none_alone_too() -> None:
+    raw = TICKER.replace(b'"tv":5.48108E-3,', b"").replace(b'"atv":6.79528674', b'"atv":null')
+    assert (a_half_ticker(raw).last_trade_volume, a_half_ticker(raw).volume_today) == (None, None)
+    assert a_half_ticker(raw) == a_whole_ticker(raw)
 
 
 def test_a_half_ticker_is_as_frozen_as_any() -> None:

@@ -18,9 +18,18 @@ class Rest:
     def __init__(self) -> None:
         self.habit: Habit | None = None  # that is learned from this one
 
+    def alone(self, name: str) -> Any:
+        """The value of one empty field, where it can be had without the others; NOT_ALONE where it can not. As
+        `values`."""
+        return NOT_ALONE
+
     def values(self) -> dict[str, Any]:
-        """Every empty field's value, always equal ones. From any thread, also by several at once; never raises."""
+        """Every empty field's value, always equal ones, and those that were given alone the very same. From any thread,
+        also by several at once; never raises."""
         raise NotImplementedError
+
+
+NOT_ALONE = object()
 
 
 class HalfMade:
@@ -34,6 +43,9 @@ class HalfMade:
             # Python comes here for what has no value only: an empty field, or a name that does not exist, which
             # programs that read several kinds of data do ask for (`getattr(item, "sequential_id", 0)`).
             if name in self.__dataclass_fields__ and (rest := rest_of(self)) is not None:
+                if (value := rest.alone(name)) is not NOT_ALONE:
+                    _set(self, name, value)
+                    return value
                 for field, value in rest.values().items():
                     _set(self, field, value)
                 if rest.habit is not None:
