@@ -140,6 +140,7 @@ class SessionExpectation:
         self.late_shift: timedelta | None = None
         self.late_shift_at = float("-inf")
         self.ticker_habit = Habit()  # of those who get its tickers
+        self.connection = ConnectionId("", -1)  # the present one
 
     def expect(self, epoch: int, topics: frozenset[Topic], now: float) -> None:
         """From now on the connection `epoch` streams exactly `topics`; the new ones begin with a first frame."""
@@ -229,11 +230,12 @@ class ReadBatch:
         self.line = line
         self.health = health
         self.epoch = epoch
-        self.connection = ConnectionId(health.session, epoch)
+        self.connection = line.connection if line.connection[1] == epoch else ConnectionId(health.session, epoch)
         self.monotonic = monotonic
         self.received_at = received_at
         self.asked_at: float | None = None  # when the first frame in it was asked for
-        self.subscribed_at = line.answered(health.unanswered_since)  # of no later subscription are its frames
+        # Of no later subscription are its frames.
+        self.subscribed_at = line.asked[0] if len(line.asked) == 1 else line.answered(health.unanswered_since)
         self.late_before: datetime | None = None
         self.notices: list[Notice] = []
         self.arrived: list[Envelope] = []
@@ -304,13 +306,17 @@ class Intake:
         received_at = self._clock.wall()
         if self.tap is not None:
             self.tap.frames(health.session, epoch, frames, monotonic, received_at)
-        read = ReadBatch(self._line(health.session), health, epoch, monotonic, received_at)
+        line = self._lines.get(health.session) or self._line(health.session)
+        read = ReadBatch(line, health, epoch, monotonic, received_at)
         # Before the first frame is judged, so that after a long silence new stamps are not taken for stamps of the
         # future.
-        read.line.timestamp_guard.advance(received_at)
+        line.timestamp_guard.advance(received_at)
         refused = 0
-        if self._exchange_clock is not None:
-            read.late_before = self._late_before(read, self._exchange_clock)
+        if (exchange_clock := self._exchange_clock) is not None:
+            if monotonic - line.late_shift_at >= TIMED_EVERY_SECONDS:
+                self._time(line, health, monotonic, received_at, exchange_clock)
+            if line.late_shift is not None:
+                read.late_before = received_at + line.late_shift
         for raw in frames:
             try:
                 for item in self._decoded(raw, read):
@@ -328,9 +334,9 @@ class Intake:
         if read.arrived:
             self._hub.publish_all(read.arrived)
             # After publishing: nobody's data waits for our bookkeeping.
-            is_due = monotonic - read.line.timed_at >= TIMED_EVERY_SECONDS
-            if (is_due or health.is_late or read.asked_at is not None) and self._exchange_clock is not None:
-                self._take_lag(read, self._exchange_clock)
+            is_due = monotonic - line.timed_at >= TIMED_EVERY_SECONDS or health.is_late or read.asked_at is not None
+            if is_due and exchange_clock is not None:
+                self._take_lag(read, exchange_clock)
         if self._repair is not None:
             self._repair.work_if_needed()  # only now, so that nothing of this read can come after what is repaired
         return read.notices
@@ -347,8 +353,9 @@ class Intake:
             if self._repair is not None and not self._hub.is_wanted(topic):
                 self._repair.forget(topic)
         line.expect(epoch, topics, self._clock.monotonic())
+        line.connection = ConnectionId(health.session, epoch)
         if self._repair is not None:
-            self._repair.subscribed(ConnectionId(health.session, epoch), topics)
+            self._repair.subscribed(line.connection, topics)
 
     def interrupted(self, health: SessionHealth, epoch: int, topics: frozenset[Topic], reason: str) -> None:
         """The line was lost: what still arrives from it is not taken."""
@@ -572,15 +579,18 @@ class Intake:
         habit = self._book_habit
         return self._decoder.half_book(lazy.raw, lazy.received_at, habit) if habit.is_half_enough() else None
 
-    def _late_before(self, read: ReadBatch, exchange_clock: ExchangeClock) -> datetime | None:
-        """What is stamped before this comes too late. Looked up now and then: an addition is all a read can afford."""
-        line = read.line
-        if read.monotonic - line.late_shift_at >= TIMED_EVERY_SECONDS:
-            now = exchange_clock.latest_time(read.monotonic)
-            max_lag = timedelta(seconds=read.health.max_lag)
-            line.late_shift = None if now is None else now - read.received_at - max_lag
-            line.late_shift_at = read.monotonic
-        return None if line.late_shift is None else read.received_at + line.late_shift
+    def _time(
+        self,
+        line: SessionExpectation,
+        health: SessionHealth,
+        monotonic: float,
+        received_at: datetime,
+        exchange_clock: ExchangeClock,
+    ) -> None:
+        """What is stamped before when comes too late. Looked up now and then: an addition is all a read can afford."""
+        now = exchange_clock.latest_time(monotonic)
+        line.late_shift = None if now is None else now - received_at - timedelta(seconds=health.max_lag)
+        line.late_shift_at = monotonic
 
     def _take_lag(self, read: ReadBatch, exchange_clock: ExchangeClock) -> None:
         """How late this read is: by its newest datum, if that is news. A first frame may be as old as its quiet market

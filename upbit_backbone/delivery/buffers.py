@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .._log import LogThrottle
 from ..models.enums import DataType, Overflow
@@ -33,7 +33,17 @@ class Buffer:
     is put ahead is read first, whole, and outside the bound.
     """
 
-    __slots__ = ("_ahead", "_conflates", "_drops_oldest", "_latest", "_order", "bound", "capacity", "conflated")
+    __slots__ = (
+        "_ahead",
+        "_conflates",
+        "_drops_oldest",
+        "_latest",
+        "_order",
+        "bound",
+        "capacity",
+        "conflated",
+        "queued",
+    )
 
     def __init__(self, overflow: Overflow | None, bound: int, parking: int = PARKED_ITEMS) -> None:
         self.bound = bound
@@ -41,6 +51,7 @@ class Buffer:
         self._drops_oldest = overflow not in (Overflow.BLOCK, Overflow.ERROR)
         self._conflates = conflated_types(overflow)
         self._order: deque[Envelope | Topic] = deque()  # a topic stands for its entry in _latest
+        self.queued: Callable[[], int] = self._order.__len__  # how many the bound is about
         self._latest: dict[Topic, Envelope] = {}
         self._ahead: deque[Envelope] = deque()
         self.conflated = 0
@@ -126,11 +137,6 @@ class Buffer:
         self._latest.clear()
         self._ahead.clear()
         return count
-
-    @property
-    def queued(self) -> int:
-        """How many the bound is about."""
-        return len(self._order)
 
     def __len__(self) -> int:
         return len(self._order) + len(self._ahead)

@@ -108,18 +108,19 @@ class Mailbox(queue.Queue[Any]):
             if self._seeds:
                 deliveries = self._news(deliveries)
             buffer = self._buffer
-            before = buffer.queued
+            before = buffer.queued()
             lost = buffer.put_late(deliveries) if is_late else buffer.put(deliveries)
-            waiting = buffer.queued
+            waiting = buffer.queued()
             gain = waiting - before
-            self.dropped += count - gain
+            if gain != count:
+                self.dropped += count - gain
             self._unfinished += gain
             news = None
             now, reporter = deliveries[-1][2] if deliveries else self._clock(), self._reporter
-            if reporter.unread_since is None:
-                reporter.unread_since = now
-            is_unread = now - reporter.unread_since > UNREAD_SECONDS
-            if lost or is_unread or reporter.busy_since is not None or waiting > buffer.bound:
+            unread_since = reporter.unread_since
+            if unread_since is None:
+                reporter.unread_since = unread_since = now
+            if lost or now - unread_since > UNREAD_SECONDS or reporter.busy_since is not None or waiting > buffer.bound:
                 news = self._trouble(lost, now)
         if gain > 0 and self._arrivals.waiting:
             # After the lock: whoever is woken takes it first thing.
