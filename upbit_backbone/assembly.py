@@ -317,6 +317,9 @@ class Assembly:
         )
         # None: Upbit itself. Nor is a recording streamed by anybody.
         self.upstream = self._make_upstream() if config.upstream and self._recording is None else None
+        self.probe = StallProbe(self.rest, self.store, clock)
+        if self.upstream is not None:
+            self.probe.witness = self.upstream.seen
         self.sessions = self._make_sessions()
 
     def _make_sessions(self) -> SessionManager | ReplaySource:
@@ -345,7 +348,7 @@ class Assembly:
             sink=self.intake,
             emit=self.emit,
             acquire_connect=self._acquire_connect,
-            probe=StallProbe(self.rest, self.store, clock),
+            probe=self.probe,
             run_job=self.jobs.submit,
             refused=self._handshake_refused,
             silent_topics=self._silent_topics,

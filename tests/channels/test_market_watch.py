@@ -138,6 +138,25 @@ def test_what_happens_while_rest_is_out_is_told_when_it_is_back(server: FakeUpbi
     told.wait("KRW-BTC", (MarketChange.WARNING_ON, None, None))
 
 
+def test_after_a_look_that_failed_the_next_one_comes_soon(
+    server: FakeUpbit, market: MarketDataBackbone, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(market_watch, "AGAIN_SECONDS", 0.05)
+    looks(server)
+    server.rest_fault("/v1/market/all", mode="status", status=400, body="", times=None, seconds=600)
+
+    def failures() -> int:
+        return len([each for each in server.requests("/v1/market/all") if each["fault"]])
+
+    wait_until(failures, "a failure")
+    market._parts.market_watch._look_seconds = 600.0  # only now: what succeeded before would wait as long
+    had = failures()
+    wait_until(lambda: failures() >= had + 3, "more of them")
+    server.warn("KRW-BTC", warning=True)
+    server.clear_faults()
+    told.wait("KRW-BTC", (MarketChange.WARNING_ON, None, None))
+
+
 def test_a_quote_currency_is_followed(server: FakeUpbit, market: MarketDataBackbone) -> None:
     events: list[Any] = []
     with market.subscribe(None, "trade", quote="KRW", on_event=events.append) as trades:

@@ -23,6 +23,7 @@ from upbit_backbone.errors import (
     ChannelUnavailableError,
     InvalidRequestError,
     MalformedDataError,
+    NetworkError,
     ServerError,
     StaleDataError,
     UnknownSymbolError,
@@ -294,3 +295,32 @@ def test_a_value_from_the_future_is_never_behind(desk: Desk) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     ahead = TradeData(told.symbol, told.current_price, told.current_price, None, later, 1, DataSource.WEBSOCKET)
     assert desk.probe(frozenset({desk.stream(ahead)})) == frozenset()
+
+
+def test_of_what_a_witness_has_seen_rest_is_not_asked(desk: Desk) -> None:
+    told = desk.ask("KRW-BTC")
+    topic = desk.stream(replace(told, source=DataSource.WEBSOCKET))
+    other = Topic(DataType.TICKER, "KRW-ETH")
+    had = len(desk.paths)
+    later = told.timestamp + timedelta(seconds=9)
+    desk.probe.witness = lambda topics: {topic: later}
+    assert desk.probe(frozenset({topic})) == {topic}
+    desk.probe.witness = lambda topics: {topic: told.trade_timestamp}
+    assert desk.probe(frozenset({topic})) == frozenset()
+    desk.probe.witness = lambda topics: {other: None}  # who streams it, and has seen nothing of it
+    assert desk.probe(frozenset({other})) == frozenset()
+    assert len(desk.paths) == had
+    desk.probe.witness = lambda topics: {topic: later}
+    assert desk.probe(frozenset({topic, other})) == {topic, other}
+    assert desk.paths[had:] == ["/v1/ticker"]
+
+
+def test_where_a_witness_cannot_be_asked_rest_is(desk: Desk) -> None:
+    def fails(topics: frozenset[Topic]) -> dict[Topic, None]:
+        raise NetworkError("Redis is away")
+
+    topic = desk.stream(replace(desk.ask("KRW-BTC"), source=DataSource.WEBSOCKET))
+    had = len(desk.paths)
+    desk.probe.witness = fails
+    assert desk.probe(frozenset({topic})) == frozenset()
+    assert desk.paths[had:] == ["/v1/ticker"]

@@ -26,8 +26,11 @@ from upbit_backbone import (
     TradeData,
     UpstreamEvent,
 )
+from upbit_backbone.backbone import parts_of
 from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.models.request import Topic
 from upbit_backbone.relay import Relay
+from upbit_backbone.relay.relay import ASKED_OF_UPBIT
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.upstream import relay_connection
 
@@ -202,6 +205,37 @@ def test_behind_a_line_that_went_mute_no_price_is_current(
         wait_until(lambda: market.get_ticker("KRW-BTC").source is not DataSource.RELAY, "another price")
         wait_until(lambda: market.health().upstream == "Upbit", "the way to Upbit itself")
         wait_until(lambda: market.get_ticker("KRW-BTC").source is DataSource.WEBSOCKET, "a live price from there")
+
+
+def test_whether_silence_means_anything_is_asked_of_who_else_has_a_line_and_not_of_rest(
+    start: Start, client: Open, upbit: FakeUpbit, server: RedisServer, things: ExitStack
+) -> None:
+    relays = [start(), start()]
+    market = client()
+    topics = frozenset(Topic(kind, symbol) for kind in (TICKER, TRADE) for symbol in MARKETS)
+    things.enter_context(market.subscribe(MARKETS, [TICKER, TRADE]))
+    leader, other = sorted(relays, key=lambda relay: not relay.is_leading)
+    everybody = [market._parts, parts_of(other._market), parts_of(leader._market)]
+    wait_until(lambda: all(parts.store.entry(topic) for parts in everybody for topic in topics), "all has come to all")
+    upbit.pause()
+
+    def told() -> list[str]:
+        return [server.client.get(key) or "null" for key in ("{upbit}:seen", "{upbit}:seen-by-others")]
+
+    wait_until(lambda: "null" not in "".join(told()), "both relays have told of all")
+    wait_until(lambda: all(parts.probe(topics) == frozenset() for parts in everybody), "all have seen the same")
+    leader._questions = 0
+    had = len(upbit.requests("/v1/ticker"))
+    what_lacks = Topic(TICKER, "KRW-BTC"), Topic(TICKER, "KRW-ETH"), Topic(TRADE, "KRW-BTC")
+    # Of each another topic, because who tells what he has seen tells nothing of what he lacks.
+    for parts, lacking in zip(everybody, what_lacks, strict=True):
+        parts.store.forget(lacking)
+        assert parts.probe(topics) == {lacking}
+    assert len(upbit.requests("/v1/ticker")) == had
+    # Two lines may be wrong together: now and then the one that leads asks Upbit all the same.
+    for _ in range(ASKED_OF_UPBIT):
+        parts_of(leader._market).probe(topics)
+    assert len(upbit.requests("/v1/ticker")) > had
 
 
 # --- a relay, or a server, that fails ---

@@ -21,8 +21,10 @@ from .markets import MOST_ASKED, MarketDirectory
 
 log = get_logger("upbit_backbone.markets")
 
-# Told within thirty seconds of Upbit's saying so: one look, a second one where a request failed, and some patience.
-LOOK_SECONDS: Final = 12.0
+# Told within thirty seconds of Upbit's saying so: one look, at a list that another process may have been given ten
+# seconds ago; or a second look, soon, where a request failed.
+LOOK_SECONDS: Final = 18.0
+AGAIN_SECONDS: Final = 5.0
 # Where no list was ever asked for, the first one is what later ones are compared with.
 FIRST_LOOK_SECONDS: Final = 5.0
 LIST_SECONDS: Final = 0.25  # how soon a list that somebody asks for is noticed
@@ -104,6 +106,7 @@ class MarketWatch:
         self._clock = clock
         self._look_seconds = look_seconds
         self._first_look_seconds = first_look_seconds
+        self._pause = look_seconds  # until the next look
         self._known: dict[str, MarketFacts] = {}  # of the thread that looks
         # Replaced whole or appended to, and read by the thread that looks: single operations, so no lock.
         self._followers: list[tuple[str, Follow]] = []
@@ -124,8 +127,9 @@ class MarketWatch:
             self._known = self._told(self._first_list())
             if self._known:
                 self._tell_followers()  # some have waited for it
-        if not self._stop.wait(self._look_seconds if self._known else 0.0):
-            self.look()
+        if not self._stop.wait(self._pause if self._known else 0.0):
+            is_told = self.look()
+            self._pause = self._look_seconds if is_told else min(self._look_seconds, AGAIN_SECONDS)
 
     def _first_list(self) -> Sequence[MarketInfo]:
         """The list that somebody else asks for meanwhile, as soon as it is there; nothing where nobody does."""
@@ -137,8 +141,9 @@ class MarketWatch:
                 break
         return listed
 
-    def look(self) -> None:
-        """Ask for the list, look at the tickers, and tell what is new. Raises nothing of ours."""
+    def look(self) -> bool:
+        """Ask for the list, look at the tickers, and tell what is new; whether there was a list. Raises nothing of
+        ours."""
         deadline = Deadline.after(ASKING_SECONDS, self._clock.monotonic)
         try:
             listed = self._directory.refreshed(deadline, Priority.LOW)
@@ -147,17 +152,17 @@ class MarketWatch:
             missing = [symbol for symbol in self._known if symbol not in found]
             gone = [symbol for symbol in missing[:MOST_ASKED] if self._directory.is_gone(symbol, deadline)]
         except ClosedError:
-            return
+            return False
         except UpbitBackboneError as error:
             log.debug("markets not looked at", extra={"why": one_line(error)})
-            return
+            return False
         known, self._known = (
             self._known,
             found | {symbol: self._known[symbol] for symbol in missing if symbol not in gone},
         )
         if not known:  # the first list: nothing has happened since
             self._tell_followers()
-            return
+            return True
         for symbol in gone:
             self._tell(symbol, (MarketChange.DELISTED, None, None))  # before its followers let go of it
         for symbol in found.keys() & known.keys():
@@ -167,6 +172,7 @@ class MarketWatch:
         for symbol in found:
             if symbol not in known:
                 self._tell(symbol, (MarketChange.LISTED, None, found[symbol].name))
+        return True
 
     def _told(self, listed: Sequence[MarketInfo]) -> dict[str, MarketFacts]:
         found: dict[str, MarketFacts] = {}

@@ -14,7 +14,7 @@ from ..models.request import DataRequest, SubscriptionRequest, Topic
 from ..rest.client import RestClient
 from ..store.exchange_clock import ExchangeClock
 from ..store.intelligent_cache import CacheLook
-from ..store.live_store import LiveStore
+from ..store.live_store import Entry, LiveStore
 from .markets import MarketDirectory
 
 
@@ -154,30 +154,57 @@ PROBE_SECONDS = 4.0  # two questions in a row end long before the detector stops
 MAX_SYMBOLS = 100  # a stalled stream stalls for all of them; a hundred are witness enough
 
 
+# When some of the topics last moved, as somebody else has seen it; None where he knows of nothing.
+Witness = Callable[[frozenset[Topic]], Mapping[Topic, datetime | None]]
+
+
+def moved_at(entry: Entry) -> datetime:
+    """When the market last moved, as the stream has shown it."""
+    item = entry.item
+    if isinstance(item, TickerData):
+        return item.trade_timestamp or item.timestamp
+    if isinstance(item, CandleData):
+        return item.last_trade_at or item.timestamp
+    return item.timestamp if isinstance(item, TradeData | OrderbookData) else entry.stamp
+
+
 class StallProbe:
-    """Asks REST when each market last traded (and books last changed) and compares with what the stream gave.
+    """Compares what the stream gave with what a `witness` has seen; REST, of topics that he does not know, is asked
+    when each market last traded (and books last changed).
 
     What happened just now may still be under way on the stream; the sessions, who ask, allow for that by waiting a
     moment before they act on a True. A busy market always has traded just now.
     """
 
-    def __init__(self, rest: RestClient, store: LiveStore, clock: Clock) -> None:
+    def __init__(self, rest: RestClient, store: LiveStore, clock: Clock, witness: Witness = lambda topics: {}) -> None:
         self._rest = rest
         self._store = store
         self._clock = clock
+        self.witness = witness  # replaced by a relay: it has others to ask
 
     def __call__(self, topics: frozenset[Topic]) -> frozenset[Topic] | None:
-        """Those of which REST shows something that the stream should have given; None where REST does not say.
+        """Those of which the witness, or REST, shows something that the stream should have given; None where REST would
+        have to say and does not.
 
         Blocks for at most a few seconds; for a worker's thread.
         """
-        chosen = sorted(topics)[:MAX_SYMBOLS]
+        seen = self._witnessed(topics)
+        behind = self._behind([topic for topic in topics if topic in seen], seen)
+        chosen = sorted(topics - seen.keys())[:MAX_SYMBOLS]
+        if seen and not chosen:
+            return frozenset(behind)
         try:
             answers = [self._missed_trades(chosen), self._missed_books(chosen)]
         except UpbitBackboneError:
             return None
-        told = [behind for behind in answers if behind is not None]
-        return frozenset().union(*told) if told else None
+        told = [missed for missed in answers if missed is not None]
+        return frozenset(behind).union(*told) if told else None
+
+    def _witnessed(self, topics: frozenset[Topic]) -> Mapping[Topic, datetime | None]:
+        try:
+            return self.witness(topics)
+        except UpbitBackboneError:
+            return {}  # then Upbit is asked
 
     def _missed_trades(self, topics: list[Topic]) -> set[Topic] | None:
         wanted = [topic for topic in topics if topic.data_type is not DataType.ORDERBOOK]
@@ -187,7 +214,7 @@ class StallProbe:
         symbols = {topic.symbol for topic in wanted}
         tickers = self._rest.tickers(symbols, deadline=deadline, priority=Priority.HIGH, max_age=0.0)
         traded = {symbol: ticker.trade_timestamp for symbol, ticker in tickers.items()}
-        return self._behind(wanted, traded)
+        return self._behind(wanted, {topic: traded.get(topic.symbol) for topic in wanted})
 
     def _missed_books(self, topics: list[Topic]) -> set[Topic] | None:
         wanted = [topic for topic in topics if topic.data_type is DataType.ORDERBOOK and not topic.level]
@@ -196,26 +223,16 @@ class StallProbe:
         deadline = Deadline.after(PROBE_SECONDS, self._clock.monotonic)
         symbols = {topic.symbol for topic in wanted}
         books = self._rest.orderbooks(symbols, levels=1, deadline=deadline, priority=Priority.HIGH, max_age=0.0)
-        return self._behind(wanted, {symbol: book.timestamp for symbol, book in books.items()})
+        changed = {symbol: book.timestamp for symbol, book in books.items()}
+        return self._behind(wanted, {topic: changed.get(topic.symbol) for topic in wanted})
 
-    def _behind(self, topics: list[Topic], moments: Mapping[str, datetime | None]) -> set[Topic]:
-        known = ((topic, moments.get(topic.symbol)) for topic in topics)
+    def _behind(self, topics: list[Topic], moments: Mapping[Topic, datetime | None]) -> set[Topic]:
+        known = ((topic, moments.get(topic)) for topic in topics)
         return {topic for topic, moment in known if moment is not None and self._is_behind(topic, moment)}
 
     def _is_behind(self, topic: Topic, moment: datetime) -> bool:
         entry = self._store.entry(topic)
-        if entry is None:
-            return True
-        item = entry.item
-        if isinstance(item, TickerData):
-            seen = item.trade_timestamp or item.timestamp
-        elif isinstance(item, CandleData):
-            seen = item.last_trade_at or item.timestamp
-        elif isinstance(item, TradeData | OrderbookData):
-            seen = item.timestamp
-        else:
-            seen = entry.stamp
-        return seen < moment
+        return entry is None or moved_at(entry) < moment
 
     def __repr__(self) -> str:
         return f"<StallProbe by {one_line(repr(self._rest))}>"

@@ -113,6 +113,13 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now[1] * 1000 + math.floor(now[2
 return redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)
 """
 
+# KEYS: seen. ARGV: what was, for how long it is kept (milliseconds).
+_SEEN: Final = """
+local there = redis.call('TYPE', KEYS[1]).ok
+if there ~= 'none' and there ~= 'string' then return redis.error_reply('SCHEMA ' .. KEYS[1] .. ' as ' .. there) end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+"""
+
 _LEAVE: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
@@ -198,6 +205,17 @@ class RedisStore:
         names: list[bytes] = self._run(_DEMAND, [self._keys.demand], [DEMANDED_TOPICS])
         found = (topic_named(name.decode("ascii", "replace")) for name in names)
         return [topic for topic in found if topic is not None]
+
+    def tell_seen(self, text: bytes, seconds: float, *, leads: bool) -> None:
+        """What this relay has seen, for others to compare with what they have, for so many seconds."""
+        key = self._keys.seen if leads else self._keys.seen_by_others
+        self._run(_SEEN, [key], [text, round(seconds * 1000)])
+
+    def seen(self, *, leads: bool) -> bytes | None:
+        """What others have seen: those that stand by for the one that leads, and the one that leads for those. From any
+        thread."""
+        (text,) = self._server.ask([("GET", self._keys.seen_by_others if leads else self._keys.seen)])
+        return text if isinstance(text, bytes) else None
 
     def leave(self, lease: Lease) -> None:
         """Give the lease back, so that another relay leads at once."""

@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 from .._arguments import whole_number
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, ForkGuard, LoopThread, get_logger
 from ..backbone import MarketDataBackbone, markets_of_quote, parts_of, subscribe_to_existing
+from ..channels.stream import moved_at
 from ..delivery.hub import DELISTED
 from ..delivery.subscription import Subscription
 from ..errors import ClosedError, UpbitBackboneError, one_line
@@ -29,6 +30,7 @@ from ..models.lazy_book import Datum
 from ..models.market import CandleData, TradeData
 from ..models.report import RelayStats
 from ..models.request import SubscriptionRequest, Topic
+from ..upstream.sightings import Sightings, heard, told
 from ..wire.relay_keys import DEFAULT_PREFIX, Keys
 from .entries import entry_of, latest_of, topic_of
 from .redis_store import Lease, NotLeadingError, RedisStore
@@ -43,6 +45,10 @@ MAILBOX_ITEMS: Final = 100_000
 REMEMBERED_SECONDS: Final = 15.0
 WAITING_ENTRIES: Final = 200_000  # while Redis cannot be reached; the oldest give way and are counted
 WAITING_EVENTS: Final = 1_000
+SEEN_SECONDS: Final = 2.0  # between two times that a relay tells what it has seen
+SEEN_KEPT_SECONDS: Final = 5.0  # of one that died, what it saw proves nothing
+# Two lines may be wrong together: every so many questions whether silence means anything are for Upbit all the same.
+ASKED_OF_UPBIT: Final = 6
 NOT_ASKED_FOR: Final = "no client asks for it any more"
 CLOSED_AFTER: Final = timedelta(
     seconds=3
@@ -100,6 +106,8 @@ class Relay:
         self._forming: dict[Topic, dict[datetime, CandleData]] = {}
         # As they came: who stands by has most of it for nothing, and need not write it down.
         self._waiting: deque[tuple[float, TradeData | CandleData]] = deque()
+        self._tells_at = 0.0  # what it has seen
+        self._questions = 0
         self._published = self._duplicates = self._lost = self._changes = 0
         self._error: str | None = None
         self._thread = LoopThread(
@@ -120,6 +128,8 @@ class Relay:
             self._kinds = {topic.data_type for topic in self._own}
             self._listed: tuple[str, ...] | None = None  # set by the thread that looks
             try:
+                if parts_of(market).upstream is None:  # else it asks the relay that feeds it
+                    parts_of(market).probe.witness = self._seen_by_others
                 if quote is not None:
                     parts_of(market).market_watch.follow(quote, self._hear_of_markets)
                 self._renew()
@@ -210,9 +220,10 @@ class Relay:
         held = self._lease
         try:
             stale = json.dumps(sorted(self._market.stale_symbols(self._subscription)))
-            told = f'{{"stale": {stale}, "lag": {self._lag():.3f}}}'
-            self._lease = self._store.lead(self.name, held, told, self._status(stale))
+            pulse = f'{{"stale": {stale}, "lag": {self._lag():.3f}}}'
+            self._lease = self._store.lead(self.name, held, pulse, self._status(stale))
             self._follow_demand()
+            self._tell_seen()
         finally:
             self._due = self._clock.monotonic() + (STAND_BY_SECONDS if self._lease is None else RENEW_SECONDS)
         if self._is_failing:
@@ -240,6 +251,26 @@ class Relay:
         """On the thread that looks after the market list; False where nobody needs it any more."""
         self._listed = tuple(symbols)
         return not self._closing.is_set()
+
+    def _tell_seen(self) -> None:
+        """For who reads here and for other relays: silence that they share with this line is the market's."""
+        now = self._clock.monotonic()
+        if now < self._tells_at:
+            return
+        self._tells_at = now + SEEN_SECONDS
+        known = parts_of(self._market).store
+        entries = ((topic, known.entry(topic)) for topic in self._subscription.topics)
+        seen = {topic: None if entry is None else moved_at(entry) for topic, entry in entries}
+        self._store.tell_seen(told(self.name, seen), SEEN_KEPT_SECONDS, leads=self._lease is not None)
+
+    def _seen_by_others(self, topics: frozenset[Topic]) -> Sightings:
+        """When `topics` last moved as the other relays have seen it; on the thread that looks into a silence."""
+        leads = self.is_leading
+        self._questions += leads
+        if self._is_over or (leads and self._questions % ASKED_OF_UPBIT == 0):
+            return {}
+        seen = heard(self._store.seen(leads=leads), but_of=self.name)
+        return {topic: seen[topic] for topic in topics if topic in seen}
 
     def _follow_demand(self) -> None:
         """Stream what there is of the currency, and what clients ask for besides, as long as they do; whoever stands by

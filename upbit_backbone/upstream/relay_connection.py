@@ -27,6 +27,7 @@ from ..models.session import SubscriptionList
 from ..wire.frames import MAX_CONTROL_BYTES, MAX_MESSAGE_BYTES, PONG, TEXT
 from ..wire.redis_server import RedisServer
 from ..wire.relay_keys import SCHEMA, Keys
+from .sightings import Sightings, heard
 from .stream_history import StreamHistory, candle_frame, trade_frame
 
 TIMEOUT_SECONDS: Final = 1.0  # of one call to Redis
@@ -108,6 +109,15 @@ class RelayTransport:
     def history(self, rest: TradesPage, is_direct: Callable[[], bool]) -> StreamHistory:
         """What the relay keeps of past trades, and behind that what `rest` gives."""
         return StreamHistory(self._server, self._keys, rest, is_direct)
+
+    def seen(self) -> Sightings:
+        """When each topic last moved, as the relay that leads has seen it; raises as Redis fails."""
+        server = self._server()
+        try:
+            (text,) = server.ask([("GET", self._keys.seen)])
+        finally:
+            server.close()
+        return heard(text)
 
     def _leader(self, server: RedisServer) -> str:
         keys, prefix = self._keys, self._keys.prefix

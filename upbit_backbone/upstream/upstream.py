@@ -16,8 +16,10 @@ from .._concurrency import Clock, Deadline, Flag, LoopThread, Waitable, get_logg
 from ..backfill.pages import TradesPage
 from ..errors import ClosedError, NetworkError, UpbitBackboneError, one_line
 from ..models.events import Event, UpstreamEvent
+from ..models.request import Topic
 from ..sessions.ports import Connection, Dial
 from .relay_connection import NoRelayError, RelayTransport
+from .sightings import Sightings
 
 log = get_logger("upbit_backbone.upstream")
 
@@ -93,6 +95,12 @@ class Upstream:
     def past_trades(self, rest: TradesPage) -> TradesPage:
         """Pages of past trades: what the relay keeps, and behind that, or while there is none, what `rest` gives."""
         return self._relay.history(rest, lambda: self.is_direct).page
+
+    def seen(self, topics: frozenset[Topic]) -> Sightings:
+        """When `topics` last moved, as far as the relay that leads has seen it by its own line; of none while there is
+        no relay. Raises as Redis fails; waits for a second at most."""
+        found = {} if self.is_direct else self._relay.seen()
+        return {topic: found[topic] for topic in topics if topic in found}
 
     def _missed(self, error: UpbitBackboneError) -> None:
         now = self._clock.monotonic()

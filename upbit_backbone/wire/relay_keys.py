@@ -38,6 +38,9 @@ class Keys:
         self.events = self._key("events")
         self.demand = self._key("demand")
         self.pulse = self._key("live")
+        # What relays have seen, each by its own line: the one that leads, and the latest of those that stand by.
+        self.seen = self._key("seen")
+        self.seen_by_others = self._key("seen-by-others")
 
     def limits(self, egress: str, host: str, kind: str, group: str = "") -> str:
         """What machines that reach Upbit's `host` by one address, called `egress`, keep together of its limits."""
