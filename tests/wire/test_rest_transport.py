@@ -326,6 +326,72 @@ def test_every_way_to_wrap_an_answer_is_understood(serve: Serve, dial: Dial, dat
         assert transport.get(CALL, within(WAIT_SECONDS)).body == b'["x"]'
 
 
+GOOD = answer(b'["x"]', "Remaining-Req: group=ticker; min=600; sec=9", "Date: Mon, 30 Nov 2026 00:00:00 GMT")
+ODD = [
+    GOOD,
+    GOOD.replace(b"\r\n", b"\n"),
+    GOOD.replace(b"HTTP/1.1", b"HTTP/1.0"),
+    GOOD.replace(b"HTTP/1.1 200 OK", b"HTTP/1.1 200"),
+    GOOD.replace(b"HTTP/1.1 200 OK", b"HTTP/1.1 204 No Content"),
+    GOOD.replace(b"HTTP/1.1 200 OK", b"HTTP/2 200 OK"),
+    GOOD.replace(b"200 OK", b"999 OK"),
+    GOOD.replace(b"Length: 5", b"Length: 5, 5"),
+    GOOD.replace(b"Length: 5", b"Length: -5"),
+    GOOD.replace(b"Length: 5", b"Length: +5"),
+    GOOD.replace(b"Length: 5", b"Length: " + b"9" * 5000),
+    GOOD.replace(b"Length: 5", b"Length: 4"),
+    GOOD.replace(b"Length: 5", b"Length: 6"),
+    GOOD.replace(b"Length: 5", b"Length: 0"),
+    GOOD.replace(b"Content-Length: 5\r\n", b""),
+    GOOD.replace(b"Content-Length: 5", b"Content-Length: 5\r\nContent-Length: 7"),
+    GOOD.replace(b"Content-Length: 5", b"Transfer-Encoding: chunked\r\nContent-Length: 5"),
+    GOOD.replace(b"Date:", b"Connection: Keep-Alive\r\nDate:"),
+    GOOD.replace(b"Date:", b"Connection: close, x\r\nDate:"),
+    GOOD.replace(b"Date:", b"X-Folded: a\r\n b\r\nDate:"),
+    GOOD.replace(b"Date:", b"nameless\r\nDate:"),
+    GOOD.replace(b"Date:", b"A: b\r\n" * 120 + b"Date:"),
+    GOOD.replace(b"Date:", b"A: " + b"b" * 70_000 + b"\r\nDate:"),
+    GOOD.replace(b"Date:", b"Date: yesterday\r\nDate:"),
+    GOOD[:20], GOOD[:60], GOOD[:-2], b"\r\n" + GOOD, b"SSH-2.0-OpenSSH_9.6\r\n", GOOD + GOOD,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_a_kept_connection_says_of_every_answer_what_a_fresh_one_says(serve: Serve, dial: Dial, odd: bytes) -> None:
+    def first(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(odd)
+
+    def second(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(OK)
+        first(peer)
+
+    fresh, kept = dial(serve(first)), dial(serve(second))
+    assert kept.get(CALL, within(WAIT_SECONDS)).body == b"[]"
+    assert said(kept) == said(fresh)
+
+
+def said(transport: RestTransport) -> object:
+    try:
+        response = transport.get(CALL, within(WAIT_SECONDS))
+    except UpbitBackboneError as error:
+        return type(error), str(error).partition("(")[0]  # requests wraps some errors of urllib3 once more
+    # Of a folded line some urllib3 keep the fold.
+    headers = {name.lower(): response.headers[name.lower()].split() for name in response.headers}
+    return response.status, response.body, headers
+
+
+def test_later_requests_on_a_connection_are_the_first_ones_but_for_their_target(serve: Serve, dial: Dial) -> None:
+    server = serve(answering(OK))
+    transport = dial(server)
+    for symbol in ("KRW-BTC", "KRW-ETH"):
+        transport.get(endpoints.tickers([symbol]), within(WAIT_SECONDS))
+    first, second = server.requests
+    assert server.connections == 1
+    assert second == first.replace(b"KRW-BTC", b"KRW-ETH")
+
+
 def test_an_answer_that_ends_with_the_connection_is_whole(serve: Serve, dial: Dial) -> None:
     def script(peer: Peer) -> None:
         peer.read_request()

@@ -218,6 +218,7 @@ class DeadlineSocket:
         self.answered = False
         self.has_ended = False
         self._sock = sock
+        self._early = memoryview(b"")  # received already, and to be received once more
         # Guards the moment of closing, so that cut() never hits a descriptor that is someone else's by now.
         self._lock = threading.Lock()
         self._files = 0
@@ -240,7 +241,15 @@ class DeadlineSocket:
         self._files += 1
         return io.BufferedReader(_Reader(self), READ_BUFFER_BYTES)
 
+    def put_back(self, data: bytes | bytearray) -> None:
+        """Who receives next gets `data` once more."""
+        self._early = memoryview(bytes(data))
+
     def recv_into(self, buffer: Any) -> int:
+        if self._early:
+            count = min(len(buffer), len(self._early))
+            buffer[:count], self._early = self._early[:count], self._early[count:]
+            return count
         while True:
             self._sock.settimeout(self.watch.wait_seconds())
             try:

@@ -37,7 +37,7 @@ SMALL_BYTES: Final = 1024 * 1024
 
 
 class RestResponse(NamedTuple):
-    """What the server said: names in `headers` are looked up without regard to case; `elapsed` in seconds.
+    """What the server said: names in `headers` are looked up in lower case; `elapsed` in seconds.
 
     `received_at` is given where somebody wrote it down, so that a recording and its replay agree.
     """
