@@ -200,11 +200,13 @@ class EventCount:
 
     def sleep(self, waiter: threading.Lock, seconds: float) -> None:
         """Until somebody tells, or for so many seconds. The caller holds no lock, and looks at the state himself."""
+        is_woken = False
         try:
-            waiter.acquire(timeout=max(0.0, seconds))
+            is_woken = waiter.acquire(timeout=seconds if seconds > 0.0 else 0.0)
         finally:
-            with contextlib.suppress(ValueError):  # it was woken
-                self.waiting.remove(waiter)
+            if not is_woken:  # whoever wakes it takes it out
+                with contextlib.suppress(ValueError):
+                    self.waiting.remove(waiter)
 
     def wait_for(self, ready: Callable[[], object], deadline: Deadline) -> bool:
         """Whether `ready()` came true by the deadline. The caller holds no lock; `ready` takes the one it needs."""

@@ -37,6 +37,7 @@ MailboxClosedError: type[ClosedError] = type(
 )
 
 Report = Callable[[str, int], None]
+NEVER = Deadline(None)
 
 
 class Mailbox(queue.Queue[Any]):
@@ -213,7 +214,8 @@ class Mailbox(queue.Queue[Any]):
                 if delivery is None:
                     self._check_open()
             if delivery is None:
-                deadline = deadline or Deadline.after(timeout if block else 0.0)
+                if deadline is None:
+                    deadline = NEVER if block and timeout is None else Deadline.after(timeout if block else 0.0)
                 # Nothing is held while waiting. Of several readers who are woken one finds it empty again, hence the
                 # loop.
                 if not self._arrivals.wait_for(self._has_news, deadline):
@@ -286,7 +288,10 @@ class Mailbox(queue.Queue[Any]):
 
     def _has_news(self) -> bool:
         """Whether something waits, or it is over. Looked at without the lock: each is one read."""
-        return bool(self._buffer) or self._closed or self._ended or self._failure is not None
+        buffer = self._buffer
+        if buffer.queued():  # as a rule, once somebody was woken
+            return True
+        return bool(buffer) or self._closed or self._ended or self._failure is not None
 
     def _check_open(self) -> None:
         if self._closed:
