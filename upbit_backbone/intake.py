@@ -537,7 +537,8 @@ class Intake:
             if type(due) is Early:
                 self._publish_early(topic, due, read)
             else:
-                read.arrived.extend((topic, each, read.monotonic) for each in due)
+                for each in due:
+                    read.arrived.append((topic, each, read.monotonic))
         # A state that is older than what is known is news to nobody; a trade or candle always is.
         elif is_newest or not is_state:
             read.arrived.append((topic, item, read.monotonic))

@@ -417,7 +417,12 @@ def _is_news(entry: Entry, known: Entry) -> bool:
     """Whether the market moved between two values of one line, rather than that the first was said again."""
     if entry.topic.data_type in STATE_TYPES:
         return entry.stamp > known.stamp and entry.moved_at > known.moved_at
-    return entry.stamp > known.stamp or entry.item != known.item
+    if entry.stamp > known.stamp:
+        return True
+    item, other = entry.item, known.item
+    if type(item) is TradeData and type(other) is TradeData and item.sequential_id != other.sequential_id:
+        return True  # told by its id, as those of one moment are: to compare all fields costs as much as to keep it
+    return item != other
 
 
 def _is_rest(item: StoredItem) -> bool:

@@ -16,6 +16,7 @@ send. After a violation or a Close the reader ignores all further input.
 from __future__ import annotations
 
 import codecs
+import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeGuard
 
@@ -37,6 +38,10 @@ _CONTROL = 0x08
 _LENGTH_16, _LENGTH_64 = 126, 127
 _WHOLE_BINARY: Final = _FIN | BINARY
 _MIN_HEADER, _MEDIUM_HEADER, _LONG_HEADER = 2, 4, 10
+# Its first two bytes as one number, and the length in the next two.
+_SHORT_BINARY: Final = _WHOLE_BINARY << 8
+_MEDIUM_BINARY: Final = _SHORT_BINARY | _LENGTH_16
+_medium_header = struct.Struct(">HH").unpack_from
 
 PROTOCOL_ERROR, NO_STATUS, INVALID_PAYLOAD, TOO_BIG = 1002, 1005, 1007, 1009
 # 1004, 1005, 1006 and 1015 must never travel; 1016-2999 are unassigned (RFC 6455 section 7.4).
@@ -169,16 +174,17 @@ class FrameReader:
         size = len(data)
         last = size - _MEDIUM_HEADER
         append = events.append
-        while position <= last and data[position] == _WHOLE_BINARY:
-            length = data[position + 1]
-            start = position + _MIN_HEADER
-            if length == _LENGTH_16:
-                length = data[start] << 8 | data[start + 1]
-                start = position + _MEDIUM_HEADER
+        while position <= last:
+            head, length = _medium_header(data, position)
+            if head == _MEDIUM_BINARY:
                 # Not the shortest form, which is a violation; the general path says so.
                 if length < _LENGTH_16:
                     break
-            elif length > _LENGTH_16:
+                start = position + _MEDIUM_HEADER
+            elif _SHORT_BINARY <= head < _MEDIUM_BINARY:
+                length = head - _SHORT_BINARY
+                start = position + _MIN_HEADER
+            else:
                 break
             end = start + length
             if end > size or length > limit:
