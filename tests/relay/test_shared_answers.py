@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.proxy import ChaosProxy
 from tests.relay.conftest import MARKETS
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -213,14 +214,40 @@ def test_who_waits_gets_what_came_and_its_age_by_the_clock_of_redis(
     first = ask(mine)
     pool = things.enter_context(ThreadPoolExecutor(1))
     waiting = pool.submit(ask, theirs)
-    first.tell(ANSWER, 0.25)
+    left_at = SYSTEM_CLOCK.monotonic() - 0.25
+    first.tell(ANSWER, left_at)
     turn = waiting.result(30)
     assert turn.is_ours or turn.answer.body == ANSWER  # it may have come before the other asked
     turn.leave()
     told = ask(part(), max_age=60.0).answer
     assert told.body == ANSWER
-    assert told.age >= 0.25
+    assert told.left_at <= left_at
     assert ask(part(), max_age=0.2).answer is None
+
+
+@pytest.mark.parametrize("who", ["tells", "asks"])
+def test_who_is_held_up_on_the_way_never_finds_an_answer_younger_than_it_is(
+    server: RedisServer, things: ExitStack, who: str
+) -> None:
+    """A process that is stopped between its look at its clock and Redis', or between Redis' and its use of it."""
+    proxy = things.enter_context(ChaosProxy(str(server.socket)))
+    late = f"redis://{proxy.address[0]}:{proxy.address[1]}"
+    teller, asker = (
+        SharedAnswers(late if who == each else server.url, "upbit", "upbit", clock=SYSTEM_CLOCK)
+        for each in ("tells", "asks")
+    )
+    things.callback(teller.close)
+    things.callback(asker.close)
+    began = SYSTEM_CLOCK.monotonic()
+    turn = ask(teller, max_age=60.0)
+    ask(asker, max_age=60.0, seconds=0.0)  # connected
+    proxy.set(latency=0.15)
+    left_at = SYSTEM_CLOCK.monotonic()
+    turn.tell(ANSWER, left_at)
+    told = ask(asker, max_age=60.0).answer
+    assert told is not None
+    assert told.left_at <= left_at
+    assert left_at - told.left_at <= SYSTEM_CLOCK.monotonic() - began + 0.01
 
 
 def test_a_process_that_died_with_the_turn_keeps_nobody_for_long(
@@ -238,7 +265,7 @@ def test_a_process_that_died_with_the_turn_keeps_nobody_for_long(
 
 def test_what_is_too_large_is_not_left(part: Callable[[], SharedAnswers], server: RedisServer) -> None:
     turn = ask(part())
-    turn.tell(b"x" * (MAX_ANSWER_BYTES + 1), 0.0)
+    turn.tell(b"x" * (MAX_ANSWER_BYTES + 1), SYSTEM_CLOCK.monotonic())
     turn.leave()
     assert server.client.keys("*answer:*") == []
 
@@ -248,7 +275,7 @@ def test_a_prefix_of_another_version_is_not_written_to(
 ) -> None:
     server.client.set("{upbit}:schema", "upbit-backbone relay 2")
     turn = ask(part())
-    turn.tell(ANSWER, 0.0)
+    turn.tell(ANSWER, SYSTEM_CLOCK.monotonic())
     assert server.client.keys("*") == ["{upbit}:schema"]
     assert any(record.levelno == logging.WARNING for record in caplog.records)
 
@@ -264,7 +291,7 @@ def test_a_user_with_few_rights_is_enough(
     things.callback(mine.close)
     turn = ask(mine)
     assert turn.is_ours
-    turn.tell(ANSWER, 0.0)
+    turn.tell(ANSWER, SYSTEM_CLOCK.monotonic())
     assert ask(part(), max_age=60.0).answer.body == ANSWER
     ask(mine).leave()
     assert server.client.keys("*asking*") == []

@@ -329,7 +329,7 @@ class RetryingCaller:
             self._count(0, failed=True, requests=0)
             raise
         if job.turn is not None:
-            job.turn.tell(response.body, time.monotonic() - job.left_at)
+            job.turn.tell(response.body, job.left_at)
         return found
 
     def shared(self, job: Job[T]) -> T | None:
@@ -351,10 +351,10 @@ class RetryingCaller:
 
     def _told(self, job: Job[T], call: RestCall, answer: SharedAnswer) -> T:
         """As if it had just come to a request that left when theirs did."""
-        job.age = answer.age
-        job.began_at = job.left_at = time.monotonic() - answer.age
+        job.age = time.monotonic() - answer.left_at
+        job.began_at = job.left_at = answer.left_at
         received_at = self._clock.wall()
-        response = RestResponse(OK, {}, answer.body, answer.age, 0, received_at)
+        response = RestResponse(OK, {}, answer.body, job.age, 0, received_at)
         self._on_response(call, response, received_at)
         return job.read(answer.body, received_at)
 

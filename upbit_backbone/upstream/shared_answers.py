@@ -2,13 +2,17 @@
 
 Whoever asks first leaves a note under the question's name and goes to Upbit; who comes with the same question meanwhile
 waits for his answer, for which no turn is taken. Only good answers are left there; who waited in vain asks for himself.
-They are bytes as Upbit sent them and go through the same door as those from the wire. How old an answer is the clock of
-Redis says.
+They are bytes as Upbit sent them and go through the same door as those from the wire.
+
+How old an answer is the clock of Redis says, of which each knows what it showed between two moments of his own, before
+and after it was asked. The request is taken to have left as early as they allow, on the way there and back: who is held
+up on either finds an answer older than it is, never younger.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import threading
 import uuid
@@ -45,27 +49,30 @@ if note and not (string.match(note, '^%x+$') and #note == 32) then return foreig
 
 # KEYS: answer, note. ARGV: schema, our name, life of the note, how old an answer may be, one that was had, whose
 # note was waited for, how old his answer may be; then the key of the schema.
-# Answers: what there is ('answer', 'yours', 'wait'), its age in milliseconds, it or whose note there is.
+# Answers: what there is ('answer', 'yours', 'wait'), its age in milliseconds, it or whose note there is; now.
 _ASK: Final = (
     _BEGIN
     + """
 if head then
   local age, whose = now - tonumber(string.sub(head, 9, 21)), string.sub(head, 23, 54)
   local is_young = age <= tonumber(ARGV[4]) or (whose == ARGV[6] and age <= tonumber(ARGV[7]))
-  if is_young and age >= 0 and whose ~= ARGV[5] then return {'answer', age, redis.call('GET', KEYS[1])} end
+  if is_young and age >= 0 and whose ~= ARGV[5] then
+    return {'answer', age, redis.call('GET', KEYS[1]), text(now)}
+  end
 end
-if note then return {'wait', 0, note} end
+if note then return {'wait', 0, note, text(now)} end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
-return {'yours', 0, ''}
+return {'yours', 0, '', text(now)}
 """
 )
 
-# KEYS: answer, note. ARGV: schema, our name, milliseconds since the request left, life of the answer, its bytes; then
+# KEYS: answer, note. ARGV: schema, our name, when the request left at the earliest, life of the answer, its bytes; then
 # the key of the schema.
 _TELL: Final = (
     _BEGIN
     + """
-redis.call('SET', KEYS[1], 'UPBITAN1' .. string.format('%013.0f', now - ARGV[3]) .. ' ' .. ARGV[2] .. '\\n' .. ARGV[5],
+local left = math.min(now, tonumber(ARGV[3]))
+redis.call('SET', KEYS[1], 'UPBITAN1' .. string.format('%013.0f', left) .. ' ' .. ARGV[2] .. '\\n' .. ARGV[5],
   'PX', ARGV[4])
 if note == ARGV[2] then redis.call('DEL', KEYS[2]) end
 """
@@ -76,10 +83,10 @@ _LEAVE: Final = _BEGIN + "if note == ARGV[2] then redis.call('DEL', KEYS[2]) end
 
 
 class SharedAnswer(NamedTuple):
-    """What Upbit said to somebody whose request left `age` seconds ago."""
+    """What Upbit said to somebody whose request left at `left_at` (monotonic, of this machine) or somewhat later."""
 
     body: bytes
-    age: float
+    left_at: float
 
 
 class SharedAnswers:
@@ -104,12 +111,15 @@ class SharedAnswers:
             under_way = min(max_age, UNDER_WAY_SECONDS) if max_age else UNDER_WAY_SECONDS
             patience = under_way + self._now() - began
             told = [turn.name, _ms(NOTE_SECONDS), _ms(max_age), self._had.get(digest, ""), waited_for, _ms(patience)]
+            before = self._now()
             found = self.run(_ASK, digest, told)
             if found is None:
                 return turn
-            what, age, said = found
+            what, age, said, shown = found
+            turn.saw_clock(int(shown) / 1000, self._now())
             if what == b"answer":
-                turn.answer = self._answer(digest, int(age) / 1000, said)
+                # A millisecond more, because Redis' are whole ones.
+                turn.answer = self._answer(digest, before - (int(age) + 1) / 1000, said)
                 return turn
             if what == b"yours":
                 turn.is_ours = True
@@ -122,12 +132,12 @@ class SharedAnswers:
             wait_event(stop, waiting.sooner(POLL_SECONDS))
         return turn
 
-    def _answer(self, digest: str, age: float, raw: bytes) -> SharedAnswer | None:
+    def _answer(self, digest: str, left_at: float, raw: bytes) -> SharedAnswer | None:
         head = _HEAD.match(raw)
         if head is None:  # the script has looked
             return None
         self.remember(digest, head[2].decode())
-        return SharedAnswer(raw[head.end() :], age)
+        return SharedAnswer(raw[head.end() :], left_at)
 
     def remember(self, digest: str, name: str) -> None:
         """That answer is known here: who asks again wants another."""
@@ -162,14 +172,20 @@ class Turn:
         self.name = uuid.uuid4().hex
         self.is_ours = False
         self.answer: SharedAnswer | None = None
+        self._ahead: float | None = None  # the clock of Redis, of ours: as little as it may be
 
-    def tell(self, body: bytes, ago: float) -> None:
-        """Upbit has answered with `body` to a request that left `ago` seconds ago."""
-        if len(body) > MAX_ANSWER_BYTES:
+    def saw_clock(self, shown: float, by: float) -> None:
+        """The clock of Redis showed `shown` (seconds) at `by` (monotonic) at the latest."""
+        self._ahead = shown - by
+
+    def tell(self, body: bytes, left_at: float) -> None:
+        """Upbit has answered with `body` to a request that left at `left_at` (monotonic)."""
+        if len(body) > MAX_ANSWER_BYTES or self._ahead is None:
             return
         self.is_ours = False
         self._answers.remember(self._digest, self.name)
-        self._answers.run(_TELL, self._digest, [self.name, _ms(max(0.0, ago)), _ms(self._kept), body])
+        left = math.floor((left_at + self._ahead) * 1000)
+        self._answers.run(_TELL, self._digest, [self.name, left, _ms(self._kept), body])
 
     def leave(self) -> None:
         """Nothing came of it: whoever waits need not any longer."""
