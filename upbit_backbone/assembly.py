@@ -152,6 +152,7 @@ class Assembly:
         self._market_watch = Once(self._make_market_watch)
         self._door = Once(self._make_door)
         self.limiter = self._make_limiter()
+        shared = self._shared_with_others()
         self.connect_breaker = CircuitBreaker(
             "WebSocket connect",
             failures=config.breaker_failures,
@@ -159,8 +160,9 @@ class Assembly:
             probes=1,  # a live session makes no second attempt
             clock=clock,
             emit=self.emit,
+            elsewhere=shared.get("circuits"),
         )
-        self._make_stores()
+        self._make_stores(shared)
         self._make_stream()
         self._make_answers()
 
@@ -195,7 +197,7 @@ class Assembly:
             host, self.clock, where, lambda: FleetCount(host, self.clock, url=url, prefix=prefix, egress=egress)
         )
 
-    def _make_stores(self) -> None:
+    def _make_stores(self, shared: dict[str, Any]) -> None:
         config, clock = self.config, self.clock
         self.exchange_clock = ExchangeClock(clock)
         # A recording is what it is: its stamps and the present have nothing to say to each other.
@@ -213,7 +215,7 @@ class Assembly:
             transport=self.transport,
             exchange_clock=self.exchange_clock,
             measure=self._measure,
-            **self._shared_with_others(),
+            **shared,
         )
         self.directory = MarketDirectory(
             self._load_markets,
@@ -223,7 +225,7 @@ class Assembly:
         )
 
     def _shared_with_others(self) -> dict[str, Any]:
-        """What REST has in common with processes that use the same Redis server."""
+        """What REST has in common with processes that use the same Redis server; the circuits handshakes, too."""
         config = self.config
         if not config.share_limits_at or not config.share_limits_between_processes or self._recording is not None:
             return {}

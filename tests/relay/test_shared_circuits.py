@@ -10,9 +10,11 @@ import pytest
 from tests.support.clock import ManualClock
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
+from upbit_backbone import MarketDataBackbone
 from upbit_backbone._concurrency import SYSTEM_CLOCK
 from upbit_backbone.errors import ChannelUnavailableError, NetworkError
 from upbit_backbone.resilience.circuit_breaker import CircuitBreaker
+from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.upstream.shared_circuits import SharedCircuits
 
 ERROR = NetworkError("the line is cut")
@@ -100,3 +102,15 @@ def test_without_redis_each_counts_for_itself(breaker: Make, server: RedisServer
     assert mine.state == "closed"
     fail(mine)
     assert mine.state == "open"
+
+
+def test_the_breaker_of_handshakes_is_shared_as_well(server: RedisServer, upbit: FakeUpbit) -> None:
+    settings = {"share_limits_at": server.url, "share_limits_between_processes": True}
+    addresses = {"rest_url": upbit.rest_url, "websocket_url": upbit.websocket_url}
+    with (
+        MarketDataBackbone(**settings, **addresses, breaker_failures=3) as mine,
+        MarketDataBackbone(**settings, **addresses, breaker_failures=3) as theirs,
+    ):
+        fail(mine._parts.connect_breaker, 3)
+        fail(theirs._parts.connect_breaker)
+        assert theirs._parts.connect_breaker.state == "open"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from upbit_backbone.limits.between_processes import ARRIVED_SECONDS, LOOK_AGAIN_
 from upbit_backbone.models.enums import RateGroup
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.upstream import redis_count
-from upbit_backbone.upstream.fleet_count import CAREFUL_SECONDS, RETRY_SECONDS, FleetCount
+from upbit_backbone.upstream.fleet_count import CAREFUL_SECONDS, STANDSTILL_SECONDS, FleetCount
 
 TICKER, CANDLE = RateGroup.TICKER, RateGroup.CANDLE
 KEYS = "{upbit}:limits:default:upbit:"
@@ -36,16 +38,21 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def machine(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """The count of another machine with each call: it has a temporary folder of its own."""
+    """The count of another machine with each call: it has a temporary folder of its own, if it is not told one."""
+    # However slow this machine is, nobody falls silent by himself.
+    monkeypatch.setattr(redis_count, "SILENT_SECONDS", 60.0)
     with ExitStack() as things:
 
-        def one(clock: ManualClock, url: str = server.url, egress: str = "default") -> FleetCount:
-            folder = tmp_path / uuid.uuid4().hex
-            folder.mkdir()
+        def one(
+            clock: ManualClock, url: str = server.url, egress: str = "default", folder: Path | None = None
+        ) -> FleetCount:
+            folder = folder or tmp_path / uuid.uuid4().hex
+            folder.mkdir(exist_ok=True)
             monkeypatch.setenv("TMPDIR", str(folder))
             count = FleetCount("upbit", clock, url=url, prefix="upbit", egress=egress)
             monkeypatch.setattr(count._file, "_directory", folder)
             things.callback(count.close)
+            count.enter(clock)
             return count
 
         yield one
@@ -89,6 +96,24 @@ def test_what_a_process_that_was_killed_had_under_way_ends_by_itself(
     wait_until(lambda: mine.take(TICKER, 10, 1).wait == 0.0, "a place")
 
 
+def test_a_request_counts_for_as_long_as_its_process_says_that_it_is_under_way(
+    machine: Machine, clock: ManualClock, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = machine(clock)
+    (claim,) = taken(mine, 1, 1)
+    key = f"{KEYS}claims:ticker"
+    ((name, first),) = server.client.zrange(key, 0, -1, withscores=True)
+    seconds, micros = server.client.time()
+    assert first <= seconds * 1000 + micros / 1000 + 4_000  # the most for which it counts should its process be killed
+    clock.now += 5.0
+    wait_until(lambda: (server.client.zscore(key, name) or 0.0) > first, "it is told of")
+    mine.settle(TICKER, 1, claim.at, clock.now)
+    monkeypatch.setattr(redis_count, "HELD_SECONDS", 0.5)
+    taken(mine, 2, 1)
+    clock.now += 60.0  # nobody will ever settle that one
+    wait_until(lambda: server.client.zcount(key, f"({server.client.time()[0] * 1000}", "+inf") == 0, "it ends")
+
+
 def test_nothing_that_is_written_stays_for_ever(machine: Machine, clock: ManualClock, server: RedisServer) -> None:
     mine = machine(clock)
     taken(mine, 1, 1)
@@ -119,6 +144,7 @@ def test_a_ban_that_one_machine_met_is_obeyed_by_all_and_ends_with_one_probe(mac
     assert other.now < refused.ban.until <= other.now + 2.0
     assert 0.0 < refused.wait <= 2.0
     wait_until(lambda: theirs.take(TICKER, 10, 2).wait == 0.0, "the end of the ban")
+    clock.now += 2.0
     assert mine.take(TICKER, 10, 3).wait == LOOK_AGAIN_SECONDS  # the other one looks whether it is over
     theirs.settle(TICKER, 2, -1, None)
     assert mine.take(TICKER, 10, 3).wait == 0.0  # it did not send: now this one does
@@ -155,30 +181,29 @@ def test_without_redis_each_machine_has_a_share_and_nothing_leaves_in_between(
     machine: Machine, clock: ManualClock, server: RedisServer
 ) -> None:
     mine, theirs = machine(clock), machine(clock)
-    taken(mine, 1, 1)
-    taken(theirs, 1, 1)
-    taken(mine, 2, 1)
+    for count in (mine, theirs, mine):
+        (claim,) = taken(count, 1, 1)
+        count.settle(TICKER, 1, claim.at, clock.now)
     server.kill()
-    # What was counted there ends first, and it may be back by then.
-    assert mine.take(TICKER, 10, 3).wait == pytest.approx(ARRIVED_SECONDS)
-    assert mine.trouble is None
-    clock.now += ARRIVED_SECONDS
-    mine.take(TICKER, 10, 3)
+    # The others notice, and what was counted there ends.
+    assert mine.take(TICKER, 10, 3).wait == pytest.approx(STANDSTILL_SECONDS)
     assert "1/3" in str(mine.trouble)  # one for who finds Redis again before the others
     assert "cannot be reached" in str(mine.trouble)
+    clock.now += STANDSTILL_SECONDS
     taken(mine, 4, 3)
     assert mine.take(TICKER, 10, 9).wait > 0.0
+    wait_until(lambda: theirs.trouble is not None, "the other one notices")
     server.start()
-    wait_until(lambda: "away" not in repr(mine), "Redis is back")
-    clock.now += RETRY_SECONDS
+    wait_until(lambda: mine.trouble is theirs.trouble is None, "they return")
     assert mine.take(TICKER, 10, 9).wait == pytest.approx(ARRIVED_SECONDS)  # what was sent apart ends first
-    assert mine.trouble is None
+    assert 0 < server.client.pttl(f"{KEYS}careful") <= CAREFUL_SECONDS * 1000
+    server.client.persist(f"{KEYS}careful")
+    server.client.pexpire(f"{KEYS}careful", 60_000)  # however slow this machine is
     clock.now += ARRIVED_SECONDS
     # The others may not know of it yet: all who do have one share between them.
     taken(mine, 10, 3)
     assert mine.take(TICKER, 10, 15).wait > 0.0
     assert theirs.take(TICKER, 10, 15).wait > 0.0
-    assert 0 < server.client.pttl(f"{KEYS}careful") <= CAREFUL_SECONDS * 1000
     server.client.delete(f"{KEYS}careful")  # it is over
     taken(theirs, 16, 7)
     assert theirs.take(TICKER, 10, 31).wait > 0.0
@@ -188,29 +213,80 @@ def test_a_server_that_only_hiccups_sends_nobody_his_own_way(
     machine: Machine, clock: ManualClock, server: RedisServer
 ) -> None:
     with ChaosProxy(str(server.socket)) as proxy:
+        taken(machine(clock), 1, 1)
         mine = machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}")
-        taken(mine, 1, 9)
+        taken(mine, 1, 8)
         proxy.go_away()
-        assert mine.take(TICKER, 10, 10).wait == pytest.approx(ARRIVED_SECONDS)
+        assert mine.take(TICKER, 10, 10).wait == pytest.approx(STANDSTILL_SECONDS)
         proxy.come_back()
-        wait_until(lambda: "away" not in repr(mine), "Redis is back")
-        clock.now += ARRIVED_SECONDS
-        taken(mine, 10, 1)
+        wait_until(lambda: mine.trouble is None, "it is back")
+        taken(mine, 10, 1)  # at once, and without care: it remembers everybody
         assert mine.take(TICKER, 10, 11).wait > 0.0
-        assert mine.trouble is None
-        assert not list(Path(str(mine._file._directory)).glob("*/*.limits"))  # nothing was counted elsewhere
+
+
+def test_the_share_of_a_machine_that_alone_lost_redis_is_left_unused(
+    machine: Machine, clock: ManualClock, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ChaosProxy(str(server.socket)) as proxy:
+        mine, theirs = machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}"), machine(clock)
+        for count in (mine, theirs, mine, mine):
+            (claim,) = taken(count, 1, 1)
+            count.settle(TICKER, 1, claim.at, clock.now)
+        proxy.go_away()
+        assert mine.take(TICKER, 10, 2).wait == pytest.approx(STANDSTILL_SECONDS)
+        monkeypatch.setattr(redis_count, "SILENT_SECONDS", 0.0)  # it is silent now, and who asks is not
+        clock.now += STANDSTILL_SECONDS
+        taken(theirs, 10, 7)
+        assert theirs.take(TICKER, 10, 17).wait > 0.0
+        taken(mine, 20, 3)
+        assert mine.take(TICKER, 10, 23).wait > 0.0
+        monkeypatch.setattr(redis_count, "MEMBER_SECONDS", 0.05)  # it has gone for good
+        wait_until(lambda: theirs.take(TICKER, 10, 17).wait == 0.0, "its share")
+        taken(theirs, 18, 2)
+        assert theirs.take(TICKER, 10, 20).wait > 0.0
+
+
+def test_processes_of_a_machine_know_what_was_asked_before_redis_was_lost(
+    machine: Machine, clock: ManualClock, server: RedisServer, tmp_path: Path
+) -> None:
+    mine, beside = (machine(clock, folder=tmp_path / "one") for _ in range(2))
+    taken(mine, 1, 2)
+    taken(beside, 11, 2)
+    server.kill()
+    # There is nobody else whom it would have to wait for.
+    wait_until(lambda: mine.take(TICKER, 10, 3).wait == 0.0, "a turn")
+    assert "1/2" in str(mine.trouble)
+    assert mine.take(TICKER, 10, 4).wait > 0.0
+    assert mine.counted(TICKER) == 5
+
+
+def test_who_has_left_takes_no_share(machine: Machine, clock: ManualClock, server: RedisServer) -> None:
+    mine, theirs = machine(clock), machine(clock)
+    taken(mine, 1, 1)
+    taken(theirs, 1, 1)
+    mine.close()
+    wait_until(lambda: server.client.zcard(f"{KEYS}members") == 1, "it is forgotten")
+    mine.enter(clock)
+    taken(mine, 2, 1)
+    assert server.client.zcard(f"{KEYS}members") == 2
+
+
+def test_a_machine_that_asks_nothing_is_heard_of(machine: Machine, clock: ManualClock, server: RedisServer) -> None:
+    taken(machine(clock), 1, 1)
+    (name, first) = server.client.zrange(f"{KEYS}members", 0, 0, withscores=True)[0]
+    wait_until(lambda: server.client.zscore(f"{KEYS}members", name) > first, "it says that it is there")
 
 
 def test_more_machines_than_places_send_less_than_one_a_second_each(
     machine: Machine, clock: ManualClock, server: RedisServer
 ) -> None:
-    server.client.zadd(f"{KEYS}members", {f"{number:x}": 9e12 for number in range(28)})
+    server.client.zadd(f"{KEYS}members", {f"{number:x}": 8e15 for number in range(28)})
     mine = machine(clock)
     taken(mine, 1, 1)
     server.kill()
-    for _ in range(2):
-        mine.take(TICKER, 10, 2)
-        clock.now += ARRIVED_SECONDS
+    mine.take(TICKER, 10, 2)
+    clock.now += STANDSTILL_SECONDS
+    clock.now += 10.0  # what nobody has settled ends
     (claim,) = taken(mine, 3, 1)
     mine.settle(TICKER, 3, claim.at, clock.now + 1.0)
     clock.now += 2.9
@@ -242,12 +318,11 @@ def test_what_is_not_ours_is_refused_by_name_and_left_alone(
     before = {name: server.client.dump(name) for name in server.client.keys("*")}
     mine = machine(clock)
     with pytest.raises(InvalidRequestError, match="did not write") as refused:
-        mine._redis.take(TICKER, 10, 1)
+        mine._redis.take(TICKER, 10, 1, 1)
     assert key.partition(":")[0] in str(refused.value) or "limits:default:upbit:*" in str(refused.value)
     assert len(str(refused.value)) < 400
-    for _ in range(2):
-        assert mine.take(TICKER, 10, 2).wait > 0.0
-        clock.now += ARRIVED_SECONDS
+    assert mine.take(TICKER, 10, 2).wait > 0.0
+    clock.now += STANDSTILL_SECONDS
     assert "did not write" in str(mine.trouble)
     taken(mine, 3, 1)  # on its own
     assert {name: server.client.dump(name) for name in server.client.keys("*")} == before
@@ -256,7 +331,7 @@ def test_what_is_not_ours_is_refused_by_name_and_left_alone(
 def test_a_user_with_few_rights_is_enough(machine: Machine, clock: ManualClock, server: RedisServer) -> None:
     """Those that the documentation names."""
     rights = "+client +ping +get +time +zadd +evalsha +script +set +pttl +pexpire"
-    rights += " +zrange +zcard +zscore +zcount +zrem +zremrangebyscore"
+    rights += " +zrange +zcard +zscore +zcount +zrem +zremrangebyscore +zrangebyscore"
     user = ("ACL", "SETUSER", "reader", "on", ">geheim", "%R~{upbit}:*", "%RW~{upbit}:limits:*", *rights.split())
     server.client.execute_command(*user)
     mine = machine(clock, f"unix://reader:geheim@{server.socket}")
@@ -309,6 +384,7 @@ def asking(
     questions: int,
     monkeypatch: pytest.MonkeyPatch,
     first: int = 0,
+    program: str = ASKING,
 ) -> subprocess.Popen[str]:
     """A process with a temporary folder of its own, as on a machine of its own, once it has asked a first question.
     It will ask about so many markets from the `first` on: what others ask as well is asked once."""
@@ -318,7 +394,7 @@ def asking(
         context.setenv("TMPDIR", str(folder))
         for name, value in settings.items():
             context.setenv(name if name.startswith("UPBIT") else f"UPBIT_BACKBONE_{name}", value)
-        command = [sys.executable, "-c", textwrap.dedent(ASKING), str(questions), str(first)]
+        command = [sys.executable, "-c", textwrap.dedent(program), str(questions), str(first)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     things.enter_context(process)
     things.callback(process.kill)
@@ -343,6 +419,39 @@ def test_processes_that_share_no_file_share_ten_a_second_at_redis(
     assert {entry["status"] for entry in upbit.requests()} == {200}
     assert len(upbit.requests(group="candle")) == 24
     assert upbit.busiest(group="candle") <= 10
+
+
+CONNECTING = """
+    import sys
+    from contextlib import ExitStack
+    from concurrent.futures import ThreadPoolExecutor
+    from upbit_backbone import MarketDataBackbone
+    with ExitStack() as things:
+        pool = things.enter_context(ThreadPoolExecutor(8))
+        markets = [things.enter_context(MarketDataBackbone(timeout_seconds=60)) for _ in range(int(sys.argv[1]))]
+        print("ready", flush=True)
+        sys.stdin.readline()
+        symbol = markets[0].get_markets()[0].symbol
+        list(pool.map(lambda market: market.get_ticker(symbol, realtime=True), markets))
+"""
+
+
+@pytest.mark.endurance
+def test_handshakes_are_counted_together_as_well(
+    upbit: FakeUpbit, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as things:
+        processes = [
+            asking(things, upbit, server.url, tmp_path / str(number), 4, monkeypatch, program=CONNECTING)
+            for number in range(2)
+        ]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        assert [process.wait(60) for process in processes] == [0, 0]
+    assert len(upbit.wire_log("handshake")) >= 8
+    assert upbit.busiest("handshake") <= 5
 
 
 @pytest.mark.endurance
@@ -374,6 +483,36 @@ def test_ten_a_second_are_kept_while_a_process_and_redis_are_killed(
     assert upbit.busiest(group="candle") <= 10
 
 
+@pytest.mark.endurance
+def test_ten_a_second_are_kept_while_one_machine_is_cut_off_redis(
+    upbit: FakeUpbit, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as things:
+        proxy = things.enter_context(ChaosProxy(str(server.socket)))
+        gate = f"redis://{proxy.address[0]}:{proxy.address[1]}"
+        processes = [
+            asking(things, upbit, url, tmp_path / str(number), 70, monkeypatch, number * 70)
+            for number, url in enumerate((server.url, gate))
+        ]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+        def asked(count: int) -> None:
+            enough = len(upbit.requests(group="candle")) + count
+            wait_until(lambda: len(upbit.requests(group="candle")) >= enough, f"{count} more")
+
+        asked(30)
+        proxy.go_away()
+        asked(60)
+        proxy.come_back()
+        assert [process.wait(90) for process in processes] == [0, 0]
+    assert {entry["status"] for entry in upbit.requests()} == {200}
+    assert len(upbit.requests(group="candle")) == 140
+    assert upbit.busiest(group="candle") <= 10
+
+
 def test_a_ban_that_one_backbone_met_is_obeyed_by_one_elsewhere(
     upbit: FakeUpbit, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,6 +533,35 @@ def test_a_ban_that_one_backbone_met_is_obeyed_by_one_elsewhere(
         assert other.wait(60) == 1  # BannedError, and nothing was asked
         assert len(upbit.requests()) == refused
         assert upbit.requests()[-1]["status"] == 418
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("is_told", [False, True], ids=["at its own server", "where it is told"])
+def test_the_relay_of_the_command_line_counts_with_those_it_feeds(
+    upbit: FakeUpbit, server: RedisServer, tmp_path: Path, is_told: bool
+) -> None:
+    with ExitStack() as things:
+        elsewhere = RedisServer(Path(things.enter_context(tempfile.TemporaryDirectory())))
+        things.callback(elsewhere.close)
+        settings = {"TMPDIR": str(tmp_path), "UPBIT_BACKBONE_SHARE_LIMITS_BETWEEN_PROCESSES": "1"}
+        if is_told:
+            settings["UPBIT_BACKBONE_SHARE_LIMITS_AT"] = elsewhere.url
+        command = [sys.executable, "-m", "upbit_backbone.cli", "relay", "--redis", server.url, "--prefix", "mine"]
+        process = subprocess.Popen(
+            [*command, "--symbols", "KRW-AA"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | upbit.environment() | settings,
+        )
+        things.enter_context(process)
+        things.callback(process.kill)
+        assert process.stdout is not None
+        assert "leads" in process.stdout.readline()
+        there, prefix = (elsewhere, "upbit") if is_told else (server, "mine")
+        claims = f"{{{prefix}}}:limits:default:*:claims:*"
+        wait_until(lambda: there.client.keys(claims), "a request of the relay is counted")
+        assert there.client.keys(f"{{{prefix}}}:limits:default:*:members")
+        assert (server if is_told else elsewhere).client.keys("*:limits:*") == []
 
 
 def test_health_says_that_limits_are_not_kept_together(

@@ -18,6 +18,7 @@ import stat
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -140,7 +141,9 @@ class SharedCount(Protocol):
 
     def connecting(self) -> Ban: ...
 
-    def close(self) -> None: ...
+    def enter(self, user: object) -> None: ...
+
+    def leave(self, user: object) -> None: ...
 
     def leave_to_parent(self) -> None: ...
 
@@ -157,7 +160,8 @@ class SharedCountFile:
         self._lock = threading.Lock()  # guards all below, and the file's lock, which threads of one process share
         self._descriptor = -1
         self._look_at = 0.0
-        self._is_left = False  # whoever settles after the last backbone has gone lets go of the file at once
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()
+        self._is_left = False  # whoever settles after the last user has gone lets go of the file at once
         self._busy_since: float | None = None
         self._has_seen_ban = False
 
@@ -170,7 +174,6 @@ class SharedCountFile:
         while True:
             # No context manager: this is on the way of every request, and one costs as much as two system calls.
             with self._lock:
-                self._is_left = False
                 descriptor = self._open()
                 # Without patience: whoever takes waits for his turn anyway, and asks again with an eye on his deadline.
                 if not self._has_file_lock(descriptor):
@@ -410,10 +413,24 @@ class SharedCountFile:
         if descriptor >= 0:
             os.close(descriptor)
 
+    def enter(self, user: object) -> None:
+        """`user` is going to ask."""
+        with self._lock:
+            self._users.add(user)
+            self._is_left = False
+
+    def leave(self, user: object) -> None:
+        """`user` asks no more; the last lets go of the file."""
+        with self._lock:
+            self._users.discard(user)
+            is_last = not self._users
+        if is_last:
+            self.close()
+
     def close(self) -> None:
         """Let go of the file, until it is used again."""
         with self._lock:
-            self._is_left = True
+            self._is_left = not self._users
             self._close()
 
     def leave_to_parent(self) -> None:
@@ -601,9 +618,13 @@ class InterProcessLimiter:
     def connecting(self) -> Ban | None:
         return self._trying(self._count.connecting)
 
-    def close(self) -> None:
-        """The last backbone of this process has gone."""
-        self._count.close()
+    def enter(self, user: object) -> None:
+        """`user`, the limiter of a backbone, is going to ask; whoever is forgotten has left."""
+        self._count.enter(user)
+
+    def leave(self, user: object) -> None:
+        """`user` asks no more. The last one lets go of what the count holds."""
+        self._count.leave(user)
 
     def leave_to_parent(self) -> None:
         self._count.leave_to_parent()

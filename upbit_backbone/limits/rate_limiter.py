@@ -152,6 +152,8 @@ class RateLimiter:
         self._shared = share(host) if between_processes else None
         self._host_limiter = _host_limiter_of(host, clock)
         self._host_limiter.enter(self, Rates(per_second, connects_per_second))
+        if self._shared is not None:
+            self._shared.enter(self)
 
     def permit(
         self,
@@ -297,9 +299,8 @@ class RateLimiter:
         """Threads that wait on behalf of this backbone get ClosedError at once; the others wait on."""
         self._is_closed = True
         self._host_limiter.leave(self)
-        users = (user for user in self._host_limiter.users() if isinstance(user, RateLimiter))
-        if self._shared is not None and not any(user._shared is self._shared for user in users):
-            self._shared.close()
+        if self._shared is not None:
+            self._shared.leave(self)
 
     def _tell_all(self, group: str, seconds: float, *, banned: bool, reason: str) -> None:
         at = self._clock.wall()

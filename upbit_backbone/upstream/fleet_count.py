@@ -1,43 +1,46 @@
 """Fleet count: one count of what is asked of a host for all machines behind one address, at Redis; and while that is
-away, a share of it for each machine, in the file by which its processes share it.
+away, a share of it for each machine. Processes of one machine count in its file always, so they know of each other
+whatever becomes of Redis.
 
-    together ──▶ doubtful ──▶ apart ──▶ together
+    together ──▶ apart ──▶ together
 
-Between one count and the other a machine sends nothing for a second, until what was counted there has ended. A server
-that only hiccups is therefore asked a second time before anybody goes his own way. When it is back, others may not know
-of it for a while, also here: so long all who do send no more than one share between them, which no machine has taken.
+A machine that loses Redis sends nothing until the others have noticed that it fell silent, and leave its share unused;
+one that is alone there has nobody to wait for. When it is back, others may not know of that for a while, also here: so
+long all who do send no more than one share between them, which no machine has taken.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import uuid
+import weakref
 from collections.abc import Callable
-from enum import Enum
 from typing import Final, TypeVar
 
-from .._concurrency import Clock, get_logger
-from ..errors import UpbitBackboneError, one_line
+from .._concurrency import Clock, Deadline, Flag, LoopThread, get_logger
+from ..errors import ResourceError, UpbitBackboneError, one_line
 from ..exchange.endpoints import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..limits.ban import Ban
-from ..limits.between_processes import ARRIVED_SECONDS, Claim, SharedCountFile
+from ..limits.between_processes import ARRIVED_SECONDS, FREE, LOOK_AGAIN_SECONDS, PLACES, Claim, SharedCountFile
 from ..models.enums import RateGroup
-from .redis_count import AT_REDIS, RedisCount, Taken
+from .redis_count import AT_REDIS, LONGEST_HOLD_SECONDS, SILENT_SECONDS, RedisCount
+from .shared_redis import LEAVE_SECONDS, is_about_server
 
 log = get_logger("upbit_backbone.upstream")
 
-RETRY_SECONDS: Final = 3.0  # with the next request after this, Redis is asked again
-# Whoever asks anything knows by then that Redis is there again, and what he asked apart has ended.
-CAREFUL_SECONDS: Final = RETRY_SECONDS + 2 * ARRIVED_SECONDS
+BEAT_SECONDS: Final = 0.5  # a machine that asks nothing says so often that it is there
+LONG_SECONDS: Final = 1.0  # a request that takes longer is told of by each beat
+# After this the others leave a share to who fell silent, and what they had sent before that has ended.
+STANDSTILL_SECONDS: Final = SILENT_SECONDS + ARRIVED_SECONDS
+BRIEF_SECONDS: Final = 1.0  # no process of a machine that falls silent sends anything before others come back by then
+# All have noticed by then that Redis is there again, and what they sent apart has ended.
+CAREFUL_SECONDS: Final = 3.0 + 2 * ARRIVED_SECONDS
+STEADY_SECONDS: Final = 10.0  # Redis that is lost again so soon, or refuses what it is asked, ...
+ALONE_SECONDS: Final = 10.0  # ... is left alone for so long: who stood still for it each time would send nothing
 
 T = TypeVar("T")
-
-
-class _State(Enum):
-    TOGETHER = "together"
-    DOUBTFUL = "doubtful"  # Redis did not answer once
-    APART = "apart"
 
 
 class FleetCount:
@@ -49,18 +52,27 @@ class FleetCount:
         self._file = SharedCountFile(host, clock)
         self._settings = (url, prefix, egress, host)
         self._redis = self._connected()
-        self._lock = threading.Lock()  # guards the five below; nothing is asked under it
-        self._state = _State.TOGETHER
+        self._lock = threading.Lock()  # guards all up to _under_way; nothing is asked under it
+        self._is_apart = False
         self._members = 1  # machines that share, as far as was last heard
+        self._missed_at = float("-inf")
         self._wait_until = float("-inf")  # nothing is sent before
-        self._retry_at = float("-inf")  # Redis is not asked before
+        self._return_at = float("-inf")  # nor is Redis asked whether it is back
+        self._together_since = float("-inf")
         self._trouble = ""
-        self._is_left = False
+        self._is_told = False  # that we are apart, with the first request that is sent so
+        self._under_way: dict[tuple[RateGroup, int], float] = {}  # since when, by group and owner
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()
+        self._leaving = Flag()
+        self._beats = self._beating()
 
     def _connected(self) -> RedisCount:
         url, prefix, egress, host = self._settings
         member, process = self._machine(), uuid.uuid4().hex[:16]
         return RedisCount(url, prefix, egress, host, member=member, process=process, clock=self._clock)
+
+    def _beating(self) -> LoopThread:
+        return LoopThread(self._beat, "upbit-fleet", is_over=lambda: not self._users, at_end=self._say_farewell)
 
     def _machine(self) -> str:
         """A name for those who share a file: they take one share between them."""
@@ -73,98 +85,101 @@ class FleetCount:
     @property
     def trouble(self) -> str | None:
         """Why the limits are not kept together at the moment, and by what share; None if they are."""
-        if self._state is not _State.APART:
+        if not self._is_apart:
             return None
         return f"limits are kept on this machine alone, with 1/{self._shares} of them, because {self._trouble}"
 
     @property
     def _shares(self) -> int:
-        """One for each machine, and one for all who find Redis again before the others do."""
+        """One for each machine, and one for all who find Redis again before the others do, or come new."""
         return self._members + 1
 
     # --- requests -----------------------------------------------------------------------------------------------
 
     def take(self, group: RateGroup, limit: int, owner: int) -> Claim:
         """Count one more request of `owner`, where fewer than `limit` count at present; waits for Redis alone."""
-        now = self._clock.monotonic()
+        if not self._users:
+            return Claim(LOOK_AGAIN_SECONDS)  # whoever asks is closed, and about to hear of it
+        self._attend()
         with self._lock:
-            self._is_left = False
-            if now < self._wait_until:
-                return Claim(self._wait_until - now)
-            is_apart = self._state is _State.APART
-            shares = self._shares
-            is_asked = not is_apart or now >= self._retry_at
-            if is_apart and is_asked:
-                self._retry_at = now + RETRY_SECONDS  # one at a time: it may take a while to fail
-        if is_apart and is_asked and self._has_returned(shares):
-            return Claim(ARRIVED_SECONDS)
+            wait, is_apart, shares = self._wait_until - self._clock.monotonic(), self._is_apart, self._shares
+        if wait > 0:
+            return Claim(wait)
         if is_apart:
+            self._tell()
             return self._file.take(group, max(1, limit // shares), owner)
+        return self._take_together(group, limit, owner) if limit <= PLACES else FREE
+
+    def _take_together(self, group: RateGroup, limit: int, owner: int) -> Claim:
+        # First where it costs little. How long a ban or a 429 keeps everybody is said there all the same, under one
+        # name for all.
+        here = self._in_file(lambda: self._file.take(group, limit, owner)) or FREE
+        if here.wait and here.ban is None and here.penalised is None:
+            return here
         try:
-            taken = self._redis.take(group, limit, owner)
+            there, members = self._redis.take(group, limit, owner, self._members)
         except UpbitBackboneError as error:
-            return Claim(self._missed(error, now))
-        self._heard(taken)
-        return taken.claim
-
-    def _heard(self, taken: Taken) -> None:
+            there = Claim(self._missed(error))
+        else:
+            self._heard(members)
+        if there.wait:
+            if here.at is not None:
+                self._in_file(lambda: self._file.settle(group, owner, here.at, None))
+            return there
+        if here.wait:
+            self._asking(lambda: self._redis.settle(group, owner, None))
+            return here._replace(penalised=None)
         with self._lock:
-            self._members = taken.members or self._members
-            if self._state is _State.DOUBTFUL:
-                self._state = _State.TOGETHER
+            self._under_way[group, owner] = self._clock.monotonic()
+        return there if here.at is None else here
 
-    def _missed(self, error: UpbitBackboneError, asked_at: float) -> float:
-        """Seconds for which nothing is sent, after Redis did not answer what was asked of it at `asked_at`."""
-        now = self._clock.monotonic()
+    def _heard(self, members: int) -> None:
         with self._lock:
-            is_second = self._state is _State.DOUBTFUL and asked_at >= self._wait_until
-            if self._state is _State.TOGETHER:
-                # What was counted there ends meanwhile, should it turn out to be gone.
-                self._state = _State.DOUBTFUL
-                self._wait_until = now + ARRIVED_SECONDS
-            elif is_second:
-                self._state = _State.APART
-                self._retry_at = now + RETRY_SECONDS
+            self._members = members or self._members
+
+    def _missed(self, error: UpbitBackboneError) -> float:
+        """Seconds for which nothing is sent, after Redis did not answer."""
+        with self._lock:
+            now = self._clock.monotonic()
+            if not self._is_apart:
+                self._is_apart, self._is_told, self._missed_at = True, False, now
+                standstill = STANDSTILL_SECONDS if self._members > 1 else 0.0
+                self._wait_until = max(self._wait_until, now + standstill)
+                is_again = now - self._together_since < STEADY_SECONDS
+                self._return_at = now + (ALONE_SECONDS if is_again else 0.0)
                 self._trouble = one_line(error)
-            wait = max(0.001, self._wait_until - now)
-        if is_second:
-            log.warning("limits are not shared with other machines", extra={"why": self.trouble})
-        return wait
+            if not is_about_server(error):
+                self._return_at = max(self._return_at, now + ALONE_SECONDS)
+            return max(0.001, self._wait_until - now)
 
-    def _has_returned(self, shares: int) -> bool:
-        try:
-            self._redis.be_careful(shares, CAREFUL_SECONDS)
-        except UpbitBackboneError as error:
-            log.debug("limits: %s", one_line(error))
-            return False
-        with self._lock:
-            self._state = _State.TOGETHER
-            self._wait_until = self._clock.monotonic() + ARRIVED_SECONDS  # what was sent apart ends meanwhile
-        log.info("limits are shared with other machines again", extra={"place": self._redis.place})
-        return True
+    def _tell(self) -> None:
+        if not self._is_told:
+            self._is_told = True
+            log.warning("limits are not shared with other machines", extra={"why": self.trouble})
 
     def settle(self, group: RateGroup, owner: int, at: int | None, free_at: float | None) -> None:
         """The request of `owner`, which was counted `at`, counts until `free_at`; None: it was never sent."""
-        # Interrupted before it could be told where it was counted, it may be in either.
-        if at is None or at == AT_REDIS:
-            self._asking(lambda: self._redis.settle(group, owner, free_at))
-        if at is None or at != AT_REDIS:
+        with self._lock:
+            self._under_way.pop((group, owner), None)
+        self._asking(lambda: self._redis.settle(group, owner, free_at))
+        if at != AT_REDIS:
             ends = None if free_at is None else free_at + self._spread(group)
             self._in_file(lambda: self._file.settle(group, owner, at, ends))
-        if self._is_left:
+        if not self._users:
             self.close()
 
     def _spread(self, group: RateGroup) -> float:
         """Seconds more for which a request counts where there are more machines than the limit has places: of the
         usual ten requests a second, nineteen machines may send one every two seconds each."""
         places = CONNECTS_PER_SECOND if group is RateGroup.WEBSOCKET_CONNECT else REQUESTS_PER_SECOND
-        return max(0.0, self._shares / places - 1.0)
+        return max(0.0, self._shares / places - 1.0) if self._is_apart else 0.0
 
     def holds(self, group: RateGroup, owner: int, at: int | None) -> bool:
         """Whether the request of `owner`, not yet settled, still counts; False where it cannot be known."""
-        if at == AT_REDIS:
-            return bool(self._asking(lambda: self._redis.holds(group, owner)))
-        return self._file.holds(group, owner, at)
+        if at != AT_REDIS and not self._file.holds(group, owner, at):
+            return False
+        found = self._asking(lambda: self._redis.holds(group, owner))
+        return at != AT_REDIS if found is None else found
 
     def counted(self, group: RateGroup) -> int:
         """Requests of all that count at present."""
@@ -197,13 +212,12 @@ class FleetCount:
 
     def _asking(self, action: Callable[[], T]) -> T | None:
         """What Redis answers, None where it does not, or is not asked."""
-        if self._state is _State.APART:
+        if self._is_apart:
             return None
-        now = self._clock.monotonic()
         try:
             return action()
         except UpbitBackboneError as error:
-            self._missed(error, now)
+            self._missed(error)
             return None
 
     def _in_file(self, action: Callable[[], T]) -> T | None:
@@ -211,23 +225,90 @@ class FleetCount:
         try:
             return action()
         except OSError:
-            if self._state is _State.APART:
+            if self._is_apart:
                 raise
             return None
 
-    # --- life ---------------------------------------------------------------------------------------------------
+    # --- on a thread of its own -----------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        """Have the others hear that this machine is there, and what of its requests, or look whether Redis is."""
+        if self._leaving.wait(BEAT_SECONDS) and not self._users:
+            return
+        with self._lock:
+            now, is_apart, under_way = self._clock.monotonic(), self._is_apart, dict(self._under_way)
+            # What was sent apart has to end before the others hear of us: from then on they leave us nothing.
+            is_due = now >= (self._return_at if is_apart else self._wait_until)
+        if not is_due:
+            return
+        try:
+            if is_apart:
+                self._return()
+            else:
+                self._heard(self._redis.beat(self._members, self._long(under_way, now)))
+        except UpbitBackboneError as error:
+            log.debug("limits: %s", one_line(error))
+            self._missed(error)
+
+    def _long(self, under_way: dict[tuple[RateGroup, int], float], now: float) -> list[tuple[RateGroup, int]]:
+        for each in [each for each, since in under_way.items() if since < now - LONGEST_HOLD_SECONDS]:
+            self._under_way.pop(each, None)  # a thread has died with it
+        return [each for each, since in under_way.items() if LONG_SECONDS < now - since < LONGEST_HOLD_SECONDS]
+
+    def _return(self) -> None:
+        has_sent = self._is_told
+        is_brief = not has_sent and self._clock.monotonic() < self._missed_at + BRIEF_SECONDS
+        # It remembers all of us: nobody has sent anything apart yet.
+        if not is_brief or self._redis.beat(self._members) < self._members:
+            self._redis.be_careful(self._shares, CAREFUL_SECONDS)
+        with self._lock:
+            now = self._clock.monotonic()
+            self._is_apart, self._together_since = False, now
+            self._wait_until = now + ARRIVED_SECONDS if has_sent else now
+        log.info("limits are shared with other machines again", extra={"place": self._redis.place})
+
+    def _say_farewell(self) -> None:
+        with contextlib.suppress(UpbitBackboneError):  # then the others find out
+            self._redis.leave()
+
+    def _attend(self) -> None:
+        try:
+            self._beats.ensure()
+        except ResourceError as error:  # the next one who asks tries again
+            log.warning("other machines may not know that this one is there", extra={"why": one_line(error)})
+
+    def enter(self, user: object) -> None:
+        """`user` is going to ask: what is asked before anybody is, or after all have left, has no turn."""
+        with self._lock:
+            self._users.add(user)
+            self._leaving.clear()
+
+    def leave(self, user: object) -> None:
+        """`user` asks no more; the last lets go of the file and of Redis."""
+        with self._lock:
+            self._users.discard(user)
+            is_last = not self._users
+        if is_last:
+            self.close()
 
     def close(self) -> None:
-        """Let go of the file and of Redis, until either is used again."""
-        self._is_left = True
+        """Let go of the file and of Redis, until either is used again. Nobody asks any more."""
+        with self._lock:
+            self._users.clear()
+            self._leaving.set()
+        self._beats.join(Deadline.after(LEAVE_SECONDS))
         self._file.close()
         self._redis.close()
 
     def leave_to_parent(self) -> None:
         """In a forked child: what is the parent's stays so."""
         self._lock = threading.Lock()
+        self._under_way.clear()
+        self._users = weakref.WeakSet()
+        self._leaving = Flag()
+        self._beats = self._beating()
         self._file.leave_to_parent()
         self._redis = self._connected()
 
     def __repr__(self) -> str:
-        return f"<FleetCount {self._redis!r} {self._state.value}>"
+        return f"<FleetCount {self._redis!r} {'apart' if self._is_apart else 'together'}>"

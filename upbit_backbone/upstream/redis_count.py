@@ -2,7 +2,11 @@
 there, which happens as a whole.
 
 The time is that of Redis alone: every time goes there and comes back as seconds from now, since the clock of a machine
-may be wrong by an hour. A claim carries the time at which it stops to count, so that a process that dies leaves none.
+may be wrong by an hour. A claim carries the time at which it stops to count, which its process puts off while it is
+under way: one that dies leaves none for long.
+
+Each machine is a member as long as it is heard. One that falls silent may have lost Redis and not Upbit, and then sends
+the share that it was told: for as long as it is a member all others leave that unused.
 What is found under these names and was not written by this version is refused by its name, and left as it is.
 """
 
@@ -16,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from .._concurrency import Clock
 from ..errors import InvalidRequestError, ServerError
 from ..limits.ban import FORGOTTEN_AFTER_SECONDS, LONGEST_BAN_SECONDS, Ban
-from ..limits.between_processes import FREE, HELD_SECONDS, LOCK_RETRY_SECONDS, LOOK_AGAIN_SECONDS, PLACES, Claim
+from ..limits.between_processes import FREE, LOCK_RETRY_SECONDS, LOOK_AGAIN_SECONDS, PLACES, Claim
 from ..limits.window import UNDELIVERED_SECONDS
 from ..models.enums import RateGroup
 from ..wire.relay_keys import SCHEMA, Keys
@@ -24,7 +28,10 @@ from .scripts import BEGIN, foreign, refused
 from .shared_redis import SharedRedis
 
 LONGEST_HOLD_SECONDS: Final = UNDELIVERED_SECONDS + 10.0
-MEMBER_SECONDS: Final = 300.0  # a machine that has asked nothing for so long takes no share
+# A claim whose process does not say that it is under way yet. What that had sent before it died has arrived by then.
+HELD_SECONDS: Final = 4.0
+MEMBER_SECONDS: Final = 120.0  # a machine that was not heard for so long takes no share
+SILENT_SECONDS: Final = 2.0  # one that was not heard for so long may be sending apart from the others
 MOST_MEMBERS: Final = 5_000
 SWAP_ATTEMPTS: Final = 20  # processes that hear of one ban at the same moment
 AT_REDIS: Final = -1  # where a claim was counted that is in no file
@@ -34,59 +41,94 @@ _EGRESS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 # are covered.
 _BAN: Final = re.compile(r"([01])((?: \d{1,15}){4}) (\d{1,2}) ([01])", re.ASCII)
 
-# KEYS: claims, pause, ban, careful, members. ARGV: schema, limit, claim, its hold, the longest, member, its
-# life, most members, ban that is known ('' for none), ban to be written with the claim ('' for none).
-# Answers: what is in the way ('', 'ban', 'pause', 'full'), for how many milliseconds, now, members, the ban or pause.
-_TAKE: Final = (
+# A member's score is when it was heard last, in milliseconds, and behind those in three digits of how many members it
+# knew: it would send that share, or one more careful.
+_MEMBERS: Final = (
     BEGIN
     + """
-local ban, paused = redis.call('GET', KEYS[3]) or '', redis.call('GET', KEYS[2])
-local careful, life = redis.call('GET', KEYS[4]), tonumber(ARGV[7])
-if ban ~= '' and not string.match(ban, '^[01] %d+ %d+ %d+ %d+ %d+ [01]$') then return foreign(KEYS[3], ban) end
-for i, value in pairs({[2] = paused, [4] = careful}) do
+local function members(key)
+  local one = redis.call('ZRANGE', key, 0, 0)[1]
+  return redis.call('ZCARD', key) <= tonumber(ARGV[4]) and not (one and not string.match(one, '^%x+$'))
+end
+local function heard(key)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', text((now - ARGV[3]) * 1000))
+  redis.call('ZADD', key, text(now * 1000 + math.min(tonumber(ARGV[5]), 999)), ARGV[2])
+  redis.call('PEXPIRE', key, ARGV[3])
+  return redis.call('ZCARD', key)
+end
+"""
+)
+
+# KEYS: members, claims, pause, ban, careful. ARGV: schema, member, its life, most members, how many it knows; how long
+# one may be silent, limit, claim, its hold, the longest, ban that is known ('' for none), ban to be written with the
+# claim ('' for none).
+# Answers: what is in the way ('', 'ban', 'pause', 'full'), for how many milliseconds, now, members, the ban or pause.
+_TAKE: Final = (
+    _MEMBERS
+    + """
+local ban, paused = redis.call('GET', KEYS[4]) or '', redis.call('GET', KEYS[3])
+local careful = redis.call('GET', KEYS[5])
+if ban ~= '' and not string.match(ban, '^[01] %d+ %d+ %d+ %d+ %d+ [01]$') then return foreign(KEYS[4], ban) end
+for i, value in pairs({[3] = paused, [5] = careful}) do
   -- Ours end by themselves.
   if value and not (string.match(value, '^%d+$') and redis.call('PTTL', KEYS[i]) > 0) then
     return foreign(KEYS[i], value)
   end
 end
-local one = redis.call('ZRANGE', KEYS[5], 0, 0)[1]
-if redis.call('ZCARD', KEYS[5]) > tonumber(ARGV[8]) or (one and not string.match(one, '^%x+$')) then
-  return foreign(KEYS[5], 'members')
-end
-if redis.call('ZCARD', KEYS[1]) > 1000 then return foreign(KEYS[1], 'claims') end
-local claims, counted, first = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), 0, nil
+if not members(KEYS[1]) then return foreign(KEYS[1], 'members') end
+if redis.call('ZCARD', KEYS[2]) > 1000 then return foreign(KEYS[2], 'claims') end
+local claims, counted, first = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES'), 0, nil
 for i = 1, #claims, 2 do
-  if not string.match(claims[i], '^%x+:%d+$') then return foreign(KEYS[1], claims[i]) end
+  if not string.match(claims[i], '^%x+:%d+$') then return foreign(KEYS[2], claims[i]) end
   local ends = tonumber(claims[i + 1])
-  if ends > now and ends <= now + ARGV[5] then
+  if ends > now and ends <= now + ARGV[10] then
     counted = counted + 1
     first = first or ends
   end
 end
 
-redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - life)
-redis.call('ZADD', KEYS[5], now, ARGV[6])
-redis.call('PEXPIRE', KEYS[5], life)
-local members = redis.call('ZCARD', KEYS[5])
-if string.sub(ban, 1, 1) == '1' and ban ~= ARGV[9] then return {'ban', 0, text(now), members, ban} end
-if paused then return {'pause', redis.call('PTTL', KEYS[2]), text(now), members, paused} end
-local limit = tonumber(ARGV[2])
-if careful then limit = math.max(1, math.floor(limit / tonumber(careful))) end
-if counted >= limit then return {'full', first - now, text(now), members, ''} end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-redis.call('ZADD', KEYS[1], now + ARGV[4], ARGV[3])
-redis.call('PEXPIRE', KEYS[1], 2 * ARGV[5])  -- settling does not renew it
-if ARGV[10] ~= '' then redis.call('SET', KEYS[3], ARGV[10], 'KEEPTTL') end
-return {'', 0, text(now), members, ''}
+local all = heard(KEYS[1])
+if string.sub(ban, 1, 1) == '1' and ban ~= ARGV[11] then return {'ban', 0, text(now), all, ban} end
+if paused then return {'pause', redis.call('PTTL', KEYS[3]), text(now), all, paused} end
+local limit, reserved = tonumber(ARGV[7]), 0
+local silent = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text((now - ARGV[6]) * 1000), 'WITHSCORES')
+for i = 2, #silent, 2 do
+  local share = limit / (tonumber(silent[i]) % 1000 + 1)
+  reserved = reserved + (share < 1 and share or math.floor(share))
+end
+local room = careful and limit / tonumber(careful) or limit
+room = math.max(1, math.floor(math.min(room, limit - reserved)))
+if counted >= room then return {'full', first - now, text(now), all, ''} end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZADD', KEYS[2], now + ARGV[9], ARGV[8])
+redis.call('PEXPIRE', KEYS[2], 2 * ARGV[10])
+if ARGV[12] ~= '' then redis.call('SET', KEYS[4], ARGV[12], 'KEEPTTL') end
+return {'', 0, text(now), all, ''}
 """
 )
 
-# KEYS: claims. ARGV: schema, claim, milliseconds for which it counts on, or -1: it was never sent.
+# KEYS: members, then that of each claim which is still under way. ARGV: schema, member, its life, most members, how
+# many it knows, how long claims are held, then these. Answers how many members there are.
+_BEAT: Final = (
+    _MEMBERS
+    + """
+if not members(KEYS[1]) then return foreign(KEYS[1], 'members') end
+for i = 2, #KEYS do redis.call('ZADD', KEYS[i], 'XX', now + ARGV[6], ARGV[5 + i]) end
+return heard(KEYS[1])
+"""
+)
+
+# KEYS: members. ARGV: schema, member.
+_LEAVE: Final = BEGIN + "return redis.call('ZREM', KEYS[1], ARGV[2])"
+
+# KEYS: claims. ARGV: schema, claim, milliseconds for which it counts on, or -1: it was never sent; the longest hold.
+# One that was sent while Redis was away is counted from now on.
 _SETTLE: Final = (
     BEGIN
     + """
 if tonumber(ARGV[3]) < 0 then return redis.call('ZREM', KEYS[1], ARGV[2]) end
-return redis.call('ZADD', KEYS[1], 'XX', 'CH', now + ARGV[3], ARGV[2])
+redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[2])
+redis.call('PEXPIRE', KEYS[1], 2 * ARGV[4])
 """
 )
 
@@ -165,24 +207,16 @@ class RedisCount:
 
     # --- requests -----------------------------------------------------------------------------------------------
 
-    def take(self, group: RateGroup, limit: int, owner: int) -> Taken:
-        """As the file's count does; waits for Redis alone."""
+    def take(self, group: RateGroup, limit: int, owner: int, known: int) -> Taken:
+        """As the file's count does, for one who knows of so many members; waits for Redis alone."""
         if limit > PLACES:
             return Taken(FREE, 0)
-        known, replacement = "", ""
+        before, after = "", ""
+        keys = [self._key("members"), self._key("claims", group), self._key("pause", group)]
+        keys += [self._key("ban"), self._key("careful")]
         while True:
-            arguments = [limit, self._claim(owner), _ms(HELD_SECONDS), _ms(LONGEST_HOLD_SECONDS), self._member]
-            arguments += [_ms(MEMBER_SECONDS), MOST_MEMBERS, known, replacement]
-            keys = [
-                self._key(kind, each)
-                for kind, each in (
-                    ("claims", group),
-                    ("pause", group),
-                    ("ban", None),
-                    ("careful", None),
-                    ("members", None),
-                )
-            ]
+            arguments = [*self._as_member(known), _ms(SILENT_SECONDS), limit, self._claim(owner), _ms(HELD_SECONDS)]
+            arguments += [_ms(LONGEST_HOLD_SECONDS), before, after]
             what, wait, at, members, said = self._run(_TAKE, keys, arguments)
             if what != b"ban":
                 return Taken(self._claimed(what, wait / 1000, said), members)
@@ -192,7 +226,7 @@ class RedisCount:
                 return Taken(Claim(left, ban=self._here(ban, now)), members)
             if not ban.admits(now):
                 return Taken(Claim(LOOK_AGAIN_SECONDS), members)  # another process asks first whether it is over
-            known, replacement = said.decode(), _written(ban.sending(now))
+            before, after = said.decode(), _written(ban.sending(now))
 
     def _claimed(self, what: bytes, wait: float, said: bytes) -> Claim:
         if what == b"pause":
@@ -202,10 +236,24 @@ class RedisCount:
             return Claim(min(max(LOCK_RETRY_SECONDS, wait), LOOK_AGAIN_SECONDS))
         return Claim(0.0, at=AT_REDIS)
 
+    def beat(self, known: int, under_way: Sequence[tuple[RateGroup, int]] = ()) -> int:
+        """This machine is there and knows of so many members, and requests of those groups and owners go on to count.
+        How many members there are."""
+        keys = [self._key("members"), *(self._key("claims", group) for group, _ in under_way)]
+        claims = [self._claim(owner) for _, owner in under_way]
+        return int(self._run(_BEAT, keys, [*self._as_member(known), _ms(HELD_SECONDS), *claims]))
+
+    def leave(self) -> None:
+        """This machine asks nothing more: it needs no share."""
+        self._run(_LEAVE, [self._key("members")], [self._member])
+
+    def _as_member(self, known: int) -> list[Any]:
+        return [self._member, _ms(MEMBER_SECONDS), MOST_MEMBERS, known]
+
     def settle(self, group: RateGroup, owner: int, free_at: float | None) -> None:
         """The request of `owner` counts until `free_at` (monotonic, of this machine); None: it was never sent."""
         left = -1 if free_at is None else max(0, _ms(min(free_at - self._now(), LONGEST_HOLD_SECONDS)))
-        self._run(_SETTLE, [self._key("claims", group)], [self._claim(owner), left])
+        self._run(_SETTLE, [self._key("claims", group)], [self._claim(owner), left, _ms(LONGEST_HOLD_SECONDS)])
         if free_at is None and self._has_seen_ban:
             self._change_ban(Ban.withdrawn)
 

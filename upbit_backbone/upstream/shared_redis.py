@@ -63,7 +63,7 @@ class SharedRedis:
         try:
             return self.run(script, keys, arguments)
         except UpbitBackboneError as error:
-            if not _is_about_server(error):
+            if not is_about_server(error):
                 self._retry_at = self._now() + REFUSED_SECONDS
             if isinstance(error, InvalidRequestError) and not self._is_told:
                 self._is_told = True
@@ -76,7 +76,7 @@ class SharedRedis:
         try:
             return action()
         except UpbitBackboneError as error:
-            if _is_about_server(error):
+            if is_about_server(error):
                 self._presence.missed(error)
             raise
 
@@ -160,7 +160,7 @@ class Presence:
         return f"<Presence {self._server.place} {'away' if self.is_away else 'there'}>"
 
 
-def _is_about_server(error: UpbitBackboneError) -> bool:
+def is_about_server(error: UpbitBackboneError) -> bool:
     """Whether everybody would fail with it, and not what was asked alone."""
     return isinstance(error, (NetworkError, AuthenticationError))
 
