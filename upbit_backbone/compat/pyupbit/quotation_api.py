@@ -9,9 +9,10 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final
 
+from ..._concurrency import Flag
 from ...backbone import MarketDataBackbone
 from ...errors import InvalidRequestError, ProtocolError, ServerError, UpbitBackboneError
 from ...exchange.endpoints import REQUESTS_PER_SECOND
@@ -335,6 +336,7 @@ class _Board:
         self._ends_at = monotonic() + BOARD_SECONDS
         self._given: deque[str] = deque()  # and not yet told
         self._is_telling = False
+        self._all_taken = Flag()
 
     def is_over(self, asked: MarketDataBackbone) -> bool:
         return asked is not self._asked or monotonic() >= self._ends_at
@@ -344,6 +346,8 @@ class _Board:
         ticker = self._tickers.pop(market, None)
         if ticker is not None:
             self._given.append(market)
+            if not self._tickers:
+                self._all_taken.set()
             if not self._is_telling:
                 self._is_telling = True
                 self._asked.submit(self._tell)
@@ -362,9 +366,9 @@ class _Board:
 
     def _wait_for_pause(self) -> None:
         before = 0
-        while len(self._given) > before:  # ends: each market is taken once
+        while len(self._given) > before:
             before = len(self._given)
-            sleep(PAUSE_SECONDS)
+            self._all_taken.wait(PAUSE_SECONDS)
 
     def _next(self) -> str | None:
         try:
