@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from decimal import Decimal
 from enum import StrEnum
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.sinks.conftest import at, book, candle, ticker, trade
 from tests.sinks.test_sqlite import ODD_TRADES, gap, span
+from tests.support.waiting import wait_until
 from upbit_backbone.archive.store import reading
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.number import plain
@@ -104,11 +106,43 @@ def test_what_lies_in_a_trades_list_comes_as_it_was(make_store, without):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 6])
-def test_trades_of_one_moment_come_in_one_piece_however_many_they_are(make_store, monkeypatch, rows):
+def test_trades_of_one_moment_are_each_there_once_wherever_a_piece_ends(make_store, monkeypatch, rows):
     monkeypatch.setattr(columnar, "TEXT_ROWS", rows)
     items = [trade(number, seconds=place) for number, place in enumerate((0, 0, 0, 1, 2, 2))]
-    table = make_store(Batch(items)).table("trades", "KRW-BTC")
-    assert table["sequential_id"].to_pylist() == [each.sequential_id for each in items]
+    for columns in (None, ["price", "sequential_id"]):
+        table = make_store(Batch(items)).table("trades", "KRW-BTC", columns=columns)
+        assert table["sequential_id"].to_pylist() == [each.sequential_id for each in items]
+
+
+def test_many_rows_are_parsed_on_a_thread_of_their_own_and_a_few_where_they_are_asked_for(make_store, monkeypatch):
+    parse, threads = columnar._parsed, []
+
+    def parsed(*given):
+        threads.append(threading.current_thread())
+        return parse(*given)
+
+    monkeypatch.setattr(columnar, "_parsed", parsed)
+    store = make_store(Batch([trade(number) for number in range(95)]))
+    assert store.table("trades", "KRW-BTC").num_rows == 95
+    assert threads == [threading.current_thread()]
+    monkeypatch.setattr(columnar, "TEXT_ROWS", 10)
+    table = store.table("trades", "KRW-BTC")
+    assert table["sequential_id"].to_pylist() == [trade(number).sequential_id for number in range(95)]
+    (thread,) = set(threads[1:])
+    assert len(threads) == 1 + 10
+    assert thread.name.startswith("upbit-columns")
+    wait_until(lambda: not thread.is_alive())
+
+
+def test_what_cannot_be_parsed_is_raised_where_it_was_asked_for_and_the_connection_is_free(make_store, monkeypatch):
+    monkeypatch.setattr(columnar, "TEXT_ROWS", 10)
+    tiny = trade(45, price=Decimal("1.123456789012345678901234567890123456789"))
+    store = make_store(Batch([tiny if number == 45 else trade(number) for number in range(95)]))
+    with reading(store.path) as connection:
+        with pytest.raises(InvalidRequestError, match="does not fit 38 digits"):
+            columnar.frame_of(connection, "trades", "KRW-BTC")
+        assert not connection.in_transaction
+        assert columnar.frame_of(connection, "trades", "KRW-BTC", at(0), at(4.5)).num_rows == 45
 
 
 def test_each_trade_is_looked_at_once_whatever_the_bounds(make_store, monkeypatch):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
+from itertools import chain
 from typing import Any, Final, Literal
 
 import msgspec
 
+from .._concurrency import Deadline, WorkerPool, wait_future
 from ..errors import InvalidRequestError, one_line
 from ..export.dataframe import Numbers
 from ..export.parquet import DIGITS_OF, PRICE, pyarrow_modules
@@ -23,7 +26,9 @@ from .trade_rows import has_trade_rows
 
 BATCH_ROWS: Final = 2_000  # so few that their values are in the processor's cache when columns are made of them
 TEXT_ROWS: Final = 20_000  # some 4 MB of text: the fewer, the more often SQLite is asked
+EARLIEST: Final = -(2**63)
 LATEST: Final = 2**63 - 1
+PARSING_SECONDS: Final = 1.0  # for the text that is being read when somebody wants no more
 WIDEST: Final = (38, 16)  # for a number with more digits than its kind usually has
 # Beside the tables of data, what is known of them: (name, whether it is a time) of each column.
 _BESIDE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
@@ -130,17 +135,35 @@ def _trades(
 ) -> Iterator[Any]:
     """All trades that pass the tests, market by market."""
     read = _as_lying(arrow, columns)
-    for each in [symbol] if symbol is not None else _symbols(connection):
-        for text in _texts(connection, read, each, asked):
-            yield _parsed(arrow, read, text)
+    symbols = [symbol] if symbol is not None else _symbols(connection)
+    texts = (text for each in symbols for text in _texts(connection, read, each, asked))
+    yield from _beside(partial(_parsed, arrow, read), texts)
+
+
+def _beside(work: Callable[[bytes], Any], texts: Iterator[bytes]) -> Iterator[Any]:
+    """`work` of each text, in order: on a thread of its own while SQLite writes the next, for neither needs the GIL."""
+    first, second = next(texts, None), next(texts, None)
+    if first is None or second is None:
+        yield from map(work, filter(None, [first]))
+        return
+    pool = WorkerPool(1, "upbit-columns")
+    try:
+        under_way = pool.submit(partial(work, first))
+        for text in chain((second,), texts):
+            done = wait_future(under_way, Deadline.after(None), "columns")
+            under_way = pool.submit(partial(work, text))
+            yield done
+        yield wait_future(under_way, Deadline.after(None), "columns")
+    finally:
+        pool.close(Deadline.after(PARSING_SECONDS))
 
 
 def _as_lying(arrow: Any, columns: Columns) -> Columns:
-    """What has to be read for these columns, in the order of a row's text: all of a row's list, if any of that."""
+    """What has to be read for these columns, in the order of a row's text: the time, by which it goes on with the next
+    text and markets are put in order, and all of a row's list, if any of that is asked for."""
     rest = {column.name for column in trade_rows.REST}
-    read = [column for column in columns if column[0] not in rest]
-    if "timestamp" not in dict(read):  # by which markets are put in order
-        read.append(("timestamp", arrow.timestamp("us", tz="UTC")))
+    read = [("timestamp", arrow.timestamp("us", tz="UTC"))]
+    read += [column for column in columns if column[0] not in {"timestamp", *rest}]
     wanted = dict(columns)
     if rest.isdisjoint(wanted):
         return read
@@ -161,24 +184,30 @@ def _texts(connection: sqlite3.Connection, columns: Columns, symbol: str, asked:
     line = f"json_array(0, {cells}, 0)"
     if any(name in rest for name, _ in columns):
         line = f"'[' || trim(json_array(0, {cells}), '[]') || ',' || trim(rest, '[]') || ',0]'"
-    tests = " AND ".join(["symbol = ?", *asked])
-    values = (symbol, *asked.values())
-    (first,) = connection.execute(f"SELECT min(timestamp) FROM trade_rows WHERE {tests}", values).fetchone()  # noqa: S608
-    last = asked.get("timestamp < ?", LATEST)
     # One bound at each side: of two SQLite may take the one that is further away, and walk all the way from there.
-    within = "FROM trade_rows WHERE symbol = ? AND timestamp >= ? AND timestamp < ?"
-    end = f"SELECT timestamp {within} ORDER BY timestamp LIMIT 1 OFFSET ?"
     statement = f"""
         SELECT CAST(group_concat(line, char(10)) AS BLOB) FROM (
-            SELECT {line} AS line {within} ORDER BY timestamp, sequential_id)"""  # noqa: S608
-    while first is not None:
-        # Whole moments: a piece ends before the moment at which it has enough, or with its only one.
-        (until,) = connection.execute(end, (symbol, first, last, TEXT_ROWS)).fetchone() or (last,)
-        until = max(until, first + 1)
-        (text,) = connection.execute(statement, (symbol, first, until)).fetchone()
-        if text is not None:
-            yield text
-        first = until if until < last else None
+            SELECT {line} AS line FROM trade_rows WHERE symbol = ? AND timestamp >= ? AND timestamp < ?
+            ORDER BY timestamp, sequential_id LIMIT ? OFFSET ?)"""  # noqa: S608
+    first, end, passed = asked.get("timestamp >= ?", EARLIEST), asked.get("timestamp < ?", LATEST), 0
+    while True:
+        (text,) = connection.execute(statement, (symbol, first, end, TEXT_ROWS, passed)).fetchone()
+        if text is None:
+            return
+        yield text
+        # On from the moment of the last line, but for those of its lines that have come.
+        moment, lines = _last_moment(text)
+        first, passed = moment, lines + (passed if moment == first else 0)
+
+
+def _last_moment(text: bytes) -> tuple[int, int]:
+    """The time in the last line of such a text, and how many lines at its end have that time."""
+    begin = text.rfind(b"\n") + 1
+    until_time = text[begin : text.index(b",", begin + len(b"[0,")) + 1]
+    lines = 1
+    while begin and text.startswith(until_time, begin := text.rfind(b"\n", 0, begin - 1) + 1):
+        lines += 1
+    return int(until_time[len(b"[0,") : -1]), lines
 
 
 def _parsed(arrow: Any, columns: Columns, text: bytes) -> Any:
