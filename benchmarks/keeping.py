@@ -247,7 +247,8 @@ def _share(stream: Stream, options: Options, mode: str) -> tuple[float, dict[str
         sent, answer = stream.counters()["sent"] - before, _settled(client, mode)
     if mode != "queue":
         # The first frame of each topic comes besides those that are counted.
-        answer["lost"] = max(0, sent + len(symbols) * len(KINDS) - answer["written"] - answer["duplicates"])
+        kept = answer["written"] + answer["duplicates"] - answer["fetched"]
+        answer["lost"] = max(0, sent + len(symbols) * len(KINDS) - kept)
     return used / spent * 100, answer
 
 

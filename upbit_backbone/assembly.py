@@ -659,6 +659,7 @@ class Assembly:
                 emit=self.emit,
                 liveness_seconds=self.config.liveness_seconds,
                 on_close=self._forget_sink,
+                has_past=self._recording is None,
                 clock=self.clock,
                 **options,
             )

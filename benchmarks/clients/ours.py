@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clients.task import Seen, Task
-from upbit_backbone import DataType, MarketDataBackbone, OrderbookData, Overflow, TickerData
+from upbit_backbone import DataSource, DataType, MarketDataBackbone, OrderbookData, Overflow, TickerData
 
 _subscriptions: list[Any] = []
 _recorders: list[Any] = []
@@ -46,8 +46,18 @@ def consume(task: Task, seen: Seen) -> None:
 def _sink(mode: str) -> Any:
     from upbit_backbone import sinks
 
+    class Counting(sinks.SqliteSink if mode == "sqlite" else sinks.ParquetSink):  # type: ignore[misc]
+        fetched = 0
+
+        def write(self, batch: Any) -> int:
+            """What was asked for at the beginning came besides the stream; such batches have nothing else."""
+            if batch.items and batch.items[0].source is DataSource.REST:
+                Counting.fetched += len(batch)
+            written: int = super().write(batch)
+            return written
+
     folder = Path(os.environ["BENCHMARK_FOLDER"])
-    return sinks.SqliteSink(folder / "store.db") if mode == "sqlite" else sinks.ParquetSink(folder / "days")
+    return Counting(folder / "store.db" if mode == "sqlite" else folder / "days")
 
 
 def _touch(kinds: tuple[str, ...], seen: Seen, *, is_best_enough: bool) -> Any:
@@ -72,6 +82,7 @@ def report() -> dict[str, Any]:
     if _recorders:
         kept = _recorders[0].stats
         counted = {"written": kept.written, "duplicates": kept.duplicates}
-        return {**counted, "waiting": kept.waiting, "dropped": kept.dropped}
+        fetched = getattr(_recorders[0].sink, "fetched", 0)
+        return {**counted, "fetched": fetched, "waiting": kept.waiting, "dropped": kept.dropped}
     stats = [each.stats for each in _subscriptions]
     return {"received": sum(each.received for each in stats), "dropped": sum(each.dropped for each in stats)}

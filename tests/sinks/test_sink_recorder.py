@@ -5,17 +5,17 @@ from __future__ import annotations
 import queue
 import sqlite3
 import threading
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 
 from tests.support.waiting import wait_until
-from upbit_backbone import DataType, HealthStatus, MarketDataBackbone, TradeData
+from upbit_backbone import DataSource, DataType, HealthStatus, MarketDataBackbone, TradeData
 from upbit_backbone.archive import CoverageState, Store
 from upbit_backbone.errors import ClosedError, FileInUseError, InvalidRequestError, UnknownSymbolError
 from upbit_backbone.exchange.fields import SHUFFLE
 from upbit_backbone.models.events import SinkEvent
-from upbit_backbone.sinks import Sink, SqliteSink, sink_recorder, sink_writer
+from upbit_backbone.sinks import Sink, SqliteSink, filling, sink_recorder, sink_writer
 from upbit_backbone.sinks import spool as spool_module
 from upbit_backbone.sinks import sqlite as sqlite_module
 from upbit_backbone.sinks.columns import from_micros
@@ -105,12 +105,53 @@ def test_a_recording_that_ends_in_order_lacks_no_more_than_trades_may_overtake_e
         return all(len(each) > 1 and each[-1] - each[0] > 3 * SHUFFLE for each in times.values())
 
     wait_until(is_some_time_recorded)
-    assert seconds_complete(path, "KRW-BTC") == 0
     assert recorder.close(30.0) == []
     for symbol in SYMBOLS:
         (whole,) = [each for each in Store(path).coverage(symbol) if each.state is CoverageState.COMPLETE]
         assert whole.end >= times[symbol][-2] - SHUFFLE
         assert missing(upbit, path, symbol) == []
+
+
+@pytest.mark.slow
+def test_a_recording_is_complete_from_its_first_trade_on(upbit, market, path):
+    with market.record_to(SqliteSink(path), SYMBOLS, flush_seconds=0.2):
+        wait_until(lambda: all(begins_with_its_first_trade(path, symbol) for symbol in SYMBOLS))
+        for symbol in SYMBOLS:
+            wait_until(lambda symbol=symbol: is_one_piece(path, symbol, first_streamed(path, symbol) + 2 * SHUFFLE))
+    for symbol in SYMBOLS:
+        assert missing(upbit, path, symbol) == []
+
+
+def first_streamed(path, symbol: str) -> datetime:
+    return min(each.timestamp for each in stored_trades(path, symbol) if each.source is DataSource.WEBSOCKET)
+
+
+def begins_with_its_first_trade(path, symbol: str) -> bool:
+    known = Store(path).coverage(symbol) if path.exists() else []
+    return bool(known) and known[0].start <= first_streamed(path, symbol)
+
+
+@pytest.mark.slow
+def test_what_a_quiet_market_traded_before_it_was_recorded_is_complete_once_an_answer_cannot_be_behind(
+    upbit, path, monkeypatch
+):
+    monkeypatch.setattr(filling, "BEHIND", timedelta(seconds=1.0))
+    monkeypatch.setattr(sink_recorder, "START_SECONDS", 0.1)
+    monkeypatch.setattr(sink_recorder, "START_AGAIN_SECONDS", 0.5)
+    upbit.pause()
+    with backbone(upbit) as market, market.record_to(SqliteSink(path), "KRW-BTC", flush_seconds=0.1) as recorder:
+        wait_until(lambda: path.exists() and Store(path).trades("KRW-BTC"))
+        last = Store(path).trades("KRW-BTC")[-1].timestamp
+        wait_until(lambda: is_one_piece(path, "KRW-BTC", last) and Store(path).coverage("KRW-BTC")[0].start <= last)
+        wait_until(lambda: recorder.stats.filling == 0)
+
+
+def test_a_sink_that_says_nothing_of_what_it_lacks_gets_nothing_twice(market, path, monkeypatch):
+    monkeypatch.setattr(sink_recorder, "START_SECONDS", 1e9)  # it would be asked for, but not now
+    for sink, fills in ((Away(), 0), (SqliteSink(path), 1)):
+        with market.record_to(sink, "KRW-BTC", flush_seconds=0.05) as recorder:
+            wait_until(lambda recorder=recorder: recorder.stats.written)
+            assert recorder.stats.filling == fills
 
 
 def stored_trades(path, symbol: str) -> list[TradeData]:

@@ -61,7 +61,7 @@ class HoleFiller:
         # Trades overtake each other, and the walk ends with the first that is too old.
         for row in self._trades(hole.symbol, max(start - SHUFFLE, oldest)):
             newest = row.timestamp if newest is None else max(newest, row.timestamp)
-            if hole.end is None or row.timestamp < hole.end:
+            if start <= row.timestamp and (hole.end is None or row.timestamp < hole.end):
                 waiting.append(row)
             if len(waiting) >= FILL_ROWS:
                 yield Batch(waiting)

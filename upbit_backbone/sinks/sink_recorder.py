@@ -25,11 +25,13 @@ from .._concurrency import (
 from ..delivery.mailbox import Mailbox
 from ..delivery.subscription import Subscription
 from ..errors import ClosedError, InvalidRequestError, UpbitBackboneError, one_line
+from ..exchange.fields import SHUFFLE
+from ..models.enums import DataType
 from ..models.events import ConnectionEvent, Event, GapEvent
 from ..models.report import SinkStats
 from ..models.request import Topic
 from .base import Batch, Hole, Sink, Span
-from .filling import HoleFiller, is_fillable
+from .filling import BEHIND, HoleFiller, is_fillable
 from .sink_writer import SinkWriter
 from .spool import Spool
 from .watermarks import Watermarks
@@ -54,6 +56,11 @@ ENDING_SECONDS: Final = 0.5
 UNHURRIED_SECONDS: Final = 1.0
 LOOKS_SHARE: Final = 0.01
 FILL_AGAIN_SECONDS: Final = 30.0
+# When it is asked for what was just before a stream's first trade, and again where that proved nothing. A proof is a
+# trade that is later than the first by the time in which trades overtake each other; in a quiet market, that no answer
+# can be behind any more.
+START_SECONDS: Final = SHUFFLE.total_seconds() + 0.5
+START_AGAIN_SECONDS: Final = BEHIND.total_seconds() + 5.0
 OVER_SECONDS: Final = 60.0  # to write what waits, for nobody waits for that
 # What waits in the mailbox while the collector is kept from running; beyond it Overflow.BLOCK parks as much again.
 MAILBOX_ITEMS: Final = 20_000
@@ -67,6 +74,7 @@ class _Filling(NamedTuple):
     hole: Hole
     is_before_stream: bool  # it ends where the stream begins
     due: float
+    is_start: bool = False  # nothing but the moment between a stream's beginning and what it surely has
 
 
 def _holes_of(fillings: Iterable[_Filling]) -> list[Hole]:
@@ -91,6 +99,7 @@ class SinkRecorder:
         emit: Callable[[Event], object],
         liveness_seconds: float,
         on_close: Callable[[SinkRecorder], object] = lambda _: None,
+        has_past: bool = True,
         batch_rows: int = BATCH_ROWS,
         flush_seconds: float = FLUSH_SECONDS,
         spill_bytes: int = SPILL_BYTES,
@@ -101,6 +110,8 @@ class SinkRecorder:
         self._is_settled = is_settled
         self._emit = emit
         self._on_close = on_close
+        # A sink that says nothing of what it lacks may keep whatever comes, so that nothing must come twice.
+        self._fills_starts = has_past and type(sink).holes is not Sink.holes
         self._batch_rows = batch_rows
         self._flush_seconds = flush_seconds
         self._spill_bytes = spill_bytes
@@ -197,7 +208,6 @@ class SinkRecorder:
             self._began_at = now
         self._items += items
         self._watermarks.arrived(items)
-        self._spans += self._watermarks.take_begun()
         self._see_losses()
         self._see_starts()
         is_due = now - self._began_at >= self._flush_seconds or len(self._items) >= self._batch_rows
@@ -235,9 +245,11 @@ class SinkRecorder:
 
     def _see_starts(self) -> None:
         """A hole that reaches to the present ends where the stream begins, once that is known."""
-        if not self._waiting_holes:
+        begun = self._watermarks.take_begun()
+        self._spans += begun
+        if not self._waiting_holes and not begun:
             return
-        waiting, found = [], []
+        waiting, found = [], self._before(begun) if self._fills_starts else []
         for hole in self._waiting_holes:
             start = self._watermarks.start_of(hole.symbol, hole.type)
             if hole.end is None and start is None:
@@ -247,6 +259,19 @@ class SinkRecorder:
         with self._fill_lock:
             self._waiting_holes = waiting
             self._holes.extend(found)
+        if found and not self._closing.is_set():
+            self._filling.ensure()
+
+    def _before(self, begun: Iterable[Span]) -> list[_Filling]:
+        """What was traded from the first trade on, the last before the subscription, until the stream surely had all:
+        of each topic that begins here and is not the end of a hole."""
+        due = self._clock.monotonic() + START_SECONDS
+        awaited = {(hole.symbol, hole.type) for hole in self._waiting_holes if hole.end is None}
+        return [
+            _Filling(Hole(symbol, kind, start - SHUFFLE, start), True, due, is_start=True)
+            for symbol, kind, start, *_ in begun
+            if kind == DataType.TRADE.value and (symbol, kind) not in awaited
+        ]
 
     def _hand_over(self) -> None:
         items, self._items = self._items, []
@@ -283,6 +308,7 @@ class SinkRecorder:
         if task is None:
             self._closing.wait(COLLECT_SECONDS)
             return
+        pause = START_AGAIN_SECONDS if task.is_start else FILL_AGAIN_SECONDS
         try:
             rest = self._fill(task)
         except InvalidRequestError as error:
@@ -293,11 +319,11 @@ class SinkRecorder:
             if self._closing.is_set():
                 return
             log.info("%s: filling goes on later: %s", self.name, one_line(error))
-            rest = task.hole
+            rest, pause = task.hole, FILL_AGAIN_SECONDS
         with self._fill_lock:
             self._holes.remove(task)
             if rest is not None:
-                self._holes.append(task._replace(hole=rest, due=self._clock.monotonic() + FILL_AGAIN_SECONDS))
+                self._holes.append(task._replace(hole=rest, due=self._clock.monotonic() + pause))
 
     def _fill(self, task: _Filling) -> Hole | None:
         """Have what Upbit still has of a hole written; what is left of it to ask for later."""
