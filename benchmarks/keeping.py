@@ -43,6 +43,7 @@ BEYOND_PERCENT = 35.0
 HOUR_OF_TRADES, OUTAGE_MIB = 360_000, 64.0
 MARKETS = ("KRW-BTC", "KRW-ETH", "KRW-XRP", "KRW-SOL", "KRW-DOGE")
 START = datetime(2026, 1, 31, tzinfo=UTC)
+FIRST_ID = int(START.timestamp()) * 10_000_000  # milliseconds, and four digits
 FEW = ["timestamp", "price", "volume", "side"]
 DAY_SECONDS = 86_400.0
 LONG_SECONDS = 120.0
@@ -65,7 +66,7 @@ def trades(count: int) -> Iterator[TradeData]:
         )
         yield TradeData(
             MARKETS[number % len(MARKETS)], price, Decimal(rng.randrange(1, 10**9)).scaleb(-8),
-            Side.BID if number % 2 else Side.ASK, moment, 17_000_000_000_000_000 + 10 * number, DataSource.WEBSOCKET,
+            Side.BID if number % 2 else Side.ASK, moment, FIRST_ID + 70_000 * number, DataSource.WEBSOCKET,
             Decimal(94_000_000), price - 94_000_000, price + 1000, Decimal("0.12345678"), price, Decimal("0.5"),
             moment + timedelta(milliseconds=40), StreamType.REALTIME, False, moment + timedelta(microseconds=60_123),
         )  # fmt: skip

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 from dataclasses import replace
 from decimal import Decimal
+from operator import attrgetter
 
 import pytest
 
@@ -17,6 +19,7 @@ from upbit_backbone.models.readable import KST
 from upbit_backbone.sinks import sqlite as sqlite_module
 from upbit_backbone.sinks import trade_rows
 from upbit_backbone.sinks.base import Batch, Hole, Span
+from upbit_backbone.sinks.columns import from_micros
 from upbit_backbone.sinks.coverage import TICK
 from upbit_backbone.sinks.sqlite import SqliteSink, schema
 
@@ -227,12 +230,48 @@ def test_what_cannot_be_written_is_told_at_once(tmp_path):
         Store(tmp_path / "day.db")
 
 
+MOMENT = 1_769_828_400_123  # ms
+TOLD, OLDER, ODD = MOMENT * 10_000 + 7, MOMENT * 1_000 + 7, 42  # with their time before four digits, three, and without
+
+
+@pytest.mark.parametrize("number", [TOLD, OLDER, ODD])
+@pytest.mark.parametrize("order", list(itertools.permutations((0, 1, 90_000))))  # ms by which its times are off
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_id_that_comes_with_other_times_is_there_once(path, number, order, at_once):
+    items = [
+        trade(place, sequential_id=number, timestamp=from_micros((MOMENT + off) * 1_000))
+        for place, off in enumerate(order)
+    ]
+    others = [trade(8), trade(9, symbol="KRW-ETH", sequential_id=number)]
+    news = 0
+    for batch in [items] if at_once else [[each] for each in items]:
+        sink = SqliteSink(path)
+        sink.open()
+        news += sink.write(Batch([*batch, *others, *batch]))
+        sink.close()
+    assert news == 3
+    assert Store(path).trades("KRW-BTC") == sorted([items[0], trade(8)], key=attrgetter("timestamp"))
+    assert Store(path).trades("KRW-ETH") == others[1:]
+
+
+def test_ids_that_tell_their_time_are_not_looked_up(path):
+    sink = SqliteSink(path)
+    sink.open()
+    asked: list[str] = []
+    sink._open_connection.set_trace_callback(asked.append)
+    moments = range(MOMENT, MOMENT + 9)
+    items = [trade(1, sequential_id=each * 10_000, timestamp=from_micros(each * 1_000)) for each in moments]
+    assert sink.write(Batch(items)) == 9
+    assert len([each for each in asked if each.startswith("SELECT")]) == 1
+    sink.close()
+
+
 def test_the_schema_is_of_the_version_it_says():
     """Whoever changes a model changes the tables: then the version is another, and this text is, too."""
     assert sqlite_module.SCHEMA_VERSION == 2
     tables = [line.split(" (", 1)[0] for line in schema().splitlines() if line.startswith("CREATE")]
     assert tables == [
-        "CREATE TABLE trade_rows", "CREATE VIEW trades AS SELECT",
+        "CREATE TABLE trade_rows", "CREATE TABLE IF NOT EXISTS odd_ids", "CREATE VIEW trades AS SELECT",
         *(f"CREATE TABLE {name}" for name in ("candles", "tickers", "orderbooks", "coverage", "gaps", "meta")),
     ]  # fmt: skip
     assert schema().splitlines()[0] == (

@@ -124,13 +124,10 @@ class SqliteSink(Sink):
     def write(self, batch: Batch) -> int:
         """All of a batch in one transaction; how many of its items were not there before."""
         connection, news = self._open_connection, 0
-        kinds = [self._statement(name, items) for name, items in batch.kinds().items()]
         with transaction(connection):
-            before = connection.total_changes
-            for insert, due, superseded in kinds:
-                connection.executemany(insert, due)
-                news += superseded
-            news += connection.total_changes - before
+            for name, items in batch.kinds().items():
+                insert, due, superseded = self._statement(name, items)
+                news += connection.executemany(insert, due).rowcount + superseded
             ledger = ledger_of(connection)
             for span in batch.spans:
                 ledger.cover(span)
@@ -139,7 +136,7 @@ class SqliteSink(Sink):
     def _statement(self, name: str, items: Sequence[Any]) -> tuple[str, Iterable[Row], int]:
         """What writes these items, with which rows, and how many of them a later one of them replaces."""
         if name == trade_rows.TRADES.name and self._has_trade_rows:
-            return trade_rows.INSERT, trade_rows.rows_of(items), 0
+            return trade_rows.INSERT, trade_rows.rows_of(items, self._open_connection), 0
         table = TABLE_NAMED[name]
         return _INSERTS[name], *keyed(table, table.rows(items))
 
@@ -210,6 +207,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     if is_empty:
         _create_all(connection)
+    elif trade_rows.has_trade_rows(connection):
+        connection.execute(trade_rows.ODD_IDS)  # the first stores of schema 2 were made without it
 
 
 def _create_all(connection: sqlite3.Connection) -> None:

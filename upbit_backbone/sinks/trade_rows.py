@@ -26,6 +26,12 @@ KEY: Final = ("symbol", "timestamp", "sequential_id")
 ASKED: Final = ("price", "volume", "side")
 REST: Final = tuple(column for column in TRADES.columns if column.name not in (*KEY, *ASKED))
 
+_THERE: Final = "SELECT 1 FROM trade_rows WHERE symbol = ? AND timestamp = ? AND sequential_id = ?"
+# Ids that do not tell their time, of which Upbit has none so far.
+ODD_IDS: Final = (
+    "CREATE TABLE IF NOT EXISTS odd_ids (symbol TEXT NOT NULL, sequential_id INTEGER NOT NULL, "
+    "timestamp INTEGER NOT NULL, PRIMARY KEY (symbol, sequential_id)) WITHOUT ROWID"
+)
 INSERT: Final = "INSERT INTO trade_rows VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
 # What `trade_of` takes.
@@ -44,17 +50,19 @@ _SIDE, _STREAM_TYPE = (column.read for column in TRADES.columns if column.name i
 _rest_of: Final = attrgetter(*(column.name for column in REST))
 
 
-def rows_of(trades: Sequence[TradeData]) -> Iterable[Row]:
-    """The rows of these trades; one that came without its id has one made of what it says."""
+def rows_of(trades: Sequence[TradeData], connection: sqlite3.Connection) -> Iterable[Row]:
+    """The rows of these trades, to be inserted one after the other, without those whose id is there with another time;
+    one that came without its id has one made of what it says."""
     ids: list[int | None] = [each.sequential_id for each in trades]
     if None in ids:
         ids = [id_of(trade) if known is None else known for trade, known in zip(trades, ids, strict=True)]
     # Column by column, with one kind of value in each loop: faster than row by row.
     sides = [each.side for each in trades]
     words = {each: None if each is None else str(each) for each in set(sides)}
-    return zip(
+    times = [(each.timestamp - EPOCH) // MICROSECOND for each in trades]
+    rows = zip(
         [each.symbol for each in trades],
-        [(each.timestamp - EPOCH) // MICROSECOND for each in trades],
+        times,
         ids,
         [str(each.price) for each in trades],
         [str(each.volume) for each in trades],
@@ -62,6 +70,35 @@ def rows_of(trades: Sequence[TradeData]) -> Iterable[Row]:
         map(bytes.decode, map(_ENCODE, map(_rest_of, trades))),
         strict=True,
     )
+    # A tree by time can hold an id twice, and one by id beside it would cost a third of writing a trade. But an id
+    # tells its time, so that only those have to be looked up that do not.
+    if [number // 10_000 * 1_000 for number in ids] == times and not _has_odd_ids(connection):  # type: ignore[operator]
+        return rows
+    return (row for row in rows if _is_once(connection, *row[:3]))
+
+
+def _has_odd_ids(connection: sqlite3.Connection) -> bool:
+    found = connection.execute("SELECT 1 FROM odd_ids LIMIT 1").fetchone()
+    return found is not None
+
+
+def _is_once(connection: sqlite3.Connection, symbol: str, timestamp: int, number: int) -> bool:
+    """Whether no trade with this id and another time is there; notes an id that does not tell its time."""
+    told = _told_by(number)
+    known = connection.execute("SELECT timestamp FROM odd_ids WHERE symbol = ? AND sequential_id = ?", (symbol, number))
+    for (other,) in known:
+        return bool(other == timestamp)
+    if number < 0 or timestamp == told:  # a negative one is made of the time and what else the trade says
+        return True
+    if connection.execute(_THERE, (symbol, told, number)).fetchone() is not None:
+        return False
+    connection.execute("INSERT INTO odd_ids VALUES (?, ?, ?)", (symbol, number, timestamp))
+    return True
+
+
+def _told_by(number: int) -> int:
+    """The time that an id of Upbit's begins with: milliseconds, before four digits, or three of earlier years."""
+    return number // (10_000 if number >= 10**16 else 1_000) * 1_000
 
 
 def trade_of(row: Sequence[Any]) -> TradeData:
@@ -86,7 +123,7 @@ def schema() -> str:
     return (
         "CREATE TABLE trade_rows (symbol TEXT NOT NULL, timestamp INTEGER NOT NULL, sequential_id INTEGER NOT NULL, "
         "price TEXT NOT NULL, volume TEXT NOT NULL, side TEXT, rest TEXT NOT NULL, "
-        f"PRIMARY KEY ({', '.join(KEY)})) WITHOUT ROWID;\n"
+        f"PRIMARY KEY ({', '.join(KEY)})) WITHOUT ROWID;\n{ODD_IDS};\n"
         f"CREATE VIEW trades AS SELECT\n    {shown}\nFROM trade_rows"
     )
 
