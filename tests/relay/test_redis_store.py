@@ -10,9 +10,11 @@ import pytest
 from tests.sinks.conftest import trade
 from tests.support.redis_server import RedisServer
 from upbit_backbone import DataType
+from upbit_backbone.errors import NetworkError
 from upbit_backbone.models.market import TradeData
 from upbit_backbone.models.number import plain
 from upbit_backbone.models.request import Topic
+from upbit_backbone.relay import redis_store
 from upbit_backbone.relay.entries import Entry, Latest, entry_of
 from upbit_backbone.relay.redis_store import LEASE_SECONDS, NotLeadingError, RedisStore
 from upbit_backbone.wire.relay_keys import Keys
@@ -112,3 +114,33 @@ def test_a_number_below_a_millionth_is_published_as_it_prints() -> None:
     entry = entry_of(trade(1, price=price, volume=plain(Decimal("0.00000001"))))
     assert b'"price":"0.00000012"' in entry.data
     assert TradeData.from_json(entry.data).price == price
+
+
+def test_scripts_that_the_server_has_forgotten_are_sent_again(store, server: RedisServer) -> None:
+    mine = store()
+    lease = mine.lead("mine", None, "", [])
+    server.client.script_flush()
+    assert mine.publish_entries(lease, [Entry(TRADE, "1", 1, b"{}")]) == 1
+    server.kill()
+    with pytest.raises(NetworkError):
+        mine.publish_entries(lease, [Entry(TRADE, "2", 2, b"{}")])
+    server.start()
+    lease = mine.lead("mine", lease, "", [])
+    assert mine.publish_entries(lease, [Entry(TRADE, "2", 2, b"{}")]) == 1
+
+
+def test_an_answer_that_came_too_late_is_not_taken_for_one_to_the_next_question(
+    store, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "TIMEOUT_SECONDS", 0.2)
+    mine = store()
+    lease = mine.lead("mine", None, "", [])
+    entries = [Entry(TRADE, str(number), number, b"{}") for number in range(5)]
+    mine.publish_entries(lease, entries[:2])
+    server.client.execute_command("CLIENT", "PAUSE", 400, "ALL")
+    with pytest.raises(NetworkError):
+        mine.publish_entries(lease, entries[2:3])
+    server.client.ping()  # the pause is over
+    lease = mine.lead("mine", lease, "", [])
+    assert mine.publish_entries(lease, entries) in (2, 3)  # with or without what came too late
+    assert server.client.xlen(KEYS.stream(TRADE)) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
@@ -12,6 +13,7 @@ from upbit_backbone.exchange.fields import Spelling
 from upbit_backbone.models.enums import Change, StreamType
 from upbit_backbone.models.market import CandleData, TradeData
 from upbit_backbone.models.number import plain
+from upbit_backbone.unify import writer
 from upbit_backbone.unify.rest import decode_answer
 from upbit_backbone.unify.stream import StreamDecoder, book_header, peek
 from upbit_backbone.unify.writer import encode_frame, encode_list, type_of
@@ -45,6 +47,17 @@ def test_a_frame_is_read_as_what_it_was_made_of(item, spelling):
         again = replace(again, change_amount=None, change_rate=expected.change_rate)
     assert again == expected
     assert again.received_at == at(9)
+
+
+@pytest.mark.parametrize("spelling", [Spelling.DEFAULT, Spelling.SIMPLE])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"change_amount": None}, {"change_amount": plain(Decimal("-2E-7"))}, {"published_at": None, "side": None}],
+)
+def test_the_short_way_of_a_trade_writes_what_the_table_says(spelling, changes):
+    for item in (each for each in ITEMS if isinstance(each, TradeData)):
+        changed = replace(item, **changes)
+        assert encode_frame(changed, spelling) == writer._ENCODE(writer._message(changed, spelling))
 
 
 @pytest.mark.parametrize("spelling", [Spelling.DEFAULT, Spelling.SIMPLE])

@@ -8,7 +8,7 @@ looks at the lease first. By whose clock the lease runs is no question: by that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -148,6 +148,8 @@ class RedisStore:
         self._keys = keys
         self._kept = kept
         self._server = RedisServer(url, timeout=TIMEOUT_SECONDS, name="upbit-backbone-relay", explain=self._explained)
+        self._line = self._server.line()
+        self._names: dict[Topic, tuple[bytes, ...]] = {}  # of states and of entries, in the order that scripts know
         self.place = self._server.place
 
     def lead(self, name: str, held: Lease | None, told: str, status: Sequence[str | int]) -> Lease | None:
@@ -161,7 +163,7 @@ class RedisStore:
 
     def publish_latest(self, lease: Lease, values: Sequence[Latest]) -> None:
         """Into the hashes of their topics, and to who listens; what is older than what is there changes nothing."""
-        places, keys = self._placed(values, self._keys.latest, self._keys.live)
+        places, keys = self._placed(values, 0, 2)
         items = [
             (
                 places[each.topic],
@@ -178,7 +180,7 @@ class RedisStore:
 
     def publish_entries(self, lease: Lease, entries: Sequence[Entry]) -> int:
         """Into the streams of their topics, and to who listens, each identity once. How many were not there yet."""
-        places, keys = self._placed(entries, self._keys.stream, self._keys.published, self._keys.live)
+        places, keys = self._placed(entries, 2, 5)
         # Numbers as text: to Lua they are floats, which know no sixteen digits.
         items = [
             (places[each.topic], each.identity, str(each.time), each.data.decode(), each.frame.decode())
@@ -187,13 +189,25 @@ class RedisStore:
         added: int = self._run(_ENTRIES, keys, [str(lease), self._kept, self._kept * IDS_FOR_ENTRY, _pack(items)])
         return added
 
-    def _placed(
-        self, items: Iterable[Latest | Entry], *names: Callable[[Topic], str]
-    ) -> tuple[dict[Topic, int], list[str]]:
-        """Where each topic stands among them, and the keys: the leader's, then the `names` of each."""
-        topics = dict.fromkeys(each.topic for each in items)
-        keys = [self._keys.leader, *(name(topic) for topic in topics for name in names)]
-        return {topic: place for place, topic in enumerate(topics)}, keys
+    def _placed(self, items: Iterable[Latest | Entry], start: int, end: int) -> tuple[dict[Topic, int], list[Any]]:
+        """Where each topic stands among them, and the keys: the leader's, then those names of each."""
+        places: dict[Topic, int] = {}
+        keys: list[Any] = [self._keys.leader]
+        for item in items:
+            topic = item.topic
+            if topic not in places:
+                places[topic] = len(places)
+                keys += self._names_of(topic)[start:end]
+        return places, keys
+
+    def _names_of(self, topic: Topic) -> tuple[bytes, ...]:
+        """As bytes and kept: to make them for each batch took as long as all else that is done with a trade."""
+        names = self._names.get(topic)
+        if names is None:
+            each = self._keys
+            makers = each.latest, each.live, each.stream, each.published, each.live
+            names = self._names[topic] = tuple(make(topic).encode() for make in makers)
+        return names
 
     def publish_events(self, lease: Lease, events: Sequence[tuple[str, str]]) -> None:
         """Into the stream of events: their kinds, and what they say."""
@@ -222,10 +236,11 @@ class RedisStore:
         self._run(_LEAVE, [self._keys.leader], [str(lease)])
 
     def close(self) -> None:
+        self._line.close()
         self._server.close()
 
-    def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
-        return self._server.run(script, keys, arguments)
+    def _run(self, script: str, keys: list[Any], arguments: list[Any]) -> Any:
+        return self._line.run(script, keys, arguments)
 
     def _explained(self, text: str) -> Exception | None:
         if "FENCED" in text:

@@ -40,7 +40,7 @@ _NAMES: Final = {kind: {field.name for field in fields(model)} for model, kind i
 
 def encode_frame(item: MarketItem, spelling: Spelling = Spelling.DEFAULT) -> bytes:
     """One frame of the WebSocket, DEFAULT or SIMPLE."""
-    return _ENCODE(_message(item, spelling))
+    return _ENCODE(_trade_frame(item, spelling) if type(item) is TradeData else _message(item, spelling))
 
 
 def encode_list(items: Iterable[MarketItem], spelling: Spelling = Spelling.REST) -> bytes:
@@ -73,6 +73,37 @@ def _message(item: MarketItem, spelling: Spelling) -> dict[str, Any]:
 
 
 Reader = Callable[[Any], Any]
+
+
+def _trade_frame(trade: TradeData, spelling: Spelling) -> msgspec.Struct:
+    """As `_message`, in half of its time: a relay writes thousands a second."""
+    make, plain_values, computed = _trade_plan(spelling)
+    values = list(plain_values(trade))
+    for place, read in computed:
+        values[place] = read(trade)
+    amount, stream_type = trade.change_amount, values.pop()
+    if amount is None:
+        return make(*values, None, None, stream_type)
+    return make(*values, abs(amount), _direction(trade), stream_type)
+
+
+@cache
+def _trade_plan(
+    spelling: Spelling,
+) -> tuple[Callable[..., msgspec.Struct], Callable[[Any], tuple[Any, ...]], tuple[tuple[int, Reader], ...]]:
+    """What leaves out what is None, the values that are written as they are, and by their places those that are not."""
+    keys, plain_values, readers = _plan("trade", spelling)
+    is_simple = spelling is Spelling.SIMPLE
+    names = [*keys[:-1], *(("cp", "c") if is_simple else ("change_price", "change")), keys[-1]]
+    frame = msgspec.defstruct(
+        "Frame",
+        [(name, Any, None) for name in names],
+        tag_field="ty" if is_simple else "type",
+        tag="trade",
+        omit_defaults=True,
+    )
+    computed = tuple((place, read) for place, read in enumerate(readers) if read is not None)
+    return frame, plain_values, computed
 
 
 @cache
