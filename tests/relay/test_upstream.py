@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -311,6 +313,26 @@ def test_a_program_that_was_away_reads_what_it_missed_from_the_relays_streams(
     assert [each.sequential_id for each in found] == numbers[numbers.index(had[-1].sequential_id) + 1 :]
     assert all(each.complete for each in events if isinstance(each, GapEvent))
     assert (len(upbit.requests("/v1/trades/ticks")) > asked) == (kept == 100)
+
+
+def test_who_comes_new_begins_with_the_newest_trade_though_an_older_one_came_into_the_stream_after_it(
+    start: Start, client: Open, upbit: FakeUpbit, server: RedisServer
+) -> None:
+    start(TRADE)
+    upbit.pause()
+    newest = upbit.publish_trade("KRW-BTC")["sequential_id"]
+    stream = "{upbit}:stream:trade:KRW-BTC"
+
+    def last() -> dict[str, str]:
+        return dict(next(iter(server.client.xrevrange(stream, count=1)), (None, {}))[1])
+
+    wait_until(lambda: last().get("id") == str(newest), "all is there")
+    # As where a relay has begun with a snapshot and then reads what came a moment before it.
+    trade = TradeData.from_json(last()["data"])
+    older = replace(trade, timestamp=trade.timestamp - timedelta(milliseconds=1), sequential_id=newest - 1)
+    server.client.xadd(stream, {"id": str(older.sequential_id), "data": older.to_json()})
+    with client().subscribe("KRW-BTC", TRADE) as trades:
+        assert trades.get(timeout=30).sequential_id == newest
 
 
 def test_a_relay_that_begins_later_is_found(start: Start, client: Open, server: RedisServer) -> None:

@@ -28,13 +28,14 @@ from ..wire.frames import MAX_CONTROL_BYTES, MAX_MESSAGE_BYTES, PONG, TEXT
 from ..wire.redis_server import RedisServer
 from ..wire.relay_keys import SCHEMA, Keys
 from .sightings import Sightings, heard
-from .stream_history import StreamHistory, candle_frame, trade_frame
+from .stream_history import StreamHistory, candle_frame, trade_frame, traded_at
 
 TIMEOUT_SECONDS: Final = 1.0  # of one call to Redis
 DEMAND_SECONDS: Final = 15.0  # for which the relay streams what is not asked for again
 RENEW_SECONDS: Final = 4.0  # with the first ping after that, and there is one every five
 MESSAGES_AT_ONCE: Final = 2_000
 REPLAYED_ENTRIES: Final = 1_000  # of one stream; what was missed beyond that is asked of REST
+NEWEST_ENTRIES: Final = 16  # among which the newest is, where nothing of the stream has come yet
 # Of those before the last one that came: Upbit's trades may be out of order by two seconds.
 ENTRIES_BEFORE: Final = 64
 
@@ -294,7 +295,7 @@ class RelayConnection:
         asked: list[tuple[Any, ...]] = []
         for topic in ordered:
             if topic in last:
-                count = REPLAYED_ENTRIES if last[topic] is not None else 1
+                count = REPLAYED_ENTRIES if last[topic] is not None else NEWEST_ENTRIES
                 asked.append(("XREVRANGE", self._keys.stream(topic), "+", "-", "COUNT", count))
             if topic.data_type is not DataType.TRADE:
                 asked.append(("HGET", self._keys.latest(topic), "frame"))
@@ -317,8 +318,13 @@ class RelayConnection:
         number = b"" if last is None else str(getattr(last, "sequential_id", None)).encode()
         place = next((index for index, entry in enumerate(entries) if entry.get(b"id") == number), None)
         if place is None:
-            # It was not streamed here, or too long ago: the newest alone, as Upbit gives it, and the gap is REST's.
-            chosen = entries[-1:]
+            # It was not streamed here, or too long ago: the newest alone, as Upbit gives it, and the gap is REST's. By
+            # time: what was repaired, or overtaken, comes into the stream later than it was traded, and whoever began
+            # with that would lack for good what stands before it and is newer.
+            newest = max(
+                enumerate(entries), key=lambda each: (traded_at(each[1].get(b"data", b"")), each[0]), default=None
+            )
+            chosen = [] if newest is None else [newest[1]]
         else:
             # First what shows that nothing is missing, then what may have come in between.
             chosen = [entries[place], *entries[max(0, place - ENTRIES_BEFORE) : place], *entries[place + 1 :]]

@@ -63,6 +63,14 @@ def trade_frame(data: bytes, kind: StreamType = StreamType.REALTIME) -> bytes:
         return data
 
 
+def traded_at(data: bytes) -> float:
+    """When, in seconds since 1970; before everything where that cannot be read."""
+    try:
+        return _read_trade(data).timestamp.timestamp()
+    except (ValueError, ArithmeticError):
+        return float("-inf")
+
+
 def candle_frame(data: bytes) -> bytes:
     """As `trade_frame`."""
     try:
