@@ -130,6 +130,29 @@ def test_what_clients_ask_for_and_the_markets_of_a_currency_do_not_take_turns(
         wait_until(lambda: upbit.subscribed() == {("trade", "KRW-NEW"), ("trade", "BTC-ETH")}, "without what is gone")
 
 
+def test_what_clients_ask_for_goes_on_when_redis_comes_back_without_its_memory(
+    start: Start, server: RedisServer, upbit: FakeUpbit
+) -> None:
+    server.client.zadd("{upbit}:demand", {"orderbook:KRW-BTC": 9e15})
+    relay = start(TRADE)
+    wait_until(lambda: ("orderbook", "KRW-BTC") in upbit.subscribed(), "what is asked for")
+
+    def said() -> int:
+        return sum(entry["kind"] == "message" for entry in upbit.wire_log())
+
+    before = said()
+    server.kill()
+    wait_until(lambda: relay.stats.error, "Redis is missed")
+    server.start()
+    wait_until(lambda: server.client.exists("{upbit}:leader"), "the relay is back")
+    heard = server.client.hget("{upbit}:status", "heartbeat")
+    wait_until(lambda: server.client.hget("{upbit}:status", "heartbeat") != heard, "a renewal more")
+    # Those who ask again find what they had, and Upbit was not made to begin anew.
+    server.client.zadd("{upbit}:demand", {"orderbook:KRW-BTC": 9e15})
+    assert said() == before
+    assert ("orderbook", "KRW-BTC") in upbit.subscribed()
+
+
 def test_streams_are_capped(start: Start, server: RedisServer, upbit: FakeUpbit) -> None:
     relay = start(TRADE, kept=100)
     wait_until(lambda: server.client.xlen(TRADES), "the stream flows")

@@ -49,6 +49,8 @@ SEEN_SECONDS: Final = 2.0  # between two times that a relay tells what it has se
 SEEN_KEPT_SECONDS: Final = 5.0  # of one that died, what it saw proves nothing
 # Two lines may be wrong together: every so many questions whether silence means anything are for Upbit all the same.
 ASKED_OF_UPBIT: Final = 6
+# After Redis has been away, which may have forgotten what clients asked for; they come back within seconds.
+ASKED_AGAIN_SECONDS: Final = 10.0
 NOT_ASKED_FOR: Final = "no client asks for it any more"
 CLOSED_AFTER: Final = timedelta(
     seconds=3
@@ -107,6 +109,7 @@ class Relay:
         # As they came: who stands by has most of it for nothing, and need not write it down.
         self._waiting: deque[tuple[float, TradeData | CandleData]] = deque()
         self._tells_at = 0.0  # what it has seen
+        self._keeps_until = float("-inf")  # what clients asked for before Redis was away
         self._questions = 0
         self._published = self._duplicates = self._lost = self._changes = 0
         self._error: str | None = None
@@ -278,7 +281,13 @@ class Relay:
         parts, streamed = parts_of(self._market), self._subscription.topics
         if self._listed is not None:
             self._own = frozenset(Topic(kind, symbol) for kind in self._kinds for symbol in self._listed)
-        asked = frozenset(topic for topic in self._store.demanded() if parts.directory.knows(topic.symbol))
+        asked = frozenset(self._store.demanded())
+        now = self._clock.monotonic()
+        if self._is_failing:
+            self._keeps_until = now + ASKED_AGAIN_SECONDS
+        if now < self._keeps_until:
+            asked |= streamed - self._own
+        asked = frozenset(topic for topic in asked if parts.directory.knows(topic.symbol))
         wanted = self._own | asked
         if wanted in (streamed, self._refused):
             return
