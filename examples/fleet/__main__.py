@@ -16,7 +16,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,12 @@ class Fleet:
             traded = [self._symbols[(number * TRADED + each) % SYMBOLS] for each in range(TRADED)]
             worker.tell(json.dumps({"symbols": self._symbols, "traded": traded}))
 
-    def begin(self) -> None:
+    def begin(self) -> list[Row]:
         """Until all are fed, and have asked what each asks once: the list of markets, the first prices."""
         wait_for("workers", lambda: self._all_fed_by("relay"))
         end = time.monotonic() + 20  # where nothing has the time it needs, it is never quiet, and the figure says so
         wait_for("quiet", lambda: time.monotonic() > min(end, self._upbit.requests()[-1]["t"] + 2))
+        return [("REST requests at the start, of all", f"{len(self._upbit.requests())}", "")]
 
     def _all_fed_by(self, source: str) -> bool:
         for number, worker in enumerate(self._workers):
@@ -64,6 +65,13 @@ class Fleet:
             ("REST requests a minute", f"{asked:.0f}", "5"),
             ("lines to Upbit", f"{lines} of {len(self._relays)} relays", "one set"),
         ]
+
+    def counted(self, deed: str, do: Callable[[], list[Row]], seconds: float) -> list[Row]:
+        """What it cost at REST as well, until so many seconds after."""
+        before = len(self._upbit.requests())
+        rows = do()
+        time.sleep(seconds)
+        return [*rows, (f"{deed}: REST requests, of all", f"{len(self._upbit.requests()) - before}", "")]
 
     def kill_leader(self) -> list[Row]:
         before = self._server.leader()
@@ -144,13 +152,14 @@ def run_fleet(upbit: FakeUpbit, server: Redis, workers: int, seconds: float) -> 
         fed = upbit.environment() | {"UPBIT_BACKBONE_UPSTREAM": server.url}
         running = [stack.enter_context(Process([str(HERE / "worker.py")], fed)) for _ in range(workers)]
         fleet = Fleet(upbit, server, relays, running)
-        fleet.begin()
+        yield from fleet.begin()
         tell(f"{workers} workers ask for {SYMBOLS} prices a second each")
         yield from fleet.work(seconds)
         tell("the relay that leads is killed")
-        yield from fleet.kill_leader()
+        yield from fleet.counted("leader killed", fleet.kill_leader, min(seconds, 5.0))
         tell("Redis is killed, and started again")
-        yield from fleet.kill_redis()
+        yield from fleet.counted("Redis killed", fleet.kill_redis, min(seconds, 5.0))
+        yield from [(f"after all that: {name}", *rest) for name, *rest in fleet.work(seconds)[:1]]
         tell("the trades are counted")
         yield from fleet.settle()
 
