@@ -10,14 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import machine, standing
+from benchmarks import goals, machine, standing
 from benchmarks.children import ROOT
 from benchmarks.options import Options
 from benchmarks.table import Figure, render, save
 
 NAMES = (
-    "hot_ticker", "ingest", "instructions", "latency", "full_market", "slow_consumer", "stuck_consumer", "backfill",
-    "rest_call", "footprint", "busy_main", "chart_viewer", "workloads", "drop_in", "keeping", "curves",
+    "hot_ticker", "ingest", "tls", "instructions", "parts", "latency", "full_market", "slow_consumer", "stuck_consumer",
+    "backfill", "rest_call", "footprint", "busy_main", "chart_viewer", "workloads", "drop_in", "keeping", "curves",
 )  # fmt: skip
 RESULTS = ROOT / "benchmarks" / "results"
 MARK = "figures: "
@@ -75,6 +75,8 @@ def _run_all(names: list[str] | tuple[str, ...], options: Options, path: Path | 
     save(target, about | {"cores_used_by_others": [round(each, 2) for each in others]}, results, failures)
     rows = standing.rows(results)
     print(f"\n{standing.render(rows)}\n\n{standing.summary(rows)}. {_summary(results)}.")
+    if reached := goals.rows(results):
+        print(f"\n{goals.render(reached)}")
     print(f"{machine.judgement(busiest)} Written to {target}")
     return 1 if failures else 0
 

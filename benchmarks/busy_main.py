@@ -7,10 +7,11 @@ import os
 import time
 from typing import Any
 
+from benchmarks.latency import measure
 from benchmarks.measuring import percentile
 from benchmarks.options import Options
 from benchmarks.servers import Stream, paced, some_markets
-from benchmarks.table import Figure, absent
+from benchmarks.table import LIMIT, Figure, absent
 from upbit_backbone import DataType, MarketDataBackbone, TradeData
 from upbit_backbone.models.events import ConnectionEvent, Event
 
@@ -52,11 +53,14 @@ def _busy(stream: Stream, seconds: float) -> list[Figure]:
         seen = list(late)
         sent = stream.counters()["sent"] - sent
         stream.rate(0)
-    case = f"main thread computes for {seconds:.0f} s"
+    case = "main thread computes"
+    hand = measure(stream, "by_hand", BUSY_RATE, seconds / TIMES_SECONDS, busy=True)
     return [
-        Figure(f"{case}, p50", "upbit_backbone", percentile(seen, 0.5), "ms"),
+        Figure(f"{case}, p50", "upbit_backbone", percentile(seen, 0.5), "ms", note=f"for {seconds:.0f} s"),
+        Figure(f"{case}, p50", LIMIT, hand.get("p50"), "ms"),
         Figure(f"{case}, p99", "upbit_backbone", percentile(seen, 0.99), "ms", target=BUSY_P99_MILLISECONDS,
                note=f"{len(seen):,} of {sent:,} seen"),
+        Figure(f"{case}, p99", LIMIT, hand.get("p99"), "ms"),
         Figure(f"{case}, false reconnects", "upbit_backbone", float(len(breaks)), "", target=0),
     ]  # fmt: skip
 

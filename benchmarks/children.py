@@ -26,16 +26,21 @@ class MissingError(ChildError):
 class Child:
     """`python -m MODULE …` that answers one JSON line to each line it is sent. Killed at the end of the `with`.
 
-    `quiet` keeps its complaints off the terminal.
+    `quiet` keeps its complaints off the terminal, `python` is another interpreter than ours.
     """
 
     def __init__(
-        self, module: str, *arguments: str, environment: dict[str, str] | None = None, quiet: bool = False
+        self,
+        module: str,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        quiet: bool = False,
+        python: str = sys.executable,
     ) -> None:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1", **(environment or {})}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [python, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if quiet else None, env=surroundings, text=True, bufsize=1, cwd=ROOT,
         )  # fmt: skip
         self.pid = self._process.pid

@@ -2,8 +2,8 @@
 
 The simulator's load mode sends frames over 20 markets: 10,000 a second, where a read brings many and what counts is
 what a message costs, and 2,000 a second, where waking up for a few of them costs as much again. Counted is the CPU of
-the reading process and its children by the number of frames the server sent meanwhile (by those it saw, for a peer
-that fell behind), the least of several windows, as with timeit: whatever else runs on the machine only adds. Our
+the reading process and its children by the number of frames the server sent meanwhile (by those it saw, for whoever
+fell behind), the least of several windows, as with timeit: whatever else runs on the machine only adds. Our
 figures include frames, exact typed models, live store and mailbox, and a loop that takes every item out and looks at
 it. Peers give what they give (pyupbit and websocket-client: float dicts; ccxt: its own dicts; cryptofeed: Decimal
 objects; upbit-sdk: pydantic). "By hand" is the limit: frames cut by their lengths and our decoder, nothing kept.
@@ -140,19 +140,19 @@ def measure(
     """The CPU of one client per frame sent to it."""
     task = Task(fake.rest_url, fake.websocket_url, (kind,), some_markets(fake), mode, wire_format, depth)
     with Child("benchmarks.clients", module, *task.arguments()) as client:
-        _await_subscription(fake, kind)
+        await_subscription(fake, kind)
         fake.load(rate)
         try:
             time.sleep(SETTLE_SECONDS)
             return min(
-                (_window(fake, client, seconds / WINDOWS, is_peer=module != "ours") for _ in range(WINDOWS)),
+                (_window(fake, client, seconds / WINDOWS) for _ in range(WINDOWS)),
                 key=attrgetter("microseconds"),
             )
         finally:
             fake.load(0)
 
 
-def _window(fake: FakeUpbit, client: Child, seconds: float, *, is_peer: bool) -> Cost:
+def _window(fake: FakeUpbit, client: Child, seconds: float) -> Cost:
     client.ask("start")
     sent, used = _sent(fake), cpu_seconds(client.pid)
     time.sleep(seconds)
@@ -160,11 +160,11 @@ def _window(fake: FakeUpbit, client: Child, seconds: float, *, is_peer: bool) ->
     seen = client.ask("stop")["count"]
     if sent == 0:
         raise ChildError("nothing was sent")
-    has_fallen_behind = is_peer and 0 < seen < FELL_BEHIND * sent
+    has_fallen_behind = 0 < seen < FELL_BEHIND * sent  # nothing at all is seen where nobody reads
     return Cost(used / (seen if has_fallen_behind else sent) * 1e6, seen / sent)
 
 
-def _await_subscription(fake: FakeUpbit, kind: str) -> None:
+def await_subscription(fake: FakeUpbit, kind: str) -> None:
     """ccxt subscribes book by book, as its user's loop comes to them."""
     deadline = time.monotonic() + START_SECONDS
     wanted = len(some_markets(fake))

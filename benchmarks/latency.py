@@ -6,11 +6,13 @@ from its own clock. "busy" adds one CPU-bound thread to the receiving process, a
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
 from benchmarks.children import Child, ChildError, MissingError
 from benchmarks.clients.task import Task
+from benchmarks.machine import free_threaded
 from benchmarks.options import Options
 from benchmarks.servers import Stream, paced, some_markets
 from benchmarks.table import LIMIT, Figure, absent
@@ -37,7 +39,16 @@ def run(options: Options) -> list[Figure]:
         for rate in rates:
             for busy in (False, True):
                 figures += _one_load(stream, rate, busy, options)
-    return figures
+        return figures + _free_threaded(stream, rates[-1], options)
+
+
+def _free_threaded(stream: Stream, rate: int, options: Options) -> list[Figure]:
+    python, there = free_threaded()
+    case = f"{rate:,}/s beside a busy thread, free-threaded Python"
+    if python is None:
+        return [absent(f"{case}, {share}", OURS[1][2], "ms", there) for share in ("p50", "p99")]
+    answer = measure(stream, "ours", rate, options.seconds, busy=True, python=python)
+    return [_figure(f"{case}, {share}", share, OURS[1][2], answer, None, (0, True)) for share in ("p50", "p99")]
 
 
 def _one_load(stream: Stream, rate: int, busy: bool, options: Options) -> list[Figure]:
@@ -79,11 +90,11 @@ def _figure(
 
 def measure(
     stream: Stream, module: str, rate: float, seconds: float, *, mode: str = "queue", busy: bool = False,
-    kinds: tuple[str, ...] = ("trade",), symbols: tuple[str, ...] = (),
+    kinds: tuple[str, ...] = ("trade",), symbols: tuple[str, ...] = (), python: str = sys.executable,
 ) -> dict[str, Any]:  # fmt: skip
     """What the client reports, and how many messages were `sent` to it meanwhile."""
     task = Task(stream.rest_url, stream.websocket_url, kinds, symbols or some_markets(stream.fake), mode)
-    with Child("benchmarks.clients", module, *task.arguments(), *["--busy"] * busy) as client:
+    with Child("benchmarks.clients", module, *task.arguments(), *["--busy"] * busy, python=python) as client:
         wanted = len(task.symbols) * len(kinds)
         deadline = time.monotonic() + START_SECONDS
         while stream.counters()["pieces"] < wanted:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +37,20 @@ def in_words(machine: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average']}, {machine['system']}\n"
         f"{machine['python']}; {versions}; {machine['at']}"
     )
+
+
+FREE_THREADED = ("python3.14t", "python3.13t")
+NEEDED_THERE = "import msgspec, requests, websocket"
+
+
+def free_threaded() -> tuple[str | None, str]:
+    """A free-threaded Python that has what we need, or None; and what there is."""
+    for name in FREE_THREADED:
+        if (path := shutil.which(name)) is None:
+            continue
+        has_all = subprocess.run([path, "-c", NEEDED_THERE], capture_output=True, timeout=60, check=False)
+        return (path, name) if has_all.returncode == 0 else (None, f"{name} lacks our packages")
+    return None, f"none of {', '.join(FREE_THREADED)} is on the path"
 
 
 def version_of(package: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +25,12 @@ def upbit(**switches: Any) -> Iterator[FakeUpbit]:
 
 def _warm(fake: FakeUpbit) -> None:
     """The simulator makes up a market's past when it is first asked; that must not count for anybody."""
-    host, _, port = fake.rest_url.removeprefix("http://").partition(":")
+    scheme, _, address = fake.rest_url.partition("://")
+    host, _, port = address.partition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    if scheme == "https":
+        trust = ssl.create_default_context(cafile=fake.ca_file)
+        connection = http.client.HTTPSConnection(host, int(port), timeout=30, context=trust)
     for path in ("/v1/market/all?is_details=true", "/v1/ticker/all?quote_currencies=KRW,BTC,USDT"):
         connection.request("GET", path)
         connection.getresponse().read()
