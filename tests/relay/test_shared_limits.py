@@ -295,6 +295,52 @@ def test_more_machines_than_places_send_less_than_one_a_second_each(
     assert mine._file.take(TICKER, 1, 5).wait == 0.0
 
 
+FORKING = """
+    import os, sys, threading
+    from upbit_backbone._concurrency import SYSTEM_CLOCK, notice
+    from upbit_backbone.limits.between_processes import inter_process_limiter
+    from upbit_backbone.models.enums import RateGroup
+    from upbit_backbone.upstream.fleet_count import FleetCount
+
+    url = sys.argv[1]
+    make = lambda: FleetCount("upbit", SYSTEM_CLOCK, url=url, prefix="upbit", egress="default")
+    limiter = inter_process_limiter("upbit", SYSTEM_CLOCK, (url,), make)
+    user = make
+    limiter.enter(user)
+    assert limiter.take(RateGroup.TICKER, 10, 1).wait == 0.0
+
+    def hold():
+        with limiter._count._redis._redis._presence._lock, limiter._count._lock:
+            held.set()
+            over.wait()
+
+    held, over = threading.Event(), threading.Event()
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        notice()
+        limiter.leave(user)
+        own = inter_process_limiter("upbit", SYSTEM_CLOCK, (url,), make)
+        own.enter(user)
+        os._exit(0 if own.take(RateGroup.TICKER, 10, 2).wait == 0.0 and own.counted(RateGroup.TICKER) == 2 else 1)
+    over.set()
+    other.join()
+    assert os.waitpid(child, 0)[1] == 0
+    limiter.leave(user)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_counts_for_itself_whatever_its_parent_was_doing(server: RedisServer, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(FORKING), server.url]
+    done = subprocess.run(
+        command, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- what is not ours ---
 
 

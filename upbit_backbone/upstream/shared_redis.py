@@ -6,12 +6,13 @@ most; from then on nobody does, until a thread that there is only then has found
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from .._concurrency import Clock, Deadline, Flag, LoopThread, at_fork, get_logger
+from .._concurrency import Clock, Deadline, Flag, LoopThread, get_logger
 from ..errors import AuthenticationError, InvalidRequestError, NetworkError, ResourceError, UpbitBackboneError, one_line
 from ..wire.redis_server import RedisServer
 from ..wire.relay_keys import SCHEMA, Keys
@@ -165,22 +166,9 @@ def is_about_server(error: UpbitBackboneError) -> bool:
     return isinstance(error, (NetworkError, AuthenticationError))
 
 
-_registry_lock = threading.Lock()  # guards _presences
-_presences: weakref.WeakValueDictionary[str, Presence] = weakref.WeakValueDictionary()
+# By process: of a forked child's parent nobody knows in what state its locks are. No lock guards it either.
+_presences: dict[tuple[int, str], Presence] = {}
 
 
 def _presence_of(url: str) -> Presence:
-    with _registry_lock:
-        presence = _presences.get(url)
-        if presence is None:
-            presence = _presences[url] = Presence(url)
-        return presence
-
-
-def _start_over_in_child() -> None:
-    global _registry_lock
-    _registry_lock = threading.Lock()
-    _presences.clear()
-
-
-at_fork(_start_over_in_child)
+    return _presences.setdefault((os.getpid(), url), Presence(url))
