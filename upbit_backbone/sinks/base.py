@@ -137,7 +137,9 @@ class Sink(ABC):
         """Let go. Nothing is called afterwards."""
 
     def holes(self) -> Iterable[Hole]:
-        """What is missing of what was recorded before: the recorder has it fetched, as far as Upbit still has it."""
+        """What is missing of what was recorded before: the recorder has it fetched, as far as Upbit still has it.
+
+        A sink that has this method also gets, some seconds late, what was traded until a new stream surely had all."""
         return ()
 
     def __repr__(self) -> str:
