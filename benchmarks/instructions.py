@@ -3,6 +3,8 @@
 Counted by callgrind (of valgrind) in one thread, where nothing else on the machine changes the count: fit for a busy
 machine, and for a test that guards it. It sees neither the kernel nor waiting nor cold caches; `ingest` does. "By hand"
 is the limit: frames cut by their lengths and our own decoder, without models, store, order, or a mailbox.
+
+And what a REST question costs, in all threads: to the backbone, by our transport alone, and by `requests.Session.get`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ import sys
 from benchmarks.children import ROOT
 from benchmarks.options import Options
 from benchmarks.passage import NOT_COUNTED
+from benchmarks.rest_call import NO_LIMIT, REFERENCE, SHARE, WHO
+from benchmarks.servers import upbit
 from benchmarks.table import LIMIT, Figure, absent
+from upbit_backbone.simulator import FakeUpbit
 
 TITLE = "instructions a message, one thread (thousands)"
 UNIT = "k instructions"
@@ -25,6 +30,7 @@ CASES = (
 )  # fmt: skip
 QUICK_CASES = 2
 BEST_LEVEL_RATIO = 0.35
+QUESTIONS = 60
 RUN_SECONDS = 300
 NEEDED = ("valgrind", "callgrind_control")
 
@@ -66,17 +72,38 @@ def run(options: Options) -> list[Figure]:
             Figure(case, "upbit_backbone", best / 1000, UNIT, best / plain, PLAIN, ratio_target=BEST_LEVEL_RATIO),
             Figure(case, PLAIN, plain / 1000, UNIT),
         ]
+        figures += _questions()
     return figures
+
+
+def _questions() -> list[Figure]:
+    with upbit(rest_limit=NO_LIMIT) as fake:
+        found = {who: questions(fake, who) for who in WHO}
+    base = found[REFERENCE]
+    return [
+        Figure("a REST question", who, value / 1000, UNIT, *(() if who == REFERENCE else (value / base, REFERENCE)),
+               ratio_target=None if who == REFERENCE else SHARE)
+        for who, value in found.items()
+    ]  # fmt: skip
 
 
 def counted(who: str, kind: str, per_read: int, count: int, *more: str) -> float:
     """Instructions a message; CannotCountError where callgrind does not work here, RuntimeError where we do not."""
+    return _collected("benchmarks.passage", who, kind, str(per_read), str(count), *more) / count
+
+
+def questions(fake: FakeUpbit, who: str) -> float:
+    """Instructions a REST question; raises as `counted`."""
+    return _collected("benchmarks.rest_call", who, fake.rest_url, fake.websocket_url, str(QUESTIONS)) / QUESTIONS
+
+
+def _collected(module: str, *arguments: str) -> int:
     command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=/dev/null", sys.executable]
-    command += ["-m", "benchmarks.passage", who, kind, str(per_read), str(count), *more]
+    command += ["-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=RUN_SECONDS, check=False)
     found = re.search(r"Collected : (\d+)", done.stderr)
     if done.returncode == NOT_COUNTED:
         raise CannotCountError(f"callgrind cannot be switched on here: {done.stderr[-300:]}")
     if done.returncode or found is None:
         raise RuntimeError(f"callgrind gave no count: {done.stderr[-500:]}")
-    return int(found[1]) / count
+    return int(found[1])

@@ -227,13 +227,18 @@ def reads(kind: str, per_read: int, count: int) -> list[bytes]:
     return [b"".join(frames[at : at + per_read]) for at in range(0, count, per_read)]
 
 
-def _counted(way: Way, some: list[bytes]) -> None:
-    """With callgrind counting this process, and nothing before or after."""
+def count_here(run: Callable[[], object]) -> None:
+    """With callgrind counting this process, and nothing before or after; where it cannot be told to, the process ends
+    with NOT_COUNTED."""
     control = shutil.which("callgrind_control") or "callgrind_control"
-    for switch in ("on", "off"):
-        subprocess.run([control, "-i", switch, str(os.getpid())], check=True, stdout=subprocess.DEVNULL)
-        if switch == "on":
-            way(some)
+    try:
+        for switch in ("on", "off"):
+            subprocess.run([control, "-i", switch, str(os.getpid())], check=True, stdout=subprocess.DEVNULL)
+            if switch == "on":
+                run()
+    except (OSError, subprocess.CalledProcessError) as problem:
+        print(problem, file=sys.stderr)
+        sys.exit(NOT_COUNTED)
 
 
 def main() -> None:
@@ -243,11 +248,7 @@ def main() -> None:
     warm = WARM_UP // int(per_read)
     way(some[:warm])
     gc.disable()
-    try:
-        _counted(way, some[warm:])
-    except (OSError, subprocess.CalledProcessError) as problem:
-        print(problem, file=sys.stderr)
-        sys.exit(NOT_COUNTED)
+    count_here(lambda: way(some[warm:]))
     close()
 
 

@@ -4,11 +4,15 @@ One question after the other, about one symbol, and none may be older than its q
 stream answers. Limits are lifted on both sides. All take turns, twenty calls each and then a pause: so they meet the
 same machine, and our limiter, which remembers the requests of the last second, has no thousand of them to remember.
 CPU counts all threads of this process; both are the medians of the turns.
+
+    python -m benchmarks.rest_call WHO REST_URL WEBSOCKET_URL COUNT     # so many, for callgrind (`instructions.py`)
 """
 
 from __future__ import annotations
 
+import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -16,12 +20,12 @@ import requests
 
 from benchmarks.measuring import percentile
 from benchmarks.options import Options
+from benchmarks.passage import count_here
 from benchmarks.servers import upbit
 from benchmarks.table import Figure
 from upbit_backbone import DataStrategy, MarketDataBackbone
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.exchange.endpoints import tickers
-from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.wire.rest_transport import RestTransport
 
 TITLE = "REST call (one ticker)"
@@ -31,12 +35,15 @@ TURN, PAUSE_SECONDS = 20, 0.25
 NO_LIMIT = 1_000_000
 SHARE = 0.6
 REFERENCE = "requests.Session.get"
+TRANSPORT = "upbit_backbone, transport alone"
+OURS = "upbit_backbone"
+WHO = (REFERENCE, TRANSPORT, OURS)
 
 Call = Callable[[], object]
 
 
 def run(options: Options) -> list[Figure]:
-    with upbit(rest_limit=NO_LIMIT) as fake, _callers(fake) as callers:
+    with upbit(rest_limit=NO_LIMIT) as fake, _callers(fake.rest_url, fake.websocket_url) as callers:
         costs = _costs(callers, max(1, options.count(CALLS) // TURN))
     figures = []
     base_wall, base_cpu = costs[REFERENCE]
@@ -50,24 +57,24 @@ def run(options: Options) -> list[Figure]:
 
 
 @contextmanager
-def _callers(fake: FakeUpbit) -> Iterator[Mapping[str, Call]]:
+def _callers(rest_url: str, websocket_url: str) -> Iterator[Mapping[str, Call]]:
     with ExitStack() as stack:
         session = stack.enter_context(requests.Session())
         session.trust_env = False
-        url = f"{fake.rest_url}/v1/ticker?markets={SYMBOL}"
-        transport = RestTransport(fake.rest_url)
+        url = f"{rest_url}/v1/ticker?markets={SYMBOL}"
+        transport = RestTransport(rest_url)
         stack.callback(transport.close)
         market = stack.enter_context(
             MarketDataBackbone(
-                rest_url=fake.rest_url, websocket_url=fake.websocket_url, rest_requests_per_second=NO_LIMIT,
+                rest_url=rest_url, websocket_url=websocket_url, rest_requests_per_second=NO_LIMIT,
                 rest_max_age_seconds=1e-6, max_promoted_topics=1,
             )
         )  # fmt: skip
         market.get_markets()
         yield {
             REFERENCE: lambda: session.get(url, timeout=5).json(),
-            "upbit_backbone, transport alone": lambda: transport.get(tickers([SYMBOL]), Deadline.after(5)),
-            "upbit_backbone": lambda: market.get_ticker(SYMBOL, strategy=DataStrategy.REST_ONLY),
+            TRANSPORT: lambda: transport.get(tickers([SYMBOL]), Deadline.after(5)),
+            OURS: lambda: market.get_ticker(SYMBOL, strategy=DataStrategy.REST_ONLY),
         }
 
 
@@ -86,3 +93,16 @@ def _costs(callers: Mapping[str, Call], turns: int) -> dict[str, tuple[float, fl
             walls[name].append((time.perf_counter() - began) / TURN * 1e6)
             cpus[name].append((time.process_time() - used) / TURN * 1e6)
     return {name: (percentile(walls[name], 0.5), percentile(cpus[name], 0.5)) for name in callers}
+
+
+def main() -> None:
+    who, rest_url, websocket_url, count = sys.argv[1:]
+    with _callers(rest_url, websocket_url) as callers:
+        call = callers[who]
+        for _ in range(TURN):
+            call()
+        count_here(lambda: deque((call() for _ in range(int(count))), maxlen=0))
+
+
+if __name__ == "__main__":
+    main()

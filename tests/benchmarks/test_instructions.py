@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import instructions
+from benchmarks.rest_call import NO_LIMIT, OURS, REFERENCE
+from benchmarks.servers import upbit
 
 # Ours ÷ websocket-client and json in a plain receiving loop, when it was last looked (CPython 3.11 to 3.13 differ by
 # less than a tenth). Whoever makes the path cheaper writes the new ratio here; it may worsen by a quarter, no further.
@@ -14,6 +16,7 @@ RATIOS = {
     ("trade", 20, 400): 0.95,
     ("orderbook", 10, 100): 1.95,
 }
+RATIO_OF_A_QUESTION = 0.53  # ours ÷ requests.Session.get
 MAY_WORSEN = 1.25
 
 
@@ -32,6 +35,20 @@ def test_a_message_costs_no_more_beside_a_plain_loop_than_it_did(case: tuple[str
         f"{case[0]}: {ours:,.0f} instructions a message, the plain loop {plain:,.0f}; "
         f"it was {RATIOS[case]} times the plain loop"
     )
+
+
+@pytest.mark.endurance
+@pytest.mark.timeout(600)
+def test_a_rest_question_costs_no_more_beside_a_session_than_it_did() -> None:
+    reason = instructions.why_not()
+    if reason is not None:
+        pytest.skip(f"instructions cannot be counted here: {reason}")
+    with upbit(rest_limit=NO_LIMIT) as fake:
+        try:
+            ours, theirs = (instructions.questions(fake, who) for who in (OURS, REFERENCE))
+        except instructions.CannotCountError as problem:
+            pytest.skip(str(problem))
+    assert ours / theirs <= RATIO_OF_A_QUESTION * MAY_WORSEN, f"{ours:,.0f} instructions, {REFERENCE} {theirs:,.0f}"
 
 
 def test_where_a_tool_is_missing_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
