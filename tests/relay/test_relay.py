@@ -153,6 +153,23 @@ def test_what_clients_ask_for_goes_on_when_redis_comes_back_without_its_memory(
     assert ("orderbook", "KRW-BTC") in upbit.subscribed()
 
 
+def test_who_takes_over_says_that_it_leads_after_all_that_it_has(start: Start, server: RedisServer) -> None:
+    first, second = start(TICKER), start(TICKER)
+    wait_until(lambda: len(second._states) == len(MARKETS), "the second has all")
+    with server.client.pubsub() as heard:
+        heard.subscribe("{upbit}:live", *(f"{{upbit}}:live:ticker:{symbol}" for symbol in MARKETS))
+        token = str(first.stats.token)
+        first.close()
+        wait_until(lambda: second.is_leading, "the second leads")
+        told: list[str] = []
+        while str(second.stats.token) not in told:
+            message = wait_until(lambda: heard.get_message(ignore_subscribe_messages=True, timeout=1), "more")
+            is_pulse = message["channel"] == "{upbit}:live"
+            told.append(message["data"].partition(" ")[0] if is_pulse else message["channel"])
+    shown = told[len(told) - told[::-1].index(token) :] if token in told else told
+    assert {f"{{upbit}}:live:ticker:{symbol}" for symbol in MARKETS} <= set(shown)
+
+
 def test_streams_are_capped(start: Start, server: RedisServer, upbit: FakeUpbit) -> None:
     relay = start(TRADE, kept=100)
     wait_until(lambda: server.client.xlen(TRADES), "the stream flows")

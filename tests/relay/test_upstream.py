@@ -335,6 +335,17 @@ def test_who_comes_new_begins_with_the_newest_trade_though_an_older_one_came_int
         assert trades.get(timeout=30).sequential_id == newest
 
 
+def test_when_another_relay_leads_all_is_shown_anew(start: Start, client: Open, server: RedisServer) -> None:
+    start(TICKER)
+    market = client()
+    with market.subscribe(MARKETS, TICKER) as subscription:
+        wait_until(lambda: not market.stale_symbols(subscription), "all is current")
+        server.client.publish("{upbit}:live", '1 {"stale": [], "lag": 0.0}')
+        wait_until(lambda: any(each.reconnects for each in market.health().sessions), "another connection")
+        wait_until(lambda: not market.stale_symbols(subscription), "all is current again")
+        assert market.health().upstream == f"Redis at {server.socket}"
+
+
 def test_a_relay_that_begins_later_is_found(start: Start, client: Open, server: RedisServer) -> None:
     market = client()
     with market.subscribe(MARKETS, TICKER) as subscription:

@@ -37,6 +37,7 @@ if found and found ~= ARGV[1] then return redis.error_reply('SCHEMA ' .. found) 
 local now = redis.call('TIME')
 local held = redis.call('GET', KEYS[2])
 local token = ARGV[3]
+local is_new = held == false
 if held == false then
   for i, kind in ipairs({'string', 'string', 'string', 'hash', 'stream'}) do
     local there = redis.call('TYPE', KEYS[i]).ok
@@ -55,7 +56,8 @@ end
 redis.call('SET', KEYS[2], token .. ' ' .. ARGV[2], 'PX', ARGV[4])
 redis.call('HSET', KEYS[4], 'relay', ARGV[2], 'token', token,
   'heartbeat', string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)), unpack(ARGV, 6))
-redis.call('PUBLISH', KEYS[6], token .. ' ' .. ARGV[5])
+-- Who has just begun to lead tells nobody before what it has is published.
+if not is_new then redis.call('PUBLISH', KEYS[6], token .. ' ' .. ARGV[5]) end
 return {tonumber(token), ''}
 """
 
@@ -154,7 +156,7 @@ class RedisStore:
 
     def lead(self, name: str, held: Lease | None, told: str, status: Sequence[str | int]) -> Lease | None:
         """Take the lease or renew it, say how things stand (`status`: field, value, …) and tell it to those who listen
-        (`told`); None: another leads."""
+        (`told`), but for the first time; None: another leads."""
         each = self._keys
         keys = [each.schema, each.leader, each.fence, each.status, each.events, each.pulse]
         mine = 0 if held is None else held.token

@@ -99,6 +99,7 @@ class Relay:
         # All below is the relay's own thread's; the figures are read by others.
         self._lease: Lease | None = None
         self._is_failing = False
+        self._is_new = False  # as the one that leads: what it has is not published yet
         self._due = 0.0
         self._epoch = 1
         self._time = datetime.min.replace(tzinfo=UTC)  # Upbit's, as far as what has come tells it
@@ -157,6 +158,8 @@ class Relay:
             self._forget_old()
         elif not self._is_failing:
             self._publish()
+            if self._is_new and not (self._waiting or self._changed):
+                self._is_new, self._due = False, 0.0  # now it is told that what is published is what there is
 
     def _collect(self) -> bool:
         """Take what has come, waiting for it until something else is due; False once nothing can come any more."""
@@ -234,6 +237,7 @@ class Relay:
         self._is_failing, self._error = False, None
         if self._lease is not None and self._lease != held:
             self._changes += 1
+            self._is_new = True
             # The hashes may hold what a predecessor wrote, or nothing at all where Redis has lost its memory.
             self._changed = dict.fromkeys(self._states)
             log.info("the relay leads", extra={"relay": self.name, "token": self._lease.token})

@@ -176,6 +176,7 @@ class RelayConnection:
         self._ready = bytearray()  # frames that nobody has taken yet
         self._has_more = False
         self._failed: Exception | None = None
+        self._token: bytes | None = None  # of the relay that leads
         self._renewed_at = float("-inf")
         self._pings: dict[bytes, float] = {}  # when sent; oldest first
         self._passed: bytes | None = None  # the latest that Redis has read: what comes now was published after it
@@ -230,8 +231,14 @@ class RelayConnection:
 
     def _hear(self, pulse: bytes) -> None:
         """The relay lives, and says of which markets it can prove nothing, and how late the others are at most."""
+        token, _, words = pulse.partition(b" ")
+        if self._token not in (None, token):
+            # As another line to Upbit is another connection: what came late in between, and does not change again for
+            # an hour, is shown anew, and nobody has to be asked whether it still holds.
+            raise NetworkError(f"{self._place}: another relay leads")
+        self._token = token
         try:
-            told = json.loads(pulse.partition(b" ")[2])
+            told = json.loads(words)
             symbols, lag = frozenset(map(str, told["stale"])), float(told["lag"])
         except (ValueError, TypeError, KeyError) as error:
             raise ProtocolError(f"{self._place}: a heartbeat that cannot be read: {pulse[:60]!r}") from error
