@@ -170,6 +170,27 @@ def test_who_takes_over_says_that_it_leads_after_all_that_it_has(start: Start, s
     assert {f"{{upbit}}:live:ticker:{symbol}" for symbol in MARKETS} <= set(shown)
 
 
+def test_who_leads_anew_publishes_what_it_has_though_the_rest_of_that_renewal_failed(
+    start: Start, server: RedisServer, upbit: FakeUpbit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = start(TICKER)
+    hashes = [f"{{upbit}}:latest:ticker:{symbol}" for symbol in MARKETS]
+    wait_until(lambda: server.client.exists(*hashes) == len(hashes), "all is there")
+    upbit.pause()
+    changes, demanded, failures = relay.stats.changes, relay._store.demanded, []
+
+    def fails_once() -> Any:
+        if relay.stats.changes > changes and not failures:
+            failures.append("once")
+            raise NetworkError("Redis is away for a moment")
+        return demanded()
+
+    monkeypatch.setattr(relay._store, "demanded", fails_once)
+    server.client.flushall()
+    wait_until(lambda: server.client.exists(*hashes) == len(hashes), "all is there again")
+    assert failures
+
+
 def test_streams_are_capped(start: Start, server: RedisServer, upbit: FakeUpbit) -> None:
     relay = start(TRADE, kept=100)
     wait_until(lambda: server.client.xlen(TRADES), "the stream flows")

@@ -228,6 +228,7 @@ class Relay:
             stale = json.dumps(sorted(self._market.stale_symbols(self._subscription)))
             pulse = f'{{"stale": {stale}, "lag": {self._lag():.3f}}}'
             self._lease = self._store.lead(self.name, held, pulse, self._status(stale))
+            self._begin_to_lead(held)
             self._follow_demand()
             self._tell_seen()
         finally:
@@ -235,6 +236,9 @@ class Relay:
         if self._is_failing:
             log.warning("the relay reaches Redis again", extra={"place": self._store.place})
         self._is_failing, self._error = False, None
+
+    def _begin_to_lead(self, held: Lease | None) -> None:
+        """Where this lease is another than the one `held` before; at once, for the rest of a renewal may fail."""
         if self._lease is not None and self._lease != held:
             self._changes += 1
             self._is_new = True
