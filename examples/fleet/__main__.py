@@ -1,7 +1,7 @@
 """A fleet: Redis, two relays and ten workers on one machine, against a simulated Upbit, and what becomes of them.
 
     python -m pip install ".[cli,redis]"          # and a redis-server on the PATH
-    python examples/fleet                         # less than a minute, and prints the table
+    python examples/fleet                         # a minute and a half, and prints the table
 
 Each worker asks for 250 prices once a second and follows the trades of a few markets. On the way the relay that leads
 is killed, then Redis. Then one relay alone carries 3,000 trades a second. The figures are of this machine, whose cores
