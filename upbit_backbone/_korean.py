@@ -188,6 +188,7 @@ ERRORS: Final = {
     "the URL of Redis: expected a host and a port from 1 to 65535 in it": "Redis의 URL: 호스트와 1에서 65535 사이의 포트가 있어야 합니다",
     "{} refuses the user or password": "{0}이(가) 사용자나 비밀번호를 거부합니다",
     "{} cannot be reached: {}": "{0}에 연결할 수 없습니다: {1}",
+    "{}: another relay leads": "{0}: 다른 릴레이가 게시합니다",
     "{} answers: {}": "{0}의 응답: {1}",
     "{} holds under the prefix {} what this version did not write ({}); expected {}: choose another prefix": "{0}의 접두사 {1} 아래에 이 버전이 쓰지 않은 것이 있습니다({2}). {3}이어야 합니다. 다른 접두사를 고르세요",
     "called off": "취소되었습니다",
