@@ -161,6 +161,60 @@ def test_the_same_trade_told_again_by_rest_is_no_reason_for_doubt(store: LiveSto
     assert store.current(BTC, 100.0) is not None
 
 
+def of_trade(second: float, traded: float, source: DataSource = DataSource.WEBSOCKET) -> TickerData:
+    """A ticker stamped at `second` whose last trade was at `traded`."""
+    return replace(ticker(traded, source), timestamp=NOON + timedelta(seconds=second), trade_timestamp=NOON
+                   + timedelta(seconds=traded), last_trade_volume=Decimal(1))  # fmt: skip
+
+
+def test_two_lines_that_name_the_same_last_trade_agree_whenever_each_was_stamped(store: LiveStore) -> None:
+    store.put(BTC, of_trade(60, traded=10), health(), 1, 100.0)
+    other = health()
+    assert store.put(BTC, of_trade(40, traded=10), other, 1, 101.0)
+    assert store.current(BTC, 101.0) == of_trade(40, traded=10)
+    other.mute = frozenset({BTC})
+    assert store.current(BTC, 101.0) is None, "it is this line that has to prove it now"
+
+
+@pytest.mark.parametrize("other", [
+    of_trade(40, traded=9), of_trade(40, traded=9.9),
+    replace(of_trade(40, traded=10), current_price=Decimal(3)), replace(of_trade(40, traded=10), trade_timestamp=None),
+])  # fmt: skip
+def test_another_line_that_names_another_last_trade_overwrites_nothing_newer(
+    store: LiveStore, other: TickerData
+) -> None:
+    store.put(BTC, of_trade(60, traded=10), health(), 1, 100.0)
+    assert not store.put(BTC, other, health(), 1, 101.0)
+    assert store.last_known(RequestKind.TICKER, "KRW-BTC") == of_trade(60, traded=10)
+
+
+def test_a_line_that_has_agreed_proves_itself_after_a_doubt_by_its_own_stamps(store: LiveStore) -> None:
+    store.put(BTC, of_trade(60, traded=10), health(), 1, 100.0)
+    relay = health()
+    store.put(BTC, of_trade(40, traded=10), relay, 1, 101.0)
+    store.doubt([BTC])
+    assert store.current(BTC, 101.0) is None
+    store.put(BTC, of_trade(40, traded=10), relay, 1, 102.0)
+    assert store.current(BTC, 102.0) == of_trade(40, traded=10)
+
+
+def test_what_rest_stamped_later_contradicts_no_line_that_names_the_same_trade(store: LiveStore) -> None:
+    store.remember([of_trade(60, traded=10, source=DataSource.REST)])
+    assert store.put(BTC, of_trade(40, traded=10), health(), 1, 100.0)
+    assert store.current(BTC, 100.0) == of_trade(40, traded=10)
+    assert store.put(BTC, of_trade(41, traded=9), health(), 2, 101.0)
+    assert store.current(BTC, 101.0) is None, "REST has shown a later trade"
+
+
+def test_a_doubt_ends_when_rest_names_the_same_trade_whenever_it_was_stamped(store: LiveStore) -> None:
+    store.put(BTC, of_trade(40, traded=10), health(), 1, 100.0)
+    store.doubt([BTC])
+    store.remember([of_trade(60, traded=11, source=DataSource.REST)])
+    assert store.current(BTC, 100.0) is None
+    store.remember([of_trade(61, traded=10, source=DataSource.REST)])
+    assert store.current(BTC, 100.0) == of_trade(40, traded=10)
+
+
 def test_a_ticker_that_does_not_tell_when_its_trade_was_costs_no_other_one(store: LiveStore) -> None:
     """In a quiet market the trade is long ago; the odd one's stamp stood for it, and all that followed looked old."""
     alive, traded_at = health(), NOON - timedelta(minutes=1)

@@ -173,24 +173,26 @@ class LiveStore:
         """Whether `entry` may replace `known`; it then says what there is to say against it."""
         if known is not None and entry.stamp < known.stamp and decoded(known.item) is None:
             known = None  # a broken book is no evidence that this one is old
-        verdict = self._judge(entry, known)
+        is_same_line = known is not None and known.health is entry.health and known.epoch == entry.epoch
+        # A quiet market's ticker is stamped anew by each line that shows it, and by REST: a stamp is not a trade.
+        is_agreed = known is not None and not is_same_line and _is_same_trade(entry.item, known.item)
+        verdict = self._judge(entry, known, is_agreed)
         if verdict is Verdict.DOUBT and known is not None:
             # In place, on the entry that readers hold: until the stream or REST has spoken nothing is called current.
             known.proven = False
         if verdict is Verdict.DOUBT or verdict is Verdict.REFUSE:
             return False
         entry.proven, entry.asked_at = verdict is Verdict.TAKE, subscribed_at
-        is_same_line = known is not None and known.health is entry.health and known.epoch == entry.epoch
         if known is not None and known.is_foreign:
-            is_same_line = (
-                False  # what is held against it is not held against the first one of the present subscription
-            )
+            # What is held against it is not held against the first one of the present subscription.
+            is_same_line = False
         entry.follows = is_same_line and known is not None and known.monotonic >= subscribed_at
         if entry.follows and known is not None:
             entry.asked_at = known.asked_at
         if known is None:
             return True
-        entry.peak = max(known.peak, entry.stamp)
+        # The other line's stamps are no measure for this one, once both have named the same trade.
+        entry.peak = entry.stamp if is_agreed else max(known.peak, entry.stamp)
         if is_same_line and not _is_news(entry, known):
             # The same said again: it is as late as it was the first time, however fresh its stamp.
             entry.news_at, entry.late_by = known.news_at, known.late_by
@@ -200,7 +202,7 @@ class LiveStore:
             entry.proven = False
         return True
 
-    def _judge(self, entry: Entry, known: Entry | None) -> Verdict:
+    def _judge(self, entry: Entry, known: Entry | None, is_agreed: bool) -> Verdict:
         topic, stamp, health, epoch, monotonic = entry.topic, entry.stamp, entry.health, entry.epoch, entry.monotonic
         if topic.data_type not in STATE_TYPES:
             return Verdict.REFUSE if known is not None and stamp < known.stamp else Verdict.TAKE
@@ -209,8 +211,12 @@ class LiveStore:
         is_told = known is not None and not _is_untimed(known.item)
         if known is not None and is_told and entry.moved_at < known.moved_at - REST_TOLERANCE:
             stamp = min(stamp, entry.moved_at)  # a fresh stamp does not make an earlier trade the last one
+        if known is not None and is_agreed:
+            stamp = max(stamp, known.stamp)
         remembered = self._remembered.get(topic)
         rest_stamp = None if remembered is None or not _is_rest(remembered) else remembered.timestamp
+        if rest_stamp is not None and remembered is not None and _is_same_trade(entry.item, remembered):
+            rest_stamp = stamp
         if rest_stamp is not None and stamp >= rest_stamp - REST_TOLERANCE and _came_before(remembered, known):
             rest_stamp = None  # REST spoke before the value in question: that confirms nothing
         return judge(stamp, health, epoch, monotonic, known, rest_stamp)
@@ -255,7 +261,8 @@ class LiveStore:
         if entry is None:
             return
         if not entry.proven:
-            entry.proven = abs(entry.stamp - told.timestamp) <= REST_TOLERANCE
+            is_close = abs(entry.stamp - told.timestamp) <= REST_TOLERANCE
+            entry.proven = is_close or _is_same_trade(entry.item, told)
             entry.late_by = 0.0 if entry.proven else entry.late_by
         elif topic.data_type in STATE_TYPES and _is_moved_past(told, entry.item):
             entry.proven = False
@@ -444,6 +451,15 @@ def _is_moved_past(later: StoredItem, earlier: StoredItem) -> bool:
     if _is_untimed(later) or _is_untimed(earlier):
         return later.timestamp > earlier.timestamp + REST_TOLERANCE
     return _moved_at(later) > _moved_at(earlier) + REST_TOLERANCE
+
+
+def _is_same_trade(one: StoredItem, other: StoredItem) -> bool:
+    """Whether two tickers name the same last trade, whenever each was stamped. Two of one moment are told apart by what
+    they say."""
+    if not isinstance(one, TickerData) or not isinstance(other, TickerData) or one.trade_timestamp is None:
+        return False
+    first, second = ((each.trade_timestamp, each.current_price, each.last_trade_volume) for each in (one, other))
+    return first == second
 
 
 def _came_before(told: StoredItem | None, known: Entry | None) -> bool:
