@@ -39,6 +39,8 @@ setup(
     package_data={"upbit_backbone": ["py.typed"]},
     install_requires=[
         "requests>=2.32.3,<3",
+        # What requests speaks HTTP by. Version 1 takes a body that ends a byte too soon for a whole one.
+        "urllib3>=2.0.7,<3",
         "websocket-client>=1.9.2,<2",
         "dataclasses-json>=0.6.7,<0.7",
         "pybreaker>=1.3,<2",

@@ -378,7 +378,7 @@ class MarketDataBackbone:
             return self._days(asked, timeframe, fill, day_start, timeout, progress, cancel, count, to, start, end)
         bounds: dict[str, Any] = {"count": count, "to": to, "start": start, "end": end, "fill": fill}
         deadline = history.paged.deadline_for(asked.symbol, timeframe, **bounds, timeout=timeout)
-        parts.directory.require((asked.symbol,), deadline)
+        # Nobody waits for the list of markets first: Upbit refuses the first page of one that does not exist.
         get = history.paged.get if asked.strategy is DataStrategy.REST_ONLY else history.candles.get
         with loading():
             from .export.dataframe import Rows
@@ -1017,7 +1017,6 @@ class MarketDataBackbone:
         grid, parts = day_grid(day_start), self._open()
         if timeframe_of(timeframe).word != "1d" or fill != "none":
             raise InvalidRequestError(f"day_start={day_start!r}: is for timeframe='1d' without fill=")
-        parts.directory.require((asked.symbol,), self._deadline(timeout))
         days = DaysHistory(parts.history.paged, grid, parts.exchange_now())
         options = {"timeout": timeout, "priority": asked.priority, "progress": progress, "cancel": cancel}
         return Rows.of(CandleData, days.get(asked.symbol, count=count, to=to, start=start, end=end, **options))
