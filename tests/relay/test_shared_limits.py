@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.proxy import ChaosProxy
+from tests.support.asking import Asking, assert_limits_were_kept, many_markets, wait_for_more
 from tests.support.clock import ManualClock
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -51,11 +52,16 @@ def machine(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             monkeypatch.setenv("TMPDIR", str(folder))
             count = FleetCount("upbit", clock, url=url, prefix="upbit", egress=egress)
             monkeypatch.setattr(count._file, "_directory", folder)
-            things.callback(count.close)
-            count.enter(clock)
+            things.callback(leave, count, clock)
+            count.users.enter(clock)
             return count
 
         yield one
+
+
+def leave(count: FleetCount, user: object) -> None:
+    count.users.leave(user)
+    count.close()
 
 
 def taken(count: SharedCount, first: int, number: int, limit: int = 10) -> list[Claim]:
@@ -264,9 +270,9 @@ def test_who_has_left_takes_no_share(machine: Machine, clock: ManualClock, serve
     mine, theirs = machine(clock), machine(clock)
     taken(mine, 1, 1)
     taken(theirs, 1, 1)
-    mine.close()
+    leave(mine, clock)
     wait_until(lambda: server.client.zcard(f"{KEYS}members") == 1, "it is forgotten")
-    mine.enter(clock)
+    mine.users.enter(clock)
     taken(mine, 2, 1)
     assert server.client.zcard(f"{KEYS}members") == 2
 
@@ -403,68 +409,22 @@ def test_what_is_no_name_of_an_address_is_refused(machine: Machine, clock: Manua
 
 @pytest.fixture
 def upbit() -> Iterator[FakeUpbit]:
-    """With enough markets that nobody asks twice for one."""
-    with FakeUpbit(
-        seed=7, markets=[f"KRW-{chr(65 + number // 26)}{chr(65 + number % 26)}" for number in range(240)]
-    ) as upbit:
+    with many_markets(240) as upbit:
         yield upbit
 
 
-ASKING = """
-    import sys
-    from concurrent.futures import ThreadPoolExecutor
-    from upbit_backbone import MarketDataBackbone
-    with MarketDataBackbone(timeout_seconds=60) as market, ThreadPoolExecutor(6) as pool:
-        symbols = [each.symbol for each in market.get_markets()][int(sys.argv[2]) :]
-        print("ready", flush=True)
-        sys.stdin.readline()
-        list(pool.map(lambda symbol: market.get_candles(symbol, "1m", count=1), symbols[: int(sys.argv[1])]))
-"""
-
-
-def asking(
-    things: ExitStack,
-    upbit: FakeUpbit,
-    url: str,
-    folder: Path,
-    questions: int,
-    monkeypatch: pytest.MonkeyPatch,
-    first: int = 0,
-    program: str = ASKING,
-) -> subprocess.Popen[str]:
-    """A process with a temporary folder of its own, as on a machine of its own, once it has asked a first question.
-    It will ask about so many markets from the `first` on: what others ask as well is asked once."""
-    folder.mkdir(exist_ok=True)
-    settings = {**upbit.environment(), "SHARE_LIMITS_AT": url, "SHARE_LIMITS_BETWEEN_PROCESSES": "1"}
-    with monkeypatch.context() as context:
-        context.setenv("TMPDIR", str(folder))
-        for name, value in settings.items():
-            context.setenv(name if name.startswith("UPBIT") else f"UPBIT_BACKBONE_{name}", value)
-        command = [sys.executable, "-c", textwrap.dedent(program), str(questions), str(first)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    things.enter_context(process)
-    things.callback(process.kill)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
 def test_processes_that_share_no_file_share_ten_a_second_at_redis(
-    upbit: FakeUpbit, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upbit: FakeUpbit, server: RedisServer, tmp_path: Path
 ) -> None:
     with ExitStack() as things:
-        processes = [
-            asking(things, upbit, server.url, tmp_path / str(number), 12, monkeypatch, number * 12)
+        programs = [
+            things.enter_context(Asking(upbit, server.url, tmp_path / str(number), 12, number * 12))
             for number in range(2)
         ]
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        assert [process.wait(60) for process in processes] == [0, 0]
-    assert {entry["status"] for entry in upbit.requests()} == {200}
-    assert len(upbit.requests(group="candle")) == 24
-    assert upbit.busiest(group="candle") <= 10
+        for program in programs:
+            program.begin()
+        assert [program.ends() for program in programs] == [0, 0]
+    assert_limits_were_kept(upbit, 24)
 
 
 CONNECTING = """
@@ -483,87 +443,66 @@ CONNECTING = """
 
 
 @pytest.mark.endurance
-def test_handshakes_are_counted_together_as_well(
-    upbit: FakeUpbit, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_handshakes_are_counted_together_as_well(upbit: FakeUpbit, server: RedisServer, tmp_path: Path) -> None:
     with ExitStack() as things:
-        processes = [
-            asking(things, upbit, server.url, tmp_path / str(number), 4, monkeypatch, program=CONNECTING)
+        programs = [
+            things.enter_context(Asking(upbit, server.url, tmp_path / str(number), 4, program=CONNECTING))
             for number in range(2)
         ]
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        assert [process.wait(60) for process in processes] == [0, 0]
+        for program in programs:
+            program.begin()
+        assert [program.ends() for program in programs] == [0, 0]
     assert len(upbit.wire_log("handshake")) >= 8
     assert upbit.busiest("handshake") <= 5
 
 
 @pytest.mark.endurance
 def test_ten_a_second_are_kept_while_a_process_and_redis_are_killed(
-    upbit: FakeUpbit, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upbit: FakeUpbit, server: RedisServer, tmp_path: Path
 ) -> None:
     with ExitStack() as things:
-        processes = [
-            asking(things, upbit, server.url, tmp_path / str(number % 2), 60, monkeypatch, number * 60)
+        programs = [
+            things.enter_context(Asking(upbit, server.url, tmp_path / str(number % 2), 60, number * 60))
             for number in range(4)
         ]
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-
-        def asked(count: int) -> None:
-            enough = len(upbit.requests(group="candle")) + count
-            wait_until(lambda: len(upbit.requests(group="candle")) >= enough, f"{count} more")
-
-        asked(20)
-        processes.pop().kill()
-        asked(20)
+        for program in programs:
+            program.begin()
+        wait_for_more(upbit, 20)
+        programs.pop().kill()
+        wait_for_more(upbit, 20)
         server.kill()
-        asked(20)
+        wait_for_more(upbit, 20)
         server.start()
-        assert [process.wait(90) for process in processes] == [0, 0, 0]
-    assert {entry["status"] for entry in upbit.requests()} == {200}
-    assert upbit.busiest(group="candle") <= 10
+        assert [program.ends() for program in programs] == [0, 0, 0]
+    assert_limits_were_kept(upbit)
 
 
 @pytest.mark.endurance
 def test_ten_a_second_are_kept_while_one_machine_is_cut_off_redis(
-    upbit: FakeUpbit, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upbit: FakeUpbit, server: RedisServer, tmp_path: Path
 ) -> None:
     with ExitStack() as things:
         proxy = things.enter_context(ChaosProxy(str(server.socket)))
         gate = f"redis://{proxy.address[0]}:{proxy.address[1]}"
-        processes = [
-            asking(things, upbit, url, tmp_path / str(number), 70, monkeypatch, number * 70)
+        programs = [
+            things.enter_context(Asking(upbit, url, tmp_path / str(number), 70, number * 70))
             for number, url in enumerate((server.url, gate))
         ]
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-
-        def asked(count: int) -> None:
-            enough = len(upbit.requests(group="candle")) + count
-            wait_until(lambda: len(upbit.requests(group="candle")) >= enough, f"{count} more")
-
-        asked(30)
+        for program in programs:
+            program.begin()
+        wait_for_more(upbit, 30)
         proxy.go_away()
-        asked(60)
+        wait_for_more(upbit, 60)
         proxy.come_back()
-        assert [process.wait(90) for process in processes] == [0, 0]
-    assert {entry["status"] for entry in upbit.requests()} == {200}
-    assert len(upbit.requests(group="candle")) == 140
-    assert upbit.busiest(group="candle") <= 10
+        assert [program.ends() for program in programs] == [0, 0]
+    assert_limits_were_kept(upbit, 140)
 
 
 def test_a_ban_that_one_backbone_met_is_obeyed_by_one_elsewhere(
     upbit: FakeUpbit, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ExitStack() as things:
-        other = asking(things, upbit, server.url, tmp_path / "other", 1, monkeypatch)
+        other = things.enter_context(Asking(upbit, server.url, tmp_path / "other", 1, 0))
         monkeypatch.setenv("TMPDIR", str(tmp_path))
         addresses = {"rest_url": upbit.rest_url, "websocket_url": upbit.websocket_url}
         market = things.enter_context(
@@ -573,10 +512,8 @@ def test_a_ban_that_one_backbone_met_is_obeyed_by_one_elsewhere(
         with pytest.raises(BannedError):
             market.get_candles("KRW-AA", "1m", count=9)
         refused = len(upbit.requests())
-        assert other.stdin is not None
-        other.stdin.write("\n")
-        other.stdin.flush()
-        assert other.wait(60) == 1  # BannedError, and nothing was asked
+        other.begin()
+        assert other.ends() == 1  # BannedError, and nothing was asked
         assert len(upbit.requests()) == refused
         assert upbit.requests()[-1]["status"] == 418
 

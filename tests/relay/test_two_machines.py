@@ -17,42 +17,35 @@ from typing import NamedTuple
 import pytest
 
 from tests.chaos.proxy import ChaosProxy
+from tests.support.asking import FOR_CANDLES, Asking, assert_limits_were_kept, many_markets, wait_for_more
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import wait_until
 from upbit_backbone.simulator import FakeUpbit
 
 PORT = 26_391  # at addresses that nobody else has
 # Upbit is asked at the machine's own loopback, as everywhere in these tests, and from there by way of its gateway.
-PROGRAM = """
-    import socket, sys, threading
-    from concurrent.futures import ThreadPoolExecutor
-    from urllib.parse import urlsplit
+BEHIND_A_GATEWAY = """
+import socket, sys, threading
+from urllib.parse import urlsplit
 
-    def pump(source, target):
-        try:
-            while data := source.recv(65_536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            source.close()
-            target.close()
+def pump(source, target):
+    try:
+        while data := source.recv(65_536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        source.close()
+        target.close()
 
-    def forward(listener, gateway):
-        while True:
-            here, _ = listener.accept()
-            there = socket.create_connection(gateway)
-            threading.Thread(target=pump, args=(here, there), daemon=True).start()
-            threading.Thread(target=pump, args=(there, here), daemon=True).start()
+def forward(listener, gateway):
+    while True:
+        here, _ = listener.accept()
+        there = socket.create_connection(gateway)
+        threading.Thread(target=pump, args=(here, there), daemon=True).start()
+        threading.Thread(target=pump, args=(there, here), daemon=True).start()
 
-    from upbit_backbone import MarketDataBackbone, UpbitBackboneError
-    url, gateway, port, first, count = *sys.argv[1:3], *map(int, sys.argv[3:])
-    listener = socket.create_server(("127.0.0.1", urlsplit(url).port))
-    threading.Thread(target=forward, args=(listener, (gateway, port)), daemon=True).start()
-    with MarketDataBackbone(timeout_seconds=60) as market, ThreadPoolExecutor(6) as pool:
-        symbols = [each.symbol for each in market.get_markets()][first : first + count]
-        print("ready", flush=True)
-        sys.stdin.readline()
-        list(pool.map(lambda symbol: market.get_candles(symbol, "1m", count=1), symbols))
+url, gateway, port = sys.argv[3:]
+listener = socket.create_server(("127.0.0.1", urlsplit(url).port))
+threading.Thread(target=forward, args=(listener, (gateway, int(port))), daemon=True).start()
 """
 
 
@@ -96,8 +89,7 @@ def machines() -> Iterator[list[Machine]]:
 
 @pytest.fixture
 def upbit() -> Iterator[FakeUpbit]:
-    """With enough markets that nobody asks twice for one."""
-    with FakeUpbit(seed=7, markets=[f"KRW-{chr(65 + each // 26)}{chr(65 + each % 26)}" for each in range(80)]) as upbit:
+    with many_markets(80) as upbit:
         yield upbit
 
 
@@ -112,38 +104,27 @@ def test_two_machines_share_ten_a_second_and_one_whose_cable_is_pulled_holds_up_
         server = RedisServer(folder, options=options)
         things.callback(server.close)
         host, _, port = upbit.rest_url.removeprefix("http://").partition(":")
-        processes = []
+        programs = []
         for number, machine in enumerate(machines):
             gate = things.enter_context(ChaosProxy((host, int(port)), host=machine.gateway))
-            own = tmp_path / machine.name
-            own.mkdir()
-            settings = {
-                "TMPDIR": str(own),
-                "UPBIT_BACKBONE_SHARE_LIMITS_AT": f"redis://{machine.gateway}:{PORT}",
-                "UPBIT_BACKBONE_SHARE_LIMITS_BETWEEN_PROCESSES": "1",
-            }
-            program = ["ip", "netns", "exec", machine.name, sys.executable, "-c", textwrap.dedent(PROGRAM)]
-            process = subprocess.Popen(
-                [*program, upbit.rest_url, machine.gateway, str(gate.address[1]), str(number * 40), "40"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=os.environ | upbit.environment() | settings,
+            program = Asking(
+                upbit,
+                f"redis://{machine.gateway}:{PORT}",
+                tmp_path / machine.name,
+                40,
+                number * 40,
+                upbit.rest_url,
+                *gate.address,
+                program=BEHIND_A_GATEWAY + textwrap.dedent(FOR_CANDLES),
+                inside=("ip", "netns", "exec", machine.name),
             )
-            things.enter_context(process)
-            things.callback(process.kill)
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            processes.append(process)
+            programs.append(things.enter_context(program))
         seen = {str(each["addr"]).partition(":")[0] for each in server.client.client_list()}
         assert {machine.address for machine in machines} <= seen
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        wait_until(lambda: len(upbit.requests(group="candle")) >= 30, "both ask")
+        for program in programs:
+            program.begin()
+        wait_for_more(upbit, 30)
         ip("link", "set", machines[0].link, "down")
-        assert processes[1].wait(90) == 0
-    assert {entry["status"] for entry in upbit.requests()} == {200}
-    assert upbit.busiest(group="candle") <= 10
+        assert programs[1].ends() == 0
+    assert_limits_were_kept(upbit)
     assert len(upbit.requests(group="candle")) > 40  # of both

@@ -119,8 +119,36 @@ class Claim(NamedTuple):
 FREE: Final = Claim(0.0)
 
 
+class Users:
+    """Who uses what is let go of with the last of them. Who was never closed counts while he lives. Usable from any
+    thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _all
+        self._all: weakref.WeakSet[object] = weakref.WeakSet()
+
+    def enter(self, user: object) -> None:
+        with self._lock:
+            self._all.add(user)
+
+    def leave(self, user: object) -> bool:
+        """Whether nobody is left."""
+        with self._lock:
+            self._all.discard(user)
+            return not self._all
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __repr__(self) -> str:
+        return f"<Users {len(self)}>"
+
+
 class SharedCount(Protocol):
-    """Counts requests to one host together with others. Usable from any thread; OSError where that cannot be."""
+    """Counts requests to one host together with others, for `users`. Usable from any thread; OSError where that cannot
+    be."""
+
+    users: Users
 
     @property
     def trouble(self) -> str | None: ...
@@ -141,9 +169,7 @@ class SharedCount(Protocol):
 
     def connecting(self) -> Ban: ...
 
-    def enter(self, user: object) -> None: ...
-
-    def leave(self, user: object) -> None: ...
+    def close(self) -> None: ...
 
     def leave_to_parent(self) -> None: ...
 
@@ -154,14 +180,13 @@ class SharedCountFile:
     trouble = None  # it has none of its own: where it cannot be had, it raises
 
     def __init__(self, host: str, clock: Clock, directory: Path | None = None) -> None:
+        self.users = Users()
         self._clock = clock
         self._name = f"{re.sub('[^A-Za-z0-9.-]', '_', host)}.limits"
         self._directory = directory
         self._lock = threading.Lock()  # guards all below, and the file's lock, which threads of one process share
         self._descriptor = -1
         self._look_at = 0.0
-        self._users: weakref.WeakSet[object] = weakref.WeakSet()
-        self._is_left = False  # whoever settles after the last user has gone lets go of the file at once
         self._busy_since: float | None = None
         self._has_seen_ban = False
 
@@ -236,8 +261,6 @@ class SharedCountFile:
             place = self._place_of(descriptor, group, owner, at)
             if place is not None:
                 _write_at(descriptor, PLACE.pack(free_at or 0.0, 0), place)
-            if self._is_left:
-                self._close()
         if free_at is None and self._has_seen_ban:
             self._change_ban(Ban.withdrawn)
 
@@ -413,29 +436,15 @@ class SharedCountFile:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def enter(self, user: object) -> None:
-        """`user` is going to ask."""
-        with self._lock:
-            self._users.add(user)
-            self._is_left = False
-
-    def leave(self, user: object) -> None:
-        """`user` asks no more; the last lets go of the file."""
-        with self._lock:
-            self._users.discard(user)
-            is_last = not self._users
-        if is_last:
-            self.close()
-
     def close(self) -> None:
         """Let go of the file, until it is used again."""
         with self._lock:
-            self._is_left = not self._users
             self._close()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: of its lock nobody knows in what state it is."""
+        """In a forked child: of its locks nobody knows in what state they are."""
         self._lock = threading.Lock()
+        self.users = Users()
         self._close()
 
     def identity(self) -> str:
@@ -596,6 +605,8 @@ class InterProcessLimiter:
 
     def settle(self, group: RateGroup, owner: int, at: int | None, free_at: float | None) -> None:
         self._trying(lambda: self._count.settle(group, owner, at, free_at))
+        if not self._count.users:  # it ended after the last one had left
+            self._count.close()
 
     def holds(self, group: RateGroup, owner: int, at: int | None) -> bool:
         """True also where nobody knows."""
@@ -620,11 +631,12 @@ class InterProcessLimiter:
 
     def enter(self, user: object) -> None:
         """`user`, the limiter of a backbone, is going to ask; whoever is forgotten has left."""
-        self._count.enter(user)
+        self._count.users.enter(user)
 
     def leave(self, user: object) -> None:
         """`user` asks no more. The last one lets go of what the count holds."""
-        self._count.leave(user)
+        if self._count.users.leave(user):
+            self._count.close()
 
     def leave_to_parent(self) -> None:
         self._count.leave_to_parent()

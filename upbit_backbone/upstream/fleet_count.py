@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import threading
 import uuid
-import weakref
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -23,7 +22,7 @@ from .._concurrency import Clock, Deadline, Flag, LoopThread, get_logger
 from ..errors import ResourceError, UpbitBackboneError, one_line
 from ..exchange.endpoints import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..limits.ban import Ban
-from ..limits.between_processes import ARRIVED_SECONDS, FREE, LOOK_AGAIN_SECONDS, PLACES, Claim, SharedCountFile
+from ..limits.between_processes import ARRIVED_SECONDS, FREE, LOOK_AGAIN_SECONDS, PLACES, Claim, SharedCountFile, Users
 from ..models.enums import RateGroup
 from .redis_count import AT_REDIS, LONGEST_HOLD_SECONDS, SILENT_SECONDS, RedisCount
 from .shared_redis import LEAVE_SECONDS, is_about_server
@@ -48,6 +47,7 @@ class FleetCount:
     had."""
 
     def __init__(self, host: str, clock: Clock, *, url: str, prefix: str, egress: str) -> None:
+        self.users = Users()
         self._clock = clock
         self._file = SharedCountFile(host, clock)
         self._settings = (url, prefix, egress, host)
@@ -62,7 +62,6 @@ class FleetCount:
         self._trouble = ""
         self._is_told = False  # that we are apart, with the first request that is sent so
         self._under_way: dict[tuple[RateGroup, int], float] = {}  # since when, by group and owner
-        self._users: weakref.WeakSet[object] = weakref.WeakSet()
         self._leaving = Flag()
         self._beats = self._beating()
 
@@ -72,7 +71,7 @@ class FleetCount:
         return RedisCount(url, prefix, egress, host, member=member, process=process, clock=self._clock)
 
     def _beating(self) -> LoopThread:
-        return LoopThread(self._beat, "upbit-fleet", is_over=lambda: not self._users, at_end=self._say_farewell)
+        return LoopThread(self._beat, "upbit-fleet", is_over=lambda: not self.users, at_end=self._say_farewell)
 
     def _machine(self) -> str:
         """A name for those who share a file: they take one share between them."""
@@ -98,7 +97,7 @@ class FleetCount:
 
     def take(self, group: RateGroup, limit: int, owner: int) -> Claim:
         """Count one more request of `owner`, where fewer than `limit` count at present; waits for Redis alone."""
-        if not self._users:
+        if not self.users:
             return Claim(LOOK_AGAIN_SECONDS)  # whoever asks is closed, and about to hear of it
         self._attend()
         with self._lock:
@@ -165,8 +164,6 @@ class FleetCount:
         if at != AT_REDIS:
             ends = None if free_at is None else free_at + self._spread(group)
             self._in_file(lambda: self._file.settle(group, owner, at, ends))
-        if not self._users:
-            self.close()
 
     def _spread(self, group: RateGroup) -> float:
         """Seconds more for which a request counts where there are more machines than the limit has places: of the
@@ -233,7 +230,7 @@ class FleetCount:
 
     def _beat(self) -> None:
         """Have the others hear that this machine is there, and what of its requests, or look whether Redis is."""
-        if self._leaving.wait(BEAT_SECONDS) and not self._users:
+        if self._leaving.wait(BEAT_SECONDS) and not self.users:
             return
         with self._lock:
             now, is_apart, under_way = self._clock.monotonic(), self._is_apart, dict(self._under_way)
@@ -277,26 +274,11 @@ class FleetCount:
         except ResourceError as error:  # the next one who asks tries again
             log.warning("other machines may not know that this one is there", extra={"why": one_line(error)})
 
-    def enter(self, user: object) -> None:
-        """`user` is going to ask: what is asked before anybody is, or after all have left, has no turn."""
-        with self._lock:
-            self._users.add(user)
-            self._leaving.clear()
-
-    def leave(self, user: object) -> None:
-        """`user` asks no more; the last lets go of the file and of Redis."""
-        with self._lock:
-            self._users.discard(user)
-            is_last = not self._users
-        if is_last:
-            self.close()
-
     def close(self) -> None:
-        """Let go of the file and of Redis, until either is used again. Nobody asks any more."""
-        with self._lock:
-            self._users.clear()
-            self._leaving.set()
+        """Let go of the file and of Redis, until either is used again."""
+        self._leaving.set()
         self._beats.join(Deadline.after(LEAVE_SECONDS))
+        self._leaving.clear()
         self._file.close()
         self._redis.close()
 
@@ -304,7 +286,7 @@ class FleetCount:
         """In a forked child: what is the parent's stays so."""
         self._lock = threading.Lock()
         self._under_way.clear()
-        self._users = weakref.WeakSet()
+        self.users = Users()
         self._leaving = Flag()
         self._beats = self._beating()
         self._file.leave_to_parent()
