@@ -60,6 +60,29 @@ def test_many_rows_come_in_pieces_and_numbers_that_are_wider_fit(store, monkeypa
     assert table["price"].to_pylist()[-1] == Decimal("0.000000000012")
 
 
+# Eleven digits before the point, where a price has ten; nine behind it, where it has eight.
+@pytest.mark.parametrize("wide", [Decimal(12345678901), Decimal("0.123456789")])
+def test_a_number_of_more_digits_than_its_kind_has_makes_the_column_wider(make_store, wide):
+    store = make_store(Batch([trade(1), trade(2, price=wide), trade(3, best_ask_price=None)]))
+    table = store.table("trades", "KRW-BTC")
+    assert table["price"].to_pylist() == [trade(1).price, wide, trade(3).price]
+    assert str(table.schema.field("price").type) == "decimal128(38, 16)"
+    assert str(table.schema.field("volume").type) == "decimal128(20, 8)"
+    assert table["best_ask_price"].to_pylist()[2] is None
+
+
+@pytest.mark.parametrize("numbers", ["exact", "float"])
+def test_a_trade_like_any_other_is_read_without_python_s_objects(make_store, monkeypatch, numbers):
+    items = [trade(1), trade(2, sequential_id=None, side=None, received_at=None, change_amount=None), trade(3)]
+    store = make_store(Batch(items))
+    monkeypatch.delattr(columnar, "_decoded")
+    for name, column in zip((table := store.table("trades", numbers=numbers)).column_names, table, strict=True):
+        told = [getattr(each, name) for each in items]
+        written = [str(each) if isinstance(each, StrEnum) else each for each in told]
+        is_rounded = str(column.type) == "double"
+        assert column.to_pylist() == [None if each is None else float(each) if is_rounded else each for each in written]
+
+
 def test_floats_are_the_nearest_to_the_exact_numbers_and_ids_stay_exact(store):
     table = store.table("trades", "KRW-BTC", numbers="float")
     models = store.trades("KRW-BTC")

@@ -6,13 +6,15 @@ text, and Arrow reads columns out of it, both in C.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import sqlite3
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import chain
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -40,6 +42,8 @@ _BESIDE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
 }
 NAMES: Final = (*TABLE_NAMED, *_BESIDE)
+_LISTED: Final = frozenset(column.name for column in trade_rows.REST)
+_JSON: Final = json.JSONDecoder()
 
 Columns = list[tuple[str, Any]]  # the name of each, and Arrow's type for it
 
@@ -130,17 +134,27 @@ def _rows(
 # Trades
 
 
+class _Text(NamedTuple):
+    """Many trades of one market in order of time, a line each: a JSON list of what has columns of its own, between
+    zeros that keep its brackets away, and where that is asked for the trade's list right behind it."""
+
+    symbol: str
+    lines: bytes
+
+
 def _trades(
     arrow: Any, connection: sqlite3.Connection, columns: Columns, symbol: str | None, asked: Mapping[str, Any]
 ) -> Iterator[Any]:
     """All trades that pass the tests, market by market."""
-    read = _as_lying(arrow, columns)
+    read = columns  # and the time, by which markets are put in order
+    if "timestamp" not in dict(columns):
+        read = [*columns, ("timestamp", arrow.timestamp("us", tz="UTC"))]
     symbols = [symbol] if symbol is not None else _symbols(connection)
-    texts = (text for each in symbols for text in _texts(connection, read, each, asked))
+    texts = (_Text(each, lines) for each in symbols for lines in _lines(connection, read, each, asked))
     yield from _beside(partial(_parsed, arrow, read), texts)
 
 
-def _beside(work: Callable[[bytes], Any], texts: Iterator[bytes]) -> Iterator[Any]:
+def _beside(work: Callable[[_Text], Any], texts: Iterator[_Text]) -> Iterator[Any]:
     """`work` of each text, in order: on a thread of its own while SQLite writes the next, for neither needs the GIL."""
     first, second = next(texts, None), next(texts, None)
     if first is None or second is None:
@@ -158,84 +172,90 @@ def _beside(work: Callable[[bytes], Any], texts: Iterator[bytes]) -> Iterator[An
         pool.close(Deadline.after(PARSING_SECONDS))
 
 
-def _as_lying(arrow: Any, columns: Columns) -> Columns:
-    """What has to be read for these columns, in the order of a row's text: the time, by which it goes on with the next
-    text and markets are put in order, and all of a row's list, if any of that is asked for."""
-    rest = {column.name for column in trade_rows.REST}
-    read = [("timestamp", arrow.timestamp("us", tz="UTC"))]
-    read += [column for column in columns if column[0] not in {"timestamp", *rest}]
-    wanted = dict(columns)
-    if rest.isdisjoint(wanted):
-        return read
-    return read + [(column.name, wanted.get(column.name, arrow.string())) for column in trade_rows.REST]
-
-
 def _symbols(connection: sqlite3.Connection) -> list[str]:
     return [symbol for (symbol,) in connection.execute("SELECT DISTINCT symbol FROM trade_rows ORDER BY symbol")]
 
 
-def _texts(connection: sqlite3.Connection, columns: Columns, symbol: str, asked: Mapping[str, Any]) -> Iterator[bytes]:
-    """One market's trades in order of time, one JSON list a line, many lines at a time.
-
-    A zero at both ends of a list keeps its brackets away from what is between them.
-    """
-    rest = {column.name for column in trade_rows.REST}
-    cells = ", ".join(_selected(name) for name, _ in columns if name not in rest)
-    line = f"json_array(0, {cells}, 0)"
-    if any(name in rest for name, _ in columns):
-        line = f"'[' || trim(json_array(0, {cells}), '[]') || ',' || trim(rest, '[]') || ',0]'"
-    # One bound at each side: of two SQLite may take the one that is further away, and walk all the way from there.
-    statement = f"""
-        SELECT CAST(group_concat(line, char(10)) AS BLOB) FROM (
-            SELECT {line} AS line FROM trade_rows WHERE symbol = ? AND timestamp >= ? AND timestamp < ?
-            ORDER BY timestamp, sequential_id LIMIT ? OFFSET ?)"""  # noqa: S608
-    first, end, passed = asked.get("timestamp >= ?", EARLIEST), asked.get("timestamp < ?", LATEST), 0
-    while True:
-        (text,) = connection.execute(statement, (symbol, first, end, TEXT_ROWS, passed)).fetchone()
-        if text is None:
-            return
-        yield text
-        # On from the moment of the last line, but for those of its lines that have come.
-        moment, lines = _last_moment(text)
-        first, passed = moment, lines + (passed if moment == first else 0)
+def _own_of(columns: Columns) -> list[str]:
+    """Which of these have a column of their own in `trade_rows`, but for the market, which a text has in common."""
+    return [name for name, _ in columns if name not in _LISTED and name != "symbol"]
 
 
-def _last_moment(text: bytes) -> tuple[int, int]:
-    """The time in the last line of such a text, and how many lines at its end have that time."""
-    begin = text.rfind(b"\n") + 1
-    until_time = text[begin : text.index(b",", begin + len(b"[0,")) + 1]
-    lines = 1
-    while begin and text.startswith(until_time, begin := text.rfind(b"\n", 0, begin - 1) + 1):
-        lines += 1
-    return int(until_time[len(b"[0,") : -1]), lines
+def _lines(connection: sqlite3.Connection, columns: Columns, symbol: str, asked: Mapping[str, Any]) -> Iterator[bytes]:
+    """The lines of one `_Text` after the other."""
+    own = ", ".join(map(_selected, _own_of(columns)))
+    line = f"json_array(0, {own}, 0)" + (" || rest" if any(name in _LISTED for name, _ in columns) else "")
+    # Where the next text begins is asked for first: with a LIMIT of its own, rows would go from one query into another,
+    # which costs as much again as the text. Lines come in order of the key, as its tree is all there is to walk. And
+    # the line's end is no char(10), which SQLite would call for each line.
+    beginning = """SELECT timestamp, sequential_id FROM trade_rows
+        WHERE symbol = ? AND (timestamp, sequential_id) >= (?, ?) AND timestamp < ?
+        ORDER BY timestamp, sequential_id LIMIT 1 OFFSET ?"""
+    statement = f"""SELECT CAST(group_concat({line}, '\n') AS BLOB) FROM trade_rows
+        WHERE symbol = ? AND (timestamp, sequential_id) >= (?, ?) AND (timestamp, sequential_id) < (?, ?)"""  # noqa: S608
+    end = asked.get("timestamp < ?", LATEST)
+    begin: tuple[int, int] | None = (asked.get("timestamp >= ?", EARLIEST), EARLIEST)
+    while begin is not None:
+        following = connection.execute(beginning, (symbol, *begin, end, TEXT_ROWS)).fetchone()
+        (text,) = connection.execute(statement, (symbol, *begin, *(following or (end, EARLIEST)))).fetchone()
+        if text is not None:
+            yield text
+        begin = following
 
 
-def _parsed(arrow: Any, columns: Columns, text: bytes) -> Any:
+def _parsed(arrow: Any, columns: Columns, text: _Text) -> Any:
     """The table that such a text tells of."""
-    if b"\\" in text:  # JSON writes a strange sign in another way than CSV
-        rows = msgspec.json.decode(b"[" + text.replace(b"\n", b",") + b"]")
-        return _table(arrow, columns, list(zip(*(row[1:-1] for row in rows), strict=True)))
-    from pyarrow import csv
+    if b"\\" not in text.lines:  # JSON writes a strange sign in another way than CSV
+        with contextlib.suppress(arrow.ArrowInvalid):  # a number that is wider than its kind usually is
+            return _read(arrow, columns, text)
+    return _decoded(arrow, columns, text)
 
-    names = [name for name, _ in columns]
-    kinds = {name: _in_text(arrow, name, kind) for name, kind in columns}
+
+def _read(arrow: Any, columns: Columns, text: _Text) -> Any:
+    """The same by Arrow's reader of CSV, in which brackets are part of what stands beside them."""
+    from pyarrow import compute, csv
+
+    listed = any(name in _LISTED for name, _ in columns)
+    places = ["[", *_own_of(columns), *([column.name for column in trade_rows.REST] if listed else ["]"])]
+    kinds = dict(columns)
+    read = {name: _in_text(arrow, kind) for name, kind in columns if name != "symbol"} | {"timestamp": arrow.int64()}
+    if "source" in read:
+        read["source"] = arrow.dictionary(arrow.int32(), arrow.string())
+    if "received_at" in read:
+        read["received_at"] = arrow.string()
     table = csv.read_csv(
-        arrow.py_buffer(text),
-        read_options=csv.ReadOptions(column_names=["[", *names, "]"], block_size=len(text) + 1, use_threads=False),
+        arrow.py_buffer(text.lines),
+        read_options=csv.ReadOptions(column_names=places, block_size=len(text.lines) + 1, use_threads=False),
         convert_options=csv.ConvertOptions(
-            column_types=kinds, include_columns=names, null_values=["null"], true_values=["true"],
+            column_types=read, include_columns=list(read), null_values=["null", "null]"], true_values=["true"],
             false_values=["false"], strings_can_be_null=True, quoted_strings_can_be_null=False,
         ),
     )  # fmt: skip
-    arrays = [_cast(arrow, table[name].combine_chunks(), kind) for name, kind in columns]
-    return arrow.table(arrays, names=names)
+    found = {name: table[name].combine_chunks() for name in read}
+    if "symbol" in kinds:
+        found["symbol"] = arrow.repeat(arrow.scalar(text.symbol), len(table))
+    if "source" in read:
+        words = [msgspec.json.decode(word.removeprefix("0][")) for word in found["source"].dictionary.to_pylist()]
+        found["source"] = arrow.DictionaryArray.from_arrays(found["source"].indices, arrow.array(words, "string"))
+    if "received_at" in read:
+        found["received_at"] = compute.ascii_rtrim(found["received_at"], "]")
+    return arrow.table([found[name].cast(kind) for name, kind in columns], names=list(kinds))
 
 
-def _in_text(arrow: Any, name: str, kind: Any) -> Any:
-    """As what a column is read; the rest is done by `_cast`."""
-    if arrow.types.is_decimal(kind):
-        return arrow.string()
-    return arrow.int64() if name == "timestamp" else kind
+def _in_text(arrow: Any, kind: Any) -> Any:
+    """As what a column is read. The reader tells nobody of digits beyond the type's, the cast from a wider one does."""
+    return arrow.decimal128(WIDEST[0], kind.scale) if arrow.types.is_decimal(kind) else kind
+
+
+def _decoded(arrow: Any, columns: Columns, text: _Text) -> Any:
+    """The same by way of Python's objects, which takes any sign."""
+    names = ["[", *_own_of(columns), "]", *(column.name for column in trade_rows.REST)]
+    rows = []
+    for line in text.lines.decode().split("\n"):
+        own, end = _JSON.raw_decode(line)
+        rows.append([*own, *(msgspec.json.decode(line[end:]) if line[end:] else ())])
+    cells = dict(zip(names, zip(*rows, strict=True), strict=False)) | {"symbol": [text.symbol] * len(rows)}
+    return _table(arrow, columns, [cells[name] for name, _ in columns])
 
 
 def _in_order(table: Any) -> Any:
