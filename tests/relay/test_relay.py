@@ -18,6 +18,7 @@ from upbit_backbone import CandleData, DataType, MarketDataBackbone, OrderbookDa
 from upbit_backbone.channels import market_watch
 from upbit_backbone.errors import AuthenticationError, InvalidRequestError, NetworkError
 from upbit_backbone.relay import Relay
+from upbit_backbone.relay.tail import OLDER_ITEMS
 from upbit_backbone.simulator import FakeUpbit
 
 TICKER, TRADE = DataType.TICKER, DataType.TRADE
@@ -151,6 +152,29 @@ def test_what_clients_ask_for_goes_on_when_redis_comes_back_without_its_memory(
     server.client.zadd("{upbit}:demand", {"orderbook:KRW-BTC": 9e15})
     assert said() == before
     assert ("orderbook", "KRW-BTC") in upbit.subscribed()
+
+
+def test_a_redis_that_lost_its_memory_is_told_the_last_trades_again_and_whoever_listens_is_not(
+    start: Start, server: RedisServer, upbit: FakeUpbit
+) -> None:
+    relay = start(TRADE)
+    wait_until(lambda: len(trades_in(server)) > 20, "trades")
+    upbit.pause()
+    newest = upbit.publish_trade("KRW-BTC")["sequential_id"]
+    wait_until(lambda: trades_in(server)[-1].sequential_id == newest, "all is there")
+    before, changes = trades_in(server), relay.stats.changes
+    with server.client.pubsub() as heard:
+        heard.subscribe("{upbit}:live", "{upbit}:live:trade:KRW-BTC")
+        server.client.flushall()
+        token = ""
+        # The first heartbeat of the new lease says that all is there.
+        while relay.stats.changes == changes or token != str(relay.stats.token):
+            message = wait_until(lambda: heard.get_message(ignore_subscribe_messages=True, timeout=1), "more")
+            assert message["channel"] == "{upbit}:live", "a trade was told once more"
+            token = message["data"].partition(" ")[0]
+    again = trades_in(server)
+    assert len(again) >= OLDER_ITEMS
+    assert again == before[-len(again) :]
 
 
 def test_who_takes_over_says_that_it_leads_after_all_that_it_has(start: Start, server: RedisServer) -> None:

@@ -57,7 +57,7 @@ redis.call('SET', KEYS[2], token .. ' ' .. ARGV[2], 'PX', ARGV[4])
 redis.call('HSET', KEYS[4], 'relay', ARGV[2], 'token', token,
   'heartbeat', string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)), unpack(ARGV, 6))
 -- Who has just begun to lead tells nobody before what it has is published.
-if not is_new then redis.call('PUBLISH', KEYS[6], token .. ' ' .. ARGV[5]) end
+if not is_new and ARGV[5] ~= '' then redis.call('PUBLISH', KEYS[6], token .. ' ' .. ARGV[5]) end
 return {tonumber(token), ''}
 """
 
@@ -156,7 +156,7 @@ class RedisStore:
 
     def lead(self, name: str, held: Lease | None, told: str, status: Sequence[str | int]) -> Lease | None:
         """Take the lease or renew it, say how things stand (`status`: field, value, …) and tell it to those who listen
-        (`told`), but for the first time; None: another leads."""
+        (`told`, if anything), but for the first time; None: another leads."""
         each = self._keys
         keys = [each.schema, each.leader, each.fence, each.status, each.events, each.pulse]
         mine = 0 if held is None else held.token
@@ -190,6 +190,12 @@ class RedisStore:
         ]
         added: int = self._run(_ENTRIES, keys, [str(lease), self._kept, self._kept * IDS_FOR_ENTRY, _pack(items)])
         return added
+
+    def unwritten(self, topics: Iterable[Topic]) -> set[Topic]:
+        """Those of `topics` that have no stream there."""
+        asked = sorted(topics)
+        found = self._server.ask([("EXISTS", self._keys.stream(topic)) for topic in asked])
+        return {topic for topic, there in zip(asked, found, strict=True) if not there}
 
     def _placed(self, items: Iterable[Latest | Entry], start: int, end: int) -> tuple[dict[Topic, int], list[Any]]:
         """Where each topic stands among them, and the keys: the leader's, then those names of each."""

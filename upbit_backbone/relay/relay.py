@@ -34,6 +34,7 @@ from ..upstream.sightings import Sightings, heard, told
 from ..wire.relay_keys import DEFAULT_PREFIX, Keys
 from .entries import entry_of, latest_of, topic_of
 from .redis_store import Lease, NotLeadingError, RedisStore
+from .tail import Tail
 
 log = get_logger("upbit_backbone.relay")
 
@@ -99,7 +100,9 @@ class Relay:
         # All below is the relay's own thread's; the figures are read by others.
         self._lease: Lease | None = None
         self._is_failing = False
-        self._is_new = False  # as the one that leads: what it has is not published yet
+        self._is_new = False  # as the one that leads: what it had when that began is not all published yet
+        self._began_at = 0.0
+        self._unpublished = 0  # of the states that it had
         self._due = 0.0
         self._epoch = 1
         self._time = datetime.min.replace(tzinfo=UTC)  # Upbit's, as far as what has come tells it
@@ -109,6 +112,8 @@ class Relay:
         self._forming: dict[Topic, dict[datetime, CandleData]] = {}
         # As they came: who stands by has most of it for nothing, and need not write it down.
         self._waiting: deque[tuple[float, TradeData | CandleData]] = deque()
+        self._tail = Tail()
+        self._again: deque[TradeData | CandleData] | None = None  # what an emptied Redis lacks; None: not looked yet
         self._tells_at = 0.0  # what it has seen
         self._keeps_until = float("-inf")  # what clients asked for before Redis was away
         self._questions = 0
@@ -158,12 +163,13 @@ class Relay:
             self._forget_old()
         elif not self._is_failing:
             self._publish()
-            if self._is_new and not (self._waiting or self._changed):
+            if self._is_new and self._has_published_all():
                 self._is_new, self._due = False, 0.0  # now it is told that what is published is what there is
 
     def _collect(self) -> bool:
         """Take what has come, waiting for it until something else is due; False once nothing can come any more."""
-        has_work = self._lease is not None and not self._is_failing and (self._waiting or self._changed)
+        is_publishing = self._lease is not None and not self._is_failing
+        has_work = is_publishing and (self._again or self._waiting or self._changed)
         mailbox = self._subscription.mailbox
         try:
             if not has_work:
@@ -214,10 +220,13 @@ class Relay:
                     self._changed.pop((topic, start), None)
 
     def _forget_old(self) -> None:
-        oldest = self._clock.monotonic() - REMEMBERED_SECONDS
-        while self._waiting and self._waiting[0][0] < oldest:
-            self._waiting.popleft()
         self._events.clear()  # they are this relay's, and it is the leader's that matter
+        if self._is_failing:
+            return  # nobody publishes, and it may be this relay that does once Redis is back
+        now = self._clock.monotonic()
+        while self._waiting and self._waiting[0][0] < now - REMEMBERED_SECONDS:
+            self._tail.add(*self._waiting.popleft())
+        self._tail.shorten(now)
 
     # --- leading ------------------------------------------------------------------------------------------------
 
@@ -226,7 +235,7 @@ class Relay:
         held = self._lease
         try:
             stale = json.dumps(sorted(self._market.stale_symbols(self._subscription)))
-            pulse = f'{{"stale": {stale}, "lag": {self._lag():.3f}}}'
+            pulse = "" if self._is_new else f'{{"stale": {stale}, "lag": {self._lag():.3f}}}'
             self._lease = self._store.lead(self.name, held, pulse, self._status(stale))
             self._begin_to_lead(held)
             self._follow_demand()
@@ -244,6 +253,7 @@ class Relay:
             self._is_new = True
             # The hashes may hold what a predecessor wrote, or nothing at all where Redis has lost its memory.
             self._changed = dict.fromkeys(self._states)
+            self._began_at, self._unpublished, self._again = self._clock.monotonic(), len(self._changed), None
             log.info("the relay leads", extra={"relay": self.name, "token": self._lease.token})
 
     def _status(self, stale: str) -> list[str | int]:
@@ -315,18 +325,39 @@ class Relay:
         if lease is None:
             return
         try:
+            if not self._has_told_again(lease):
+                return  # a stream is in order, so all else comes after it
             self._publish_entries(lease)
             self._publish_latest(lease)
             self._publish_events(lease)
         except NotLeadingError:
             self._lease, self._due = None, 0.0
 
+    def _has_published_all(self) -> bool:
+        """That there was when it began to lead; there may be more by now."""
+        is_done = self._again is not None and not self._again and not self._unpublished
+        return is_done and (not self._waiting or self._waiting[0][0] > self._began_at)
+
+    def _has_told_again(self, lease: Lease) -> bool:
+        """Publish once more, where a Redis that lost its memory has nothing of a topic, what it had; False while there
+        is more of it."""
+        if self._again is None:
+            self._again = deque(self._tail.of(self._store.unwritten(self._tail.topics)))
+        batch = [entry_of(item) for item in itertools.islice(self._again, BATCH_ITEMS)]
+        if batch:
+            # Without frames: who listens has had them.
+            self._store.publish_entries(lease, [each._replace(frame=b"") for each in batch])
+            for _ in batch:
+                self._again.popleft()
+        return not self._again
+
     def _publish_entries(self, lease: Lease) -> None:
         batch = [entry_of(item) for _, item in itertools.islice(self._waiting, BATCH_ITEMS)]
         if batch:
             added = self._store.publish_entries(lease, batch)
             for _ in batch:
-                self._waiting.popleft()
+                self._tail.add(*self._waiting.popleft())
+            self._tail.shorten(self._clock.monotonic())
             self._published += added
             self._duplicates += len(batch) - added
 
@@ -337,6 +368,7 @@ class Relay:
             for each in states:
                 del self._changed[each]
             self._published += len(states)
+            self._unpublished = max(0, self._unpublished - len(states))
 
     def _publish_events(self, lease: Lease) -> None:
         events = [self._events.popleft() for _ in range(min(len(self._events), BATCH_ITEMS))]
@@ -363,7 +395,9 @@ class Relay:
         lease = self._lease
         try:
             if lease is not None and not self._is_failing:
-                while self._waiting or self._changed:
+                while self._again or self._waiting or self._changed:
+                    if not self._has_told_again(lease):
+                        continue
                     self._publish_entries(lease)
                     self._publish_latest(lease)
                 self._store.leave(lease)

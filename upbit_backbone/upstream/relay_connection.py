@@ -173,6 +173,7 @@ class RelayConnection:
         self._now = clock.monotonic
         self._topics: frozenset[Topic] = frozenset()
         self._stale: frozenset[Topic] = frozenset()
+        self._held: dict[bytes, Topic] = {}  # by channel: what is shown only once the relay has told that all is there
         self._ready = bytearray()  # frames that nobody has taken yet
         self._has_more = False
         self._failed: Exception | None = None
@@ -224,7 +225,7 @@ class RelayConnection:
                 raise ProtocolError(f"{self._place}: {len(data)} bytes on {channel.decode('utf-8', 'replace')!r}")
             if channel == self._keys.pulse.encode():
                 self._hear(data)
-            else:
+            elif channel not in self._held:  # else it is in the stream as well, which is read from its place on
                 self._ready += frame(TEXT, data)
         elif kind == b"pong" and answer[1] in self._pings:
             self._passed = answer[1]
@@ -242,6 +243,9 @@ class RelayConnection:
             symbols, lag = frozenset(map(str, told["stale"])), float(told["lag"])
         except (ValueError, TypeError, KeyError) as error:
             raise ProtocolError(f"{self._place}: a heartbeat that cannot be read: {pulse[:60]!r}") from error
+        if self._held:
+            held, self._held = self._held, {}
+            self._show(held.values())
         stale = frozenset(topic for topic in self._topics if topic.symbol in symbols)
         # Said again with each heartbeat: what comes meanwhile may be as late as the relay's line.
         if stale:
@@ -274,6 +278,7 @@ class RelayConnection:
             if gone := sorted(map(self._keys.live, before - topics)):
                 self._pushed.send_command("UNSUBSCRIBE", *gone)
         self._stale &= topics
+        self._held = {}
         self._renew()
         # After the subscription, so that nothing is between the two. Of all, as Upbit does it: what is shown again is
         # the proof that nothing else has been there meanwhile.
@@ -324,6 +329,10 @@ class RelayConnection:
             return
         number = b"" if last is None else str(getattr(last, "sequential_id", None)).encode()
         place = next((index for index, entry in enumerate(entries) if entry.get(b"id") == number), None)
+        if place is None and last is not None and self._token is None:
+            # Where Redis has lost its memory, the relay tells it first what it had, and only then that it leads.
+            self._held[self._keys.live(topic).encode()] = topic
+            return
         if place is None:
             # It was not streamed here, or too long ago: the newest alone, as Upbit gives it, and the gap is REST's. By
             # time: what was repaired, or overtaken, comes into the stream later than it was traded, and whoever began
