@@ -340,6 +340,23 @@ def test_a_store_of_either_schema_is_written_and_read_as_it_is(form, request):
         assert {"trade_rows"} & tables_in(connection) == ({"trade_rows"} if form == "path" else set())
 
 
+def test_many_trades_of_far_apart_days_in_one_batch_each_come_back_as_they_were(sink, path):
+    count = 2 * trade_rows.ENCODED_AT_ONCE + 1  # the last of which is encoded alone
+    day = 86_400
+    items = [
+        trade(number, seconds=-day * number + number / 1_000, stream_type="A\n\u2028B" if number % 7 else None)
+        for number in range(count)
+    ]
+    items.append(trade(count, timestamp=from_micros(-1), published_at=from_micros(1)))
+    assert sink.write(Batch(items)) == len(items)
+    assert Store(path).trades("KRW-BTC") == sorted(items, key=attrgetter("timestamp"))
+
+
+def test_a_batch_is_on_the_disk_when_it_is_over_however_seldom_the_log_goes_into_the_file(sink):
+    assert sink._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert sink._connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (sqlite_module.CHECKPOINT_PAGES,)
+
+
 def tables_in(connection: sqlite3.Connection) -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 

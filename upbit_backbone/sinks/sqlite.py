@@ -29,6 +29,9 @@ SCHEMA_VERSION: Final = 2
 KNOWN_VERSIONS: Final = frozenset({1, SCHEMA_VERSION})
 APPLICATION_ID: Final = 0x55504254  # "UPBT"
 BUSY_SECONDS: Final = 5.0
+# So many wait in the log, 16 MB, before they go into the file, for which the disk is waited for twice more: a page
+# that several batches add to goes there once.
+CHECKPOINT_PAGES: Final = 4_000
 FOLDER_STORE: Final = "store.db"  # its name in a folder of day files
 # Rows that are small and whose key is their natural order: without a row id they need one tree instead of two.
 _WITHOUT_ROWID: Final = frozenset({"candles"})
@@ -205,6 +208,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     # One wait for the disk a batch is cheap, and without it a power failure may take back what was said to be kept.
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     if is_empty:
         _create_all(connection)
     elif trade_rows.has_trade_rows(connection):

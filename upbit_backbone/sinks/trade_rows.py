@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -19,11 +18,13 @@ import msgspec
 from ..models.enums import DataSource
 from ..models.market import TradeData
 from ..models.number import encoded, plain
-from .columns import EPOCH, MICROSECOND, TABLE_NAMED, Column, Row, from_micros, id_of
+from .columns import TABLE_NAMED, Column, Row, from_micros, id_of, to_micros
 
 TRADES: Final = TABLE_NAMED["trades"]
 KEY: Final = ("symbol", "timestamp", "sequential_id")
 ASKED: Final = ("price", "volume", "side")
+DAY_SECONDS: Final = 86_400
+ENCODED_AT_ONCE: Final = 200
 REST: Final = tuple(column for column in TRADES.columns if column.name not in (*KEY, *ASKED))
 
 _THERE: Final = "SELECT 1 FROM trade_rows WHERE symbol = ? AND timestamp = ? AND sequential_id = ?"
@@ -39,7 +40,7 @@ SELECTED: Final = (
     "symbol, timestamp, CASE WHEN sequential_id < 0 THEN NULL ELSE sequential_id END, price, volume, side, rest"
 )
 
-_ENCODE: Final = msgspec.json.Encoder(enc_hook=encoded).encode
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=encoded)
 _Price = Decimal | None
 _DECODE: Final = msgspec.json.Decoder(
     tuple[
@@ -47,7 +48,6 @@ _DECODE: Final = msgspec.json.Decoder(
     ]
 ).decode
 _SIDE, _STREAM_TYPE = (column.read for column in TRADES.columns if column.name in ("side", "stream_type"))
-_rest_of: Final = attrgetter(*(column.name for column in REST))
 
 
 def rows_of(trades: Sequence[TradeData], connection: sqlite3.Connection) -> Iterable[Row]:
@@ -59,7 +59,7 @@ def rows_of(trades: Sequence[TradeData], connection: sqlite3.Connection) -> Iter
     # Column by column, with one kind of value in each loop: faster than row by row.
     sides = [each.side for each in trades]
     words = {each: None if each is None else str(each) for each in set(sides)}
-    times = [(each.timestamp - EPOCH) // MICROSECOND for each in trades]
+    times = _micros([each.timestamp for each in trades])
     rows = zip(
         [each.symbol for each in trades],
         times,
@@ -67,7 +67,7 @@ def rows_of(trades: Sequence[TradeData], connection: sqlite3.Connection) -> Iter
         [str(each.price) for each in trades],
         [str(each.volume) for each in trades],
         [words[each] for each in sides],
-        map(bytes.decode, map(_ENCODE, map(_rest_of, trades))),
+        _rests(trades),
         strict=True,
     )
     # A tree by time can hold an id twice, and one by id beside it would cost a third of writing a trade. But an id
@@ -75,6 +75,37 @@ def rows_of(trades: Sequence[TradeData], connection: sqlite3.Connection) -> Iter
     if [number // 10_000 * 1_000 for number in ids] == times and not _has_odd_ids(connection):  # type: ignore[operator]
         return rows
     return (row for row in rows if _is_once(connection, *row[:3]))
+
+
+def _micros(moments: Sequence[datetime]) -> list[int]:
+    """As `to_micros`, in two thirds of the time: between moments that are near each other lie small numbers."""
+    if not moments:
+        return []
+    first = moments[0]
+    base = to_micros(first)
+    return [
+        base + (since.days * DAY_SECONDS + since.seconds) * 1_000_000 + since.microseconds
+        for since in [moment - first for moment in moments]
+    ]
+
+
+def _rests(trades: Sequence[TradeData]) -> list[str]:
+    """What `REST` has of each, as a list of JSON."""
+    # Spelled out, since Python remembers where attributes lie that it reads in a loop of its own: a third of the time
+    # that an attrgetter takes. One call encodes many, a line each, but so few that their tuples are gone before the
+    # garbage collector looks at them.
+    lines: list[str] = []
+    for begin in range(0, len(trades), ENCODED_AT_ONCE):
+        listed = [
+            (
+                each.source, each.prev_closing_price, each.change_amount, each.best_ask_price, each.best_ask_size,
+                each.best_bid_price, each.best_bid_size, each.published_at, each.stream_type, each.is_backfilled,
+                each.received_at,
+            )
+            for each in trades[begin : begin + ENCODED_AT_ONCE]
+        ]  # fmt: skip
+        lines += _ENCODER.encode_lines(listed).decode().split("\n")[:-1]
+    return lines
 
 
 def _has_odd_ids(connection: sqlite3.Connection) -> bool:
