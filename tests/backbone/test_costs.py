@@ -121,6 +121,17 @@ def test_a_sweep_over_order_books_is_one_list(
     assert wire.requests == []
 
 
+def test_a_loop_that_asks_for_price_and_book_of_each_market_is_two_sweeps_at_once(
+    market: MarketDataBackbone, upbit: FakeUpbit, wire: Any
+) -> None:
+    symbols = of_quote(upbit, "KRW", 100)
+    began = time.monotonic()
+    for symbol in symbols:
+        assert market.get_ticker(symbol).symbol == symbol
+        assert market.get_orderbook(symbol).symbol == symbol
+    assert len(wire.requests) <= 8 * lifetimes_since(began)
+
+
 def test_a_chart_viewer_costs_nothing_after_its_first_rounds(
     market: MarketDataBackbone, upbit: FakeUpbit, wire: Any, until: Ask
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from math import inf
 
 from .._concurrency import Clock, Deadline, Flag, LoopThread, get_logger
@@ -14,10 +15,18 @@ from ..models.request import SubscriptionRequest, Topic
 
 # Who asks for what, how often.
 
-SWEEP_SYMBOLS = 3  # different symbols in a row, each not answered from a stream …
+SWEEP_SYMBOLS = 3  # different symbols in a row, asked for the same kind of data, each not answered from a stream …
 SWEEP_GAP_SECONDS = 1.0  # … and never longer apart than this
 MAX_TOPICS = 10_000
 MAX_COUNTED = 64  # per topic: more often than this makes no difference to anyone
+
+
+@dataclass(slots=True)
+class _Recent:
+    """The last different topics of one kind, and when the last of them joined."""
+
+    topics: deque[Topic] = field(default_factory=lambda: deque(maxlen=SWEEP_SYMBOLS))
+    at: float = -inf
 
 
 class RequestFrequency:
@@ -31,8 +40,8 @@ class RequestFrequency:
         self._window = window_seconds
         self._lock = threading.Lock()  # guards all below but last_asked
         self._asked: OrderedDict[Topic, deque[float]] = OrderedDict()
-        self._recent: deque[Topic] = deque(maxlen=SWEEP_SYMBOLS)
-        self._recent_at = -inf  # when the last of them joined
+        # Of each kind by itself: a loop that asks for the price and the book of each market makes two sweeps at once.
+        self._recent: dict[DataType, _Recent] = {}
         self.last_asked: dict[Topic, float] = {}
 
     def ask(self, topic: Topic, now: float) -> tuple[int, tuple[Topic, ...]]:
@@ -61,14 +70,14 @@ class RequestFrequency:
             return sum(1 for asked in self._asked.get(topic, ()) if asked >= now - self._window)
 
     def _sweep(self, topic: Topic, now: float) -> tuple[Topic, ...]:
-        recent = self._recent
-        if recent and (now - self._recent_at > SWEEP_GAP_SECONDS or recent[-1].data_type is not topic.data_type):
-            recent.clear()
+        recent = self._recent.setdefault(topic.data_type, _Recent())
+        if now - recent.at > SWEEP_GAP_SECONDS:
+            recent.topics.clear()
         # The same symbol twice is no sweep, but a loop over one.
-        if topic not in recent:
-            recent.append(topic)
-            self._recent_at = now
-        return tuple(recent) if len(recent) == SWEEP_SYMBOLS else ()
+        if topic not in recent.topics:
+            recent.topics.append(topic)
+            recent.at = now
+        return tuple(recent.topics) if len(recent.topics) == SWEEP_SYMBOLS else ()
 
     def forget(self, topic: Topic) -> None:
         self.last_asked.pop(topic, None)
