@@ -25,7 +25,8 @@ from upbit_backbone.limits.between_processes import ARRIVED_SECONDS, LOOK_AGAIN_
 from upbit_backbone.models.enums import RateGroup
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.upstream import redis_count
-from upbit_backbone.upstream.fleet_count import CAREFUL_SECONDS, STANDSTILL_SECONDS, FleetCount
+from upbit_backbone.upstream.fleet_count import APART_SECONDS, WHOLE, FleetCount
+from upbit_backbone.upstream.redis_count import HELD_SECONDS
 
 TICKER, CANDLE = RateGroup.TICKER, RateGroup.CANDLE
 KEYS = "{upbit}:limits:default:upbit:"
@@ -40,8 +41,10 @@ def clock() -> ManualClock:
 @pytest.fixture
 def machine(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """The count of another machine with each call: it has a temporary folder of its own, if it is not told one."""
-    # However slow this machine is, nobody falls silent by himself.
+    # However slow this machine is, nothing ends, and nobody falls silent or is forgotten, by itself.
+    monkeypatch.setattr(redis_count, "HELD_SECONDS", 20.0)
     monkeypatch.setattr(redis_count, "SILENT_SECONDS", 60.0)
+    monkeypatch.setattr(redis_count, "MEMBER_SECONDS", 1_000.0)
     with ExitStack() as things:
 
         def one(
@@ -106,6 +109,7 @@ def test_a_request_counts_for_as_long_as_its_process_says_that_it_is_under_way(
     machine: Machine, clock: ManualClock, server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = machine(clock)
+    monkeypatch.setattr(redis_count, "HELD_SECONDS", HELD_SECONDS)
     (claim,) = taken(mine, 1, 1)
     key = f"{KEYS}claims:ticker"
     ((name, first),) = server.client.zrange(key, 0, -1, withscores=True)
@@ -125,11 +129,9 @@ def test_nothing_that_is_written_stays_for_ever(machine: Machine, clock: ManualC
     taken(mine, 1, 1)
     mine.pause(CANDLE, 30.0)
     mine.impose_ban(60.0, None, at_connect=False)
-    mine._redis.be_careful(2, 30.0)
     keys = server.client.keys("*")
     assert sorted(key.removeprefix(KEYS) for key in keys) == [
         "ban",
-        "careful",
         "claims:ticker",
         "members",
         "pause:candle",
@@ -183,51 +185,88 @@ def test_a_429_stops_the_group_everywhere_for_as_long_as_upbit_said(machine: Mac
 # --- without Redis ---
 
 
+def acquainted(server: RedisServer, *counts: FleetCount) -> None:
+    """All have asked something, and know the share that each has in such company."""
+    for count in counts:
+        (claim,) = taken(count, 1, 1)
+        count.settle(TICKER, 1, claim.at, None)
+    share = WHOLE // (len(counts) + 1)
+
+    def are() -> bool:
+        told = [score % WHOLE for _, score in server.client.zrange(f"{KEYS}members", 0, -1, withscores=True)]
+        known = [machine.share for count in counts for machine in count._company.others.values()]
+        return {share} == {count._company.share for count in counts}.union(told, known) and len(told) == len(counts)
+
+    wait_until(are, "they are acquainted")
+
+
 def test_without_redis_each_machine_has_a_share_and_nothing_leaves_in_between(
     machine: Machine, clock: ManualClock, server: RedisServer
 ) -> None:
     mine, theirs = machine(clock), machine(clock)
-    for count in (mine, theirs, mine):
-        (claim,) = taken(count, 1, 1)
-        count.settle(TICKER, 1, claim.at, clock.now)
+    acquainted(server, mine, theirs)
     server.kill()
     # The others notice, and what was counted there ends.
-    assert mine.take(TICKER, 10, 3).wait == pytest.approx(STANDSTILL_SECONDS)
-    assert "1/3" in str(mine.trouble)  # one for who finds Redis again before the others
+    assert mine.take(TICKER, 10, 3).wait == pytest.approx(APART_SECONDS)
+    assert "1/3" in str(mine.trouble)  # one for who comes new
     assert "cannot be reached" in str(mine.trouble)
-    clock.now += STANDSTILL_SECONDS
+    stand_still(mine, clock)
     taken(mine, 4, 3)
     assert mine.take(TICKER, 10, 9).wait > 0.0
     wait_until(lambda: theirs.trouble is not None, "the other one notices")
     server.start()
-    wait_until(lambda: mine.trouble is theirs.trouble is None, "they return")
-    assert mine.take(TICKER, 10, 9).wait == pytest.approx(ARRIVED_SECONDS)  # what was sent apart ends first
-    assert 0 < server.client.pttl(f"{KEYS}careful") <= CAREFUL_SECONDS * 1000
-    server.client.persist(f"{KEYS}careful")
-    server.client.pexpire(f"{KEYS}careful", 60_000)  # however slow this machine is
     clock.now += ARRIVED_SECONDS
-    # The others may not know of it yet: all who do have one share between them.
-    taken(mine, 10, 3)
+    wait_until(lambda: mine.trouble is theirs.trouble is None, "they return")
+    # What mine sent apart counts there from now on, and to each its share is left: the others may not have returned.
+    assert mine.counted(TICKER) == theirs.counted(TICKER) == 3
+    taken(mine, 10, 1)
     assert mine.take(TICKER, 10, 15).wait > 0.0
     assert theirs.take(TICKER, 10, 15).wait > 0.0
-    server.client.delete(f"{KEYS}careful")  # it is over
-    taken(theirs, 16, 7)
+    clock.now += APART_SECONDS
+    wait_until(lambda: is_heard(server, mine) and is_heard(server, theirs), "both are heard")
+    taken(theirs, 15, 6)
     assert theirs.take(TICKER, 10, 31).wait > 0.0
+
+
+def test_who_returns_to_a_server_that_has_forgotten_all_brings_back_whom_he_knew(
+    machine: Machine, clock: ManualClock, server: RedisServer
+) -> None:
+    with ChaosProxy(str(server.socket)) as proxy:
+        mine, theirs = machine(clock), machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}")
+        acquainted(server, mine, theirs)
+        proxy.go_away()
+        wait_until(lambda: theirs.trouble is not None, "it loses Redis alone")
+        server.kill()
+        wait_until(lambda: mine.trouble is not None, "the other one loses it as well")
+        server.start()
+        clock.now += ARRIVED_SECONDS
+        wait_until(lambda: mine.trouble is None, "it returns")
+        seem_silent(server, theirs)
+        stand_still(theirs, clock)
+        taken(theirs, 1, 3)
+        clock.now += APART_SECONDS
+        wait_until(lambda: is_heard(server, mine), "it is heard")
+        taken(mine, 10, 7)
+        assert mine.take(TICKER, 10, 17).wait > 0.0
 
 
 def test_a_server_that_only_hiccups_sends_nobody_his_own_way(
     machine: Machine, clock: ManualClock, server: RedisServer
 ) -> None:
     with ChaosProxy(str(server.socket)) as proxy:
-        taken(machine(clock), 1, 1)
-        mine = machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}")
-        taken(mine, 1, 8)
+        theirs, mine = machine(clock), machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}")
+        acquainted(server, theirs, mine)
+        taken(theirs, 10, 2)
+        taken(mine, 20, 2)
         proxy.go_away()
-        assert mine.take(TICKER, 10, 10).wait == pytest.approx(STANDSTILL_SECONDS)
+        assert mine.take(TICKER, 10, 22).wait == pytest.approx(APART_SECONDS)
         proxy.come_back()
-        wait_until(lambda: mine.trouble is None, "it is back")
-        taken(mine, 10, 1)  # at once, and without care: it remembers everybody
-        assert mine.take(TICKER, 10, 11).wait > 0.0
+        wait_until(lambda: not mine._redis._redis._presence.is_away, "it is back")
+        assert mine.take(TICKER, 10, 22).wait > 0.0  # it might have forgotten what was sent a moment ago
+        clock.now += ARRIVED_SECONDS
+        wait_until(lambda: mine.trouble is None, "it returns")
+        taken(mine, 22, 3)  # its share is left unused for a while
+        assert mine.take(TICKER, 10, 25).wait > 0.0
 
 
 def test_the_share_of_a_machine_that_alone_lost_redis_is_left_unused(
@@ -235,21 +274,90 @@ def test_the_share_of_a_machine_that_alone_lost_redis_is_left_unused(
 ) -> None:
     with ChaosProxy(str(server.socket)) as proxy:
         mine, theirs = machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}"), machine(clock)
-        for count in (mine, theirs, mine, mine):
-            (claim,) = taken(count, 1, 1)
-            count.settle(TICKER, 1, claim.at, clock.now)
+        acquainted(server, mine, theirs)
         proxy.go_away()
-        assert mine.take(TICKER, 10, 2).wait == pytest.approx(STANDSTILL_SECONDS)
-        monkeypatch.setattr(redis_count, "SILENT_SECONDS", 0.0)  # it is silent now, and who asks is not
-        clock.now += STANDSTILL_SECONDS
+        assert mine.take(TICKER, 10, 2).wait == pytest.approx(APART_SECONDS)
+        seem_silent(server, mine)
+        stand_still(mine, clock)
         taken(theirs, 10, 7)
         assert theirs.take(TICKER, 10, 17).wait > 0.0
         taken(mine, 20, 3)
         assert mine.take(TICKER, 10, 23).wait > 0.0
-        monkeypatch.setattr(redis_count, "MEMBER_SECONDS", 0.05)  # it has gone for good
+        wait_until(lambda: theirs._company.share == 333, "what is left is divided anew")
+        monkeypatch.setattr(redis_count, "MEMBER_SECONDS", 50.0)  # it has gone for good
         wait_until(lambda: theirs.take(TICKER, 10, 17).wait == 0.0, "its share")
         taken(theirs, 18, 2)
         assert theirs.take(TICKER, 10, 20).wait > 0.0
+
+
+def test_machines_that_lose_redis_one_after_another_never_have_more_than_the_limit_between_them(
+    machine: Machine, clock: ManualClock, server: RedisServer
+) -> None:
+    shares = []
+    for number in range(4):  # each comes after the one before has gone
+        with ChaosProxy(str(server.socket)) as proxy:
+            count = machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}")
+            taken(count, number, 1, limit=60)
+            shares.append(count._company.share)
+            wait_until(lambda count=count: told(server, count) == count._company.share, "its share is known")
+        wait_until(lambda count=count: count.trouble is not None, "it notices")
+        seem_silent(server, count)
+    assert shares == [500, 250, 125, 62]
+
+
+def test_one_process_that_alone_loses_redis_is_known_of_by_those_of_its_machine(
+    machine: Machine, clock: ManualClock, server: RedisServer, tmp_path: Path
+) -> None:
+    with ChaosProxy(str(server.socket)) as proxy:
+        theirs, mine = machine(clock), machine(clock, folder=tmp_path / "one")
+        beside = machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}", folder=tmp_path / "one")
+        (claim,) = taken(beside, 1, 1)
+        beside.settle(TICKER, 1, claim.at, None)
+        acquainted(server, theirs, mine)
+        wait_until(lambda: beside._company.share == mine._company.share, "it knows as well")
+        wait_until(lambda: told(server, mine) == mine._company.share, "and says so")
+        proxy.go_away()
+        assert beside.take(TICKER, 10, 2).wait == pytest.approx(APART_SECONDS)
+        wait_until(lambda: not is_heard(server, mine), "the other one does not say any more that this machine is there")
+        stand_still(beside, clock)
+        taken(beside, 10, 3)
+        assert beside.take(TICKER, 10, 13).wait > 0.0
+        taken(theirs, 20, 7)
+        assert theirs.take(TICKER, 10, 27).wait > 0.0
+        assert mine.take(TICKER, 10, 14).wait > 0.0
+        assert mine.trouble is None
+        mine.users.leave(clock)
+        mine.close()  # and it does not say goodbye for both
+        assert server.client.zcard(f"{KEYS}members") == 2
+
+
+def told(server: RedisServer, count: FleetCount) -> int:
+    """The share that others leave to it, should it fall silent."""
+    return int((server.client.zscore(f"{KEYS}members", count._redis._member) or 0) % WHOLE)
+
+
+def seem_silent(server: RedisServer, count: FleetCount) -> None:
+    """Its machine was heard a while ago, which it does not say otherwise now."""
+    name = count._redis._member
+    server.client.zincrby(f"{KEYS}members", -100_000 * WHOLE, name)
+
+
+def is_heard(server: RedisServer, count: FleetCount) -> bool:
+    """Whether the others do not take its machine for silent."""
+    heard_at = (server.client.zscore(f"{KEYS}members", count._redis._member) or 0) // WHOLE
+    return bool(heard_at > (server.client.time()[0] - 30) * 1000)
+
+
+def stand_still(count: FleetCount, clock: ManualClock) -> None:
+    """As long as a machine does that has lost Redis."""
+    stay_apart(count, clock, count._standstill())
+
+
+def stay_apart(count: FleetCount, clock: ManualClock, seconds: float) -> None:
+    """For so long, and say so all the time."""
+    for _ in range(10):
+        clock.now += seconds / 10
+        count._stay_apart()
 
 
 def test_processes_of_a_machine_know_what_was_asked_before_redis_was_lost(
@@ -291,11 +399,10 @@ def test_more_machines_than_places_send_less_than_one_a_second_each(
     taken(mine, 1, 1)
     server.kill()
     mine.take(TICKER, 10, 2)
-    clock.now += STANDSTILL_SECONDS
-    clock.now += 10.0  # what nobody has settled ends
+    stay_apart(mine, clock, 10.0)  # and what nobody has settled ends
     (claim,) = taken(mine, 3, 1)
     mine.settle(TICKER, 3, claim.at, clock.now + 1.0)
-    clock.now += 2.9
+    stay_apart(mine, clock, 2.9)
     assert mine.take(TICKER, 10, 4).wait > 0.0
     clock.now += 0.2
     assert mine._file.take(TICKER, 1, 5).wait == 0.0
@@ -360,7 +467,6 @@ def test_a_forked_child_counts_for_itself_whatever_its_parent_was_doing(server: 
         ("ban", ("SET", f"{KEYS}ban", "1 17959")),
         ("ban", ("LPUSH", f"{KEYS}ban", "a list")),
         ("pause:ticker", ("SET", f"{KEYS}pause:ticker", "5")),  # ours would end
-        ("careful", ("SET", f"{KEYS}careful", "x" * 100_000)),
     ],
 )
 def test_what_is_not_ours_is_refused_by_name_and_left_alone(
@@ -370,14 +476,14 @@ def test_what_is_not_ours_is_refused_by_name_and_left_alone(
     before = {name: server.client.dump(name) for name in server.client.keys("*")}
     mine = machine(clock)
     with pytest.raises(InvalidRequestError, match="did not write") as refused:
-        mine._redis.take(TICKER, 10, 1, 1)
+        mine._redis.take(TICKER, 10, 1)
     assert key.partition(":")[0] in str(refused.value) or "limits:default:upbit:*" in str(refused.value)
     assert len(str(refused.value)) < 400
     assert mine.take(TICKER, 10, 2).wait > 0.0
-    clock.now += STANDSTILL_SECONDS
+    clock.now += APART_SECONDS
     assert "did not write" in str(mine.trouble)
     taken(mine, 3, 1)  # on its own
-    assert {name: server.client.dump(name) for name in server.client.keys("*")} == before
+    assert {name: server.client.dump(name) for name in before} == before
 
 
 def test_a_user_with_few_rights_is_enough(machine: Machine, clock: ManualClock, server: RedisServer) -> None:
@@ -393,7 +499,6 @@ def test_a_user_with_few_rights_is_enough(machine: Machine, clock: ManualClock, 
     mine.pause(TICKER, 1.0)
     mine.impose_ban(1.0, None, at_connect=False)
     mine.connecting()
-    mine._redis.be_careful(2, 1.0)
     assert mine.trouble is None
     assert "geheim" not in repr(mine)
 

@@ -61,6 +61,9 @@ PLACE: Final = struct.Struct("=dq")
 PLACES: Final = 64
 BLOCK_BYTES: Final = PAUSE.size + PLACES * PLACE.size
 _BLOCKS: Final = {group: HEADER.size + number * BLOCK_BYTES for number, group in enumerate(RateGroup)}
+# Behind them since when, and until when, some process sends without knowing of other machines.
+APART: Final = struct.Struct("=2d")
+APART_AT: Final = HEADER.size + len(RateGroup) * BLOCK_BYTES
 
 _read_at: Callable[[int, int, int], bytes]
 _write_at: Callable[[int, bytes, int], int]
@@ -302,6 +305,30 @@ class SharedCountFile:
                 _write_at(descriptor, PAUSE.pack(now, until, until_wall, used), _BLOCKS[group])
             return now
 
+    # --- machines -----------------------------------------------------------------------------------------------
+
+    def stay_apart(self, seconds: float) -> float:
+        """For so long some process of this machine may send what other machines do not know of. Since when that is so
+        without a break."""
+        with self._opened(LOCK_PATIENCE_SECONDS) as descriptor:
+            now = self._clock.monotonic()
+            if descriptor is None:
+                return now
+            since, until = self._read_apart(descriptor, now)
+            since = since if until else now
+            _write_at(descriptor, APART.pack(since, max(until, now + seconds)), APART_AT)
+            return since
+
+    def is_apart(self) -> bool:
+        """Whether some process of this machine may send what other machines do not know of."""
+        with self._lock:
+            return self._read_apart(self._open(), self._clock.monotonic())[1] > 0.0
+
+    def _read_apart(self, descriptor: int, now: float) -> tuple[float, float]:
+        since, until = APART.unpack(_read_at(descriptor, APART.size, APART_AT).ljust(APART.size, b"\0"))
+        # What lies ahead was written before the machine started anew.
+        return (since, until) if since <= now < until <= now + LONGEST_HOLD_SECONDS else (0.0, 0.0)
+
     # --- bans ---------------------------------------------------------------------------------------------------
 
     def impose_ban(self, seconds: float | None, sent_at: float | None, *, at_connect: bool) -> Ban:
@@ -410,7 +437,7 @@ class SharedCountFile:
         # Another process may have been quicker: its copy is as good.
         if _is_linked(stuck) and os.path.samestat(os.stat(path), os.fstat(stuck)):
             copy = path.with_name(f"{self._name}.{os.getpid()}")
-            copy.write_bytes(_read_at(stuck, HEADER.size + len(RateGroup) * BLOCK_BYTES, 0))
+            copy.write_bytes(_read_at(stuck, APART_AT + APART.size, 0))
             copy.chmod(0o600)
             copy.replace(path)  # raises on Windows, where nobody removes what another has open
         self._close()

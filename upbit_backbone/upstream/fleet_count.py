@@ -1,12 +1,16 @@
 """Fleet count: one count of what is asked of a host for all machines behind one address, at Redis; and while that is
 away, a share of it for each machine. Processes of one machine count in its file always, so they know of each other
-whatever becomes of Redis.
+whatever becomes of Redis. In sums there are never more than the limit:
 
-    together ──▶ apart ──▶ together
+| a process is | it sends | the others, at Redis |
+|---|---|---|
+| together | what its file and Redis have room for | count it |
+| apart, a machine with company, first three seconds | nothing | notice that its machine is silent |
+| apart | the share of its machine, counted in the file | leave that share unused |
+| together again, for three seconds | what its file and Redis have room for | still leave that share unused |
 
-A machine that loses Redis sends nothing until the others have noticed that it fell silent, and leave its share unused;
-one that is alone there has nobody to wait for. When it is back, others may not know of that for a while, also here: so
-long all who do send no more than one share between them, which no machine has taken.
+A machine is silent at Redis as long as any of its processes is, or was a moment ago, apart; its file tells the others.
+Who returns to a Redis that has forgotten everybody brings back whom he knew, silent until heard himself.
 """
 
 from __future__ import annotations
@@ -24,20 +28,19 @@ from ..exchange.endpoints import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..limits.ban import Ban
 from ..limits.between_processes import ARRIVED_SECONDS, FREE, LOOK_AGAIN_SECONDS, PLACES, Claim, SharedCountFile, Users
 from ..models.enums import RateGroup
-from .redis_count import AT_REDIS, LONGEST_HOLD_SECONDS, SILENT_SECONDS, RedisCount
+from .redis_count import AT_REDIS, LONGEST_HOLD_SECONDS, SILENT_SECONDS, Company, RedisCount, Request
 from .shared_redis import LEAVE_SECONDS, is_about_server
 
 log = get_logger("upbit_backbone.upstream")
 
 BEAT_SECONDS: Final = 0.5  # a machine that asks nothing says so often that it is there
 LONG_SECONDS: Final = 1.0  # a request that takes longer is told of by each beat
-# After this the others leave a share to who fell silent, and what they had sent before that has ended.
-STANDSTILL_SECONDS: Final = SILENT_SECONDS + ARRIVED_SECONDS
-BRIEF_SECONDS: Final = 1.0  # no process of a machine that falls silent sends anything before others come back by then
-# All have noticed by then that Redis is there again, and what they sent apart has ended.
-CAREFUL_SECONDS: Final = 3.0 + 2 * ARRIVED_SECONDS
-STEADY_SECONDS: Final = 10.0  # Redis that is lost again so soon, or refuses what it is asked, ...
-ALONE_SECONDS: Final = 10.0  # ... is left alone for so long: who stood still for it each time would send nothing
+# After this the others leave a share to who fell silent, and what they had sent before that has ended. For so long they
+# leave it also after the last word that somebody here is apart: what he had sent has ended as well.
+APART_SECONDS: Final = SILENT_SECONDS + ARRIVED_SECONDS
+REFUSED_SECONDS: Final = 10.0  # Redis that is there and refuses what it is asked is asked again after this
+WHOLE: Final = 1000  # shares are thousandths of a limit
+ALONE: Final = Company(WHOLE // 2, {})  # the other half is for who comes new
 
 T = TypeVar("T")
 
@@ -54,14 +57,13 @@ class FleetCount:
         self._redis = self._connected()
         self._lock = threading.Lock()  # guards all up to _under_way; nothing is asked under it
         self._is_apart = False
-        self._members = 1  # machines that share, as far as was last heard
-        self._missed_at = float("-inf")
-        self._wait_until = float("-inf")  # nothing is sent before
-        self._return_at = float("-inf")  # nor is Redis asked whether it is back
-        self._together_since = float("-inf")
+        self._since = float("-inf")  # when this machine fell silent last, as far as this process knows
+        self._is_member = False  # the others know of this machine
+        self._company = ALONE  # as was heard last
+        self._return_at = float("-inf")  # it is not looked before whether Redis is back
         self._trouble = ""
         self._is_told = False  # that we are apart, with the first request that is sent so
-        self._under_way: dict[tuple[RateGroup, int], float] = {}  # since when, by group and owner
+        self._under_way: dict[Request, float] = {}  # since when
         self._leaving = Flag()
         self._beats = self._beating()
 
@@ -90,8 +92,7 @@ class FleetCount:
 
     @property
     def _shares(self) -> int:
-        """One for each machine, and one for all who find Redis again before the others do, or come new."""
-        return self._members + 1
+        return round(WHOLE / self._company.share)
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -100,14 +101,18 @@ class FleetCount:
         if not self.users:
             return Claim(LOOK_AGAIN_SECONDS)  # whoever asks is closed, and about to hear of it
         self._attend()
-        with self._lock:
-            wait, is_apart, shares = self._wait_until - self._clock.monotonic(), self._is_apart, self._shares
-        if wait > 0:
-            return Claim(wait)
-        if is_apart:
+        if self._is_apart:
+            self._stay_apart()
+            if wait := self._standstill():
+                return Claim(wait)
             self._tell()
-            return self._file.take(group, max(1, limit // shares), owner)
-        return self._take_together(group, limit, owner) if limit <= PLACES else FREE
+            claim = self._file.take(group, max(1, limit * self._company.share // WHOLE), owner)
+        else:
+            claim = self._take_together(group, limit, owner) if limit <= PLACES else FREE
+        if claim.at is not None:
+            with self._lock:
+                self._under_way[group, owner] = self._clock.monotonic()
+        return claim
 
     def _take_together(self, group: RateGroup, limit: int, owner: int) -> Claim:
         # First where it costs little. How long a ban or a 429 keeps everybody is said there all the same, under one
@@ -116,11 +121,12 @@ class FleetCount:
         if here.wait and here.ban is None and here.penalised is None:
             return here
         try:
-            there, members = self._redis.take(group, limit, owner, self._members)
+            if not self._is_member:
+                self._say_here()
+            there = self._redis.take(group, limit, owner)
         except UpbitBackboneError as error:
-            there = Claim(self._missed(error))
-        else:
-            self._heard(members)
+            self._missed(error)
+            there = Claim(max(0.001, self._standstill()))
         if there.wait:
             if here.at is not None:
                 self._in_file(lambda: self._file.settle(group, owner, here.at, None))
@@ -128,28 +134,33 @@ class FleetCount:
         if here.wait:
             self._asking(lambda: self._redis.settle(group, owner, None))
             return here._replace(penalised=None)
-        with self._lock:
-            self._under_way[group, owner] = self._clock.monotonic()
         return there if here.at is None else here
 
-    def _heard(self, members: int) -> None:
-        with self._lock:
-            self._members = members or self._members
-
-    def _missed(self, error: UpbitBackboneError) -> float:
-        """Seconds for which nothing is sent, after Redis did not answer."""
+    def _missed(self, error: UpbitBackboneError) -> None:
+        """Redis did not answer."""
         with self._lock:
             now = self._clock.monotonic()
             if not self._is_apart:
-                self._is_apart, self._is_told, self._missed_at = True, False, now
-                standstill = STANDSTILL_SECONDS if self._members > 1 else 0.0
-                self._wait_until = max(self._wait_until, now + standstill)
-                is_again = now - self._together_since < STEADY_SECONDS
-                self._return_at = now + (ALONE_SECONDS if is_again else 0.0)
-                self._trouble = one_line(error)
+                self._is_apart, self._since, self._trouble = True, now, one_line(error)
+                # Should it be started anew, it has forgotten what others had sent a moment ago.
+                self._return_at = now + ARRIVED_SECONDS
             if not is_about_server(error):
-                self._return_at = max(self._return_at, now + ALONE_SECONDS)
-            return max(0.001, self._wait_until - now)
+                self._return_at = now + REFUSED_SECONDS
+        self._stay_apart()
+
+    def _stay_apart(self) -> None:
+        """The other processes of this machine hear it, and do not say that it is there."""
+        with contextlib.suppress(OSError):  # then this one is a machine by itself
+            since = self._file.stay_apart(APART_SECONDS)
+            with self._lock:
+                self._since = since
+
+    def _standstill(self) -> float:
+        """Seconds for which nothing is sent yet."""
+        with self._lock:
+            if self._company.share == ALONE.share:
+                return 0.0  # there is nobody who would have to notice
+            return max(0.0, self._since + APART_SECONDS - self._clock.monotonic())
 
     def _tell(self) -> None:
         if not self._is_told:
@@ -232,41 +243,43 @@ class FleetCount:
         """Have the others hear that this machine is there, and what of its requests, or look whether Redis is."""
         if self._leaving.wait(BEAT_SECONDS) and not self.users:
             return
-        with self._lock:
-            now, is_apart, under_way = self._clock.monotonic(), self._is_apart, dict(self._under_way)
-            # What was sent apart has to end before the others hear of us: from then on they leave us nothing.
-            is_due = now >= (self._return_at if is_apart else self._wait_until)
-        if not is_due:
-            return
+        if self._is_apart:
+            self._stay_apart()
+            if self._clock.monotonic() < self._return_at:
+                return
         try:
-            if is_apart:
-                self._return()
-            else:
-                self._heard(self._redis.beat(self._members, self._long(under_way, now)))
+            self._say_here()
         except UpbitBackboneError as error:
             log.debug("limits: %s", one_line(error))
             self._missed(error)
 
-    def _long(self, under_way: dict[tuple[RateGroup, int], float], now: float) -> list[tuple[RateGroup, int]]:
+    def _say_here(self) -> None:
+        is_apart = self._is_apart or bool(self._in_file(self._file.is_apart))
+        with self._lock:
+            returns, under_way = self._is_apart, dict(self._under_way)
+        # What was sent apart counts from now on.
+        told_of = list(under_way) if returns else self._long(under_way)
+        company = self._redis.beat(self._company, told_of, is_apart=is_apart)
+        with self._lock:
+            self._company, self._is_member = company, True
+            if returns:  # else it was lost this moment
+                self._is_apart = False
+            is_news, self._is_told = self._is_told and not is_apart, self._is_told and is_apart
+        if is_news:
+            log.info("limits are shared with other machines again", extra={"place": self._redis.place})
+
+    def _long(self, under_way: dict[Request, float]) -> list[Request]:
+        now = self._clock.monotonic()
         for each in [each for each, since in under_way.items() if since < now - LONGEST_HOLD_SECONDS]:
             self._under_way.pop(each, None)  # a thread has died with it
         return [each for each, since in under_way.items() if LONG_SECONDS < now - since < LONGEST_HOLD_SECONDS]
 
-    def _return(self) -> None:
-        has_sent = self._is_told
-        is_brief = not has_sent and self._clock.monotonic() < self._missed_at + BRIEF_SECONDS
-        # It remembers all of us: nobody has sent anything apart yet.
-        if not is_brief or self._redis.beat(self._members) < self._members:
-            self._redis.be_careful(self._shares, CAREFUL_SECONDS)
-        with self._lock:
-            now = self._clock.monotonic()
-            self._is_apart, self._together_since = False, now
-            self._wait_until = now + ARRIVED_SECONDS if has_sent else now
-        log.info("limits are shared with other machines again", extra={"place": self._redis.place})
-
     def _say_farewell(self) -> None:
-        with contextlib.suppress(UpbitBackboneError):  # then the others find out
-            self._redis.leave()
+        if not self._is_apart and not self._in_file(self._file.is_apart):
+            with contextlib.suppress(UpbitBackboneError):  # then the others find out
+                self._redis.leave()
+        if not self.users:
+            self._file.close()  # was looked into once more
 
     def _attend(self) -> None:
         try:
@@ -279,6 +292,7 @@ class FleetCount:
         self._leaving.set()
         self._beats.join(Deadline.after(LEAVE_SECONDS))
         self._leaving.clear()
+        self._is_member = False
         self._file.close()
         self._redis.close()
 

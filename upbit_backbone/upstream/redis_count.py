@@ -5,15 +5,15 @@ The time is that of Redis alone: every time goes there and comes back as seconds
 may be wrong by an hour. A claim carries the time at which it stops to count, which its process puts off while it is
 under way: one that dies leaves none for long.
 
-Each machine is a member as long as it is heard. One that falls silent may have lost Redis and not Upbit, and then sends
-the share that it was told: for as long as it is a member all others leave that unused.
+Each machine is a member as long as it is heard, and is told the share with which it may go on without Redis. One that
+falls silent may have lost Redis and not Upbit: for as long as it is a member all others leave its share unused.
 What is found under these names and was not written by this version is refused by its name, and left as it is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -32,89 +32,113 @@ LONGEST_HOLD_SECONDS: Final = UNDELIVERED_SECONDS + 10.0
 HELD_SECONDS: Final = 4.0
 MEMBER_SECONDS: Final = 120.0  # a machine that was not heard for so long takes no share
 SILENT_SECONDS: Final = 2.0  # one that was not heard for so long may be sending apart from the others
-MOST_MEMBERS: Final = 5_000
+MOST_MEMBERS: Final = 1_000
 SWAP_ATTEMPTS: Final = 20  # processes that hear of one ban at the same moment
 AT_REDIS: Final = -1  # where a claim was counted that is in no file
+
+Request = tuple[RateGroup, int]  # and its owner
 
 _EGRESS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 # In force or over, since, until, the probe, the last handshake (milliseconds of Redis), offences, whether handshakes
 # are covered.
 _BAN: Final = re.compile(r"([01])((?: \d{1,15}){4}) (\d{1,2}) ([01])", re.ASCII)
 
-# A member's score is when it was heard last, in milliseconds, and behind those in three digits of how many members it
-# knew: it would send that share, or one more careful.
+# A member's score is when it was heard last, in milliseconds, and behind those in three digits the share it was told,
+# in thousandths of the limit.
 _MEMBERS: Final = (
     BEGIN
     + """
-local function members(key)
+local function are_members(key)
   local one = redis.call('ZRANGE', key, 0, 0)[1]
-  return redis.call('ZCARD', key) <= tonumber(ARGV[4]) and not (one and not string.match(one, '^%x+$'))
-end
-local function heard(key)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', text((now - ARGV[3]) * 1000))
-  redis.call('ZADD', key, text(now * 1000 + math.min(tonumber(ARGV[5]), 999)), ARGV[2])
-  redis.call('PEXPIRE', key, ARGV[3])
-  return redis.call('ZCARD', key)
+  return redis.call('ZCARD', key) <= tonumber(ARGV[2]) and not (one and not string.match(one, '^%x+$'))
 end
 """
 )
 
-# KEYS: members, claims, pause, ban, careful. ARGV: schema, member, its life, most members, how many it knows; how long
-# one may be silent, limit, claim, its hold, the longest, ban that is known ('' for none), ban to be written with the
-# claim ('' for none).
-# Answers: what is in the way ('', 'ban', 'pause', 'full'), for how many milliseconds, now, members, the ban or pause.
+# KEYS: members, claims, pause, ban. ARGV: schema, most members, how long one may be silent, limit, claim, its hold, the
+# longest, ban that is known ('' for none), ban to be written with the claim ('' for none).
+# Answers: what is in the way ('', 'ban', 'pause', 'full'), for how many milliseconds, now, the ban or pause.
 _TAKE: Final = (
     _MEMBERS
     + """
 local ban, paused = redis.call('GET', KEYS[4]) or '', redis.call('GET', KEYS[3])
-local careful = redis.call('GET', KEYS[5])
 if ban ~= '' and not string.match(ban, '^[01] %d+ %d+ %d+ %d+ %d+ [01]$') then return foreign(KEYS[4], ban) end
-for i, value in pairs({[3] = paused, [5] = careful}) do
-  -- Ours end by themselves.
-  if value and not (string.match(value, '^%d+$') and redis.call('PTTL', KEYS[i]) > 0) then
-    return foreign(KEYS[i], value)
-  end
+-- Ours ends by itself.
+if paused and not (string.match(paused, '^%d+$') and redis.call('PTTL', KEYS[3]) > 0) then
+  return foreign(KEYS[3], paused)
 end
-if not members(KEYS[1]) then return foreign(KEYS[1], 'members') end
+if not are_members(KEYS[1]) then return foreign(KEYS[1], 'members') end
 if redis.call('ZCARD', KEYS[2]) > 1000 then return foreign(KEYS[2], 'claims') end
 local claims, counted, first = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES'), 0, nil
 for i = 1, #claims, 2 do
   if not string.match(claims[i], '^%x+:%d+$') then return foreign(KEYS[2], claims[i]) end
   local ends = tonumber(claims[i + 1])
-  if ends > now and ends <= now + ARGV[10] then
+  if ends > now and ends <= now + ARGV[7] then
     counted = counted + 1
     first = first or ends
   end
 end
 
-local all = heard(KEYS[1])
-if string.sub(ban, 1, 1) == '1' and ban ~= ARGV[11] then return {'ban', 0, text(now), all, ban} end
-if paused then return {'pause', redis.call('PTTL', KEYS[3]), text(now), all, paused} end
-local limit, reserved = tonumber(ARGV[7]), 0
-local silent = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text((now - ARGV[6]) * 1000), 'WITHSCORES')
+if string.sub(ban, 1, 1) == '1' and ban ~= ARGV[8] then return {'ban', 0, text(now), ban} end
+if paused then return {'pause', redis.call('PTTL', KEYS[3]), text(now), paused} end
+local limit, left = tonumber(ARGV[4]), tonumber(ARGV[4])
+local silent = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text((now - ARGV[3]) * 1000 + 999), 'WITHSCORES')
 for i = 2, #silent, 2 do
-  local share = limit / (tonumber(silent[i]) % 1000 + 1)
-  reserved = reserved + (share < 1 and share or math.floor(share))
+  local share = limit * (tonumber(silent[i]) % 1000) / 1000
+  left = left - (share < 1 and share or math.floor(share))
 end
-local room = careful and limit / tonumber(careful) or limit
-room = math.max(1, math.floor(math.min(room, limit - reserved)))
-if counted >= room then return {'full', first - now, text(now), all, ''} end
+if counted >= math.max(1, math.floor(left)) then return {'full', first - now, text(now), ''} end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-redis.call('ZADD', KEYS[2], now + ARGV[9], ARGV[8])
-redis.call('PEXPIRE', KEYS[2], 2 * ARGV[10])
-if ARGV[12] ~= '' then redis.call('SET', KEYS[4], ARGV[12], 'KEEPTTL') end
-return {'', 0, text(now), all, ''}
+redis.call('ZADD', KEYS[2], now + ARGV[6], ARGV[5])
+redis.call('PEXPIRE', KEYS[2], 2 * ARGV[7])
+if ARGV[9] ~= '' then redis.call('SET', KEYS[4], ARGV[9], 'KEEPTTL') end
+return {'', 0, text(now), ''}
 """
 )
 
-# KEYS: members, then that of each claim which is still under way. ARGV: schema, member, its life, most members, how
-# many it knows, how long claims are held, then these. Answers how many members there are.
+# KEYS: members, then that of each claim which is still under way. ARGV: schema, most members, member, its life, how
+# long one may be silent, the share it was told, 1 where some of its processes may send apart, how long claims are held,
+# these, and of each machine that it knew the name, when it was heard (milliseconds ago), its share.
+# Answers its share, then the same of each machine that there is.
 _BEAT: Final = (
     _MEMBERS
     + """
-if not members(KEYS[1]) then return foreign(KEYS[1], 'members') end
-for i = 2, #KEYS do redis.call('ZADD', KEYS[i], 'XX', now + ARGV[6], ARGV[5 + i]) end
-return heard(KEYS[1])
+if not are_members(KEYS[1]) then return foreign(KEYS[1], 'members') end
+local own, life, silence = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local function score(ago, share) return text((now - ago) * 1000 + share) end
+for i = 2, #KEYS do redis.call('ZADD', KEYS[i], now + ARGV[8], ARGV[7 + i]) end
+
+local before = redis.call('ZSCORE', KEYS[1], own)
+if not before then
+  -- Started anew, with nothing kept, or this one comes new, and knows nobody.
+  for i = 8 + #KEYS, #ARGV - 1, 3 do
+    redis.call('ZADD', KEYS[1], 'NX', score(math.max(0, ARGV[i + 1]), ARGV[i + 2]), ARGV[i])
+  end
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text((now - life) * 1000))
+
+local members, others, heard, left = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), {}, 0, 1000
+for i = 1, #members, 2 do
+  if members[i] ~= own then
+    local at = tonumber(members[i + 1])
+    local ago, share = now - math.floor(at / 1000), at % 1000
+    for _, each in ipairs({members[i], ago, share}) do others[#others + 1] = each end
+    if ago >= silence then left = left - share else heard = heard + 1 end
+  end
+end
+
+local told, share, ago = tonumber(ARGV[6]), nil, 0
+if ARGV[7] == '1' then
+  -- Not heard: the others leave its share unused, and it stays what it is.
+  share, ago = before and tonumber(before) % 1000 or told, silence
+  told = share
+else
+  -- Of what the silent leave as much as each other that is heard, and as one that comes new.
+  share = math.max(1, math.floor(left / (heard + 2)))
+end
+redis.call('ZADD', KEYS[1], score(ago, math.max(told, share)), own)
+redis.call('PEXPIRE', KEYS[1], life)
+return {share, unpack(others)}
 """
 )
 
@@ -154,17 +178,6 @@ return text(now)
 """
 )
 
-# KEYS: careful. ARGV: schema, shares, milliseconds.
-_CAREFUL: Final = (
-    BEGIN
-    + """
-local before = redis.call('GET', KEYS[1])
-if before and not string.match(before, '^%d+$') then return foreign(KEYS[1], before) end
-redis.call('SET', KEYS[1], text(math.max(tonumber(ARGV[2]), tonumber(before or '1'))), 'PX', ARGV[3])
-return 1
-"""
-)
-
 # KEYS: ban. ARGV: schema, ban that was read ('' for none), the new one, milliseconds to keep it.
 _SWAP: Final = (
     BEGIN
@@ -176,11 +189,18 @@ return 1
 )
 
 
-class Taken(NamedTuple):
-    """What came of a claim, and how many machines share the count."""
+class Machine(NamedTuple):
+    """What is known of one that shares the count."""
 
-    claim: Claim
-    members: int
+    heard_at: float  # monotonic, of who knows it
+    share: int  # that it may send without Redis, in thousandths of the limit
+
+
+class Company(NamedTuple):
+    """The share of this machine, and who else there is, by their names."""
+
+    share: int
+    others: Mapping[bytes, Machine]
 
 
 class RedisCount:
@@ -207,25 +227,24 @@ class RedisCount:
 
     # --- requests -----------------------------------------------------------------------------------------------
 
-    def take(self, group: RateGroup, limit: int, owner: int, known: int) -> Taken:
-        """As the file's count does, for one who knows of so many members; waits for Redis alone."""
+    def take(self, group: RateGroup, limit: int, owner: int) -> Claim:
+        """As the file's count does; waits for Redis alone."""
         if limit > PLACES:
-            return Taken(FREE, 0)
+            return FREE
         before, after = "", ""
-        keys = [self._key("members"), self._key("claims", group), self._key("pause", group)]
-        keys += [self._key("ban"), self._key("careful")]
+        keys = [self._key("members"), self._key("claims", group), self._key("pause", group), self._key("ban")]
+        claim = [self._claim(owner), _ms(HELD_SECONDS), _ms(LONGEST_HOLD_SECONDS)]
         while True:
-            arguments = [*self._as_member(known), _ms(SILENT_SECONDS), limit, self._claim(owner), _ms(HELD_SECONDS)]
-            arguments += [_ms(LONGEST_HOLD_SECONDS), before, after]
-            what, wait, at, members, said = self._run(_TAKE, keys, arguments)
+            arguments = [MOST_MEMBERS, _ms(SILENT_SECONDS), limit, *claim, before, after]
+            what, wait, at, said = self._run(_TAKE, keys, arguments)
             if what != b"ban":
-                return Taken(self._claimed(what, wait / 1000, said), members)
+                return self._claimed(what, wait / 1000, said)
             ban, now = self._read_ban(said), int(at) / 1000
             self._has_seen_ban = not ban.is_proven_over
             if left := ban.remaining(now):
-                return Taken(Claim(left, ban=self._here(ban, now)), members)
+                return Claim(left, ban=self._here(ban, now))
             if not ban.admits(now):
-                return Taken(Claim(LOOK_AGAIN_SECONDS), members)  # another process asks first whether it is over
+                return Claim(LOOK_AGAIN_SECONDS)  # another process asks first whether it is over
             before, after = said.decode(), _written(ban.sending(now))
 
     def _claimed(self, what: bytes, wait: float, said: bytes) -> Claim:
@@ -236,19 +255,22 @@ class RedisCount:
             return Claim(min(max(LOCK_RETRY_SECONDS, wait), LOOK_AGAIN_SECONDS))
         return Claim(0.0, at=AT_REDIS)
 
-    def beat(self, known: int, under_way: Sequence[tuple[RateGroup, int]] = ()) -> int:
-        """This machine is there and knows of so many members, and requests of those groups and owners go on to count.
-        How many members there are."""
+    def beat(self, company: Company, under_way: Sequence[Request] = (), *, is_apart: bool = False) -> Company:
+        """This machine is there, with those as it heard last, and those requests go on to count. While some of its
+        processes may send apart it is taken for silent all the same."""
         keys = [self._key("members"), *(self._key("claims", group) for group, _ in under_way)]
-        claims = [self._claim(owner) for _, owner in under_way]
-        return int(self._run(_BEAT, keys, [*self._as_member(known), _ms(HELD_SECONDS), *claims]))
+        arguments: list[Any] = [MOST_MEMBERS, self._member, _ms(MEMBER_SECONDS), _ms(SILENT_SECONDS), company.share]
+        arguments += [int(is_apart), _ms(HELD_SECONDS), *(self._claim(owner) for _, owner in under_way)]
+        asked_at = self._now()
+        for name, machine in company.others.items():
+            arguments += [name, _ms(asked_at - machine.heard_at), machine.share]
+        share, *others = self._run(_BEAT, keys, arguments)
+        told = zip(others[::3], others[1::3], others[2::3], strict=True)
+        return Company(share, {name: Machine(asked_at - ago / 1000, share) for name, ago, share in told})
 
     def leave(self) -> None:
         """This machine asks nothing more: it needs no share."""
         self._run(_LEAVE, [self._key("members")], [self._member])
-
-    def _as_member(self, known: int) -> list[Any]:
-        return [self._member, _ms(MEMBER_SECONDS), MOST_MEMBERS, known]
 
     def settle(self, group: RateGroup, owner: int, free_at: float | None) -> None:
         """The request of `owner` counts until `free_at` (monotonic, of this machine); None: it was never sent."""
@@ -273,11 +295,6 @@ class RedisCount:
     def pause(self, group: RateGroup, seconds: float) -> float:
         """Nobody sends to `group` for so long, because of a 429. What names it to the others."""
         return float(int(self._run(_PAUSE, [self._key("pause", group)], [max(1, _ms(seconds))])))
-
-    def be_careful(self, shares: int, seconds: float) -> None:
-        """For so long all together have one of so many shares of the limit: others may not know yet that there is a
-        common count again."""
-        self._run(_CAREFUL, [self._key("careful")], [shares, _ms(seconds)])
 
     # --- bans ---------------------------------------------------------------------------------------------------
 
