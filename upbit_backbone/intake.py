@@ -212,7 +212,6 @@ class ReadBatch:
     __slots__ = (
         "arrived",
         "asked_at",
-        "connection",
         "epoch",
         "health",
         "late_before",
@@ -230,7 +229,6 @@ class ReadBatch:
         self.line = line
         self.health = health
         self.epoch = epoch
-        self.connection = line.connection if line.connection[1] == epoch else ConnectionId(health.session, epoch)
         self.monotonic = monotonic
         self.received_at = received_at
         self.asked_at: float | None = None  # when the first frame in it was asked for
@@ -533,7 +531,8 @@ class Intake:
             topic, item, read.health, read.epoch, read.monotonic, late_before, asked_at, is_foreign
         )
         if self._repair is not None and not is_state:
-            due = self._repair.arrived(topic, item, read.connection, read.monotonic)
+            # Of the line's present connection it is: `_take` has compared the epochs.
+            due = self._repair.arrived(topic, item, read.line.connection, read.monotonic)
             if type(due) is Early:
                 self._publish_early(topic, due, read)
             else:

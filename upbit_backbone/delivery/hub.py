@@ -102,16 +102,19 @@ class Hub:
         if not routes:
             return len(deliveries)
         if len(deliveries) == 1:  # the dearest case of all: a wake-up for a single message
-            return self._publish_one(deliveries, routes.get(deliveries[0][0]))
+            mailboxes = routes.get(deliveries[0][0], ())
+            for reference in mailboxes:
+                if (mailbox_of_it := reference()) is not None:  # or its last reader has just gone
+                    mailbox_of_it.put_many(deliveries)
+            return 0 if mailboxes else 1
         unrouted = 0
         # One lock and one wake-up for each mailbox and read, not for each item: at 2,000 a second half of what a
         # message costs is waking up.
         shares: dict[ref[Mailbox], list[Envelope]] = {}
         for delivery in deliveries:
-            mailboxes = routes.get(delivery[0])
-            if mailboxes is None:
+            mailboxes = routes.get(delivery[0], ())
+            if not mailboxes:
                 unrouted += 1
-                continue
             for mailbox in mailboxes:
                 share = shares.get(mailbox)
                 if share is None:
@@ -123,15 +126,6 @@ class Hub:
             if mailbox_of_it is not None:  # or its last reader has just gone
                 mailbox_of_it.put_many(share)
         return unrouted
-
-    def _publish_one(self, deliveries: Sequence[Envelope], mailboxes: tuple[ref[Mailbox], ...] | None) -> int:
-        if mailboxes is None:
-            return 1
-        for reference in mailboxes:
-            mailbox = reference()
-            if mailbox is not None:  # or its last reader has just gone
-                mailbox.put_many(deliveries)
-        return 0
 
     def _mailboxes(self, topic: Topic) -> list[Mailbox]:
         return [mailbox for each in self._routes.get(topic, ()) if (mailbox := each()) is not None]

@@ -234,14 +234,17 @@ class Mailbox(queue.Queue[Any]):
         """Everything that waits now, at most `limit` items, in one go and without waiting. ClosedError once closed."""
         self._guard.check()
         with self._mutex:
-            if self._closed or not self._buffer:
+            count = 0 if self._closed else len(self._buffer)
+            if not count:
                 self._check_open()
-            count = len(self._buffer) if limit is None else min(limit, len(self._buffer))
+            if limit is not None:
+                count = min(limit, count)
             # Taken under the lock, decoded outside it: a book costs some 40 µs, and the stream must not wait for a
             # hundred of them.
             deliveries = [self._take() for _ in range(count)]
-        items = (self._present(delivery[1]) for delivery in deliveries if delivery is not None)
-        return [item for item in items if item is not None]
+        return [
+            item for delivery in deliveries if delivery is not None and (item := self._present(delivery[1])) is not None
+        ]
 
     def _take(self) -> Envelope | None:
         """The next item, which counts as delivered; None where nothing waits. With the lock held."""

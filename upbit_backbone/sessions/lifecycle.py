@@ -109,17 +109,16 @@ class Lifecycle:
     def next_wake(self) -> float:
         """The time by which the next Tick is needed; inf while only others can change anything."""
         # Kept for the next tick, which measures by it how late our own thread runs: that lag is no fault of the peer's.
-        self._promised_wake = self._wake_at()
+        if self._due_at is None:
+            self._due_at = self._find_due()
+        self._promised_wake = self._due_at
         return self._promised_wake
 
     def is_due(self, now: float) -> bool:
         """Whether a Tick is needed now."""
-        return now >= self._wake_at()
-
-    def _wake_at(self) -> float:
         if self._due_at is None:
             self._due_at = self._find_due()
-        return self._due_at
+        return now >= self._due_at
 
     def _find_due(self) -> float:
         if self.state is LIVE:

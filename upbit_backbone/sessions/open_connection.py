@@ -128,16 +128,18 @@ class OpenConnection:
         Whether something may be due earlier than before; nearly always False.
         """
         shared = self._shared
+        health, lateness = shared.health, shared.lateness
         shared.status.last_data_at = now
         self.keep_alive.has_data = True
+        news_at = health.news_at
         # What is said again and again, or stamped anew without a trade, is no sign of life: see `news_at`.
-        if shared.stream_stalls.heard(shared.health.news_at):
-            shared.health.suspect = False
+        if shared.stream_stalls.heard(news_at):
+            health.suspect = False
             shared.emit(shared.status.stale(shared.plan.wanted, stale=False, reason="data flows again"))
-        news_at = shared.health.news_at
-        is_news, self._news_at = news_at > self._news_at, news_at
-        is_late, lateness = shared.health.is_late, shared.lateness
-        is_other_lateness = (is_late or lateness.is_late) and lateness.look(is_late, now, is_evidence=is_news)
+        is_other_lateness = False
+        if health.is_late or lateness.is_late:
+            is_other_lateness = lateness.look(health.is_late, now, is_evidence=news_at > self._news_at)
+        self._news_at = news_at
         return shared.reconnect_policy.data_came(now) or is_other_lateness
 
     def _first_frames_came(self, topics: list[Topic]) -> None:

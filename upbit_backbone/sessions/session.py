@@ -141,16 +141,20 @@ class Session:
         if self._stop.is_set():
             self._apply(on.CloseRequested())
             return
+        happened = self._socket.read()
+        now = self._now()  # one look for the whole turn, after the read: what came was sent before
         # The wall clock runs while a machine sleeps, the monotonic one (on Linux) does not.
-        jump = (offset := self._wall() - self._now()) - self._clock_offset
+        jump = (offset := self._wall() - now) - self._clock_offset
         self._clock_offset = offset
         if jump > SLEEP_SECONDS:
             self._apply(on.ClockJumped(jump))
+            happened = None  # it gives the line up, and what was read of it belongs to no other
         self.health.clock_offset = offset  # last: what came before the sleep is not live any more
-        self._read()
+        if happened is not None:
+            self._take_in(happened, now)
         if self._commands or self._requests_changed:
             self._take_commands()
-        if self._lifecycle.is_due(self._now()):
+        if self._lifecycle.is_due(now):
             self._apply(on.Tick())
 
     def _take_commands(self) -> None:
@@ -165,12 +169,11 @@ class Session:
             self._requests_changed = False
             self._apply(on.SubscriptionsChanged(self._requests(self)))
 
-    def _read(self) -> None:
-        happened = self._socket.read()
+    def _take_in(self, happened: bytes | on.ConnectionLost, now: float) -> None:
         if isinstance(happened, bytes):
-            if effects := self._lifecycle.take(happened, self._take_frames, self._now()):
+            if effects := self._lifecycle.take(happened, self._take_frames, now):
                 self._perform(effects)
-        elif happened is not None:
+        else:
             self._apply(happened)
 
     # What the lifecycle wants

@@ -149,7 +149,9 @@ class SessionSocket:
             data = self._connection.recv()
         except UpbitBackboneError as error:
             return ConnectionLost(one_line(error), ABNORMAL_CLOSE)
-        return ConnectionLost("ended without a close frame", ABNORMAL_CLOSE) if data == b"" else data
+        if data or data is None:
+            return data
+        return ConnectionLost("ended without a close frame", ABNORMAL_CLOSE)
 
     def send(self, send: Callable[[Connection], object]) -> ConnectionLost | None:
         """Send something; a failure is the end of the line, because half a frame may be out."""

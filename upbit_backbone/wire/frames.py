@@ -134,6 +134,15 @@ class FrameReader:
             if len(self._buffer) < self._needed:
                 return events
             data = bytes(self._buffer)
+        elif self._fragments is None and len(data) > _MEDIUM_HEADER:
+            # The dearest case of all, a read for a single message, needs no loop.
+            head, length = _medium_header(data, 0)
+            if (
+                head == _MEDIUM_BINARY
+                and length == len(data) - _MEDIUM_HEADER
+                and _LENGTH_16 <= length <= self._max_whole
+            ):
+                return [data[_MEDIUM_HEADER:]]
         position = self._cut_whole_binary(data, 0, events)
         if position == len(data):  # as nearly every read ends
             if self._buffer:
