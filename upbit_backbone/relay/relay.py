@@ -174,16 +174,18 @@ class Relay:
         try:
             if not has_work:
                 mailbox.wait_news(Deadline.after(max(0.0, self._due - self._clock.monotonic())))
+            now = self._clock.monotonic()
             for item in mailbox.drain(BATCH_ITEMS):
-                self._take(item)
+                self._take(item, now)
         except ClosedError:
             return False
         return True
 
-    def _take(self, item: Datum) -> None:
+    def _take(self, item: Datum, now: float) -> None:
         if isinstance(item, TradeData):
-            self._time = max(self._time, item.timestamp)
-            self._wait(item)
+            if item.timestamp > self._time:
+                self._time = item.timestamp
+            self._wait(item, now)
             return
         topic = topic_of(item)
         if isinstance(item, CandleData):
@@ -203,19 +205,20 @@ class Relay:
             self._epoch += 1
         self._events.append(event)
 
-    def _wait(self, item: TradeData | CandleData) -> None:
+    def _wait(self, item: TradeData | CandleData, now: float) -> None:
         if len(self._waiting) >= WAITING_ENTRIES:
             self._waiting.popleft()
             self._lost += self._lease is not None
-        self._waiting.append((self._clock.monotonic(), item))
+        self._waiting.append((now, item))
 
     def _close_candles(self) -> None:
         """What Upbit will not change any more is closed, by its own time: this machine's clock may be wrong."""
+        now = self._clock.monotonic()
         for topic, candles in self._forming.items():
             for start in sorted(candles):
                 end = timeframe_of(candles[start].timeframe).next_start(start)
                 if end + CLOSED_AFTER <= self._time:
-                    self._wait(candles.pop(start))
+                    self._wait(candles.pop(start), now)
                     self._states.pop((topic, start), None)
                     self._changed.pop((topic, start), None)
 
@@ -325,11 +328,15 @@ class Relay:
         if lease is None:
             return
         try:
-            if not self._has_told_again(lease):
+            if (self._again is None or self._again) and not self._has_told_again(lease):
                 return  # a stream is in order, so all else comes after it
-            self._publish_entries(lease)
-            self._publish_latest(lease)
-            self._publish_events(lease)
+            # Looked at here: hundreds of times a second there is only one of the three.
+            if self._waiting:
+                self._publish_entries(lease)
+            if self._changed:
+                self._publish_latest(lease)
+            if self._events:
+                self._publish_events(lease)
         except NotLeadingError:
             self._lease, self._due = None, 0.0
 
