@@ -293,7 +293,7 @@ class MarketDataBackbone:
         trades = parts.history.trades
         deadline = trades.deadline_for(count=count, since=since, days_ago=days_ago, timeout=timeout)
         code = parts.directory.meant(code, deadline)
-        parts.directory.require((code,), deadline)
+        # Nobody waits for the list of markets first: Upbit refuses the first page of one that does not exist.
         with loading():
             from .export.dataframe import Rows
             from .models.market import TradeData
@@ -378,7 +378,7 @@ class MarketDataBackbone:
             return self._days(asked, timeframe, fill, day_start, timeout, progress, cancel, count, to, start, end)
         bounds: dict[str, Any] = {"count": count, "to": to, "start": start, "end": end, "fill": fill}
         deadline = history.paged.deadline_for(asked.symbol, timeframe, **bounds, timeout=timeout)
-        # Nobody waits for the list of markets first: Upbit refuses the first page of one that does not exist.
+        # As with trades, the list of markets is not waited for.
         get = history.paged.get if asked.strategy is DataStrategy.REST_ONLY else history.candles.get
         with loading():
             from .export.dataframe import Rows
