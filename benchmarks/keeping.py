@@ -2,6 +2,8 @@
 
 Rows are those of the stream, with all their columns. What is asked for is in rows a second of wall time; beside each
 stands what a row costs in CPU, which is what can be compared on a machine that has other work.
+
+`python -m benchmarks.keeping` is only rows, written five times and read from SQLite twice: some two minutes.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from benchmarks.full_market import KINDS, RATE, SETTLE_SECONDS, _await_pieces
 from benchmarks.measuring import cpu_seconds, resident_mib
 from benchmarks.options import Options
 from benchmarks.servers import Stream, paced
-from benchmarks.table import Figure, absent
+from benchmarks.table import Figure, absent, render
 from upbit_backbone import SqliteSink, Store
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
 from upbit_backbone.models.enums import DataSource, Side, StreamType
@@ -133,18 +135,7 @@ def _read(folder: Path, options: Options) -> list[Figure]:
     days = _day_of_trades(folder / "days", rows)
     store = Store(days)
 
-    def frame(**more: Any) -> Any:
-        return store.table("trades", "KRW-BTC", **more).to_pandas()
-
-    exact = frame(columns=FEW[:1])  # so that what is loaded at first use counts for nobody
-    assert len(exact) == rows
-    figures = [
-        *_asked_about(store, rows),
-        _timed("SQLite, time, price, volume, side as floats", rows, lambda: frame(columns=FEW, numbers="float")),
-        _timed("SQLite, all columns as floats", rows, lambda: frame(numbers="float")),
-        _timed("SQLite, all columns exact, Arrow", rows, lambda: store.table("trades", "KRW-BTC")),
-    ]
-    figures += _exported(days, rows)
+    figures = _asked_about(store, rows) + _from_sqlite(store, rows) + _exported(days, rows)
     (file,) = days.glob("trades/*/*.parquet")
 
     def floats() -> Any:
@@ -154,6 +145,19 @@ def _read(folder: Path, options: Options) -> list[Figure]:
     figures.append(_timed("Parquet, its columns as floats", rows, floats))
     figures.append(_timed("Parquet, its columns exact, Arrow", rows, lambda: parquet.read_table(file)))
     return figures
+
+
+def _from_sqlite(store: Store, rows: int) -> list[Figure]:
+    def frame(**more: Any) -> Any:
+        return store.table("trades", "KRW-BTC", **more).to_pandas()
+
+    times = frame(columns=FEW[:1])  # so that what is loaded at first use counts for nobody
+    assert len(times) == rows
+    return [
+        _timed("SQLite, time, price, volume, side as floats", rows, lambda: frame(columns=FEW, numbers="float")),
+        _timed("SQLite, all columns as floats", rows, lambda: frame(numbers="float")),
+        _timed("SQLite, all columns exact, Arrow", rows, lambda: store.table("trades", "KRW-BTC")),
+    ]
 
 
 def _exported(days: Path, rows: int) -> list[Figure]:
@@ -336,3 +340,18 @@ def _through_outage(case: str, server: Any, sink: Sink, rows: int) -> list[Figur
         Figure(f"{case}, memory grown", OURS, most - before, "MiB", target=OUTAGE_MIB, note=note),
         Figure(f"{case}, lost", OURS, rows - kept, "rows", target=0, note=f"{stubborn or ''}"),
     ]
+
+
+def main() -> None:
+    """Rows alone, several times: one time says little of a disk, or of a machine that has other work."""
+    with tempfile.TemporaryDirectory(prefix="upbit-keeping-") as folder:
+        for turn in range(5):
+            (written := Path(folder, str(turn))).mkdir()
+            print(render(TITLE, _written(written, Options())), flush=True)
+        days = _day_of_trades(Path(folder, "days"), READ_ROWS)
+        for _ in range(2):
+            print(render(TITLE, _from_sqlite(Store(days), READ_ROWS)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -86,7 +86,7 @@ def hasty(monkeypatch):
 
 @pytest.mark.slow
 def test_a_recorder_that_is_killed_leaves_a_store_that_knows_what_it_lacks(upbit, path):
-    kill_and_judge(upbit, path, seed=random.randrange(10**6), kills=5)
+    kill_and_judge(upbit, path, seed=random.randrange(10**6), kills=3)
 
 
 @pytest.mark.endurance

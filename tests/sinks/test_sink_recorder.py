@@ -175,7 +175,7 @@ def test_whoever_closes_in_a_hurry_waits_for_no_last_look(upbit, market, monkeyp
     assert not closing.is_alive()
 
 
-@pytest.mark.slow
+@pytest.mark.endurance  # always run is `test_kills`, which breaks lines and goes on as well
 def test_a_recording_that_goes_on_closes_the_hole_since_the_last_one(upbit, path):
     for _ in range(2):
         with backbone(upbit) as market:
@@ -189,7 +189,7 @@ def test_a_recording_that_goes_on_closes_the_hole_since_the_last_one(upbit, path
         assert missing(upbit, path, symbol) == []
 
 
-@pytest.mark.slow
+@pytest.mark.endurance  # always run is `test_kills`, which breaks lines and goes on as well
 def test_a_broken_line_costs_nothing_that_is_called_complete(upbit, market, path):
     with market.record_to(SqliteSink(path), SYMBOLS, flush_seconds=0.2):
         wait_until(lambda: seconds_complete(path, "KRW-BTC") > 0)
