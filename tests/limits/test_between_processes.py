@@ -21,20 +21,19 @@ from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import BannedError, RateLimitError
 from upbit_backbone.limits.ban import Ban
-from upbit_backbone.limits.between_processes import (
-    ARRIVED_SECONDS,
+from upbit_backbone.limits.between_processes import InterProcessLimiter
+from upbit_backbone.limits.count_file import (
     BLOCK_BYTES,
     HELD_SECONDS,
     LOCK_RETRY_SECONDS,
-    LOOK_AGAIN_SECONDS,
     LOOK_AT_FILE_SECONDS,
     NO_BAN,
     OLD_FILE_SECONDS,
     STUCK_SECONDS,
-    InterProcessLimiter,
     SharedCountFile,
 )
 from upbit_backbone.limits.rate_limiter import RateLimiter
+from upbit_backbone.limits.shared_count import ARRIVED_SECONDS, LOOK_AGAIN_SECONDS
 from upbit_backbone.models.enums import Priority, RateGroup
 from upbit_backbone.models.events import Event, RateLimitEvent
 from upbit_backbone.simulator import FakeUpbit

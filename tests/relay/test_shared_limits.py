@@ -21,7 +21,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 from upbit_backbone import HealthStatus, MarketDataBackbone
 from upbit_backbone.errors import BannedError, InvalidRequestError
-from upbit_backbone.limits.between_processes import ARRIVED_SECONDS, LOOK_AGAIN_SECONDS, Claim, SharedCount
+from upbit_backbone.limits.shared_count import ARRIVED_SECONDS, LOOK_AGAIN_SECONDS, Claim, SharedCount
 from upbit_backbone.models.enums import RateGroup
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.upstream import redis_count

@@ -27,7 +27,8 @@ from .host_limiter import HostLimiter, LimiterView, Rates, Urgency, Waiter
 from .window import Slot
 
 if TYPE_CHECKING:
-    from .between_processes import Claim, Claimant, InterProcessLimiter
+    from .between_processes import Claimant, InterProcessLimiter
+    from .shared_count import Claim
 
 # What a ban is about, in events.
 REST_ALONE: Final = "rest"

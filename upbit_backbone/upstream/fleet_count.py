@@ -26,7 +26,8 @@ from .._concurrency import Clock, Deadline, Flag, LoopThread, get_logger
 from ..errors import ResourceError, UpbitBackboneError, one_line
 from ..exchange.endpoints import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
 from ..limits.ban import Ban
-from ..limits.between_processes import ARRIVED_SECONDS, FREE, LOOK_AGAIN_SECONDS, PLACES, Claim, SharedCountFile, Users
+from ..limits.count_file import PLACES, SharedCountFile
+from ..limits.shared_count import ARRIVED_SECONDS, FREE, LOOK_AGAIN_SECONDS, Claim, Users
 from ..models.enums import RateGroup
 from .redis_count import AT_REDIS, LONGEST_HOLD_SECONDS, SILENT_SECONDS, Company, RedisCount, Request
 from .shared_redis import LEAVE_SECONDS, is_about_server

@@ -20,7 +20,8 @@ from typing import Any, Final, NamedTuple
 from .._concurrency import Clock
 from ..errors import InvalidRequestError, ServerError
 from ..limits.ban import FORGOTTEN_AFTER_SECONDS, LONGEST_BAN_SECONDS, Ban
-from ..limits.between_processes import FREE, LOCK_RETRY_SECONDS, LOOK_AGAIN_SECONDS, PLACES, Claim
+from ..limits.count_file import LOCK_RETRY_SECONDS, PLACES
+from ..limits.shared_count import FREE, LOOK_AGAIN_SECONDS, Claim
 from ..limits.window import UNDELIVERED_SECONDS
 from ..models.enums import RateGroup
 from ..wire.relay_keys import SCHEMA, Keys
