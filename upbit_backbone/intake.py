@@ -80,36 +80,32 @@ class TimestampGuard:
     Our own clock may be wrong by any amount, so the first stamp is believed as it is.
     """
 
-    __slots__ = ("_allowed", "_newest", "_outliers", "_wall")
+    __slots__ = ("_allowed", "_newest", "_outliers", "wall")
 
     def __init__(self) -> None:
-        self._wall: datetime | None = None
+        self.wall: datetime | None = None  # what our clock shows
         self._allowed = datetime.min.replace(tzinfo=UTC)  # up to here nothing need be looked at
         self._newest: datetime | None = None  # what was last convincing, and later
         self._outliers = 0
-
-    def advance(self, wall: datetime) -> None:
-        """Our clock shows `wall`."""
-        self._wall = wall
-        if self._newest is not None:
-            # Worked out once a read; what has been shown since only moves it on.
-            self._allowed = max(self._newest, wall) + IMPLAUSIBLY_AHEAD
 
     def allows(self, stamp: datetime) -> bool:
         """Whether to believe `stamp`; to be asked once for each message, in order."""
         newest = self._newest
         if newest is None or stamp > newest:
-            if newest is not None and stamp > self._allowed and self._is_outlier(stamp, newest):
-                self._outliers += 1
-                if self._outliers < CONVINCING_OUTLIERS:
-                    return False
+            if stamp > self._allowed:
+                if newest is not None and self._is_outlier(stamp, newest):
+                    self._outliers += 1
+                    if self._outliers < CONVINCING_OUTLIERS:
+                        return False
+                # Worked out once a day: the newest stamp only rises, so that what was allowed by it stays so.
+                self._allowed = stamp + IMPLAUSIBLY_AHEAD
             self._newest = stamp
         if self._outliers:
             self._outliers = 0
         return True
 
     def _is_outlier(self, stamp: datetime, newest: datetime) -> bool:
-        reference = newest if self._wall is None else max(newest, self._wall)
+        reference = newest if self.wall is None else max(newest, self.wall)
         return stamp > reference + IMPLAUSIBLY_AHEAD
 
 
@@ -308,7 +304,7 @@ class Intake:
         read = ReadBatch(line, health, epoch, monotonic, received_at)
         # Before the first frame is judged, so that after a long silence new stamps are not taken for stamps of the
         # future.
-        line.timestamp_guard.advance(received_at)
+        line.timestamp_guard.wall = received_at
         refused = 0
         if (exchange_clock := self._exchange_clock) is not None:
             if monotonic - line.late_shift_at >= TIMED_EVERY_SECONDS:

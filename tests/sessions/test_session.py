@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upbit_backbone._concurrency import Deadline, Waitable
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.models.enums import DataType
 from upbit_backbone.models.request import SubscriptionRequest, Topic
@@ -19,6 +21,9 @@ from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, Str
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
 from upbit_backbone.sessions.lifecycle import Lifecycle
+from upbit_backbone.sessions.ports import Collaborators
+from upbit_backbone.sessions.session import Session
+from upbit_backbone.wire.websocket_transport import WebSocketConnection
 
 TOPIC = Topic(DataType.TICKER, "KRW-BTC")
 TOPICS = frozenset({TOPIC, Topic(DataType.TRADE, "KRW-ETH")})
@@ -42,6 +47,10 @@ class Sink:
         self.unanswered.append(health.unanswered_since)
         self.seen.append((epoch, list(frames), monotonic))
         return [notice for frame in frames for notice in MEANINGS[frame]]
+
+    def subscribed(self, *_: Any) -> None: ...
+
+    def interrupted(self, *_: Any) -> None: ...
 
 
 class Stage:
@@ -177,3 +186,58 @@ def test_data_that_brings_the_proof_of_health_nearer_moves_the_next_wake_up() ->
     stage.handle(on.Tick(), before)
 
     assert stage.lifecycle.next_wake() <= 100.5 + 10.0
+
+
+class ClockThatSlept:
+    """Its wall clock runs while the machine sleeps, its monotonic one does not."""
+
+    slept = 0.0
+
+    def monotonic(self) -> float:
+        return 100.0
+
+    def wall(self) -> datetime:
+        return datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=self.slept)
+
+
+def test_what_lay_unread_when_the_machine_slept_is_not_taken_for_the_new_lines() -> None:
+    sink, clock, dialled = Sink(), ClockThatSlept(), []
+    mine, peer = _connection()
+    new, new_peer = _connection()
+
+    def dial(deadline: Deadline, *, stop: Waitable) -> WebSocketConnection:
+        dialled.append(deadline)
+        return new
+
+    def nothing(*_: Any, **__: Any) -> Any:
+        return None
+
+    lifecycle = Stage(on_fast_path=True).lifecycle
+    others = Collaborators(
+        clock=clock, dial=dial, sink=sink, emit=nothing, acquire_connect=nothing, refused=nothing, probe=nothing,
+        run_job=nothing, silent_topics=None, malformed=lambda _: 0, connect_seconds=1.0,
+    )  # fmt: skip
+    wanted = frozenset(map(SubscriptionRequest, TOPICS))
+    session = Session(lifecycle, others, requests=lambda _: wanted, retire=nothing)
+    session._socket.take(mine)
+    peer.sendall(whole(2, b"data"))
+    session._turn()
+    assert [frames for _, frames, _ in sink.seen] == [[b"data"]]
+    peer.sendall(whole(2, b"data"))
+    clock.slept = 3600.0
+    session._turn()
+    assert len(dialled) == 1, "the line of before the sleep was kept"
+    assert len(sink.seen) == 1, "what was read of the old line was taken for the new one's"
+    new_peer.sendall(whole(2, b"data"))
+    session._turn()
+    assert [epoch for epoch, _, _ in sink.seen] == [1, 2]
+    session._socket.release()
+    peer.close()
+    new_peer.close()
+
+
+def _connection() -> tuple[WebSocketConnection, socket.socket]:
+    """One that is open, and its peer."""
+    mine, peer = socket.socketpair()
+    mine.setblocking(False)
+    return WebSocketConnection(mine, "a test", {}), peer

@@ -33,14 +33,11 @@ def test_bytes_end_the_wait_until_the_connection_is_dropped(system: str) -> None
     line.take(WebSocketConnection(mine, "a test", {}))
     peer.sendall(b"something")
     started = time.monotonic()
-    line.wait(30.0)
-    assert line.read() == b"something"
-    line.wait(0.0)
-    assert line.read() is None
+    assert line.read(30.0) == b"something"
+    assert line.read(0.0) is None
     line.drop(None)
     line.wake()
-    line.wait(30.0)
-    assert line.read() is None
+    assert line.read(30.0) is None
     assert time.monotonic() - started < promised(5.0)
     line.release()
     peer.close()
@@ -51,7 +48,7 @@ def test_a_wake_up_ends_the_wait_and_counts_once(system: str) -> None:
     for _ in range(100_000):
         line.wake()  # more than the buffer holds, and none of them blocks
     started = time.monotonic()
-    line.wait(30.0)
+    assert line.read(30.0) is None
     assert time.monotonic() - started < promised(5.0)
     line.release()
 
@@ -60,7 +57,7 @@ def test_a_wake_up_from_another_thread_ends_a_wait_under_way(system: str) -> Non
     line = SessionSocket()
     threading.Timer(0.1, line.wake).start()
     started = time.monotonic()
-    line.wait(30.0)
+    assert line.read(30.0) is None
     assert time.monotonic() - started < promised(5.0)
     line.release()
 
@@ -74,7 +71,7 @@ def test_waking_and_cutting_after_the_end_is_harmless() -> None:
 
 def test_without_a_connection_there_is_nothing_to_read_send_or_drop() -> None:
     line = SessionSocket()
-    assert line.read() is None
+    assert line.read(0.0) is None
     assert line.send(lambda connection: connection.send_ping()) is None
     line.drop(1000)
     line.abort()

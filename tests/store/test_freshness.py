@@ -140,12 +140,22 @@ def test_the_first_value_is_taken_unless_rest_shows_newer() -> None:
 
 def test_a_stamp_from_the_far_future_is_believed_when_all_say_so() -> None:
     horizon = TimestampGuard()
-    horizon.advance(NOON)
+    horizon.wall = NOON
     future = NOON + IMPLAUSIBLY_AHEAD * 2
     assert horizon.allows(NOON)
     assert not horizon.allows(future)
     assert horizon.allows(NOON + SECOND)
     answers = [horizon.allows(future) for _ in range(CONVINCING_OUTLIERS + 1)]
     assert answers == [False] * (CONVINCING_OUTLIERS - 1) + [True, True]
-    horizon.advance(NOON + SECOND)  # our own clock is wrong, and stays wrong
+    horizon.wall = NOON + SECOND  # our own clock is wrong, and stays wrong
     assert horizon.allows(future + SECOND)
+
+
+def test_what_a_clock_far_ahead_lets_through_is_not_let_through_once_it_is_right() -> None:
+    horizon = TimestampGuard()
+    horizon.wall = NOON + IMPLAUSIBLY_AHEAD * 100
+    assert horizon.allows(NOON)
+    assert horizon.allows(NOON + SECOND)
+    horizon.wall = NOON + 2 * SECOND
+    assert not horizon.allows(NOON + IMPLAUSIBLY_AHEAD * 2)
+    assert horizon.allows(NOON + 3 * SECOND)

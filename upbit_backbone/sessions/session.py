@@ -137,11 +137,10 @@ class Session:
 
     def _turn(self) -> None:
         seconds = self._lifecycle.next_wake() - self._now()
-        self._socket.wait(seconds if seconds < MAX_WAIT_SECONDS else MAX_WAIT_SECONDS)
+        happened = self._socket.read(seconds if seconds < MAX_WAIT_SECONDS else MAX_WAIT_SECONDS)
         if self._stop.is_set():
             self._apply(on.CloseRequested())
             return
-        happened = self._socket.read()
         now = self._now()  # one look for the whole turn, after the read: what came was sent before
         # The wall clock runs while a machine sleeps, the monotonic one (on Linux) does not.
         jump = (offset := self._wall() - now) - self._clock_offset

@@ -125,28 +125,24 @@ class SessionSocket:
         """Whether bytes were taken from the system that no selector knows of."""
         return self._connection is not None and bool(self._connection.pending())
 
-    def wait(self, seconds: float) -> None:
-        """Until there is something to read, somebody wakes us, or time is up."""
-        # TLS may hold decrypted bytes that no selector knows of: waiting for the socket would wait for the next packet.
-        connection = self._connection
-        if connection is not None and connection.pending():
-            return
-        for fd, _ in self._poll.poll(seconds * MILLISECONDS if seconds > 0.0 else 0.0):
-            if fd == self._waker_fd:
-                self._waker.clear()
-
     def take(self, connection: Connection) -> None:
         """Use this connection from now on."""
         self._connection = connection  # first: an abort that comes before the registration has something to cut
         self._connection_fd = connection.fileno()
         self._poll.register(self._connection_fd, _READABLE)
 
-    def read(self) -> bytes | ConnectionLost | None:
-        """What is there, without waiting; None where there is nothing or no connection."""
-        if self._connection is None:
+    def read(self, seconds: float) -> bytes | ConnectionLost | None:
+        """What comes within so many seconds; None once they are over, or somebody has woken us."""
+        connection = self._connection
+        # TLS may hold decrypted bytes that no selector knows of: waiting for the socket would wait for the next packet.
+        if connection is None or not connection.pending():
+            for fd, _ in self._poll.poll(seconds * MILLISECONDS if seconds > 0.0 else 0.0):
+                if fd == self._waker_fd:
+                    self._waker.clear()
+        if connection is None:
             return None
         try:
-            data = self._connection.recv()
+            data = connection.recv()
         except UpbitBackboneError as error:
             return ConnectionLost(one_line(error), ABNORMAL_CLOSE)
         if data or data is None:
