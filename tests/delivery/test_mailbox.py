@@ -53,6 +53,25 @@ def put(mailbox: Mailbox, *items: Any, topic: Topic = TRADES, at: float = 0.0) -
     mailbox.put_many([(topic, item, at) for item in items])
 
 
+def test_nothing_of_the_insides_of_a_queue_is_used() -> None:
+    """Those of gevent's, which takes its place, are others."""
+    mailbox = Mailbox(None, 10)
+    for inside in ("mutex", "not_empty", "not_full", "all_tasks_done", "queue", "unfinished_tasks"):
+        delattr(mailbox, inside)
+    put(mailbox, trade(1), trade(2), trade(3))
+    assert [mailbox.get(), mailbox.get_nowait()] == [trade(1), trade(2)]
+    mailbox.take_back(1)
+    mailbox.refuse(1)
+    assert mailbox.drain() == [trade(3)]
+    for _ in range(3):
+        mailbox.task_done()
+    mailbox.join()
+    assert_conserved(mailbox)
+    mailbox.close()
+    with pytest.raises(ClosedError):
+        mailbox.get()
+
+
 def assert_conserved(mailbox: Mailbox) -> None:
     received, delivered, dropped, pending = mailbox.counts()
     assert received == delivered + dropped + pending

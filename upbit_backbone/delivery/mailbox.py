@@ -285,7 +285,7 @@ class Mailbox(queue.Queue[Any]):
 
     def take_back(self, count: int) -> None:
         """So many items that were delivered were thrown away again before anybody saw them."""
-        with self.mutex:
+        with self._mutex:
             self.delivered -= count
             self.dropped += count
 
