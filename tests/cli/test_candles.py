@@ -95,8 +95,8 @@ def test_another_download_is_refused_and_changes_nothing(piped, tmp_path, suffix
     assert [each.name for each in tmp_path.iterdir()] == [target.name]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["csv", pytest.param("parquet", marks=pytest.mark.endurance)])
+@pytest.mark.endurance
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_download_killed_anywhere_again_and_again_is_whole_in_the_end(piped, started, tmp_path, suffix, upbit):
     if suffix == "parquet":
         pytest.importorskip("pyarrow")

@@ -602,7 +602,7 @@ def markets(draw: st.DrawFn) -> tuple[Timeframe, ReferenceExchange]:
     return unit, ReferenceExchange(now, trades=trades)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(markets(), st.data())
 def test_any_question_gets_what_brute_force_gives(
     market: tuple[Timeframe, ReferenceExchange], data: st.DataObject
@@ -638,7 +638,7 @@ def test_any_question_gets_what_brute_force_gives(
             exchange.faults.clear()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(markets(), st.data())
 def test_while_time_goes_on_between_slow_pages_no_row_is_made_up_doubled_or_left_out(
     market: tuple[Timeframe, ReferenceExchange], data: st.DataObject

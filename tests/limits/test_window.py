@@ -413,4 +413,4 @@ class Requests(RuleBasedStateMachine):
 
 
 TestRequests = Requests.TestCase
-TestRequests.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestRequests.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)

@@ -155,7 +155,7 @@ STREAM_CASES = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(STREAM_CASES).flatmap(lambda case: st.tuples(st.just(case[0]), messages(*case))))
 def test_stream_messages_are_exact_and_equal_to_what_the_unifier_makes_of_them(
     case: tuple[str, tuple[bytes, dict[str, Any]]],
@@ -173,7 +173,7 @@ def test_stream_messages_are_exact_and_equal_to_what_the_unifier_makes_of_them(
 REST_CASES = [(kind, Spelling.REST) for kind in ("ticker", "trade", "orderbook", "candle")]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(REST_CASES).flatmap(
         lambda case: st.tuples(st.just(case[0]), st.lists(messages(*case), min_size=1, max_size=3))
@@ -200,7 +200,7 @@ def test_rest_rows_are_exact_and_equal_to_what_the_unifier_makes_of_them(
         assert repr(unified) == repr(item)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.sampled_from(STREAM_CASES).flatmap(lambda case: messages(*case)))
 def test_every_decoded_model_is_equal_after_json_and_back(case: tuple[bytes, dict[str, Any]]) -> None:
     (item,) = DECODER.decode(case[0], NOW)
