@@ -204,7 +204,7 @@ class Judge:
                 if named is None or int(named[1]) in tried_when_dead[pid]:
                     self.wrong.append(f"{pid} was refused in the name of nobody alive: {line['words']}")
             elif what == "other":
-                if symbol == line["symbol"]:
+                if symbol == line["symbol"] and not (is_finished and self._may_have_begun_anew(line)):
                     self.wrong.append(f"{pid} was told of another's rows in its own file: {line['words']}")
             elif what == "opens":
                 if holder is not None and any(later["pid"] == holder for later in self._after(line)):
