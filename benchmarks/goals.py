@@ -92,7 +92,11 @@ def rows(now: Results, before: Results | None = None) -> list[tuple[str, ...]]:
 def _row(goal: Goal, now: Results, before: Results) -> tuple[str, ...]:
     values = _values(goal.peers or goal.case, goal.benchmark, now)
     ours, was = _ours(goal, now), _ours(goal, before)
-    peers = {who: value for who, value in values.items() if not who.startswith(OURS) and who not in (LIMIT, "bound")}
+    peers = {
+        who: value
+        for who, value in values.items()
+        if value is not None and not who.startswith(OURS) and who not in (LIMIT, "bound")
+    }
     best = (max if goal.at_least else min)(peers, key=lambda who: peers[who], default=None)
     base = values.get(goal.of) if goal.of else None if best is None else peers[best]
     bound = goal.most if goal.times is None else None if base is None else goal.times * base

@@ -92,3 +92,11 @@ def test_the_steps_of_a_message_are_told_by_folders_and_repeat() -> None:
     first, second = (parts.interpreter_steps("trade", 4, 40, "all") for _ in range(2))
     assert {"sessions/", "intake.py", "delivery/", "store/"} <= first.keys()
     assert sum(first.values()) == pytest.approx(sum(second.values()), rel=0.05)
+
+
+def test_a_peer_that_could_not_be_measured_is_no_best_one() -> None:
+    """cryptofeed has no tickers, and what is not installed has no figure."""
+    case = "ticker, 10,000/s"
+    figures = [Figure(case, "upbit_backbone", 22.0, "µs CPU"), Figure(case, "a", 23.0, "µs CPU")]
+    (row,) = goals.rows({"ingest": [*figures, absent(case, "cryptofeed", "µs CPU", "no such stream")]})
+    assert row[3] == "a 23"
