@@ -26,6 +26,7 @@ from ..errors import InvalidRequestError, NetworkError, ProtocolError, UpbitBack
 from ..models.enums import DataSource
 from .dialing import dial, proxy_for
 from .frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT
+from .held_read import failure, held_read
 from .http_head import MAX_BODY_BYTES, SWITCHING_PROTOCOLS, Head, body_length, refusal
 from .io_deadline import IoDeadline, read_final_head, retry_until_ready, send_all, translated
 from .trust import tls_context
@@ -126,7 +127,10 @@ class WebSocketConnection:
         self._host = host
         self._early = early
         # Read into again and again: a fresh buffer of this size for every read would cost ten times the read.
-        self._room = memoryview(bytearray(RECV_BYTES))
+        room = bytearray(RECV_BYTES)
+        self._room = memoryview(room)
+        # TLS takes its bytes from the system by itself.
+        self._read_held = held_read(sock, room) if self._tls is None else None
         # Why no further frame may be sent on this connection, though reading from it may still work.
         self._broken: str | None = None
         # Guards _is_closed and the moment of closing, so that abort() cannot hit a file descriptor that was
@@ -151,7 +155,12 @@ class WebSocketConnection:
             return data
         room = self._room if max_bytes >= RECV_BYTES else self._room[:max_bytes]
         try:
-            count = self._sock.recv_into(room)
+            if self._read_held is None or max_bytes < RECV_BYTES:
+                count = self._sock.recv_into(room)
+            elif (count := self._read_held()) < 0:
+                if (broken := failure()) is None:
+                    return None
+                raise broken
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError as theirs:
@@ -206,6 +215,7 @@ class WebSocketConnection:
             if self._is_closed:
                 return
             self._is_closed = True
+            self._read_held = None  # it knows the socket by its number
             self._shut_down()
             # Inside the lock: `abort` looks at `_is_closed` there, and a number closed outside it could be someone
             # else's by then.

@@ -1,0 +1,58 @@
+"""Held read: taking from a socket what is there, without giving up the GIL for it.
+
+CPython gives the GIL up around every call of a socket, also around one that cannot wait. Beside a thread that computes
+it comes back after the switch interval, 5 ms: for a session that waited for its socket, and then for the GIL, that was
+a second time for each read (p50 and p99 at 1,000 messages a second 13.7 and 45 ms, now 5.7 and 20).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+try:
+    import ctypes
+except ImportError:  # a Python that was built without it
+    ctypes = None  # type: ignore[assignment]
+
+
+def _find_recv() -> Any:
+    """recv(2) of the C library, called with the GIL held; None where there is none that never waits, as on Windows."""
+    if ctypes is None or not hasattr(socket, "MSG_DONTWAIT"):
+        return None
+    try:
+        recv = ctypes.PyDLL(None, use_errno=True).recv
+    except (OSError, AttributeError):  # a Python without shared libraries
+        return None
+    recv.restype = ctypes.c_ssize_t
+    return recv
+
+
+_recv: Final = _find_recv()
+_NOTHING_THERE: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
+
+
+def held_read(sock: socket.socket, room: bytearray) -> Callable[[], int] | None:
+    """A function that reads into `room` what is there, for as long as `sock` is open; None where this system has none.
+
+    It never waits and never raises: how many bytes came, 0 at the end of the stream, -1 where `failure` tells what is
+    wrong, if anything is. `room` stays where it is while it lives.
+    """
+    if _recv is None:
+        return None
+    # Made once, in the types that C takes: turning numbers into them cost as much again as the call.
+    place = (ctypes.c_char * len(room)).from_buffer(room)
+    return partial(
+        _recv, ctypes.c_int(sock.fileno()), place, ctypes.c_size_t(len(room)), ctypes.c_int(socket.MSG_DONTWAIT)
+    )
+
+
+def failure() -> OSError | None:
+    """Why this thread's latest held read gave -1; None where merely nothing was there."""
+    # Here and not from the next read: the system tells of a broken line once, and of an end from then on.
+    number = ctypes.get_errno()
+    return None if number in _NOTHING_THERE else OSError(number, os.strerror(number))
