@@ -21,16 +21,19 @@ from upbit_backbone.delivery.event_bus import EventBus
 from upbit_backbone.delivery.hub import Hub
 from upbit_backbone.errors import MalformedDataError
 from upbit_backbone.exchange.endpoints import tickers
+from upbit_backbone.exchange.fields import Spelling
 from upbit_backbone.intake import Intake, SessionExpectation
 from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.events import MalformedEvent, UnreadFieldEvent
 from upbit_backbone.models.half_made import SAMPLED_EVERY, rest_of
 from upbit_backbone.models.lazy_book import LazyBook
-from upbit_backbone.models.market import OrderbookData, OrderbookUnit, TickerData
+from upbit_backbone.models.market import OrderbookData, OrderbookUnit, TickerData, TradeData, frame_of
 from upbit_backbone.models.request import Topic
 from upbit_backbone.models.session import FirstFrame, RefusedFrames, SessionHealth, StreamError, UpStatus
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.store.live_store import LiveStore
+from upbit_backbone.unify.stream import StreamDecoder
+from upbit_backbone.unify.writer import encode_frame
 from upbit_backbone.wire.rest_transport import RestTransport
 
 NOW_MS = 1_772_366_400_000
@@ -530,3 +533,34 @@ def test_repr_is_one_line(bench: Bench) -> None:
     bench.streams(TICKER)
     bench.read(ticker(2), ticker(1), b"x")
     assert repr(bench.intake) == "<Intake 1 sessions: 1 malformed, 0 unwanted, 1 outdated, 0 repeated, 0 too_late>"
+
+
+def _simple(number: int) -> bytes:
+    (read,) = StreamDecoder().decode(trade(number), SYSTEM_CLOCK.wall())
+    assert isinstance(read, TradeData)
+    return encode_frame(read, Spelling.SIMPLE)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_kept"),
+    [
+        (lambda frame: frame, True),
+        (lambda frame: b"[" + frame + b"]", False),  # relays write no lists
+        (lambda frame: frame[:-1] + b',"unknown":"' + b"x" * 1024 + b'"}', False),  # longer than any trade of Upbit's
+        (lambda frame: frame[:-1] + b',"unknown":"\xff"}', False),  # what nobody has read may not be text at all
+        (lambda frame: b" " + frame, False),
+    ],
+    ids=["as it is", "list", "long", "no text", "other spelling"],
+)
+def test_trades_carry_their_frame_for_who_hands_it_on_and_nobody_else_s(
+    bench: Bench, change: Callable[[bytes], bytes], is_kept: bool
+) -> None:
+    bench.streams(TRADE)
+    subscription = bench.hub.subscribe([TRADE])
+    first, second = map(_simple, (1, 2))
+    bench.read(change(first))
+    bench.intake.keep_frames()
+    bench.read(change(second))
+    before, found = subscription.queue.drain()
+    assert frame_of(before) is None
+    assert frame_of(found) == (change(second) if is_kept else None)

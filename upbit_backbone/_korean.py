@@ -316,6 +316,8 @@ ERRORS: Final = {
 
 # Parts that are filled into the texts above, reasons of events and of health, and what the system says most often.
 PARTS: Final = {
+    "an answer that is no number": "숫자가 아닌 응답",
+    "the connection was closed": "연결이 닫혔습니다",
     "keys of another kind": "다른 종류의 키",
     "this relay": "이 릴레이",
     "PostgreSQL at {}": "PostgreSQL 서버 {0}",

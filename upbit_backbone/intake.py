@@ -33,15 +33,15 @@ from .models.enums import Audience, DataSource, DataType
 from .models.events import Event, MalformedEvent, UnreadFieldEvent
 from .models.half_made import Habit
 from .models.lazy_book import Envelope, LazyBook, StoredItem
-from .models.market import CandleData, OrderbookData, TickerData, TradeData
+from .models.market import CandleData, OrderbookData, TickerData, TradeData, keep_frame
 from .models.request import Topic
 from .models.session import FirstFrame, Notice, RefusedFrames, SessionHealth, UnknownMessage
 from .store.exchange_clock import ExchangeClock
 from .store.live_store import STATE_TYPES, LiveStore
 from .unify.halves import HalfTickers
-from .unify.reader import Unread, UnreadField
+from .unify.reader import Tell, Unread, UnreadField, tell_nobody
 from .unify.rest import Rows, decode_answer
-from .unify.stream import BOOK_HEADS, HEAD_BYTES, TICKER_HEADS, StreamDecoder, book_header, type_and_code
+from .unify.stream import BOOK_HEADS, HEAD_BYTES, TICKER_HEADS, StreamDecoder, StreamItem, book_header, type_and_code
 
 if TYPE_CHECKING:
     from .models.report import RefusalStats
@@ -250,6 +250,11 @@ log = get_logger("upbit_backbone.intake")
 
 REFUSALS_IN_A_ROW = 2  # one alone may be an accident, unless nothing readable ever came
 
+# Trades carry their frames if they begin with this, in the format that relays write, and are at most so long: twice as
+# long as Upbit's.
+TRADE_HEAD = b'{"ty":"trade",'
+MOST_KEPT_BYTES = 1024
+
 # How often a session's lag behind the exchange is taken.
 TIMED_EVERY_SECONDS = 0.1
 
@@ -280,7 +285,7 @@ class Intake:
         self._emit = emit
         self._clock = clock
         self._decoder = StreamDecoder()
-        self._decode = self._decoder.decode
+        self._decode: Callable[..., list[StreamItem]] = self._decoder.decode
         self._half_tickers: dict[bytes, HalfTickers] = {}  # by the first bytes of a frame
         self._relayed: StreamDecoder | None = None  # of frames that came through a relay
         self._lines: dict[str, SessionExpectation] = {}
@@ -367,6 +372,10 @@ class Intake:
         for session, line in list(self._lines.items()):
             if line.epoch >= 0 and line.topics:
                 tap.subscribed(session, line.epoch, line.topics)
+
+    def keep_frames(self) -> None:
+        """Trades carry the frame that they are read from, from now on: a relay hands it on as it is."""
+        self._decode = self._decode_and_keep
 
     def heard(self, call: RestCall, response: RestResponse, received_at: datetime) -> None:
         """REST said something, in whatever status: a recorder is shown it, with the time that the answer will carry."""
@@ -472,6 +481,15 @@ class Intake:
             if half is not None:
                 return (half,)
         return self._decode(raw, read.received_at, read.unread.append)
+
+    def _decode_and_keep(self, raw: bytes, received_at: datetime, tell: Tell = tell_nobody) -> list[StreamItem]:
+        items = self._decoder.decode(raw, received_at, tell)
+        # What is longer than any trade of Upbit's, or holds bytes that nobody has looked at, is not for others.
+        if raw.startswith(TRADE_HEAD) and len(raw) <= MOST_KEPT_BYTES and raw.isascii():
+            (trade,) = items
+            if type(trade) is TradeData:
+                keep_frame(trade, raw)
+        return items
 
     def _half_ticker(self, raw: bytes, head: bytes, read: ReadBatch) -> TickerData | None:
         tickers = self._half_tickers.get(head)

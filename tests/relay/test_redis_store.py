@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -11,7 +14,7 @@ from tests.sinks.conftest import trade
 from tests.support.redis_server import RedisServer
 from upbit_backbone import DataType
 from upbit_backbone.errors import NetworkError
-from upbit_backbone.models.market import TradeData
+from upbit_backbone.models.market import TradeData, frame_of, keep_frame
 from upbit_backbone.models.number import plain
 from upbit_backbone.models.request import Topic
 from upbit_backbone.relay import redis_store
@@ -114,6 +117,45 @@ def test_a_number_below_a_millionth_is_published_as_it_prints() -> None:
     entry = entry_of(trade(1, price=price, volume=plain(Decimal("0.00000001"))))
     assert b'"price":"0.00000012"' in entry.data
     assert TradeData.from_json(entry.data).price == price
+
+
+def test_a_trade_is_handed_on_in_the_very_bytes_it_came_in_and_written_anew_once_it_is_another() -> None:
+    read = trade(1)
+    assert frame_of(read) is None
+    written = entry_of(read).frame
+    keep_frame(read, b'{"ty":"trade","as":"it came"}')
+    assert entry_of(read).frame == frame_of(read) == b'{"ty":"trade","as":"it came"}'
+    assert entry_of(replace(read, is_backfilled=True)).frame == written
+    assert copy.copy(read) == pickle.loads(pickle.dumps(read)) == read  # noqa: S301 - of our own making
+    assert frame_of(copy.copy(read)) is None
+
+
+def test_the_answer_to_entries_may_be_heard_later(store, server: RedisServer) -> None:
+    mine, other = store(), store()
+    lease = mine.lead("mine", None, "", [])
+    mine.send_entries(lease, [Entry(TRADE, str(number), number, b"{}") for number in range(3)])
+    assert mine.added() == 3
+    server.client.script_flush()
+    mine.send_entries(lease, [Entry(TRADE, "3", 3, b"{}")])
+    assert mine.added() == 1  # the script was sent again
+    mine.leave(lease)
+    assert other.lead("other", None, "", [])
+    mine.send_entries(lease, [Entry(TRADE, "4", 4, b"{}")])
+    with pytest.raises(NotLeadingError):
+        mine.added()
+    assert server.client.xlen(KEYS.stream(TRADE)) == 4
+
+
+def test_an_answer_that_nobody_heard_is_not_taken_for_one_to_the_next_question(store, server: RedisServer) -> None:
+    mine = store()
+    lease = mine.lead("mine", None, "", [])
+    mine.send_entries(lease, [Entry(TRADE, "1", 1, b"{}")])
+    assert mine.lead("mine", lease, "", []) == lease
+    with pytest.raises(NetworkError):
+        mine.added()
+    mine.send_entries(lease, [Entry(TRADE, "1", 1, b"{}"), Entry(TRADE, "2", 2, b"{}")])
+    assert mine.added() in (1, 2)
+    assert server.client.xlen(KEYS.stream(TRADE)) == 2
 
 
 def test_scripts_that_the_server_has_forgotten_are_sent_again(store, server: RedisServer) -> None:

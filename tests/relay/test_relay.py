@@ -15,6 +15,7 @@ import pytest
 from tests.relay.conftest import MARKETS, RedisServer
 from tests.support.waiting import wait_until
 from upbit_backbone import CandleData, DataType, MarketDataBackbone, OrderbookData, TickerData, TradeData
+from upbit_backbone._concurrency import Flag
 from upbit_backbone.channels import market_watch
 from upbit_backbone.errors import AuthenticationError, InvalidRequestError, NetworkError
 from upbit_backbone.relay import Relay
@@ -326,6 +327,29 @@ def test_while_redis_is_gone_what_comes_waits_for_its_return(
     assert relay.stats.lost == relay.stats.dropped == 0
     waits = [each for each in caplog.records if each.getMessage().startswith("the relay waits")]
     assert len(waits) == 1  # told once, not with each attempt
+
+
+def test_what_redis_does_not_say_that_it_has_is_sent_again_and_published_once(
+    start: Start, server: RedisServer, upbit: FakeUpbit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = start()
+    wait_until(lambda: relay.stats.published > 20, "it publishes")
+    heard, lost = relay._store.added, Flag()
+
+    def lose_the_answer() -> int:
+        added = heard()
+        if added and not lost.is_set():
+            lost.set()
+            raise NetworkError("the answer to what was written is lost")
+        return added
+
+    monkeypatch.setattr(relay._store, "added", lose_the_answer)
+    wait_until(lost.is_set, "an answer is lost")
+    published = relay.stats.published
+    wait_until(lambda: relay.stats.error is None and relay.stats.published > published + 20, "it goes on")
+    assert relay.stats.duplicates
+    assert relay.stats.lost == 0
+    check_complete(upbit, server)
 
 
 def test_a_server_that_is_full_is_told_and_tried_again(start: Start, server: RedisServer) -> None:

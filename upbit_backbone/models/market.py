@@ -36,6 +36,26 @@ class _Stamped(Readable):
         return self.timestamp.astimezone(KST)
 
 
+class Framed:
+    """Mixin of models with slots: what may carry the very bytes it was read from, for who hands it on. They are no part
+    of it: copies and comparisons know nothing of them."""
+
+    __slots__ = ("_frame",)
+
+
+_frame = Framed.__dict__["_frame"]
+keep_frame = _frame.__set__  # past the frozenness
+_get_frame = _frame.__get__
+
+
+def frame_of(model: Framed) -> bytes | None:
+    """What it was read from, where that was kept."""
+    try:
+        return _get_frame(model)  # type: ignore[no-any-return]
+    except AttributeError:
+        return None
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class TickerData(HalfMade, _Stamped):
     """The state of one market.
@@ -92,7 +112,7 @@ class TickerData(HalfMade, _Stamped):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class TradeData(_Stamped):
+class TradeData(Framed, _Stamped):
     """One trade. `sequential_id` is unique per market, but ids are not in order (docs: recent-trades-history).
 
     `timestamp` is when it happened, `published_at` when Upbit sent it (WebSocket only, like the best prices).

@@ -12,7 +12,7 @@ import msgspec
 from ..exchange.fields import Spelling
 from ..models.enums import DataType
 from ..models.lazy_book import Datum
-from ..models.market import CandleData, OrderbookData, TradeData
+from ..models.market import CandleData, OrderbookData, TradeData, frame_of
 from ..models.number import encoded
 from ..models.request import ZERO, Topic
 from ..unify.writer import encode_frame
@@ -72,4 +72,5 @@ def entry_of(item: TradeData | CandleData) -> Entry:
         return Entry(topic, str(time), time, _encode(item if item.is_closed else replace(item, is_closed=True)))
     # Upbit has numbered every trade so far. One without a number is told from others by all that it says.
     number = item.sequential_id or f"{time} {item.side} {item.price} {item.volume}"
-    return Entry(topic, str(number), time, _encode(item), encode_frame(item, Spelling.SIMPLE))
+    frame = frame_of(item) or encode_frame(item, Spelling.SIMPLE)
+    return Entry(topic, str(number), time, _encode(item), frame)

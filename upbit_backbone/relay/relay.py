@@ -41,6 +41,7 @@ log = get_logger("upbit_backbone.relay")
 RENEW_SECONDS: Final = 0.5  # four times in the life of a lease
 STAND_BY_SECONDS: Final = 0.25  # between two looks whether the leader is still there
 BATCH_ITEMS: Final = 500
+ANSWER_SECONDS: Final = 0.05  # after which an answer of Redis is read though nothing new is to be sent
 MAILBOX_ITEMS: Final = 100_000
 # What a relay that stands by remembers: longer than a lease and all that may delay its end.
 REMEMBERED_SECONDS: Final = 15.0
@@ -112,6 +113,7 @@ class Relay:
         self._forming: dict[Topic, dict[datetime, CandleData]] = {}
         # As they came: who stands by has most of it for nothing, and need not write it down.
         self._waiting: deque[tuple[float, TradeData | CandleData]] = deque()
+        self._sent: list[tuple[float, TradeData | CandleData]] = []  # of which Redis has not said that it has them
         self._tail = Tail()
         self._again: deque[TradeData | CandleData] | None = None  # what an emptied Redis lacks; None: not looked yet
         self._tells_at = 0.0  # what it has seen
@@ -122,6 +124,7 @@ class Relay:
         self._thread = LoopThread(
             self._turn, "upbit-relay", is_over=lambda: self._is_over, failed=self._failed, at_end=self._end
         )
+        parts_of(market).intake.keep_frames()
         self._listening = market.on_event(self._hear)
         try:
             self._subscription: Subscription[Any] = subscribe_to_existing(
@@ -173,7 +176,8 @@ class Relay:
         mailbox = self._subscription.mailbox
         try:
             if not has_work:
-                mailbox.wait_news(Deadline.after(max(0.0, self._due - self._clock.monotonic())))
+                seconds = max(0.0, self._due - self._clock.monotonic())
+                mailbox.wait_news(Deadline.after(min(seconds, ANSWER_SECONDS) if self._sent else seconds))
             now = self._clock.monotonic()
             for item in mailbox.drain(BATCH_ITEMS):
                 self._take(item, now)
@@ -235,8 +239,8 @@ class Relay:
 
     def _renew(self) -> None:
         self._close_candles()
-        held = self._lease
         try:
+            held = self._held()
             stale = json.dumps(sorted(self._market.stale_symbols(self._subscription)))
             pulse = "" if self._is_new else f'{{"stale": {stale}, "lag": {self._lag():.3f}}}'
             self._lease = self._store.lead(self.name, held, pulse, self._status(stale))
@@ -248,6 +252,14 @@ class Relay:
         if self._is_failing:
             log.warning("the relay reaches Redis again", extra={"place": self._store.place})
         self._is_failing, self._error = False, None
+
+    def _held(self) -> Lease | None:
+        """The lease, if it was one when the last entries came to Redis."""
+        try:
+            self._hear_of_sent()
+        except NotLeadingError:
+            self._lease = None
+        return self._lease
 
     def _begin_to_lead(self, held: Lease | None) -> None:
         """Where this lease is another than the one `held` before; at once, for the rest of a renewal may fail."""
@@ -328,11 +340,15 @@ class Relay:
         if lease is None:
             return
         try:
+            if self._sent:
+                self._hear_of_sent()
             if (self._again is None or self._again) and not self._has_told_again(lease):
                 return  # a stream is in order, so all else comes after it
             # Looked at here: hundreds of times a second there is only one of the three.
             if self._waiting:
-                self._publish_entries(lease)
+                self._send_entries(lease)
+                if self._changed or self._events or self._is_new:
+                    self._hear_of_sent()
             if self._changed:
                 self._publish_latest(lease)
             if self._events:
@@ -358,15 +374,30 @@ class Relay:
                 self._again.popleft()
         return not self._again
 
-    def _publish_entries(self, lease: Lease) -> None:
-        batch = [entry_of(item) for _, item in itertools.islice(self._waiting, BATCH_ITEMS)]
+    def _send_entries(self, lease: Lease) -> None:
+        """What Redis says to it is heard with the next ones: till then this thread and Redis work at the same time."""
+        batch = list(itertools.islice(self._waiting, BATCH_ITEMS))
         if batch:
-            added = self._store.publish_entries(lease, batch)
+            self._store.send_entries(lease, [entry_of(item) for _, item in batch])
+            self._sent = batch
             for _ in batch:
-                self._tail.add(*self._waiting.popleft())
-            self._tail.shorten(self._clock.monotonic())
-            self._published += added
-            self._duplicates += len(batch) - added
+                self._waiting.popleft()
+
+    def _hear_of_sent(self) -> None:
+        """Where Redis does not have them, or does not say, they wait again: what it has is not published twice."""
+        if not self._sent:
+            return
+        try:
+            added = self._store.added()
+        except BaseException:
+            self._waiting.extendleft(reversed(self._sent))
+            self._sent = []
+            raise
+        self._published += added
+        self._duplicates += len(self._sent) - added
+        self._tail.extend(self._sent)
+        self._sent = []
+        self._tail.shorten(self._clock.monotonic())
 
     def _publish_latest(self, lease: Lease) -> None:
         states = list(itertools.islice(self._changed, BATCH_ITEMS))
@@ -402,16 +433,18 @@ class Relay:
         lease = self._lease
         try:
             if lease is not None and not self._is_failing:
-                while self._again or self._waiting or self._changed:
+                while self._sent or self._again or self._waiting or self._changed:
+                    self._hear_of_sent()
                     if not self._has_told_again(lease):
                         continue
-                    self._publish_entries(lease)
+                    self._send_entries(lease)
+                    self._hear_of_sent()
                     self._publish_latest(lease)
                 self._store.leave(lease)
         except (UpbitBackboneError, NotLeadingError) as error:
             self._error = one_line(error)
         finally:
-            self._lost += len(self._waiting) if lease is not None else 0
+            self._lost += len(self._waiting) + len(self._sent) if lease is not None else 0
             self._lease = None
             self._store.close()
             self._listening.close()
@@ -446,7 +479,7 @@ class Relay:
             token=None if lease is None else lease.token,
             published=self._published,
             duplicates=self._duplicates,
-            waiting=len(self._waiting) + len(self._changed),
+            waiting=len(self._sent) + len(self._waiting) + len(self._changed),
             lost=self._lost,
             dropped=self._subscription.stats.dropped,
             changes=self._changes,

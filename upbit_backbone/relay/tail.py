@@ -6,7 +6,7 @@ Who returns from a break goes on where he was, and finds that place only if what
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from ..models.market import CandleData, TradeData
@@ -28,6 +28,10 @@ class Tail:
     def add(self, at: float, item: TradeData | CandleData) -> None:
         """The next one, which came at `at` (monotonic)."""
         self._recent.append((at, item))
+
+    def extend(self, items: Iterable[tuple[float, TradeData | CandleData]]) -> None:
+        """The next ones, each with when it came."""
+        self._recent.extend(items)
 
     def shorten(self, now: float) -> None:
         """Let go of what is too old by now."""
