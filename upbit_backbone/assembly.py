@@ -392,6 +392,7 @@ class Assembly:
             directory=self.directory,
             check=self._answer_check,
             asked=self.promotion_worker.asked,
+            last_asked=self.frequency.last_asked,
             acquire=self.sessions.acquire,
             release=self.sessions.release,
             clock=self.clock,
@@ -403,6 +404,7 @@ class Assembly:
             directory=self.directory,
             check=self._answer_check,
             asked=self.promotion_worker.asked,
+            last_asked=self.frequency.last_asked,
             clock=self.clock,
             max_symbols=self.config.max_subscribed_symbols,
         )

@@ -17,7 +17,7 @@ from tests.support.waiting import promised
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, join_all, spawn
 from upbit_backbone.channels.markets import MarketDirectory
 from upbit_backbone.channels.rest import AnswerCheck, RestChannel
-from upbit_backbone.channels.snapshots import TickerSnapshot
+from upbit_backbone.channels.snapshots import OrderbookSnapshot, TickerSnapshot
 from upbit_backbone.channels.stream import StallProbe
 from upbit_backbone.errors import (
     ChannelUnavailableError,
@@ -29,13 +29,16 @@ from upbit_backbone.errors import (
     UnknownSymbolError,
 )
 from upbit_backbone.models.enums import DataSource, DataType, Priority, RequestKind
-from upbit_backbone.models.market import TickerData, TradeData
+from upbit_backbone.models.market import OrderbookData, TickerData, TradeData
 from upbit_backbone.models.request import DataRequest, Topic
 from upbit_backbone.models.session import SessionHealth
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.store.live_store import LiveStore
 
 Make = Callable[..., Any]
+
+
+TYPES = {TickerData: DataType.TICKER, TradeData: DataType.TRADE, OrderbookData: DataType.ORDERBOOK}
 
 
 class Desk:
@@ -54,9 +57,15 @@ class Desk:
         check = AnswerCheck(self.store, made.rest.cache, SYSTEM_CLOCK, None)
         self.reader = RestChannel(made.rest, self.directory, check)
         self.asked: list[Topic] = []
+        self.last_asked: dict[Topic, float] = {}
         self.board = TickerSnapshot(
             store=self.store, rest=made.rest, directory=self.directory, check=check, asked=self.asked.extend,
+            last_asked=self.last_asked,
             acquire=lambda owner, requests: None, release=lambda owner: None, clock=SYSTEM_CLOCK, max_symbols=1000,
+        )  # fmt: skip
+        self.books = OrderbookSnapshot(
+            store=self.store, rest=made.rest, directory=self.directory, check=check, asked=self.asked.extend,
+            last_asked=self.last_asked, clock=SYSTEM_CLOCK, max_symbols=1000,
         )  # fmt: skip
         self.probe = StallProbe(made.rest, self.store, SYSTEM_CLOCK)
 
@@ -77,10 +86,10 @@ class Desk:
     def tickers(self, symbols: list[str] | None = None, quote: str | None = None, seconds: float = 10.0) -> Any:
         return self.board.tickers(symbols, quote, Priority.NORMAL, None, Deadline.after(seconds))
 
-    def stream(self, item: TickerData | TradeData) -> Topic:
+    def stream(self, item: TickerData | TradeData | OrderbookData) -> Topic:
         health = SessionHealth("session-1")
         health.epoch, health.connected, health.heard_at = 1, True, time.monotonic()
-        topic = Topic(DataType.TICKER if isinstance(item, TickerData) else DataType.TRADE, item.symbol)
+        topic = Topic(TYPES[type(item)], item.symbol)
         assert self.store.put(topic, item, health, 1, health.heard_at)
         return topic
 
@@ -242,6 +251,18 @@ def test_what_streams_is_not_asked_for_and_the_rest_is_one_list(desk: Desk) -> N
     assert found["KRW-XRP"] is live
     assert desk.paths == ["/v1/ticker", "/v1/market/all", "/v1/ticker"]
     assert {topic.symbol for topic in desk.asked} == {"KRW-ETH", "BTC-ETH"}
+
+
+def test_what_streams_is_asked_for_by_whoever_asks_for_many_at_once(desk: Desk) -> None:
+    """Else a minute's polling would end the stream that answered it."""
+    before = time.monotonic()
+    ticker = desk.stream(desk.rest.tickers(["KRW-XRP"], deadline=Deadline.after(10))["KRW-XRP"])
+    book = desk.stream(desk.rest.orderbooks(["KRW-XRP"], levels=5, deadline=Deadline.after(10))["KRW-XRP"])
+    assert list(desk.tickers(["KRW-XRP"])) == ["KRW-XRP"]
+    assert list(desk.books.orderbooks(["KRW-XRP"], 5, Priority.NORMAL, None, Deadline.after(10))) == ["KRW-XRP"]
+    assert desk.last_asked.keys() == {ticker, book}
+    assert all(before <= at <= time.monotonic() for at in desk.last_asked.values())
+    assert desk.asked == []
 
 
 def test_from_twenty_markets_of_a_quote_on_its_whole_list_is_asked(desk: Desk, upbit: FakeUpbit) -> None:

@@ -29,7 +29,8 @@ Asked = Callable[[Sequence[Topic]], None]
 
 
 class TickerSnapshot:
-    """Thread-safe. `asked` is told which topics were not answered by a stream, so that they can be promoted."""
+    """Thread-safe. `asked` is told which topics were not answered by a stream, so that they can be promoted; when a
+    stream answered one stands in `last_asked`, so that it goes on."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class TickerSnapshot:
         directory: MarketDirectory,
         check: AnswerCheck,
         asked: Asked,
+        last_asked: dict[Topic, float],
         acquire: Acquire,
         release: Release,
         clock: Clock,
@@ -49,6 +51,7 @@ class TickerSnapshot:
         self._directory = directory
         self._check = check
         self._asked = asked
+        self._last_asked = last_asked
         self._acquire = acquire
         self._release = release
         self._clock = clock
@@ -91,6 +94,7 @@ class TickerSnapshot:
             is_young = max_age is None or (age is not None and age <= max_age)
             if isinstance(ticker, TickerData) and is_young:
                 found[code] = ticker
+                self._last_asked[topic] = now
         return found
 
     def _fetch(
@@ -227,7 +231,7 @@ def _check_whole(answers: Answers[Any], wanted: int) -> None:
 
 
 class OrderbookSnapshot:
-    """Thread-safe. `asked` is told which topics were not answered by a stream, so that they can be promoted."""
+    """Thread-safe. `asked` and `last_asked` as in `TickerSnapshot`."""
 
     def __init__(
         self,
@@ -237,6 +241,7 @@ class OrderbookSnapshot:
         directory: MarketDirectory,
         check: AnswerCheck,
         asked: Asked,
+        last_asked: dict[Topic, float],
         clock: Clock,
         max_symbols: int,
     ) -> None:
@@ -245,6 +250,7 @@ class OrderbookSnapshot:
         self._directory = directory
         self._check = check
         self._asked = asked
+        self._last_asked = last_asked
         self._clock = clock
         self._max_symbols = max_symbols
 
@@ -280,7 +286,10 @@ class OrderbookSnapshot:
         topic, now = Topic(DataType.ORDERBOOK, code), self._clock.monotonic()
         book, age = self._store.current(topic, now), self._store.age(topic, now)
         is_young = max_age is None or (age is not None and age <= max_age)
-        return book if isinstance(book, OrderbookData) and is_young else None
+        if not isinstance(book, OrderbookData) or not is_young:
+            return None
+        self._last_asked[topic] = now
+        return book
 
     def __repr__(self) -> str:
         return f"<OrderbookSnapshot {self._directory!r}>"
