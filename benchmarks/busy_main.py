@@ -11,7 +11,7 @@ from benchmarks.latency import measure
 from benchmarks.measuring import percentile
 from benchmarks.options import Options
 from benchmarks.servers import Stream, paced, some_markets
-from benchmarks.table import LIMIT, Figure, absent
+from benchmarks.table import HANDED, LIMIT, Figure, absent
 from upbit_backbone import DataType, MarketDataBackbone, TradeData
 from upbit_backbone.models.events import ConnectionEvent, Event
 
@@ -54,13 +54,18 @@ def _busy(stream: Stream, seconds: float) -> list[Figure]:
         sent = stream.counters()["sent"] - sent
         stream.rate(0)
     case = "main thread computes"
-    hand = measure(stream, "by_hand", BUSY_RATE, seconds / TIMES_SECONDS, busy=True)
+    hand, handed = (
+        measure(stream, "by_hand", BUSY_RATE, seconds / TIMES_SECONDS, mode=mode, busy=True)
+        for mode in ("queue", "handed")
+    )
     return [
         Figure(f"{case}, p50", "upbit_backbone", percentile(seen, 0.5), "ms", note=f"for {seconds:.0f} s"),
         Figure(f"{case}, p50", LIMIT, hand.get("p50"), "ms"),
+        Figure(f"{case}, p50", HANDED, handed.get("p50"), "ms"),
         Figure(f"{case}, p99", "upbit_backbone", percentile(seen, 0.99), "ms", target=BUSY_P99_MILLISECONDS,
                note=f"{len(seen):,} of {sent:,} seen"),
         Figure(f"{case}, p99", LIMIT, hand.get("p99"), "ms"),
+        Figure(f"{case}, p99", HANDED, handed.get("p99"), "ms"),
         Figure(f"{case}, false reconnects", "upbit_backbone", float(len(breaks)), "", target=0),
     ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.table import LIMIT, Figure, grid, number
+from benchmarks.table import HANDED, LIMIT, Figure, grid, number
 
 OURS = "upbit_backbone"
 PLAIN = "websocket-client loop + json"
@@ -95,7 +95,7 @@ def _row(goal: Goal, now: Results, before: Results) -> tuple[str, ...]:
     peers = {
         who: value
         for who, value in values.items()
-        if value is not None and not who.startswith(OURS) and who not in (LIMIT, "bound")
+        if value is not None and not who.startswith(OURS) and who not in (LIMIT, HANDED, "bound")
     }
     best = (max if goal.at_least else min)(peers, key=lambda who: peers[who], default=None)
     base = values.get(goal.of) if goal.of else None if best is None else peers[best]
@@ -105,10 +105,15 @@ def _row(goal: Goal, now: Results, before: Results) -> tuple[str, ...]:
         shown += f" ({ours / base:.2f} ×)"
     peer = "–" if best is None else f"{best} {number(peers[best])}"
     limit = values.get(LIMIT, values.get("bound"))
-    verdict = _verdict(goal, ours, bound, limit)
+    handed = values.get(HANDED)
+    verdict = _verdict(goal, ours, bound, limit, handed)
     if (share := _share_seen(goal, now)) is not None:
         verdict += f"; {share}"
-    return goal.words, number(was), shown, peer, number(limit), goal.target, verdict
+    return goal.words, number(was), shown, peer, _limits(limit, handed), goal.target, verdict
+
+
+def _limits(limit: float | None, handed: float | None) -> str:
+    return number(limit) if handed is None else f"{number(limit)}; handed over {number(handed)}"
 
 
 def _share_seen(goal: Goal, now: Results) -> str | None:
@@ -117,7 +122,7 @@ def _share_seen(goal: Goal, now: Results) -> str | None:
     return next((note for note in notes if note.startswith("saw ")), None)
 
 
-def _verdict(goal: Goal, ours: float | None, bound: float | None, limit: float | None) -> str:
+def _verdict(goal: Goal, ours: float | None, bound: float | None, limit: float | None, handed: float | None) -> str:
     if ours is None:
         return "not available here"
     if bound is None:
@@ -125,7 +130,9 @@ def _verdict(goal: Goal, ours: float | None, bound: float | None, limit: float |
     is_met = ours >= bound if goal.at_least else ours <= bound
     if is_met:
         return "met"
-    return "missed" if limit is None or goal.at_least else f"missed; {ours / limit:.1f} × the limit"
+    if not limit or goal.at_least:
+        return "missed"
+    return f"missed; {ours / limit:.1f} × the limit" + (f", {ours / handed:.1f} × handed over" if handed else "")
 
 
 def _values(case: str, benchmark: str, results: Results) -> dict[str, float | None]:

@@ -6,7 +6,8 @@ the reading process and its children by the number of frames the server sent mea
 fell behind), the least of several windows, as with timeit: whatever else runs on the machine only adds. Our
 figures include frames, exact typed models, live store and mailbox, and a loop that takes every item out and looks at
 it. Peers give what they give (pyupbit and websocket-client: float dicts; ccxt: its own dicts; cryptofeed: Decimal
-objects; upbit-sdk: pydantic). "By hand" is the limit: frames cut by their lengths and our decoder, nothing kept.
+objects; upbit-sdk: pydantic). "By hand" is the limit: frames cut by their lengths and our decoder, nothing kept;
+"handed over" the same on a thread of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from benchmarks.clients.task import Task
 from benchmarks.measuring import cpu_seconds
 from benchmarks.options import Options
 from benchmarks.servers import some_markets, upbit
-from benchmarks.table import LIMIT, Figure, absent
+from benchmarks.table import HANDED, LIMIT, Figure, absent
 from upbit_backbone.simulator import FakeUpbit
 
 TITLE = "stream ingest: CPU per message (µs)"
@@ -100,8 +101,10 @@ def _beside_rivals(fake: FakeUpbit, kind: str, rate: float, options: Options) ->
                    best.microseconds / costs[rival] if rival else None, rival, ratio_target=BEST_LEVEL_RATIO,
                    note=_completeness(best))
         )  # fmt: skip
-    limit = measure(fake, "by_hand", kind, options.seconds, rate=rate)
-    return [*mine, *figures, Figure(case, LIMIT, limit.microseconds, UNIT, note=_completeness(limit))]
+    for mode, name in (("queue", LIMIT), ("handed", HANDED)):
+        cost = measure(fake, "by_hand", kind, options.seconds, mode=mode, rate=rate)
+        figures.append(Figure(case, name, cost.microseconds, UNIT, note=_completeness(cost)))
+    return [*mine, *figures]
 
 
 def _variants(fake: FakeUpbit, options: Options) -> list[Figure]:

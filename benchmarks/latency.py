@@ -15,13 +15,13 @@ from benchmarks.clients.task import Task
 from benchmarks.machine import free_threaded
 from benchmarks.options import Options
 from benchmarks.servers import Stream, paced, some_markets
-from benchmarks.table import LIMIT, Figure, absent
+from benchmarks.table import HANDED, LIMIT, Figure, absent
 
 TITLE = "latency, server send → user code (ms)"
 SETTLE_SECONDS = 1.0
 START_SECONDS = 15.0
 OURS = (("ours", "callback", "upbit_backbone, callback"), ("ours", "queue", "upbit_backbone, queue"))
-HAND = ("by_hand", "", LIMIT)
+HAND = (("by_hand", "", LIMIT), ("by_hand", "handed", HANDED))
 RIVALS = (
     ("bare", "", "WebSocketApp + json"),
     ("pyupbit_", "", "pyupbit"),
@@ -57,7 +57,7 @@ def _one_load(stream: Stream, rate: int, busy: bool, options: Options) -> list[F
         rivals = rivals[:1]
     case = f"{rate:,}/s {'beside a busy thread' if busy else 'idle'}"
     answers: dict[str, dict[str, Any] | str] = {}
-    for module, mode, name in (HAND, *rivals, *OURS):
+    for module, mode, name in (*HAND, *rivals, *OURS):
         try:
             answers[name] = measure(stream, module, rate, options.seconds, mode=mode or "queue", busy=busy)
         except MissingError:

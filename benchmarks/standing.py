@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.table import LIMIT, Figure, grid, number
+from benchmarks.table import HANDED, LIMIT, Figure, grid, number
 
 OURS = "upbit_backbone"
 
@@ -19,6 +19,7 @@ class Row:
     ours: float
     peers: tuple[tuple[str, float], ...]
     limit: float | None
+    handed: float | None  # the limit with a hand-over to another thread
     at_least: bool
 
     @property
@@ -46,22 +47,23 @@ def _row(case: str, figures: Sequence[Figure]) -> Row | None:
     at_least = any(figure.at_least for figure in figures)
     # Of our own ways (queue, callback) the better one: a peer has one way, too.
     mine = sorted((value for who, value in values.items() if who.startswith(OURS)), reverse=at_least)
-    peers = [(who, value) for who, value in values.items() if not who.startswith(OURS) and who != LIMIT]
+    peers = [(who, value) for who, value in values.items() if not who.startswith(OURS) and who not in (LIMIT, HANDED)]
     if not mine or not (peers or LIMIT in values):
         return None
     peers.sort(key=lambda peer: peer[1], reverse=at_least)
-    return Row(case, figures[0].unit, mine[0], tuple(peers), values.get(LIMIT), at_least)
+    return Row(case, figures[0].unit, mine[0], tuple(peers), values.get(LIMIT), values.get(HANDED), at_least)
 
 
 def render(found: Sequence[Row]) -> str:
     """All of them as a table for a terminal."""
-    lines = [("case", "ours", "unit", "÷ best peer", "÷ limit", "led", "peers, best first")]
+    lines = [("case", "ours", "unit", "÷ best peer", "÷ limit", "÷ handed over", "led", "peers, best first")]
     for row in found:
         best = number(row.ours / row.peers[0][1]) if row.peers and row.peers[0][1] else "–"
         limit = number(row.ours / row.limit) if row.limit else "–"
+        handed = number(row.ours / row.handed) if row.handed else "–"
         led = {True: "yes", False: "NO", None: "no peer"}[row.is_led]
         peers = "; ".join(f"{who} {number(value)}" for who, value in row.peers)
-        lines.append((row.case, number(row.ours), row.unit, best, limit, led, peers))
+        lines.append((row.case, number(row.ours), row.unit, best, limit, handed, led, peers))
     return f"Where we stand\n{grid(lines)}"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 NOT_INSTALLED = "not installed"
 LIMIT = "by hand (limit)"
+HANDED = "by hand, handed over (limit)"  # to a thread of its own, which nothing that its consumer does can block
 
 
 @dataclass(frozen=True, slots=True)

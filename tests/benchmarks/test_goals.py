@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import goals, parts
-from benchmarks.table import LIMIT, Figure, absent, save
+from benchmarks.table import HANDED, LIMIT, Figure, absent, save
 
 
 def ticker(ours: float, **others: float) -> list[Figure]:
-    names = {"limit": LIMIT, "plain": goals.PLAIN}
+    names = {"limit": LIMIT, "handed": HANDED, "plain": goals.PLAIN}
     case = "ticker, 2,000/s"
     return [
         Figure(case, "upbit_backbone", ours, "µs CPU"),
@@ -30,6 +30,22 @@ def test_a_goal_is_held_against_whom_it_names(ours: float, shown: str, verdict: 
     assert row == (
         "ticker at 2,000/s", "44", shown, "cryptofeed 22", "10", f"≤ 1 × {goals.PLAIN}", verdict,
     )  # fmt: skip
+
+
+def test_the_limit_with_a_hand_over_stands_beside_the_other() -> None:
+    (row,) = goals.rows({"ingest": ticker(33.0, plain=30.0, limit=10.0, handed=22.0)})
+    assert row[3:5] == (f"{goals.PLAIN} 30", "10; handed over 22")
+    assert row[6] == "missed; 3.3 × the limit, 1.5 × handed over"
+
+
+def test_who_gave_no_figure_is_no_obstacle() -> None:
+    case = "ticker, 2,000/s"
+    some = [absent(case, who, "µs CPU", "it fell") for who in (goals.PLAIN, "cryptofeed", LIMIT, HANDED)]
+    (row,) = goals.rows({"ingest": [Figure(case, "upbit_backbone", 33.0, "µs CPU"), *some]})
+    assert row[2:5] == ("33", "–", "–")
+    assert row[6] == "nothing to compare with"
+    (row,) = goals.rows({"ingest": [absent(case, "upbit_backbone", "µs CPU", "it fell"), *some]})
+    assert row[6] == "not available here"
 
 
 def test_where_no_peer_is_named_the_best_one_counts_also_of_another_case() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from benchmarks import machine, standing
 from benchmarks.passage import KINDS, by_hand, ours, plain, reads
-from benchmarks.table import LIMIT, Figure, absent
+from benchmarks.table import HANDED, LIMIT, Figure, absent
 
 
 def figures(**values: float) -> list[Figure]:
-    names = {"ours": "upbit_backbone", "callback": "upbit_backbone, callback", "limit": LIMIT}
+    names = {"ours": "upbit_backbone", "callback": "upbit_backbone, callback", "limit": LIMIT, "handed": HANDED}
     return [Figure("trade", names.get(who, who), value, "µs") for who, value in values.items()]
 
 
@@ -43,6 +43,12 @@ def test_a_row_with_nothing_beside_ours_is_left_out_and_a_limit_alone_is_no_peer
     (row,) = standing.rows({"ingest": figures(ours=2.0, limit=1.0)})
     assert row.is_led is None
     assert standing.summary([row]) == "0 of 0 rows with a peer are led"
+
+
+def test_the_limit_with_a_hand_over_is_no_peer_either() -> None:
+    (row,) = standing.rows({"ingest": figures(ours=30.0, handed=20.0, limit=10.0, pyupbit=60.0)})
+    assert (row.limit, row.handed, row.peers) == (10.0, 20.0, (("pyupbit", 60.0),))
+    assert standing.render([row]).splitlines()[-1].split()[-5:] == ["3", "1.5", "yes", "pyupbit", "60"]
 
 
 def test_a_busy_machine_is_told_and_an_idle_one_is_no_news() -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import passage
 from benchmarks.__main__ import NAMES
 from benchmarks.children import ROOT, Child, ChildError, MissingError
+from benchmarks.clients import by_hand
+from benchmarks.clients.task import Task
 from benchmarks.measuring import cpu_seconds, percentile
 from benchmarks.pacer import count_topics, cut
 from benchmarks.table import Figure, absent, number, render, save
@@ -50,6 +55,19 @@ def test_results_can_be_read_back(tmp_path: object) -> None:
     path = tmp_path / "results" / "run.json"  # type: ignore[operator]
     save(path, {"cpu": "some"}, {"one": [Figure("case", "we", 1.0, "ms")]}, {})
     assert Figure(**json.loads(path.read_text())["results"]["one"][0]) == Figure("case", "we", 1.0, "ms")
+
+
+@pytest.mark.parametrize("mode", ["queue", "handed"])
+def test_by_hand_every_message_is_seen(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, peer = socket.socketpair()
+    connection = SimpleNamespace(sock=mine, send=lambda text: None)
+    monkeypatch.setattr(by_hand.websocket, "create_connection", lambda *args, **more: connection)
+    seen: list[int] = []
+    with mine:
+        with peer:
+            peer.sendall(b"".join(passage.reads("trade", 3, 12)))
+        by_hand.consume(Task("", "", ("trade",), passage.MARKETS, mode), seen.append)
+    assert seen == [(passage.FIRST_STAMP + number) * 10_000 for number in range(12)]
 
 
 def test_percentiles_of_few_values_are_values() -> None:

@@ -12,6 +12,7 @@ import selectors
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 import traceback
@@ -713,6 +714,33 @@ def test_a_few_reads_take_many_tls_records_and_the_end_comes_after_them(authorit
             chunks += [] if chunk is None else [chunk]
     assert b"".join(chunks) == b"".join(bytes([number]) * 10 for number in range(100))
     assert len(chunks) < 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nobody can look there without asking TLS")
+def test_of_a_lone_record_tls_is_asked_once(
+    authority: trustme.CA, ca_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.read_frame()
+        peer.sock.sendall(b"lone")
+        peer.stay()
+
+    context = server_context(authority.issue_cert("127.0.0.1"))
+    with Server(script, context) as server, decoded(server, ca_file=ca_file) as connection:
+        asked: list[str] = []
+        sock = connection._tls
+        assert sock is not None
+        take, pending = sock.recv_into, sock.pending
+        monkeypatch.setattr(sock, "recv_into", lambda room: asked.append("more") or take(room))
+        monkeypatch.setattr(sock, "pending", lambda: asked.append("left") or pending())
+        connection.send_ping()
+        data, reads = None, 0
+        while not data:
+            select_readable(connection)
+            data, reads = connection.recv(), reads + 1
+        assert (data, connection.pending()) == (b"lone", 0)
+        assert asked == ["more"] * reads  # each time gives up the GIL
 
 
 def test_session_tickets_are_no_data(authority: trustme.CA, ca_file: str) -> None:

@@ -36,8 +36,9 @@ _recv: Final = _find_recv()
 _NOTHING_THERE: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR))
 
 
-def held_read(sock: socket.socket, room: bytearray) -> Callable[[], int] | None:
+def held_read(sock: socket.socket, room: bytearray, how: int = 0) -> Callable[[], int] | None:
     """A function that reads into `room` what is there, for as long as `sock` is open; None where this system has none.
+    `how` are flags of recv(2).
 
     It never waits and never raises: how many bytes came, 0 at the end of the stream, -1 where `failure` tells what is
     wrong, if anything is. `room` stays where it is while it lives.
@@ -46,9 +47,13 @@ def held_read(sock: socket.socket, room: bytearray) -> Callable[[], int] | None:
         return None
     # Made once, in the types that C takes: turning numbers into them cost as much again as the call.
     place = (ctypes.c_char * len(room)).from_buffer(room)
-    return partial(
-        _recv, ctypes.c_int(sock.fileno()), place, ctypes.c_size_t(len(room)), ctypes.c_int(socket.MSG_DONTWAIT)
-    )
+    flags = ctypes.c_int(socket.MSG_DONTWAIT | how)
+    return partial(_recv, ctypes.c_int(sock.fileno()), place, ctypes.c_size_t(len(room)), flags)
+
+
+def held_look(sock: socket.socket) -> Callable[[], int] | None:
+    """As `held_read`, but what is there stays where it is: 1 where something is."""
+    return held_read(sock, bytearray(1), socket.MSG_PEEK)
 
 
 def failure() -> OSError | None:

@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
@@ -26,7 +26,7 @@ from ..errors import InvalidRequestError, NetworkError, ProtocolError, UpbitBack
 from ..models.enums import DataSource
 from .dialing import dial, proxy_for
 from .frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT
-from .held_read import failure, held_read
+from .held_read import failure, held_look, held_read
 from .http_head import MAX_BODY_BYTES, SWITCHING_PROTOCOLS, Head, body_length, refusal
 from .io_deadline import IoDeadline, read_final_head, retry_until_ready, send_all, translated
 from .trust import tls_context
@@ -129,8 +129,10 @@ class WebSocketConnection:
         # Read into again and again: a fresh buffer of this size for every read would cost ten times the read.
         room = bytearray(RECV_BYTES)
         self._room = memoryview(room)
-        # TLS takes its bytes from the system by itself.
+        # TLS takes its bytes from the system by itself: of these one can only see that there are more.
         self._read_held = held_read(sock, room) if self._tls is None else None
+        self._look = None if self._tls is None else held_look(sock)
+        self._may_hold = self._tls is not None  # more of a record than was taken
         # Why no further frame may be sent on this connection, though reading from it may still work.
         self._broken: str | None = None
         # Guards _is_closed and the moment of closing, so that abort() cannot hit a file descriptor that was
@@ -145,8 +147,8 @@ class WebSocketConnection:
     def pending(self) -> int:
         """Bytes already taken from the operating system, unknown to any selector: look before you select."""
         # TLS unpacks whole records; what is left of one lies here, where no selector sees it, and would wait for the
-        # next packet.
-        return len(self._early) + (0 if self._tls is None else self._tls.pending())
+        # next packet. Asked only where something may be left: it gives up the GIL for the answer.
+        return len(self._early) + (self._tls.pending() if self._tls is not None and self._may_hold else 0)
 
     def recv(self, max_bytes: int = RECV_BYTES) -> bytes | None:
         """What is there, at most 256 KiB, without waiting: None if nothing is, b"" at the end of the stream."""
@@ -166,7 +168,8 @@ class WebSocketConnection:
         except OSError as theirs:
             raise translated(theirs, f"reading from {self._host}") from theirs
         if count and self._tls is not None:
-            count += _further_records(self._tls, room[count:])
+            count += _further_records(self._tls, room[count:], self._look)
+            self._may_hold = count == len(room)  # whoever asks for more than is left of a record gets what is left
         return bytes(room[:count])
 
     def send(self, opcode: int, payload: bytes) -> None:
@@ -215,7 +218,7 @@ class WebSocketConnection:
             if self._is_closed:
                 return
             self._is_closed = True
-            self._read_held = None  # it knows the socket by its number
+            self._read_held = self._look = None  # they know the socket by its number
             self._shut_down()
             # Inside the lock: `abort` looks at `_is_closed` there, and a number closed outside it could be someone
             # else's by then.
@@ -231,14 +234,15 @@ class WebSocketConnection:
         return f"<WebSocketConnection {self._host} {state}>"
 
 
-def _further_records(tls: ssl.SSLSocket, room: memoryview) -> int:
+def _further_records(tls: ssl.SSLSocket, room: memoryview, look: Callable[[], int] | None) -> int:
     """Read on while records are there: TLS gives one per read, and a selector call for each would double the cost.
 
     An end or error met here shows itself again at the next read; what was read before it comes first.
     """
     total = 0
     with contextlib.suppress(OSError):
-        while total < len(room) and (count := tls.recv_into(room[total:])):
+        # To be told by TLS that nothing more is there would give up the GIL once more, after every lone message.
+        while total < len(room) and (look is None or look() > 0) and (count := tls.recv_into(room[total:])):
             total += count
     return total
 
