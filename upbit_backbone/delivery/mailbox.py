@@ -241,10 +241,8 @@ class Mailbox(queue.Queue[Any]):
                 count = min(limit, count)
             # Taken under the lock, decoded outside it: a book costs some 40 µs, and the stream must not wait for a
             # hundred of them.
-            deliveries = [self._take() for _ in range(count)]
-        return [
-            item for delivery in deliveries if delivery is not None and (item := self._present(delivery[1])) is not None
-        ]
+            deliveries = self._take_many(count)
+        return [item for delivery in deliveries if (item := self._present(delivery[1])) is not None]
 
     def _take(self) -> Envelope | None:
         """The next item, which counts as delivered; None where nothing waits. With the lock held."""
@@ -265,6 +263,26 @@ class Mailbox(queue.Queue[Any]):
         elif type(item) is CandleData:
             self._note((item.symbol, item.timeframe), item)
         return delivery
+
+    def _take_many(self, count: int) -> list[Envelope]:
+        """As so many times `_take`, in a third of the time. With the lock held."""
+        pop, last = self._buffer.pop, self._last
+        deliveries = [delivery for _ in range(count) if (delivery := pop()) is not None]
+        if not deliveries:
+            return deliveries
+        self.delivered += len(deliveries)
+        reporter = self._reporter
+        reporter.unread_since = None
+        if reporter.is_parking:
+            reporter.parked(len(self._buffer) + 1, self._buffer.bound)
+        for _, item, _ in deliveries:
+            if type(item) is TradeData and not item.is_backfilled:
+                last[item.symbol] = item
+            elif type(item) is TradeData:
+                self._note(item.symbol, item)
+            elif type(item) is CandleData:
+                self._note((item.symbol, item.timeframe), item)
+        return deliveries
 
     def _note(self, key: object, item: TradeData | CandleData) -> None:
         """It is the last of its topic that the subscriber was given, unless it comes late."""

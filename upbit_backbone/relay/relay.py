@@ -248,6 +248,8 @@ class Relay:
             self._follow_demand()
             self._tell_seen()
         finally:
+            # Now and then: with each batch it took as long as to add to it.
+            self._tail.shorten(self._clock.monotonic())
             self._due = self._clock.monotonic() + (STAND_BY_SECONDS if self._lease is None else RENEW_SECONDS)
         if self._is_failing:
             log.warning("the relay reaches Redis again", extra={"place": self._store.place})
@@ -397,7 +399,6 @@ class Relay:
         self._duplicates += len(self._sent) - added
         self._tail.extend(self._sent)
         self._sent = []
-        self._tail.shorten(self._clock.monotonic())
 
     def _publish_latest(self, lease: Lease) -> None:
         states = list(itertools.islice(self._changed, BATCH_ITEMS))

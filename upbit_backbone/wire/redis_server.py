@@ -119,7 +119,7 @@ class ScriptLine:
         self._connection: Any = None
         self._sock: Any = None  # the connection's
         self._digests: dict[str, bytes] = {}
-        self._sent: tuple[str, Sequence[str | bytes], Sequence[Any]] | None = None  # whose answer was not read yet
+        self._sent: tuple[str, int, bytes] | None = None  # whose answer was not read yet
 
     def run(self, script: str, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
         """What `script` answers. It is sent once and called by its digest from then on."""
@@ -129,17 +129,22 @@ class ScriptLine:
             except redis.exceptions.NoScriptError:  # a server that was started anew
                 return self._call(b"EVAL", script.encode(), keys, arguments)
 
-    def send(self, script: str, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> None:
+    def send(self, script: str, count: int, words: bytes) -> None:
         """Have `script` run, which answers with a number: `number` reads it, before anything else is asked. Whoever has
-        other work meanwhile is not put to sleep for an answer that is there once he is done."""
+        other work meanwhile is not put to sleep for an answer that is there once he is done. `words` are `count` keys
+        and arguments, spelled by `spelled`, after the number of keys."""
+        self._write(b"*%d\r\n$7\r\nEVALSHA\r\n%b%b" % (count + 3, spelled(self._digest(script)), words))
+        self._sent = script, count, words
+
+    def _write(self, command: bytes) -> None:
         try:
-            self._connect()
-            self._sock.sendall(packed((b"EVALSHA", self._digest(script), len(keys), *keys, *arguments)))
+            if self._sock is None:
+                self._connect()
+            self._sock.sendall(command)
         except BaseException:
             self.close()
             with self._server.translated():
                 raise
-        self._sent = script, keys, arguments
 
     def number(self) -> int:
         """What the script that was sent answers, waited for if need be."""
@@ -148,6 +153,10 @@ class ScriptLine:
             if sent is None:
                 raise redis.ConnectionError("the connection was closed")
             line = self._read_line()
+            if line.startswith(b"-NOSCRIPT"):  # a server that was started anew
+                script, count, words = sent
+                self._write(b"*%d\r\n$4\r\nEVAL\r\n%b%b" % (count + 3, spelled(script.encode()), words))
+                line = self._read_line()
         except BaseException:
             self.close()
             with self._server.translated():
@@ -155,8 +164,6 @@ class ScriptLine:
         self._sent = None
         if line.startswith(b":"):
             return int(line[1:])
-        if line.startswith(b"-NOSCRIPT"):
-            return int(self.run(*sent))
         with self._server.translated():
             raise redis.ResponseError(line[1:].decode("utf-8", "replace"))
 
@@ -187,6 +194,7 @@ class ScriptLine:
     def _call(self, command: bytes, script: bytes, keys: Sequence[str | bytes], arguments: Sequence[Any]) -> Any:
         if self._sent is not None:
             self.close()  # nobody has read its answer, which is none to this
+        self._sock = None  # redis-py may take another
         if self._connection is None:
             self._connection = self._make()
         connection = self._connection
@@ -201,15 +209,20 @@ class ScriptLine:
             raise
 
     def close(self) -> None:
-        connection, self._connection, self._sent = self._connection, None, None
+        connection, self._connection, self._sock, self._sent = self._connection, None, None, None
         if connection is not None:
             connection.disconnect()
 
 
 def packed(words: Sequence[str | bytes | int]) -> bytes:
     """A command in the protocol of Redis, in a seventh of the time that redis-py takes, and in one piece."""
+    return b"*%d\r\n%b" % (len(words), spelled(*words))
+
+
+def spelled(*words: str | bytes | int) -> bytes:
+    """Words of a command, as they stand in it."""
     as_bytes = [word if type(word) is bytes else str(word).encode() for word in words]
-    return b"*%d\r\n%b" % (len(as_bytes), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in as_bytes]))
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in as_bytes])
 
 
 def place_of(url: str) -> str:
