@@ -183,12 +183,48 @@ def test_an_answer_that_cannot_be_read_is_asked_of_upbit(process: Open, upbit: F
     assert len(upbit.requests("/v1/market/all")) == 2
 
 
-def test_without_redis_each_asks_for_himself(process: Open, upbit: FakeUpbit, server: RedisServer) -> None:
+def test_what_was_told_by_way_of_redis_is_not_known_without_it(
+    process: Open, upbit: FakeUpbit, server: RedisServer
+) -> None:
     mine, theirs = process(), process()
     mine.get_markets()
     server.kill()
     theirs.get_markets()
     assert len(upbit.requests("/v1/market/all")) == 2
+
+
+def test_without_redis_the_processes_of_a_machine_share_prices_as_far_as_their_age_allows(
+    process: Open, upbit: FakeUpbit, server: RedisServer
+) -> None:
+    mine, theirs = process()._parts.rest, process()._parts.rest
+    server.kill()
+    mine.tickers(MARKETS, deadline=Deadline.after(30), max_age=60.0)
+    told = theirs.tickers(MARKETS, deadline=Deadline.after(30), max_age=60.0)
+    assert list(told) == list(MARKETS)
+    assert len(upbit.requests("/v1/ticker")) == 1
+    age = theirs.cache.age_of(theirs._tickers.key(MARKETS[0]))
+    assert age is not None
+    assert age > 0.0
+    theirs.tickers(MARKETS, deadline=Deadline.after(30), max_age=0.0)
+    assert len(upbit.requests("/v1/ticker")) == 2
+
+
+def test_without_redis_who_waited_for_his_turn_is_told_what_came_meanwhile(
+    process: Open, upbit: FakeUpbit, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs = process()._parts, process()._parts
+    server.kill()
+    permit = theirs.limiter.permit
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        mine.rest.tickers(MARKETS, deadline=Deadline.after(30), max_age=60.0)
+        return permit(*arguments, **options)
+
+    monkeypatch.setattr(theirs.limiter, "permit", late)
+    # An answer to what left after one's own question is good for every age.
+    assert list(theirs.rest.tickers(MARKETS, deadline=Deadline.after(30), max_age=0.001)) == list(MARKETS)
+    assert len(upbit.requests("/v1/ticker")) == 1
 
 
 # --- one question ---

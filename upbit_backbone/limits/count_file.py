@@ -107,7 +107,7 @@ class SharedCountFile:
     def __init__(self, host: str, clock: Clock, directory: Path | None = None) -> None:
         self.users = Users()
         self._clock = clock
-        self._name = f"{re.sub('[^A-Za-z0-9.-]', '_', host)}.limits"
+        self._name = shared_name(host)
         self._directory = directory
         self._lock = threading.Lock()  # guards all below, and the file's lock, which threads of one process share
         self._descriptor = -1
@@ -402,10 +402,21 @@ class SharedCountFile:
         return f"{platform.node()} {_boot()} {folder.st_dev} {folder.st_ino}"
 
     def _path(self) -> Path:
-        return _own_folder(self._directory or _temporary_folder()) / self._name
+        return shared_folder(self._directory) / self._name
 
     def __repr__(self) -> str:
         return f"<SharedCountFile {self._name}>"
+
+
+def shared_name(host: str) -> str:
+    """How the files begin that are about `host`; what nobody has used for a day is removed."""
+    return f"{re.sub('[^A-Za-z0-9.-]', '_', host)}.limits"
+
+
+def shared_folder(within: Path | None = None) -> Path:
+    """The folder for what processes of this user share, in `within` or the temporary one; OSError where none is to be
+    had that only this user can write to."""
+    return _own_folder(within or _temporary_folder())
 
 
 def _boot() -> str:

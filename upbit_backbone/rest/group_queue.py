@@ -334,12 +334,15 @@ class RetryingCaller:
 
     def shared(self, job: Job[T]) -> T | None:
         """What another process has been told, where that is young enough; else None, and `job` has its turn among
-        them."""
+        them. Asked again, what was told meanwhile."""
         # Whoever is urgent asks for himself: another's question may be waiting behind many.
         if self._shared is None or job.shared_age is None or job.urgency.priority is Priority.HIGH:
             return None
         call = job.seal()
-        job.turn = self._shared.ask(call, job.shared_age, job.deadline, self.called_off)
+        if job.turn is None:
+            job.turn = self._shared.ask(call, job.shared_age, job.deadline, self.called_off)
+        else:
+            job.turn.look_here()
         answer, job.turn.answer = job.turn.answer, None
         try:
             return None if answer is None else self._told(job, call, answer)
@@ -478,8 +481,12 @@ class GroupQueue(RetryingCaller):
             if job.turn is None and (found := self.shared(job)) is not None:
                 return found
             with self.permit(job) as permit:
+                # While many waited for one limit, the first of them may have been told what all want to know; then this
+                # one goes back unused.
+                if job.turn is not None and (found := self.shared(job)) is not None:
+                    return found
                 try:
-                    # Others of its market may have had their turn first; then this one goes back unused.
+                    # Others of its market may have had their turn first; then it does as well.
                     if self._take_place(job):
                         return self.fetch(job, permit)
                 finally:

@@ -7,6 +7,9 @@ They are bytes as Upbit sent them and go through the same door as those from the
 How old an answer is the clock of Redis says, of which each knows what it showed between two moments of his own, before
 and after it was asked. The request is taken to have left as early as they allow, on the way there and back: who is held
 up on either finds an answer older than it is, never younger.
+
+While Redis is away, the processes of one machine leave each other their answers in files. Nobody waits there for
+another: each waits for a turn of the limits, which they share, and looks once more when it has come.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Any, Final, NamedTuple
 from .._concurrency import Clock, Deadline, Waitable, wait_event
 from ..exchange.endpoints import RestCall
 from ..wire.relay_keys import Keys
+from .answer_files import MAX_ANSWER_BYTES, AnswerFiles, FiledAnswer
 from .scripts import BEGIN, refused
 from .shared_redis import SharedRedis
 
@@ -29,7 +33,6 @@ KEPT_SECONDS: Final = 1.0  # an answer, at least: for those who wait for it
 UNDER_WAY_SECONDS: Final = 1.0  # what left longer ago than this before a question is no answer to it
 WAITED_SHARE: Final = 0.5  # of one's time, for somebody else's answer
 POLL_SECONDS: Final = 0.02
-MAX_ANSWER_BYTES: Final = 1 << 20
 MOST_REMEMBERED: Final = 1_000
 # Then when its request left (milliseconds of Redis), who asked, a line's end, and the answer's bytes.
 MAGIC: Final = b"UPBITAN1"
@@ -96,6 +99,7 @@ class SharedAnswers:
     def __init__(self, url: str, prefix: str, host: str, *, clock: Clock) -> None:
         self._keys = Keys(prefix)
         self._redis = SharedRedis(url, self._keys, self._explained, what="answers", clock=clock)
+        self._files = AnswerFiles(host, clock)
         self._host = host
         self._now = clock.monotonic
         self._lock = threading.Lock()  # guards what was had
@@ -105,7 +109,7 @@ class SharedAnswers:
         """The answer to `call`, at most `max_age` seconds old or of somebody who asks at this very time; or the turn to
         ask Upbit. Waits for others for half of the time there is, or until `stop` is set."""
         digest = hashlib.sha256(call.target.encode()).hexdigest()[:32]
-        turn = Turn(self, digest, max(KEPT_SECONDS, max_age))
+        turn = Turn(self, digest, max_age, self._now())
         waiting, began, waited_for = deadline.fraction(WAITED_SHARE), self._now(), ""
         while not stop.is_set():
             under_way = min(max_age, UNDER_WAY_SECONDS) if max_age else UNDER_WAY_SECONDS
@@ -114,6 +118,7 @@ class SharedAnswers:
             before = self._now()
             found = self.run(_ASK, digest, told)
             if found is None:
+                turn.look_here()
                 return turn
             what, age, said, shown = found
             turn.saw_clock(int(shown) / 1000, self._now())
@@ -138,6 +143,21 @@ class SharedAnswers:
             return None
         self.remember(digest, head[2].decode())
         return SharedAnswer(raw[head.end() :], left_at)
+
+    def left_here(self, digest: str, max_age: float, asked_at: float) -> SharedAnswer | None:
+        """What a process of this machine has been told, at most `max_age` seconds ago or since `asked_at`, and we have
+        not."""
+        found = self._files.read(digest)
+        if found is None or found.whose == self._had.get(digest):
+            return None
+        if found.left_at < min(asked_at, self._now() - max_age):
+            return None
+        self.remember(digest, found.whose)
+        return SharedAnswer(found.body, found.left_at)
+
+    def leave_here(self, digest: str, name: str, body: bytes, left_at: float) -> None:
+        """For the processes of this machine."""
+        self._files.write(digest, FiledAnswer(body, left_at, name))
 
     def remember(self, digest: str, name: str) -> None:
         """That answer is known here: who asks again wants another."""
@@ -165,10 +185,11 @@ class SharedAnswers:
 class Turn:
     """One question's part: the answer that there was, or the turn to ask."""
 
-    def __init__(self, answers: SharedAnswers, digest: str, kept: float) -> None:
+    def __init__(self, answers: SharedAnswers, digest: str, max_age: float, asked_at: float) -> None:
         self._answers = answers
         self._digest = digest
-        self._kept = kept
+        self._max_age = max_age
+        self._asked_at = asked_at
         self.name = uuid.uuid4().hex
         self.is_ours = False
         self.answer: SharedAnswer | None = None
@@ -178,14 +199,27 @@ class Turn:
         """The clock of Redis showed `shown` (seconds) at `by` (monotonic) at the latest."""
         self._ahead = shown - by
 
+    def look_here(self) -> None:
+        """Where Redis was away: what another process of this machine has been told meanwhile. Costs a file's reading,
+        and nothing where none was ever left."""
+        # What no age is allowed differs with each who asks, and would fill the disk with what nobody wants.
+        if self._ahead is None and self._max_age > 0:
+            self.answer = self._answers.left_here(self._digest, self._max_age, self._asked_at)
+
     def tell(self, body: bytes, left_at: float) -> None:
         """Upbit has answered with `body` to a request that left at `left_at` (monotonic)."""
-        if len(body) > MAX_ANSWER_BYTES or self._ahead is None:
+        if len(body) > MAX_ANSWER_BYTES:
+            return
+        if self._ahead is None:
+            if self._max_age > 0:
+                self._answers.remember(self._digest, self.name)
+                self._answers.leave_here(self._digest, self.name, body, left_at)
             return
         self.is_ours = False
         self._answers.remember(self._digest, self.name)
         left = math.floor((left_at + self._ahead) * 1000)
-        self._answers.run(_TELL, self._digest, [self.name, left, _ms(self._kept), body])
+        kept = max(KEPT_SECONDS, self._max_age)
+        self._answers.run(_TELL, self._digest, [self.name, left, _ms(kept), body])
 
     def leave(self) -> None:
         """Nothing came of it: whoever waits need not any longer."""
