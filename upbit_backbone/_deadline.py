@@ -213,10 +213,14 @@ class EventCount:
         while not ready():
             if deadline.expired:
                 return False
-            about_to_wait()
-            waiter = self.enter()
-            self.sleep(waiter, 0.0 if ready() else deadline.remaining_or(WAIT_SLICE_SECONDS))
+            self.wait_once(ready, deadline)
         return True
+
+    def wait_once(self, ready: Callable[[], object], deadline: Deadline) -> None:
+        """As one turn of `wait_for`, for who has just looked, and looks again: woken for nothing it returns, too."""
+        about_to_wait()
+        waiter = self.enter()
+        self.sleep(waiter, 0.0 if ready() else deadline.remaining_or(WAIT_SLICE_SECONDS))
 
     def __repr__(self) -> str:
         return f"<EventCount, {len(self.waiting)} wait>"

@@ -216,10 +216,11 @@ class Mailbox(queue.Queue[Any]):
             if delivery is None:
                 if deadline is None:
                     deadline = NEVER if block and timeout is None else Deadline.after(timeout if block else 0.0)
+                if deadline.expired:
+                    raise NothingArrivedError("nothing arrived on the subscription by the deadline")
                 # Nothing is held while waiting. Of several readers who are woken one finds it empty again, hence the
                 # loop.
-                if not self._arrivals.wait_for(self._has_news, deadline):
-                    raise NothingArrivedError("nothing arrived on the subscription by the deadline")
+                self._arrivals.wait_once(self._has_news, deadline)
             elif (item := self._present(delivery[1])) is not None:
                 return item
 
@@ -354,7 +355,7 @@ class Mailbox(queue.Queue[Any]):
                 else:
                     self._check_open()
             if delivery is None:
-                self._arrivals.wait_for(self._has_news, Deadline(None))
+                self._arrivals.wait_once(self._has_news, NEVER)
             elif (item := self._present(delivery[1])) is not None:
                 return item
             else:
