@@ -26,7 +26,7 @@ from upbit_backbone.models.enums import RateGroup
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.upstream import redis_count
 from upbit_backbone.upstream.fleet_count import APART_SECONDS, WHOLE, FleetCount
-from upbit_backbone.upstream.redis_count import HELD_SECONDS
+from upbit_backbone.upstream.redis_count import BEGIN_SECONDS, HELD_SECONDS
 
 TICKER, CANDLE = RateGroup.TICKER, RateGroup.CANDLE
 KEYS = "{upbit}:limits:default:upbit:"
@@ -45,6 +45,7 @@ def machine(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(redis_count, "HELD_SECONDS", 20.0)
     monkeypatch.setattr(redis_count, "SILENT_SECONDS", 60.0)
     monkeypatch.setattr(redis_count, "MEMBER_SECONDS", 1_000.0)
+    monkeypatch.setattr(redis_count, "BEGIN_SECONDS", 0.0)
     with ExitStack() as things:
 
         def one(
@@ -96,6 +97,42 @@ def test_a_request_counts_for_all_machines_behind_an_address_until_it_is_settled
     assert mine.trouble is None
 
 
+def test_a_redis_that_has_forgotten_what_was_sent_lets_nobody_through_until_that_has_ended(
+    machine: Machine, clock: ManualClock, server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert BEGIN_SECONDS > ARRIVED_SECONDS
+    monkeypatch.setattr(redis_count, "BEGIN_SECONDS", 60.0)
+    mine, theirs = machine(clock), machine(clock, folder=tmp_path)
+    beside = machine(clock, folder=tmp_path)
+    taken(mine, 1, 5)
+    taken(theirs, 10, 2)
+    taken(beside, 20, 1)
+    leave(beside, clock)  # its end is no loss of memory
+    taken(theirs, 12, 1)
+    seconds, micros = server.client.time()
+    server.client.flushall()  # as one does that is started anew before anybody misses it
+    newcomer = machine(clock)
+    for count in (mine, newcomer, theirs):
+        assert count.take(CANDLE, 10, 20).wait > 0.0
+    opens = int(server.client.get(f"{KEYS}opening"))
+    assert opens >= (seconds + micros / 1e6 + 60.0) * 1000 - 1
+    # The minute has passed, or its clock was put back: either way there is nothing to wait for.
+    for number, moved in enumerate((-60_000, 3_600_000)):
+        server.client.set(f"{KEYS}opening", opens + moved, px=600_000)
+        for count in (mine, newcomer, theirs):
+            assert count.take(CANDLE, 10, 30 + number).wait == 0.0
+
+
+@pytest.mark.parametrize("opening", ["soon", "12"])
+def test_an_opening_that_is_not_ours_is_refused_by_name(
+    machine: Machine, clock: ManualClock, server: RedisServer, opening: str
+) -> None:
+    server.client.set(f"{KEYS}opening", opening)  # ours ends by itself
+    with pytest.raises(InvalidRequestError, match="opening"):
+        machine(clock)._redis.take(TICKER, 10, 1)
+    assert server.client.get(f"{KEYS}opening") == opening
+
+
 def test_what_a_process_that_was_killed_had_under_way_ends_by_itself(
     machine: Machine, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +171,7 @@ def test_nothing_that_is_written_stays_for_ever(machine: Machine, clock: ManualC
         "ban",
         "claims:ticker",
         "members",
+        "opening",
         "pause:candle",
     ]
     assert all(0 < server.client.pttl(key) < 5_000_000 for key in keys)
@@ -248,6 +286,22 @@ def test_who_returns_to_a_server_that_has_forgotten_all_brings_back_whom_he_knew
         wait_until(lambda: is_heard(server, mine), "it is heard")
         taken(mine, 10, 7)
         assert mine.take(TICKER, 10, 17).wait > 0.0
+
+
+def test_what_was_answered_while_redis_was_away_counts_there_once_it_is_back(
+    machine: Machine, clock: ManualClock, server: RedisServer
+) -> None:
+    mine = machine(clock)
+    claims = taken(mine, 1, 4)
+    server.kill()
+    wait_until(lambda: mine.trouble is not None, "it loses Redis")
+    for owner, ends in ((1, 30.0), (2, 30.0), (3, 0.5)):  # the last has ended by the time that it returns
+        mine.settle(TICKER, owner, claims[owner - 1].at, clock.now + ends)
+    mine.settle(TICKER, 4, claims[3].at, None)  # never sent
+    server.start()  # with nothing kept
+    clock.now += ARRIVED_SECONDS
+    wait_until(lambda: mine.trouble is None, "it returns")
+    assert machine(clock).counted(TICKER) == 2
 
 
 def test_a_server_that_only_hiccups_sends_nobody_his_own_way(
@@ -580,6 +634,25 @@ def test_ten_a_second_are_kept_while_a_process_and_redis_are_killed(
         server.start()
         assert [program.ends() for program in programs] == [0, 0, 0]
     assert_limits_were_kept(upbit)
+
+
+@pytest.mark.endurance
+def test_ten_a_second_are_kept_while_redis_is_started_anew_faster_than_anybody_notices(
+    upbit: FakeUpbit, server: RedisServer, tmp_path: Path
+) -> None:
+    with ExitStack() as things:
+        programs = [
+            things.enter_context(Asking(upbit, server.url, tmp_path / str(number), 45, number * 45))
+            for number in range(2)
+        ]
+        for program in programs:
+            program.begin()
+        for _ in range(4):
+            wait_for_more(upbit, 12)
+            server.kill()
+            server.start()
+        assert [program.ends() for program in programs] == [0, 0]
+    assert_limits_were_kept(upbit, 90)
 
 
 @pytest.mark.endurance

@@ -56,7 +56,7 @@ class FleetCount:
         self._file = SharedCountFile(host, clock)
         self._settings = (url, prefix, egress, host)
         self._redis = self._connected()
-        self._lock = threading.Lock()  # guards all up to _under_way; nothing is asked under it
+        self._lock = threading.Lock()  # guards all up to _settled; nothing is asked under it
         self._is_apart = False
         self._since = float("-inf")  # when this machine fell silent last, as far as this process knows
         self._is_member = False  # the others know of this machine
@@ -65,6 +65,7 @@ class FleetCount:
         self._trouble = ""
         self._is_told = False  # that we are apart, with the first request that is sent so
         self._under_way: dict[Request, float] = {}  # since when
+        self._settled: dict[Request, float] = {}  # while apart: until when they count
         self._leaving = Flag()
         self._beats = self._beating()
 
@@ -173,6 +174,11 @@ class FleetCount:
         with self._lock:
             self._under_way.pop((group, owner), None)
         self._asking(lambda: self._redis.settle(group, owner, free_at))
+        with self._lock:
+            if self._is_apart and free_at is not None:
+                now = self._clock.monotonic()
+                self._settled = {each: ends for each, ends in self._settled.items() if ends > now}
+                self._settled[group, owner] = free_at
         if at != AT_REDIS:
             ends = None if free_at is None else free_at + self._spread(group)
             self._in_file(lambda: self._file.settle(group, owner, at, ends))
@@ -258,13 +264,18 @@ class FleetCount:
         is_apart = self._is_apart or bool(self._in_file(self._file.is_apart))
         with self._lock:
             returns, under_way = self._is_apart, dict(self._under_way)
-        # What was sent apart counts from now on.
+            is_known = self._is_member
+            settled = {each: free_at for each, free_at in self._settled.items() if free_at > self._clock.monotonic()}
+        # What was sent apart, or before by those who were still waiting for an answer, counts from now on.
         told_of = list(under_way) if returns else self._long(under_way)
-        company = self._redis.beat(self._company, told_of, is_apart=is_apart)
+        company = self._redis.beat(self._company, told_of, is_apart=is_apart, is_known=is_known)
+        for (group, owner), free_at in settled.items():
+            self._redis.settle(group, owner, free_at)
         with self._lock:
             self._company, self._is_member = company, True
             if returns:  # else it was lost this moment
                 self._is_apart = False
+                self._settled.clear()
             is_news, self._is_told = self._is_told and not is_apart, self._is_told and is_apart
         if is_news:
             log.info("limits are shared with other machines again", extra={"place": self._redis.place})
@@ -301,6 +312,7 @@ class FleetCount:
         """In a forked child: what is the parent's stays so."""
         self._lock = threading.Lock()
         self._under_way.clear()
+        self._settled.clear()
         self.users = Users()
         self._leaving = Flag()
         self._beats = self._beating()

@@ -21,7 +21,7 @@ from .._concurrency import Clock
 from ..errors import InvalidRequestError, ServerError
 from ..limits.ban import FORGOTTEN_AFTER_SECONDS, LONGEST_BAN_SECONDS, Ban
 from ..limits.count_file import LOCK_RETRY_SECONDS, PLACES
-from ..limits.shared_count import FREE, LOOK_AGAIN_SECONDS, Claim
+from ..limits.shared_count import ARRIVED_SECONDS, FREE, LOOK_AGAIN_SECONDS, Claim
 from ..limits.window import UNDELIVERED_SECONDS
 from ..models.enums import RateGroup
 from ..wire.relay_keys import SCHEMA, Keys
@@ -34,6 +34,8 @@ HELD_SECONDS: Final = 4.0
 MEMBER_SECONDS: Final = 120.0  # a machine that was not heard for so long takes no share
 SILENT_SECONDS: Final = 2.0  # one that was not heard for so long may be sending apart from the others
 MOST_MEMBERS: Final = 1_000
+# For so long nobody sends once Redis was found to have forgotten everything: what had been sent has ended by then.
+BEGIN_SECONDS: Final = ARRIVED_SECONDS + 0.05
 SWAP_ATTEMPTS: Final = 20  # processes that hear of one ban at the same moment
 AT_REDIS: Final = -1  # where a claim was counted that is in no file
 
@@ -53,11 +55,20 @@ local function are_members(key)
   local one = redis.call('ZRANGE', key, 0, 0)[1]
   return redis.call('ZCARD', key) <= tonumber(ARGV[2]) and not (one and not string.match(one, '^%x+$'))
 end
+-- From when on anybody may send; where that is not known any more, from `wait` milliseconds on.
+local function opening(key, wait, life)
+  local at = redis.call('GET', key)
+  if at and not (string.match(at, '^%d+$') and redis.call('PTTL', key) > 0) then return nil, foreign(key, at) end
+  at = at or text(now + wait)
+  redis.call('SET', key, at, 'PX', life)
+  return tonumber(at)
+end
 """
 )
 
-# KEYS: members, claims, pause, ban. ARGV: schema, most members, how long one may be silent, limit, claim, its hold, the
-# longest, ban that is known ('' for none), ban to be written with the claim ('' for none).
+# KEYS: members, claims, pause, ban, opening. ARGV: schema, most members, how long one may be silent, limit, claim, its
+# hold, the longest, ban that is known ('' for none), ban to be written with the claim ('' for none), the life of a
+# member, and how long nobody sends where there is no opening any more: each member has seen one.
 # Answers: what is in the way ('', 'ban', 'pause', 'full'), for how many milliseconds, now, the ban or pause.
 _TAKE: Final = (
     _MEMBERS
@@ -69,6 +80,8 @@ if paused and not (string.match(paused, '^%d+$') and redis.call('PTTL', KEYS[3])
   return foreign(KEYS[3], paused)
 end
 if not are_members(KEYS[1]) then return foreign(KEYS[1], 'members') end
+local opens, refusal = opening(KEYS[5], ARGV[11], ARGV[10])
+if refusal then return refusal end
 if redis.call('ZCARD', KEYS[2]) > 1000 then return foreign(KEYS[2], 'claims') end
 local claims, counted, first = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES'), 0, nil
 for i = 1, #claims, 2 do
@@ -82,6 +95,8 @@ end
 
 if string.sub(ban, 1, 1) == '1' and ban ~= ARGV[8] then return {'ban', 0, text(now), ban} end
 if paused then return {'pause', redis.call('PTTL', KEYS[3]), text(now), paused} end
+-- Not where its clock was put back.
+if opens > now and opens <= now + ARGV[11] then return {'full', opens - now, text(now), ''} end
 local limit, left = tonumber(ARGV[4]), tonumber(ARGV[4])
 local silent = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text((now - ARGV[3]) * 1000 + 999), 'WITHSCORES')
 for i = 2, #silent, 2 do
@@ -97,9 +112,10 @@ return {'', 0, text(now), ''}
 """
 )
 
-# KEYS: members, then that of each claim which is still under way. ARGV: schema, most members, member, its life, how
-# long one may be silent, the share it was told, 1 where some of its processes may send apart, how long claims are held,
-# these, and of each machine that it knew the name, when it was heard (milliseconds ago), its share.
+# KEYS: members, opening, then that of each claim which is still under way. ARGV: schema, most members, member, its
+# life, how long one may be silent, the share it was told, 1 where some of its processes may send apart, how long claims
+# are held, how long nobody sends where there is no opening, these claims, and of each machine that it knew the name,
+# when it was heard (milliseconds ago), its share.
 # Answers its share, then the same of each machine that there is.
 _BEAT: Final = (
     _MEMBERS
@@ -107,7 +123,9 @@ _BEAT: Final = (
 if not are_members(KEYS[1]) then return foreign(KEYS[1], 'members') end
 local own, life, silence = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local function score(ago, share) return text((now - ago) * 1000 + share) end
-for i = 2, #KEYS do redis.call('ZADD', KEYS[i], now + ARGV[8], ARGV[7 + i]) end
+local _, refusal = opening(KEYS[2], ARGV[9], life)
+if refusal then return refusal end
+for i = 3, #KEYS do redis.call('ZADD', KEYS[i], now + ARGV[8], ARGV[7 + i]) end
 
 local before = redis.call('ZSCORE', KEYS[1], own)
 if not before then
@@ -233,10 +251,12 @@ class RedisCount:
         if limit > PLACES:
             return FREE
         before, after = "", ""
-        keys = [self._key("members"), self._key("claims", group), self._key("pause", group), self._key("ban")]
+        kinds = ("pause", group), ("ban", None), ("opening", None)
+        keys = [self._key("members"), self._key("claims", group), *(self._key(*kind) for kind in kinds)]
+        begin = _ms(MEMBER_SECONDS), _ms(BEGIN_SECONDS)
         claim = [self._claim(owner), _ms(HELD_SECONDS), _ms(LONGEST_HOLD_SECONDS)]
         while True:
-            arguments = [MOST_MEMBERS, _ms(SILENT_SECONDS), limit, *claim, before, after]
+            arguments = [MOST_MEMBERS, _ms(SILENT_SECONDS), limit, *claim, before, after, *begin]
             what, wait, at, said = self._run(_TAKE, keys, arguments)
             if what != b"ban":
                 return self._claimed(what, wait / 1000, said)
@@ -256,12 +276,21 @@ class RedisCount:
             return Claim(min(max(LOCK_RETRY_SECONDS, wait), LOOK_AGAIN_SECONDS))
         return Claim(0.0, at=AT_REDIS)
 
-    def beat(self, company: Company, under_way: Sequence[Request] = (), *, is_apart: bool = False) -> Company:
+    def beat(
+        self,
+        company: Company,
+        under_way: Sequence[Request] = (),
+        *,
+        is_apart: bool = False,
+        is_known: bool = False,
+    ) -> Company:
         """This machine is there, with those as it heard last, and those requests go on to count. While some of its
-        processes may send apart it is taken for silent all the same."""
-        keys = [self._key("members"), *(self._key("claims", group) for group, _ in under_way)]
+        processes may send apart it is taken for silent all the same. `is_known`: Redis has heard of it before, so that
+        one which has not has forgotten what was sent a moment ago."""
+        keys = [self._key("members"), self._key("opening"), *(self._key("claims", group) for group, _ in under_way)]
         arguments: list[Any] = [MOST_MEMBERS, self._member, _ms(MEMBER_SECONDS), _ms(SILENT_SECONDS), company.share]
-        arguments += [int(is_apart), _ms(HELD_SECONDS), *(self._claim(owner) for _, owner in under_way)]
+        arguments += [int(is_apart), _ms(HELD_SECONDS), _ms(BEGIN_SECONDS) if is_known else 0]
+        arguments += [self._claim(owner) for _, owner in under_way]
         asked_at = self._now()
         for name, machine in company.others.items():
             arguments += [name, _ms(asked_at - machine.heard_at), machine.share]
