@@ -8,6 +8,7 @@ stands what a row costs in CPU, which is what can be compared on a machine that 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -27,15 +28,17 @@ from benchmarks.full_market import KINDS, RATE, SETTLE_SECONDS, _await_pieces
 from benchmarks.measuring import cpu_seconds, resident_mib
 from benchmarks.options import Options
 from benchmarks.servers import Stream, paced
-from benchmarks.table import Figure, absent, render
+from benchmarks.table import LIMIT, Figure, absent, render
 from upbit_backbone import SqliteSink, Store
 from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline
 from upbit_backbone.models.enums import DataSource, Side, StreamType
 from upbit_backbone.models.market import TradeData
+from upbit_backbone.sinks import trade_rows
 from upbit_backbone.sinks.base import Batch, Sink, Span
 from upbit_backbone.sinks.sink_recorder import BATCH_ROWS, SPILL_BYTES
 from upbit_backbone.sinks.sink_writer import SinkWriter
 from upbit_backbone.sinks.spool import Spool
+from upbit_backbone.sinks.sqlite import CHECKPOINT_PAGES, connect, transaction
 from upbit_backbone.sinks.trade_rows import ASKED, KEY
 
 TITLE = "keeping what comes in"
@@ -107,22 +110,33 @@ class Spent:
         self.wall, self.cpu = self.wall + time.perf_counter(), self.cpu + time.process_time()
 
 
-def _speed(case: str, rows: int, spent: Spent, target: float, more: str = "") -> Figure:
+def _speed(case: str, rows: int, spent: Spent, target: float | None, more: str = "", who: str = OURS) -> Figure:
     note = f"{rows:,} rows in {spent.wall:.1f} s; CPU {spent.cpu / rows * 1e6:.2f} µs a row{more}"
-    return Figure(case, OURS, rows / spent.wall, "rows/s", target=target, at_least=True, note=note)
+    return Figure(case, who, rows / spent.wall, "rows/s", target=target, at_least=True, note=note)
 
 
 def _written(folder: Path, options: Options) -> list[Figure]:
-    sink, spent, rows = SqliteSink(folder / "written.db"), Spent(), options.count(WRITTEN_ROWS)
+    case, rows, spent, by_hand = "SQLite, trades written", options.count(WRITTEN_ROWS), Spent(), Spent()
+    sink, other = SqliteSink(folder / "written.db"), folder / "by_hand.db"
+    empty = SqliteSink(other)
+    empty.open()
+    empty.close()
     sink.open()
     try:
-        for batch in batches_of(rows):
-            with spent:
-                sink.write(batch)
+        with contextlib.closing(connect(other)) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            for batch in batches_of(rows):
+                with spent:
+                    sink.write(batch)
+                ready = list(trade_rows.rows_of(batch.items, connection))
+                with by_hand, transaction(connection):
+                    connection.executemany(trade_rows.INSERT, ready)
     finally:
         sink.close()
     size = f", {sink.path.stat().st_size / rows:.0f} bytes; each batch of {BATCH_ROWS:,} waits for the disk"
-    return [_speed("SQLite, trades written", rows, spent, WRITTEN_PER_SECOND, size)]
+    limit = _speed(case, rows, by_hand, None, "; the same rows, ready made, by executemany alone", who=LIMIT)
+    return [_speed(case, rows, spent, WRITTEN_PER_SECOND, size), limit]
 
 
 def _read(folder: Path, options: Options) -> list[Figure]:
@@ -155,9 +169,23 @@ def _from_sqlite(store: Store, rows: int) -> list[Figure]:
     assert len(times) == rows
     return [
         _timed("SQLite, time, price, volume, side as floats", rows, lambda: frame(columns=FEW, numbers="float")),
+        _fetched("SQLite, time, price, volume, side as floats", store.path, rows, FEW),
         _timed("SQLite, all columns as floats", rows, lambda: frame(numbers="float")),
+        _fetched("SQLite, all columns as floats", store.path, rows, [*KEY, *ASKED, "rest"]),
         _timed("SQLite, all columns exact, Arrow", rows, lambda: store.table("trades", "KRW-BTC")),
     ]
+
+
+def _fetched(case: str, path: Path, rows: int, columns: list[str]) -> Figure:
+    """The same cells as Python gets them of SQLite, thrown away: no frame is made, no number read out of its text, and
+    what lies in a trade's list is left in it."""
+    found = 0
+    with contextlib.closing(connect(path, read_only=True)) as connection, Spent() as spent:
+        taken = connection.execute(f"SELECT {', '.join(columns)} FROM trade_rows WHERE symbol = 'KRW-BTC'")  # noqa: S608
+        while some := taken.fetchmany(BATCH_ROWS):
+            found += len(some)
+    assert found == rows
+    return _speed(case, rows, spent, None, "; by fetchmany alone, no frame made of it", who=LIMIT)
 
 
 def _exported(days: Path, rows: int) -> list[Figure]:
