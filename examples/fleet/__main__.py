@@ -47,7 +47,8 @@ class Fleet:
         """Until all are fed, and have asked what each asks once: the list of markets, the first prices."""
         wait_for("workers", lambda: self._all_fed_by("relay"))
         end = time.monotonic() + 20  # where nothing has the time it needs, it is never quiet, and the figure says so
-        wait_for("quiet", lambda: time.monotonic() > min(end, self._upbit.requests()[-1]["t"] + 2))
+        # Longer than a worker takes to ask for prices three times, which has them streamed, and the relays to follow.
+        wait_for("quiet", lambda: time.monotonic() > min(end, self._upbit.requests()[-1]["t"] + 5))
         return [("REST requests at the start, of all", f"{len(self._upbit.requests())}", "")]
 
     def _all_fed_by(self, source: str) -> bool:
