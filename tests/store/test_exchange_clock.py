@@ -106,6 +106,28 @@ def test_one_session_whose_stamps_lie_ahead_is_not_believed(late: float) -> None
     assert offset.estimate() == pytest.approx(0.0, abs=0.1)
 
 
+@pytest.mark.parametrize("quicker", [0.0004, 0.02])
+def test_a_stamp_that_is_the_quickest_while_an_answer_is_due_does_not_move_the_clock_by_seconds(quicker: float) -> None:
+    offset = ClockOffset()
+    streams(offset, "session-1", ahead=0.0, way=0.03, way_at_most=0.031)
+
+    offset.learn_stamp("session-1", 1105.0 - 0.03 + quicker, 1105.0, way=5.1)
+
+    bounds = offset.bounds()
+    assert bounds is not None
+    assert bounds.low == pytest.approx(quicker - 0.03)
+    assert bounds.high == pytest.approx(quicker + 0.001)
+
+
+def test_a_stream_that_was_late_before_tells_nothing_of_what_is_quicker_by_seconds() -> None:
+    offset = ClockOffset()
+    streams(offset, "session-1", ahead=0.0, way=3.0, way_at_most=0.01)
+
+    offset.learn_stamp("session-1", 1115.0, 1115.0, way=5.1)
+
+    assert offset.bounds() == pytest.approx(Bounds(0.0, 5.1))
+
+
 def test_sessions_that_agree_show_that_rests_clock_is_behind() -> None:
     offset = rest_at(-30.0)
     for number in range(3):

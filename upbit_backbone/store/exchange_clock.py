@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import inf
 from typing import Final, NamedTuple
 
@@ -23,8 +23,9 @@ SAMPLES: Final = 32
 RESOLUTION_SECONDS: Final = 1.0  # a Date header shows whole seconds
 # Clocks drift apart by a few milliseconds in this time; whatever is older is forgotten.
 MEMORY_SECONDS: Final = 300.0
-# The quickest stamp of each is kept: thirty bounds a session, however many messages a second come.
+# What the quickest of each tell is kept: thirty bounds a session, however many messages a second come.
 BUCKET_SECONDS: Final = 10.0
+UNREAD_SECONDS: Final = 0.05  # so long may what has come wait for a thread that waits for a core
 
 
 class Bounds(NamedTuple):
@@ -39,7 +40,7 @@ class ClockOffset:
 
     def __init__(self) -> None:
         self._dates: deque[Bounds] = deque(maxlen=SAMPLES)
-        # By session: the start of a bucket, and the bounds set by the quickest stamp in it.
+        # By session: the start of a bucket, and the bounds set by the quickest stamps in it.
         self._stamps: dict[str, deque[tuple[float, Bounds]]] = {}
 
     def learn_date(self, date: str | None, received: float, elapsed: float) -> None:
@@ -59,8 +60,8 @@ class ClockOffset:
         buckets = self._stamps.setdefault(session, deque())
         if buckets and received - buckets[-1][0] < BUCKET_SECONDS:
             start, known = buckets[-1]
-            # Of each stretch of ten seconds only the quickest stamp: lateness is all that makes the others differ.
-            buckets[-1] = (start, max(known, told, key=_telling))
+            # Of each stretch of ten seconds only what the quickest tell: lateness is all that makes the others differ.
+            buckets[-1] = (start, _together(known, told))
             return
         buckets.append((received, told))
         while received - buckets[0][0] > MEMORY_SECONDS:
@@ -106,7 +107,17 @@ class ClockOffset:
         return Bounds(middle - RESOLUTION_SECONDS / 2, middle + RESOLUTION_SECONDS / 2)
 
     def _told_by(self, session: str) -> Bounds:
-        return max((bounds for _, bounds in self._stamps[session]), key=_telling)
+        return reduce(_together, (bounds for _, bounds in self._stamps[session]))
+
+
+def _together(one: Bounds, other: Bounds) -> Bounds:
+    """What two stamps of one session tell. The quickest may have come while an answer was due, when all that can be
+    said of its way is many seconds: but it was no longer on it than one that was slower."""
+    if one.high == inf or other.high == inf:
+        return max(one, other, key=_telling)
+    low = max(one.low, other.low)
+    # A stamp that was longer under way than it was said to be tells nothing, unless it merely waited to be read.
+    return Bounds(low, low + min(each.high - each.low for each in (one, other) if each.high >= low - UNREAD_SECONDS))
 
 
 def _telling(bounds: Bounds) -> tuple[bool, float]:
