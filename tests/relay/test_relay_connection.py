@@ -59,7 +59,7 @@ def take(connection: RelayConnection, until: int) -> list[int]:
 
     def found() -> list[int]:
         came.extend(connection.recv() or b"")
-        return [int(number) for number in re.findall(rb'"sid":(\d+)', bytes(came))]
+        return [int(number) for number in re.findall(rb'"sid":(-?\d+)', bytes(came))]
 
     return wait_until(lambda: numbers if until in (numbers := found()) else None, f"trade {until}")
 
@@ -82,3 +82,12 @@ def test_who_finds_his_place_at_once_waits_for_nothing(connection: RelayConnecti
     subscribe(connection)
     publish(server, 3, is_told=True)
     assert take(connection, until=3) == [1, 0, 2, 3]
+
+
+def test_of_what_was_before_the_last_one_that_came_only_what_it_may_have_overtaken_comes_again(
+    connection: RelayConnection, server: RedisServer
+) -> None:
+    """What is older was had; a quiet market's may be older than what anybody remembers to tell it from news."""
+    publish(server, *range(-70, 3))
+    subscribe(connection)
+    assert take(connection, until=2) == [1, -1, 0, 2]

@@ -19,6 +19,7 @@ from typing import Any, Final
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Waitable
 from ..backfill.pages import TradesPage
 from ..errors import ClosedError, InvalidRequestError, NetworkError, ProtocolError, UpbitBackboneError
+from ..exchange.fields import SHUFFLE
 from ..exchange.stream import listed_topics
 from ..models.enums import DataSource, DataType, StreamType
 from ..models.market import CandleData, TradeData
@@ -36,8 +37,7 @@ RENEW_SECONDS: Final = 4.0  # with the first ping after that, and there is one e
 MESSAGES_AT_ONCE: Final = 2_000
 REPLAYED_ENTRIES: Final = 1_000  # of one stream; what was missed beyond that is asked of REST
 NEWEST_ENTRIES: Final = 16  # among which the newest is, where nothing of the stream has come yet
-# Of those before the last one that came: Upbit's trades may be out of order by two seconds.
-ENTRIES_BEFORE: Final = 64
+ENTRIES_BEFORE: Final = 64  # at most, of those that the last one that came may have overtaken
 
 # The last trade or candle that came of a topic, whatever way; None where none has.
 LastOf = Callable[[Topic], TradeData | CandleData | None]
@@ -342,8 +342,13 @@ class RelayConnection:
             )
             chosen = [] if newest is None else [newest[1]]
         else:
+            # What is older was had, or repaired, and may be forgotten by now: it would be taken for news.
+            since = entries[place]
+            overtaken = traded_at(since.get(b"data", b"")) - SHUFFLE.total_seconds()
+            before = entries[max(0, place - ENTRIES_BEFORE) : place]
+            before = [entry for entry in before if traded_at(entry.get(b"data", b"")) >= overtaken]
             # First what shows that nothing is missing, then what may have come in between.
-            chosen = [entries[place], *entries[max(0, place - ENTRIES_BEFORE) : place], *entries[place + 1 :]]
+            chosen = [since, *before, *entries[place + 1 :]]
         for index, entry in enumerate(chosen):
             kind = StreamType.REALTIME if index else StreamType.SNAPSHOT
             self._ready += frame(TEXT, trade_frame(entry.get(b"data", b""), kind))
