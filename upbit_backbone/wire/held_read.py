@@ -40,8 +40,8 @@ def held_read(sock: socket.socket, room: bytearray, how: int = 0) -> Callable[[]
     """A function that reads into `room` what is there, for as long as `sock` is open; None where this system has none.
     `how` are flags of recv(2).
 
-    It never waits and never raises: how many bytes came, 0 at the end of the stream, -1 where `failure` tells what is
-    wrong, if anything is. `room` stays where it is while it lives.
+    It never waits and never raises: how many bytes came, 0 at the end of the stream, -1 where `raise_failure`
+    tells what is wrong, if anything is. `room` stays where it is while it lives.
     """
     if _recv is None:
         return None
@@ -56,8 +56,10 @@ def held_look(sock: socket.socket) -> Callable[[], int] | None:
     return held_read(sock, bytearray(1), socket.MSG_PEEK)
 
 
-def failure() -> OSError | None:
-    """Why this thread's latest held read gave -1; None where merely nothing was there."""
-    # Here and not from the next read: the system tells of a broken line once, and of an end from then on.
+def raise_failure() -> None:
+    """Why this thread's latest held read gave -1, as an OSError; returns where merely nothing was there."""
+    # Here and not from the next read: the system tells of a broken line once, and of an end from then on. And raised
+    # here: whoever had it in a variable and raised it would hold himself by it, until the garbage collector comes.
     number = ctypes.get_errno()
-    return None if number in _NOTHING_THERE else OSError(number, os.strerror(number))
+    if number not in _NOTHING_THERE:
+        raise OSError(number, os.strerror(number))

@@ -26,7 +26,7 @@ from ..errors import InvalidRequestError, NetworkError, ProtocolError, UpbitBack
 from ..models.enums import DataSource
 from .dialing import dial, proxy_for
 from .frames import BINARY, CLOSE, NO_STATUS, PING, PONG, TEXT
-from .held_read import failure, held_look, held_read
+from .held_read import held_look, held_read, raise_failure
 from .http_head import MAX_BODY_BYTES, SWITCHING_PROTOCOLS, Head, body_length, refusal
 from .io_deadline import IoDeadline, read_final_head, retry_until_ready, send_all, translated
 from .trust import tls_context
@@ -160,9 +160,8 @@ class WebSocketConnection:
             if self._read_held is None or max_bytes < RECV_BYTES:
                 count = self._sock.recv_into(room)
             elif (count := self._read_held()) < 0:
-                if (broken := failure()) is None:
-                    return None
-                raise broken
+                raise_failure()
+                return None
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError as theirs:
