@@ -176,8 +176,7 @@ class FleetCount:
         self._asking(lambda: self._redis.settle(group, owner, free_at))
         with self._lock:
             if self._is_apart and free_at is not None:
-                now = self._clock.monotonic()
-                self._settled = {each: ends for each, ends in self._settled.items() if ends > now}
+                self._settled = _counting(self._settled, self._clock.monotonic())
                 self._settled[group, owner] = free_at
         if at != AT_REDIS:
             ends = None if free_at is None else free_at + self._spread(group)
@@ -265,7 +264,7 @@ class FleetCount:
         with self._lock:
             returns, under_way = self._is_apart, dict(self._under_way)
             is_known = self._is_member
-            settled = {each: free_at for each, free_at in self._settled.items() if free_at > self._clock.monotonic()}
+            settled = _counting(self._settled, self._clock.monotonic())
         # What was sent apart, or before by those who were still waiting for an answer, counts from now on.
         told_of = list(under_way) if returns else self._long(under_way)
         company = self._redis.beat(self._company, told_of, is_apart=is_apart, is_known=is_known)
@@ -321,3 +320,8 @@ class FleetCount:
 
     def __repr__(self) -> str:
         return f"<FleetCount {self._redis!r} {'apart' if self._is_apart else 'together'}>"
+
+
+def _counting(settled: dict[Request, float], now: float) -> dict[Request, float]:
+    """Those that count beyond `now`."""
+    return {each: until for each, until in settled.items() if until > now}
