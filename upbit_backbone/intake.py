@@ -20,6 +20,8 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec import Struct
+
 from ._concurrency import SYSTEM_CLOCK, Clock, get_logger, raise_if_users
 from ._lazy import loading
 from ._log import LogThrottle
@@ -202,38 +204,20 @@ class Refusal:
     reason: str
 
 
-class ReadBatch:
+class ReadBatch(Struct, eq=False):
     """One read off a socket on its way through."""
 
-    __slots__ = (
-        "arrived",
-        "asked_at",
-        "epoch",
-        "health",
-        "late_before",
-        "line",
-        "monotonic",
-        "notices",
-        "received_at",
-        "subscribed_at",
-        "unread",
-    )
-
-    def __init__(
-        self, line: SessionExpectation, health: SessionHealth, epoch: int, monotonic: float, received_at: datetime
-    ) -> None:
-        self.line = line
-        self.health = health
-        self.epoch = epoch
-        self.monotonic = monotonic
-        self.received_at = received_at
-        self.asked_at: float | None = None  # when the first frame in it was asked for
-        # Of no later subscription are its frames.
-        self.subscribed_at = line.asked[0] if len(line.asked) == 1 else line.answered(health.unanswered_since)
-        self.late_before: datetime | None = None
-        self.notices: list[Notice] = []
-        self.arrived: list[Envelope] = []
-        self.unread: list[Unread] = []  # fields and elements of a list, while the others of their frame were taken
+    line: SessionExpectation
+    health: SessionHealth
+    epoch: int
+    monotonic: float
+    received_at: datetime
+    subscribed_at: float  # of no later subscription are its frames
+    late_before: datetime | None  # what is stamped before came too late
+    asked_at: float | None = None  # when the first frame in it was asked for
+    notices: list[Notice] = []
+    arrived: list[Envelope] = []
+    unread: list[Unread] = []  # fields and elements of a list, while the others of their frame were taken
 
 
 def _place_of(topic: Topic) -> Place:
@@ -306,16 +290,17 @@ class Intake:
         if self.tap is not None:
             self.tap.frames(health.session, epoch, frames, monotonic, received_at)
         line = self._lines.get(health.session) or self._line(health.session)
-        read = ReadBatch(line, health, epoch, monotonic, received_at)
         # Before the first frame is judged, so that after a long silence new stamps are not taken for stamps of the
         # future.
         line.timestamp_guard.wall = received_at
+        if (exchange_clock := self._exchange_clock) is not None and (
+            monotonic - line.late_shift_at >= TIMED_EVERY_SECONDS
+        ):
+            self._time(line, health, monotonic, received_at, exchange_clock)
+        late_before = None if line.late_shift is None else received_at + line.late_shift
+        subscribed_at = line.asked[0] if len(line.asked) == 1 else line.answered(health.unanswered_since)
+        read = ReadBatch(line, health, epoch, monotonic, received_at, subscribed_at, late_before)
         refused = 0
-        if (exchange_clock := self._exchange_clock) is not None:
-            if monotonic - line.late_shift_at >= TIMED_EVERY_SECONDS:
-                self._time(line, health, monotonic, received_at, exchange_clock)
-            if line.late_shift is not None:
-                read.late_before = received_at + line.late_shift
         for raw in frames:
             try:
                 for item in self._decoded(raw, read):

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from upbit_backbone.backfill.sequence import (
     LATE_GAPS_AT_MOST,
@@ -27,6 +29,43 @@ def trade(number: int, second: float, stream_type: StreamType | None = None) -> 
     return TradeData(
         "KRW-BTC", Decimal(1), Decimal(1), None, moment, number, DataSource.WEBSOCKET, stream_type=stream_type
     )
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["trade"] * 8 + ["subscribed", "interrupted", "filled"]),
+            st.sampled_from([FIRST, FIRST, FIRST, SECOND]),
+            st.integers(0, 40),  # its id
+            st.integers(0, 3),  # it is so much older than the newest
+            st.sampled_from([StreamType.REALTIME] * 3 + [StreamType.SNAPSHOT]),
+        ),
+        max_size=60,
+    )
+)
+def test_the_short_way_of_nearly_every_trade_says_what_the_long_one_says(
+    events: list[tuple[str, ConnectionId, int, int, StreamType]],
+) -> None:
+    before = [trade(1000 + number, 0.0) for number in range(MEMORY_TRADES_AT_LEAST)]
+    short, long = flow_of(*before), flow_of(*before)
+    for turn, (what, line, number, older, stream_type) in enumerate(events):
+        if what == "trade":
+            # Two hours each, so that with every new id the oldest one is forgotten.
+            item = trade(number, 7200.0 * (turn - older), stream_type)
+            due = (item,) if short.follows(item, line) else short.arrived(item, line, 0.0)
+            assert due == long.arrived(item, line, 0.0)
+        for tracker in (short, long):
+            if what == "subscribed":
+                tracker.subscribed(line, 0.0)
+            elif what == "interrupted":
+                tracker.interrupted(line)
+            elif what == "filled" and (gap := tracker.gap) is not None:
+                tracker.fill(gap, [])
+                tracker.resume(gap)
+        for name in ("last", "duplicates", "too_late", "_seen", "_order", "_line", "_expected", "_is_resubscribed"):
+            assert getattr(short, name) == getattr(long, name), name
+        assert (short.gap is None) is (long.gap is None)
+        assert short.take_doubted() is long.take_doubted()
 
 
 def flow_of(*trades: TradeData) -> TradeSequenceTracker:

@@ -406,7 +406,7 @@ class WithoutShortWay(LiveStore):
     ) -> bool:
         moved_at = (item.trade_timestamp or item.timestamp) if type(item) is TickerData else item.timestamp
         assert moved_at is not None
-        entry = Entry(topic, item, health, epoch, monotonic, item.timestamp, moved_at)
+        entry = Entry(topic, item, health, epoch, monotonic, item.timestamp, moved_at, item.timestamp, monotonic)
         if not self._admits(entry, self._entries.get(topic), late_before, subscribed_at):
             return False
         self._entries[topic] = entry

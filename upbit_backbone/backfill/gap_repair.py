@@ -130,14 +130,15 @@ class GapRepair:
 
     def arrived(self, topic: Topic, item: Any, line: ConnectionId, now: float) -> Sequence[Any]:
         """What to deliver now that `item` has come: it, or nothing if it is a repeat or has to wait."""
+        # Under the lock although it is on every trade's way: workers fill gaps of the same tracker, and an item that
+        # slips past `fill` would overtake what was parked.
         with self._lock:
             tracker = self._tracker(topic)
+            if tracker.follows(item, line):  # nearly always
+                return (item,)
             before = tracker.gap
-            # Under the lock although it is on every trade's way: workers fill gaps of the same tracker, and an item
-            # that slips past `fill` would overtake what was parked.
             due = tracker.arrived(item, line, now, may_open=self._wanted(topic))
             gap = tracker.gap
-            # Nearly always: no gap, so nothing else to look at.
             if due and gap is None:
                 return due
             is_doubted = tracker.take_doubted()

@@ -200,6 +200,10 @@ class SequenceTracker(ABC, Generic[T]):
         gap.given += 1
         return (item,)
 
+    def follows(self, item: T, line: ConnectionId) -> bool:
+        """Whether `item` is merely the next one of a line that runs, and delivered now; else `arrived` has to tell."""
+        return False
+
     def take_doubted(self) -> bool:
         """Whether what arrived last was not delivered although nobody can tell that it is a repeat; asked once."""
         doubted, self._is_doubted = self._is_doubted, False
@@ -321,6 +325,19 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
         self._order: deque[int] = deque()
         self._began: TradeData | None = None
         self._forgotten_until: datetime | None = None
+
+    def follows(self, item: TradeData, line: ConnectionId) -> bool:
+        is_next = (
+            line is self._line
+            and not self._is_resubscribed
+            and self.gap is None
+            and self.start is None
+            and item.sequential_id not in self._seen
+            and (self._forgotten_until is None or item.timestamp > self._forgotten_until)
+        )
+        if is_next:
+            self._remember(item)
+        return is_next
 
     def _is_repeat(self, item: TradeData, is_new_line: bool) -> bool:
         if item.sequential_id in self._seen or (self.start is not None and item.sequential_id == self.start.after_id):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from .._log import LogThrottle
 from ..models.enums import DataType, Overflow
@@ -115,6 +116,19 @@ class Buffer:
             return None
         head = self._order.popleft()
         return self._latest.pop(head) if type(head) is Topic else head  # type: ignore[return-value]
+
+    def pop_many(self, count: int) -> list[Envelope]:
+        """The next ones, at most so many."""
+        if count < len(self):
+            return [delivery for _ in range(count) if (delivery := self.pop()) is not None]
+        latest = self._latest
+        waiting: list[Any] = [*self._ahead, *self._order]
+        if latest:
+            waiting = [latest[entry] if type(entry) is Topic else entry for entry in waiting]
+        self._ahead.clear()
+        self._order.clear()
+        latest.clear()
+        return waiting
 
     def oldest_arrival(self) -> float | None:
         """Monotonic time at which the next item came; None where nothing waits."""

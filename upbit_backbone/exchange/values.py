@@ -69,11 +69,20 @@ def whole(value: object) -> int:
     return int(result)
 
 
+@lru_cache(maxsize=64)
+def _whole_second(seconds: int) -> datetime:
+    """Kept for the many stamps of one second: to find the date costs as much as all else of a moment."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+_MILLISECONDS = tuple(timedelta(milliseconds=each) for each in range(1000))
+
+
 def to_moment(stamp: int) -> datetime:
     """Upbit's milliseconds since 1970 as aware UTC, exact. Stamps too large for that are microseconds, which Upbit
     has been seen to send on USDT books; ValueError or OverflowError outside the calendar."""
     if 0 <= stamp < _LAST_DIRECT_MILLISECOND:
-        return datetime.fromtimestamp(stamp / 1000, UTC)
+        return _whole_second(stamp // 1000) + _MILLISECONDS[stamp % 1000]
     if stamp < 0:
         raise ValueError("is before 1970")
     if stamp < _FIRST_MICROSECOND_STAMP:

@@ -15,6 +15,8 @@ from decimal import Decimal
 from math import inf
 from typing import Any
 
+from msgspec import Struct
+
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, EventCount, wall_seconds
 from ..errors import ClosedError
 from ..exchange.timeframes import timeframe_of
@@ -38,52 +40,28 @@ _DATA_TYPE_OF_KIND = {
 }
 
 
-class Entry:
+class Entry(Struct, eq=False):
     """One live value. Never changed but for `proven`, which only ever says less or more about this very value.
 
     `moved_at` is when the market last moved, by Upbit's clock, and `news_at` when we last heard of that (monotonic): a
     frame that comes again, or a new stamp on an old trade, is another entry but no news.
     """
 
-    __slots__ = (
-        "asked_at",
-        "epoch",
-        "follows",
-        "health",
-        "is_foreign",
-        "item",
-        "late_by",
-        "monotonic",
-        "moved_at",
-        "news_at",
-        "peak",
-        "proven",
-        "stamp",
-        "topic",
-    )
-
-    def __init__(
-        self,
-        topic: Topic,
-        item: StoredItem,
-        health: SessionHealth,
-        epoch: int,
-        monotonic: float,
-        stamp: datetime,
-        moved_at: datetime,
-    ) -> None:
-        self.topic = topic
-        self.item = item
-        self.stamp = self.peak = stamp
-        self.moved_at = moved_at
-        self.health = health
-        self.epoch = epoch
-        self.monotonic = self.news_at = monotonic
-        self.proven = True
-        self.follows = True  # another one of the same connection
-        self.is_foreign = False  # of an earlier subscription
-        self.asked_at = -inf  # when the subscription was sent that it is of (monotonic)
-        self.late_by = 0.0
+    # A Struct, because one is made for each message: a class with an `__init__` costs four times as much.
+    topic: Topic
+    item: StoredItem
+    health: SessionHealth
+    epoch: int
+    monotonic: float
+    stamp: datetime
+    moved_at: datetime
+    peak: datetime
+    news_at: float
+    follows: bool = True  # another one of the same connection
+    asked_at: float = -inf  # when the subscription was sent that it is of (monotonic)
+    proven: bool = True
+    is_foreign: bool = False  # of an earlier subscription
+    late_by: float = 0.0
 
     def __repr__(self) -> str:
         return f"<Entry {self.stamp.isoformat()} epoch {self.epoch}{'' if self.proven else ' unproven'}>"
@@ -137,10 +115,9 @@ class LiveStore:
         known = self._entries.get(topic)
         stamp: datetime = item.timestamp
         moved_at = (item.trade_timestamp or stamp) if type(item) is TickerData else stamp
-        entry = Entry(topic, item, health, epoch, monotonic, stamp, moved_at)
         # Nearly every message: no older, on the same line, in time, nothing in doubt. Judged inline, because this runs
         # for each one; a busy market stamps many alike, so those that are no news must not fall into the long way.
-        is_undoubted = (
+        if (
             known is not None
             and stamp >= known.stamp
             and moved_at >= known.moved_at
@@ -148,17 +125,19 @@ class LiveStore:
             and known.epoch == epoch
             and known.health is health
             and (late_before is None or stamp >= late_before)
-        )
-        if known is None or not is_undoubted:
+        ):
+            follows = known.monotonic >= subscribed_at
+            entry = Entry(
+                topic, item, health, epoch, monotonic, stamp, moved_at, stamp, monotonic, follows, known.asked_at
+            )
+            if (stamp == known.stamp or moved_at == known.moved_at) and not _is_news(entry, known):
+                entry.news_at = known.news_at
+        else:
+            entry = Entry(topic, item, health, epoch, monotonic, stamp, moved_at, stamp, monotonic)
             if not self._admits(entry, known, late_before, subscribed_at):
                 return False
             if is_foreign:
                 entry.late_by, entry.proven, entry.is_foreign = monotonic - subscribed_at, False, True
-        else:
-            entry.follows = known.monotonic >= subscribed_at
-            entry.asked_at = known.asked_at
-            if (stamp == known.stamp or moved_at == known.moved_at) and not _is_news(entry, known):
-                entry.news_at = known.news_at
         # Not for what was said again: a server that repeats its last frame for ever looked alive.
         if entry.news_at == monotonic:
             health.news_at = monotonic

@@ -45,10 +45,10 @@ def held_read(sock: socket.socket, room: bytearray, how: int = 0) -> Callable[[]
     """
     if _recv is None:
         return None
-    # Made once, in the types that C takes: turning numbers into them cost as much again as the call.
-    place = (ctypes.c_char * len(room)).from_buffer(room)
-    flags = ctypes.c_int(socket.MSG_DONTWAIT | how)
-    return partial(_recv, ctypes.c_int(sock.fileno()), place, ctypes.c_size_t(len(room)), flags)
+    # Made once, as the very arguments that C takes: to turn numbers into them at each call cost twice what it does.
+    place = ctypes.byref((ctypes.c_char * len(room)).from_buffer(room))
+    length, flags = ctypes.c_size_t.from_param(len(room)), ctypes.c_int.from_param(socket.MSG_DONTWAIT | how)
+    return partial(_recv, ctypes.c_int.from_param(sock.fileno()), place, length, flags)
 
 
 def held_look(sock: socket.socket) -> Callable[[], int] | None:

@@ -169,7 +169,7 @@ class WebSocketConnection:
         if count and self._tls is not None:
             count += _further_records(self._tls, room[count:], self._look)
             self._may_hold = count == len(room)  # whoever asks for more than is left of a record gets what is left
-        return bytes(room[:count])
+        return room[:count].tobytes()
 
     def send(self, opcode: int, payload: bytes) -> None:
         """One whole masked frame, handed to the operating system within 2 seconds."""
