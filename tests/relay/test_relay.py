@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import subprocess
@@ -302,6 +303,24 @@ def test_when_the_leader_is_killed_another_goes_on_and_no_trade_is_lost_or_doubl
     before = server.client.xlen(TRADES)
     wait_until(lambda: server.client.xlen(TRADES) >= before + 20, "it publishes")
     check_complete(upbit, server)
+
+
+def test_no_trade_that_was_passed_on_is_left_to_the_collector(start: Start) -> None:
+    # The command has it look once a minute, so whatever goes round in circles would stay for so long.
+    relay = start(TRADE)
+    before = relay.stats.published
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        wait_until(lambda: relay.stats.published >= before + 50, "fifty trades")
+        relay.close()
+        gc.collect()
+        assert not [each for each in gc.garbage if isinstance(each, TradeData)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 # --- a server that fails ---
