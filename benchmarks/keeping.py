@@ -39,7 +39,7 @@ from upbit_backbone.sinks.sink_recorder import BATCH_ROWS, SPILL_BYTES
 from upbit_backbone.sinks.sink_writer import SinkWriter
 from upbit_backbone.sinks.spool import Spool
 from upbit_backbone.sinks.sqlite import CHECKPOINT_PAGES, connect, transaction
-from upbit_backbone.sinks.trade_rows import ASKED, KEY
+from upbit_backbone.sinks.trade_rows import KEY
 
 TITLE = "keeping what comes in"
 OURS = "upbit_backbone"
@@ -169,9 +169,9 @@ def _from_sqlite(store: Store, rows: int) -> list[Figure]:
     assert len(times) == rows
     return [
         _timed("SQLite, time, price, volume, side as floats", rows, lambda: frame(columns=FEW, numbers="float")),
-        _fetched("SQLite, time, price, volume, side as floats", store.path, rows, FEW),
+        _fetched("SQLite, time, price, volume, side as floats", store.path, rows, ["timestamp", "rest"]),
         _timed("SQLite, all columns as floats", rows, lambda: frame(numbers="float")),
-        _fetched("SQLite, all columns as floats", store.path, rows, [*KEY, *ASKED, "rest"]),
+        _fetched("SQLite, all columns as floats", store.path, rows, [*KEY, "rest"]),
         _timed("SQLite, all columns exact, Arrow", rows, lambda: store.table("trades", "KRW-BTC")),
     ]
 
@@ -232,16 +232,18 @@ def _day_of_trades(folder: Path, rows: int) -> Path:
     sink = ParquetSink(folder, export_seconds=1e9)
     sink.open()
     end = START + timedelta(seconds=DAY_SECONDS)
-    sink.write(Batch([next(trades(1))], spans=(Span("KRW-BTC", "trade", START, end),)))
+    first = next(trades(1))
+    sink.write(Batch([first], spans=(Span("KRW-BTC", "trade", START, end),)))
     SqliteSink.close(sink)  # without the file, which is measured
     step = 86_000_000_000 // rows
+    (listed,) = trade_rows.lists_of([first])
+    price, others = first.price, listed.split(",", 3)[3]  # behind side, price and volume
     made = {"timestamp": f"timestamp + i * {step}", "sequential_id": "sequential_id + i * 10"}
     made |= {
-        "price": "CAST(price + (i * 7919 % 1000) * 1000 AS TEXT)",
-        "side": "CASE i % 2 WHEN 0 THEN 'ASK' ELSE 'BID' END",
+        "rest": f"""printf('["%s","%d","%d.%08d",%s', CASE i % 2 WHEN 0 THEN 'ASK' ELSE 'BID' END,
+            {price} + (i * 7919 % 1000) * 1000, i % 3, i * 104729 % 99999999 + 1, '{others}')"""
     }
-    made |= {"volume": "printf('%d.%08d', i % 3, i * 104729 % 99999999 + 1)"}
-    cells = ", ".join(made.get(name, name) for name in (*KEY, *ASKED, "rest"))
+    cells = ", ".join(made.get(name, name) for name in (*KEY, "rest"))
     connection = sqlite3.connect(folder / "store.db", isolation_level=None)
     try:
         connection.execute("PRAGMA synchronous = OFF")

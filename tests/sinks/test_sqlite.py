@@ -3,23 +3,29 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from operator import attrgetter
 
+import msgspec
 import pytest
 
 from upbit_backbone.archive import Store
 from upbit_backbone.errors import FileInUseError, InvalidRequestError
-from upbit_backbone.models.enums import DataSource, DataType
+from upbit_backbone.models.enums import DataSource, DataType, StreamType
 from upbit_backbone.models.events import GapEvent
 from upbit_backbone.models.number import plain
 from upbit_backbone.models.readable import KST
 from upbit_backbone.sinks import sqlite as sqlite_module
 from upbit_backbone.sinks import trade_rows
 from upbit_backbone.sinks.base import Batch, Hole, Span
-from upbit_backbone.sinks.columns import from_micros
+from upbit_backbone.sinks.columns import from_micros, to_micros
 from upbit_backbone.sinks.coverage import TICK
 from upbit_backbone.sinks.sqlite import SqliteSink, schema
 
@@ -191,7 +197,7 @@ def test_a_store_can_be_read_while_it_is_written(sink, path):
     assert len(Store(path).trades("KRW-BTC")) == 2
 
 
-@pytest.mark.parametrize(("version", "words"), [(3, "update upbit-backbone"), (0, "new file")])
+@pytest.mark.parametrize(("version", "words"), [(4, "update upbit-backbone"), (0, "new file")])
 def test_another_schema_is_refused_and_left_alone(path, version, words):
     sink = SqliteSink(path)
     sink.open()
@@ -268,7 +274,7 @@ def test_ids_that_tell_their_time_are_not_looked_up(path):
 
 def test_the_schema_is_of_the_version_it_says():
     """Whoever changes a model changes the tables: then the version is another, and this text is, too."""
-    assert sqlite_module.SCHEMA_VERSION == 2
+    assert sqlite_module.SCHEMA_VERSION == 3
     tables = [line.split(" (", 1)[0] for line in schema().splitlines() if line.startswith("CREATE")]
     assert tables == [
         "CREATE TABLE trade_rows", "CREATE TABLE IF NOT EXISTS odd_ids", "CREATE VIEW trades AS SELECT",
@@ -276,12 +282,19 @@ def test_the_schema_is_of_the_version_it_says():
     ]  # fmt: skip
     assert schema().splitlines()[0] == (
         "CREATE TABLE trade_rows (symbol TEXT NOT NULL, timestamp INTEGER NOT NULL, sequential_id INTEGER NOT NULL, "
-        "price TEXT NOT NULL, volume TEXT NOT NULL, side TEXT, rest TEXT NOT NULL, "
-        "PRIMARY KEY (symbol, timestamp, sequential_id)) WITHOUT ROWID;"
+        "rest TEXT NOT NULL, PRIMARY KEY (symbol, timestamp, sequential_id)) WITHOUT ROWID;"
     )
-    rest = ["source", "prev_closing_price", "change_amount", "best_ask_price", "best_ask_size", "best_bid_price"]
-    rest += ["best_bid_size", "published_at", "stream_type", "is_backfilled", "received_at"]
-    assert [column.name for column in trade_rows.REST] == rest
+    listed = ["side", "price", "volume", "prev_closing_price", "change_amount", "best_ask_price", "best_ask_size"]
+    listed += ["best_bid_price", "best_bid_size", "published_at", "received_at"]
+    assert list(trade_rows.LISTED) == listed
+    assert [each.name for each in msgspec.structs.fields(trade_rows.Rest)] == [*listed, trade_rows.ORIGIN, "word"]
+    origins = {number: trade_rows.told_by(number, "NEW") for number in (0, 10, 13, 14, 21, 29)}
+    assert origins == {
+        0: ("rest", None, False), 10: ("websocket", "SNAPSHOT", False), 13: ("websocket", "REALTIME", True),
+        14: ("websocket", "NEW", False), 21: ("relay", "REALTIME", True), 29: ("derived", "REALTIME", True),
+    }  # fmt: skip
+    assert set(trade_rows.SOURCES) == set(DataSource)
+    assert set(trade_rows.STREAM_TYPES) == {None, *StreamType}
 
 
 # As it was until schema 2.
@@ -321,6 +334,9 @@ ODD_TRADES = [
     trade(3, side=None, sequential_id=None, prev_closing_price=None, stream_type=None, received_at=None),
     trade(4, side='B"I\\D,\n한', stream_type='"NEW\\" ],["', source=DataSource.REST),
     trade(5, published_at=at(1.5).astimezone(KST), received_at=at(2).astimezone(KST), price=plain(Decimal("1E-7"))),
+    trade(6, published_at=at(0.6) - TICK, received_at=at(-86_400 * 40), stream_type="SNAPSHOT", is_backfilled=True),
+    trade(7, stream_type="NEW", is_backfilled=True, source=DataSource.DERIVED),
+    trade(8, side="null", source=DataSource.RELAY, stream_type=None, received_at=at(0.8), published_at=at(0.8)),
 ]  # fmt: skip
 
 
@@ -330,13 +346,13 @@ def test_a_store_of_either_schema_is_written_and_read_as_it_is(form, request):
     sink = SqliteSink(path)
     sink.open()
     assert sink.write(Batch(ODD_TRADES)) == len(ODD_TRADES)
-    assert sink.write(Batch([*ODD_TRADES, trade(6)])) == 1
+    assert sink.write(Batch([*ODD_TRADES, trade(9)])) == 1
     sink.close()
     store = Store(path)
-    assert store.trades("KRW-BTC") == [*ODD_TRADES, trade(6)]
+    assert store.trades("KRW-BTC") == [*ODD_TRADES, trade(9)]
     assert store.as_of("KRW-BTC", at(0.45)).trade == ODD_TRADES[3]
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2 if form == "path" else 1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3 if form == "path" else 1,)
         assert {"trade_rows"} & tables_in(connection) == ({"trade_rows"} if form == "path" else set())
 
 
@@ -371,15 +387,180 @@ def test_a_store_of_the_first_schema_comes_as_a_table_in_order_of_time(first_pat
     assert table["price"].to_pylist() == [trade(number).price for number in reversed(range(8))]
 
 
-def test_any_program_finds_a_trade_as_it_lay_in_the_first_schema(path, first_path, tmp_path):
+def test_any_program_finds_a_trade_as_it_lay_in_the_first_schema(first_path, tmp_path):
     shown = []
-    for file in (first_path, tmp_path / "second.db"):
+    for file in (first_path, tmp_path / "third.db"):
         sink = SqliteSink(file)
         sink.open()
         sink.write(Batch(ODD_TRADES))
         sink.close()
-        with contextlib.closing(sqlite3.connect(file)) as connection:
-            found = connection.execute("SELECT * FROM trades ORDER BY symbol, sequential_id")
-            shown.append(([each[0] for each in found.description], found.fetchall()))
+        shown.append(shown_by(file))
     assert shown[0] == shown[1]
-    assert len(shown[0][1]) == len(ODD_TRADES)
+    names, rows = shown[0]
+    assert names == list(trade_rows.TRADES.names)
+    told = [[getattr(each, name) for name in names] for each in ODD_TRADES]
+    expected = {tuple(_as_shown(each) for each in row) for row in told}
+    given = {(*row[:5], None if row[5] < 0 else row[5], *row[6:]) for row in rows}  # an id below zero was made by us
+    assert given == expected
+
+
+def _as_shown(value: object) -> object:
+    if isinstance(value, datetime):
+        return to_micros(value)
+    return str(value) if isinstance(value, Decimal | StrEnum) else value
+
+
+# A store of schema 2, which no release wrote: as it was made, and what it made of `ODD_TRADES`.
+SECOND_TABLE = (
+    "CREATE TABLE trade_rows (symbol TEXT NOT NULL, timestamp INTEGER NOT NULL, sequential_id INTEGER NOT NULL, "
+    "price TEXT NOT NULL, volume TEXT NOT NULL, side TEXT, rest TEXT NOT NULL, "
+    "PRIMARY KEY (symbol, timestamp, sequential_id)) WITHOUT ROWID"
+)
+SECOND_VIEW = """CREATE VIEW trades AS SELECT
+    symbol,
+    price,
+    volume,
+    side,
+    timestamp,
+    sequential_id,
+    json_extract(rest, '$[0]') AS source,
+    json_extract(rest, '$[1]') AS prev_closing_price,
+    json_extract(rest, '$[2]') AS change_amount,
+    json_extract(rest, '$[3]') AS best_ask_price,
+    json_extract(rest, '$[4]') AS best_ask_size,
+    json_extract(rest, '$[5]') AS best_bid_price,
+    json_extract(rest, '$[6]') AS best_bid_size,
+    CAST(strftime('%s', json_extract(rest, '$[7]')) AS INTEGER) * 1000000 +
+        CASE substr(json_extract(rest, '$[7]'), 20, 1) WHEN '.'
+        THEN CAST(substr(json_extract(rest, '$[7]'), 21, 6) AS INTEGER) ELSE 0 END AS published_at,
+    json_extract(rest, '$[8]') AS stream_type,
+    json_extract(rest, '$[9]') AS is_backfilled,
+    CAST(strftime('%s', json_extract(rest, '$[10]')) AS INTEGER) * 1000000 +
+        CASE substr(json_extract(rest, '$[10]'), 20, 1) WHEN '.'
+        THEN CAST(substr(json_extract(rest, '$[10]'), 21, 6) AS INTEGER) ELSE 0 END AS received_at
+FROM trade_rows"""
+SECOND_ROWS = [
+    (
+        *("KRW-BTC", 1769828400100000, 17000000000000001, "106691001", "0.00012345", "BID"),
+        '["websocket","106000000",null,null,null,null,null,null,"REALTIME",false,"2026-01-31T03:00:00.150000Z"]',
+    ),
+    (
+        *("KRW-BTC", 1769828400200000, 17000000000000002, "106691002", "0.00012345", "BID"),
+        '["websocket","106000000","-150000","0.00000012","1","12345678901234567890.5","0.5","2026-01-31T03:00:00.200000Z","REALTIME",true,"2026-01-31T03:00:03Z"]',
+    ),
+    (
+        *("KRW-BTC", 1769828400300000, -11689450236283495, "106691003", "0.00012345", None),
+        '["websocket",null,null,null,null,null,null,null,null,false,null]',
+    ),
+    (
+        *("KRW-BTC", 1769828400400000, 17000000000000004, "106691004", "0.00012345", 'B"I\\D,\n한'),
+        '["rest","106000000",null,null,null,null,null,null,"\\"NEW\\\\\\" ],[\\"",false,"2026-01-31T03:00:00.450000Z"]',
+    ),
+    (
+        *("KRW-BTC", 1769828400500000, 17000000000000005, "0.0000001", "0.00012345", "BID"),
+        '["websocket","106000000",null,null,null,null,null,"2026-01-31T12:00:01.500000+09:00","REALTIME",false,"2026-01-31T12:00:02+09:00"]',
+    ),
+    (
+        *("KRW-BTC", 1769828400600000, 17000000000000006, "106691006", "0.00012345", "BID"),
+        '["websocket","106000000",null,null,null,null,null,"2026-01-31T03:00:00.599000Z","SNAPSHOT",true,"2025-12-22T03:00:00Z"]',
+    ),
+    (
+        *("KRW-BTC", 1769828400700000, 17000000000000007, "106691007", "0.00012345", "BID"),
+        '["derived","106000000",null,null,null,null,null,null,"NEW",true,"2026-01-31T03:00:00.750000Z"]',
+    ),
+    (
+        *("KRW-BTC", 1769828400800000, 17000000000000008, "106691008", "0.00012345", "null"),
+        '["relay","106000000",null,null,null,null,null,"2026-01-31T03:00:00.800000Z",null,false,"2026-01-31T03:00:00.800000Z"]',
+    ),
+]
+
+
+@pytest.fixture
+def second_path(path):
+    """A store of schema 2, one of the first, which had no `odd_ids`."""
+    sink = SqliteSink(path)
+    sink.open()
+    sink.write(Batch([ticker(1)]))
+    sink.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        dropped = ("DROP VIEW trades", "DROP TABLE trade_rows", "DROP TABLE odd_ids")
+        for statement in (*dropped, SECOND_TABLE, SECOND_VIEW, "PRAGMA user_version = 2"):
+            connection.execute(statement)
+        connection.executemany("INSERT INTO trade_rows VALUES (?, ?, ?, ?, ?, ?, ?)", SECOND_ROWS)
+    return path
+
+
+def shown_by(path) -> tuple[list[str], list[tuple]]:
+    """What any program finds in `trades`: the names of its columns, and its rows."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT * FROM trades ORDER BY symbol, sequential_id")
+        return [each[0] for each in found.description], found.fetchall()
+
+
+def version_of(path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def test_a_store_of_the_second_schema_is_read_as_it_is_and_made_one_of_the_third_by_who_writes_to_it(second_path):
+    before = shown_by(second_path)
+    assert Store(second_path).trades("KRW-BTC") == ODD_TRADES
+    assert version_of(second_path) == 2
+    sink = SqliteSink(second_path)
+    sink.open()
+    assert version_of(second_path) == 3
+    assert shown_by(second_path) == before
+    assert sink.write(Batch([*ODD_TRADES, trade(9)])) == 1  # those that were there are known
+    sink.close()
+    assert Store(second_path).trades("KRW-BTC") == [*ODD_TRADES, trade(9)]
+    assert Store(second_path).tickers("KRW-BTC") == [ticker(1)]
+
+
+def test_trades_that_were_converted_lie_as_those_that_were_written(second_path, tmp_path):
+    found = []
+    for file, batch in ((tmp_path / "third.db", Batch(ODD_TRADES)), (second_path, Batch())):
+        sink = SqliteSink(file)
+        sink.open()
+        sink.write(batch)
+        sink.close()
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            rows = connection.execute("SELECT * FROM trade_rows ORDER BY timestamp").fetchall()
+            tables = "SELECT name, sql FROM sqlite_master WHERE name LIKE 'trade%' OR name LIKE 'odd%' ORDER BY name"
+            found.append((rows, connection.execute(tables).fetchall()))
+    assert found[0] == found[1]
+
+
+def test_a_store_of_the_second_schema_comes_as_a_table_too(second_path):
+    pytest.importorskip("pyarrow")
+    table = Store(second_path).table("trades", "KRW-BTC")
+    for name in ("price", "best_bid_price", "published_at", "received_at", "is_backfilled"):
+        assert table[name].to_pylist() == [getattr(each, name) for each in ODD_TRADES]
+
+
+CONVERTED_AND_KILLED = """
+import contextlib, os, signal, sys
+from upbit_backbone.sinks import sqlite
+
+@contextlib.contextmanager
+def killed(connection):
+    connection.execute("PRAGMA cache_spill = 1")
+    connection.execute("BEGIN IMMEDIATE")
+    yield connection
+    os.kill(os.getpid(), signal.SIGKILL)
+
+sqlite.transaction = killed
+sqlite.SqliteSink(sys.argv[1]).open()
+"""
+
+
+def test_who_is_killed_while_converting_leaves_the_store_as_it_was(second_path):
+    before = shown_by(second_path)
+    told = subprocess.run([sys.executable, "-c", CONVERTED_AND_KILLED, str(second_path)], capture_output=True)
+    assert told.returncode == -signal.SIGKILL, told.stderr.decode()
+    assert version_of(second_path) == 2
+    assert shown_by(second_path) == before
+    assert Store(second_path).trades("KRW-BTC") == ODD_TRADES
+    sink = SqliteSink(second_path)
+    sink.open()
+    sink.close()
+    assert (version_of(second_path), shown_by(second_path)) == (3, before)

@@ -1,13 +1,12 @@
 """Columnar: a store's tables as Arrow tables, without a model for each row, and DuckDB's answers over them.
 
-Trades, of which there are millions, come without a Python object for each cell, too: SQLite writes many rows as one
-text, and Arrow reads columns out of it, both in C.
+Trades, of which there are millions, come without a Python object for each cell, too: SQLite writes each column of many
+rows as one text, and Arrow reads cells out of it, both in C.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sqlite3
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from .columns import TABLE_NAMED, Column, from_micros, to_micros
 from .trade_rows import has_trade_rows
 
 BATCH_ROWS: Final = 2_000  # so few that their values are in the processor's cache when columns are made of them
-TEXT_ROWS: Final = 20_000  # some 4 MB of text: the fewer, the more often SQLite is asked
+TEXT_ROWS: Final = 20_000  # some 3 MB of text: the fewer, the more often SQLite is asked
 EARLIEST: Final = -(2**63)
 LATEST: Final = 2**63 - 1
 PARSING_SECONDS: Final = 1.0  # for the text that is being read when somebody wants no more
@@ -42,8 +41,9 @@ _BESIDE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
 }
 NAMES: Final = (*TABLE_NAMED, *_BESIDE)
-_LISTED: Final = frozenset(column.name for column in trade_rows.REST)
-_JSON: Final = json.JSONDecoder()
+REST: Final = "rest"  # the column of lists
+_OF_ORIGIN: Final = ("source", "stream_type", "is_backfilled")  # what is one number at the end of a trade's list
+_LISTED: Final = frozenset((*trade_rows.LISTED, *_OF_ORIGIN))
 
 Columns = list[tuple[str, Any]]  # the name of each, and Arrow's type for it
 
@@ -135,11 +135,10 @@ def _rows(
 
 
 class _Text(NamedTuple):
-    """Many trades of one market in order of time, a line each: a JSON list of what has columns of its own, between
-    zeros that keep its brackets away, and where that is asked for the trade's list right behind it."""
+    """Many trades of one market in order of time: of each column of `trade_rows` that is needed a line for each."""
 
     symbol: str
-    lines: bytes
+    lines: Mapping[str, bytes]
 
 
 def _trades(
@@ -176,70 +175,104 @@ def _symbols(connection: sqlite3.Connection) -> list[str]:
     return [symbol for (symbol,) in connection.execute("SELECT DISTINCT symbol FROM trade_rows ORDER BY symbol")]
 
 
-def _own_of(columns: Columns) -> list[str]:
-    """Which of these have a column of their own in `trade_rows`, but for the market, which a text has in common."""
-    return [name for name, _ in columns if name not in _LISTED and name != "symbol"]
-
-
-def _lines(connection: sqlite3.Connection, columns: Columns, symbol: str, asked: Mapping[str, Any]) -> Iterator[bytes]:
+def _lines(
+    connection: sqlite3.Connection, columns: Columns, symbol: str, asked: Mapping[str, Any]
+) -> Iterator[Mapping[str, bytes]]:
     """The lines of one `_Text` after the other."""
-    own = ", ".join(map(_selected, _own_of(columns)))
-    line = f"json_array(0, {own}, 0)" + (" || rest" if any(name in _LISTED for name, _ in columns) else "")
+    needed = {REST if name in _LISTED else name: None for name, _ in columns if name != "symbol"}
+    # A text of each column: SQLite takes half as long again to join the cells of a row first. And the line's end is no
+    # char(10), which it would call for each line.
+    texts = ", ".join(f"CAST(group_concat({name}, '\n') AS BLOB)" for name in needed)
     # Where the next text begins is asked for first: with a LIMIT of its own, rows would go from one query into another,
-    # which costs as much again as the text. Lines come in order of the key, as its tree is all there is to walk. And
-    # the line's end is no char(10), which SQLite would call for each line.
+    # which costs as much again as the text. Lines come in order of the key, as its tree is all there is to walk.
     beginning = """SELECT timestamp, sequential_id FROM trade_rows
         WHERE symbol = ? AND (timestamp, sequential_id) >= (?, ?) AND timestamp < ?
         ORDER BY timestamp, sequential_id LIMIT 1 OFFSET ?"""
-    statement = f"""SELECT CAST(group_concat({line}, '\n') AS BLOB) FROM trade_rows
+    statement = f"""SELECT {texts} FROM trade_rows
         WHERE symbol = ? AND (timestamp, sequential_id) >= (?, ?) AND (timestamp, sequential_id) < (?, ?)"""  # noqa: S608
     end = asked.get("timestamp < ?", LATEST)
     begin: tuple[int, int] | None = (asked.get("timestamp >= ?", EARLIEST), EARLIEST)
     while begin is not None:
         following = connection.execute(beginning, (symbol, *begin, end, TEXT_ROWS)).fetchone()
-        (text,) = connection.execute(statement, (symbol, *begin, *(following or (end, EARLIEST)))).fetchone()
-        if text is not None:
-            yield text
+        found = connection.execute(statement, (symbol, *begin, *(following or (end, EARLIEST)))).fetchone()
+        if found[0] is not None:
+            yield dict(zip(needed, found, strict=True))
         begin = following
 
 
 def _parsed(arrow: Any, columns: Columns, text: _Text) -> Any:
     """The table that such a text tells of."""
-    if b"\\" not in text.lines:  # JSON writes a strange sign in another way than CSV
-        with contextlib.suppress(arrow.ArrowInvalid):  # a number that is wider than its kind usually is
-            return _read(arrow, columns, text)
-    return _decoded(arrow, columns, text)
+    times = _whole_numbers(arrow, text.lines["timestamp"])
+    found = {"timestamp": times.cast(dict(columns)["timestamp"])}
+    if "symbol" in dict(columns):
+        found["symbol"] = arrow.repeat(arrow.scalar(text.symbol), len(times))
+    if "sequential_id" in text.lines:
+        found["sequential_id"] = _known(arrow, _whole_numbers(arrow, text.lines["sequential_id"]))
+    if REST in text.lines:
+        found |= _rest_of(arrow, [each for each in columns if each[0] in _LISTED], text.lines[REST], times)
+    return arrow.table([found[name] for name, _ in columns], names=[name for name, _ in columns])
 
 
-def _read(arrow: Any, columns: Columns, text: _Text) -> Any:
-    """The same by Arrow's reader of CSV, in which brackets are part of what stands beside them."""
-    from pyarrow import compute, csv
+def _whole_numbers(arrow: Any, lines: bytes) -> Any:
+    return _read(arrow, lines, ["number"], {"number": arrow.int64()})["number"]
 
-    listed = any(name in _LISTED for name, _ in columns)
-    places = ["[", *_own_of(columns), *([column.name for column in trade_rows.REST] if listed else ["]"])]
-    kinds = dict(columns)
-    read = {name: _in_text(arrow, kind) for name, kind in columns if name != "symbol"} | {"timestamp": arrow.int64()}
-    if "source" in read:
-        read["source"] = arrow.dictionary(arrow.int32(), arrow.string())
-    if "received_at" in read:
-        read["received_at"] = arrow.string()
+
+def _known(arrow: Any, ids: Any) -> Any:
+    """Those that Upbit gave: a negative one was made by us, for a trade that came without."""
+    from pyarrow import compute
+
+    if compute.min(ids).as_py() >= 0:
+        return ids
+    return compute.if_else(compute.less(ids, 0), arrow.scalar(None, ids.type), ids)
+
+
+def _rest_of(arrow: Any, columns: Columns, lines: bytes, times: Any) -> dict[str, Any]:
+    """These columns out of the trades' lists."""
+    if b"\\" not in lines:  # JSON writes a strange sign in another way than CSV
+        # For a number that is wider than its kind usually is, and where there is a comma or an item too many.
+        with contextlib.suppress(arrow.ArrowInvalid):
+            return _scanned(arrow, columns, lines, times)
+    return _decoded(arrow, columns, lines, times)
+
+
+def _scanned(arrow: Any, columns: Columns, lines: bytes, times: Any) -> dict[str, Any]:
+    """By Arrow's reader of CSV, in which brackets are part of what stands beside them: of the side in front, and of the
+    number at the end. Both are one of few, each of which is looked at once."""
+    from pyarrow import compute
+
+    kinds, few = dict(columns), arrow.dictionary(arrow.int32(), arrow.string())
+    read = {name: _in_text(arrow, kind) for name, kind in columns if name not in _OF_ORIGIN}
+    read |= {name: few if name == "side" else arrow.int64() for name in read if name in ("side", *trade_rows.AFTER)}
+    if not kinds.keys().isdisjoint(_OF_ORIGIN):
+        read[trade_rows.ORIGIN] = few
+    found = _read(arrow, lines, [*trade_rows.LISTED, trade_rows.ORIGIN], read)
+    for name in trade_rows.AFTER:
+        if name in found:
+            found[name] = compute.add(times, found[name])
+    if "side" in found:
+        words = [msgspec.json.decode(word[1:]) for word in found["side"].dictionary.to_pylist()]
+        found["side"] = arrow.array(words).take(found["side"].indices)
+    origins = found.pop(trade_rows.ORIGIN, None)
+    for place, name in enumerate(_OF_ORIGIN):
+        if name in kinds:
+            told = [trade_rows.told_by(int(word[:-1]))[place] for word in origins.dictionary.to_pylist()]
+            found[name] = arrow.array(told).take(origins.indices)
+    return {name: found[name].cast(kind) for name, kind in columns}
+
+
+def _read(arrow: Any, lines: bytes, places: list[str], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Some columns of such lines."""
+    from pyarrow import csv
+
     table = csv.read_csv(
-        arrow.py_buffer(text.lines),
-        read_options=csv.ReadOptions(column_names=places, block_size=len(text.lines) + 1, use_threads=False),
+        arrow.py_buffer(lines),
+        read_options=csv.ReadOptions(column_names=places, block_size=len(lines) + 1, use_threads=False),
         convert_options=csv.ConvertOptions(
-            column_types=read, include_columns=list(read), null_values=["null", "null]"], true_values=["true"],
-            false_values=["false"], strings_can_be_null=True, quoted_strings_can_be_null=False,
+            column_types=kinds, include_columns=list(kinds), null_values=["null"], strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
         ),
     )  # fmt: skip
-    found = {name: table[name].combine_chunks() for name in read}
-    if "symbol" in kinds:
-        found["symbol"] = arrow.repeat(arrow.scalar(text.symbol), len(table))
-    if "source" in read:
-        words = [msgspec.json.decode(word.removeprefix("0][")) for word in found["source"].dictionary.to_pylist()]
-        found["source"] = arrow.DictionaryArray.from_arrays(found["source"].indices, arrow.array(words, "string"))
-    if "received_at" in read:
-        found["received_at"] = compute.ascii_rtrim(found["received_at"], "]")
-    return arrow.table([found[name].cast(kind) for name, kind in columns], names=list(kinds))
+    return {name: table[name].combine_chunks() for name in kinds}
 
 
 def _in_text(arrow: Any, kind: Any) -> Any:
@@ -247,15 +280,16 @@ def _in_text(arrow: Any, kind: Any) -> Any:
     return arrow.decimal128(WIDEST[0], kind.scale) if arrow.types.is_decimal(kind) else kind
 
 
-def _decoded(arrow: Any, columns: Columns, text: _Text) -> Any:
+def _decoded(arrow: Any, columns: Columns, lines: bytes, times: Any) -> dict[str, Any]:
     """The same by way of Python's objects, which takes any sign."""
-    names = ["[", *_own_of(columns), "]", *(column.name for column in trade_rows.REST)]
     rows = []
-    for line in text.lines.decode().split("\n"):
-        own, end = _JSON.raw_decode(line)
-        rows.append([*own, *(msgspec.json.decode(line[end:]) if line[end:] else ())])
-    cells = dict(zip(names, zip(*rows, strict=True), strict=False)) | {"symbol": [text.symbol] * len(rows)}
-    return _table(arrow, columns, [cells[name] for name, _ in columns])
+    for line, time in zip(lines.decode().split("\n"), times.to_pylist(), strict=True):
+        rest = msgspec.json.decode(line)
+        row = dict(zip(trade_rows.LISTED, rest, strict=False))
+        row |= zip(_OF_ORIGIN, trade_rows.told_by(*rest[len(row) :]), strict=True)
+        row |= {name: time + row[name] for name in trade_rows.AFTER if row[name] is not None}
+        rows.append(row)
+    return {name: _array(arrow, kind, [row[name] for row in rows]) for name, kind in columns}
 
 
 def _in_order(table: Any) -> Any:
@@ -317,7 +351,7 @@ def _table(arrow: Any, columns: Columns, values: list[Any]) -> Any:
 def _array(arrow: Any, kind: Any, cells: Any) -> Any:
     if arrow.types.is_decimal(kind) or arrow.types.is_floating(kind):
         return _cast(arrow, arrow.array(cells, type=arrow.string()), kind)
-    if arrow.types.is_timestamp(kind):  # whole microseconds, or in the list of a trade a text
+    if arrow.types.is_timestamp(kind):  # whole microseconds
         return _cast(arrow, arrow.array(cells), kind)
     if arrow.types.is_boolean(kind):
         return arrow.array([None if each is None else bool(each) for each in cells], type=kind)

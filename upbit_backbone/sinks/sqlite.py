@@ -1,9 +1,10 @@
 """SQLite: one file that any program reads, with exact numbers, unique keys, and what is complete written beside it.
 
 `trades`, `candles`, `tickers`, `orderbooks` have the models' fields as columns (see `columns`); `coverage` has the
-stretches that are complete, `gaps` what is missing all the same, `meta` who made the file. The schema is version 2
+stretches that are complete, `gaps` what is missing all the same, `meta` who made the file. The schema is version 3
 (`PRAGMA user_version`): `trades` is a view of the table `trade_rows`. A file of version 1, where it is a table, is read
-and continued as it is, since nobody should wait while millions of rows are moved; one of another version, or of another
+and continued as it is, since nobody should wait while millions of rows are moved. One of version 2, which no release
+wrote, is read as it is, and made one of version 3 by whoever writes to it. One of another version, or of another
 program, is refused and left alone.
 """
 
@@ -25,8 +26,8 @@ from .base import Batch, Hole, Sink
 from .columns import TABLE_NAMED, TABLES, Row, Table, from_micros, keyed, to_micros
 from .ledger import Ledger
 
-SCHEMA_VERSION: Final = 2
-KNOWN_VERSIONS: Final = frozenset({1, SCHEMA_VERSION})
+SCHEMA_VERSION: Final = 3
+KNOWN_VERSIONS: Final = frozenset({1, 2, SCHEMA_VERSION})
 APPLICATION_ID: Final = 0x55504254  # "UPBT"
 BUSY_SECONDS: Final = 5.0
 # So many wait in the log, 16 MB, before they go into the file, for which the disk is waited for twice more: a page
@@ -211,8 +212,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     if is_empty:
         _create_all(connection)
-    elif trade_rows.has_trade_rows(connection):
-        connection.execute(trade_rows.ODD_IDS)  # the first stores of schema 2 were made without it
+    elif _version_of(connection) == 2:
+        with transaction(connection):
+            trade_rows.convert(connection)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _create_all(connection: sqlite3.Connection) -> None:
@@ -225,10 +228,15 @@ def _create_all(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
+def _version_of(connection: sqlite3.Connection) -> int:
+    version_found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version_found
+
+
 def check_schema(connection: sqlite3.Connection, path: Path) -> None:
     """InvalidRequestError, in words, where a file is no store of the version that this library writes."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    found = _version_of(connection)
     if application != APPLICATION_ID:
         raise InvalidRequestError(
             f"{one_line(path)} is another program's database, and was left alone; name another file"

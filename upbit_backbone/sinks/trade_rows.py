@@ -1,31 +1,43 @@
-"""Trade rows: how trades, of which there are millions, lie in SQLite since schema 2.
+"""Trade rows: how trades, of which there are millions, lie in SQLite since schema 3.
 
-Time, price, volume and side, which are what is asked for, have columns of their own; the rest of a trade is one list of
-JSON, encoded in C, and read by whoever wants it through the view `trades`. One tree keeps them by market and time:
-ids are not in order, and a second tree of times would cost a third of writing a trade, as do ten columns more.
+Market, time and id, by which they are found, have columns of their own; all else that a trade says is one short list of
+JSON, encoded in C, and read by whoever wants it through the view `trades`. One tree keeps them by market and time: ids
+are not in order, and a second tree of times would cost a third of writing a trade, as would a column for each cell.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import product
 from typing import Any, Final
 
 import msgspec
 
-from ..models.enums import DataSource
+from ..models.enums import DataSource, StreamType
 from ..models.market import TradeData
 from ..models.number import encoded, plain
-from .columns import TABLE_NAMED, Column, Row, from_micros, id_of, to_micros
+from .columns import TABLE_NAMED, Row, from_micros, id_of, to_micros
 
 TRADES: Final = TABLE_NAMED["trades"]
 KEY: Final = ("symbol", "timestamp", "sequential_id")
-ASKED: Final = ("price", "volume", "side")
 DAY_SECONDS: Final = 86_400
 ENCODED_AT_ONCE: Final = 200
-REST: Final = tuple(column for column in TRADES.columns if column.name not in (*KEY, *ASKED))
+# What the list `rest` has, in this order: words and exact numbers as texts, times as whole microseconds after the
+# trade's own, and at its end a number for the three things of which a trade says one of few combinations.
+LISTED: Final = (
+    "side", "price", "volume", "prev_closing_price", "change_amount", "best_ask_price", "best_ask_size",
+    "best_bid_price", "best_bid_size", "published_at", "received_at",
+)  # fmt: skip
+AFTER: Final = ("published_at", "received_at")
+ORIGIN: Final = "origin"  # the name of that number
+# It is (place of source * 4 + place of stream type) * 2 + is_backfilled. A type that is none of these has the fourth
+# place, and its word behind the number.
+SOURCES: Final = (DataSource.REST, DataSource.WEBSOCKET, DataSource.RELAY, DataSource.DERIVED)
+STREAM_TYPES: Final = (None, StreamType.SNAPSHOT, StreamType.REALTIME)
+ANOTHER: Final = len(STREAM_TYPES)
 
 _THERE: Final = "SELECT 1 FROM trade_rows WHERE symbol = ? AND timestamp = ? AND sequential_id = ?"
 # Ids that do not tell their time, of which Upbit has none so far.
@@ -33,21 +45,49 @@ ODD_IDS: Final = (
     "CREATE TABLE IF NOT EXISTS odd_ids (symbol TEXT NOT NULL, sequential_id INTEGER NOT NULL, "
     "timestamp INTEGER NOT NULL, PRIMARY KEY (symbol, sequential_id)) WITHOUT ROWID"
 )
-INSERT: Final = "INSERT INTO trade_rows VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+INSERT: Final = "INSERT INTO trade_rows VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
 # What `trade_of` takes.
-SELECTED: Final = (
-    "symbol, timestamp, CASE WHEN sequential_id < 0 THEN NULL ELSE sequential_id END, price, volume, side, rest"
-)
+SELECTED: Final = "symbol, timestamp, CASE WHEN sequential_id < 0 THEN NULL ELSE sequential_id END, rest"
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=encoded)
-_Price = Decimal | None
-_DECODE: Final = msgspec.json.Decoder(
-    tuple[
-        DataSource, _Price, _Price, _Price, _Price, _Price, _Price, datetime | None, str | None, bool, datetime | None
-    ]
-).decode
 _SIDE, _STREAM_TYPE = (column.read for column in TRADES.columns if column.name in ("side", "stream_type"))
+
+
+class Rest(msgspec.Struct, array_like=True, frozen=True):
+    """The list `rest`."""
+
+    side: str | None
+    price: Decimal
+    volume: Decimal
+    prev_closing_price: Decimal | None
+    change_amount: Decimal | None
+    best_ask_price: Decimal | None
+    best_ask_size: Decimal | None
+    best_bid_price: Decimal | None
+    best_bid_size: Decimal | None
+    published_at: int | None
+    received_at: int | None
+    origin: int
+    word: str | None = None
+
+
+_DECODE: Final = msgspec.json.Decoder(Rest).decode
+
+
+def origin_of(source: DataSource, stream_type: str | None, is_backfilled: bool) -> int:
+    """The number for these three."""
+    place = STREAM_TYPES.index(stream_type) if stream_type in STREAM_TYPES else ANOTHER
+    return (SOURCES.index(source) * 4 + place) * 2 + is_backfilled
+
+
+def told_by(origin: int, word: str | None = None) -> tuple[DataSource, str | None, bool]:
+    """Source, stream type and whether it is backfilled: what such a number, and a word behind it, was made of."""
+    place = origin // 2 % 4
+    return SOURCES[origin // 8], word if place == ANOTHER else STREAM_TYPES[place], bool(origin % 2)
+
+
+_ORIGINS: Final = {each: origin_of(*each) for each in product(SOURCES, STREAM_TYPES, (False, True))}
 
 
 def rows_of(trades: Sequence[TradeData], connection: sqlite3.Connection) -> Iterable[Row]:
@@ -56,20 +96,8 @@ def rows_of(trades: Sequence[TradeData], connection: sqlite3.Connection) -> Iter
     ids: list[int | None] = [each.sequential_id for each in trades]
     if None in ids:
         ids = [id_of(trade) if known is None else known for trade, known in zip(trades, ids, strict=True)]
-    # Column by column, with one kind of value in each loop: faster than row by row.
-    sides = [each.side for each in trades]
-    words = {each: None if each is None else str(each) for each in set(sides)}
     times = _micros([each.timestamp for each in trades])
-    rows = zip(
-        [each.symbol for each in trades],
-        times,
-        ids,
-        [str(each.price) for each in trades],
-        [str(each.volume) for each in trades],
-        [words[each] for each in sides],
-        _rests(trades),
-        strict=True,
-    )
+    rows: Iterable[Row] = zip([each.symbol for each in trades], times, ids, lists_of(trades), strict=True)
     # A tree by time can hold an id twice, and one by id beside it would cost a third of writing a trade. But an id
     # tells its time, so that only those have to be looked up that do not.
     if [number // 10_000 * 1_000 for number in ids] == times and not _has_odd_ids(connection):  # type: ignore[operator]
@@ -89,23 +117,39 @@ def _micros(moments: Sequence[datetime]) -> list[int]:
     ]
 
 
-def _rests(trades: Sequence[TradeData]) -> list[str]:
-    """What `REST` has of each, as a list of JSON."""
+def lists_of(trades: Sequence[TradeData]) -> list[str]:
+    """The list `rest` of each."""
     # Spelled out, since Python remembers where attributes lie that it reads in a loop of its own: a third of the time
     # that an attrgetter takes. One call encodes many, a line each, but so few that their tuples are gone before the
     # garbage collector looks at them.
     lines: list[str] = []
     for begin in range(0, len(trades), ENCODED_AT_ONCE):
-        listed = [
+        some = trades[begin : begin + ENCODED_AT_ONCE]
+        origins = [_ORIGINS.get((each.source, each.stream_type, each.is_backfilled)) for each in some]  # type: ignore[arg-type]
+        published = _after([None if each.published_at is None else each.published_at - each.timestamp for each in some])
+        received = _after([None if each.received_at is None else each.received_at - each.timestamp for each in some])
+        listed: list[tuple[Any, ...]] = [
             (
-                each.source, each.prev_closing_price, each.change_amount, each.best_ask_price, each.best_ask_size,
-                each.best_bid_price, each.best_bid_size, each.published_at, each.stream_type, each.is_backfilled,
-                each.received_at,
+                each.side, each.price, each.volume, each.prev_closing_price, each.change_amount, each.best_ask_price,
+                each.best_ask_size, each.best_bid_price, each.best_bid_size, published_at, received_at, origin,
             )
-            for each in trades[begin : begin + ENCODED_AT_ONCE]
+            for each, published_at, received_at, origin in zip(some, published, received, origins, strict=True)
         ]  # fmt: skip
+        if None in origins:
+            for place, each in enumerate(some):
+                if origins[place] is None:
+                    origin = origin_of(each.source, each.stream_type, each.is_backfilled)
+                    listed[place] = (*listed[place][:-1], origin, each.stream_type)
         lines += _ENCODER.encode_lines(listed).decode().split("\n")[:-1]
     return lines
+
+
+def _after(spans: Sequence[timedelta | None]) -> list[int | None]:
+    """In microseconds."""
+    return [
+        None if each is None else (each.days * DAY_SECONDS + each.seconds) * 1_000_000 + each.microseconds
+        for each in spans
+    ]
 
 
 def _has_odd_ids(connection: sqlite3.Connection) -> bool:
@@ -115,7 +159,7 @@ def _has_odd_ids(connection: sqlite3.Connection) -> bool:
 
 def _is_once(connection: sqlite3.Connection, symbol: str, timestamp: int, number: int) -> bool:
     """Whether no trade with this id and another time is there; notes an id that does not tell its time."""
-    told = _told_by(number)
+    told = _time_in(number)
     known = connection.execute("SELECT timestamp FROM odd_ids WHERE symbol = ? AND sequential_id = ?", (symbol, number))
     for (other,) in known:
         return bool(other == timestamp)
@@ -127,48 +171,101 @@ def _is_once(connection: sqlite3.Connection, symbol: str, timestamp: int, number
     return True
 
 
-def _told_by(number: int) -> int:
+def _time_in(number: int) -> int:
     """The time that an id of Upbit's begins with: milliseconds, before four digits, or three of earlier years."""
     return number // (10_000 if number >= 10**16 else 1_000) * 1_000
 
 
 def trade_of(row: Sequence[Any]) -> TradeData:
     """The trade that a row of `SELECTED` was made of."""
-    symbol, timestamp, number, price, volume, side, rest = row
-    source, *prices, published_at, stream_type, is_backfilled, received_at = _DECODE(rest)
-    previous, change, ask, ask_size, bid, bid_size = (None if each is None else plain(each) for each in prices)
+    symbol, timestamp, number, listed = row
+    rest = _DECODE(listed)
+    source, stream_type, is_backfilled = told_by(rest.origin, rest.word)
     return TradeData(
-        symbol, plain(Decimal(price)), plain(Decimal(volume)), None if side is None else _SIDE(side),
-        from_micros(timestamp), number, source, previous, change, ask, ask_size, bid, bid_size, published_at,
-        None if stream_type is None else _STREAM_TYPE(stream_type), is_backfilled, received_at,
+        symbol, plain(rest.price), plain(rest.volume), None if rest.side is None else _SIDE(rest.side),
+        from_micros(timestamp), number, source, _plain(rest.prev_closing_price), _plain(rest.change_amount),
+        _plain(rest.best_ask_price), _plain(rest.best_ask_size), _plain(rest.best_bid_price),
+        _plain(rest.best_bid_size), _moment(timestamp, rest.published_at),
+        None if stream_type is None else _STREAM_TYPE(stream_type), is_backfilled, _moment(timestamp, rest.received_at),
     )  # fmt: skip
+
+
+def _plain(number: Decimal | None) -> Decimal | None:
+    return None if number is None else plain(number)
+
+
+def _moment(timestamp: int, after: int | None) -> datetime | None:
+    return None if after is None else from_micros(timestamp + after)
+
+
+_TABLE: Final = (
+    "CREATE TABLE trade_rows (symbol TEXT NOT NULL, timestamp INTEGER NOT NULL, sequential_id INTEGER NOT NULL, "
+    f"rest TEXT NOT NULL, PRIMARY KEY ({', '.join(KEY)})) WITHOUT ROWID"
+)
 
 
 def schema() -> str:
     """The table, and the view that shows it as it always looked: a column for each field of a trade."""
-    places = {column.name: place for place, column in enumerate(REST)}
-    shown = ",\n    ".join(
-        f"{_shown(column, places[column.name])} AS {column.name}" if column.name in places else column.name
-        for column in TRADES.columns
-    )
-    return (
-        "CREATE TABLE trade_rows (symbol TEXT NOT NULL, timestamp INTEGER NOT NULL, sequential_id INTEGER NOT NULL, "
-        "price TEXT NOT NULL, volume TEXT NOT NULL, side TEXT, rest TEXT NOT NULL, "
-        f"PRIMARY KEY ({', '.join(KEY)})) WITHOUT ROWID;\n{ODD_IDS};\n"
-        f"CREATE VIEW trades AS SELECT\n    {shown}\nFROM trade_rows"
-    )
+    return f"{_TABLE};\n{ODD_IDS};\n{_view()}"
 
 
-def _shown(column: Column, place: int) -> str:
-    """A cell of the list as `columns` says it lies in a table: of a time, which is ISO 8601 there, its microseconds."""
-    cell = f"json_extract(rest, '$[{place}]')"
-    if column.read is not from_micros:
-        return cell
-    micros = f"CASE substr({cell}, 20, 1) WHEN '.' THEN CAST(substr({cell}, 21, 6) AS INTEGER) ELSE 0 END"
-    return f"CAST(strftime('%s', {cell}) AS INTEGER) * 1000000 + {micros}"
+def _view() -> str:
+    shown = ",\n    ".join(f"{_shown(name)} AS {name}" for name in TRADES.names)
+    return f"CREATE VIEW trades AS SELECT\n    {shown}\nFROM trade_rows"
+
+
+def _shown(name: str) -> str:
+    """A cell as `columns` says it lies in a table."""
+    if name in KEY:
+        return name
+    if name in LISTED:
+        cell = f"json_extract(rest, '$[{LISTED.index(name)}]')"
+        return f"timestamp + {cell}" if name in AFTER else cell
+    origin = f"json_extract(rest, '$[{len(LISTED)}]')"
+    word = f"json_extract(rest, '$[{len(LISTED) + 1}]')"
+    return {
+        "source": f"CASE {origin} / 8{_whens(SOURCES)} END",
+        "stream_type": f"CASE {origin} / 2 % 4{_whens(STREAM_TYPES)} ELSE {word} END",
+        "is_backfilled": f"{origin} % 2",
+    }[name]
+
+
+def _whens(words: Sequence[str | None]) -> str:
+    return "".join(f" WHEN {place} THEN {_literal(word)}" for place, word in enumerate(words))
+
+
+def _place(name: str, words: Sequence[str | None]) -> str:
+    places = "".join(f" WHEN {name} IS {_literal(word)} THEN {place}" for place, word in enumerate(words))
+    return f"CASE{places} ELSE {len(words)} END"
+
+
+def _literal(word: str | None) -> str:
+    return "NULL" if word is None else f"'{word}'"
+
+
+def convert(connection: sqlite3.Connection) -> None:
+    """Make trades of schema 2 some of this one, within the caller's transaction. There a trade's price, volume and side
+    had columns of their own, and its list whole words and moments; the view showed it as this one does."""
+    cells = ", ".join(f"{name} - timestamp" if name in AFTER else name for name in LISTED)
+    stream_type = _place("stream_type", STREAM_TYPES)
+    origin = f"({_place('source', SOURCES)} * 4 + {stream_type}) * 2 + is_backfilled"
+    rest = (
+        f"CASE WHEN {stream_type} < {ANOTHER} THEN json_array({cells}, {origin}) "
+        f"ELSE json_array({cells}, {origin}, stream_type) END"
+    )
+    for statement in (
+        "ALTER TABLE trade_rows RENAME TO second_trade_rows",  # which the view follows
+        _TABLE,
+        ODD_IDS,  # which the first stores of schema 2 were made without
+        f"INSERT INTO trade_rows SELECT symbol, timestamp, sequential_id, {rest} FROM trades",  # noqa: S608
+        "DROP VIEW trades",
+        "DROP TABLE second_trade_rows",
+        _view(),
+    ):
+        connection.execute(statement)
 
 
 def has_trade_rows(connection: sqlite3.Connection) -> bool:
-    """Whether a store keeps its trades as `trade_rows`; one of schema 1 has a table `trades`."""
+    """Whether a store keeps its trades in this form; one of an earlier schema shows them as `trades`, too."""
     version_found: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version_found > 1
+    return version_found > 2
