@@ -234,9 +234,9 @@ def test_a_sink_that_is_away_costs_nothing_while_there_is_room(upbit, market, mo
     events: queue.Queue = queue.Queue()
     market.on_event(lambda event: events.put(event) if isinstance(event, SinkEvent) else None)
     sink = Away()
-    seen = market.subscribe("KRW-BTC", DataType.TRADE, maxsize=100_000)
     with market.record_to(sink, "KRW-BTC", flush_seconds=0.05) as recorder:
         wait_until(lambda: recorder.stats.written)
+        seen = market.subscribe("KRW-BTC", DataType.TRADE, maxsize=100_000)  # not before: the recorder saw all of it
         sink.is_away.set()
         wait_until(lambda: recorder.stats.spilled > 50)
         report = market.health()
