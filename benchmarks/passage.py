@@ -150,7 +150,9 @@ Way = Callable[[list[bytes]], int]
 def _looks_at_all(item: Any) -> bool:
     if type(item) is TickerData:
         return item.current_price is not None
-    return item.asks is not None if type(item) is OrderbookData else item.timestamp is not None
+    if type(item) is OrderbookData:
+        return item.asks is not None
+    return item.price is not None and item.volume is not None and item.side is not None
 
 
 def _looks_at_best(item: Any) -> bool:

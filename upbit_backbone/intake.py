@@ -7,7 +7,7 @@ Order books of the usual shape are not decoded on arrival; `LazyBook` does it fo
 book whose two ends look right is counted and reported when somebody first reads it (readers then skip it), and one
 that is overtaken unread is never counted: nobody could have been harmed by it. Every other broken payload is counted
 and, sampled, reported at once; the next message is always delivered. Tickers are proven sound on arrival, and made
-when somebody looks at one.
+when somebody looks at one; trades, too, and of these is made at once what nearly everybody looks at.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from .models.request import Topic
 from .models.session import FirstFrame, Notice, RefusedFrames, SessionHealth, UnknownMessage
 from .store.exchange_clock import ExchangeClock
 from .store.live_store import STATE_TYPES, LiveStore
-from .unify.halves import HalfTickers
+from .unify.halves import HalfTickers, HalfTrades
 from .unify.reader import Tell, Unread, UnreadField, tell_nobody
 from .unify.rest import Rows, decode_answer
-from .unify.stream import BOOK_HEADS, HEAD_BYTES, TICKER_HEADS, StreamDecoder, StreamItem, book_header, type_and_code
+from .unify.stream import BOOK_HEADS, HALF_HEADS, HEAD_BYTES, StreamDecoder, StreamItem, book_header, type_and_code
 
 if TYPE_CHECKING:
     from .models.report import RefusalStats
@@ -137,7 +137,7 @@ class SessionExpectation:
         # Added to the time of receipt: what is stamped before that comes too late. None: nobody can say.
         self.late_shift: timedelta | None = None
         self.late_shift_at = float("-inf")
-        self.ticker_habit = Habit()  # of those who get its tickers
+        self.habits = {head: Habit() for head in HALF_HEADS}  # of those who get its tickers, and its trades
         self.connection = ConnectionId("", -1)  # the present one
 
     def expect(self, epoch: int, topics: frozenset[Topic], now: float) -> None:
@@ -239,8 +239,18 @@ REFUSALS_IN_A_ROW = 2  # one alone may be an accident, unless nothing readable e
 TRADE_HEAD = b'{"ty":"trade",'
 MOST_KEPT_BYTES = 1024
 
+RELAY = DataSource.RELAY  # looked up once: a member of an enumeration costs as much as a call
+
 # How often a session's lag behind the exchange is taken.
 TIMED_EVERY_SECONDS = 0.1
+
+
+def _keep_frame(item: StreamItem, raw: bytes) -> None:
+    """The trade carries the frame that it was read from, if that is fit for others."""
+    # What is longer than any trade of Upbit's, or holds bytes that nobody has looked at, is not for others.
+    is_fit = raw.startswith(TRADE_HEAD) and len(raw) <= MOST_KEPT_BYTES and raw.isascii()
+    if is_fit and type(item) is TradeData:
+        keep_frame(item, raw)
 
 
 class Intake:
@@ -270,7 +280,8 @@ class Intake:
         self._clock = clock
         self._decoder = StreamDecoder()
         self._decode: Callable[..., list[StreamItem]] = self._decoder.decode
-        self._half_tickers: dict[bytes, HalfTickers] = {}  # by the first bytes of a frame
+        self._keeps_frames = False
+        self._halves: dict[bytes, HalfTickers | HalfTrades] = {}  # by the first bytes of a frame
         self._relayed: StreamDecoder | None = None  # of frames that came through a relay
         self._lines: dict[str, SessionExpectation] = {}
         self._past = Counter[str]()  # counts of sessions that are gone
@@ -361,6 +372,7 @@ class Intake:
     def keep_frames(self) -> None:
         """Trades carry the frame that they are read from, from now on: a relay hands it on as it is."""
         self._decode = self._decode_and_keep
+        self._keeps_frames = True
 
     def heard(self, call: RestCall, response: RestResponse, received_at: datetime) -> None:
         """REST said something, in whatever status: a recorder is shown it, with the time that the answer will carry."""
@@ -449,7 +461,7 @@ class Intake:
         return [(name, line) for name, line in self._lines.items() if not line.topics and line.epoch >= 0]
 
     def _decoded(self, raw: bytes, read: ReadBatch) -> Sequence[Any]:
-        if read.health.source is DataSource.RELAY:
+        if read.health.source is RELAY:
             if self._relayed is None:
                 self._relayed = StreamDecoder(DataSource.RELAY)
             return self._relayed.decode(raw, read.received_at, read.unread.append)
@@ -461,26 +473,22 @@ class Intake:
                 symbol, timestamp, level = seen
                 session = read.health.session
                 return (LazyBook(raw, symbol, level, timestamp, read.received_at, session, self._open_book),)
-        elif head in TICKER_HEADS and read.line.ticker_habit.is_half_enough():
-            half = self._half_ticker(raw, head, read)
+        elif head in HALF_HEADS and (habit := read.line.habits[head]).is_half_enough():
+            halves = self._halves.get(head)
+            if halves is None:
+                halves = self._halves[head] = self._decoder.halves(head)
+            half = halves.read(raw, read.received_at, habit)
             if half is not None:
+                if self._keeps_frames:
+                    _keep_frame(half, raw)
                 return (half,)
         return self._decode(raw, read.received_at, read.unread.append)
 
     def _decode_and_keep(self, raw: bytes, received_at: datetime, tell: Tell = tell_nobody) -> list[StreamItem]:
         items = self._decoder.decode(raw, received_at, tell)
-        # What is longer than any trade of Upbit's, or holds bytes that nobody has looked at, is not for others.
-        if raw.startswith(TRADE_HEAD) and len(raw) <= MOST_KEPT_BYTES and raw.isascii():
-            (trade,) = items
-            if type(trade) is TradeData:
-                keep_frame(trade, raw)
+        for item in items:
+            _keep_frame(item, raw)
         return items
-
-    def _half_ticker(self, raw: bytes, head: bytes, read: ReadBatch) -> TickerData | None:
-        tickers = self._half_tickers.get(head)
-        if tickers is None:
-            tickers = self._half_tickers[head] = self._decoder.half_tickers(head)
-        return tickers.read(raw, read.received_at, read.line.ticker_habit)
 
     def _take(self, item: Any, read: ReadBatch) -> None:
         line = read.line

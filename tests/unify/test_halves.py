@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from tests.support.samples import payload_files
 from tests.unify.test_poison import mutants
 from upbit_backbone.models.half_made import SAMPLED_EVERY, Habit, rest_of
-from upbit_backbone.models.market import OrderbookData, TickerData
-from upbit_backbone.unify.stream import TICKER_HEADS, StreamDecoder
+from upbit_backbone.models.market import OrderbookData, TickerData, TradeData, frame_of, keep_frame
+from upbit_backbone.unify.stream import TICKER_HEADS, TRADE_HEADS, StreamDecoder
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 DECODER = StreamDecoder()
@@ -262,7 +262,9 @@ TICKER = (
 
 def half_ticker(raw: bytes) -> TickerData | None:
     heads = [head for head in TICKER_HEADS if raw.startswith(head)]
-    return DECODER.half_tickers(heads[0]).read(raw, NOW, Habit()) if heads else None
+    ticker = DECODER.halves(heads[0]).read(raw, NOW, Habit()) if heads else None
+    assert ticker is None or type(ticker) is TickerData
+    return ticker
 
 
 def a_half_ticker(raw: bytes = TICKER) -> TickerData:
@@ -336,13 +338,27 @@ def test_a_few_numbers_are_made_alone_and_stay_what_they_were() -> None:
 )
 def test_a_number_alone_is_spelled_as_among_the_others(spelled: str, key: bytes, name: str) -> None:
     raw = re.sub(b'"%s":[^,]+' % key, b'"%s":%s' % (key, spelled.encode()), TICKER)
-    assert repr(getattr(a_half_ticker(raw), name)) == repr(getattr(a_whole_ticker(raw), name))
+    if name != "change_rate" and float(spelled) == 0.0:
+        assert half_ticker(raw) is None  # a float does not tell it from what is too near to zero
+    else:
+        assert repr(getattr(a_half_ticker(raw), name)) == repr(getattr(a_whole_ticker(raw), name))
 
 
 def test_a_field_that_was_left_out_is_none_alone_too() -> None:
     raw = TICKER.replace(b'"tv":5.48108E-3,', b"").replace(b'"atv":6.79528674', b'"atv":null')
     assert (a_half_ticker(raw).last_trade_volume, a_half_ticker(raw).volume_today) == (None, None)
     assert a_half_ticker(raw) == a_whole_ticker(raw)
+
+
+@given(st.tuples(*[spelled] * 6), st.sampled_from(["", "-"]))
+def test_a_ticker_that_was_taken_by_half_can_always_be_read_in_full(numbers: tuple[str, ...], sign: str) -> None:
+    raw = TICKER
+    for key, number in zip((b"tp", b"tv", b"atp", b"l52wp", b"scp", b"scr"), numbers, strict=True):
+        spelling = (sign if key.startswith(b"s") else "") + number
+        raw = re.sub(b'"%s":[^,]+' % key, b'"%s":%s' % (key, spelling.encode()), raw)
+    if (ticker := half_ticker(raw)) is not None:
+        expected = [repr(each) for each in dataclasses.astuple(a_whole_ticker(raw))]
+        assert [repr(each) for each in dataclasses.astuple(ticker)] == expected
 
 
 def test_a_half_ticker_is_as_frozen_as_any() -> None:
@@ -417,11 +433,182 @@ def test_every_recorded_ticker_reads_alike() -> None:
     assert taken
 
 
+TRADE = (
+    b'{"ty":"trade","cd":"KRW-BTC","tms":1795974789000,"td":"2026-11-29","ttm":"17:53:05","ttms":1795974788999,'
+    b'"tp":132827000.00000000,"tv":5.48108E-3,"ab":"ASK","pcp":132580000.00000000,"c":"FALL","cp":247000.00000000,'
+    b'"sid":17959747890000000,"bap":132828000,"bas":2.7669E-4,"bbp":132827000,"bbs":0.01185673,"st":"REALTIME"}'
+)
+MADE_OF_A_TRADE = (
+    "symbol", "price", "volume", "side", "timestamp", "sequential_id", "source", "stream_type", "is_backfilled",
+    "received_at", "degraded",
+)  # fmt: skip
+
+
+def half_trade(raw: bytes) -> TradeData | None:
+    heads = [head for head in TRADE_HEADS if raw.startswith(head)]
+    trade = DECODER.halves(heads[0]).read(raw, NOW, Habit()) if heads else None
+    assert trade is None or type(trade) is TradeData
+    return trade
+
+
+def a_half_trade(raw: bytes = TRADE) -> TradeData:
+    trade = half_trade(raw)
+    assert trade is not None
+    assert rest_of(trade) is not None
+    return trade
+
+
+def a_whole_trade(raw: bytes = TRADE) -> TradeData:
+    (trade,) = DECODER.decode(raw, NOW)
+    assert isinstance(trade, TradeData)
+    assert rest_of(trade) is None
+    return trade
+
+
+TRADE_LOOKS: list[Callable[[Any], Any]] = [
+    *(lambda trade, name=field.name: (name, repr(getattr(trade, name))) for field in dataclasses.fields(TradeData)),
+    type,
+    lambda trade: isinstance(trade, TradeData),
+    lambda trade: (trade.timestamp_kst, trade.change_amount, trade.published_at),
+    lambda trade: trade == a_whole_trade(),
+    lambda trade: a_whole_trade() == trade,
+    lambda trade: trade == a_half_trade(),
+    lambda trade: trade == a_half_trade(TRADE.replace(b'"bap":132828000', b'"bap":132829000')),
+    lambda trade: trade in {a_whole_trade()},
+    hash,
+    repr,
+    str,
+    lambda trade: trade._repr_html_(),
+    lambda trade: trade.to_dict(),
+    lambda trade: TradeData.from_json(trade.to_json()) == trade,
+    dataclasses.asdict,
+    dataclasses.astuple,
+    lambda trade: dataclasses.replace(trade, is_backfilled=True),
+    *(lambda trade, protocol=protocol: pickled(trade, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)),
+    copy.copy,
+    copy.deepcopy,
+    lambda trade: hasattr(trade, "best_bid_price"),
+    lambda trade: hasattr(trade, "no_such_name"),
+    frame_of,
+]
+
+
+@pytest.mark.parametrize("look", TRADE_LOOKS)
+def test_whatever_is_asked_first_it_is_the_trade_that_is_read_in_full(look: Callable[[Any], Any]) -> None:
+    assert look(a_half_trade()) == look(a_whole_trade())
+
+
+def test_what_nearly_everybody_looks_at_in_a_trade_costs_no_look() -> None:
+    trade, whole = a_half_trade(), a_whole_trade()
+    for name in MADE_OF_A_TRADE:
+        assert repr(getattr(trade, name)) == repr(getattr(whole, name))
+    assert rest_of(trade) is not None
+
+
+def test_a_best_price_is_made_alone_and_what_is_worked_out_makes_all() -> None:
+    trade, whole = a_half_trade(), a_whole_trade()
+    best = trade.best_bid_price
+    assert repr(best) == repr(whole.best_bid_price)
+    assert rest_of(trade) is not None
+    assert trade.change_amount == whole.change_amount == Decimal(-247000)
+    assert rest_of(trade) is None
+    assert trade.best_bid_price is best
+    assert trade == whole
+
+
+def test_a_half_trade_is_as_frozen_as_any() -> None:
+    trade = a_half_trade()
+    for change in (lambda: setattr(trade, "best_ask_price", 1), lambda: delattr(trade, "price")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            change()
+    assert trade == a_whole_trade()
+
+
+def test_a_half_trade_can_carry_its_frame() -> None:
+    trade = a_half_trade()
+    keep_frame(trade, TRADE)
+    assert frame_of(trade) == TRADE
+    assert trade == a_whole_trade()
+
+
+@pytest.mark.parametrize("key", [b"tp", b"tv", b"pcp", b"cp", b"bap", b"bas", b"bbp", b"bbs", b"sid", b"tms", b"ttms"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "-1", '"NaN"', "true", "[]", "{}", '"x"', "1E400", "1E-300", "1E-400", "-1E91", "1" * 101, "0." + "1" * 101,
+        "9223372036854775808", '"132827000.0"',
+    ],
+)  # fmt: skip
+def test_a_trades_number_that_cannot_be_read_is_found_on_arrival(key: bytes, broken: str) -> None:
+    raw = re.sub(b'"%s":[^,]+' % key, b'"%s":%s' % (key, broken.encode()), TRADE)
+    assert raw != TRADE
+    is_readable = (broken == "9223372036854775808" and key not in (b"sid", b"tms", b"ttms")) or (
+        broken == '"132827000.0"' and key in (b"tp", b"tv")
+    )
+    assert (half_trade(raw) is not None) == is_readable
+    if is_readable:
+        assert a_half_trade(raw) == a_whole_trade(raw)
+
+
+def _with_numbers(numbers: tuple[str, ...]) -> bytes:
+    raw = TRADE
+    for key, number in zip((b"tp", b"tv", b"pcp", b"cp", b"bap", b"bas", b"bbp", b"bbs"), numbers, strict=True):
+        raw = re.sub(b'"%s":[^,]+' % key, b'"%s":%s' % (key, number.encode()), raw)
+    return raw
+
+
+@given(st.tuples(*[spelled] * 8))
+def test_a_trade_that_was_taken_by_half_can_always_be_read_in_full(numbers: tuple[str, ...]) -> None:
+    raw = _with_numbers(numbers)
+    if (trade := half_trade(raw)) is not None:
+        expected = [repr(each) for each in dataclasses.astuple(a_whole_trade(raw))]
+        assert [repr(each) for each in dataclasses.astuple(trade)] == expected
+
+
+@pytest.mark.parametrize("spelled", ["0", "0.0", "0E-8", "4.2E-7", "0.00000100", "1E-12", "132827000.00000000", "1E3"])
+def test_usual_numbers_of_a_trade_are_taken_by_half(spelled: str) -> None:
+    best = "0.00027" if float(spelled) == 0.0 else spelled
+    raw = _with_numbers(("132827000.0", spelled, "132580000", spelled, "132828000", best, "132827000", "0.5"))
+    trade, whole = a_half_trade(raw), a_whole_trade(raw)
+    assert [repr(each) for each in dataclasses.astuple(trade)] == [repr(each) for each in dataclasses.astuple(whole)]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        TRADE[:-1], TRADE + b"x", TRADE.replace(b"KRW-BTC", b"KRW BTC"), TRADE.replace(b',"ttms":1795974788999', b""),
+        TRADE.replace(b"FALL", b"SIDEWAYS"), TRADE.replace(b'"ASK"', b'"NOBODY"'), TRADE.replace(b"FALL", b"\xff"),
+        TRADE.replace(b'"bas":2.7669E-4', b'"bas":0'), TRADE.replace(b'"bap":132828000', b'"bap":1E-95'),
+        TRADE.replace(b'"trade"', b'"trades"'), TRADE.replace(b'"tp":132827000.00000000,', b""),
+    ],
+)  # fmt: skip
+def test_what_is_unusual_in_a_trade_is_left_to_the_whole_reader(raw: bytes) -> None:
+    assert half_trade(raw) is None
+
+
+def test_a_trade_without_what_may_be_left_out_is_taken_by_half() -> None:
+    raw = re.sub(b',"(?:bap|bas|bbp|bbs|pcp|cp|tms|sid|st)":[^,}]+', b"", TRADE)
+    assert repr(a_half_trade(raw)) == repr(a_whole_trade(raw))
+    assert a_half_trade(raw) == a_whole_trade(raw)
+
+
+def test_every_recorded_trade_reads_alike() -> None:
+    taken = 0
+    for path in payload_files():
+        for raw in path.read_bytes().splitlines():
+            if half_trade(raw) is not None:
+                assert [repr(each) for each in dataclasses.astuple(a_half_trade(raw))] == [
+                    repr(each) for each in dataclasses.astuple(a_whole_trade(raw))
+                ]
+                taken += 1
+    assert taken
+
+
 def test_mutilated_frames_that_are_taken_by_half_read_alike_in_full() -> None:
     taken = 0
-    for raw in mutants(random.randrange(2**32), 3_000, [TICKER, frame(*LEVELS)]):
-        book, ticker = DECODER.half_book(raw, NOW, Habit()), half_ticker(raw)
-        if (half := ticker or book) is not None:
+    for raw in mutants(random.randrange(2**32), 3_000, [TICKER, TRADE, frame(*LEVELS)]):
+        book, ticker, trade = DECODER.half_book(raw, NOW, Habit()), half_ticker(raw), half_trade(raw)
+        if (half := ticker or book or trade) is not None:
             assert half == DECODER.decode(raw, NOW)[0], raw
             taken += 1
     assert taken

@@ -23,7 +23,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PAST_INT64 = 2**63
 
 _FIRST_MICROSECOND_STAMP = 10**14  # as milliseconds this would be the year 5138
-_LAST_DIRECT_MILLISECOND = 2**33 * 1000  # up to here (the year 2242) a double holds every microsecond
+LAST_DIRECT_MILLISECOND = 2**33 * 1000  # up to here (the year 2242) a double holds every microsecond
 _DAY = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)", re.ASCII)
 _TIME = re.compile(r"(\d\d)(?::?(\d\d))?(?::?(\d\d))?", re.ASCII)
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)?", re.ASCII)
@@ -81,7 +81,7 @@ _MILLISECONDS = tuple(timedelta(milliseconds=each) for each in range(1000))
 def to_moment(stamp: int) -> datetime:
     """Upbit's milliseconds since 1970 as aware UTC, exact. Stamps too large for that are microseconds, which Upbit
     has been seen to send on USDT books; ValueError or OverflowError outside the calendar."""
-    if 0 <= stamp < _LAST_DIRECT_MILLISECOND:
+    if 0 <= stamp < LAST_DIRECT_MILLISECOND:
         return _whole_second(stamp // 1000) + _MILLISECONDS[stamp % 1000]
     if stamp < 0:
         raise ValueError("is before 1970")

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 
-class Rest:
+
+class Rest(Struct, eq=False, kw_only=True):
     """What a model's empty fields are made from, for as long as they are empty."""
 
-    __slots__ = ("habit",)
-
-    def __init__(self) -> None:
-        self.habit: Habit | None = None  # that is learned from this one
+    habit: Habit | None = None  # that is learned from this one
 
     def alone(self, name: str) -> Any:
         """The value of one empty field, where it can be had without the others; NOT_ALONE where it can not. As
@@ -58,6 +57,8 @@ class HalfMade:
 _set = object.__setattr__  # past the frozenness
 _rest = HalfMade.__dict__["_rest"]
 _get_rest, _set_rest = _rest.__get__, _rest.__set__
+# leave(model, rest): its empty fields shall be made from `rest` when they are looked at.
+leave = _set_rest
 
 
 def rest_of(model: HalfMade) -> Any:
@@ -68,11 +69,6 @@ def rest_of(model: HalfMade) -> Any:
         return None
 
 
-def leave(model: HalfMade, rest: Rest) -> None:
-    """The model's empty fields shall be made from `rest` when they are looked at."""
-    _set_rest(model, rest)
-
-
 SAMPLED_EVERY = 256
 
 
@@ -80,28 +76,27 @@ class Habit:
     """Whether models of one kind get looked at wholly, told by samples, so that nobody pays for the habits of others:
     made in two steps a whole one costs more than in one. A wrong guess costs time and nothing else."""
 
-    __slots__ = ("_count", "_is_looked_at", "_is_thorough", "_is_wanted")
+    __slots__ = ("_count", "_is_looked_at", "_is_thorough", "is_wanted")
 
     def __init__(self) -> None:
-        self._is_wanted = True  # another sample
+        self.is_wanted = True  # another sample
         self._is_looked_at = False  # a sample was, since the last judgement, however late
         self._is_thorough = False
         self._count = 0
 
     def is_half_enough(self) -> bool:
-        """Whether the next one shall be made by half; `take` its rest then."""
+        """Whether the next one shall be made by half; `take` its rest then, if a sample `is_wanted`."""
         self._count += 1
         if self._count < SAMPLED_EVERY:
             return not self._is_thorough
         self._is_thorough, self._is_looked_at = self._is_looked_at, False
-        self._count, self._is_wanted = 0, True
+        self._count, self.is_wanted = 0, True
         return True
 
     def take(self, rest: Rest) -> None:
-        """This one was made by half."""
-        if self._is_wanted:
-            self._is_wanted = False
-            rest.habit = self
+        """This one, which was made by half, is the sample that `is_wanted`."""
+        self.is_wanted = False
+        rest.habit = self
 
     def was_looked_at(self) -> None:
         """A sample was, wholly. From any thread."""

@@ -36,9 +36,9 @@ class _Stamped(Readable):
         return self.timestamp.astimezone(KST)
 
 
-class Framed:
-    """Mixin of models with slots: what may carry the very bytes it was read from, for who hands it on. They are no part
-    of it: copies and comparisons know nothing of them."""
+class Framed(HalfMade):
+    """Mixin of models with slots, which may be half-made, too: what may carry the very bytes it was read from, for who
+    hands it on. They are no part of it: copies and comparisons know nothing of them."""
 
     __slots__ = ("_frame",)
 

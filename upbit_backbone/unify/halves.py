@@ -8,7 +8,7 @@ without this, and no field of a model ever fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
@@ -19,16 +19,27 @@ import msgspec
 
 from .._log import raise_if_users
 from ..exchange.fields import FIELD_TABLE, UNITS_KEY, Spelling
-from ..exchange.values import AMOUNT, SIGNED, to_moment, to_symbol
+from ..exchange.values import (
+    AMOUNT,
+    LAST_DIRECT_MILLISECOND,
+    MOMENT,
+    PAST_INT64,
+    SIGNED,
+    WHOLE,
+    Conversion,
+    to_moment,
+    to_symbol,
+)
 from ..models.enums import DataSource, DataType
 from ..models.half_made import NOT_ALONE, Habit, Rest, leave
-from ..models.market import OrderbookData, OrderbookUnit, TickerData
+from ..models.market import OrderbookData, OrderbookUnit, TickerData, TradeData
 from ..models.number import ZERO, plain
-from .typed import REFUSALS, FastBuilder, plain_amounts, structure
+from .typed import REFUSALS, FastBuilder, draft_of, plain_amounts, structure
 
 # What a float does not tell of a number: that it is too long, or nearer to zero than a Decimal of ours goes. Upbit
 # writes neither, so that a frame which might hold one is simply read in full.
 _LARGEST = 1e90
+_NEAREST = 1e-90
 _EXPONENT = frozenset((b"e", b"E"))
 _last = itemgetter(slice(-1, None))
 # Sixty digits and more show as ten in a row among each sixth byte, and nothing else does: what stands between two
@@ -37,16 +48,26 @@ _STRIDE = 6
 _TOO_LONG = b"0" * 10
 _DIGITS = bytes.maketrans(b"123456789.eE", b"0" * 12)
 
-_PROVEN = {
-    AMOUNT: AMOUNT._replace(typed=Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]),
+_ZERO_OR_MORE = AMOUNT._replace(typed=Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)])
+_PROVEN_UNIT: Mapping[Conversion | str, Conversion] = {AMOUNT: _ZERO_OR_MORE}
+# Of single numbers those that are not zero prove by themselves that they are far enough from it, in C.
+_PROVEN: Mapping[Conversion | str, Conversion] = {
+    AMOUNT: AMOUNT._replace(typed=Annotated[float, msgspec.Meta(ge=_NEAREST, le=_LARGEST)]),
     SIGNED: SIGNED._replace(typed=Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]),
+    # Whole numbers and moments that need no second look.
+    WHOLE: WHOLE._replace(typed=Annotated[int, msgspec.Meta(ge=0, le=PAST_INT64 - 1)]),
+    MOMENT: MOMENT._replace(typed=Annotated[int, msgspec.Meta(ge=0, le=LAST_DIRECT_MILLISECOND - 1)]),
 }
+_NUMBERS = (AMOUNT, SIGNED)
 
 
-def _is_provable(raw: bytes, start: int = 0) -> bool:
-    """Whether all numbers from `start` on are such that floats prove them."""
-    if _TOO_LONG in raw[start::_STRIDE].translate(_DIGITS):
-        return False
+def _are_short(raw: bytes, start: int = 0) -> bool:
+    """Whether no number from `start` on is longer than a float proves."""
+    return raw[start::_STRIDE].translate(_DIGITS).find(_TOO_LONG) < 0
+
+
+def _are_far_from_zero(raw: bytes, start: int = 0) -> bool:
+    """Whether no number from `start` on has an exponent of two digits or more below zero."""
     if raw.find(b"-", start) < 0:
         return True
     # By the few dashes, most of which stand in dates and names: a pair of bytes is looked for at a tenth of the speed
@@ -62,42 +83,16 @@ def _is_small_exponent(before: bytes, after: bytes) -> bool:
     return before[-1:] in _EXPONENT and after[:2].isdigit()
 
 
-class HalfTickers:
-    """Reads the tickers of one WebSocket spelling by half: whose and from when. Stateless, safe from any thread."""
+class _Halves:
+    """Reads what the half-made of one kind and spelling were left without. Stateless, safe from any thread."""
 
-    def __init__(self, spelling: Spelling, source: DataSource, decode: Callable[[bytes], TickerData]) -> None:
-        """`decode` reads a whole ticker."""
-        computed = ("symbol", "timestamp", "trade_timestamp")
-        made = {*computed, "received_at", "source", "degraded"}
-        self._left = tuple(field.name for field in fields(TickerData) if field.name not in made)
-        builder = FastBuilder("ticker", spelling, TickerData, computed, source=source, left=self._left)
-        self._make, self._constants = builder.make, builder.constants
-        message = structure("ticker", spelling, DataType.TICKER, replaced=_PROVEN)
-        self._decode = msgspec.json.Decoder(message).decode
+    def __init__(self, kind: str, spelling: Spelling, left: Sequence[str], decode: Callable[[bytes], Any]) -> None:
+        """`left` are the names of the empty fields; `decode` reads the whole."""
+        self._left = left
         self._decode_whole = decode
-        keys = {row.name: row.spelled(spelling) for row in FIELD_TABLE["ticker"] if row.how in _PROVEN}
-        self._keys = {name: key for name, key in keys.items() if name in self._left and key is not None}
+        keys = {row.name: row.spelled(spelling) for row in FIELD_TABLE[kind] if row.how in _NUMBERS}
+        self._keys = {name: key for name, key in keys.items() if name in left and key is not None}
         self._decode_alone: dict[str, Callable[[bytes], Any]] = {}  # each made when it is first looked at
-
-    def read(self, raw: bytes, received_at: datetime | None, habit: Habit) -> TickerData | None:
-        """The ticker, sound in all its parts; None where only reading it in full can tell."""
-        try:
-            message: Any = self._decode(raw)
-            if not _is_provable(raw):
-                return None
-            ticker: TickerData = self._make(
-                to_symbol(message.symbol),
-                to_moment(message.timestamp),
-                to_moment(message.trade_timestamp),
-                received_at,
-                *self._constants,
-            )
-        except REFUSALS as refusal:
-            raise_if_users(refusal)
-            return None
-        leave(ticker, rest := _Fields(raw, self))
-        habit.take(rest)
-        return ticker
 
     def number(self, raw: bytes, name: str) -> Any:
         """One of its numbers, read past all others; NOT_ALONE where it is left out, or none of the usual."""
@@ -119,31 +114,119 @@ class HalfTickers:
         return {name: getattr(whole, name) for name in self._left}
 
 
+_new = object.__new__
+
+
+class HalfTickers(_Halves):
+    """Reads the tickers of one WebSocket spelling by half: whose and from when."""
+
+    def __init__(self, spelling: Spelling, source: DataSource, decode: Callable[[bytes], TickerData]) -> None:
+        made = ("symbol", "timestamp", "trade_timestamp", "received_at", "source", "degraded")
+        super().__init__("ticker", spelling, _others_than(made, TickerData), decode)
+        self._source = source
+        self._draft = draft_of(TickerData)
+        message = structure("ticker", spelling, DataType.TICKER, replaced=_PROVEN)
+        self._decode = msgspec.json.Decoder(message).decode
+
+    def read(self, raw: bytes, received_at: datetime | None, habit: Habit) -> TickerData | None:
+        """The ticker, sound in all its parts; None where only reading it in full can tell."""
+        try:
+            message: Any = self._decode(raw)
+            is_even = not message.change_amount or not message.change_rate
+            is_near_zero = is_even or abs(message.change_amount) < _NEAREST or abs(message.change_rate) < _NEAREST
+            if not _are_short(raw) or (is_near_zero and not _are_far_from_zero(raw)):
+                return None
+            ticker: Any = _new(self._draft)
+            ticker.symbol = to_symbol(message.symbol)
+            ticker.timestamp = to_moment(message.timestamp)
+            ticker.trade_timestamp = to_moment(message.trade_timestamp)
+        except REFUSALS as refusal:
+            raise_if_users(refusal)
+            return None
+        ticker.received_at = received_at
+        ticker.source = self._source
+        ticker.degraded = False
+        leave(ticker, rest := _Fields(raw, self))
+        ticker.__class__ = TickerData
+        if habit.is_wanted:
+            habit.take(rest)
+        return ticker  # type: ignore[no-any-return]
+
+
+class HalfTrades(_Halves):
+    """Reads the trades of one WebSocket spelling by half: what, for how much, when and by whom. Left are the best
+    prices, the change since yesterday, and when Upbit sent it."""
+
+    def __init__(self, spelling: Spelling, source: DataSource, decode: Callable[[bytes], TradeData]) -> None:
+        made = (
+            "symbol", "price", "volume", "side", "timestamp", "sequential_id", "source", "stream_type",
+            "is_backfilled", "received_at", "degraded",
+        )  # fmt: skip
+        super().__init__("trade", spelling, _others_than(made, TradeData), decode)
+        self._source = source
+        self._draft = draft_of(TradeData)
+        message = structure(
+            "trade", spelling, DataType.TRADE,
+            replaced={**_PROVEN, "price": AMOUNT, "volume": AMOUNT, "absolute_change_amount": _ZERO_OR_MORE},
+        )  # fmt: skip
+        self._decode = msgspec.json.Decoder(message).decode
+
+    def read(self, raw: bytes, received_at: datetime | None, habit: Habit) -> TradeData | None:
+        """The trade, sound in all its parts; None where only reading it in full can tell."""
+        try:
+            message: Any = self._decode(raw)
+            is_near_zero = (message.absolute_change_amount or 0.0) < _NEAREST
+            if not _are_short(raw) or (is_near_zero and not _are_far_from_zero(raw)):
+                return None
+            price, volume = plain(message.price), plain(message.volume)
+            trade: Any = _new(self._draft)
+            trade.symbol = to_symbol(message.symbol)
+            trade.timestamp = to_moment(message.timestamp)
+        except REFUSALS as refusal:
+            raise_if_users(refusal)
+            return None
+        if price.is_signed() or volume.is_signed():
+            return None
+        trade.price = price
+        trade.volume = volume
+        trade.side = message.side
+        trade.sequential_id = message.sequential_id
+        trade.stream_type = message.stream_type
+        trade.received_at = received_at
+        trade.source = self._source
+        trade.is_backfilled = trade.degraded = False
+        leave(trade, rest := _Fields(raw, self))
+        trade.__class__ = TradeData
+        if habit.is_wanted:
+            habit.take(rest)
+        return trade  # type: ignore[no-any-return]
+
+
+def _others_than(made: Container[str], model: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(model) if field.name not in made)
+
+
 # Who looks at so many fields is given all others, too: one costs a tenth of what all do.
 _ALONE = 3
 
 
 class _Fields(Rest):
-    """The numbers of one ticker, still in its bytes."""
+    """The numbers of one message, still in its bytes."""
 
-    __slots__ = ("_given", "_raw", "_tickers")
-
-    def __init__(self, raw: bytes, tickers: HalfTickers) -> None:
-        self.habit = None
-        self._raw = raw
-        self._tickers = tickers
-        self._given: tuple[tuple[str, Any], ...] = ()
+    raw: bytes
+    halves: _Halves
+    given: tuple[tuple[str, Any], ...] = ()
 
     def alone(self, name: str) -> Any:
-        if len(self._given) >= _ALONE:
+        if len(self.given) >= _ALONE:
             return NOT_ALONE
-        number = self._tickers.number(self._raw, name)
+        number = self.halves.number(self.raw, name)
         if number is not NOT_ALONE:
-            self._given += ((name, number),)
+            self.given += ((name, number),)
         return number
 
     def values(self) -> dict[str, Any]:
-        return self._tickers.values(self._raw) | dict(self._given)
+        return self.halves.values(self.raw) | dict(self.given)
 
 
 class HalfBooks:
@@ -154,7 +237,7 @@ class HalfBooks:
         computed = ("symbol", "timestamp", "level", "total_ask_size", "total_bid_size")
         builder = FastBuilder("orderbook", spelling, OrderbookData, computed, source=source, left=("asks", "bids"))
         self._make, self._others, self._constants = builder.make, builder.others, builder.constants
-        unit: Any = structure("orderbook_unit", spelling, replaced=_PROVEN)
+        unit: Any = structure("orderbook_unit", spelling, replaced=_PROVEN_UNIT)
         book = structure("orderbook", spelling, DataType.ORDERBOOK, units=(UNITS_KEY[spelling], list[unit]))
         self._decode = msgspec.json.Decoder(book).decode
         self.decode_unit = msgspec.json.Decoder(structure("orderbook_unit", spelling)).decode
@@ -164,7 +247,9 @@ class HalfBooks:
         """The book, sound in all its parts; None where only reading it in full can tell."""
         start = raw.find(b"[")
         # With a second list in it the first level might be another's.
-        if start < 0 or raw.find(b"[", start + 1) >= 0 or not _is_provable(raw, start):
+        if start < 0 or raw.find(b"[", start + 1) >= 0:
+            return None
+        if not (_are_short(raw, start) and _are_far_from_zero(raw, start)):
             return None
         try:
             message: Any = self._decode(raw)
@@ -184,7 +269,8 @@ class HalfBooks:
             raise_if_users(refusal)
             return None
         leave(book, rest := Levels(raw, self))
-        habit.take(rest)
+        if habit.is_wanted:
+            habit.take(rest)
         return book
 
 
@@ -194,20 +280,16 @@ Best = tuple[OrderbookUnit, OrderbookUnit]
 class Levels(Rest):
     """The levels of one book, still in its bytes."""
 
-    __slots__ = ("_best", "_books", "_raw")
-
-    def __init__(self, raw: bytes, books: HalfBooks) -> None:
-        super().__init__()
-        self._raw = raw
-        self._books = books
-        self._best: Best | None = None
+    raw: bytes
+    books: HalfBooks
+    first: Best | None = None  # the best ask and bid, once they were looked at
 
     def best(self) -> Best | None:
         """The best ask and the best bid; None where only the whole book tells, as one with an empty side does."""
-        if self._best is None:
-            start = self._raw.index(b"[") + 1
+        if self.first is None:
+            start = self.raw.index(b"[") + 1
             try:
-                unit: Any = self._books.decode_unit(self._raw[start : self._raw.index(b"}", start) + 1])
+                unit: Any = self.books.decode_unit(self.raw[start : self.raw.index(b"}", start) + 1])
                 ask, ask_size, bid, bid_size = plain_amounts(
                     (unit.ask_price, unit.ask_size, unit.bid_price, unit.bid_size)
                 )
@@ -216,12 +298,12 @@ class Levels(Rest):
                 return None
             if not (ask and bid):
                 return None  # padding: that side is empty, or begins further down
-            self._best = OrderbookUnit(ask, ask_size), OrderbookUnit(bid, bid_size)
-        return self._best
+            self.first = OrderbookUnit(ask, ask_size), OrderbookUnit(bid, bid_size)
+        return self.first
 
     def values(self) -> dict[str, Any]:
-        book = self._books.decode_whole(self._raw)
+        book = self.books.decode_whole(self.raw)
         asks, bids = book.asks, book.bids
-        if (best := self._best) is not None:  # once seen, a level stays the same object
+        if (best := self.first) is not None:  # once seen, a level stays the same object
             asks, bids = (best[0], *asks[1:]), (best[1], *bids[1:])
         return {"asks": asks, "bids": bids}

@@ -22,7 +22,7 @@ from ..models.half_made import Habit
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..models.number import ZERO, plain
 from ..models.session import Notice, StreamError, SubscriptionList, UnknownMessage, UpStatus
-from .halves import HalfBooks, HalfTickers
+from .halves import HalfBooks, HalfTickers, HalfTrades
 from .reader import Tell, UnreadRow, read_json, shown, tell_nobody
 from .typed import REFUSALS, stream_types
 from .unifier import DataUnifier
@@ -80,6 +80,8 @@ _WORDS = frozenset(data_type.value for data_type in DataType)
 HEAD_BYTES = 12
 BOOK_HEADS = frozenset(head[:HEAD_BYTES] for head in (b'{"ty":"orderbook"', b'{"type":"orderbook"'))
 TICKER_HEADS = {b'{"ty":"ticker"'[:HEAD_BYTES]: Spelling.SIMPLE, b'{"type":"ticker"'[:HEAD_BYTES]: Spelling.DEFAULT}
+TRADE_HEADS = {b'{"ty":"trade"'[:HEAD_BYTES]: Spelling.SIMPLE, b'{"type":"trade"'[:HEAD_BYTES]: Spelling.DEFAULT}
+HALF_HEADS = TICKER_HEADS.keys() | TRADE_HEADS.keys()
 
 # Frames of 2018 have no type; these keys give it away.
 _TELLTALES: Mapping[str, frozenset[str]] = {
@@ -131,10 +133,12 @@ class StreamDecoder:
             books = self._half_books[spelling] = HalfBooks(spelling, self._source, self._only)
         return books.read(raw, received_at, habit)
 
-    def half_tickers(self, head: bytes) -> HalfTickers:
-        """Who reads single tickers by half that begin with `head`, one of TICKER_HEADS: to be made when they are looked
-        at. What is not taken `decode` must judge."""
-        return HalfTickers(TICKER_HEADS[head], self._source, self._only)
+    def halves(self, head: bytes) -> HalfTickers | HalfTrades:
+        """Who reads frames of one object by half that begin with `head`, one of HALF_HEADS; the rest is made when it is
+        looked at. What is not taken `decode` must judge."""
+        if head in TICKER_HEADS:
+            return HalfTickers(TICKER_HEADS[head], self._source, self._only)
+        return HalfTrades(TRADE_HEADS[head], self._source, self._only)
 
     def _only(self, raw: bytes) -> Any:
         (item,) = self.decode(raw, _EPOCH)
