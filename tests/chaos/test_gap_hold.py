@@ -172,7 +172,7 @@ def test_threads_that_cannot_be_started_delay_a_repair_and_nothing_else(
     assert len(seen.breaks) == 1, "a thread that is not to be had is no reason to drop a line"
 
 
-@pytest.mark.parametrize("count", [30_000, 50_000])
+@pytest.mark.parametrize("count", [30_000, pytest.param(50_000, marks=pytest.mark.endurance)])
 def test_a_burst_of_one_market_arrives_whole(own_upbit: MakeUpbit, backbone: Backbone, count: int) -> None:
     server = own_upbit(seed=63, markets=["KRW-BTC"])
     # A busy machine takes more than ten seconds for these: no reason to take up another line, which is not the subject.
@@ -181,7 +181,7 @@ def test_a_burst_of_one_market_arrives_whole(own_upbit: MakeUpbit, backbone: Bac
     subscription = market.subscribe("KRW-BTC", DataType.TRADE)
     before = subscription.stats.received
     server.burst("KRW-BTC", count)
-    wait_until(lambda: subscription.stats.received >= before + count, lambda: f"{subscription.stats}", 60.0)
+    wait_until(lambda: subscription.stats.received >= before + count, lambda: f"{subscription.stats}", 90.0)
     published = [row["sequential_id"] for row in server.trades("KRW-BTC")]
     wait_until(lambda: len(seen.items) >= len(published), "every trade", 30.0)
     made = set(published)
