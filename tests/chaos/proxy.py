@@ -318,5 +318,9 @@ def _connected(upstream: Address | str) -> socket.socket:
     if not isinstance(upstream, str):
         return socket.create_connection(upstream, 2.0)
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(upstream)
+    try:
+        connection.connect(upstream)
+    except OSError:
+        connection.close()
+        raise
     return connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from upbit_backbone.limits.shared_count import ARRIVED_SECONDS, LOOK_AGAIN_SECON
 from upbit_backbone.models.enums import RateGroup
 from upbit_backbone.simulator import FakeUpbit
 from upbit_backbone.upstream import redis_count
-from upbit_backbone.upstream.fleet_count import APART_SECONDS, WHOLE, FleetCount
+from upbit_backbone.upstream.fleet_count import APART_SECONDS, BEAT_SECONDS, WHOLE, FleetCount
 from upbit_backbone.upstream.redis_count import BEGIN_SECONDS, HELD_SECONDS
 
 TICKER, CANDLE = RateGroup.TICKER, RateGroup.CANDLE
@@ -79,9 +80,10 @@ def taken(count: SharedCount, first: int, number: int, limit: int = 10) -> list[
 
 
 def test_a_request_counts_for_all_machines_behind_an_address_until_it_is_settled(
-    machine: Machine, clock: ManualClock
+    machine: Machine, clock: ManualClock, server: RedisServer
 ) -> None:
     mine, theirs, elsewhere = machine(clock), machine(clock), machine(clock, egress="elsewhere")
+    acquainted(server, mine, theirs)
     claims = taken(mine, 1, 6) + taken(theirs, 1, 4)
     assert 0.0 < mine.take(TICKER, 10, 7).wait <= LOOK_AGAIN_SECONDS
     assert theirs.take(TICKER, 10, 7).wait > 0.0
@@ -104,6 +106,7 @@ def test_a_redis_that_has_forgotten_what_was_sent_lets_nobody_through_until_that
     monkeypatch.setattr(redis_count, "BEGIN_SECONDS", 60.0)
     mine, theirs = machine(clock), machine(clock, folder=tmp_path)
     beside = machine(clock, folder=tmp_path)
+    acquainted(server, mine, theirs)
     taken(mine, 1, 5)
     taken(theirs, 10, 2)
     taken(beside, 20, 1)
@@ -236,6 +239,12 @@ def acquainted(server: RedisServer, *counts: FleetCount) -> None:
         return {share} == {count._company.share for count in counts}.union(told, known) and len(told) == len(counts)
 
     wait_until(are, "they are acquainted")
+    server.client.delete(f"{KEYS}unaware")  # it ends by itself
+
+
+def alone_for_long(count: FleetCount, clock: ManualClock) -> None:
+    clock.now += APART_SECONDS
+    wait_until(lambda: count._heard_at == clock.now and not count._company.others, "it hears of nobody")
 
 
 def test_without_redis_each_machine_has_a_share_and_nothing_leaves_in_between(
@@ -264,6 +273,77 @@ def test_without_redis_each_machine_has_a_share_and_nothing_leaves_in_between(
     wait_until(lambda: is_heard(server, mine) and is_heard(server, theirs), "both are heard")
     taken(theirs, 15, 6)
     assert theirs.take(TICKER, 10, 31).wait > 0.0
+
+
+def test_who_comes_new_leaves_half_to_a_machine_that_believes_to_be_alone(
+    machine: Machine, clock: ManualClock, server: RedisServer
+) -> None:
+    """Which goes on with it at once, should it lose Redis before it hears of the other."""
+    with ChaosProxy(str(server.socket)) as proxy:
+        mine = machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}")
+        taken(mine, 1, 1)
+        alone_for_long(mine, clock)
+        clock.now += BEAT_SECONDS
+        proxy.go_away()
+        theirs = machine(clock)
+        taken(theirs, 10, 4)
+        assert theirs.take(TICKER, 10, 14).wait > 0.0
+        wait_until(lambda: mine.take(TICKER, 10, 2).wait == 0.0, "it goes on")
+        taken(mine, 3, 3)
+        assert mine.take(TICKER, 10, 6).wait > 0.0
+    server.client.delete(f"{KEYS}unaware")  # it ends by itself, two seconds after
+    seem_silent(server, mine)
+    assert theirs.take(TICKER, 10, 14).wait > 0.0  # to who is silent the same is left
+
+
+def test_who_may_have_missed_that_another_came_or_went_stands_still(
+    machine: Machine, clock: ManualClock, server: RedisServer
+) -> None:
+    with ChaosProxy(str(server.socket)) as proxy:
+        mine, theirs = machine(clock), machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}")
+        acquainted(server, mine, theirs)
+        taken(theirs, 10, 9)
+        leave(theirs, clock)
+        wait_until(lambda: not mine._company.others, "it hears that nobody else is there")
+        server.kill()
+        assert mine.take(TICKER, 10, 2).wait == pytest.approx(APART_SECONDS)
+        stranger = machine(clock)
+        assert stranger.take(TICKER, 10, 20).wait == pytest.approx(APART_SECONDS)  # never heard of anybody
+        stand_still(mine, clock)
+        taken(mine, 3, 5)
+        assert mine.take(TICKER, 10, 8).wait > 0.0
+
+
+def test_processes_of_a_machine_send_what_any_of_them_was_told(
+    machine: Machine, clock: ManualClock, server: RedisServer, tmp_path: Path
+) -> None:
+    mine, theirs = machine(clock, folder=tmp_path / "one"), machine(clock)
+    acquainted(server, mine, theirs)
+    server.kill()
+    newcomer = machine(clock, folder=tmp_path / "one")
+    wait_until(lambda: mine.trouble is not None, "the first one notices")
+    assert newcomer.take(TICKER, 10, 1).wait > 0.0
+    stand_still(newcomer, clock)
+    taken(newcomer, 2, 3)
+    assert "1/3" in str(newcomer.trouble)
+    assert mine.take(TICKER, 10, 3).wait > 0.0
+
+
+def test_who_returns_brings_back_whom_another_process_of_its_machine_knew(
+    machine: Machine, clock: ManualClock, server: RedisServer, tmp_path: Path
+) -> None:
+    mine, theirs = machine(clock, folder=tmp_path / "one"), machine(clock)
+    acquainted(server, mine, theirs)
+    server.kill()
+    newcomer = machine(clock, folder=tmp_path / "one")
+    assert newcomer.take(TICKER, 10, 1).wait > 0.0
+    leave(theirs, clock)  # which Redis does not hear
+    leave(mine, clock)
+    server.start()
+    clock.now += ARRIVED_SECONDS
+    wait_until(lambda: newcomer.trouble is None, "it returns")
+    assert theirs._redis._member.encode() in newcomer._company.others
+    assert newcomer._company.share == WHOLE // 3
 
 
 def test_who_returns_to_a_server_that_has_forgotten_all_brings_back_whom_he_knew(
@@ -420,6 +500,7 @@ def test_processes_of_a_machine_know_what_was_asked_before_redis_was_lost(
     mine, beside = (machine(clock, folder=tmp_path / "one") for _ in range(2))
     taken(mine, 1, 2)
     taken(beside, 11, 2)
+    alone_for_long(mine, clock)
     server.kill()
     # There is nobody else whom it would have to wait for.
     wait_until(lambda: mine.take(TICKER, 10, 3).wait == 0.0, "a turn")
@@ -521,6 +602,7 @@ def test_a_forked_child_counts_for_itself_whatever_its_parent_was_doing(server: 
         ("ban", ("SET", f"{KEYS}ban", "1 17959")),
         ("ban", ("LPUSH", f"{KEYS}ban", "a list")),
         ("pause:ticker", ("SET", f"{KEYS}pause:ticker", "5")),  # ours would end
+        ("unaware", ("SET", f"{KEYS}unaware", "abc")),  # ours would end
     ],
 )
 def test_what_is_not_ours_is_refused_by_name_and_left_alone(
@@ -534,7 +616,7 @@ def test_what_is_not_ours_is_refused_by_name_and_left_alone(
     assert key.partition(":")[0] in str(refused.value) or "limits:default:upbit:*" in str(refused.value)
     assert len(str(refused.value)) < 400
     assert mine.take(TICKER, 10, 2).wait > 0.0
-    clock.now += APART_SECONDS
+    stand_still(mine, clock)
     assert "did not write" in str(mine.trouble)
     taken(mine, 3, 1)  # on its own
     assert {name: server.client.dump(name) for name in before} == before
@@ -674,6 +756,46 @@ def test_ten_a_second_are_kept_while_one_machine_is_cut_off_redis(
         proxy.come_back()
         assert [program.ends() for program in programs] == [0, 0]
     assert_limits_were_kept(upbit, 140)
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize("seed", [1, 2])
+def test_ten_a_second_are_kept_whoever_is_away_in_whatever_order(
+    seed: int, upbit: FakeUpbit, server: RedisServer, tmp_path: Path
+) -> None:
+    """Two machines with two programs each, and a way to Redis for each program."""
+    chance, away = random.Random(seed), set()
+    with ExitStack() as things:
+        ways = [things.enter_context(ChaosProxy(str(server.socket))) for _ in range(4)]
+        programs = [
+            things.enter_context(
+                Asking(upbit, f"redis://{way.address[0]}:{way.address[1]}", tmp_path / str(each // 2), 60, each * 60)
+            )
+            for each, way in enumerate(ways)
+        ]
+        for program in programs:
+            program.begin()
+        # Nobody can leave a share to a machine that never reached Redis.
+        wait_until(
+            lambda: [server.client.zcard(key) for key in server.client.keys("*:members")] == [2], "both are there"
+        )
+        is_dead = False
+        for _ in range(24):
+            wait_for_more(upbit, chance.randrange(1, 13))
+            whom = chance.choice([["redis"], ways[:2], ways[2:], ways[:1], ways[1:2], ways[2:3], ways[3:]])
+            if whom == ["redis"]:
+                server.start() if is_dead else server.kill()
+                is_dead = not is_dead
+                continue
+            for way in whom:
+                way.come_back() if way in away else way.go_away()
+            away.symmetric_difference_update(whom)
+        if is_dead:
+            server.start()
+        for way in away:
+            way.come_back()
+        assert [program.ends(180.0) for program in programs] == [0, 0, 0, 0]
+    assert_limits_were_kept(upbit, 240)
 
 
 def test_a_ban_that_one_backbone_met_is_obeyed_by_one_elsewhere(

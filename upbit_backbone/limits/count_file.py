@@ -54,9 +54,14 @@ PLACE: Final = struct.Struct("=dq")
 PLACES: Final = 64
 BLOCK_BYTES: Final = PAUSE.size + PLACES * PLACE.size
 _BLOCKS: Final = {group: HEADER.size + number * BLOCK_BYTES for number, group in enumerate(RateGroup)}
-# Behind them since when, and until when, some process sends without knowing of other machines.
+# Behind them since when, and until when, some process sends without knowing of other machines; and what was heard of
+# those last: until when that counts, how many bytes it has, and these.
 APART: Final = struct.Struct("=2d")
 APART_AT: Final = HEADER.size + len(RateGroup) * BLOCK_BYTES
+HEARD: Final = struct.Struct("=dq")
+HEARD_AT: Final = APART_AT + APART.size
+LONGEST_HEARD_BYTES: Final = 100_000
+LONGEST_HEARD_SECONDS: Final = 3_600.0
 
 _read_at: Callable[[int, int, int], bytes]
 _write_at: Callable[[int, bytes, int], int]
@@ -245,6 +250,24 @@ class SharedCountFile:
         """Whether some process of this machine may send what other machines do not know of."""
         with self._lock:
             return self._read_apart(self._open(), self._clock.monotonic())[1] > 0.0
+
+    def keep_heard(self, text: bytes, seconds: float) -> None:
+        """What this process has heard of other machines, which counts for so long for all of this one."""
+        with self._opened(LOCK_PATIENCE_SECONDS) as descriptor:
+            if descriptor is not None and len(text) <= LONGEST_HEARD_BYTES:
+                until = self._clock.monotonic() + seconds
+                _write_at(descriptor, HEARD.pack(until, len(text)) + text, HEARD_AT)
+
+    def heard(self) -> bytes:
+        """What `keep_heard` was told last, by whichever process of this machine; nothing once that is over."""
+        with self._opened(LOCK_PATIENCE_SECONDS) as descriptor:
+            if descriptor is None:
+                return b""
+            until, size = HEARD.unpack(_read_at(descriptor, HEARD.size, HEARD_AT).ljust(HEARD.size, b"\0"))
+            now = self._clock.monotonic()
+            # What lies ahead was written before the machine started anew.
+            is_ours = now < until <= now + LONGEST_HEARD_SECONDS and 0 < size <= LONGEST_HEARD_BYTES
+            return _read_at(descriptor, size, HEARD_AT + HEARD.size) if is_ours else b""
 
     def _read_apart(self, descriptor: int, now: float) -> tuple[float, float]:
         since, until = APART.unpack(_read_at(descriptor, APART.size, APART_AT).ljust(APART.size, b"\0"))

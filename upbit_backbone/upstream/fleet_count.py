@@ -5,12 +5,13 @@ whatever becomes of Redis. In sums there are never more than the limit:
 | a process is | it sends | the others, at Redis |
 |---|---|---|
 | together | what its file and Redis have room for | count it |
-| apart, a machine with company, first three seconds | nothing | notice that its machine is silent |
+| apart, first three seconds, unless its machine was alone | nothing | notice that its machine is silent |
 | apart | the share of its machine, counted in the file | leave that share unused |
 | together again, for three seconds | what its file and Redis have room for | still leave that share unused |
 
 A machine is silent at Redis as long as any of its processes is, or was a moment ago, apart; its file tells the others.
-Who returns to a Redis that has forgotten everybody brings back whom he knew, silent until heard himself.
+Who returns to a Redis that has forgotten everybody brings back whom he knew, silent until heard himself. What was heard
+of other machines lies in the file, for all processes of this one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import uuid
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+import msgspec
+
 from .._concurrency import Clock, Deadline, Flag, LoopThread, get_logger
 from ..errors import ResourceError, UpbitBackboneError, one_line
 from ..exchange.endpoints import CONNECTS_PER_SECOND, REQUESTS_PER_SECOND
@@ -29,7 +32,15 @@ from ..limits.ban import Ban
 from ..limits.count_file import PLACES, SharedCountFile
 from ..limits.shared_count import ARRIVED_SECONDS, FREE, LOOK_AGAIN_SECONDS, Claim, Users
 from ..models.enums import RateGroup
-from .redis_count import AT_REDIS, LONGEST_HOLD_SECONDS, SILENT_SECONDS, Company, RedisCount, Request
+from .redis_count import (
+    AT_REDIS,
+    LONGEST_HOLD_SECONDS,
+    MEMBER_SECONDS,
+    SILENT_SECONDS,
+    Company,
+    RedisCount,
+    Request,
+)
 from .shared_redis import LEAVE_SECONDS, is_about_server
 
 log = get_logger("upbit_backbone.upstream")
@@ -42,6 +53,9 @@ APART_SECONDS: Final = SILENT_SECONDS + ARRIVED_SECONDS
 REFUSED_SECONDS: Final = 10.0  # Redis that is there and refuses what it is asked is asked again after this
 WHOLE: Final = 1000  # shares are thousandths of a limit
 ALONE: Final = Company(WHOLE // 2, {})  # the other half is for who comes new
+
+_ENCODE: Final = msgspec.json.encode
+_DECODE: Final = msgspec.json.Decoder(Company).decode
 
 T = TypeVar("T")
 
@@ -61,6 +75,9 @@ class FleetCount:
         self._since = float("-inf")  # when this machine fell silent last, as far as this process knows
         self._is_member = False  # the others know of this machine
         self._company = ALONE  # as was heard last
+        self._heard_at = float("-inf")
+        self._alone_since = float("inf")  # what was heard ever since tells of nobody else
+        self._was_alone = False  # and there was nobody when Redis was lost
         self._return_at = float("-inf")  # it is not looked before whether Redis is back
         self._trouble = ""
         self._is_told = False  # that we are apart, with the first request that is sent so
@@ -94,7 +111,17 @@ class FleetCount:
 
     @property
     def _shares(self) -> int:
-        return round(WHOLE / self._company.share)
+        return round(WHOLE / self._share())
+
+    def _share(self) -> int:
+        """Of this machine, while it is apart."""
+        return self._known().share
+
+    def _known(self) -> Company:
+        """What was heard last, by this process or another of this machine."""
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            return _DECODE(self._file.heard())
+        return self._company
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -108,7 +135,7 @@ class FleetCount:
             if wait := self._standstill():
                 return Claim(wait)
             self._tell()
-            claim = self._file.take(group, max(1, limit * self._company.share // WHOLE), owner)
+            claim = self._file.take(group, max(1, limit * self._share() // WHOLE), owner)
         else:
             claim = self._take_together(group, limit, owner) if limit <= PLACES else FREE
         if claim.at is not None:
@@ -140,10 +167,14 @@ class FleetCount:
 
     def _missed(self, error: UpbitBackboneError) -> None:
         """Redis did not answer."""
+        others = self._known().others
         with self._lock:
             now = self._clock.monotonic()
             if not self._is_apart:
                 self._is_apart, self._since, self._trouble = True, now, one_line(error)
+                # Long enough for what others had sent to have ended, and with no time for anybody to come unheard.
+                is_sure = self._alone_since + APART_SECONDS <= now < self._heard_at + SILENT_SECONDS
+                self._was_alone = is_sure and not others
                 # Should it be started anew, it has forgotten what others had sent a moment ago.
                 self._return_at = now + ARRIVED_SECONDS
             if not is_about_server(error):
@@ -160,7 +191,7 @@ class FleetCount:
     def _standstill(self) -> float:
         """Seconds for which nothing is sent yet."""
         with self._lock:
-            if self._company.share == ALONE.share:
+            if self._was_alone:
                 return 0.0  # there is nobody who would have to notice
             return max(0.0, self._since + APART_SECONDS - self._clock.monotonic())
 
@@ -267,11 +298,15 @@ class FleetCount:
             settled = _counting(self._settled, self._clock.monotonic())
         # What was sent apart, or before by those who were still waiting for an answer, counts from now on.
         told_of = list(under_way) if returns else self._long(under_way)
-        company = self._redis.beat(self._company, told_of, is_apart=is_apart, is_known=is_known)
+        asked_at = self._clock.monotonic()
+        company = self._redis.beat(self._known(), told_of, is_apart=is_apart, is_known=is_known)
         for (group, owner), free_at in settled.items():
             self._redis.settle(group, owner, free_at)
+        with contextlib.suppress(OSError):  # then this process is a machine by itself
+            self._file.keep_heard(_ENCODE(company), MEMBER_SECONDS)
         with self._lock:
-            self._company, self._is_member = company, True
+            self._company, self._is_member, self._heard_at = company, True, asked_at
+            self._alone_since = min(self._alone_since, asked_at) if not company.others else float("inf")
             if returns:  # else it was lost this moment
                 self._is_apart = False
                 self._settled.clear()

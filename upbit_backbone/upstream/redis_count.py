@@ -15,7 +15,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
 
 from .._concurrency import Clock
 from ..errors import InvalidRequestError, ServerError
@@ -66,9 +68,9 @@ end
 """
 )
 
-# KEYS: members, claims, pause, ban, opening. ARGV: schema, most members, how long one may be silent, limit, claim, its
-# hold, the longest, ban that is known ('' for none), ban to be written with the claim ('' for none), the life of a
-# member, and how long nobody sends where there is no opening any more: each member has seen one.
+# KEYS: members, claims, pause, ban, opening, unaware. ARGV: schema, most members, how long one may be silent, limit,
+# claim, its hold, the longest, ban that is known ('' for none), ban to be written with the claim ('' for none), the
+# life of a member, how long nobody sends where there is no opening any more: each member has seen one; and the member.
 # Answers: what is in the way ('', 'ban', 'pause', 'full'), for how many milliseconds, now, the ban or pause.
 _TAKE: Final = (
     _MEMBERS
@@ -80,6 +82,10 @@ if paused and not (string.match(paused, '^%d+$') and redis.call('PTTL', KEYS[3])
   return foreign(KEYS[3], paused)
 end
 if not are_members(KEYS[1]) then return foreign(KEYS[1], 'members') end
+local unaware = redis.call('GET', KEYS[6])
+if unaware and not (string.match(unaware, '^%x+$') and redis.call('PTTL', KEYS[6]) > 0) then
+  return foreign(KEYS[6], unaware)
+end
 local opens, refusal = opening(KEYS[5], ARGV[11], ARGV[10])
 if refusal then return refusal end
 if redis.call('ZCARD', KEYS[2]) > 1000 then return foreign(KEYS[2], 'claims') end
@@ -102,7 +108,9 @@ local silent = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', text((now - ARGV[3])
 for i = 2, #silent, 2 do
   local share = limit * (tonumber(silent[i]) % 1000) / 1000
   left = left - (share < 1 and share or math.floor(share))
+  if silent[i - 1] == unaware then unaware = nil end
 end
+if unaware and unaware ~= ARGV[12] then left = left - math.max(1, math.floor(limit / 2)) end
 if counted >= math.max(1, math.floor(left)) then return {'full', first - now, text(now), ''} end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 redis.call('ZADD', KEYS[2], now + ARGV[6], ARGV[5])
@@ -112,10 +120,10 @@ return {'', 0, text(now), ''}
 """
 )
 
-# KEYS: members, opening, then that of each claim which is still under way. ARGV: schema, most members, member, its
-# life, how long one may be silent, the share it was told, 1 where some of its processes may send apart, how long claims
-# are held, how long nobody sends where there is no opening, these claims, and of each machine that it knew the name,
-# when it was heard (milliseconds ago), its share.
+# KEYS: members, opening, unaware, then that of each claim which is still under way. ARGV: schema, most members, member,
+# its life, how long one may be silent, the share it was told, 1 where some of its processes may send apart, how long
+# claims are held, how long nobody sends where there is no opening, these claims, and of each machine that it knew the
+# name, when it was heard (milliseconds ago), its share.
 # Answers its share, then the same of each machine that there is.
 _BEAT: Final = (
     _MEMBERS
@@ -125,26 +133,35 @@ local own, life, silence = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local function score(ago, share) return text((now - ago) * 1000 + share) end
 local _, refusal = opening(KEYS[2], ARGV[9], life)
 if refusal then return refusal end
-for i = 3, #KEYS do redis.call('ZADD', KEYS[i], now + ARGV[8], ARGV[7 + i]) end
+for i = 4, #KEYS do redis.call('ZADD', KEYS[i], now + ARGV[8], ARGV[6 + i]) end
 
-local before = redis.call('ZSCORE', KEYS[1], own)
+local before, known = redis.call('ZSCORE', KEYS[1], own), {}
 if not before then
   -- Started anew, with nothing kept, or this one comes new, and knows nobody.
-  for i = 8 + #KEYS, #ARGV - 1, 3 do
+  for i = 7 + #KEYS, #ARGV - 1, 3 do
     redis.call('ZADD', KEYS[1], 'NX', score(math.max(0, ARGV[i + 1]), ARGV[i + 2]), ARGV[i])
+    known[ARGV[i]] = true
   end
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', text((now - life) * 1000))
 
 local members, others, heard, left = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES'), {}, 0, 1000
+local stranger
 for i = 1, #members, 2 do
   if members[i] ~= own then
     local at = tonumber(members[i + 1])
     local ago, share = now - math.floor(at / 1000), at % 1000
     for _, each in ipairs({members[i], ago, share}) do others[#others + 1] = each end
-    if ago >= silence then left = left - share else heard = heard + 1 end
+    if ago >= silence then
+      left = left - share
+    else
+      heard = heard + 1
+      if not known[members[i]] then stranger = members[i] end
+    end
   end
 end
+-- Who was alone goes on with its half at once should it lose Redis now: it has not heard of this one yet.
+if not before and heard == 1 and stranger then redis.call('SET', KEYS[3], stranger, 'PX', silence) end
 
 local told, share, ago = tonumber(ARGV[6]), nil, 0
 if ARGV[7] == '1' then
@@ -208,17 +225,21 @@ return 1
 )
 
 
+# That a machine may send without Redis, in thousandths of the limit.
+Share = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
+
+
 class Machine(NamedTuple):
     """What is known of one that shares the count."""
 
     heard_at: float  # monotonic, of who knows it
-    share: int  # that it may send without Redis, in thousandths of the limit
+    share: Share
 
 
 class Company(NamedTuple):
     """The share of this machine, and who else there is, by their names."""
 
-    share: int
+    share: Share
     others: Mapping[bytes, Machine]
 
 
@@ -251,12 +272,12 @@ class RedisCount:
         if limit > PLACES:
             return FREE
         before, after = "", ""
-        kinds = ("pause", group), ("ban", None), ("opening", None)
+        kinds = ("pause", group), ("ban", None), ("opening", None), ("unaware", None)
         keys = [self._key("members"), self._key("claims", group), *(self._key(*kind) for kind in kinds)]
         begin = _ms(MEMBER_SECONDS), _ms(BEGIN_SECONDS)
         claim = [self._claim(owner), _ms(HELD_SECONDS), _ms(LONGEST_HOLD_SECONDS)]
         while True:
-            arguments = [MOST_MEMBERS, _ms(SILENT_SECONDS), limit, *claim, before, after, *begin]
+            arguments = [MOST_MEMBERS, _ms(SILENT_SECONDS), limit, *claim, before, after, *begin, self._member]
             what, wait, at, said = self._run(_TAKE, keys, arguments)
             if what != b"ban":
                 return self._claimed(what, wait / 1000, said)
@@ -287,7 +308,8 @@ class RedisCount:
         """This machine is there, with those as it heard last, and those requests go on to count. While some of its
         processes may send apart it is taken for silent all the same. `is_known`: Redis has heard of it before, so that
         one which has not has forgotten what was sent a moment ago."""
-        keys = [self._key("members"), self._key("opening"), *(self._key("claims", group) for group, _ in under_way)]
+        keys = [self._key(kind) for kind in ("members", "opening", "unaware")]
+        keys += [self._key("claims", group) for group, _ in under_way]
         arguments: list[Any] = [MOST_MEMBERS, self._member, _ms(MEMBER_SECONDS), _ms(SILENT_SECONDS), company.share]
         arguments += [int(is_apart), _ms(HELD_SECONDS), _ms(BEGIN_SECONDS) if is_known else 0]
         arguments += [self._claim(owner) for _, owner in under_way]
