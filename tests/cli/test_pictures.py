@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upbit_backbone.cli.output import BLOCKS, area_chart, bar, sparkline, squeeze
+from upbit_backbone.cli.output import BLOCKS, area_chart, bar, short, sparkline, squeeze
 
 numbers = st.lists(st.floats(-1e9, 1e9), max_size=300)
 
@@ -43,12 +44,29 @@ def test_a_bar_fills_its_share():
     assert bar(-1.0, 4) == ""
 
 
+@pytest.mark.parametrize(
+    ("amount", "english", "korean"),
+    [
+        ("123456789012", "123.46B", "1,234.57억"),
+        ("2500000000000", "2.50T", "2.50조"),
+        ("1340000000", "1.34B", "13.40억"),
+        ("-59469.31", "-59,469.31", "-5.95만"),
+        ("0.87", "0.87", "0.87"),
+    ],
+)
+def test_large_amounts_are_told_as_their_reader_counts(
+    amount: str, english: str, korean: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for language, shown in (("en", english), ("ko", korean)):
+        monkeypatch.setenv("UPBIT_BACKBONE_LANGUAGE", language)
+        assert short(Decimal(amount)) == shown
+
+
 def test_numbers_are_shown_exactly():
-    from upbit_backbone.cli.output import number, safe, short
+    from upbit_backbone.cli.output import number, safe
 
     assert number(Decimal("1.16539E8")) == "116,539,000"
     assert number(Decimal("0.00077720")) == "0.0007772"
     assert number(Decimal("0E-8")) == "0"
     assert number(None) == "–"
-    assert short(Decimal("123456789012")) == "123.46B"
     assert safe("a\x1b[31m\nb") == "a\\u001b[31m\\u000ab"

@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from .._language import spoken, word
+from .._language import is_korean, spoken, word
 from ..errors import one_line
 from ..models.market import KST
 from .characters import json_line
@@ -97,13 +97,18 @@ def number(value: Decimal | None) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+# The powers of ten by which large amounts are told, the largest first. Koreans count in ten thousands.
+_LARGE = ((12, "T"), (9, "B"), (6, "M"))
+_LARGE_IN_KOREAN = ((12, "조"), (8, "억"), (4, "만"))
+
+
 def short(value: Decimal | None) -> str:
-    """Large amounts in millions and billions."""
+    """Large amounts in millions and billions; in Korean in 만, 억 and 조."""
     if value is None:
         return NOTHING
-    for size, unit in ((Decimal(10) ** 12, "T"), (Decimal(10) ** 9, "B"), (Decimal(10) ** 6, "M")):
-        if abs(value) >= size:
-            return f"{value / size:,.2f}{unit}"
+    for power, unit in _LARGE_IN_KOREAN if is_korean() else _LARGE:
+        if abs(value) >= 10**power:
+            return f"{value.scaleb(-power):,.2f}{unit}"
     return f"{value:,.2f}"
 
 
