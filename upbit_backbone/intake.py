@@ -137,7 +137,8 @@ class SessionExpectation:
         # Added to the time of receipt: what is stamped before that comes too late. None: nobody can say.
         self.late_shift: timedelta | None = None
         self.late_shift_at = float("-inf")
-        self.habits = {head: Habit() for head in HALF_HEADS}  # of those who get its tickers, and its trades
+        # By the first bytes of a frame: who reads such by half, and the habit of those who get what is in them.
+        self.halves: dict[bytes, tuple[HalfTickers | HalfTrades, Habit]] = {}
         self.connection = ConnectionId("", -1)  # the present one
 
     def expect(self, epoch: int, topics: frozenset[Topic], now: float) -> None:
@@ -280,8 +281,8 @@ class Intake:
         self._clock = clock
         self._decoder = StreamDecoder()
         self._decode: Callable[..., list[StreamItem]] = self._decoder.decode
+        self._half_readers: dict[bytes, HalfTickers | HalfTrades] = {}  # by the first bytes of a frame
         self._keeps_frames = False
-        self._halves: dict[bytes, HalfTickers | HalfTrades] = {}  # by the first bytes of a frame
         self._relayed: StreamDecoder | None = None  # of frames that came through a relay
         self._lines: dict[str, SessionExpectation] = {}
         self._past = Counter[str]()  # counts of sessions that are gone
@@ -465,24 +466,28 @@ class Intake:
             if self._relayed is None:
                 self._relayed = StreamDecoder(DataSource.RELAY)
             return self._relayed.decode(raw, read.received_at, read.unread.append)
-        head = raw[:HEAD_BYTES]
-        if head in BOOK_HEADS:
-            seen = book_header(raw)
-            # While books are refused each is decoded at once: what nobody reads could be called neither good nor bad.
-            if seen is not None and not read.line.refusals:
-                symbol, timestamp, level = seen
-                session = read.health.session
-                return (LazyBook(raw, symbol, level, timestamp, read.received_at, session, self._open_book),)
-        elif head in HALF_HEADS and (habit := read.line.habits[head]).is_half_enough():
-            halves = self._halves.get(head)
-            if halves is None:
-                halves = self._halves[head] = self._decoder.halves(head)
-            half = halves.read(raw, read.received_at, habit)
-            if half is not None:
+        head, line = raw[:HEAD_BYTES], read.line
+        if (known := line.halves.get(head)) is None and head in HALF_HEADS:
+            known = line.halves[head] = self._half_reader(head), Habit()
+        if known is not None:
+            halves, habit = known
+            if habit.is_half_enough() and (half := halves.read(raw, read.received_at, habit)) is not None:
                 if self._keeps_frames:
                     _keep_frame(half, raw)
                 return (half,)
+        elif head in BOOK_HEADS:
+            seen = book_header(raw)
+            # While books are refused each is decoded at once: what nobody reads could be called neither good nor bad.
+            if seen is not None and not line.refusals:
+                symbol, timestamp, level = seen
+                session = read.health.session
+                return (LazyBook(raw, symbol, level, timestamp, read.received_at, session, self._open_book),)
         return self._decode(raw, read.received_at, read.unread.append)
+
+    def _half_reader(self, head: bytes) -> HalfTickers | HalfTrades:
+        if (halves := self._half_readers.get(head)) is None:
+            halves = self._half_readers[head] = self._decoder.halves(head)
+        return halves
 
     def _decode_and_keep(self, raw: bytes, received_at: datetime, tell: Tell = tell_nobody) -> list[StreamItem]:
         items = self._decoder.decode(raw, received_at, tell)
@@ -493,10 +498,10 @@ class Intake:
     def _take(self, item: Any, read: ReadBatch) -> None:
         line = read.line
         kind = type(item)
-        if kind is LazyBook or kind is OrderbookData:
-            topic = line.by_place.get((OrderbookData, item.symbol, item.level))
-        elif kind is TickerData or kind is TradeData:
+        if kind is TickerData or kind is TradeData:
             topic = line.by_place.get((kind, item.symbol))
+        elif kind is LazyBook or kind is OrderbookData:
+            topic = line.by_place.get((OrderbookData, item.symbol, item.level))
         elif kind is CandleData:
             topic = line.by_place.get((kind, item.symbol, item.timeframe))
         else:

@@ -224,6 +224,28 @@ def test_after_closing_get_raises_closed_and_never_empty() -> None:
     assert mailbox.counts() == (1, 0, 1, 0)
 
 
+@pytest.mark.parametrize("limit", [None, 0, 1])
+def test_what_waits_in_one_that_is_about_to_be_closed_is_not_drained_any_more(limit: int | None) -> None:
+    mailbox = Mailbox(None, 10)
+    put(mailbox, trade(1), trade(2))
+    mailbox.begin_close()
+    with pytest.raises(ClosedError):
+        mailbox.drain(limit)
+    assert mailbox.counts() == (2, 0, 2, 0)
+
+
+def test_history_conflated_values_and_trades_are_drained_in_their_order() -> None:
+    mailbox = Mailbox(None, 10)
+    put(mailbox, "old", "new", topic=TICKERS)
+    put(mailbox, trade(2))
+    mailbox.put_ahead([(TRADES, trade(1), 0.0)])
+    assert mailbox.drain(0) == []
+    assert mailbox.drain() == [trade(1), "new", trade(2)]
+    put(mailbox, "newer", topic=TICKERS)
+    assert mailbox.drain(5) == ["newer"]
+    assert_conserved(mailbox)
+
+
 def test_join_waits_for_task_done_and_ends_on_close() -> None:
     mailbox = Mailbox(None, 10)
     put(mailbox, trade(1), trade(2))

@@ -133,7 +133,7 @@ class GapRepair:
         # Under the lock although it is on every trade's way: workers fill gaps of the same tracker, and an item that
         # slips past `fill` would overtake what was parked.
         with self._lock:
-            tracker = self._tracker(topic)
+            tracker = self._trackers.get(topic) or self._tracker(topic)
             if tracker.follows(item, line):  # nearly always
                 return (item,)
             before = tracker.gap

@@ -360,9 +360,10 @@ class TradeSequenceTracker(SequenceTracker[TradeData]):
     def _remember(self, item: TradeData) -> None:
         self.last = item
         self._began = self._began or item
-        if item.sequential_id is not None:
-            self._seen[item.sequential_id] = item.timestamp
-            self._order.append(item.sequential_id)
+        identity = item.sequential_id
+        if identity is not None:
+            self._seen[identity] = item.timestamp
+            self._order.append(identity)
         if len(self._order) > MEMORY_TRADES_AT_LEAST:
             self._forget(item.timestamp - MEMORY)
 

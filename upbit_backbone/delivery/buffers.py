@@ -117,17 +117,19 @@ class Buffer:
         head = self._order.popleft()
         return self._latest.pop(head) if type(head) is Topic else head  # type: ignore[return-value]
 
-    def pop_many(self, count: int) -> list[Envelope]:
-        """The next ones, at most so many."""
-        if count < len(self):
-            return [delivery for _ in range(count) if (delivery := self.pop()) is not None]
-        latest = self._latest
-        waiting: list[Any] = [*self._ahead, *self._order]
-        if latest:
-            waiting = [latest[entry] if type(entry) is Topic else entry for entry in waiting]
-        self._ahead.clear()
-        self._order.clear()
-        latest.clear()
+    def pop_many(self, limit: int | None) -> list[Envelope]:
+        """The next ones, at most so many, or all."""
+        if limit is not None and limit < len(self):
+            return [delivery for _ in range(limit) if (delivery := self.pop()) is not None]
+        waiting: list[Any] = [*self._order]
+        if self._ahead or self._latest:
+            latest = self._latest
+            waiting = [*self._ahead, *(latest[entry] if type(entry) is Topic else entry for entry in waiting)]
+            self._ahead.clear()
+            self._order.clear()
+            latest.clear()
+        else:
+            self._order.clear()
         return waiting
 
     def oldest_arrival(self) -> float | None:

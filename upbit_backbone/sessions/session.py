@@ -149,8 +149,11 @@ class Session:
             self._apply(on.ClockJumped(jump))
             happened = None  # it gives the line up, and what was read of it belongs to no other
         self.health.clock_offset = offset  # last: what came before the sleep is not live any more
-        if happened is not None:
-            self._take_in(happened, now)
+        if isinstance(happened, bytes):
+            if effects := self._lifecycle.take(happened, self._take_frames, now):
+                self._perform(effects)
+        elif happened is not None:
+            self._apply(happened)
         if self._commands or self._requests_changed:
             self._take_commands()
         if self._lifecycle.is_due(now):
@@ -167,13 +170,6 @@ class Session:
             # First the flag, then the question: a change in between is asked for once more.
             self._requests_changed = False
             self._apply(on.SubscriptionsChanged(self._requests(self)))
-
-    def _take_in(self, happened: bytes | on.ConnectionLost, now: float) -> None:
-        if isinstance(happened, bytes):
-            if effects := self._lifecycle.take(happened, self._take_frames, now):
-                self._perform(effects)
-        else:
-            self._apply(happened)
 
     # What the lifecycle wants
 

@@ -117,10 +117,10 @@ class LiveStore:
         moved_at = (item.trade_timestamp or stamp) if type(item) is TickerData else stamp
         # Nearly every message: no older, on the same line, in time, nothing in doubt. Judged inline, because this runs
         # for each one; a busy market stamps many alike, so those that are no news must not fall into the long way.
+        is_later = known is not None and stamp > known.stamp and moved_at > known.moved_at
         if (
             known is not None
-            and stamp >= known.stamp
-            and moved_at >= known.moved_at
+            and (is_later or (stamp >= known.stamp and moved_at >= known.moved_at))
             and known.proven
             and known.epoch == epoch
             and known.health is health
@@ -130,7 +130,7 @@ class LiveStore:
             entry = Entry(
                 topic, item, health, epoch, monotonic, stamp, moved_at, stamp, monotonic, follows, known.asked_at
             )
-            if (stamp == known.stamp or moved_at == known.moved_at) and not _is_news(entry, known):
+            if not is_later and not _is_news(entry, known):
                 entry.news_at = known.news_at
         else:
             entry = Entry(topic, item, health, epoch, monotonic, stamp, moved_at, stamp, monotonic)

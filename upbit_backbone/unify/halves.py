@@ -114,9 +114,6 @@ class _Halves:
         return {name: getattr(whole, name) for name in self._left}
 
 
-_new = object.__new__
-
-
 class HalfTickers(_Halves):
     """Reads the tickers of one WebSocket spelling by half: whose and from when."""
 
@@ -136,7 +133,7 @@ class HalfTickers(_Halves):
             is_near_zero = is_even or abs(message.change_amount) < _NEAREST or abs(message.change_rate) < _NEAREST
             if not _are_short(raw) or (is_near_zero and not _are_far_from_zero(raw)):
                 return None
-            ticker: Any = _new(self._draft)
+            ticker: Any = self._draft()
             ticker.symbol = to_symbol(message.symbol)
             ticker.timestamp = to_moment(message.timestamp)
             ticker.trade_timestamp = to_moment(message.trade_timestamp)
@@ -179,7 +176,7 @@ class HalfTrades(_Halves):
             if not _are_short(raw) or (is_near_zero and not _are_far_from_zero(raw)):
                 return None
             price, volume = plain(message.price), plain(message.volume)
-            trade: Any = _new(self._draft)
+            trade: Any = self._draft()
             trade.symbol = to_symbol(message.symbol)
             trade.timestamp = to_moment(message.timestamp)
         except REFUSALS as refusal:

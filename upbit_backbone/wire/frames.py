@@ -87,6 +87,8 @@ _MESSAGE: Final = frozenset((bytes,))
 
 def only_messages(events: Sequence[FrameEvent]) -> TypeGuard[Sequence[bytes]]:
     """Whether there are messages among these events and nothing else, as nearly always."""
+    if len(events) == 1:  # the dearest case of all: a read for a single message
+        return type(events[0]) is bytes
     return _MESSAGE.issuperset(map(type, events))
 
 
