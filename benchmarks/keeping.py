@@ -129,7 +129,7 @@ def _written(folder: Path, options: Options) -> list[Figure]:
             for batch in batches_of(rows):
                 with spent:
                     sink.write(batch)
-                ready = list(trade_rows.rows_of(batch.items, connection))
+                ready = trade_rows.rows_of(batch.items)
                 with by_hand, transaction(connection):
                     connection.executemany(trade_rows.INSERT, ready)
     finally:

@@ -260,6 +260,15 @@ def test_an_id_that_comes_with_other_times_is_there_once(path, number, order, at
     assert Store(path).trades("KRW-ETH") == others[1:]
 
 
+def test_many_trades_of_which_some_are_known_are_each_there_once_and_in_order(sink, path):
+    moments = range(MOMENT, MOMENT + 2 * trade_rows.ROWS_AT_ONCE + 3)
+    items = [trade(1, sequential_id=each * 10_000, timestamp=from_micros(each * 1_000)) for each in moments]
+    known = items[::7]
+    assert sink.write(Batch(known)) == len(known)
+    assert sink.write(Batch([*reversed(items), *items[-9:]])) == len(items) - len(known)
+    assert Store(path).trades("KRW-BTC") == items
+
+
 def test_ids_that_tell_their_time_are_not_looked_up(path):
     sink = SqliteSink(path)
     sink.open()

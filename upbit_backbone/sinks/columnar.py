@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -26,9 +28,11 @@ from .columns import TABLE_NAMED, Column, from_micros, to_micros
 from .trade_rows import has_trade_rows
 
 BATCH_ROWS: Final = 2_000  # so few that their values are in the processor's cache when columns are made of them
-TEXT_ROWS: Final = 20_000  # some 3 MB of text: the fewer, the more often SQLite is asked
+# The fewer, the more often SQLite is asked; but it looks at them twice, and of more it would not keep the pages: 2 MB.
+TEXT_ROWS: Final = 10_000
 EARLIEST: Final = -(2**63)
 LATEST: Final = 2**63 - 1
+PARSERS: Final = 2  # to read cells out of a text takes longer than to write it
 PARSING_SECONDS: Final = 1.0  # for the text that is being read when somebody wants no more
 WIDEST: Final = (38, 16)  # for a number with more digits than its kind usually has
 # Beside the tables of data, what is known of them: (name, whether it is a time) of each column.
@@ -154,19 +158,20 @@ def _trades(
 
 
 def _beside(work: Callable[[_Text], Any], texts: Iterator[_Text]) -> Iterator[Any]:
-    """`work` of each text, in order: on a thread of its own while SQLite writes the next, for neither needs the GIL."""
+    """`work` of each text, in order: on threads of its own while SQLite writes the next, for neither needs the GIL."""
     first, second = next(texts, None), next(texts, None)
     if first is None or second is None:
         yield from map(work, filter(None, [first]))
         return
-    pool = WorkerPool(1, "upbit-columns")
+    pool = WorkerPool(PARSERS, "upbit-columns")
+    under_way: deque[Future[Any]] = deque()
     try:
-        under_way = pool.submit(partial(work, first))
-        for text in chain((second,), texts):
-            done = wait_future(under_way, Deadline.after(None), "columns")
-            under_way = pool.submit(partial(work, text))
-            yield done
-        yield wait_future(under_way, Deadline.after(None), "columns")
+        for text in chain((first, second), texts):
+            under_way.append(pool.submit(partial(work, text)))
+            if len(under_way) > PARSERS:  # so that one waits where a thread is ready for the next
+                yield wait_future(under_way.popleft(), Deadline.after(None), "columns")
+        while under_way:
+            yield wait_future(under_way.popleft(), Deadline.after(None), "columns")
     finally:
         pool.close(Deadline.after(PARSING_SECONDS))
 
@@ -183,18 +188,17 @@ def _lines(
     # A text of each column: SQLite takes half as long again to join the cells of a row first. And the line's end is no
     # char(10), which it would call for each line.
     texts = ", ".join(f"CAST(group_concat({name}, '\n') AS BLOB)" for name in needed)
-    # Where the next text begins is asked for first: with a LIMIT of its own, rows would go from one query into another,
-    # which costs as much again as the text. Lines come in order of the key, as its tree is all there is to walk.
-    beginning = """SELECT timestamp, sequential_id FROM trade_rows
-        WHERE symbol = ? AND (timestamp, sequential_id) >= (?, ?) AND timestamp < ?
-        ORDER BY timestamp, sequential_id LIMIT 1 OFFSET ?"""
-    statement = f"""SELECT {texts} FROM trade_rows
-        WHERE symbol = ? AND (timestamp, sequential_id) >= (?, ?) AND (timestamp, sequential_id) < (?, ?)"""  # noqa: S608
-    end = asked.get("timestamp < ?", LATEST)
-    begin: tuple[int, int] | None = (asked.get("timestamp >= ?", EARLIEST), EARLIEST)
-    while begin is not None:
-        following = connection.execute(beginning, (symbol, *begin, end, TEXT_ROWS)).fetchone()
-        found = connection.execute(statement, (symbol, *begin, *(following or (end, EARLIEST)))).fetchone()
+    # Where a text ends is asked for first: with a LIMIT of its own, rows would go from one query into another, which
+    # costs as much again as the text. Lines come in order of the key, as its tree is all there is to walk. A text ends
+    # with all of a moment, because to compare a pair of time and id costs a tenth.
+    nth = """SELECT timestamp FROM trade_rows WHERE symbol = ? AND timestamp >= ? AND timestamp < ?
+        ORDER BY timestamp LIMIT 1 OFFSET ?"""
+    statement = f"SELECT {texts} FROM trade_rows WHERE symbol = ? AND timestamp >= ? AND timestamp < ?"  # noqa: S608
+    begin, end = asked.get("timestamp >= ?", EARLIEST), asked.get("timestamp < ?", LATEST)
+    while begin < end:
+        last = connection.execute(nth, (symbol, begin, end, TEXT_ROWS - 1)).fetchone()
+        following = end if last is None else last[0] + 1
+        found = connection.execute(statement, (symbol, begin, following)).fetchone()
         if found[0] is not None:
             yield dict(zip(needed, found, strict=True))
         begin = following

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..errors import InvalidRequestError, one_line
 from ..models.events import GapEvent
 from . import trade_rows
 from .base import Batch, Hole, Sink
-from .columns import TABLE_NAMED, TABLES, Row, Table, from_micros, keyed, to_micros
+from .columns import TABLE_NAMED, TABLES, Table, from_micros, keyed, to_micros
 from .ledger import Ledger
 
 SCHEMA_VERSION: Final = 3
@@ -130,19 +130,19 @@ class SqliteSink(Sink):
         connection, news = self._open_connection, 0
         with transaction(connection):
             for name, items in batch.kinds().items():
-                insert, due, superseded = self._statement(name, items)
-                news += connection.executemany(insert, due).rowcount + superseded
+                news += self._insert(connection, name, items)
             ledger = ledger_of(connection)
             for span in batch.spans:
                 ledger.cover(span)
         return news
 
-    def _statement(self, name: str, items: Sequence[Any]) -> tuple[str, Iterable[Row], int]:
-        """What writes these items, with which rows, and how many of them a later one of them replaces."""
+    def _insert(self, connection: sqlite3.Connection, name: str, items: Sequence[Any]) -> int:
+        """How many of these items were not there before."""
         if name == trade_rows.TRADES.name and self._has_trade_rows:
-            return trade_rows.INSERT, trade_rows.rows_of(items, self._open_connection), 0
+            return trade_rows.insert(items, connection)
         table = TABLE_NAMED[name]
-        return _INSERTS[name], *keyed(table, table.rows(items))
+        due, superseded = keyed(table, table.rows(items))
+        return connection.executemany(_INSERTS[name], due).rowcount + superseded
 
     def gap(self, event: GapEvent) -> None:
         """One row in `gaps`."""

@@ -8,10 +8,10 @@ are not in order, and a second tree of times would cost a third of writing a tra
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
-from itertools import product
+from itertools import chain, product
 from typing import Any, Final
 
 import msgspec
@@ -46,6 +46,8 @@ ODD_IDS: Final = (
     "timestamp INTEGER NOT NULL, PRIMARY KEY (symbol, sequential_id)) WITHOUT ROWID"
 )
 INSERT: Final = "INSERT INTO trade_rows VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+ROWS_AT_ONCE: Final = 200  # of what a row costs SQLite, a tenth is to begin a statement and to end it
+_INSERT_MANY: Final = INSERT.replace("(?, ?, ?, ?)", ", ".join(["(?, ?, ?, ?)"] * ROWS_AT_ONCE))
 
 # What `trade_of` takes.
 SELECTED: Final = "symbol, timestamp, CASE WHEN sequential_id < 0 THEN NULL ELSE sequential_id END, rest"
@@ -87,22 +89,34 @@ def told_by(origin: int, word: str | None = None) -> tuple[DataSource, str | Non
     return SOURCES[origin // 8], word if place == ANOTHER else STREAM_TYPES[place], bool(origin % 2)
 
 
-_ORIGINS: Final = {each: origin_of(*each) for each in product(SOURCES, STREAM_TYPES, (False, True))}
+_ORIGINS: Final[dict[tuple[DataSource, str | None, bool], int]] = {
+    each: origin_of(*each) for each in product(SOURCES, STREAM_TYPES, (False, True))
+}
 
 
-def rows_of(trades: Sequence[TradeData], connection: sqlite3.Connection) -> Iterable[Row]:
-    """The rows of these trades, to be inserted one after the other, without those whose id is there with another time;
-    one that came without its id has one made of what it says."""
+def rows_of(trades: Sequence[TradeData]) -> list[Row]:
+    """The rows of these trades; one that came without its id has one made of what it says."""
     ids: list[int | None] = [each.sequential_id for each in trades]
     if None in ids:
         ids = [id_of(trade) if known is None else known for trade, known in zip(trades, ids, strict=True)]
     times = _micros([each.timestamp for each in trades])
-    rows: Iterable[Row] = zip([each.symbol for each in trades], times, ids, lists_of(trades), strict=True)
+    return list(zip([each.symbol for each in trades], times, ids, lists_of(trades), strict=True))
+
+
+def insert(trades: Sequence[TradeData], connection: sqlite3.Connection) -> int:
+    """Write these trades, within the caller's transaction: how many were new. None is whose id is there, be it with
+    another time."""
+    rows = rows_of(trades)
     # A tree by time can hold an id twice, and one by id beside it would cost a third of writing a trade. But an id
     # tells its time, so that only those have to be looked up that do not.
-    if [number // 10_000 * 1_000 for number in ids] == times and not _has_odd_ids(connection):  # type: ignore[operator]
-        return rows
-    return (row for row in rows if _is_once(connection, *row[:3]))
+    if _has_odd_ids(connection) or any(number // 10_000 * 1_000 != time for _, time, number, _ in rows):
+        return connection.executemany(INSERT, (row for row in rows if _is_once(connection, *row[:3]))).rowcount
+    whole = len(rows) // ROWS_AT_ONCE * ROWS_AT_ONCE
+    news = 0
+    for begin in range(0, whole, ROWS_AT_ONCE):
+        cells = list(chain.from_iterable(rows[begin : begin + ROWS_AT_ONCE]))
+        news += connection.execute(_INSERT_MANY, cells).rowcount
+    return news + connection.executemany(INSERT, rows[whole:]).rowcount
 
 
 def _micros(moments: Sequence[datetime]) -> list[int]:
@@ -124,32 +138,24 @@ def lists_of(trades: Sequence[TradeData]) -> list[str]:
     # garbage collector looks at them.
     lines: list[str] = []
     for begin in range(0, len(trades), ENCODED_AT_ONCE):
-        some = trades[begin : begin + ENCODED_AT_ONCE]
-        origins = [_ORIGINS.get((each.source, each.stream_type, each.is_backfilled)) for each in some]  # type: ignore[arg-type]
-        published = _after([None if each.published_at is None else each.published_at - each.timestamp for each in some])
-        received = _after([None if each.received_at is None else each.received_at - each.timestamp for each in some])
-        listed: list[tuple[Any, ...]] = [
-            (
+        listed: list[tuple[Any, ...]] = []
+        for each in trades[begin : begin + ENCODED_AT_ONCE]:
+            published: int | None = None
+            received: int | None = None
+            if each.published_at is not None:
+                since = each.published_at - each.timestamp
+                published = (since.days * DAY_SECONDS + since.seconds) * 1_000_000 + since.microseconds
+            if each.received_at is not None:
+                since = each.received_at - each.timestamp
+                received = (since.days * DAY_SECONDS + since.seconds) * 1_000_000 + since.microseconds
+            kind = (each.source, each.stream_type, each.is_backfilled)
+            row = (
                 each.side, each.price, each.volume, each.prev_closing_price, each.change_amount, each.best_ask_price,
-                each.best_ask_size, each.best_bid_price, each.best_bid_size, published_at, received_at, origin,
-            )
-            for each, published_at, received_at, origin in zip(some, published, received, origins, strict=True)
-        ]  # fmt: skip
-        if None in origins:
-            for place, each in enumerate(some):
-                if origins[place] is None:
-                    origin = origin_of(each.source, each.stream_type, each.is_backfilled)
-                    listed[place] = (*listed[place][:-1], origin, each.stream_type)
+                each.best_ask_size, each.best_bid_price, each.best_bid_size, published, received, _ORIGINS.get(kind),
+            )  # fmt: skip
+            listed.append(row if row[-1] is not None else (*row[:-1], origin_of(*kind), each.stream_type))
         lines += _ENCODER.encode_lines(listed).decode().split("\n")[:-1]
     return lines
-
-
-def _after(spans: Sequence[timedelta | None]) -> list[int | None]:
-    """In microseconds."""
-    return [
-        None if each is None else (each.days * DAY_SECONDS + each.seconds) * 1_000_000 + each.microseconds
-        for each in spans
-    ]
 
 
 def _has_odd_ids(connection: sqlite3.Connection) -> bool:
