@@ -60,6 +60,16 @@ def test_many_rows_come_in_pieces_and_numbers_that_are_wider_fit(store, monkeypa
     assert table["price"].to_pylist()[-1] == Decimal("0.000000000012")
 
 
+@pytest.mark.parametrize(("rows", "pieces"), [(2, 1), (5, 2)])
+def test_small_pieces_become_one_and_large_ones_are_not_copied(make_store, monkeypatch, rows, pieces):
+    monkeypatch.setattr(columnar, "TEXT_ROWS", rows)
+    monkeypatch.setattr(columnar, "SMALL_ROWS", 4)
+    items = [trade(number) for number in range(10)]
+    table = make_store(Batch(items)).table("trades", "KRW-BTC")
+    assert {column.num_chunks for column in table.columns} == {pieces}
+    assert table["price"].to_pylist() == [each.price for each in items]
+
+
 # Eleven digits before the point, where a price has ten; nine behind it, where it has eight.
 @pytest.mark.parametrize("wide", [Decimal(12345678901), Decimal("0.123456789")])
 def test_a_number_of_more_digits_than_its_kind_has_makes_the_column_wider(make_store, wide):

@@ -28,8 +28,8 @@ from .columns import TABLE_NAMED, Column, from_micros, to_micros
 from .trade_rows import has_trade_rows
 
 BATCH_ROWS: Final = 2_000  # so few that their values are in the processor's cache when columns are made of them
-# The fewer, the more often SQLite is asked; but it looks at them twice, and of more it would not keep the pages: 2 MB.
-TEXT_ROWS: Final = 10_000
+TEXT_ROWS: Final = 20_000  # some 3 MB of text: the fewer, the more often SQLite and Arrow's reader begin anew
+SMALL_ROWS: Final = 4_000  # in a piece of a table, on average
 EARLIEST: Final = -(2**63)
 LATEST: Final = 2**63 - 1
 PARSERS: Final = 2  # to read cells out of a text takes longer than to write it
@@ -71,8 +71,11 @@ def frame_of(
     found = list(_pieces(arrow, connection, name, columns, symbol, start, end))
     if not found:
         return _table(arrow, columns, [()] * len(columns))
-    # In one piece: of thousands of small ones every later step would be slower.
-    table = arrow.concat_tables(found, promote_options="permissive").combine_chunks()
+    table = arrow.concat_tables(found, promote_options="permissive")
+    # Of thousands of small pieces every later step would be slower. Those of trades are large: to copy all of them into
+    # one would take a tenth of the time, and twice the memory.
+    if len(table) < SMALL_ROWS * len(found):
+        table = table.combine_chunks()
     return (table if symbol is not None else _in_order(table)).select([name for name, _ in columns])
 
 
