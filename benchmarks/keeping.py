@@ -129,7 +129,7 @@ def _written(folder: Path, options: Options) -> list[Figure]:
             for batch in batches_of(rows):
                 with spent:
                     sink.write(batch)
-                ready = trade_rows.rows_of(batch.items)
+                ready = list(zip(*trade_rows.columns_of(batch.items), strict=True))
                 with by_hand, transaction(connection):
                     connection.executemany(trade_rows.INSERT, ready)
     finally:

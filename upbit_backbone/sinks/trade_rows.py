@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from itertools import chain, product
+from itertools import product
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ import msgspec
 from ..models.enums import DataSource, StreamType
 from ..models.market import TradeData
 from ..models.number import encoded, plain
-from .columns import TABLE_NAMED, Row, from_micros, id_of, to_micros
+from .columns import TABLE_NAMED, from_micros, id_of, to_micros
 
 TRADES: Final = TABLE_NAMED["trades"]
 KEY: Final = ("symbol", "timestamp", "sequential_id")
@@ -94,29 +94,32 @@ _ORIGINS: Final[dict[tuple[DataSource, str | None, bool], int]] = {
 }
 
 
-def rows_of(trades: Sequence[TradeData]) -> list[Row]:
-    """The rows of these trades; one that came without its id has one made of what it says."""
-    ids: list[int | None] = [each.sequential_id for each in trades]
-    if None in ids:
-        ids = [id_of(trade) if known is None else known for trade, known in zip(trades, ids, strict=True)]
-    times = _micros([each.timestamp for each in trades])
-    return list(zip([each.symbol for each in trades], times, ids, lists_of(trades), strict=True))
+def columns_of(trades: Sequence[TradeData]) -> tuple[list[Any], ...]:
+    """The columns of these trades; one that came without its id has one made of what it says."""
+    ids = [id_of(each) if each.sequential_id is None else each.sequential_id for each in trades]
+    return [each.symbol for each in trades], _micros([each.timestamp for each in trades]), ids, lists_of(trades)
 
 
 def insert(trades: Sequence[TradeData], connection: sqlite3.Connection) -> int:
     """Write these trades, within the caller's transaction: how many were new. None is whose id is there, be it with
     another time."""
-    rows = rows_of(trades)
+    columns = columns_of(trades)
+    _, times, ids, _ = columns
     # A tree by time can hold an id twice, and one by id beside it would cost a third of writing a trade. But an id
     # tells its time, so that only those have to be looked up that do not.
-    if _has_odd_ids(connection) or any(number // 10_000 * 1_000 != time for _, time, number, _ in rows):
-        return connection.executemany(INSERT, (row for row in rows if _is_once(connection, *row[:3]))).rowcount
-    whole = len(rows) // ROWS_AT_ONCE * ROWS_AT_ONCE
-    news = 0
-    for begin in range(0, whole, ROWS_AT_ONCE):
-        cells = list(chain.from_iterable(rows[begin : begin + ROWS_AT_ONCE]))
-        news += connection.execute(_INSERT_MANY, cells).rowcount
-    return news + connection.executemany(INSERT, rows[whole:]).rowcount
+    if [number // 10_000 * 1_000 for number in ids] != times or _has_odd_ids(connection):
+        rows = (row for row in zip(*columns, strict=True) if _is_once(connection, *row[:3]))
+        return connection.executemany(INSERT, rows).rowcount
+    cells: list[Any] = [None] * (len(columns) * len(trades))
+    for place, column in enumerate(columns):  # without a tuple for each row, at which the garbage collector would look
+        cells[place :: len(columns)] = column
+    step = len(columns) * ROWS_AT_ONCE
+    whole = len(cells) // step * step
+    news = sum(
+        connection.execute(_INSERT_MANY, cells[begin : begin + step]).rowcount for begin in range(0, whole, step)
+    )
+    rest = iter(cells[whole:])
+    return news + connection.executemany(INSERT, zip(*[rest] * len(columns), strict=True)).rowcount
 
 
 def _micros(moments: Sequence[datetime]) -> list[int]:
