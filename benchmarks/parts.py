@@ -34,7 +34,7 @@ FUNCTIONS = {
     "JSONDecoder_decode": "msgspec's decoder, numbers included",
     "ms_decode_decimal": "… of it, exact numbers",
     "ctx_mpd_qreduce": "numbers stripped of their padding",
-    "datetime_fromtimestamp": "moments",
+    "datetime_add": "moments",
     "attrgetter_vectorcall": "fields taken out of messages",
     "_Py_Dealloc": "memory given back",
 }
