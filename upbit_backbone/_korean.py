@@ -194,7 +194,7 @@ ERRORS: Final = {
     "called off": "취소되었습니다",
     "{} holds under the prefix {} what no relay of this version wrote ({}); expected {}": "{0}의 접두사 {1}에 이 버전의 릴레이가 쓰지 않은 것이 있습니다({2}). 필요한 값: {3}",
     "{}: a heartbeat that cannot be read: {}": "{0}: 읽을 수 없는 릴레이 신호: {1}",
-    "{}: {} bytes on {}": "{0}: {2}에 {1}바이트가 왔습니다",
+    "{}: no answer of Redis, or too long a one: {}": "{0}: Redis의 응답이 아니거나 너무 깁니다: {1}",
     "{} holds under {} what this version did not write ({}): choose another prefix": "{0}의 {1}에 이 버전이 쓰지 않은 것({2})이 있습니다. 다른 접두사를 고르세요",
     "{}: {} was changed by others {} times in a row": "{0}: 다른 프로그램이 {1}을(를) 잇달아 {2}번 바꿨습니다",
     "egress={}: expected 1 to 64 letters, digits or any of . _ -": "egress={0}: 영문자, 숫자, . _ - 가운데 1~64자여야 합니다",

@@ -31,7 +31,7 @@ def test_no_trade_is_lost_or_doubled_when_a_relay_and_redis_are_killed() -> None
             "TMPDIR": own,
         }
         done = subprocess.run(
-            [sys.executable, "examples/fleet", "--workers", "3", "--seconds", "2", "--rate", "500"],
+            [sys.executable, "examples/fleet", "--workers", "3", "--seconds", "2", "--rate", "500", "--turns", "1"],
             cwd=ROOT, env=os.environ | surroundings, capture_output=True, text=True, encoding="utf-8", check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -25,7 +25,8 @@ from ..models.enums import DataSource, DataType, StreamType
 from ..models.market import CandleData, TradeData
 from ..models.request import Topic
 from ..models.session import SubscriptionList
-from ..wire.frames import MAX_CONTROL_BYTES, MAX_MESSAGE_BYTES, PONG, TEXT
+from ..wire.frames import MAX_CONTROL_BYTES, PONG, TEXT
+from ..wire.pushed_line import Answer, PushedLine
 from ..wire.redis_server import RedisServer
 from ..wire.relay_keys import SCHEMA, Keys
 from .sightings import Sightings, heard
@@ -34,7 +35,6 @@ from .stream_history import StreamHistory, candle_frame, trade_frame, traded_at
 TIMEOUT_SECONDS: Final = 1.0  # of one call to Redis
 DEMAND_SECONDS: Final = 15.0  # for which the relay streams what is not asked for again
 RENEW_SECONDS: Final = 4.0  # with the first ping after that, and there is one every five
-MESSAGES_AT_ONCE: Final = 2_000
 REPLAYED_ENTRIES: Final = 1_000  # of one stream; what was missed beyond that is asked of REST
 NEWEST_ENTRIES: Final = 16  # among which the newest is, where nothing of the stream has come yet
 ENTRIES_BEFORE: Final = 64  # at most, of those that the last one that came may have overtaken
@@ -158,16 +158,17 @@ class RelayConnection:
         self,
         keys: Keys,
         server: RedisServer,
-        pushed: Any,
+        pushed: PushedLine,
         last_of: LastOf,
         doubt: Callable[[Iterable[Topic]], object],
         clock: Clock,
     ) -> None:
         self._place = server.place
         self._keys = keys
+        self._pulse = keys.pulse.encode()
         self._server = server
         self._pushed = pushed
-        self._sock: socket.socket = pushed._sock  # redis-py has no other way to be selected on
+        self._sock: socket.socket = pushed.sock
         self._last_of = last_of
         self._doubt = doubt
         self._now = clock.monotonic
@@ -175,7 +176,6 @@ class RelayConnection:
         self._stale: frozenset[Topic] = frozenset()
         self._held: dict[bytes, Topic] = {}  # by channel: what is shown only once the relay has told that all is there
         self._ready = bytearray()  # frames that nobody has taken yet
-        self._has_more = False
         self._failed: Exception | None = None
         self._token: bytes | None = None  # of the relay that leads
         self._renewed_at = float("-inf")
@@ -189,7 +189,7 @@ class RelayConnection:
         return self._sock.fileno()
 
     def pending(self) -> int:
-        return int(bool(self._ready) or self._has_more or self._failed is not None)
+        return int(bool(self._ready) or self._pushed.has_more or self._failed is not None)
 
     # --- what comes ---------------------------------------------------------------------------------------------
 
@@ -197,7 +197,8 @@ class RelayConnection:
         """Frames of what is there, without waiting; None if nothing is. NetworkError or ProtocolError when broken."""
         if self._failed is None:
             try:
-                self._take_all()
+                for answer in self._pushed.answers():
+                    self._take(answer)
             except UpbitBackboneError as error:
                 self._failed = error  # behind what came before it
         if self._ready:
@@ -208,27 +209,15 @@ class RelayConnection:
             raise self._failed
         return None
 
-    def _take_all(self) -> None:
-        self._has_more = False
-        with self._server.translated():
-            for _ in range(MESSAGES_AT_ONCE):
-                if not self._pushed.can_read(0):
-                    return
-                self._take(self._pushed.read_response(disconnect_on_error=False))
-        self._has_more = True
-
-    def _take(self, answer: Any) -> None:
-        kind = answer[0] if isinstance(answer, list) and len(answer) >= 2 else b""
-        if kind == b"message":
-            _, channel, data = answer
-            if len(data) > MAX_MESSAGE_BYTES:
-                raise ProtocolError(f"{self._place}: {len(data)} bytes on {channel.decode('utf-8', 'replace')!r}")
-            if channel == self._keys.pulse.encode():
-                self._hear(data)
-            elif channel not in self._held:  # else it is in the stream as well, which is read from its place on
-                self._ready += frame(TEXT, data)
-        elif kind == b"pong" and answer[1] in self._pings:
-            self._passed = answer[1]
+    def _take(self, answer: Answer) -> None:
+        match answer:
+            case [b"message", bytes(channel), bytes(data)]:
+                if channel == self._pulse:
+                    self._hear(data)
+                elif channel not in self._held:  # else it is in the stream as well, which is read from its place on
+                    self._ready += frame(TEXT, data)
+            case [b"pong", bytes(payload)] if payload in self._pings:
+                self._passed = payload
 
     def _hear(self, pulse: bytes) -> None:
         """The relay lives, and says of which markets it can prove nothing, and how late the others are at most."""
@@ -272,11 +261,10 @@ class RelayConnection:
         entries = tuple((part["type"], tuple(part["codes"]), part.get("level")) for part in parts if "type" in part)
         topics = listed_topics(SubscriptionList(entries, None))
         before, self._topics = self._topics, topics
-        with self._server.translated():
-            if added := sorted(map(self._keys.live, topics - before)):
-                self._pushed.send_command("SUBSCRIBE", *added)
-            if gone := sorted(map(self._keys.live, before - topics)):
-                self._pushed.send_command("UNSUBSCRIBE", *gone)
+        if added := sorted(map(self._keys.live, topics - before)):
+            self._pushed.send("SUBSCRIBE", *added)
+        if gone := sorted(map(self._keys.live, before - topics)):
+            self._pushed.send("UNSUBSCRIBE", *gone)
         self._stale &= topics
         self._held = {}
         self._renew()
@@ -355,8 +343,7 @@ class RelayConnection:
 
     def send_ping(self, payload: bytes = b"") -> None:
         self._pings[payload] = self._now()
-        with self._server.translated():
-            self._pushed.send_command("PING", payload)
+        self._pushed.send("PING", payload)
         if self._now() - self._renewed_at >= RENEW_SECONDS:
             self._renew()
 
@@ -380,7 +367,7 @@ class RelayConnection:
             if self._is_closed:
                 return
             self._is_closed = True
-            self._pushed.disconnect()
+            self._pushed.close()
             self._server.close()
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ..errors import AuthenticationError, InvalidRequestError, NetworkError, ServerError, one_line
+from .pushed_line import PushedLine
 
 LINE_BYTES: Final = 4096  # that an answer of one line may have
 
@@ -75,13 +76,14 @@ class RedisServer:
                 asked.execute_command(*command)
             return list(asked.execute())
 
-    def listen(self, channel: str) -> Any:
-        """A connection of redis-py's on which `channel` is heard, and that asks nothing of its own accord."""
+    def listen(self, channel: str) -> PushedLine:
+        """A connection on which `channel` is heard, and that asks nothing of its own accord."""
         with self.translated():
             connection = self._client.connection_pool.make_connection()
             connection.connect()
-            connection.send_command("SUBSCRIBE", channel)
-            return connection
+            line = PushedLine(self, connection, connection._sock)  # redis-py has no other way to be selected on
+            line.send("SUBSCRIBE", channel)
+            return line
 
     def line(self) -> ScriptLine:
         """A connection for scripts alone, for one thread at a time."""
@@ -93,7 +95,7 @@ class RedisServer:
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
-        """Redis's errors as ours: around whatever is done with a connection of `listen`."""
+        """Redis's errors as ours: around whatever is done with redis-py."""
         try:
             yield
         except redis.AuthenticationError as theirs:
@@ -102,8 +104,12 @@ class RedisServer:
             raise NetworkError(f"{self.place} cannot be reached: {one_line(theirs)}") from theirs
         except redis.RedisError as theirs:
             text = one_line(theirs)
-            known = self._explain(text) if isinstance(theirs, redis.ResponseError) else None
-            raise known or ServerError(f"{self.place} answers: {text}") from theirs
+            is_answer = isinstance(theirs, redis.ResponseError)
+            raise self.refusal(text) if is_answer else ServerError(f"{self.place} answers: {text}") from theirs
+
+    def refusal(self, text: str) -> Exception:
+        """Redis's answer that something is wrong, as one of our errors."""
+        return self._explain(text) or ServerError(f"{self.place} answers: {one_line(text)}")
 
     def __repr__(self) -> str:
         return f"<RedisServer {self.place}>"
