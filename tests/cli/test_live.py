@@ -130,6 +130,27 @@ def test_ctrl_c_ends_the_demo_cleanly(terminal):
     assert "Traceback" not in screen.seen
 
 
+def test_ctrl_c_ends_by_our_exit_code_also_while_a_class_is_made(tmp_path, environment):
+    (tmp_path / "interrupted.py").write_text(
+        """
+import sys, typer
+from upbit_backbone.cli.running import command
+
+@command
+def interrupted():
+    exec("raise KeyboardInterrupt")  # as dataclasses do
+
+try:
+    interrupted()
+except typer.Exit as end:
+    sys.exit(end.exit_code)
+""",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, "-m", "interrupted"], env=environment, cwd=tmp_path, timeout=60)
+    assert done.returncode == 130
+
+
 def test_the_demo_prints_plain_lines_elsewhere(piped):
     done = piped("demo", "--seconds", "4", timeout=90.0)
     assert done.returncode == 0, done.stderr

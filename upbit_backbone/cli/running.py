@@ -105,6 +105,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             code = function(*args, **kwargs)
             sys.stdout.flush()
         except KeyboardInterrupt:
+            _let_exit_code_count()
             raise typer.Exit(INTERRUPTED) from None
         except OSError as error:
             raise typer.Exit(tell_file_trouble(error)) from None
@@ -113,6 +114,12 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         raise typer.Exit(code or 0)
 
     return run
+
+
+def _let_exit_code_count() -> None:
+    """CPython notes a Ctrl-C that came while a text was executed, as dataclasses do to make a class, and `python -m`
+    ends by the signal then, although it was caught. What is executed last is what it notes."""
+    exec("")  # noqa: S102
 
 
 def tell_file_trouble(error: OSError) -> int:
