@@ -235,16 +235,19 @@ def acquainted(server: RedisServer, *counts: FleetCount) -> None:
 
     def are() -> bool:
         told = [score % WHOLE for _, score in server.client.zrange(f"{KEYS}members", 0, -1, withscores=True)]
-        known = [machine.share for count in counts for machine in count._company.others.values()]
-        return {share} == {count._company.share for count in counts}.union(told, known) and len(told) == len(counts)
+        known = [machine.share for count in counts for machine in count._heard.company.others.values()]
+        return {share} == {count._heard.company.share for count in counts}.union(told, known) and len(told) == len(
+            counts
+        )
 
     wait_until(are, "they are acquainted")
     server.client.delete(f"{KEYS}unaware")  # it ends by itself
 
 
 def alone_for_long(count: FleetCount, clock: ManualClock) -> None:
-    clock.now += APART_SECONDS
-    wait_until(lambda: count._heard_at == clock.now and not count._company.others, "it hears of nobody")
+    for _ in range(4):
+        clock.now += APART_SECONDS / 3
+        wait_until(lambda: count._heard.at == clock.now and not count._heard.company.others, "it hears of nobody")
 
 
 def test_without_redis_each_machine_has_a_share_and_nothing_leaves_in_between(
@@ -304,7 +307,7 @@ def test_who_may_have_missed_that_another_came_or_went_stands_still(
         acquainted(server, mine, theirs)
         taken(theirs, 10, 9)
         leave(theirs, clock)
-        wait_until(lambda: not mine._company.others, "it hears that nobody else is there")
+        wait_until(lambda: not mine._heard.company.others, "it hears that nobody else is there")
         server.kill()
         assert mine.take(TICKER, 10, 2).wait == pytest.approx(APART_SECONDS)
         stranger = machine(clock)
@@ -312,6 +315,18 @@ def test_who_may_have_missed_that_another_came_or_went_stands_still(
         stand_still(mine, clock)
         taken(mine, 3, 5)
         assert mine.take(TICKER, 10, 8).wait > 0.0
+
+
+def test_a_process_that_never_asked_goes_on_at_once_where_its_machine_was_alone(
+    machine: Machine, clock: ManualClock, server: RedisServer, tmp_path: Path
+) -> None:
+    mine = machine(clock, folder=tmp_path / "one")
+    taken(mine, 1, 1)
+    alone_for_long(mine, clock)
+    server.kill()
+    wait_until(lambda: mine.trouble is not None, "the first one notices")
+    newcomer = machine(clock, folder=tmp_path / "one")
+    wait_until(lambda: newcomer.take(TICKER, 10, 1).wait == 0.0, "a turn")
 
 
 def test_processes_of_a_machine_send_what_any_of_them_was_told(
@@ -342,8 +357,8 @@ def test_who_returns_brings_back_whom_another_process_of_its_machine_knew(
     server.start()
     clock.now += ARRIVED_SECONDS
     wait_until(lambda: newcomer.trouble is None, "it returns")
-    assert theirs._redis._member.encode() in newcomer._company.others
-    assert newcomer._company.share == WHOLE // 3
+    assert theirs._redis._member.encode() in newcomer._heard.company.others
+    assert newcomer._heard.company.share == WHOLE // 3
 
 
 def test_who_returns_to_a_server_that_has_forgotten_all_brings_back_whom_he_knew(
@@ -417,7 +432,7 @@ def test_the_share_of_a_machine_that_alone_lost_redis_is_left_unused(
         assert theirs.take(TICKER, 10, 17).wait > 0.0
         taken(mine, 20, 3)
         assert mine.take(TICKER, 10, 23).wait > 0.0
-        wait_until(lambda: theirs._company.share == 333, "what is left is divided anew")
+        wait_until(lambda: theirs._heard.company.share == 333, "what is left is divided anew")
         monkeypatch.setattr(redis_count, "MEMBER_SECONDS", 50.0)  # it has gone for good
         wait_until(lambda: theirs.take(TICKER, 10, 17).wait == 0.0, "its share")
         taken(theirs, 18, 2)
@@ -432,8 +447,8 @@ def test_machines_that_lose_redis_one_after_another_never_have_more_than_the_lim
         with ChaosProxy(str(server.socket)) as proxy:
             count = machine(clock, f"redis://{proxy.address[0]}:{proxy.address[1]}")
             taken(count, number, 1, limit=60)
-            shares.append(count._company.share)
-            wait_until(lambda count=count: told(server, count) == count._company.share, "its share is known")
+            shares.append(count._heard.company.share)
+            wait_until(lambda count=count: told(server, count) == count._heard.company.share, "its share is known")
         wait_until(lambda count=count: count.trouble is not None, "it notices")
         seem_silent(server, count)
     assert shares == [500, 250, 125, 62]
@@ -448,8 +463,8 @@ def test_one_process_that_alone_loses_redis_is_known_of_by_those_of_its_machine(
         (claim,) = taken(beside, 1, 1)
         beside.settle(TICKER, 1, claim.at, None)
         acquainted(server, theirs, mine)
-        wait_until(lambda: beside._company.share == mine._company.share, "it knows as well")
-        wait_until(lambda: told(server, mine) == mine._company.share, "and says so")
+        wait_until(lambda: beside._heard.company.share == mine._heard.company.share, "it knows as well")
+        wait_until(lambda: told(server, mine) == mine._heard.company.share, "and says so")
         proxy.go_away()
         assert beside.take(TICKER, 10, 2).wait == pytest.approx(APART_SECONDS)
         wait_until(lambda: not is_heard(server, mine), "the other one does not say any more that this machine is there")

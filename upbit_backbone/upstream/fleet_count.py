@@ -21,7 +21,7 @@ import hashlib
 import threading
 import uuid
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -54,8 +54,18 @@ REFUSED_SECONDS: Final = 10.0  # Redis that is there and refuses what it is aske
 WHOLE: Final = 1000  # shares are thousandths of a limit
 ALONE: Final = Company(WHOLE // 2, {})  # the other half is for who comes new
 
+
+class Heard(NamedTuple):
+    """What Redis said last; times are monotonic."""
+
+    at: float
+    company: Company
+    alone_since: float | None  # there was nobody else ever since
+
+
+UNHEARD: Final = Heard(float("-inf"), ALONE, None)
 _ENCODE: Final = msgspec.json.encode
-_DECODE: Final = msgspec.json.Decoder(Company).decode
+_DECODE: Final = msgspec.json.Decoder(Heard).decode
 
 T = TypeVar("T")
 
@@ -74,10 +84,7 @@ class FleetCount:
         self._is_apart = False
         self._since = float("-inf")  # when this machine fell silent last, as far as this process knows
         self._is_member = False  # the others know of this machine
-        self._company = ALONE  # as was heard last
-        self._heard_at = float("-inf")
-        self._alone_since = float("inf")  # what was heard ever since tells of nobody else
-        self._was_alone = False  # and there was nobody when Redis was lost
+        self._heard = UNHEARD
         self._return_at = float("-inf")  # it is not looked before whether Redis is back
         self._trouble = ""
         self._is_told = False  # that we are apart, with the first request that is sent so
@@ -115,13 +122,13 @@ class FleetCount:
 
     def _share(self) -> int:
         """Of this machine, while it is apart."""
-        return self._known().share
+        return self._known().company.share
 
-    def _known(self) -> Company:
+    def _known(self) -> Heard:
         """What was heard last, by this process or another of this machine."""
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             return _DECODE(self._file.heard())
-        return self._company
+        return self._heard
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -167,14 +174,10 @@ class FleetCount:
 
     def _missed(self, error: UpbitBackboneError) -> None:
         """Redis did not answer."""
-        others = self._known().others
         with self._lock:
             now = self._clock.monotonic()
             if not self._is_apart:
                 self._is_apart, self._since, self._trouble = True, now, one_line(error)
-                # Long enough for what others had sent to have ended, and with no time for anybody to come unheard.
-                is_sure = self._alone_since + APART_SECONDS <= now < self._heard_at + SILENT_SECONDS
-                self._was_alone = is_sure and not others
                 # Should it be started anew, it has forgotten what others had sent a moment ago.
                 self._return_at = now + ARRIVED_SECONDS
             if not is_about_server(error):
@@ -190,9 +193,13 @@ class FleetCount:
 
     def _standstill(self) -> float:
         """Seconds for which nothing is sent yet."""
+        heard = self._known()
         with self._lock:
-            if self._was_alone:
-                return 0.0  # there is nobody who would have to notice
+            # There was nobody who would have to notice: for so long that what others had sent has ended, and with no
+            # time for anybody to come unheard.
+            alone_since = heard.alone_since
+            if alone_since is not None and alone_since + APART_SECONDS <= self._since < heard.at + SILENT_SECONDS:
+                return 0.0
             return max(0.0, self._since + APART_SECONDS - self._clock.monotonic())
 
     def _tell(self) -> None:
@@ -298,15 +305,17 @@ class FleetCount:
             settled = _counting(self._settled, self._clock.monotonic())
         # What was sent apart, or before by those who were still waiting for an answer, counts from now on.
         told_of = list(under_way) if returns else self._long(under_way)
-        asked_at = self._clock.monotonic()
-        company = self._redis.beat(self._known(), told_of, is_apart=is_apart, is_known=is_known)
+        before, asked_at = self._known(), self._clock.monotonic()
+        company = self._redis.beat(before.company, told_of, is_apart=is_apart, is_known=is_known)
         for (group, owner), free_at in settled.items():
             self._redis.settle(group, owner, free_at)
+        is_first = before.alone_since is None or before.at + SILENT_SECONDS <= asked_at
+        alone_since = None if company.others else asked_at if is_first else before.alone_since
+        heard = Heard(asked_at, company, alone_since)
         with contextlib.suppress(OSError):  # then this process is a machine by itself
-            self._file.keep_heard(_ENCODE(company), MEMBER_SECONDS)
+            self._file.keep_heard(_ENCODE(heard), MEMBER_SECONDS)
         with self._lock:
-            self._company, self._is_member, self._heard_at = company, True, asked_at
-            self._alone_since = min(self._alone_since, asked_at) if not company.others else float("inf")
+            self._heard, self._is_member = heard, True
             if returns:  # else it was lost this moment
                 self._is_apart = False
                 self._settled.clear()
