@@ -28,7 +28,8 @@ def dotted(node: ast.expr) -> str:
 
 def offences(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and dotted(node.func) in FORBIDDEN_CALLS:
+        is_empty = isinstance(node, ast.Call) and [ast.unparse(each) for each in node.args] == ["''"]  # does nothing
+        if isinstance(node, ast.Call) and dotted(node.func) in FORBIDDEN_CALLS and not is_empty:
             yield f"line {node.lineno}: {dotted(node.func)}()"
         if isinstance(node, ast.Attribute | ast.Name):
             name = node.attr if isinstance(node, ast.Attribute) else node.id
