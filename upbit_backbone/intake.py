@@ -465,7 +465,11 @@ class Intake:
         if read.health.source is RELAY:
             if self._relayed is None:
                 self._relayed = StreamDecoder(DataSource.RELAY)
-            return self._relayed.decode(raw, read.received_at, read.unread.append)
+            relayed = self._relayed.decode(raw, read.received_at, read.unread.append)
+            if self._keeps_frames:
+                for item in relayed:
+                    _keep_frame(item, raw)
+            return relayed
         head, line = raw[:HEAD_BYTES], read.line
         if (known := line.halves.get(head)) is None and head in HALF_HEADS:
             known = line.halves[head] = self._half_reader(head), Habit()

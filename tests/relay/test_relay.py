@@ -15,7 +15,16 @@ import pytest
 
 from tests.relay.conftest import MARKETS, RedisServer
 from tests.support.waiting import wait_until
-from upbit_backbone import CandleData, DataType, MarketDataBackbone, OrderbookData, TickerData, TradeData
+from upbit_backbone import (
+    CandleData,
+    DataSource,
+    DataType,
+    DataUnifier,
+    MarketDataBackbone,
+    OrderbookData,
+    TickerData,
+    TradeData,
+)
 from upbit_backbone._concurrency import Flag
 from upbit_backbone.channels import market_watch
 from upbit_backbone.errors import AuthenticationError, InvalidRequestError, NetworkError
@@ -50,7 +59,9 @@ def start(upbit: FakeUpbit, server: RedisServer) -> Iterator[Start]:
 
 
 def trades_in(server: RedisServer, stream: str = TRADES) -> list[TradeData]:
-    return [TradeData.from_json(fields["data"]) for _, fields in server.client.xrange(stream)]
+    """Read as the documentation says."""
+    messages = (json.loads(fields["data"], parse_float=Decimal) for _, fields in server.client.xrange(stream))
+    return [DataUnifier().unify_trade_data(message, DataSource.RELAY) for message in messages]
 
 
 def check_complete(upbit: FakeUpbit, server: RedisServer) -> None:
@@ -231,10 +242,12 @@ def test_candles_lie_in_a_stream_once_they_are_closed(start: Start, server: Redi
     start("candle.1s")
     stream = "{upbit}:stream:candle.1s:KRW-BTC"
     wait_until(lambda: server.client.xlen(stream) >= 2, "two closed candles")
-    candles = [CandleData.from_json(fields["data"]) for _, fields in server.client.xrange(stream)]
-    assert all(candle.is_closed for candle in candles)
+    entries = [fields for _, fields in server.client.xrange(stream)]
+    messages = [json.loads(fields["data"], parse_float=Decimal) for fields in entries]
+    candles = [DataUnifier().unify_candle_data(each, DataSource.RELAY, timeframe="1s") for each in messages]
     starts = [candle.timestamp for candle in candles]
     assert starts == sorted(set(starts))
+    assert [fields["id"] for fields in entries] == [str(round(start.timestamp() * 1000)) for start in starts]
 
 
 def test_the_status_says_what_is_not_current_and_each_line_is_another_epoch(
@@ -393,7 +406,7 @@ def test_without_a_server_there_is_no_relay(market: MarketDataBackbone, server: 
 # --- what is not ours ---
 
 
-@pytest.mark.parametrize("found", ["upbit-backbone relay 2", "somebody else's"])
+@pytest.mark.parametrize("found", ["upbit-backbone relay 1", "somebody else's"])
 def test_a_prefix_of_another_version_or_program_is_refused_by_name_and_left_alone(
     start: Start, server: RedisServer, found: str
 ) -> None:

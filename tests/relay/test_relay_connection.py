@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -14,19 +15,22 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 from upbit_backbone import DataSource, DataType, TradeData
 from upbit_backbone._concurrency import Deadline, Flag
+from upbit_backbone.exchange.fields import Spelling
 from upbit_backbone.models.enums import StreamType
 from upbit_backbone.models.request import Topic
+from upbit_backbone.unify.writer import encode_frame
 from upbit_backbone.upstream.relay_connection import RelayConnection, RelayTransport
-from upbit_backbone.upstream.stream_history import trade_frame
+from upbit_backbone.upstream.stream_history import trade_frame, trade_of, traded_at
 from upbit_backbone.wire.relay_keys import SCHEMA, Keys
 
 KEYS = Keys()
 TRADES = Topic(DataType.TRADE, "KRW-BTC")
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 HEARTBEAT = '1 {"stale": [], "lag": 0.0}'
 
 
 def trade(number: int) -> TradeData:
-    moment = datetime(2026, 11, 30, 12, tzinfo=UTC) + timedelta(seconds=number)
+    moment = NOON + timedelta(seconds=number)
     return TradeData("KRW-BTC", Decimal(1), Decimal(1), "BID", moment, number, DataSource.WEBSOCKET)
 
 
@@ -47,10 +51,10 @@ def subscribe(connection: RelayConnection) -> None:
 
 def publish(server: RedisServer, *numbers: int, is_told: bool = False) -> None:
     for number in numbers:
-        data = trade(number).to_json()
+        data = encode_frame(trade(number), Spelling.SIMPLE)
         server.client.xadd(KEYS.stream(TRADES), {"id": number, "data": data})
         if is_told:
-            server.client.publish(KEYS.live(TRADES), trade_frame(data.encode(), StreamType.REALTIME))
+            server.client.publish(KEYS.live(TRADES), data)
 
 
 def take(connection: RelayConnection, until: int) -> list[int]:
@@ -91,3 +95,23 @@ def test_of_what_was_before_the_last_one_that_came_only_what_it_may_have_overtak
     publish(server, *range(-70, 3))
     subscribe(connection)
     assert take(connection, until=2) == [1, -1, 0, 2]
+
+
+@pytest.mark.parametrize("kind", list(StreamType))
+def test_what_comes_again_says_in_which_way_it_comes_and_else_the_very_same(kind: StreamType) -> None:
+    came = encode_frame(replace(trade(1), stream_type=StreamType.SNAPSHOT), Spelling.SIMPLE)
+    again = trade_of(trade_frame(came, kind), NOON)
+    assert again == replace(trade(1), stream_type=kind, source=DataSource.RELAY)
+    assert again is not None
+    assert again.received_at == NOON
+    within = rb'{"ty":"trade","cd":"\"st\":\"REALTIME\"","st":"REALTIME"}'
+    assert trade_frame(within, kind) == within[: -len('REALTIME"}')] + b'%b"}' % kind.value.encode()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"[]", b"\xff", b'{"ty":"ticker","cd":"KRW-BTC"}', b'{"ty":"trade"}', b"1" * 9]
+)
+def test_an_entry_that_is_no_trade_is_none_and_was_traded_before_everything(data: bytes) -> None:
+    assert trade_of(data, NOON) is None
+    assert traded_at(data) == float("-inf")
+    assert traded_at(encode_frame(trade(1), Spelling.SIMPLE)) == trade(1).timestamp.timestamp()

@@ -309,7 +309,7 @@ def test_what_is_too_large_is_not_left(part: Callable[[], SharedAnswers], server
 def test_a_prefix_of_another_version_is_not_written_to(
     part: Callable[[], SharedAnswers], server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.client.set("{upbit}:schema", "upbit-backbone relay 2")
+    server.client.set("{upbit}:schema", "upbit-backbone relay 1")
     turn = ask(part())
     turn.tell(ANSWER, SYSTEM_CLOCK.monotonic())
     assert server.client.keys("*") == ["{upbit}:schema"]

@@ -610,7 +610,7 @@ def test_a_forked_child_counts_for_itself_whatever_its_parent_was_doing(server: 
 @pytest.mark.parametrize(
     ("key", "command"),
     [
-        ("schema", ("SET", "{upbit}:schema", "upbit-backbone relay 2")),
+        ("schema", ("SET", "{upbit}:schema", "upbit-backbone relay 1")),
         ("claims:ticker", ("ZADD", f"{KEYS}claims:ticker", 1, "somebody else's")),
         ("claims:ticker", ("SET", f"{KEYS}claims:ticker", "text")),
         ("members", ("ZADD", f"{KEYS}members", 1, "not hexadecimal")),

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -30,11 +30,14 @@ from upbit_backbone import (
 )
 from upbit_backbone.backbone import parts_of
 from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.exchange.fields import Spelling
 from upbit_backbone.models.request import Topic
 from upbit_backbone.relay import Relay
 from upbit_backbone.relay.relay import ASKED_OF_UPBIT
 from upbit_backbone.simulator import FakeUpbit
+from upbit_backbone.unify.writer import encode_frame
 from upbit_backbone.upstream import relay_connection
+from upbit_backbone.upstream.stream_history import trade_of
 
 TICKER, TRADE, ORDERBOOK = DataType.TICKER, DataType.TRADE, DataType.ORDERBOOK
 Start = Callable[..., Relay]
@@ -170,6 +173,11 @@ def test_a_relay_that_a_relay_feeds_carries_its_streams_on(
     wait_until(lambda: trades.got[-1].source is DataSource.RELAY, "trades from the relay")
     trades.more()
     trades.check()
+    first, leaf = (
+        {fields["data"] for _, fields in server.client.xrange(f"{{{prefix}}}:stream:trade:KRW-BTC")}
+        for prefix in ("upbit", "leaf")
+    )
+    assert first & leaf, "the very bytes that Upbit sent"
     with market.subscribe(MARKETS, TICKER) as subscription:
         wait_until(lambda: not market.stale_symbols(subscription), "all is current, proven to Upbit and back")
     wait_until(lambda: len(upbit.sessions()) == 1, "the first relay's is the only line")
@@ -328,9 +336,10 @@ def test_who_comes_new_begins_with_the_newest_trade_though_an_older_one_came_int
 
     wait_until(lambda: last().get("id") == str(newest), "all is there")
     # As where a relay has begun with a snapshot and then reads what came a moment before it.
-    trade = TradeData.from_json(last()["data"])
+    trade = trade_of(last()["data"].encode(), datetime.now(UTC))
+    assert trade is not None
     older = replace(trade, timestamp=trade.timestamp - timedelta(milliseconds=1), sequential_id=newest - 1)
-    server.client.xadd(stream, {"id": str(older.sequential_id), "data": older.to_json()})
+    server.client.xadd(stream, {"id": str(older.sequential_id), "data": encode_frame(older, Spelling.SIMPLE)})
     with client().subscribe("KRW-BTC", TRADE) as trades:
         assert trades.get(timeout=30).sequential_id == newest
 
@@ -372,7 +381,7 @@ def test_a_connection_that_is_cut_costs_no_trade(
 # --- what is not ours, and what is secret ---
 
 
-@pytest.mark.parametrize("found", ["upbit-backbone relay 2", "somebody else's"])
+@pytest.mark.parametrize("found", ["upbit-backbone relay 1", "somebody else's"])
 def test_keys_of_another_version_are_refused_by_name_and_left_alone(
     client: Open, server: RedisServer, found: str
 ) -> None:

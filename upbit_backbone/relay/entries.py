@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -36,8 +35,8 @@ class Entry(NamedTuple):
     topic: Topic
     identity: str
     time: int
-    data: bytes
-    frame: bytes = b""
+    frame: bytes
+    is_told: bool = True  # also to who listens; else he has had it
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=encoded).encode
@@ -65,12 +64,11 @@ def latest_of(topic: Topic, item: Datum, epoch: int) -> Latest:
 
 
 def entry_of(item: TradeData | CandleData) -> Entry:
-    """Of a trade, or of a candle whose period is over. That comes without a frame: who listens has had each of its
-    states."""
+    """Of a trade, or of a candle whose period is over: who listens has had each state of that."""
     topic, time = topic_of(item), milliseconds(item.timestamp)
     if isinstance(item, CandleData):
-        return Entry(topic, str(time), time, _encode(item if item.is_closed else replace(item, is_closed=True)))
+        return Entry(topic, str(time), time, encode_frame(item, Spelling.SIMPLE), is_told=False)
     # Upbit has numbered every trade so far. One without a number is told from others by all that it says.
     number = item.sequential_id or f"{time} {item.side} {item.price} {item.volume}"
-    frame = frame_of(item) or encode_frame(item, Spelling.SIMPLE)
-    return Entry(topic, str(number), time, _encode(item), frame)
+    # Nothing else of it is looked at, so that the half of it which nobody has made yet stays unmade.
+    return Entry(topic, str(number), time, frame_of(item) or encode_frame(item, Spelling.SIMPLE))

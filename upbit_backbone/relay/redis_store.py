@@ -82,8 +82,8 @@ end
 """
 
 # KEYS: leader, then stream, ids and channel of each topic. ARGV: lease, entries kept, ids kept, then entries in
-# MessagePack: for each the place of its topic among them (from 0), identity, time, data, frame ('' where the channel
-# has had it).
+# MessagePack: for each the place of its topic among them (from 0), identity, time, frame, and a fifth thing where the
+# channel has had it.
 _ENTRIES: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('FENCED') end
 local added = 0
@@ -92,7 +92,7 @@ for _, item in ipairs(cmsgpack.unpack(ARGV[4])) do
   if redis.call('ZADD', KEYS[at + 1], 'NX', item[3], item[2]) == 1 then
     redis.call('XADD', KEYS[at], 'MAXLEN', '~', ARGV[2], '*', 'id', item[2], 'data', item[4])
     redis.call('ZREMRANGEBYRANK', KEYS[at + 1], 0, -(ARGV[3] + 1))
-    if item[5] ~= '' then redis.call('PUBLISH', KEYS[at + 2], item[5]) end
+    if not item[5] then redis.call('PUBLISH', KEYS[at + 2], item[4]) end
     added = added + 1
   end
 end
@@ -190,15 +190,16 @@ class RedisStore:
         """As `publish_entries`, whose answer `added` gives: to be asked for before anything else."""
         places: dict[Topic, int] = {}
         keys: list[bytes] = []
-        items = []
+        items: list[tuple[object, ...]] = []
         # In one sweep: thousands a second come through here.
-        for topic, identity, time, data, frame in entries:
+        for topic, identity, time, frame, is_told in entries:
             place = places.get(topic)
             if place is None:
                 place = places[topic] = len(places)
                 keys.append(self._spelled.get(topic) or self._spell(topic))
             # Numbers as text: to Lua they are floats, which know no sixteen digits.
-            items.append((place, identity, str(time), data.decode(), frame.decode()))
+            item = place, identity, str(time), frame.decode()
+            items.append(item if is_told else (*item, 1))
         count = 1 + 3 * len(places)
         head = spelled(count, self._keys.leader)
         arguments = spelled(str(lease), self._kept, self._kept * IDS_FOR_ENTRY, _pack(items))

@@ -67,8 +67,9 @@ class Relay:
 
     `symbols`, `data_types` and `quote` are those of `market.subscribe`. Under `prefix` lie: a hash for each ticker,
     order book and forming candle (`data`, `source`, `exchange_time` and `received_at` in milliseconds, `epoch`, which
-    grows with each new line); a stream of the last `kept` trades and closed candles of each market, each once; a stream
-    of events; and a hash that says which relay leads, when it was last there, and what of it is not provably current.
+    grows with each new line); a stream of the last `kept` trades and closed candles of each market, each once, as the
+    frames that Upbit sends; a stream of events; and a hash that says which relay leads, when it was last there, and
+    what of it is not provably current.
 
     Of several relays with one prefix the one that holds the lease publishes. Redis may fail for as long as it likes:
     what is to be published waits (the oldest give way, counted in `stats.lost`). Usable from any thread.
@@ -370,8 +371,7 @@ class Relay:
             self._again = deque(self._tail.of(self._store.unwritten(self._tail.topics)))
         batch = [entry_of(item) for item in itertools.islice(self._again, BATCH_ITEMS)]
         if batch:
-            # Without frames: who listens has had them.
-            self._store.publish_entries(lease, [each._replace(frame=b"") for each in batch])
+            self._store.publish_entries(lease, [each._replace(is_told=False) for each in batch])
             for _ in batch:
                 self._again.popleft()
         return not self._again

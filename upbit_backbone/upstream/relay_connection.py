@@ -30,7 +30,7 @@ from ..wire.pushed_line import Answer, PushedLine
 from ..wire.redis_server import RedisServer
 from ..wire.relay_keys import SCHEMA, Keys
 from .sightings import Sightings, heard
-from .stream_history import StreamHistory, candle_frame, trade_frame, traded_at
+from .stream_history import StreamHistory, trade_frame, traded_at
 
 TIMEOUT_SECONDS: Final = 1.0  # of one call to Redis
 DEMAND_SECONDS: Final = 15.0  # for which the relay streams what is not asked for again
@@ -313,7 +313,7 @@ class RelayConnection:
                 since = round(last.timestamp.timestamp() * 1000)
                 for entry in entries:
                     if entry.get(b"id", b"").isdigit() and int(entry[b"id"]) >= since:
-                        self._ready += frame(TEXT, candle_frame(entry.get(b"data", b"")))
+                        self._ready += frame(TEXT, entry.get(b"data", b""))
             return
         number = b"" if last is None else str(getattr(last, "sequential_id", None)).encode()
         place = next((index for index, entry in enumerate(entries) if entry.get(b"id") == number), None)

@@ -1,29 +1,25 @@
 """Stream history: what a relay has written into its streams, read back.
 
-Trades come back as Upbit's frames, so that what is checked is checked where all that streams is; and, page by page, as
-the past of whoever goes on where he was.
+It holds Upbit's own frames, which come back as such, so that what is checked is checked where all that streams is;
+and, page by page, as the past of whoever goes on where he was.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, Final
-
-import msgspec
+from functools import cache
+from typing import Final
 
 from .._concurrency import Deadline, get_logger
 from ..backfill.pages import TradesPage
 from ..errors import UpbitBackboneError, one_line
-from ..exchange.fields import Spelling
 from ..models.enums import DataSource, DataType, Priority, StreamType
-from ..models.market import CandleData, TradeData
+from ..models.market import TradeData
 from ..models.request import Topic
 from ..unify.stream import StreamDecoder
-from ..unify.writer import encode_frame
 from ..wire.redis_server import RedisServer
 from ..wire.relay_keys import Keys
 
@@ -32,51 +28,34 @@ log = get_logger("upbit_backbone.upstream")
 PLACES_REMEMBERED: Final = 10_000  # ends of pages that were read; who goes on from another asks Upbit
 
 
-class _Trade(msgspec.Struct):
-    """A trade as `TradeData.to_json` writes it. Read so it takes a hundredth of the time of `from_json`, and a relay's
-    client that comes back reads thousands before anything live."""
-
-    symbol: str
-    price: Decimal
-    volume: Decimal
-    side: str | None
-    timestamp: datetime
-    sequential_id: int | None
-    prev_closing_price: Decimal | None = None
-    change_amount: Decimal | None = None
-    best_ask_price: Decimal | None = None
-    best_ask_size: Decimal | None = None
-    best_bid_price: Decimal | None = None
-    best_bid_size: Decimal | None = None
-    published_at: datetime | None = None
+# Not within a text, where a quotation mark has a stroke before it.
+_STREAM_TYPE: Final = re.compile(rb'"st":"[A-Z]{1,12}"')
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
-_read_trade: Final = msgspec.json.Decoder(_Trade).decode
+@cache
+def _decoder() -> StreamDecoder:
+    return StreamDecoder(DataSource.RELAY)
 
 
 def trade_frame(data: bytes, kind: StreamType = StreamType.REALTIME) -> bytes:
-    """As Upbit would send it. What cannot be read is handed on as it is: whoever decodes it counts and reports it."""
+    """As Upbit would send it: the stream holds what it has sent, each in the way in which that came."""
+    return _STREAM_TYPE.sub(b'"st":"%b"' % kind.value.encode(), data, count=1)
+
+
+def trade_of(data: bytes, received_at: datetime) -> TradeData | None:
+    """The trade that an entry holds; None where it holds none that can be read."""
     try:
-        trade = TradeData(**msgspec.structs.asdict(_read_trade(data)), source=DataSource.RELAY, stream_type=kind)
-        return encode_frame(trade, Spelling.SIMPLE)
-    except (ValueError, TypeError, ArithmeticError):
-        return data
+        (found,) = _decoder().decode(data, received_at)
+    except (ValueError, UpbitBackboneError):
+        return None
+    return found if isinstance(found, TradeData) else None
 
 
 def traded_at(data: bytes) -> float:
     """When, in seconds since 1970; before everything where that cannot be read."""
-    try:
-        return _read_trade(data).timestamp.timestamp()
-    except (ValueError, ArithmeticError):
-        return float("-inf")
-
-
-def candle_frame(data: bytes) -> bytes:
-    """As `trade_frame`."""
-    try:
-        return encode_frame(CandleData.from_json(data), Spelling.SIMPLE)
-    except (ValueError, TypeError, KeyError, ArithmeticError):
-        return data
+    trade = trade_of(data, _NEVER)
+    return float("-inf") if trade is None else trade.timestamp.timestamp()
 
 
 class StreamHistory:
@@ -92,7 +71,6 @@ class StreamHistory:
         self._keys = keys
         self._rest = rest
         self._is_direct = is_direct
-        self._decode = StreamDecoder(DataSource.RELAY).decode
         self._lock = threading.Lock()  # guards the places; nothing is asked under it
         self._places: dict[tuple[str, int], str] = {}
 
@@ -129,21 +107,14 @@ class StreamHistory:
         finally:
             server.close()
         now = datetime.now(UTC)
-        trades = [trade for entry in entries for trade in self._trades(entry[1].get(b"data", b""), symbol, now)]
+        found = [trade_of(trade_frame(entry[1].get(b"data", b"")), now) for entry in entries]
+        trades = [trade for trade in found if trade is not None and trade.symbol == symbol]
         if trades and (number := trades[-1].sequential_id) is not None:
             with self._lock:
                 if len(self._places) >= PLACES_REMEMBERED:
                     self._places.clear()
                 self._places[symbol, number] = entries[-1][0].decode("ascii", "replace")
         return trades
-
-    def _trades(self, data: bytes, symbol: str, now: datetime) -> list[TradeData]:
-        found: list[Any] = self._decode(trade_frame(data), now)
-        return [
-            replace(trade, received_at=now)
-            for trade in found
-            if isinstance(trade, TradeData) and trade.symbol == symbol
-        ]
 
     def __repr__(self) -> str:
         return f"<StreamHistory {self._keys.prefix}>"

@@ -15,7 +15,7 @@ from ..models.enums import DataType
 from ..models.request import ZERO, Topic
 
 # Written under a prefix by the first relay that uses it. What is otherwise there is not ours to touch.
-SCHEMA: Final = "upbit-backbone relay 1"
+SCHEMA: Final = "upbit-backbone relay 2"
 DEFAULT_PREFIX: Final = "upbit"
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
 _UNNAMED: Final = re.compile(r"[^A-Za-z0-9.-]")
