@@ -25,7 +25,6 @@ SYMBOLS = ["KRW-BTC", "KRW-ETH", "KRW-XRP", "KRW-SOL"]
 NARROW = 15_000.0  # bytes a second: less than half of what four tickers and books need
 UNMARKED_SECONDS = 3.0
 MILLISECOND = 0.001
-CLOCK_SECONDS = 0.01  # so far Upbit's clock, told by stamps alone, was wrong by 3 ms where threads wait for a core
 
 
 class Answer(NamedTuple):
@@ -84,7 +83,7 @@ def verdict(answers: list[Answer], judge: Judge) -> None:
     broken = [answer for answer in limited if judge.superseded_for(answer) > answer.max_age + MILLISECOND]  # type: ignore[operator]
     assert not broken, f"{len(broken)} of {len(limited)} answers were older than max_age allows: {broken[0]}"
     streamed = [each for each in unmarked if each.is_realtime and each.ticker.source is DataSource.WEBSOCKET]
-    early = [each for each in streamed if each.ticker.timestamp.timestamp() < each.asked_at - CLOCK_SECONDS]
+    early = [each for each in streamed if each.ticker.timestamp.timestamp() < each.asked_at - MILLISECOND]
     assert not early, f"{len(early)} of {len(streamed)} values were made before the call: {early[0]}"
 
 

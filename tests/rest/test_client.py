@@ -9,9 +9,11 @@ import sys
 import textwrap
 import threading
 import time
+import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -19,10 +21,17 @@ import pytest
 from tests.support.rest_scene import last_request, soon
 from tests.support.threads import all_at_once
 from tests.support.waiting import promised, wait_until
-from upbit_backbone._concurrency import join_all, spawn
+from upbit_backbone._concurrency import Deadline, join_all, spawn
+from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import ClosedError, InvalidRequestError, UnknownSymbolError, UpbitBackboneError
+from upbit_backbone.exchange.endpoints import RestCall
+from upbit_backbone.limits.rate_limiter import RateLimiter
 from upbit_backbone.models.enums import DataSource, Priority
+from upbit_backbone.rest.client import RestClient
 from upbit_backbone.simulator import FakeUpbit
+from upbit_backbone.store.exchange_clock import ExchangeClock
+from upbit_backbone.wire.io_deadline import Departure
+from upbit_backbone.wire.rest_transport import RestResponse
 
 Make = Callable[..., Any]
 
@@ -465,3 +474,31 @@ def test_ctrl_c_ends_a_blocking_question_at_once(scene: Make, upbit: FakeUpbit) 
         signal.signal(signal.SIGALRM, before)
     upbit.clear_faults()
     assert made.rest.candles_page("KRW-BTC", "1m", deadline=soon())
+
+
+# --- what it tells of Upbit's clock ---
+
+
+class Late:
+    """A transport whose answer lies about for two seconds before anybody looks at it."""
+
+    def get(self, call: RestCall, deadline: Deadline, departure: Departure | None = None) -> RestResponse:
+        now = datetime.now(UTC) - timedelta(seconds=2)
+        headers = {"date": format_datetime(now.replace(microsecond=0), usegmt=True)}
+        return RestResponse(200, headers, b"[]", 0.01, 2, asked_at=time.monotonic() - 2.01)
+
+    def close(self) -> None: ...
+
+
+def test_how_long_an_answer_waited_for_us_does_not_move_upbits_clock() -> None:
+    exchange_clock = ExchangeClock()
+    limiter = RateLimiter(str(uuid.uuid4()))
+    rest = RestClient(BackboneConfig(), limiter=limiter, transport=Late(), exchange_clock=exchange_clock)
+    try:
+        assert rest.trades_page("KRW-BTC", count=1, deadline=soon()) == []
+        bound = exchange_clock.latest_time(time.monotonic())
+        assert bound is not None
+        assert bound >= datetime.now(UTC) - timedelta(milliseconds=1), "Upbit's clock is ours here"
+    finally:
+        rest.close(soon())
+        limiter.close()

@@ -137,6 +137,8 @@ def test_a_request_connects_and_the_handshake_is_followed_by_exactly_one_message
     effects = stage.give(on.Opened())
     assert [codes(message) for message in only(do.SendText, effects)] == [{"KRW-BTC", "KRW-ETH"}]
     assert only(do.TellSubscribed, effects) == [do.TellSubscribed(1, frozenset({BTC, ETH}))]
+    order = [type(effect) for effect in effects if isinstance(effect, do.TellSubscribed | do.SendText)]
+    assert order == [do.TellSubscribed, do.SendText], "noted after it was sent, an answer's way would seem too short"
     assert stage.state is LIVE
     assert stage.lifecycle.health.connected
     assert stage.lifecycle.health.epoch == 1

@@ -45,7 +45,9 @@ class Scene:
         self.health = self.connected("session-1")
         for second in range(-40, 0):
             self.at(second + 0.013 * second)
-            self.exchange_clock.learn_date(format_datetime(self._upbits_now.replace(microsecond=0)), 0.01)
+            self.exchange_clock.learn_date(
+                format_datetime(self._upbits_now.replace(microsecond=0)), self.monotonic(), 0.01
+            )
         self.at(0.0)
 
     def connected(self, name: str) -> SessionHealth:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -485,7 +486,10 @@ class RestClient:
 
     def _heard_of(self, call: RestCall, response: RestResponse, received_at: datetime) -> None:
         self._heard(call, response, received_at)
-        self._exchange_clock.learn_date(response.headers.get("date"), response.elapsed)
+        if response.asked_at is not None:
+            # In this order: a thread that waits for a core in between must not make the answer's way too short.
+            now = self._clock.monotonic()
+            self._exchange_clock.learn_date(response.headers.get("date"), now, time.monotonic() - response.asked_at)
 
     def _check(self) -> None:
         self._guard.check()

@@ -229,10 +229,11 @@ class SubscriptionSender:
             self.ping(self._keep_alive.ping_at_once(now), now)
         added = plan.say(now)
         self._trial_ends = now + TRIAL_SECONDS
-        self._send(subscription_message(self._ticket(), plan.target, shared.config.websocket_format), now)
-        # After the message: what arrives before the intake expects it would be counted as unwanted, and nothing can
-        # arrive before the message was sent.
+        # Before the message: when it was asked is noted by who is told, and what is noted after it has been sent is too
+        # late where the thread waits for a core in between: the round trip would be too short, and a frame asked for
+        # before a call would pass for one asked for after it.
         shared.effects.append(TellSubscribed(shared.health.epoch, plan.streamed))
+        self._send(subscription_message(self._ticket(), plan.target, shared.config.websocket_format), now)
         shared.first_frames.expect(added, now)
         # Only the first message of a connection: later ones change what is streamed, and silence that has begun goes on
         # counting.

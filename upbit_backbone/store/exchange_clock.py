@@ -2,9 +2,10 @@
 
 No single witness is believed beyond what it can know. A Date has a resolution of one second, so an answer only says:
 the offset lies between two bounds; many answers together narrow them down. A stamp in a stream can be late by any
-amount and never early, so it is a lower bound; that it was no longer on its way than what we asked last has taken to
-be answered makes it an upper one, too, but only where REST does not contradict: a stream which is late from its start
-is late, and no difference of clocks.
+amount and never early, so it is a lower bound; that the quickest was no longer on its way than an answer takes makes it
+an upper one, too, but only where REST does not contradict: a stream which is late from its start is late, and no
+difference of clocks. Where threads wait for a core even the quickest has waited; the fewer there were and the longer
+the others waited, the more of that is allowed for.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ RESOLUTION_SECONDS: Final = 1.0  # a Date header shows whole seconds
 MEMORY_SECONDS: Final = 300.0
 # What the quickest of each tell is kept: thirty bounds a session, however many messages a second come.
 BUCKET_SECONDS: Final = 10.0
+STAMP_SECONDS: Final = 0.001  # a stamp shows whole milliseconds
 UNREAD_SECONDS: Final = 0.05  # so long may what has come wait for a thread that waits for a core
+# The quickest of n that wait evenly, for up to twice the mean, has waited longer than c/n means once in exp(c/2) cases:
+# with this one, once in 160,000.
+WAITS: Final = 24
+FIRST_WAIT_SECONDS: Final = 0.02  # taken for what one waited, until others have shown it
 
 
 class Bounds(NamedTuple):
@@ -35,16 +41,31 @@ class Bounds(NamedTuple):
     high: float
 
 
+class Told(NamedTuple):
+    """What stamps of one session tell together."""
+
+    low: float  # by the quickest
+    way: float  # no stamp that did not wait was longer on its way; inf before anything was answered
+    stamps: int = 1  # that were hardly slower than the quickest, and it
+    waited: float = 0.0  # for how much longer than the quickest these were on their way, all together
+
+    @property
+    def bounds(self) -> Bounds:
+        quickest_waited = WAITS * (self.waited + FIRST_WAIT_SECONDS) / self.stamps**2
+        return Bounds(self.low, self.low + self.way + STAMP_SECONDS + quickest_waited)
+
+
 class ClockOffset:
     """Upbit's clock minus one of ours, in seconds. Pure: `received` is what our clock showed, in seconds."""
 
     def __init__(self) -> None:
         self._dates: deque[Bounds] = deque(maxlen=SAMPLES)
-        # By session: the start of a bucket, and the bounds set by the quickest stamps in it.
-        self._stamps: dict[str, deque[tuple[float, Bounds]]] = {}
+        # By session: the start of a bucket, and what the stamps in it tell.
+        self._stamps: dict[str, deque[tuple[float, Told]]] = {}
 
     def learn_date(self, date: str | None, received: float, elapsed: float) -> None:
-        """One answer's Date header; it was written between the request's departure and the answer's arrival."""
+        """One answer's Date header; it was written between the request's departure, no more than `elapsed` before
+        `received`, and then."""
         moment = _moment(date)
         if moment is None:
             return
@@ -55,12 +76,10 @@ class ClockOffset:
 
     def learn_stamp(self, session: str, stamp: float, received: float, way: float = inf) -> None:
         """News stamped `stamp` came on `session`, and was on its way for `way` seconds at most."""
-        low = stamp - received
-        told = Bounds(low, low + way)
+        told = Told(stamp - received, way)
         buckets = self._stamps.setdefault(session, deque())
         if buckets and received - buckets[-1][0] < BUCKET_SECONDS:
             start, known = buckets[-1]
-            # Of each stretch of ten seconds only what the quickest tell: lateness is all that makes the others differ.
             buckets[-1] = (start, _together(known, told))
             return
         buckets.append((received, told))
@@ -107,22 +126,25 @@ class ClockOffset:
         return Bounds(middle - RESOLUTION_SECONDS / 2, middle + RESOLUTION_SECONDS / 2)
 
     def _told_by(self, session: str) -> Bounds:
-        return reduce(_together, (bounds for _, bounds in self._stamps[session]))
+        return reduce(_together, (told for _, told in self._stamps[session])).bounds
 
 
-def _together(one: Bounds, other: Bounds) -> Bounds:
-    """What two stamps of one session tell. The quickest may have come while an answer was due, when all that can be
-    said of its way is many seconds: but it was no longer on it than one that was slower."""
-    if one.high == inf or other.high == inf:
+def _together(one: Told, other: Told) -> Told:
+    """What both tell. The quickest may have come while an answer was due, when all that can be said of its way is many
+    seconds: but it was no longer on it than one that was slower."""
+    if one.way == inf or other.way == inf:
         return max(one, other, key=_telling)
     low = max(one.low, other.low)
     # A stamp that was longer under way than it was said to be tells nothing, unless it merely waited to be read.
-    return Bounds(low, low + min(each.high - each.low for each in (one, other) if each.high >= low - UNREAD_SECONDS))
+    way = min(each.way for each in (one, other) if each.low + each.way >= low - UNREAD_SECONDS)
+    near = [each for each in (one, other) if each.low >= low - UNREAD_SECONDS]
+    waited = sum(each.waited + each.stamps * (low - each.low) for each in near)
+    return Told(low, way, sum(each.stamps for each in near), waited)
 
 
-def _telling(bounds: Bounds) -> tuple[bool, float]:
+def _telling(told: Told) -> tuple[bool, float]:
     """The quicker a stamp was, the more it tells; least of all one that came before anything was answered."""
-    return bounds.high < inf, bounds.low
+    return told.way < inf, told.low
 
 
 def _sharpened(rest: Bounds, spans: list[Bounds]) -> Bounds:
@@ -152,12 +174,13 @@ class ExchangeClock:
         # Upbit's clock minus our monotonic one, at most. None: nothing is known.
         self.latest: float | None = None
 
-    def learn_date(self, date: str | None, elapsed: float) -> None:
-        """The Date header of an answer that has just come, `elapsed` seconds after its request left."""
+    def learn_date(self, date: str | None, received: float, elapsed: float) -> None:
+        """The Date header of an answer that had come by monotonic `received`, no more than `elapsed` seconds after its
+        request left."""
         with self._lock:
             # First, or what comes now would be judged with what was known before the sleep.
             self._notice_sleep()
-            self._offset.learn_date(date, self._clock.monotonic(), elapsed)
+            self._offset.learn_date(date, received, elapsed)
             self._look()
 
     def learn_stamp(self, session: str, stamp: datetime, received: float, way: float) -> None:

@@ -39,7 +39,8 @@ SMALL_BYTES: Final = 1024 * 1024
 class RestResponse(NamedTuple):
     """What the server said: names in `headers` are looked up in lower case; `elapsed` in seconds.
 
-    `received_at` is given where somebody wrote it down, so that a recording and its replay agree.
+    `received_at` is given where somebody wrote it down, so that a recording and its replay agree. `asked_at` is when
+    the question was, by `time.monotonic`, where it was asked just now.
     """
 
     status: int
@@ -48,6 +49,7 @@ class RestResponse(NamedTuple):
     elapsed: float
     wire_bytes: int
     received_at: datetime | None = None
+    asked_at: float | None = None
 
 
 class Transport(Protocol):
@@ -118,7 +120,8 @@ class RestTransport:
             self._drop(line)  # once more: after Ctrl-C on the way nobody else would ever hang up
             raise
         body = _decoded(exchange, call)
-        return RestResponse(exchange.status, exchange.headers, body, time.monotonic() - started, len(exchange.body))
+        elapsed = time.monotonic() - started
+        return RestResponse(exchange.status, exchange.headers, body, elapsed, len(exchange.body), asked_at=started)
 
     def _exchange(
         self, line: HttpConnection, call: RestCall, deadline: Deadline, departure: Departure | None

@@ -531,7 +531,7 @@ class World:
     def _tell_date(self) -> None:
         """An answer of REST, now and then, shows what Upbit's clock says."""
         moment = (EPOCH + timedelta(seconds=self.now)).replace(microsecond=0)
-        self.exchange_clock.learn_date(format_datetime(moment, usegmt=True), 0.05)
+        self.exchange_clock.learn_date(format_datetime(moment, usegmt=True), self.now, 0.05)
         self.later(self.random.uniform(1.0, 20.0), self._tell_date)
 
     def _ask_rest(self) -> None:
