@@ -29,36 +29,48 @@ from upbit_backbone.simulator.serving.framing import BINARY, CLOSE, PING, PONG, 
 
 CAPTURE_SECONDS = 10.0
 MAX_UNSENT = 64 * 1024 * 1024
-MARKS = re.compile(rb'"(?:tms|ttms|timestamp|trade_timestamp|sid|sequential_id)":(\d+)')
-ID_NAMES = (b'"sid"', b'"sequential_id"')
+TIMES = re.compile(rb'"(?:tms|ttms|timestamp|trade_timestamp)":(\d+)')
+IDS = re.compile(rb'"(?:sid|sequential_id)":(\d+)')
+SIZES = re.compile(rb'(?<="(?:as|bs)":)[0-9.E-]+|(?<="(?:ask_size|bid_size)":)[0-9.E-]+')
+SIZES_CHANGED = 4  # of a book's, from one frame to the next: 3 of 100 numbers, as Upbit's books were recorded
+
+
+TIME_DIGITS, ID_DIGITS, SIZE_DIGITS = 13, 16, 10
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One frame, cut where times and ids are put in."""
+    """One frame, cut where times, ids and sizes are put in."""
 
     parts: tuple[bytes, ...]
-    is_id: tuple[bool, ...]
+    digits: tuple[int, ...]  # which of them is put in, by its length
 
     def stamped(self, milliseconds: bytes, microseconds: int) -> bytes:
+        size = b"0.%07d1" % (microseconds % 10**7)
+        texts = {TIME_DIGITS: milliseconds, ID_DIGITS: b"%d" % microseconds, SIZE_DIGITS: size}
         out = [self.parts[0]]
-        for is_id, part in zip(self.is_id, self.parts[1:], strict=True):
-            out.append(b"%d" % microseconds if is_id else milliseconds)
+        for digits, part in zip(self.digits, self.parts[1:], strict=True):
+            out.append(texts[digits])
             out.append(part)
         return b"".join(out)
 
 
 def cut(payload: bytes) -> Piece:
-    """A frame around a payload, with 13 digits for each time and 16 for an id."""
+    """A frame around a payload, with 13 digits for each time, 16 for an id, and 10 for a few of a book's sizes."""
     payload = payload.replace(b'"SNAPSHOT"', b'"REALTIME"')
-    parts, is_id, at = [], [], 0
-    for mark in MARKS.finditer(payload):
-        parts.append(payload[at : mark.start(1)])
-        is_id.append(mark.group(0).startswith(ID_NAMES))
-        at = mark.end(1)
+    sizes = [size.span() for size in SIZES.finditer(payload)]
+    changing = sizes[:: -(-len(sizes) // SIZES_CHANGED)] if sizes else []
+    marks = [(mark.span(1), TIME_DIGITS) for mark in TIMES.finditer(payload)]
+    marks += [(mark.span(1), ID_DIGITS) for mark in IDS.finditer(payload)]
+    marks += [(span, SIZE_DIGITS) for span in changing]
+    parts, digits, at = [], [], 0
+    for (start, end), length in sorted(marks):
+        parts.append(payload[at:start])
+        digits.append(length)
+        at = end
     parts.append(payload[at:])
-    length = sum(map(len, parts)) + sum(16 if each else 13 for each in is_id)
-    return Piece((header(length, BINARY) + parts[0], *parts[1:]), tuple(is_id))
+    whole = sum(map(len, parts)) + sum(digits)
+    return Piece((header(whole, BINARY) + parts[0], *parts[1:]), tuple(digits))
 
 
 @dataclass(eq=False, slots=True)

@@ -66,26 +66,42 @@ _TRADE = (
 _BOOK = b'{"ty":"orderbook","cd":"%s","tms":%d,"tas":0.10592501,"tbs":0.1009245,"obu":[%s],"st":"REALTIME","lv":0}'
 
 
-def _levels(depth: int) -> bytes:
-    dice = random.Random(7)
-    return b",".join(
-        b'{"ap":%d,"bp":%d,"as":%.8f,"bs":%.8f}'
-        % (132_828_000 + 1000 * step, 132_827_000 - 1000 * step, dice.uniform(1e-4, 2e-2), dice.uniform(1e-4, 2e-2))
-        for step in range(depth)
-    )
+_LEVEL = b'{"ap":%d,"bp":%d,"as":%.8f,"bs":%.8f}'
+# Of a recorded book's numbers 3 of 100 do not stand in the one before it: of 120, four.
+SIZES_CHANGED = 4
+
+
+class _Book:
+    """A market's levels, of which some sizes change from one frame to the next."""
+
+    def __init__(self, depth: int, dice: random.Random) -> None:
+        self._dice = dice
+        self._levels = [
+            [132_828_000 + 1000 * step, 132_827_000 - 1000 * step, self._size(), self._size()] for step in range(depth)
+        ]
+
+    def _size(self) -> float:
+        return self._dice.uniform(1e-4, 2e-2)
+
+    def next(self) -> bytes:
+        for _ in range(SIZES_CHANGED):
+            self._dice.choice(self._levels)[self._dice.randrange(2, 4)] = self._size()
+        return b",".join(_LEVEL % tuple(level) for level in self._levels)
 
 
 def payloads(kind: str, count: int, depth: int = 30) -> Iterator[bytes]:
     """Messages of one kind over twenty markets."""
-    levels = _levels(depth)
+    dice = random.Random(7)
+    books = [_Book(depth, dice) for _ in MARKETS]
     for number in range(count):
-        code, stamp = MARKETS[number % len(MARKETS)].encode(), FIRST_STAMP + number
+        market = number % len(MARKETS)
+        code, stamp = MARKETS[market].encode(), FIRST_STAMP + number
         if kind == "ticker":
             yield _TICKER % (code, stamp - 1, stamp)
         elif kind == "trade":
             yield _TRADE % (code, stamp, stamp - 1, stamp)
         else:
-            yield _BOOK % (code, stamp, levels)
+            yield _BOOK % (code, stamp, books[market].next())
 
 
 class SteadyClock(SystemClock):

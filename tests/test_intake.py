@@ -27,7 +27,7 @@ from upbit_backbone.models.enums import DataSource, DataType
 from upbit_backbone.models.events import MalformedEvent, UnreadFieldEvent
 from upbit_backbone.models.half_made import SAMPLED_EVERY, rest_of
 from upbit_backbone.models.lazy_book import LazyBook
-from upbit_backbone.models.market import OrderbookData, OrderbookUnit, TickerData, TradeData, frame_of
+from upbit_backbone.models.market import OrderbookData, TickerData, TradeData, frame_of
 from upbit_backbone.models.request import Topic
 from upbit_backbone.models.session import FirstFrame, RefusedFrames, SessionHealth, StreamError, UpStatus
 from upbit_backbone.simulator import FakeUpbit
@@ -248,20 +248,6 @@ def test_a_book_is_decoded_by_its_first_reader_only(bench: Bench, monkeypatch: p
     assert decoded == []
     assert first.get(timeout=1) is second.get(timeout=1) is bench.current(BOOK)
     assert decoded == frames[-1:]
-
-
-@pytest.mark.parametrize("is_thorough", [True, False])
-def test_whose_books_are_looked_at_wholly_gets_the_next_ones_whole(bench: Bench, is_thorough: bool) -> None:
-    bench.streams(BOOK)
-    subscription = bench.hub.subscribe([BOOK])
-    whole = 0
-    for number in range(1, 11):
-        bench.read(book(number))
-        item = subscription.get(timeout=1)
-        whole += rest_of(item) is None
-        assert item.best_ask == OrderbookUnit(Decimal("11.5"), Decimal(1))
-        assert not is_thorough or item.asks == (item.best_ask,)
-    assert whole == (9 if is_thorough else 0)
 
 
 def test_tickers_that_nobody_looks_at_are_not_made(bench: Bench) -> None:

@@ -287,7 +287,6 @@ class Intake:
         self._lines: dict[str, SessionExpectation] = {}
         self._past = Counter[str]()  # counts of sessions that are gone
         self._opening = threading.Lock()  # guards the decoding of lazy books, so that each is decoded once, and:
-        self._book_habit = Habit()  # of those who read books
         self._unread = unread or UnreadLog(emit, clock, lambda name: None)
         self._counting = threading.Lock()  # guards _past and what the lines know of refusals
         self.tap: Tap | None = None  # a recorder, while there is one
@@ -571,7 +570,7 @@ class Intake:
             if lazy.is_read:
                 return
             try:
-                if (half := self._half_book(lazy)) is not None:
+                if (half := self._decoder.half_book(lazy.raw, lazy.received_at)) is not None:
                     lazy.settle(half)
                     return
                 (book,) = self._decode(lazy.raw, lazy.received_at)
@@ -589,11 +588,6 @@ class Intake:
                 lazy.settle(None)
         # After the lock: reporting emits an event.
         self._poisoned(lazy.session, None, raw, error, self._clock.monotonic())
-
-    def _half_book(self, lazy: LazyBook) -> OrderbookData | None:
-        """The book without its levels, where those mostly are not looked at wholly."""
-        habit = self._book_habit
-        return self._decoder.half_book(lazy.raw, lazy.received_at, habit) if habit.is_half_enough() else None
 
     def _time(
         self,

@@ -18,7 +18,7 @@ from benchmarks.children import ROOT, Child, ChildError, MissingError
 from benchmarks.clients import by_hand
 from benchmarks.clients.task import Task
 from benchmarks.measuring import cpu_seconds, percentile
-from benchmarks.pacer import count_topics, cut
+from benchmarks.pacer import SIZES_CHANGED, count_topics, cut
 from benchmarks.table import Figure, absent, number, render, save
 from upbit_backbone.simulator.serving.framing import Unpacker
 
@@ -82,6 +82,17 @@ def test_a_stamped_frame_differs_from_the_real_one_in_times_and_id_only() -> Non
     ((_, payload),) = Unpacker(False).feed(_masked(frame))
     stamped = {"ttms": 1_700_000_000_123, "tms": 1_700_000_000_123, "sid": 1_700_000_000_123_456, "st": "REALTIME"}
     assert json.loads(payload) == real | stamped
+
+
+def test_a_few_sizes_of_a_stamped_book_differ_from_one_to_the_next() -> None:
+    units = [{"ap": 2.0 + number, "bp": 1.0, "as": 0.5, "bs": 1e-7} for number in range(30)]
+    book = {"ty": "orderbook", "cd": "KRW-BTC", "tms": 1, "tas": 3.0, "tbs": 4.0, "obu": units, "st": "REALTIME"}
+    piece = cut(json.dumps(book, separators=(",", ":")).encode())
+    read = []
+    for microseconds in (1_700_000_000_123_456, 1_700_000_000_123_457):
+        ((_, payload),) = Unpacker(False).feed(_masked(piece.stamped(b"1700000000123", microseconds)))
+        read.append([number for level in json.loads(payload)["obu"] for number in level.values()])
+    assert sum(one != other for one, other in zip(*read, strict=True)) == SIZES_CHANGED
 
 
 def _masked(frame: bytes) -> bytes:

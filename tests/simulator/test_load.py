@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from upbit_backbone.simulator import FakeUpbit
+from upbit_backbone.simulator.serving.load import SIZES_CHANGED
 
 Connect = Callable[..., Any]
 
@@ -74,3 +75,16 @@ def test_a_busy_market_reaches_the_client_complete(connect: Connect) -> None:
         for code in codes:
             expected = [row["sequential_id"] for row in upbit.trades(code)]
             assert [one["sequential_id"] for one in seen if one["code"] == code] == expected
+
+
+@pytest.mark.parametrize("name", ["SIMPLE", "DEFAULT"])
+def test_a_few_sizes_of_a_book_change_from_one_frame_to_the_next(connect: Connect, name: str) -> None:
+    with FakeUpbit(trades_per_second=0) as upbit:
+        stream = connect(upbit)
+        stream.ask({"type": "orderbook", "codes": ["KRW-BTC"]}, {"format": name})
+        stream.read()
+        upbit.load(500)
+        books = [stream.read()["obu" if name == "SIMPLE" else "orderbook_units"] for _ in range(20)]
+    first, *others = [[number for level in book for number in level.values()] for book in books]
+    for other in others:
+        assert sum(one != two for one, two in zip(first, other, strict=True)) == SIZES_CHANGED

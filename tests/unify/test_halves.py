@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 
 from tests.support.samples import payload_files
 from tests.unify.test_poison import mutants
+from upbit_backbone.exchange.fields import Spelling
 from upbit_backbone.models.half_made import SAMPLED_EVERY, Habit, rest_of
 from upbit_backbone.models.market import OrderbookData, TickerData, TradeData, frame_of, keep_frame
+from upbit_backbone.unify import halves
 from upbit_backbone.unify.stream import TICKER_HEADS, TRADE_HEADS, StreamDecoder
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -40,7 +42,7 @@ def frame(*levels: tuple[str, ...], more: str = "") -> bytes:
 
 
 def half(raw: bytes) -> OrderbookData:
-    book = DECODER.half_book(raw, NOW, Habit())
+    book = DECODER.half_book(raw, NOW)
     assert book is not None
     assert rest_of(book) is not None
     return book
@@ -187,7 +189,7 @@ def test_empty_sides_padding_and_tiny_prices_are_read_alike(levels: list[tuple[s
 @pytest.mark.parametrize("place", range(4))
 def test_a_number_that_cannot_be_read_is_never_left_for_later(broken: str, place: int) -> None:
     level = [*LEVELS[1][:place], broken, *LEVELS[1][place + 1 :]]
-    assert DECODER.half_book(frame(LEVELS[0], tuple(level)), NOW, Habit()) is None
+    assert DECODER.half_book(frame(LEVELS[0], tuple(level)), NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ def test_a_number_that_cannot_be_read_is_never_left_for_later(broken: str, place
     ],
 )  # fmt: skip
 def test_what_is_not_sound_or_not_plain_is_left_to_the_whole_reader(raw: bytes) -> None:
-    assert DECODER.half_book(raw, NOW, Habit()) is None
+    assert DECODER.half_book(raw, NOW) is None
 
 
 def test_an_unknown_object_in_a_level_hides_no_level() -> None:
@@ -222,7 +224,7 @@ spelled = st.one_of(
 @given(st.lists(st.tuples(spelled, spelled, spelled, spelled), max_size=4))
 def test_what_was_taken_by_half_can_always_be_read_in_full(levels: list[tuple[str, ...]]) -> None:
     raw = frame(*levels)
-    book = DECODER.half_book(raw, NOW, Habit())
+    book = DECODER.half_book(raw, NOW)
     if book is None:
         return
     expected = whole(raw)
@@ -230,6 +232,50 @@ def test_what_was_taken_by_half_can_always_be_read_in_full(levels: list[tuple[st
     assert [repr(each) for each in (book.best_ask, book.best_bid)] == [repr(asks), repr(bids)]
     assert [repr(each) for each in book.asks + book.bids] == [repr(each) for each in expected.asks + expected.bids]
     assert book == expected
+
+
+def test_books_share_the_levels_that_stay_and_read_as_if_each_were_alone() -> None:
+    numbers = [("132828000", "132827000", "0.5", f"0.{number}") for number in range(10, 40)]
+    for index, level in enumerate(numbers):
+        first, second = half(frame(*LEVELS, level)), half(frame(*LEVELS, *numbers[index : index + 5]))
+        for book, levels in (first, (level,)), (second, numbers[index : index + 5]):
+            expected = whole(frame(*LEVELS, *levels))
+            assert [repr(each) for each in (book.asks, book.bids)] == [repr(expected.asks), repr(expected.bids)]
+        assert all(one is other for one, other in zip(first.asks, second.asks, strict=False))
+
+
+def test_the_levels_that_are_kept_are_twice_those_of_a_book_at_most() -> None:
+    decoder = StreamDecoder()
+    for number in range(1_000):
+        book = decoder.half_book(frame(*LEVELS, (str(number), "1", "1.5", f"{number}.25")), NOW)
+        assert book is not None
+        assert (len(book.asks), len(book.bids)) == (3 if number else 2, 3)
+    (kept,) = decoder._half_books[Spelling.SIMPLE]._known.values()
+    assert 6 <= len(kept) <= 12
+
+
+def test_nobodys_stream_fills_the_memory_with_levels_of_ever_new_markets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(halves, "_MOST_MARKETS", 10)
+    decoder = StreamDecoder()
+    for number in range(100):
+        book = decoder.half_book(frame(*LEVELS).replace(b"KRW-BTC", b"KRW-X%d" % number), NOW)
+        assert book is not None
+        assert book.asks == whole(frame(*LEVELS)).asks
+        assert len(decoder._half_books[Spelling.SIMPLE]._known) <= 10
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        (b'"ap":132828000', b'"ap": 132828000'), (b'"as":1,', b'"as":1e0,'), (b'"as":1,', b'"as":1,"n":0,'),
+        (b'"ap":132829000.0,"bp":132826000', b'"bp":132826000,"ap":132829000.0'),
+    ],
+)  # fmt: skip
+def test_levels_that_are_written_otherwise_read_alike(unusual: tuple[bytes, bytes]) -> None:
+    raw = frame(*LEVELS).replace(*unusual)
+    assert raw != frame(*LEVELS)
+    assert half(raw) == whole(frame(*LEVELS))
+    assert repr(half(raw).asks) == repr(whole(raw).asks)
 
 
 def test_every_recorded_book_reads_alike() -> None:
@@ -241,7 +287,7 @@ def test_every_recorded_book_reads_alike() -> None:
     ]
     taken = 0
     for raw in frames:
-        if (best := DECODER.half_book(raw, NOW, Habit())) is None:
+        if (best := DECODER.half_book(raw, NOW)) is None:
             continue
         expected = whole(raw)
         assert (best.best_ask, best.best_bid) == (expected.best_ask, expected.best_bid)
@@ -607,7 +653,7 @@ def test_every_recorded_trade_reads_alike() -> None:
 def test_mutilated_frames_that_are_taken_by_half_read_alike_in_full() -> None:
     taken = 0
     for raw in mutants(random.randrange(2**32), 3_000, [TICKER, TRADE, frame(*LEVELS)]):
-        book, ticker, trade = DECODER.half_book(raw, NOW, Habit()), half_ticker(raw), half_trade(raw)
+        book, ticker, trade = DECODER.half_book(raw, NOW), half_ticker(raw), half_trade(raw)
         if (half := ticker or book or trade) is not None:
             assert half == DECODER.decode(raw, NOW)[0], raw
             taken += 1
@@ -617,18 +663,19 @@ def test_mutilated_frames_that_are_taken_by_half_read_alike_in_full() -> None:
 def looked_at(habit: Habit, count: int, *, wholly: bool, behind: int = 0) -> list[bool]:
     """Whether each was made by half, of as many that were looked at by somebody with that habit, who may be behind."""
     halves = []
-    waiting: deque[OrderbookData] = deque()
+    waiting: deque[Any] = deque()
+    reader = DECODER.halves(next(head for head in TICKER_HEADS if TICKER.startswith(head)))
     for _ in range(count):
         halves.append(habit.is_half_enough())
         if halves[-1]:
-            book = DECODER.half_book(frame(*LEVELS), NOW, habit)
-            assert book is not None
+            ticker = reader.read(TICKER, NOW, habit)
+            assert ticker is not None
         else:
-            book = whole(frame(*LEVELS))
-        waiting.append(book)
+            ticker = a_whole_ticker()
+        waiting.append(ticker)
         if len(waiting) > behind:
             read = waiting.popleft()
-            assert (read.asks if wholly else read.best_ask) is not None
+            assert (dataclasses.astuple(read) if wholly else read.current_price) is not None
     return halves
 
 

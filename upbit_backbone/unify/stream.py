@@ -18,7 +18,6 @@ from .._log import raise_if_users
 from ..errors import MalformedDataError, NoTradesYetError, one_line
 from ..exchange.fields import Spelling
 from ..models.enums import DataSource, DataType
-from ..models.half_made import Habit
 from ..models.market import CandleData, OrderbookData, TickerData, TradeData
 from ..models.number import ZERO, plain
 from ..models.session import Notice, StreamError, SubscriptionList, UnknownMessage, UpStatus
@@ -126,12 +125,12 @@ class StreamDecoder:
             raise_if_users(refusal)
             return self._decode_tolerantly(raw, received_at, tell)
 
-    def half_book(self, raw: bytes, received_at: datetime, habit: Habit) -> OrderbookData | None:
+    def half_book(self, raw: bytes, received_at: datetime) -> OrderbookData | None:
         """The order book of a frame, its levels to be made when they are looked at; None where `decode` must tell."""
         spelling = Spelling.SIMPLE if raw.startswith(b'{"ty"') else Spelling.DEFAULT
         if (books := self._half_books.get(spelling)) is None:
             books = self._half_books[spelling] = HalfBooks(spelling, self._source, self._only)
-        return books.read(raw, received_at, habit)
+        return books.read(raw, received_at)
 
     def halves(self, head: bytes) -> HalfTickers | HalfTrades:
         """Who reads frames of one object by half that begin with `head`, one of HALF_HEADS; the rest is made when it is
