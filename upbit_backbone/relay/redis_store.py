@@ -153,6 +153,9 @@ class RedisStore:
         self._line = self._server.line()
         self._names: dict[Topic, tuple[bytes, ...]] = {}  # of states and of entries, in the order that scripts know
         self._spelled: dict[Topic, bytes] = {}  # those of entries
+        self._leader = spelled(keys.leader)
+        self._spelled_for: Lease | None = None
+        self._bounds = b""  # what comes before the entries, under that lease
         self.place = self._server.place
 
     def lead(self, name: str, held: Lease | None, told: str, status: Sequence[str | int]) -> Lease | None:
@@ -201,9 +204,11 @@ class RedisStore:
             item = place, identity, str(time), frame.decode()
             items.append(item if is_told else (*item, 1))
         count = 1 + 3 * len(places)
-        head = spelled(count, self._keys.leader)
-        arguments = spelled(str(lease), self._kept, self._kept * IDS_FOR_ENTRY, _pack(items))
-        self._line.send(_ENTRIES, count + 4, b"".join((head, *keys, arguments)))
+        if lease != self._spelled_for:
+            self._spelled_for = lease
+            self._bounds = spelled(str(lease), self._kept, self._kept * IDS_FOR_ENTRY)
+        words = spelled(count), self._leader, *keys, self._bounds, spelled(_pack(items))
+        self._line.send(_ENTRIES, count + 4, b"".join(words))
 
     def _spell(self, topic: Topic) -> bytes:
         """The keys of a topic's entries, as they stand in a command."""
