@@ -879,7 +879,7 @@ class MarketDataBackbone:
         *,
         quote: str | None = None,
         levels: int | None = None,
-        batch_rows: int = 2_000,
+        batch_rows: int = 4_000,
         flush_seconds: float = 1.0,
         spill_bytes: int = 1 << 30,
     ) -> SinkRecorder:

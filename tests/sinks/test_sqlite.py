@@ -269,6 +269,24 @@ def test_many_trades_of_which_some_are_known_are_each_there_once_and_in_order(si
     assert Store(path).trades("KRW-BTC") == items
 
 
+def test_trades_of_many_markets_that_come_in_turns_each_come_back_as_the_first_that_was_told_of_them(sink, path):
+    symbols = ("KRW-BTC", "KRW-ETH", "BTC-XRP")
+    sources = (DataSource.WEBSOCKET, DataSource.RELAY, DataSource.REST, DataSource.REST)
+    items = []
+    for number in range(2 * trade_rows.ROWS_AT_ONCE + 1):
+        key = {"sequential_id": (MOMENT + number) * 10_000, "timestamp": from_micros((MOMENT + number) * 1_000)}
+        others = {"source": sources[number % 4], "is_backfilled": number % 5 == 0}
+        items.append(trade(number + 1, symbol=symbols[number % 3], **key, **others))
+    again = [replace(each, price=each.price + 1) for each in items]
+    assert sink.write(Batch([*items, *again])) == len(items)
+    for place, symbol in enumerate(symbols):
+        kept = Store(path).trades(symbol)
+        assert kept == items[place::3]
+        assert [(each.source, each.is_backfilled) for each in kept] == [
+            (each.source, each.is_backfilled) for each in items[place::3]
+        ]
+
+
 def test_ids_that_tell_their_time_are_not_looked_up(path):
     sink = SqliteSink(path)
     sink.open()

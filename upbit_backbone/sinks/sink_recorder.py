@@ -38,7 +38,7 @@ from .watermarks import Watermarks
 
 log = get_logger("upbit_backbone.sinks")
 
-BATCH_ROWS: Final = 2_000
+BATCH_ROWS: Final = 4_000
 FLUSH_SECONDS: Final = 1.0
 SPILL_BYTES: Final = 1 << 30
 COLLECT_SECONDS: Final = 0.25

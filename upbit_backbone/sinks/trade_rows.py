@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from itertools import product
+from itertools import chain, product
 from typing import Any, Final
 
 import msgspec
@@ -110,9 +110,10 @@ def insert(trades: Sequence[TradeData], connection: sqlite3.Connection) -> int:
     if [number // 10_000 * 1_000 for number in ids] != times or _has_odd_ids(connection):
         rows = (row for row in zip(*columns, strict=True) if _is_once(connection, *row[:3]))
         return connection.executemany(INSERT, rows).rowcount
+    order = _by_market(columns[0])
     cells: list[Any] = [None] * (len(columns) * len(trades))
     for place, column in enumerate(columns):  # without a tuple for each row, at which the garbage collector would look
-        cells[place :: len(columns)] = column
+        cells[place :: len(columns)] = map(column.__getitem__, order)
     step = len(columns) * ROWS_AT_ONCE
     whole = len(cells) // step * step
     news = sum(
@@ -120,6 +121,18 @@ def insert(trades: Sequence[TradeData], connection: sqlite3.Connection) -> int:
     )
     rest = iter(cells[whole:])
     return news + connection.executemany(INSERT, zip(*[rest] * len(columns), strict=True)).rowcount
+
+
+def _by_market(symbols: Sequence[str]) -> list[int]:
+    """The places of rows, market by market, each market's as they came: where the last one went SQLite has the page at
+    hand, which saves a fifth of its time for five markets that come in turns, and half of it for hundreds."""
+    places: dict[str, list[int]] = {}
+    for place, symbol in enumerate(symbols):
+        found = places.get(symbol)
+        if found is None:
+            found = places[symbol] = []
+        found.append(place)
+    return list(chain.from_iterable(places.values()))
 
 
 def _micros(moments: Sequence[datetime]) -> list[int]:
@@ -140,6 +153,8 @@ def lists_of(trades: Sequence[TradeData]) -> list[str]:
     # that an attrgetter takes. One call encodes many, a line each, but so few that their tuples are gone before the
     # garbage collector looks at them.
     lines: list[str] = []
+    kind: tuple[DataSource, str | None, bool] | None = None  # the last one's: hundreds one after the other are of one
+    origin: int | None = None
     for begin in range(0, len(trades), ENCODED_AT_ONCE):
         listed: list[tuple[Any, ...]] = []
         for each in trades[begin : begin + ENCODED_AT_ONCE]:
@@ -153,12 +168,14 @@ def lists_of(trades: Sequence[TradeData]) -> list[str]:
             if received_at is not None:
                 since = received_at - moment
                 received = (since.days * DAY_SECONDS + since.seconds) * 1_000_000 + since.microseconds
-            kind = (each.source, each.stream_type, each.is_backfilled)
+            told = (each.source, each.stream_type, each.is_backfilled)
+            if told != kind:
+                kind, origin = told, _ORIGINS.get(told)
             row = (
                 each.side, each.price, each.volume, each.prev_closing_price, each.change_amount, each.best_ask_price,
-                each.best_ask_size, each.best_bid_price, each.best_bid_size, published, received, _ORIGINS.get(kind),
+                each.best_ask_size, each.best_bid_price, each.best_bid_size, published, received, origin,
             )  # fmt: skip
-            listed.append(row if row[-1] is not None else (*row[:-1], origin_of(*kind), each.stream_type))
+            listed.append(row if origin is not None else (*row[:-1], origin_of(*told), each.stream_type))
         lines += _ENCODER.encode_lines(listed).decode().split("\n")[:-1]
     return lines
 
