@@ -159,7 +159,9 @@ class Connection(asyncio.Protocol):
         self._stop_idle_timer()
 
     def _put(self, data: bytes) -> None:
-        if self.is_open and self._transport is not None:
+        # Once a write has failed, asyncio tells of the end in the next turn of its loop only; of what the rest of this
+        # turn sends all the same it warns a line each.
+        if self.is_open and self._transport is not None and not self._transport.is_closing():
             self.bytes_sent += len(data)
             self._transport.write(data)
 
