@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
+import struct
 from decimal import Decimal
 
 import pytest
@@ -11,10 +14,14 @@ from hypothesis import strategies as st
 
 from upbit_backbone.simulator.engine.clock import Clock
 from upbit_backbone.simulator.engine.exchange import Exchange
-from upbit_backbone.simulator.engine.history import DAY_MS
+from upbit_backbone.simulator.engine.history import DAY_MS, aggregate
 from upbit_backbone.simulator.engine.listing import listings
 from upbit_backbone.simulator.engine.ticks import UNIT, TickGrid
 from upbit_backbone.simulator.payloads import moments, spelling
+from upbit_backbone.simulator.serving.connection import Connection
+from upbit_backbone.simulator.serving.context import Context
+from upbit_backbone.simulator.serving.options import Options
+from upbit_backbone.simulator.serving.rest_candles import make_days, unmade_days
 
 amounts = st.integers(min_value=-(10**19), max_value=10**19)
 
@@ -108,6 +115,66 @@ def test_retained_trades_are_bounded_and_candles_keep_what_was_forgotten() -> No
     today = market.day_candle(exchange.clock.now_ms() // DAY_MS)
     assert today is not None
     assert today.volume == before + 100 * UNIT == market.ticker(exchange.clock.now_ms()).volume
+
+
+@pytest.mark.parametrize("code", ["KRW-BTC", "KRW-SHIB", "BTC-ETH"])
+def test_the_candle_of_a_past_day_is_made_of_its_trades(code: str) -> None:
+    market = Exchange(1, [code], Clock("2026-11-20T12:00:00Z"), 0.0).markets[code]
+    today = market.start_ms // DAY_MS
+    for day in (today - 1, today - 50, *range(today - 130, today - 100)):
+        assert [market.history.day(day)] == aggregate(market.history.trades(day), DAY_MS)
+
+
+def test_the_stretch_of_a_tick_ends_where_the_next_tick_begins() -> None:
+    for code in ("KRW-BTC", "KRW-USDT", "USDT-BTC", "BTC-ETH"):
+        grid = TickGrid(code)
+        for power in range(2, 17):
+            for price in (10**power - 1, 10**power, 5 * 10**power, 5 * 10**power + 1):
+                tick, low, high = grid.stretch(price)
+                assert low <= price < high
+                assert tick == grid.tick(low) == grid.tick(price) == grid.tick(high - 1)
+
+
+def test_a_loop_goes_on_while_days_are_made() -> None:
+    market = Exchange(1, ["BTC-ETH"], Clock("2026-11-20T12:00:00Z"), 0.0).markets["BTC-ETH"]
+    days = unmade_days(market, market.start_ms, 2, "month")
+    assert 31 < len(days) <= 63
+
+    async def turns_meanwhile() -> int:
+        making, turns = asyncio.create_task(make_days(market, days)), 0
+        while not making.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return turns
+
+    assert asyncio.run(turns_meanwhile()) >= len(days)
+    assert unmade_days(market, market.start_ms, 2, "month") == []
+
+
+def test_nothing_is_written_to_a_line_once_a_write_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    async def write_after_a_reset() -> None:
+        made: list[Connection] = []
+        context = Context(Options(markets=["KRW-BTC"]))
+
+        def connection() -> Connection:
+            made.append(Connection(context, "rest", lambda connection, request: None, set()))
+            return made[0]
+
+        loop = asyncio.get_running_loop()
+        async with await loop.create_server(connection, "127.0.0.1", 0) as server:
+            client = socket.create_connection(server.sockets[0].getsockname())
+            while not (made and made[0].is_open):
+                await asyncio.sleep(0)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            # In one turn of the loop, which hears of the end in the next: so the frames of one step are sent.
+            for _ in range(20):
+                made[0].write(b"frame")
+            while made[0].is_open:
+                await asyncio.sleep(0)
+
+    asyncio.run(write_after_a_reset())
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_the_same_seed_makes_the_same_trades_from_start_to_now() -> None:

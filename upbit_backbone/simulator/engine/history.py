@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
@@ -53,13 +53,21 @@ class Candle(NamedTuple):
     last_ms: int
 
 
-def noise(seed: int, period: int, hour: int) -> float:
-    """Smooth noise in [-1, 1] with features of about `period` hours."""
+def noise(seed: int, period: int, hour: int, hours: int) -> list[float]:
+    """Smooth noise in [-1, 1] with features of about `period` hours: of so many hours, beginning with `hour`."""
     index, within = divmod(hour, period)
-    t = within / period
-    # Smoothstep: without it prices would have a kink at every knot, and a series of candles show it.
-    t = t * t * (3.0 - 2.0 * t)
-    return _lattice(seed + period, index) * (1.0 - t) + _lattice(seed + period, index + 1) * t
+    left, right = _lattice(seed + period, index), _lattice(seed + period, index + 1)
+    found: list[float] = []
+    for _ in range(hours):
+        t = within / period
+        # Smoothstep: without it prices would have a kink at every knot, and a series of candles show it.
+        t = t * t * (3.0 - 2.0 * t)
+        found.append(left * (1.0 - t) + right * t)
+        within += 1
+        if within == period:
+            index, within = index + 1, 0
+            left, right = right, _lattice(seed + period, index + 1)
+    return found
 
 
 @lru_cache(maxsize=16_384)
@@ -77,7 +85,7 @@ def is_maintenance(ms: int) -> bool:
     return day % 28 == 3 and 17 * 3_600_000 <= within < 20 * 3_600_000
 
 
-def aggregate(trades: list[Trade], period_ms: int) -> list[Candle]:
+def aggregate(trades: Iterable[tuple[int, int, int, bool, int]], period_ms: int) -> list[Candle]:
     """Trades in time order to candles in time order; a period without a trade has no candle."""
     candles: list[Candle] = []
     start, end = 0, -1
@@ -152,7 +160,9 @@ class History:
     def day(self, day: int) -> Candle | None:
         """The daily candle, or None for a day without a trade."""
         if day not in self._days:
-            whole = aggregate(self.trades(day), DAY_MS)
+            # Its trades are not kept: two hundred months are half a million of them, and whoever asks for candles does
+            # not ask for those.
+            whole = aggregate(self._walk(day), DAY_MS) if self.first_day <= day <= self._end_day else []
             self._days[day] = whole[0] if whole else None
         return self._days[day]
 
@@ -162,49 +172,67 @@ class History:
         This is the envelope of the price path, sampled weekly: no candle of the year lies outside it, yet the
         extreme need not have been traded. Reading a year of trades of 855 pairs for it would take minutes.
         """
-        sampled = [(self._level(at * 24), at) for at in range(max(self.first_day, day - days), day + 1, 7)]
-        sampled = sampled or [(self._level(day * 24), day)]
+        sampled = [(self._levels(at * 24, 1)[0], at) for at in range(max(self.first_day, day - days), day + 1, 7)]
+        sampled = sampled or [(self._levels(day * 24, 1)[0], day)]
         (high, high_day), (low, low_day) = max(sampled), min(sampled)
         # What the path can add between two samples, and the noise of single trades.
         wiggle = 1.0 + 2 * sum(amplitude for period, amplitude in _LAYERS if period < 200) + 0.08
         return (self._grid.round(int(high * wiggle)), high_day, self._grid.round(int(low / wiggle)), low_day)
 
-    def _level(self, hour: int) -> float:
-        swing = sum(amplitude * noise(self._noise_seed, period, hour) for period, amplitude in _LAYERS)
-        return self._listing.price * UNIT * math.exp(swing)
+    def has_day(self, day: int) -> bool:
+        """Whether the daily candle is made already."""
+        return day in self._days
+
+    def _levels(self, hour: int, hours: int) -> list[float]:
+        """Where the price path is at so many full hours."""
+        layers = [
+            [amplitude * each for each in noise(self._noise_seed, period, hour, hours)] for period, amplitude in _LAYERS
+        ]
+        middle = self._listing.price * UNIT
+        return [middle * math.exp(sum(swings)) for swings in zip(*layers, strict=True)]
 
     def _make_day(self, day: int) -> list[Trade]:
+        return list(map(Trade._make, self._walk(day)))
+
+    def _walk(self, day: int) -> Iterator[tuple[int, int, int, bool, int]]:
+        """The trades of a day, as plain tuples: most are only added up."""
         rate = self._listing.trades_per_minute
         if day < self._end_day - DENSE_DAYS:
             rate = min(rate, SPARSE_TRADES_PER_MINUTE)
         # Of the day alone: a day is the same whichever was asked for before it, and after the cache has dropped it.
         rng = random.Random(f"{self._seed}/{self._listing.code}/{day}")
         rnd, log, step = rng.random, math.log, -MINUTE_MS / rate
-        knots = [self._level(day * 24 + hour) for hour in range(25)]
+        knots = self._levels(day * 24, 25)
         typical = typical_volume(self._listing.price, self._grid.quote)
-        grid_tick, begin = self._grid.tick, day * DAY_MS
+        grid_stretch, begin = self._grid.stretch, day * DAY_MS
         end, moment, last_ms, counter = min(begin + DAY_MS, self.end_ms), float(begin), -1, 0
         # None in the last week, lest tests that look at the recent past depend on the day on which they run.
         quiet = day % 28 == 3 and day < self._end_day - 7
-        trades: list[Trade] = []
+        hour_begin = hour_end = low = high = tick = 0
+        knot = rise = 0.0
         while True:
             moment += step * log(1.0 - rnd())
             ms = int(moment)
             if ms >= end:
-                return trades
+                return
             if quiet and is_maintenance(ms):
                 moment = float(begin + 20 * 3_600_000)
                 continue
             # Several trades of one millisecond need ids of their own.
             counter = counter + 1 if ms == last_ms else 0
             last_ms = ms
-            hour, within = divmod(ms - begin, 3_600_000)
-            raw = knots[hour] + (knots[hour + 1] - knots[hour]) * within / 3_600_000
-            raw *= 1.0 + 0.0012 * (rnd() + rnd() - 1.0)
+            if ms >= hour_end:
+                hour = (ms - begin) // 3_600_000
+                hour_begin = begin + hour * 3_600_000
+                hour_end = hour_begin + 3_600_000
+                knot, rise = knots[hour], knots[hour + 1] - knots[hour]
+            raw = int((knot + rise * (ms - hour_begin) / 3_600_000) * (1.0 + 0.0012 * (rnd() + rnd() - 1.0)))
             is_bid = rnd() < 0.5
-            tick = grid_tick(int(raw))
-            price = max(tick, int(raw) // tick * tick + (tick if is_bid else 0))
-            trades.append(Trade(ms, price, int(typical * rnd() ** 4) + 1_000, is_bid, ms * 10_000 + counter))
+            # Looked up when the price leaves the stretch that has this tick: there are three thousand trades a day.
+            if not low <= raw < high:
+                tick, low, high = grid_stretch(raw)
+            price = raw // tick * tick + (tick if is_bid else 0)
+            yield ms, price if price > tick else tick, int(typical * rnd() ** 4) + 1_000, is_bid, ms * 10_000 + counter
 
 
 def typical_volume(price: float, quote: str) -> int:

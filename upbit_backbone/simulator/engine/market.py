@@ -155,6 +155,13 @@ class Market:
         minutes = self.minutes_of_day(day)
         return merge(minutes, day * DAY_MS) if minutes else None
 
+    def unmade_days(self, first: int, end: int) -> Iterator[int]:
+        """Past days from `first` to before `end`, newest first, whose candle is not made: each takes a while."""
+        history = self.history
+        for day in range(min(end, self.start_ms // DAY_MS) - 1, max(first, history.first_day) - 1, -1):
+            if not history.has_day(day):
+                yield day
+
     def candle(self, period_ms: int, start_ms: int) -> Candle | None:
         """One candle of up to a day, or None if nobody traded in it."""
         end = start_ms + period_ms

@@ -35,6 +35,14 @@ class TickGrid:
         """The tick in force at `price`."""
         return self._fixed or self._table[bisect_right(self._bounds, price) - 1][1]
 
+    def stretch(self, price: int) -> tuple[int, int, int]:
+        """The tick in force at `price`, and from which price to before which one it is."""
+        if self._fixed:
+            return self._fixed, 0, price + 1
+        place = bisect_right(self._bounds, price)
+        is_last = place == len(self._bounds)
+        return self._table[place - 1][1], self._bounds[place - 1], price + 1 if is_last else self._bounds[place]
+
     def round(self, price: int) -> int:
         """The nearest allowed price, never zero."""
         tick = self.tick(price)

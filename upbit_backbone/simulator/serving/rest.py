@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from upbit_backbone.simulator.engine.history import DAY_MS
 from upbit_backbone.simulator.engine.market import Market, TickerState
@@ -15,7 +16,7 @@ from upbit_backbone.simulator.payloads.moments import without_kst
 from upbit_backbone.simulator.serving.context import Context
 from upbit_backbone.simulator.serving.http_wire import Request, Response, etag
 from upbit_backbone.simulator.serving.limits import Verdict
-from upbit_backbone.simulator.serving.rest_candles import days, minutes, periods, seconds
+from upbit_backbone.simulator.serving.rest_candles import days, make_days, minutes, periods, seconds, unmade_days
 
 MISSING = "Missing request parameter error. Check the required parameters!"
 MISMATCH = "Type mismatch error. Check the parameters type!"
@@ -106,6 +107,19 @@ def answer(context: Context, request: Request, ip: str) -> Answer:
     if response.status == 200:
         response.headers["ETag"] = etag(response.body)
     return Answer(response, verdict.group)
+
+
+def preparation(context: Context, request: Request) -> Coroutine[Any, Any, None] | None:
+    """What has to be awaited before `answer`, lest that takes so long that streams stand still; None for most."""
+    unit = _LONG.get(request.path)
+    if unit is None:
+        return None
+    try:
+        market, before, count = _candle_span(context, Params(request.query))
+    except RestError:
+        return None  # the answer will say so
+    days = unmade_days(market, before, count, unit)
+    return make_days(market, days) if days else None
 
 
 def refusal(context: Context, verdict: Verdict) -> Response:
@@ -281,13 +295,14 @@ def _long(unit: str) -> Handler:
     return lambda context, params, _: periods(*_candle_span(context, params), unit)
 
 
+_LONG = {
+    "/v1/candles/days": "day", "/v1/candles/weeks": "week", "/v1/candles/months": "month", "/v1/candles/years": "year",
+}  # fmt: skip
 _ROUTES: dict[str, tuple[str, Handler]] = {
     "/v1/market/all": ("market", _market_all),
     "/v1/candles/seconds": ("candle", _seconds),
     "/v1/candles/days": ("candle", _days),
-    "/v1/candles/weeks": ("candle", _long("week")),
-    "/v1/candles/months": ("candle", _long("month")),
-    "/v1/candles/years": ("candle", _long("year")),
+    **{path: ("candle", _long(unit)) for path, unit in _LONG.items() if unit != "day"},
     "/v1/trades/ticks": ("trade", _trades),
     "/v1/ticker": ("ticker", _ticker),
     "/v1/ticker/all": ("ticker", _ticker_all),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import date, timedelta
 from itertools import groupby, islice
@@ -56,6 +57,19 @@ def periods(market: Market, before: int, count: int, unit: str) -> list[str]:
     return rows
 
 
+def unmade_days(market: Market, before: int, count: int, unit: str) -> list[int]:
+    """The past days that `days` and `periods` would have to make."""
+    end = -(-before // DAY_MS) if unit == "day" else _next_period(_FIRST_DAY[unit]((before - 1) // DAY_MS), unit)
+    return list(market.unmade_days(end - count * _LONGEST[unit] - 1, end))
+
+
+async def make_days(market: Market, days: list[int]) -> None:
+    """A day at a time: a thousand at once would hold up all streams for a second."""
+    for day in days:
+        market.day_candle(day)
+        await asyncio.sleep(0)
+
+
 def _in_krw(exchange: Exchange, market: Market, one: Candle) -> str:
     if market.grid.quote == "KRW":
         return "null"
@@ -77,7 +91,8 @@ def _year(day: int) -> int:
 
 
 def _next_period(start: int, unit: str) -> int:
-    return _FIRST_DAY[unit](start + {"week": 7, "month": 31, "year": 366}[unit])
+    return _FIRST_DAY[unit](start + _LONGEST[unit])
 
 
+_LONGEST = {"day": 1, "week": 7, "month": 31, "year": 366}
 _FIRST_DAY: dict[str, Callable[[int], int]] = {"week": _monday, "month": _month, "year": _year}

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,19 @@ class Server:
 
 
 def _serve_rest(connection: Connection, request: Request) -> None:
+    preparation = rest.preparation(connection.context, request)
+    if preparation is None:
+        _answer(connection, request)
+    else:
+        connection.context.start(_answer_after(preparation, connection, request))
+
+
+async def _answer_after(preparation: Coroutine[Any, Any, None], connection: Connection, request: Request) -> None:
+    await preparation
+    _answer(connection, request)
+
+
+def _answer(connection: Connection, request: Request) -> None:
     """Answers as Upbit would, or as the fault that is due says."""
     context = connection.context
     answer = rest.answer(context, request, connection.ip)
