@@ -35,6 +35,7 @@ from upbit_backbone.models.enums import DataType, Overflow
 from upbit_backbone.models.market import OrderbookData, TickerData
 from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.sessions import messages
+from upbit_backbone.sessions.gathering import Gathering
 from upbit_backbone.sessions.lifecycle import Lifecycle
 from upbit_backbone.sessions.ports import Collaborators
 from upbit_backbone.sessions.session import Session
@@ -141,6 +142,7 @@ class Passage:
         others = Collaborators(
             clock=clock, dial=_never, sink=intake, emit=_never, acquire_connect=_never, refused=_never, probe=_never,
             run_job=_never, silent_topics=None, malformed=intake.malformed, connect_seconds=1.0,
+            gathering=Gathering(0.0),
         )  # fmt: skip
         self._session = Session(lifecycle, others, requests=lambda session: wanted, retire=_never)
         self._session._socket.take(WebSocketConnection(mine, "127.0.0.1", {}))

@@ -20,6 +20,7 @@ from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, StreamError, UpStatus
 from upbit_backbone.sessions import messages as do
 from upbit_backbone.sessions import messages as on
+from upbit_backbone.sessions.gathering import Gathering
 from upbit_backbone.sessions.lifecycle import Lifecycle
 from upbit_backbone.sessions.ports import Collaborators
 from upbit_backbone.sessions.session import Session
@@ -215,7 +216,7 @@ def test_what_lay_unread_when_the_machine_slept_is_not_taken_for_the_new_lines()
     lifecycle = Stage(on_fast_path=True).lifecycle
     others = Collaborators(
         clock=clock, dial=dial, sink=sink, emit=nothing, acquire_connect=nothing, refused=nothing, probe=nothing,
-        run_job=nothing, silent_topics=None, malformed=lambda _: 0, connect_seconds=1.0,
+        run_job=nothing, silent_topics=None, malformed=lambda _: 0, connect_seconds=1.0, gathering=Gathering(0.0),
     )  # fmt: skip
     wanted = frozenset(map(SubscriptionRequest, TOPICS))
     session = Session(lifecycle, others, requests=lambda _: wanted, retire=nothing)

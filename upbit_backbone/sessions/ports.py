@@ -11,6 +11,7 @@ from ..models.enums import DataSource
 from ..models.events import Event
 from ..models.request import Topic
 from ..models.session import Notice, SessionHealth
+from .gathering import Gathering
 
 
 class Connection(Protocol):
@@ -97,3 +98,4 @@ class Collaborators(NamedTuple):
     silent_topics: SilentTopics | None
     malformed: Malformed
     connect_seconds: float
+    gathering: Gathering

@@ -61,6 +61,7 @@ class Session:
         self._shed = shed
         self._commands: deque[on.Input] = deque()  # appended by anyone, taken by the thread
         self._requests_changed = False
+        self._has_read = False  # in the last turn
         self._stop = Flag()
         self._socket = SessionSocket()
         self.health.clock_offset = self._clock_offset = clock_offset(with_.clock)
@@ -136,6 +137,8 @@ class Session:
             self._perform(self._lifecycle.handle(on.Crashed(error), self._now()))
 
     def _turn(self) -> None:
+        if self._has_read and (pause := self._with.gathering.pause):
+            self._socket.pause(pause)
         seconds = self._lifecycle.next_wake() - self._now()
         happened = self._socket.read(seconds if seconds < MAX_WAIT_SECONDS else MAX_WAIT_SECONDS)
         if self._stop.is_set():
@@ -149,9 +152,12 @@ class Session:
             self._apply(on.ClockJumped(jump))
             happened = None  # it gives the line up, and what was read of it belongs to no other
         self.health.clock_offset = offset  # last: what came before the sleep is not live any more
+        self._has_read = isinstance(happened, bytes)
         if isinstance(happened, bytes):
+            before = self._lifecycle.status.messages
             if effects := self._lifecycle.take(happened, self._take_frames, now):
                 self._perform(effects)
+            self._with.gathering.has_read(self._lifecycle.status.messages - before, now)
         elif happened is not None:
             self._apply(happened)
         if self._commands or self._requests_changed:

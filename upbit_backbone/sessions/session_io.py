@@ -119,6 +119,7 @@ class SessionSocket:
         self._waker_fd = self._waker.fileno()
         self._connection_fd = -1
         self._poll.register(self._waker_fd, _READABLE)
+        self._pause: Poll | None = None  # made when first needed: it waits for the wake-up alone
 
     @property
     def has_unread(self) -> bool:
@@ -148,6 +149,13 @@ class SessionSocket:
         if data or data is None:
             return data
         return ConnectionLost("ended without a close frame", ABNORMAL_CLOSE)
+
+    def pause(self, seconds: float) -> None:
+        """Let so long pass, so that more can be read at once; a wake-up ends it."""
+        if self._pause is None:
+            self._pause = new_poll()
+            self._pause.register(self._waker_fd, _READABLE)
+        self._pause.poll(seconds * MILLISECONDS)
 
     def send(self, send: Callable[[Connection], object]) -> ConnectionLost | None:
         """Send something; a failure is the end of the line, because half a frame may be out."""
@@ -186,8 +194,9 @@ class SessionSocket:
     def release(self) -> None:
         """The end: nothing stays open."""
         self.drop(None)
-        if isinstance(self._poll, SelectorPoll):
-            self._poll.close()
+        for poll in (self._poll, self._pause):
+            if isinstance(poll, SelectorPoll):
+                poll.close()
         self._waker.close()
 
     def __repr__(self) -> str:

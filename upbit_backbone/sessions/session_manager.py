@@ -21,6 +21,7 @@ from ..models.events import ConnectionState
 from ..models.request import SubscriptionRequest, Topic
 from ..models.session import SessionHealth
 from .connection_pool import ConnectionPool
+from .gathering import Gathering
 from .ports import AcquireConnect, Collaborators, Dial, Emit, FrameSink, Malformed, Probe, RunJob, SilentTopics
 from .reconnect_policy import Random
 from .subscription_plan import Change, Registry
@@ -84,6 +85,7 @@ class SessionManager:
             silent_topics=silent_topics,
             malformed=malformed,
             connect_seconds=config.connect_timeout_seconds,
+            gathering=Gathering(config.gather_seconds),
         )
         self._epochs = itertools.count(1)
         self._names = itertools.count(1)

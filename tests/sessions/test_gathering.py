@@ -1,0 +1,130 @@
+"""Where frames come faster than threads can wake for each, several are read together."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.sessions.test_session import TOPICS, Sink, Stage, whole
+from upbit_backbone import MarketDataBackbone
+from upbit_backbone._concurrency import SYSTEM_CLOCK
+from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.models.request import SubscriptionRequest
+from upbit_backbone.sessions.gathering import GATHER_ABOVE, Gathering
+from upbit_backbone.sessions.ports import Collaborators
+from upbit_backbone.sessions.session import Session
+from upbit_backbone.sessions.session_io import SessionSocket
+from upbit_backbone.wire.websocket_transport import WebSocketConnection
+
+PAUSE = 0.002
+PATIENCE_SECONDS = 60.0
+
+
+def paused(gathering: Gathering, *, reads: float, messages: int, seconds: float, start: float) -> list[float]:
+    """What is waited after each of so many reads a second, each of which brings so many messages."""
+    pauses = []
+    for number in range(1, int(reads * seconds) + 1):
+        gathering.has_read(messages, start + number / reads)
+        pauses.append(gathering.pause)
+    return pauses
+
+
+def test_nobody_waits_below_two_thousand_reads_a_second() -> None:
+    assert set(paused(Gathering(PAUSE), reads=GATHER_ABOVE * 0.9, messages=1, seconds=3.0, start=5.0)) == {0.0}
+
+
+def test_above_each_waits_and_does_so_for_as_long_as_as_many_frames_come() -> None:
+    gathering = Gathering(PAUSE)
+    assert paused(gathering, reads=GATHER_ABOVE * 1.5, messages=1, seconds=0.5, start=5.0)[-1] == PAUSE
+    assert set(paused(gathering, reads=GATHER_ABOVE / 4, messages=6, seconds=3.0, start=5.5)) == {PAUSE}
+    assert paused(gathering, reads=GATHER_ABOVE / 4, messages=3, seconds=0.5, start=8.5)[-1] == 0.0
+
+
+def test_frames_that_come_together_already_are_not_waited_for() -> None:
+    assert set(paused(Gathering(PAUSE), reads=GATHER_ABOVE / 4, messages=40, seconds=3.0, start=5.0)) == {0.0}
+
+
+def test_a_burst_after_a_silence_is_judged_by_itself() -> None:
+    gathering = Gathering(PAUSE)
+    paused(gathering, reads=GATHER_ABOVE * 2, messages=1, seconds=1.0, start=5.0)
+    gathering.has_read(1, 1_000.0)
+    assert gathering.pause == 0.0
+    assert paused(gathering, reads=GATHER_ABOVE * 2, messages=1, seconds=0.5, start=1_000.0)[-1] == PAUSE
+
+
+def test_with_zero_each_frame_is_read_when_it_comes() -> None:
+    assert set(paused(Gathering(0.0), reads=GATHER_ABOVE * 3, messages=1, seconds=1.0, start=5.0)) == {0.0}
+
+
+@pytest.mark.parametrize("seconds", [0.11, 60, -0.001, float("nan")])
+def test_a_pause_that_would_keep_pings_waiting_is_refused(seconds: float) -> None:
+    with pytest.raises(InvalidRequestError, match="gather_seconds"):
+        MarketDataBackbone(gather_seconds=seconds)
+
+
+@pytest.fixture
+def bench() -> Iterator[tuple[Session, socket.socket, Sink, Gathering]]:
+    """A session with a line of its own, its peer, who takes the frames, and whether it lets them gather."""
+
+    def nothing(*_: Any, **__: Any) -> Any:
+        return None
+
+    mine, peer = socket.socketpair()
+    mine.setblocking(False)
+    sink, gathering = Sink(), Gathering(PAUSE)
+    others = Collaborators(
+        clock=SYSTEM_CLOCK, dial=nothing, sink=sink, emit=nothing, acquire_connect=nothing, refused=nothing,
+        probe=nothing, run_job=nothing, silent_topics=None, malformed=lambda _: 0, connect_seconds=1.0,
+        gathering=gathering,
+    )  # fmt: skip
+    wanted = frozenset(map(SubscriptionRequest, TOPICS))
+    session = Session(Stage(on_fast_path=True).lifecycle, others, requests=lambda _: wanted, retire=nothing)
+    session._socket.take(WebSocketConnection(mine, "a test", {}))
+    yield session, peer, sink, gathering
+    session._socket.release()
+    peer.close()
+
+
+def test_what_comes_in_the_pause_is_read_with_what_lay_there(
+    bench: tuple[Session, socket.socket, Sink, Gathering], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, peer, sink, gathering = bench
+    peer.sendall(whole(2, b"first"))
+    session._turn()
+    peer.sendall(whole(2, b"up"))
+    waits: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waits.append(seconds)
+        peer.sendall(whole(2, b"data"))
+
+    monkeypatch.setattr(session._socket, "pause", pause)
+    gathering.pause = PAUSE
+    session._turn()
+    assert waits == [PAUSE]
+    assert [frames for _, frames, _ in sink.seen] == [[b"first"], [b"up", b"data"]]
+
+
+def test_who_has_read_nothing_waits_for_nothing(
+    bench: tuple[Session, socket.socket, Sink, Gathering], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, peer, sink, gathering = bench
+    gathering.pause = PAUSE
+    monkeypatch.setattr(session._socket, "pause", lambda seconds: pytest.fail("it waited before its first read"))
+    peer.sendall(whole(2, b"first"))
+    session._turn()
+    assert [frames for _, frames, _ in sink.seen] == [[b"first"]]
+
+
+def test_a_wake_up_ends_the_pause_and_is_not_forgotten_by_it() -> None:
+    session_socket = SessionSocket()
+    session_socket.wake()
+    began = time.monotonic()
+    session_socket.pause(PATIENCE_SECONDS)
+    assert session_socket.read(PATIENCE_SECONDS) is None
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2
+    session_socket.release()
