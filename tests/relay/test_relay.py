@@ -12,8 +12,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import redis
 
 from tests.relay.conftest import MARKETS, RedisServer
+from tests.support.site import DOCS, load
 from tests.support.waiting import wait_until
 from upbit_backbone import (
     CandleData,
@@ -112,6 +114,19 @@ def test_trades_lie_in_a_stream_each_once(start: Start, server: RedisServer, upb
     start()
     wait_until(lambda: server.client.xlen(TRADES) >= 20, "twenty trades")
     check_complete(upbit, server)
+
+
+def test_the_documentation_shows_how_another_program_reads_a_stream(start: Start, server: RedisServer) -> None:
+    start()
+    wait_until(lambda: server.client.xlen(TRADES) >= 20, "twenty trades")
+    page = (DOCS / "en" / "recipes" / "several-programs.md").read_text("utf-8")
+    (code,) = (code for kind, code in load("twins").blocks(page) if kind == "python" and "xrange" in code)
+    names: dict[str, Any] = {}
+    exec(compile(code, "several-programs", "exec"), names)  # noqa: S102 - our own page
+    with redis.Redis.from_url(server.url) as client:
+        trades = names["last_trades"](client, "KRW-BTC")
+    assert trades == trades_in(server)[: len(trades)]
+    assert len(trades) >= 20
 
 
 def test_what_clients_ask_for_and_the_markets_of_a_currency_do_not_take_turns(
