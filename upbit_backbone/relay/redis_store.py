@@ -195,14 +195,15 @@ class RedisStore:
         keys: list[bytes] = []
         items: list[tuple[object, ...]] = []
         # In one sweep: thousands a second come through here.
-        for topic, identity, time, frame, is_told in entries:
+        for entry in entries:
+            topic = entry.topic
             place = places.get(topic)
             if place is None:
                 place = places[topic] = len(places)
                 keys.append(self._spelled.get(topic) or self._spell(topic))
             # Numbers as text: to Lua they are floats, which know no sixteen digits.
-            item = place, identity, str(time), frame.decode()
-            items.append(item if is_told else (*item, 1))
+            item = place, entry.identity, str(entry.time), entry.frame.decode()
+            items.append(item if entry.is_told else (*item, 1))
         count = 1 + 3 * len(places)
         if lease != self._spelled_for:
             self._spelled_for = lease

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
+from msgspec.structs import replace
+
 from .._arguments import whole_number
 from .._concurrency import SYSTEM_CLOCK, Clock, Deadline, Flag, ForkGuard, LoopThread, get_logger
 from ..backbone import MarketDataBackbone, markets_of_quote, parts_of, subscribe_to_existing
@@ -181,17 +183,17 @@ class Relay:
                 mailbox.wait_news(Deadline.after(min(seconds, ANSWER_SECONDS) if self._sent else seconds))
             now = self._clock.monotonic()
             for item in mailbox.drain(BATCH_ITEMS):
-                self._take(item, now)
+                if isinstance(item, TradeData):
+                    if item.timestamp > self._time:
+                        self._time = item.timestamp
+                    self._wait(item, now)
+                else:
+                    self._take_state(item)
         except ClosedError:
             return False
         return True
 
-    def _take(self, item: Datum, now: float) -> None:
-        if isinstance(item, TradeData):
-            if item.timestamp > self._time:
-                self._time = item.timestamp
-            self._wait(item, now)
-            return
+    def _take_state(self, item: Datum) -> None:
         topic = topic_of(item)
         if isinstance(item, CandleData):
             self._forming.setdefault(topic, {})[item.timestamp] = item
@@ -371,7 +373,7 @@ class Relay:
             self._again = deque(self._tail.of(self._store.unwritten(self._tail.topics)))
         batch = [entry_of(item) for item in itertools.islice(self._again, BATCH_ITEMS)]
         if batch:
-            self._store.publish_entries(lease, [each._replace(is_told=False) for each in batch])
+            self._store.publish_entries(lease, [replace(each, is_told=False) for each in batch])
             for _ in batch:
                 self._again.popleft()
         return not self._again
