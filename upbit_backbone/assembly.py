@@ -14,6 +14,7 @@ import itertools
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -349,7 +350,7 @@ class Assembly:
             dial=self._dial,
             sink=self.intake,
             emit=self.emit,
-            acquire_connect=self._acquire_connect,
+            turn_to_connect=self._turn_to_connect,
             probe=self.probe,
             run_job=self.jobs.submit,
             refused=self._handshake_refused,
@@ -742,10 +743,8 @@ class Assembly:
         """Whether sessions connect to a relay, which keeps Upbit's limits for all of its clients."""
         return self.upstream is not None and not self.upstream.is_direct
 
-    def _acquire_connect(self, deadline: Deadline, is_reconnect: bool) -> None:
-        if self._is_relayed:
-            return
-        self.limiter.acquire(RateGroup.WEBSOCKET_CONNECT, Priority.NORMAL, deadline, is_reconnect=is_reconnect)
+    def _turn_to_connect(self, deadline: Deadline, is_reconnect: bool) -> AbstractContextManager[None]:
+        return nullcontext() if self._is_relayed else self.limiter.handshake(deadline, is_reconnect=is_reconnect)
 
     def _handshake_refused(self, error: RateLimitError) -> None:
         if isinstance(error, BannedError):

@@ -172,8 +172,7 @@ def test_a_ban_of_our_own_reaches_the_other_processes(host: str) -> None:
 def test_a_line_that_broke_in_a_ban_another_process_met_may_try_to_come_back(host: str) -> None:
     theirs = SharedCountFile(host, SYSTEM_CLOCK)
     theirs.impose_ban(300.0, None, at_connect=False)
-    with limiter_of(host) as mine:
-        mine.acquire(RateGroup.WEBSOCKET_CONNECT, NORMAL, Deadline.after(30), is_reconnect=True)
+    with limiter_of(host) as mine, mine.handshake(Deadline.after(30), is_reconnect=True):
         assert mine.banned_for() > 200
     theirs.close()
 

@@ -12,12 +12,13 @@ import uuid
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
 
-from tests.support.clock import CoarseClock
+from tests.support.clock import CoarseClock, ManualClock
 from tests.support.waiting import promised, wait_until
 from upbit_backbone._concurrency import Deadline, join_all, spawn
 from upbit_backbone.errors import BannedError, ClosedError, RateLimitError, RequestTimeoutError
@@ -141,9 +142,45 @@ def test_connects_are_five_a_second(make: Make) -> None:
     limiter = make()
     times = []
     for _ in range(7):
-        limiter.acquire(RateGroup.WEBSOCKET_CONNECT, NORMAL, soon())
-        times.append(time.monotonic())
+        with limiter.handshake(soon()):
+            times.append(time.monotonic())
     assert busiest_second(times) <= 5
+
+
+def test_a_handshake_counts_until_it_is_over_and_a_second_more(make: Make) -> None:
+    """Its request may leave at the end of a long dial: five that did would meet five that came later."""
+    clock = ManualClock()
+    limiter = make(clock=clock)
+
+    def room() -> int:
+        return limiter.look(RateGroup.WEBSOCKET_CONNECT).available
+
+    with ExitStack() as dials:
+        for _ in range(5):
+            dials.enter_context(limiter.handshake(soon()))
+        clock.now += 4.0
+        assert room() == 0
+    clock.now += 1.0
+    assert room() == 0
+    clock.now += 0.1
+    assert room() == 5
+
+
+def test_in_a_ban_the_second_between_two_handshakes_begins_when_the_first_is_over(make: Make) -> None:
+    clock = ManualClock()
+    limiter = make(clock=clock)
+    limiter.ban(seconds=300.0)
+    with limiter.handshake(soon(), is_reconnect=True):
+        clock.now += 4.0
+        with pytest.raises(RateLimitError), limiter.handshake(soon(), is_reconnect=True):
+            pass
+    for _ in range(2):
+        with pytest.raises(RateLimitError), limiter.handshake(soon(), is_reconnect=True):
+            pass
+        clock.now += 0.499
+    clock.now += 0.003
+    with limiter.handshake(soon(), is_reconnect=True):
+        assert limiter.banned_for() > 200.0
 
 
 def test_the_urgent_go_first_and_equals_in_order_of_arrival(make: Make) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from upbit_backbone._concurrency import SYSTEM_CLOCK, Deadline, spawn
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import BannedError, RateLimitError
 from upbit_backbone.limits.rate_limiter import RateLimiter
-from upbit_backbone.models.enums import DataType, Priority, RateGroup
+from upbit_backbone.models.enums import DataType, RateGroup
 from upbit_backbone.models.events import ConnectionEvent, ConnectionState, Event
 from upbit_backbone.models.request import SubscriptionRequest, Topic
 from upbit_backbone.models.session import FirstFrame, Notice, SessionHealth, StreamError, SubscriptionList
@@ -101,14 +102,14 @@ class Rig:
             dial=lambda deadline, *, stop: self._dial(deadline, stop=stop),
             sink=self.sink,
             emit=self.events.append,
-            acquire_connect=self._acquire,
+            turn_to_connect=self._turn,
             probe=self._probe,
             run_job=lambda job: spawn(job, "test-probe"),
             refused=self._refused,
         )
 
-    def _acquire(self, deadline: Deadline, is_reconnect: bool) -> None:
-        self.limiter.acquire(RateGroup.WEBSOCKET_CONNECT, Priority.NORMAL, deadline, is_reconnect=is_reconnect)
+    def _turn(self, deadline: Deadline, is_reconnect: bool) -> AbstractContextManager[None]:
+        return self.limiter.handshake(deadline, is_reconnect=is_reconnect)
 
     def _probe(self, topics: frozenset[Topic]) -> frozenset[Topic] | None:
         return None if self.verdict is None else topics if self.verdict else frozenset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -77,8 +78,8 @@ def bench() -> Iterator[tuple[Session, socket.socket, Sink, Gathering]]:
     mine.setblocking(False)
     sink, gathering = Sink(), Gathering(PAUSE)
     others = Collaborators(
-        clock=SYSTEM_CLOCK, dial=nothing, sink=sink, emit=nothing, acquire_connect=nothing, refused=nothing,
-        probe=nothing, run_job=nothing, silent_topics=None, malformed=lambda _: 0, connect_seconds=1.0,
+        clock=SYSTEM_CLOCK, dial=nothing, sink=sink, emit=nothing, turn_to_connect=lambda *_: nullcontext(),
+        refused=nothing, probe=nothing, run_job=nothing, silent_topics=None, malformed=lambda _: 0, connect_seconds=1.0,
         gathering=gathering,
     )  # fmt: skip
     wanted = frozenset(map(SubscriptionRequest, TOPICS))

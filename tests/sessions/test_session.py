@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
@@ -215,8 +216,9 @@ def test_what_lay_unread_when_the_machine_slept_is_not_taken_for_the_new_lines()
 
     lifecycle = Stage(on_fast_path=True).lifecycle
     others = Collaborators(
-        clock=clock, dial=dial, sink=sink, emit=nothing, acquire_connect=nothing, refused=nothing, probe=nothing,
-        run_job=nothing, silent_topics=None, malformed=lambda _: 0, connect_seconds=1.0, gathering=Gathering(0.0),
+        clock=clock, dial=dial, sink=sink, emit=nothing, turn_to_connect=lambda *_: nullcontext(), refused=nothing,
+        probe=nothing, run_job=nothing, silent_topics=None, malformed=lambda _: 0, connect_seconds=1.0,
+        gathering=Gathering(0.0),
     )  # fmt: skip
     wanted = frozenset(map(SubscriptionRequest, TOPICS))
     session = Session(lifecycle, others, requests=lambda _: wanted, retire=nothing)

@@ -141,6 +141,7 @@ class HostLimiter:
         self._windows: dict[RateGroup, Window] = {}
         self._queues: dict[RateGroup, WaitQueue] = {}
         self._ban = ban or Ban()
+        self._careful: Slot | None = None  # of the handshake that is under way in a ban
         self._users = Limits()
         self._numbers = itertools.count()
         self.bans = 0
@@ -232,7 +233,9 @@ class HostLimiter:
             if self._ban.covers_connects:
                 raise self.ban_error(left)
             window = self._window(waiter.group)
-            wait = max(self._ban.connect_wait(now), 0.0 if window.available(now) else CAREFUL_SECONDS)
+            # Its request leaves somewhere in its turn: the second until the next begins when that is over.
+            is_under_way = self._careful is not None and now < self._careful.free_at
+            wait = max(self._ban.connect_wait(now), CAREFUL_SECONDS if is_under_way or not window.available(now) else 0)
             if wait > 0:
                 raise RateLimitError(
                     f"{self.host} blocks this IP for another {left:.0f} s (HTTP 418): of lines that broke one tries to "
@@ -243,7 +246,7 @@ class HostLimiter:
             # Decided and noted under one lock, so that of several lines that broke at once only one goes.
             self._ban = self._ban.connecting(now)
             self.granted[waiter.group] = self.granted.get(waiter.group, 0) + 1
-            waiter.slot = Slot(now)
+            waiter.slot = self._careful = Slot(now)
             window.enter(waiter.slot)
             return True
 
@@ -383,10 +386,6 @@ class HostLimiter:
         with self._lock:
             self._windows[group].sent(slot, self._clock.monotonic())
 
-    def arrived(self, group: RateGroup, slot: Slot, within: float) -> None:
-        with self._lock:
-            self._windows[group].arrived(slot, self._clock.monotonic() + within)
-
     def answered(self, group: RateGroup, slot: Slot) -> None:
         with self._lock:
             self._windows[group].answered(slot, self._clock.monotonic())
@@ -400,6 +399,9 @@ class HostLimiter:
         with self._lock:
             now = self._clock.monotonic()
             self._windows[group].finished(slot, now, is_given_up=is_given_up)
+            if slot is self._careful:
+                self._careful = None
+                self._ban = self._ban.connecting(now)
             # Not sent, so a probe that told nothing: the next request takes its part.
             if slot.sent_at is None:
                 self._ban = self._ban.withdrawn(now)

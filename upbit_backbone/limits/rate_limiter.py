@@ -11,7 +11,8 @@ which outlives them, so that making a new backbone does not shake off a ban.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -38,8 +39,6 @@ OPEN_STREAMS_WAIT: Final = "open streams go on, and one that breaks waits, becau
 # Hosts are kept for the sake of their bans and counts; without a bound a program that talks to ever new addresses
 # (tests) would grow.
 MAX_KNOWN_HOSTS: Final = 256
-# Between its turn and its arrival a WebSocket handshake has a name to resolve and TLS to shake hands over.
-CONNECT_TRANSIT_SECONDS: Final = 0.5
 
 
 class Permit:
@@ -102,10 +101,6 @@ class Permit:
     def proves_silence(self, waited: float) -> bool:
         """Whether `waited` seconds without a word of an answer say something about the server, not about our haste."""
         return self._host_limiter.proves_silence(self._waiter.group, self._slot, waited)
-
-    def arrives(self, within: float) -> None:
-        """Nobody will report on this request: it is taken to arrive within so many seconds."""
-        self._host_limiter.arrived(self._waiter.group, self._slot, within)
 
     def __enter__(self) -> Self:
         # Taken here and not before, and into the waiter: Ctrl-C on the way from the taking to the block would otherwise
@@ -211,11 +206,13 @@ class RateLimiter:
         """RateLimitError or BannedError, as `permit` would raise with `ahead` others before; waits for nothing."""
         self._host_limiter.forecast(group, ahead, deadline)
 
-    def acquire(self, group: RateGroup, priority: Priority, deadline: Deadline, *, is_reconnect: bool = False) -> None:
-        """Like `permit`, for whoever cannot say when exactly his request leaves: it counts as leaving soon."""
-        with self.permit(group, priority, deadline, is_reconnect=is_reconnect) as permit:
+    @contextmanager
+    def handshake(self, deadline: Deadline, *, is_reconnect: bool = False) -> Iterator[None]:
+        """A turn to connect in, for a `with` block around the whole of it; raises as `permit` does. Its request leaves
+        at any time in it, after a way of unknown length there and back for each step, and counts until it is over."""
+        with self.permit(RateGroup.WEBSOCKET_CONNECT, Priority.NORMAL, deadline, is_reconnect=is_reconnect) as permit:
             permit.sent()
-            permit.arrives(within=CONNECT_TRANSIT_SECONDS)
+            yield
 
     def learn(self, group: RateGroup, remaining: int, sent_at: float | None = None) -> None:
         """Upbit's own count: `remaining` calls were left after a request sent at `sent_at` (monotonic)."""

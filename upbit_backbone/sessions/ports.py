@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from .._concurrency import Clock, Deadline, Waitable
@@ -72,7 +73,7 @@ TakeFrames = Callable[[SessionHealth, int, Sequence[bytes], float], Sequence[Not
 Emit = Callable[[Event], None]
 # Blocks until a connect is allowed or the deadline is near; raises RateLimitError, BannedError or a timeout.
 # The second argument: whether the session's line was open before and broke.
-AcquireConnect = Callable[[Deadline, bool], None]
+TurnToConnect = Callable[[Deadline, bool], AbstractContextManager[None]]
 # Told of every 429 and 418 at the handshake, so that the whole process can keep them.
 Refused = Callable[[RateLimitError], None]
 # Of which topics REST shows something newer than the stream gave; none, if all are quiet. None: unknown. Blocks.
@@ -91,7 +92,7 @@ class Collaborators(NamedTuple):
     dial: Dial
     sink: FrameSink
     emit: Emit
-    acquire_connect: AcquireConnect
+    turn_to_connect: TurnToConnect
     refused: Refused
     probe: Probe
     run_job: RunJob

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -193,19 +194,20 @@ class Session:
 
     def _dial(self, _: do.Dial) -> on.Input | None:
         deadline = Deadline.after(ACQUIRE_SECONDS, self._now)
-        try:
-            # The second argument tells a line that was open before: such a one may try during a ban of REST, a first
-            # connection waits.
-            self._with.acquire_connect(deadline, self._lifecycle.status.connects > 0)
-        except UpbitBackboneError as error:
-            return None if self._stop.is_set() else on.OpenDeferred(error)
-        if self._stop.is_set():
-            return None
-        deadline = Deadline.after(self._with.connect_seconds, self._now)
-        try:
-            connection = self._with.dial(deadline, stop=self._stop)
-        except UpbitBackboneError as error:
-            return None if self._stop.is_set() else on.OpenFailed(error)
+        with ExitStack() as turn:
+            try:
+                # The second argument tells a line that was open before: such a one may try during a ban of REST, a
+                # first connection waits.
+                turn.enter_context(self._with.turn_to_connect(deadline, self._lifecycle.status.connects > 0))
+            except UpbitBackboneError as error:
+                return None if self._stop.is_set() else on.OpenDeferred(error)
+            if self._stop.is_set():
+                return None
+            deadline = Deadline.after(self._with.connect_seconds, self._now)
+            try:
+                connection = self._with.dial(deadline, stop=self._stop)
+            except UpbitBackboneError as error:
+                return None if self._stop.is_set() else on.OpenFailed(error)
         # Before the lifecycle hears of it: what follows from Opened sends on this socket.
         self._socket.take(connection)
         self.health.source = connection.source

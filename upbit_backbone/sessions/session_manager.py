@@ -22,7 +22,7 @@ from ..models.request import SubscriptionRequest, Topic
 from ..models.session import SessionHealth
 from .connection_pool import ConnectionPool
 from .gathering import Gathering
-from .ports import AcquireConnect, Collaborators, Dial, Emit, FrameSink, Malformed, Probe, RunJob, SilentTopics
+from .ports import Collaborators, Dial, Emit, FrameSink, Malformed, Probe, RunJob, SilentTopics, TurnToConnect
 from .reconnect_policy import Random
 from .subscription_plan import Change, Registry
 
@@ -61,7 +61,7 @@ class SessionManager:
         dial: Dial,
         sink: FrameSink,
         emit: Emit,
-        acquire_connect: AcquireConnect,
+        turn_to_connect: TurnToConnect,
         probe: Probe,
         run_job: RunJob,
         refused: Callable[[RateLimitError], None] = _tell_nobody,
@@ -78,7 +78,7 @@ class SessionManager:
             dial=dial,
             sink=sink,
             emit=emit,
-            acquire_connect=acquire_connect,
+            turn_to_connect=turn_to_connect,
             refused=refused,
             probe=probe,
             run_job=run_job,
