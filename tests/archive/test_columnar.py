@@ -70,13 +70,22 @@ def test_small_pieces_become_one_and_large_ones_are_not_copied(make_store, monke
     assert table["price"].to_pylist() == [each.price for each in items]
 
 
-# Eleven digits before the point, where a price has ten; nine behind it, where it has eight.
-@pytest.mark.parametrize("wide", [Decimal(12345678901), Decimal("0.123456789")])
-def test_a_number_of_more_digits_than_its_kind_has_makes_the_column_wider(make_store, wide):
-    store = make_store(Batch([trade(1), trade(2, price=wide), trade(3, best_ask_price=None)]))
+# Eleven digits before the point, where a price has ten; nine behind it, where it has eight. And so of what does not
+# repeat as prices do.
+@pytest.mark.parametrize(
+    ("column", "wide"),
+    [
+        ("price", Decimal(12345678901)),
+        ("price", Decimal("0.123456789")),
+        ("best_bid_size", Decimal(12345678901)),
+        ("best_bid_size", Decimal("0.123456789")),
+    ],
+)
+def test_a_number_of_more_digits_than_its_kind_has_makes_the_column_wider(make_store, column, wide):
+    store = make_store(Batch([trade(1), trade(2, **{column: wide}), trade(3, best_ask_price=None)]))
     table = store.table("trades", "KRW-BTC")
-    assert table["price"].to_pylist() == [trade(1).price, wide, trade(3).price]
-    assert str(table.schema.field("price").type) == "decimal128(38, 16)"
+    assert table[column].to_pylist() == [getattr(trade(1), column), wide, getattr(trade(3), column)]
+    assert str(table.schema.field(column).type) == "decimal128(38, 16)"
     assert str(table.schema.field("volume").type) == "decimal128(20, 8)"
     assert table["best_ask_price"].to_pylist()[2] is None
 
