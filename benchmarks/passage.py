@@ -140,7 +140,7 @@ class Passage:
         self.peer, mine = socket.socketpair()
         mine.setblocking(False)
         others = Collaborators(
-            clock=clock, dial=_never, sink=intake, emit=_never, acquire_connect=_never, refused=_never, probe=_never,
+            clock=clock, dial=_never, sink=intake, emit=_never, turn_to_connect=_never, refused=_never, probe=_never,
             run_job=_never, silent_topics=None, malformed=intake.malformed, connect_seconds=1.0,
             gathering=Gathering(0.0),
         )  # fmt: skip
