@@ -34,7 +34,7 @@ from ..models.enums import DataSource, DataType
 from ..models.half_made import NOT_ALONE, Habit, Rest, leave
 from ..models.market import OrderbookData, OrderbookUnit, TickerData, TradeData
 from ..models.number import ZERO, plain
-from .typed import REFUSALS, FastBuilder, draft_of, plain_amounts, structure
+from .typed import REFUSALS, FastBuilder, draft_of, level_of, plain_amounts, structure
 
 # What a float does not tell of a number: that it is too long, or nearer to zero than a Decimal of ours goes. Upbit
 # writes neither, so that a frame which might hold one is simply read in full.
@@ -245,8 +245,8 @@ class _KnownLevels(dict[tuple[str, str], OrderbookUnit | None]):
     __slots__ = ()
 
     def __missing__(self, texts: tuple[str, str]) -> OrderbookUnit | None:
-        price, size = (plain(Decimal(text)) for text in texts)
-        level = self[texts] = OrderbookUnit(price, size) if price else None
+        price, size = texts
+        level = self[texts] = level_of(plain(Decimal(price)), plain(Decimal(size)))
         return level
 
 
@@ -309,7 +309,7 @@ class HalfBooks:
             if len(self._known) >= _MOST_MARKETS:
                 self._known.clear()
             known = self._known[symbol] = _KnownLevels()
-        ask_prices, bid_prices, ask_sizes, bid_sizes = (texts[place :: len(_UNIT_FIELDS)] for place in range(4))
+        ask_prices, bid_prices, ask_sizes, bid_sizes = texts[0::4], texts[1::4], texts[2::4], texts[3::4]
         asks = tuple(filter(None, map(known.__getitem__, zip(ask_prices, ask_sizes, strict=True))))
         bids = tuple(filter(None, map(known.__getitem__, zip(bid_prices, bid_sizes, strict=True))))
         if len(known) > len(texts):  # twice as many as are in this book: those of it suffice

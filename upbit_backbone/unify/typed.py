@@ -158,6 +158,16 @@ _set_price = OrderbookUnit.__dict__["price"].__set__
 _set_size = OrderbookUnit.__dict__["size"].__set__
 
 
+def level_of(price: Decimal, size: Decimal) -> OrderbookUnit | None:
+    """One level; None where it is padding."""
+    if not price:
+        return None
+    level: OrderbookUnit = _new(OrderbookUnit)
+    _set_price(level, price)
+    _set_size(level, size)
+    return level
+
+
 def levels_of(prices: list[Decimal], sizes: list[Decimal], has_small: bool) -> tuple[OrderbookUnit, ...]:
     """The units of one side. Sixty of them in a book are worth filling column by column, without leaving C."""
     kind = OrderbookUnit
