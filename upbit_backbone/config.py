@@ -128,7 +128,7 @@ class BackboneConfig:
     websocket_format: str = "SIMPLE"
     ping_interval_seconds: float = 5.0  # Upbit drops idle sockets after 60 s (measured) to 120 s (documented)
     pong_timeout_seconds: float = 5.0
-    # Where more than 2,000 reads a second would be due: a third of the CPU is spared (measured), for as much delay at
+    # Where more than 2,000 reads a second would be due: a quarter of the CPU is spared (measured), for as much delay at
     # most.
     gather_seconds: float = 0.002
     # Silence on all topics for this long starts a probe: REST is asked for newer trades, or, while REST does not say,

@@ -71,7 +71,8 @@ class FrameSink(Protocol):
 # `FrameSink.frames` alone.
 TakeFrames = Callable[[SessionHealth, int, Sequence[bytes], float], Sequence[Notice]]
 Emit = Callable[[Event], None]
-# Blocks until a connect is allowed or the deadline is near; raises RateLimitError, BannedError or a timeout.
+# Blocks until a connect is allowed or the deadline is near; raises RateLimitError, BannedError or a timeout. What it
+# gives is entered before connecting and left when that is over.
 # The second argument: whether the session's line was open before and broke.
 TurnToConnect = Callable[[Deadline, bool], AbstractContextManager[None]]
 # Told of every 429 and 418 at the handshake, so that the whole process can keep them.

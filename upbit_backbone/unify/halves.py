@@ -265,7 +265,7 @@ class HalfBooks:
         self.decode_whole = decode
         keys = {row.name: row.spelled(spelling) for row in FIELD_TABLE["orderbook_unit"]}
         # A level with its numbers taken out.
-        self._frame = b"{" + b",".join(f'"{keys[name]}":'.encode() for name in _UNIT_FIELDS) + b"},"
+        self._level_shape = b"{" + b",".join(f'"{keys[name]}":'.encode() for name in _UNIT_FIELDS) + b"},"
         self._known: dict[str, _KnownLevels] = {}  # by market, of books that were looked at wholly
 
     def read(self, raw: bytes, received_at: datetime | None) -> OrderbookData | None:
@@ -300,8 +300,8 @@ class HalfBooks:
         """Asks and bids of a frame that `read` has proven; None where its levels are not written as Upbit does."""
         start = raw.index(b"[") + 1
         levels = raw[start : raw.index(b"]", start)]
-        frames = levels.translate(None, _NUMERIC) + b","
-        if frames != self._frame * (len(frames) // len(self._frame)):
+        shape = levels.translate(None, _NUMERIC) + b","
+        if shape != self._level_shape * (len(shape) // len(self._level_shape)):
             return None
         texts = levels.translate(None, _AROUND_NUMBERS).decode("ascii").split(",")
         known = self._known.get(symbol)
