@@ -383,6 +383,7 @@ PARTS: Final = {
     "a URL": "올바른 URL",
     "{}://, because {}:// is allowed to this machine only (127.0.0.1, localhost)": "{0}:// ({1}://는 이 컴퓨터(127.0.0.1, localhost)에만 쓸 수 있습니다)",
     "True or False": "True 또는 False",
+    "at most {} seconds": "{0}초 이하",
     "a number >= 0": "0 이상의 수",
     "a number > 0": "0보다 큰 수",
     "a number": "숫자",

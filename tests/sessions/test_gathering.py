@@ -67,6 +67,13 @@ def test_a_pause_that_would_keep_pings_waiting_is_refused(seconds: float) -> Non
         MarketDataBackbone(gather_seconds=seconds)
 
 
+def test_the_longest_pause_is_told_in_korean_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPBIT_BACKBONE_LANGUAGE", "ko")
+    with pytest.raises(InvalidRequestError) as caught:
+        MarketDataBackbone(gather_seconds=3)
+    assert str(caught.value) == "gather_seconds=3: 필요한 값: 0.1초 이하"
+
+
 @pytest.fixture
 def bench() -> Iterator[tuple[Session, socket.socket, Sink, Gathering]]:
     """A session with a line of its own, its peer, who takes the frames, and whether it lets them gather."""
