@@ -188,8 +188,9 @@ class Judge:
         self._answered = {line["pid"] for line in lines if line["what"] in ("opens", "in use", "other")}
 
     def judge(self) -> list[str]:
-        holder, rows, symbol = None, 0, None  # rows: as many are there for certain
-        is_finished, committed, has_committed = False, 0, 0
+        holder, rows = None, 0  # rows: as many are there for certain
+        symbols: set[str] = set()  # of one of these the rows are; empty where that is not known
+        is_finished, committed, has_committed, finished = False, 0, 0, set()
         dead: set[int] = set()
         tried_when_dead: dict[int, set[int]] = {}
         for line in self.lines:
@@ -204,7 +205,7 @@ class Judge:
                 if named is None or int(named[1]) in tried_when_dead[pid]:
                     self.wrong.append(f"{pid} was refused in the name of nobody alive: {line['words']}")
             elif what == "other":
-                if symbol == line["symbol"] and not (is_finished and self._may_have_begun_anew(line)):
+                if symbols == {line["symbol"]} and not (is_finished and self._may_have_begun_anew(line)):
                     self.wrong.append(f"{pid} was told of another's rows in its own file: {line['words']}")
             elif what == "opens":
                 if holder is not None and any(later["pid"] == holder for later in self._after(line)):
@@ -213,19 +214,21 @@ class Judge:
                     rows = 0  # without a word nobody goes on with a finished file
                 elif line.get("rows", 0) < rows and not (is_finished and self._may_have_begun_anew(line)):
                     self.wrong.append(f"{pid} found {line['rows']} rows where {rows} were safe")
-                holder, rows, symbol = pid, line.get("rows", 0), line.get("symbol")
+                holder, rows, symbols = pid, line.get("rows", 0), {line.get("symbol")}
             elif what == "safe":
                 rows = line["rows"]
             elif what == "commits":
-                is_finished, committed, has_committed = True, line["rows"], pid
+                is_finished, committed, has_committed, finished = True, line["rows"], pid, symbols
             elif what in ("leaves", "ends") and holder == pid:
+                # Who began anew beside a finished file and wrote no row leaves the finished one, once he has tidied up.
+                symbols = symbols if rows else symbols | finished
                 # Without a word nobody looks at a finished file any more, and another's rows may have taken its place.
                 holder, rows = None, committed if what == "ends" and has_committed == pid else rows
             elif what == "wrong":
                 self.wrong.append(f"{pid}: {line['words']}")
             # Killed before it could say so, it may have emptied the file at any time in between.
             if (what == "tries" and starts_over_unheard) or (what == "killed" and self._started_over(line["who"])):
-                rows, symbol = 0, None
+                rows, symbols = 0, set()
         return self.wrong
 
     def _after(self, line: dict) -> list[dict]:
