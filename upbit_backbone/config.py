@@ -62,7 +62,7 @@ class BackboneConfig:
     connects_per_second: WebSocket handshakes of this IP address. Lower it if other programs share the address.
     websocket_format: SIMPLE, DEFAULT, JSON_LIST or SIMPLE_LIST; SIMPLE costs the fewest bytes.
     ping_interval_seconds: how often a line is asked whether it lives. Longer saves traffic on metered lines.
-    gather_seconds: above 2,000 reads a second frames gather so long and are read together. 0: each when it comes.
+    gather_seconds: above 1,500 reads a second (all lines) data comes up to so much later, at half the CPU. 0: at once.
     pong_timeout_seconds: how long the answer may take before the line counts as dead. Longer on slow lines.
     stall_probe_seconds: silence of all topics after which REST is asked whether there was news. Rarely changed.
     first_frame_seconds: a topic without a first frame for this long is reported. Longer with thousands of topics.
@@ -128,8 +128,8 @@ class BackboneConfig:
     websocket_format: str = "SIMPLE"
     ping_interval_seconds: float = 5.0  # Upbit drops idle sockets after 60 s (measured) to 120 s (documented)
     pong_timeout_seconds: float = 5.0
-    # Where more than 2,000 reads a second would be due: a quarter of the CPU is spared (measured), for as much delay at
-    # most.
+    # Where more than 1,500 reads a second would be due: a quarter (three lines) to half (one) of the CPU is spared
+    # (measured), for as much delay at most.
     gather_seconds: float = 0.002
     # Silence on all topics for this long starts a probe: REST is asked for newer trades, or, while REST does not say,
     # the stream for its snapshots. A stall is found within five seconds more (nine while REST hangs).

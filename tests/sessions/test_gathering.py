@@ -15,7 +15,7 @@ from upbit_backbone import MarketDataBackbone
 from upbit_backbone._concurrency import SYSTEM_CLOCK
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.request import SubscriptionRequest
-from upbit_backbone.sessions.gathering import GATHER_ABOVE, Gathering
+from upbit_backbone.sessions.gathering import GATHER_ABOVE, GATHER_UNTIL, Gathering
 from upbit_backbone.sessions.ports import Collaborators
 from upbit_backbone.sessions.session import Session
 from upbit_backbone.sessions.session_io import SessionSocket
@@ -34,7 +34,7 @@ def paused(gathering: Gathering, *, reads: float, messages: int, seconds: float,
     return pauses
 
 
-def test_nobody_waits_below_two_thousand_reads_a_second() -> None:
+def test_nobody_waits_below_so_many_reads_a_second() -> None:
     assert set(paused(Gathering(PAUSE), reads=GATHER_ABOVE * 0.9, messages=1, seconds=3.0, start=5.0)) == {0.0}
 
 
@@ -43,6 +43,21 @@ def test_above_each_waits_and_does_so_for_as_long_as_as_many_frames_come() -> No
     assert paused(gathering, reads=GATHER_ABOVE * 1.5, messages=1, seconds=0.5, start=5.0)[-1] == PAUSE
     assert set(paused(gathering, reads=GATHER_ABOVE / 4, messages=6, seconds=3.0, start=5.5)) == {PAUSE}
     assert paused(gathering, reads=GATHER_ABOVE / 4, messages=3, seconds=0.5, start=8.5)[-1] == 0.0
+
+
+def test_a_stream_at_the_bound_does_not_switch_to_and_fro() -> None:
+    assert GATHER_UNTIL < 0.9 * GATHER_ABOVE, "counts of a tenth of a second differ by a tenth"
+    below = GATHER_ABOVE * 0.93
+    gathering = Gathering(PAUSE)
+    assert set(paused(gathering, reads=below, messages=1, seconds=3.0, start=5.0)) == {0.0}
+    paused(gathering, reads=GATHER_ABOVE * 1.1, messages=1, seconds=0.5, start=8.0)
+    assert set(paused(gathering, reads=below / 4, messages=4, seconds=3.0, start=8.5)) == {PAUSE}
+
+
+def test_a_thousand_messages_a_second_come_at_once_again_after_a_burst() -> None:
+    gathering = Gathering(PAUSE)
+    assert paused(gathering, reads=GATHER_ABOVE * 2, messages=1, seconds=0.5, start=5.0)[-1] == PAUSE
+    assert set(paused(gathering, reads=1000.0 / 3, messages=3, seconds=3.0, start=5.5)[100:]) == {0.0}
 
 
 def test_frames_that_come_together_already_are_not_waited_for() -> None:
