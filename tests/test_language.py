@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import math
 import re
 import subprocess
 import sys
@@ -17,9 +19,10 @@ import typer
 from rich.cells import cell_len
 
 import upbit_backbone
-from upbit_backbone import errors
+from tests.support.english import english_words
+from upbit_backbone import BackboneConfig, MarketDataBackbone, errors
 from upbit_backbone._korean import COMMAND_LINE, ERRORS, KOREAN, REPORTS
-from upbit_backbone._language import is_korean, spoken
+from upbit_backbone._language import in_korean, is_korean, spoken
 from upbit_backbone.cli.app import app, run
 from upbit_backbone.cli.helping import EXAMPLES, JOBS, wrapped
 from upbit_backbone.models.enums import HealthStatus
@@ -146,6 +149,60 @@ def test_nothing_that_may_be_filled_into_a_text_lacks_its_korean(korean: None) -
                 missing[text] = f"{name}:{line}"
     assert found > 400
     assert missing == {}
+
+
+# For each setting out of its range, of a wrong kind or both: what a number, a truth or a text may not be.
+REFUSED: dict[str, list[Any]] = {
+    "int": [0, -1, 0.5, 10**30, "x"],
+    "float": [0, -1, math.nan, math.inf, 10**9, "x"],
+    "bool": [7, "x"],
+    "str": ["x y", "http://a.example", "https://a.example/v1", "https://a:b@a.example", "ftp://a:1", "https://[", 7],
+}
+# What only the part understands that it is for; with a server that needs no certificates, which take long to load.
+READ_LATER = {
+    "proxy": {},
+    "upstream": {},
+    "share_limits_at": {},
+    "upstream_prefix": {"upstream": "redis://127.0.0.1:1"},
+    "egress": {"upstream": "redis://127.0.0.1:1"},
+}
+
+
+def refusals(name: str, kind: str) -> Iterator[str]:
+    """What is said of a setting, as an argument and as a variable of the environment."""
+    for value in REFUSED[kind]:
+        variables = {f"UPBIT_BACKBONE_{name.upper()}": str(value)}
+        for arguments, environment in (({name: value}, {}), ({}, variables)):
+            try:
+                BackboneConfig.from_environment(environment, **arguments)
+                if name in READ_LATER:
+                    settings = {"url": "http://127.0.0.1:1", **READ_LATER[name], name: str(value)}
+                    MarketDataBackbone(**settings).close()
+            except errors.UpbitBackboneError as refused:
+                yield str(refused)
+
+
+def test_no_refused_setting_is_answered_half_in_english(korean: None) -> None:
+    """Put together at run time, a text may be translated but for what is filled in: so each is provoked and read."""
+    mixed, never_refused, said = dict[str, str](), set[str](), set[str]()
+    for each in dataclasses.fields(BackboneConfig):
+        found = set(refusals(each.name, str(each.type).split()[0]))
+        mixed |= {text: each.name for text in found if english_words(text, {"ftp"}) or not HANGUL.search(text)}
+        said |= found
+        if not found:
+            never_refused.add(each.name)
+    assert mixed == {}
+    assert never_refused == set()
+    tree = ast.parse((PACKAGE / "config.py").read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and called(node) == "_bad":
+            for text in filter(None, map(template, branches(node.args[2]))):
+                own = re.escape(in_korean(text.replace("{}", "FILLED"))).replace("FILLED", ".*")
+                assert any(re.search(own, one, re.DOTALL) for one in said), f"nothing provokes {text!r}"
+
+
+def branches(node: ast.expr) -> list[ast.expr]:
+    return [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
 
 
 def test_no_text_of_the_command_line_lacks_its_korean(korean: None) -> None:

@@ -157,6 +157,8 @@ class BackboneConfig:
     gap_strict_seconds: float = 60.0  # and this long for subscribers with gap_order="strict"
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            _check_text(each.name, str(each.type), getattr(self, each.name))
         if self.region not in REGION_HOSTS:
             raise _bad("region", self.region, f"one of {', '.join(REGION_HOSTS)}")
         url = (self.url or f"https://{REGION_HOSTS[self.region]}").rstrip("/")
@@ -221,6 +223,14 @@ def _check_base(name: str, url: str) -> None:
         raise _bad(name, url, "scheme and host only, without /v1")
 
 
+def _check_text(name: str, kind: str, value: Any) -> None:
+    if not kind.startswith("str") or value is None or isinstance(value, str):
+        return
+    if not (name == "ca_file" and isinstance(value, os.PathLike)):
+        # Not the value itself: even the wrong kind of it may hold a password.
+        raise InvalidRequestError(f"{name}: expected a text, got one of type {type(value).__name__!r}")
+
+
 def _host_of(url: str) -> str:
     host = (urlsplit(url).hostname or "").rstrip(".")
     return "this machine" if host in LOOPBACK_HOSTS else host
@@ -275,13 +285,14 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "float": float,
     "bool": lambda text: _TRUTH[text.lower()],
 }
+_WRITTEN = {"int": "a whole number", "float": "a number", "bool": "'on' or 'off'"}
 
 
 def _parse(name: str, kind: str, text: str) -> Any:
     try:
         return _PARSERS.get(kind, str)(text)
     except (ValueError, KeyError) as error:
-        raise InvalidRequestError(f"{ENVIRONMENT_PREFIX}{name.upper()}={text!r}: expected {kind}") from error
+        raise InvalidRequestError(f"{ENVIRONMENT_PREFIX}{name.upper()}={text!r}: expected {_WRITTEN[kind]}") from error
 
 
 # Surroundings in which nothing of ours can work: refused at construction, in a sentence that names the way out.

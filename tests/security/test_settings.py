@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import logging
 import os
 import pickle
@@ -11,6 +12,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -81,6 +83,29 @@ def test_a_proxy_that_makes_no_sense_is_refused_without_repeating_it(proxy: str)
     with pytest.raises(InvalidRequestError) as refused:
         MarketDataBackbone(proxy=proxy)
     assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(BackboneConfig) if "str" in str(each.type)])
+def test_what_should_be_a_text_and_is_none_is_refused_by_name_without_repeating_it(name: str) -> None:
+    for value in (7, f"https://user:{SECRET}@host:1".encode(), [SECRET], True):
+        with pytest.raises(InvalidRequestError, match=name) as refused:
+            BackboneConfig(**{name: value})
+        assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_certificate_may_be_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "authority.pem"
+    path.touch()
+    assert BackboneConfig(ca_file=path).ca_file == path  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [("QUEUE_SIZE", "a whole number"), ("TIMEOUT_SECONDS", "a number"), ("AUDIT_SUBSCRIPTIONS", "'on' or 'off'")],
+)
+def test_a_variable_that_cannot_be_read_says_what_may_be_written(variable: str, expected: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"UPBIT_BACKBONE_{variable}='soon': expected {expected}$"):
+        BackboneConfig.from_environment({f"UPBIT_BACKBONE_{variable}": "soon"})
 
 
 def test_no_representation_of_settings_shows_the_proxy() -> None:

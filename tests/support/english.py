@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterable
+from functools import cache
 
 from upbit_backbone import BackboneConfig, ConnectionState, MarketDataBackbone
 from upbit_backbone.exchange.endpoints import REGION_HOSTS, RateGroup
@@ -55,12 +56,14 @@ NAMES = {
 }
 
 
+@cache
 def _names_of_arguments() -> set[str]:
     methods = [each for _, each in inspect.getmembers(MarketDataBackbone, inspect.isfunction)]
     found = {name for method in methods for name in inspect.signature(method).parameters}
     return found | {each.name for each in dataclasses.fields(BackboneConfig)}
 
 
+@cache
 def _codes() -> set[str]:
     found = [*vars(enums).values(), ConnectionState]
     kinds = [kind for kind in found if inspect.isclass(kind) and issubclass(kind, enums.StrEnum)]
