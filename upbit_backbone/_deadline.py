@@ -93,8 +93,9 @@ class Deadline:
 
     def remaining_or(self, limit: float) -> float:
         """Seconds left, but at most `limit`."""
-        left = self.remaining()
-        return limit if left is None else min(left, limit)
+        if self._instant is None:
+            return limit
+        return max(0.0, min(self._instant - self._clock(), limit))
 
     @property
     def expired(self) -> bool:
@@ -180,10 +181,12 @@ class EventCount:
 
     def notify(self, count: int = 1) -> None:
         """Wake at most so many of the threads that wait, the longest waiting first. Takes no lock."""
-        for _ in range(count):
+        waiting = self.waiting
+        while waiting and count > 0:
+            count -= 1
             try:
-                waiter = self.waiting.popleft()
-            except IndexError:
+                waiter = waiting.popleft()
+            except IndexError:  # somebody else has woken it
                 return
             waiter.release()
 

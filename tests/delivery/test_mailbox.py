@@ -14,7 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from upbit_backbone._concurrency import EventCount, spawn
+from tests.support.waiting import PATIENCE_SECONDS
+from upbit_backbone._concurrency import Deadline, EventCount, spawn
 from upbit_backbone.delivery.buffers import PARKED_ITEMS, SLOW_CALLBACK_SECONDS
 from upbit_backbone.delivery.mailbox import Mailbox
 from upbit_backbone.errors import ClosedError, RequestTimeoutError, SubscriptionError, UpbitBackboneError
@@ -51,6 +52,27 @@ def lazy(content: OrderbookData | None, opened: list[LazyBook]) -> LazyBook:
 
 def put(mailbox: Mailbox, *items: Any, topic: Topic = TRADES, at: float = 0.0) -> None:
     mailbox.put_many([(topic, item, at) for item in items])
+
+
+def test_who_finds_nothing_and_whose_turn_is_over_take_no_lock() -> None:
+    """Each message that comes alone would pay for both."""
+    mailbox = Mailbox(None, 10)
+    put(mailbox, trade(1))
+    assert mailbox.begin_turn() == trade(1)
+    seen: list[object] = []
+
+    def look() -> None:
+        mailbox.end_turn()
+        try:
+            mailbox.get(block=False)
+        except queue.Empty as empty:
+            seen.append(empty)
+
+    with mailbox._mutex:
+        thread = spawn(look, "a reader")
+        thread.join(PATIENCE_SECONDS)
+    assert len(seen) == 1
+    assert mailbox.wait_idle(Deadline.after(0.0))
 
 
 def test_nothing_of_the_insides_of_a_queue_is_used() -> None:

@@ -31,15 +31,15 @@ class Buffer:
 
     Of conflated types the latest per topic waits, at the place of the first, so that no busy market pushes a quiet one
     back. `put` returns how many items were lost to the bound; `conflated` counts those that newer ones replaced. What
-    is put ahead is read first, whole, and outside the bound.
+    is put `ahead` is read first, whole, and outside the bound.
     """
 
     __slots__ = (
-        "_ahead",
         "_conflates",
         "_drops_oldest",
         "_latest",
         "_order",
+        "ahead",
         "bound",
         "capacity",
         "conflated",
@@ -54,7 +54,7 @@ class Buffer:
         self._order: deque[Envelope | Topic] = deque()  # a topic stands for its entry in _latest
         self.queued: Callable[[], int] = self._order.__len__  # how many the bound is about
         self._latest: dict[Topic, Envelope] = {}
-        self._ahead: deque[Envelope] = deque()
+        self.ahead: deque[Envelope] = deque()
         self.conflated = 0
 
     def put(self, deliveries: Sequence[Envelope]) -> int:
@@ -85,7 +85,7 @@ class Buffer:
 
     def put_ahead(self, deliveries: Iterable[Envelope]) -> None:
         """History, before all that the stream brought: nothing of it gives way to newer items."""
-        self._ahead.extend(deliveries)
+        self.ahead.extend(deliveries)
 
     def put_first(self, deliveries: Iterable[Envelope]) -> None:
         """Before everything that waits, in the given order; for topics of which nothing waits."""
@@ -110,8 +110,8 @@ class Buffer:
 
     def pop(self) -> Envelope | None:
         """The next; None where nothing waits."""
-        if self._ahead:
-            return self._ahead.popleft()
+        if self.ahead:
+            return self.ahead.popleft()
         if not self._order:
             return None
         head = self._order.popleft()
@@ -122,10 +122,10 @@ class Buffer:
         if limit is not None and limit < len(self):
             return [delivery for _ in range(limit) if (delivery := self.pop()) is not None]
         waiting: list[Any] = [*self._order]
-        if self._ahead or self._latest:
+        if self.ahead or self._latest:
             latest = self._latest
-            waiting = [*self._ahead, *(latest[entry] if type(entry) is Topic else entry for entry in waiting)]
-            self._ahead.clear()
+            waiting = [*self.ahead, *(latest[entry] if type(entry) is Topic else entry for entry in waiting)]
+            self.ahead.clear()
             self._order.clear()
             latest.clear()
         else:
@@ -134,8 +134,8 @@ class Buffer:
 
     def oldest_arrival(self) -> float | None:
         """Monotonic time at which the next item came; None where nothing waits."""
-        if self._ahead:
-            return self._ahead[0][2]
+        if self.ahead:
+            return self.ahead[0][2]
         if not self._order:
             return None
         # By its latest item, which is what will be read: a conflated topic that waited long holds nothing that old.
@@ -151,11 +151,11 @@ class Buffer:
         count = len(self)
         self._order.clear()
         self._latest.clear()
-        self._ahead.clear()
+        self.ahead.clear()
         return count
 
     def __len__(self) -> int:
-        return len(self._order) + len(self._ahead)
+        return len(self._order) + len(self.ahead)
 
 
 # Backpressure reports: what there is to say about a consumer that does not keep up, often enough to be noticed, seldom
@@ -179,10 +179,11 @@ class BackpressureReporter:
 
     def begin_turn(self, now: float) -> None:
         self.busy_since = now
+        self._has_told_of_slowness = False
 
     def end_turn(self) -> None:
+        """One assignment, so that no lock is needed for it."""
         self.busy_since = None
-        self._has_told_of_slowness = False
 
     def parked(self, waiting: int, bound: int) -> None:
         """So many wait now; parking is over once half the bound has been read."""
@@ -202,8 +203,9 @@ class BackpressureReporter:
             if unread > UNREAD_SECONDS:
                 self._has_told_unread = True
                 return f"nobody has read it for {unread:.0f} s and {waiting} items wait; close() what is not needed"
-        if self.busy_since is not None and not self._has_told_of_slowness:
-            busy = now - self.busy_since
+        # Looked at once: a turn may end meanwhile.
+        if (busy_since := self.busy_since) is not None and not self._has_told_of_slowness:
+            busy = now - busy_since
             if busy > SLOW_CALLBACK_SECONDS:
                 self._has_told_of_slowness = True
                 return f"the callback has been busy for {busy:.1f} s and {waiting} items wait"

@@ -111,16 +111,15 @@ class Hub:
         # One lock and one wake-up for each mailbox and read, not for each item: at 2,000 a second half of what a
         # message costs is waking up.
         shares: dict[ref[Mailbox], list[Envelope]] = {}
+        latest, share = None, list[Envelope]()
         for delivery in deliveries:
             mailboxes = routes.get(delivery[0], ())
             if not mailboxes:
                 unrouted += 1
             for mailbox in mailboxes:
-                share = shares.get(mailbox)
-                if share is None:
-                    shares[mailbox] = [delivery]
-                else:
-                    share.append(delivery)
+                if mailbox is not latest:  # as a rule all of a read are for the same
+                    latest, share = mailbox, shares.setdefault(mailbox, [])
+                share.append(delivery)
         for reference, share in shares.items():
             mailbox_of_it = reference()
             if mailbox_of_it is not None:  # or its last reader has just gone

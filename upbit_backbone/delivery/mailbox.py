@@ -83,6 +83,7 @@ class Mailbox(queue.Queue[Any]):
         self._report = report
         self._clock = clock
         self._buffer = Buffer(overflow, maxsize, parking)
+        self._queued = self._buffer.queued
         self._seeds: dict[Topic, StoredItem] = {}
         self._last: dict[object, TradeData | CandleData] = {}  # that was given to the subscriber, of each with a past
         self._closed = False
@@ -207,25 +208,30 @@ class Mailbox(queue.Queue[Any]):
         """The next item. `queue.Empty` when nothing came in time, ClosedError once closed; Ctrl-C gets through."""
         if timeout is not None and timeout < 0:
             raise ValueError("'timeout' must be a non-negative number")
-        self._guard.check()
+        if not self._guard.mark[0]:
+            self._guard.check()
         deadline: Deadline | None = None
         while True:
             delivery = None
-            with self._mutex:
-                if not self._closed:
-                    delivery = self._take()
-                if delivery is None:
-                    self._check_open()
-            if delivery is None:
-                if deadline is None:
-                    deadline = NEVER if block and timeout is None else Deadline.after(timeout if block else 0.0)
-                if deadline.expired:
-                    raise NothingArrivedError("nothing arrived on the subscription by the deadline")
-                # Nothing is held while waiting. Of several readers who are woken one finds it empty again, hence the
-                # loop.
-                self._arrivals.wait_once(self._has_news, deadline)
-            elif (item := self._present(delivery[1])) is not None:
-                return item
+            # Looked at before the lock is taken: who waits for each message of a quiet stream finds nothing every time.
+            if self._queued() or self._has_news():
+                with self._mutex:
+                    if not self._closed:
+                        delivery = self._take()
+                    if delivery is None:
+                        self._check_open()
+            if delivery is not None:
+                if type(item := delivery[1]) in _AS_THEY_ARE:
+                    return item  # type: ignore[return-value]  # no book that is still to be read
+                if (presented := self._present(item)) is not None:
+                    return presented
+                continue
+            if deadline is None:
+                deadline = NEVER if block and timeout is None else Deadline.after(timeout if block else 0.0)
+            if deadline.expired:
+                raise NothingArrivedError("nothing arrived on the subscription by the deadline")
+            # Nothing is held while waiting. Of several readers who are woken one finds it empty again, hence the loop.
+            self._arrivals.wait_once(self._has_news, deadline)
 
     def put_nowait(self, item: Any) -> None:
         """As `put`."""
@@ -313,12 +319,10 @@ class Mailbox(queue.Queue[Any]):
             self.delivered -= count
             self.dropped += count
 
-    def _has_news(self) -> bool:
+    def _has_news(self) -> object:
         """Whether something waits, or it is over. Looked at without the lock: each is one read."""
-        buffer = self._buffer
-        if buffer.queued():  # as a rule, once somebody was woken
-            return True
-        return bool(buffer) or self._closed or self._ended or self._failure is not None
+        # As a rule, once somebody was woken, the first says it.
+        return self._queued() or self._buffer.ahead or self._closed or self._ended or self._failure
 
     def _check_open(self) -> None:
         if self._closed:
@@ -349,6 +353,9 @@ class Mailbox(queue.Queue[Any]):
         From here to `end_turn` the mailbox counts as busy; no turn begins after `close`.
         """
         while True:
+            if not self._queued() and not self._has_news():  # looked at without the lock, as `get` does
+                self._arrivals.wait_once(self._has_news, NEVER)
+                continue
             with self._mutex:
                 if self._closed or (self._ended and not self._buffer):
                     return None
@@ -360,16 +367,19 @@ class Mailbox(queue.Queue[Any]):
                 else:
                     self._check_open()
             if delivery is None:
-                self._arrivals.wait_once(self._has_news, NEVER)
-            elif (item := self._present(delivery[1])) is not None:
-                return item
-            else:
-                self.end_turn()
+                continue
+            if type(item := delivery[1]) in _AS_THEY_ARE:
+                return item  # type: ignore[return-value]  # no book that is still to be read
+            if (presented := self._present(item)) is not None:
+                return presented
+            self.end_turn()
 
     def end_turn(self) -> None:
-        with self._mutex:
-            self._reporter.end_turn()
-        self._idle.notify_all()
+        """The callback has come back."""
+        # Without the lock: that nothing is under way any more is one assignment, and who waits for it looks again.
+        self._reporter.end_turn()
+        if self._idle.waiting:
+            self._idle.notify_all()
 
     def wait_idle(self, deadline: Deadline) -> bool:
         """Wait until no turn is under way; False at the deadline."""
