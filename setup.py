@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).parent
 
@@ -27,6 +28,9 @@ EXTRAS = {
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
 
+# Frames read by compiled code, for who asks for it. Without it one wheel of pure Python fits every machine.
+COMPILED = [Extension("upbit_backbone.unify._scanner", ["upbit_backbone/unify/_scanner.c"])]
+
 setup(
     name="upbit-backbone",
     version="0.1.0",
@@ -37,6 +41,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["upbit_backbone", "upbit_backbone.*"]),
     package_data={"upbit_backbone": ["py.typed"]},
+    ext_modules=COMPILED if os.environ.get("UPBIT_BACKBONE_COMPILE") == "1" else [],
     install_requires=[
         "requests>=2.32.3,<3",
         # What requests speaks HTTP by. Version 1 takes a body that ends a byte too soon for a whole one.

@@ -9,6 +9,7 @@ And what a REST question costs, in all threads: to the backbone, by our transpor
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from benchmarks.rest_call import NO_LIMIT, REFERENCE, SHARE, WHO
 from benchmarks.servers import upbit
 from benchmarks.table import LIMIT, Figure, absent
 from upbit_backbone.simulator import FakeUpbit
+from upbit_backbone.unify.scanner import VARIABLE
 
 TITLE = "instructions a message, one thread (thousands)"
 UNIT = "k instructions"
@@ -87,9 +89,11 @@ def _questions() -> list[Figure]:
     ]  # fmt: skip
 
 
-def counted(who: str, kind: str, per_read: int, count: int, *more: str) -> float:
-    """Instructions a message; CannotCountError where callgrind does not work here, RuntimeError where we do not."""
-    return _collected("benchmarks.passage", who, kind, str(per_read), str(count), *more) / count
+def counted(who: str, kind: str, per_read: int, count: int, *more: str, in_python: bool = False) -> float:
+    """Instructions a message, with compiled decoding where there is some, unless it shall be `in_python`.
+    CannotCountError where callgrind does not work here, RuntimeError where we do not."""
+    arguments = ("benchmarks.passage", who, kind, str(per_read), str(count), *more)
+    return _collected(*arguments, in_python=in_python) / count
 
 
 def questions(fake: FakeUpbit, who: str) -> float:
@@ -97,10 +101,13 @@ def questions(fake: FakeUpbit, who: str) -> float:
     return _collected("benchmarks.rest_call", who, fake.rest_url, fake.websocket_url, str(QUESTIONS)) / QUESTIONS
 
 
-def _collected(module: str, *arguments: str) -> int:
+def _collected(module: str, *arguments: str, in_python: bool = False) -> int:
     command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--callgrind-out-file=/dev/null", sys.executable]
     command += ["-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=RUN_SECONDS, check=False)
+    surroundings = os.environ | ({VARIABLE: "0"} if in_python else {})
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, timeout=RUN_SECONDS, check=False, env=surroundings
+    )
     found = re.search(r"Collected : (\d+)", done.stderr)
     if done.returncode == NOT_COUNTED:
         raise CannotCountError(f"callgrind cannot be switched on here: {done.stderr[-300:]}")

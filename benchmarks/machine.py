@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from upbit_backbone.unify.scanner import is_compiled
+
 PACKAGES = (
     "upbit-backbone", "msgspec", "requests", "websocket-client", "pyupbit", "ccxt", "cryptofeed", "upbit-sdk",
     "PySide6-Essentials",
@@ -25,6 +27,7 @@ def describe() -> dict[str, Any]:
         "system": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "load_average": _load(),
+        "decoding": "compiled" if is_compiled() else "in Python",
         "at": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         "versions": {name: version for name in PACKAGES if (version := version_of(name))},
     }
@@ -34,7 +37,8 @@ def in_words(machine: dict[str, Any]) -> str:
     """Two lines for the head of a table."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average']}, {machine['system']}\n"
+        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_average']}, {machine['system']}; "
+        f"frames decoded {machine['decoding']}\n"
         f"{machine['python']}; {versions}; {machine['at']}"
     )
 

@@ -14,20 +14,25 @@ from pathlib import Path
 
 import pytest
 
+from upbit_backbone.unify.scanner import VARIABLE
+
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = importlib.metadata.version("upbit-backbone")
 
 
-def built(folder: Path, copy: Path) -> Path:
+def built(folder: Path, copy: Path, *, compiled: bool = False) -> Path:
     """A folder with the wheel and the source distribution, built as a release would be but without the network."""
     copy.mkdir()
     for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    shutil.copytree(ROOT / "upbit_backbone", copy / "upbit_backbone", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "upbit_backbone", copy / "upbit_backbone", ignore=shutil.ignore_patterns("__pycache__", "*.so")
+    )
     shutil.copytree(ROOT / "tests" / "packaging", copy / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    what = ["--wheel"] if compiled else []
     subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(copy)],
-        check=True, capture_output=True,
+        [sys.executable, "-m", "build", "--no-isolation", *what, "--outdir", str(folder), str(copy)],
+        check=True, capture_output=True, env=os.environ | {VARIABLE: "1" if compiled else "0"},
     )  # fmt: skip
     return folder
 
@@ -54,11 +59,23 @@ def test_a_release_holds_our_name_only_and_works_where_no_source_is(tmp_path: Pa
     pytest.importorskip("build")
     release = built(tmp_path / "built", tmp_path / "source")
     wheel = next(release.glob("*.whl"))
+    assert wheel.name.endswith("-py3-none-any.whl")
     holds_our_name_only(wheel)
     can_be_built_from(next(release.glob("*.tar.gz")))
     folder = installed(wheel, tmp_path / "installed")
     imports_from(folder, tmp_path)
     types_strictly(folder, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no compiler here")
+def test_who_asks_for_it_gets_compiled_decoding(tmp_path: Path) -> None:
+    pytest.importorskip("build")
+    wheel = next(built(tmp_path / "built", tmp_path / "source", compiled=True).glob("*.whl"))
+    assert "none-any" not in wheel.name
+    folder = installed(wheel, tmp_path / "installed")
+    script = "from upbit_backbone.unify.scanner import is_compiled; print(is_compiled())"
+    assert python(script, path=folder, cwd=tmp_path).stdout == "True\n"
 
 
 def holds_our_name_only(wheel: Path) -> None:
@@ -76,7 +93,9 @@ def holds_our_name_only(wheel: Path) -> None:
 def can_be_built_from(source: Path) -> None:
     with tarfile.open(source) as archive:
         tops = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+        names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "upbit_backbone"} <= tops
+    assert "upbit_backbone/unify/_scanner.c" in names
     assert "tests" not in tops  # a part of them would be of no use
 
 

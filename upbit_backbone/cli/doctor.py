@@ -28,6 +28,7 @@ from ..errors import RateLimitError, UpbitBackboneError
 from ..exchange import endpoints
 from ..exchange.endpoints import parse_remaining
 from ..models.enums import DataType
+from ..unify.scanner import is_compiled
 from ..wire.dialing import connect, proxy_for, resolve, start_tls
 from ..wire.io_deadline import IoDeadline
 from ..wire.rest_transport import RestResponse, RestTransport
@@ -96,6 +97,8 @@ def _versions(config: BackboneConfig) -> Iterator[Finding]:
     is_new_enough = sys.version_info >= (3, 11)
     yield Finding("system", Verdict.OK if is_new_enough else Verdict.BAD, system, "install Python 3.11 or newer")
     yield Finding("packages", Verdict.OK, ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
+    # Whoever had it compiled wants to know that it is used; the others, that it can be.
+    yield Finding("decoding", Verdict.OK, "by compiled code" if is_compiled() else "by Python, as nothing was compiled")
     default = BackboneConfig()
     is_upbit = config.rest_url == default.rest_url and config.websocket_url == default.websocket_url
     where = f"{config.rest_url}, {config.websocket_url}"

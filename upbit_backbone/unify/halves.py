@@ -8,7 +8,7 @@ without this, and no field of a model ever fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
@@ -34,7 +34,8 @@ from ..models.enums import DataSource, DataType
 from ..models.half_made import NOT_ALONE, Habit, Rest, leave
 from ..models.market import OrderbookData, OrderbookUnit, TickerData, TradeData
 from ..models.number import ZERO, plain
-from .typed import REFUSALS, FastBuilder, draft_of, level_of, plain_amounts, structure
+from .scanner import UNIT_FIELDS, key_of, scanner_of
+from .typed import REFUSALS, draft_of, level_of, plain_amounts, structure
 
 # What a float does not tell of a number: that it is too long, or nearer to zero than a Decimal of ours goes. Upbit
 # writes neither, so that a frame which might hold one is simply read in full.
@@ -86,16 +87,26 @@ def _is_small_exponent(before: bytes, after: bytes) -> bool:
 class _Halves:
     """Reads what the half-made of one kind and spelling were left without. Stateless, safe from any thread."""
 
-    def __init__(self, kind: str, spelling: Spelling, left: Sequence[str], decode: Callable[[bytes], Any]) -> None:
-        """`left` are the names of the empty fields; `decode` reads the whole."""
-        self._left = left
+    def __init__(
+        self, kind: str, spelling: Spelling, model: Any, made: Container[str], decode: Callable[[bytes], Any]
+    ) -> None:
+        """`made` are the fields of the model that are made at once; `decode` reads the whole."""
+        self._left = tuple(field.name for field in fields(model) if field.name not in made)
         self._decode_whole = decode
+        self._scanner = scanner_of(kind, spelling, made)
+        self._scan = None if self._scanner is None else self._scanner.scan
         keys = {row.name: row.spelled(spelling) for row in FIELD_TABLE[kind] if row.how in _NUMBERS}
-        self._keys = {name: key for name, key in keys.items() if name in left and key is not None}
+        self._keys = {name: key for name, key in keys.items() if name in self._left and key is not None}
+        self._scanned_keys = {name: key_of(key) for name, key in self._keys.items()}
         self._decode_alone: dict[str, Callable[[bytes], Any]] = {}  # each made when it is first looked at
 
-    def number(self, raw: bytes, name: str) -> Any:
-        """One of its numbers, read past all others; NOT_ALONE where it is left out, or none of the usual."""
+    def number(self, raw: bytes, name: str, is_flat: bool) -> Any:
+        """One of its numbers, read past all others; NOT_ALONE where it is left out, or none of the usual. `is_flat`:
+        the frame was read by compiled code."""
+        if is_flat and self._scanner is not None:
+            key = self._scanned_keys.get(name)
+            number = None if key is None else self._scanner.number(raw, key)
+            return NOT_ALONE if number is None else number
         decode = self._decode_alone.get(name)
         if decode is None:
             if name not in self._keys:
@@ -103,11 +114,10 @@ class _Halves:
             lone: Any = msgspec.defstruct(name, [("number", Decimal)], rename={"number": self._keys[name]}, gc=False)
             decode = self._decode_alone[name] = msgspec.json.Decoder(lone).decode
         try:
-            number: Any = plain(decode(raw).number)
+            return plain(decode(raw).number)
         except REFUSALS as refusal:
             raise_if_users(refusal)
             return NOT_ALONE
-        return number
 
     def values(self, raw: bytes) -> dict[str, Any]:
         whole = self._decode_whole(raw)
@@ -119,7 +129,7 @@ class HalfTickers(_Halves):
 
     def __init__(self, spelling: Spelling, source: DataSource, decode: Callable[[bytes], TickerData]) -> None:
         made = ("symbol", "timestamp", "trade_timestamp", "received_at", "source", "degraded")
-        super().__init__("ticker", spelling, _others_than(made, TickerData), decode)
+        super().__init__("ticker", spelling, TickerData, made, decode)
         self._source = source
         self._draft = draft_of(TickerData)
         message = structure("ticker", spelling, DataType.TICKER, replaced=_PROVEN)
@@ -128,26 +138,33 @@ class HalfTickers(_Halves):
     def read(self, raw: bytes, received_at: datetime | None, habit: Habit) -> TickerData | None:
         """The ticker, sound in all its parts; None where only reading it in full can tell."""
         try:
-            message: Any = self._decode(raw)
-            is_even = not message.change_amount or not message.change_rate
-            is_near_zero = is_even or abs(message.change_amount) < _NEAREST or abs(message.change_rate) < _NEAREST
-            if not _are_short(raw) or (is_near_zero and not _are_far_from_zero(raw)):
+            found = is_flat = None if self._scan is None else self._scan(raw)
+            if found is None and (found := self._proven(raw)) is None:
                 return None
+            symbol, traded, stamp = found
             ticker: Any = self._draft()
-            ticker.symbol = to_symbol(message.symbol)
-            ticker.timestamp = to_moment(message.timestamp)
-            ticker.trade_timestamp = to_moment(message.trade_timestamp)
+            ticker.symbol = to_symbol(symbol)
+            ticker.timestamp = to_moment(stamp)
+            ticker.trade_timestamp = to_moment(traded)
         except REFUSALS as refusal:
             raise_if_users(refusal)
             return None
         ticker.received_at = received_at
         ticker.source = self._source
         ticker.degraded = False
-        leave(ticker, rest := _Fields(raw, self))
+        leave(ticker, rest := _Fields(raw, self, is_flat is not None))
         ticker.__class__ = TickerData
         if habit.is_wanted:
             habit.take(rest)
         return ticker  # type: ignore[no-any-return]
+
+    def _proven(self, raw: bytes) -> tuple[Any, ...] | None:
+        message: Any = self._decode(raw)
+        is_even = not message.change_amount or not message.change_rate
+        is_near_zero = is_even or abs(message.change_amount) < _NEAREST or abs(message.change_rate) < _NEAREST
+        if not _are_short(raw) or (is_near_zero and not _are_far_from_zero(raw)):
+            return None
+        return message.symbol, message.trade_timestamp, message.timestamp
 
 
 class HalfTrades(_Halves):
@@ -159,7 +176,7 @@ class HalfTrades(_Halves):
             "symbol", "price", "volume", "side", "timestamp", "sequential_id", "source", "stream_type",
             "is_backfilled", "received_at", "degraded",
         )  # fmt: skip
-        super().__init__("trade", spelling, _others_than(made, TradeData), decode)
+        super().__init__("trade", spelling, TradeData, made, decode)
         self._source = source
         self._draft = draft_of(TradeData)
         message = structure(
@@ -171,36 +188,41 @@ class HalfTrades(_Halves):
     def read(self, raw: bytes, received_at: datetime | None, habit: Habit) -> TradeData | None:
         """The trade, sound in all its parts; None where only reading it in full can tell."""
         try:
-            message: Any = self._decode(raw)
-            is_near_zero = (message.absolute_change_amount or 0.0) < _NEAREST
-            if not _are_short(raw) or (is_near_zero and not _are_far_from_zero(raw)):
+            found = is_flat = None if self._scan is None else self._scan(raw)
+            if found is None and (found := self._proven(raw)) is None:
                 return None
-            price, volume = plain(message.price), plain(message.volume)
+            symbol, stamp, price, volume, side, sequential_id, stream_type = found
             trade: Any = self._draft()
-            trade.symbol = to_symbol(message.symbol)
-            trade.timestamp = to_moment(message.timestamp)
+            trade.symbol = to_symbol(symbol)
+            trade.timestamp = to_moment(stamp)
         except REFUSALS as refusal:
             raise_if_users(refusal)
             return None
-        if price.is_signed() or volume.is_signed():
-            return None
         trade.price = price
         trade.volume = volume
-        trade.side = message.side
-        trade.sequential_id = message.sequential_id
-        trade.stream_type = message.stream_type
+        trade.side = side
+        trade.sequential_id = sequential_id
+        trade.stream_type = stream_type
         trade.received_at = received_at
         trade.source = self._source
         trade.is_backfilled = trade.degraded = False
-        leave(trade, rest := _Fields(raw, self))
+        leave(trade, rest := _Fields(raw, self, is_flat is not None))
         trade.__class__ = TradeData
         if habit.is_wanted:
             habit.take(rest)
         return trade  # type: ignore[no-any-return]
 
-
-def _others_than(made: Container[str], model: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(model) if field.name not in made)
+    def _proven(self, raw: bytes) -> tuple[Any, ...] | None:
+        message: Any = self._decode(raw)
+        is_near_zero = (message.absolute_change_amount or 0.0) < _NEAREST
+        if not _are_short(raw) or (is_near_zero and not _are_far_from_zero(raw)):
+            return None
+        price, volume = plain(message.price), plain(message.volume)
+        if price.is_signed() or volume.is_signed():
+            return None
+        return (
+            message.symbol, message.timestamp, price, volume, message.side, message.sequential_id, message.stream_type
+        )  # fmt: skip
 
 
 # Who looks at so many fields is given all others, too: one costs a tenth of what all do.
@@ -212,12 +234,13 @@ class _Fields(Rest):
 
     raw: bytes
     halves: _Halves
+    is_flat: bool
     given: tuple[tuple[str, Any], ...] = ()
 
     def alone(self, name: str) -> Any:
         if len(self.given) >= _ALONE:
             return NOT_ALONE
-        number = self.halves.number(self.raw, name)
+        number = self.halves.number(self.raw, name, self.is_flat)
         if number is not NOT_ALONE:
             self.given += ((name, number),)
         return number
@@ -226,8 +249,6 @@ class _Fields(Rest):
         return self.halves.values(self.raw) | dict(self.given)
 
 
-# How Upbit writes a level.
-_UNIT_FIELDS = ("ask_price", "bid_price", "ask_size", "bid_size")
 _NUMERIC = b"0123456789.E+-"
 _AROUND_NUMBERS = b'{}":_abcdefghijklmnopqrstuvwxyz'
 
@@ -235,7 +256,7 @@ _AROUND_NUMBERS = b'{}":_abcdefghijklmnopqrstuvwxyz'
 _MOST_MARKETS = 2_000
 
 
-class _KnownLevels(dict[tuple[str, str], OrderbookUnit | None]):
+class _KnownLevels(dict[Any, OrderbookUnit | None]):
     """The levels of one market's books, by the texts of price and size; None for padding, whose price is zero.
 
     Of the numbers in recorded books 97 of 100 stand in the book before, too: to find a level takes a twentieth of
@@ -250,65 +271,102 @@ class _KnownLevels(dict[tuple[str, str], OrderbookUnit | None]):
         return level
 
 
+def _level_of(texts: str) -> OrderbookUnit | None:
+    """As `_KnownLevels` makes it, for compiled code, which has both in one text."""
+    price, size = texts.split(" ")
+    return level_of(plain(Decimal(price)), plain(Decimal(size)))
+
+
+Sides = tuple[tuple[OrderbookUnit, ...], tuple[OrderbookUnit, ...]]
+
+
 class HalfBooks:
     """Reads the books of one WebSocket spelling by half: without levels. Safe from any thread."""
 
     def __init__(self, spelling: Spelling, source: DataSource, decode: Callable[[bytes], OrderbookData]) -> None:
         """`decode` reads a whole book."""
-        computed = ("symbol", "timestamp", "level", "total_ask_size", "total_bid_size")
-        builder = FastBuilder("orderbook", spelling, OrderbookData, computed, source=source, left=("asks", "bids"))
-        self._make, self._others, self._constants = builder.make, builder.others, builder.constants
+        made = ("symbol", "total_ask_size", "total_bid_size", "timestamp", "level", "stream_type")
+        self.scanner = scanner_of("orderbook", spelling, made)
+        self._source = source
+        self._draft = draft_of(OrderbookData)
         unit: Any = structure("orderbook_unit", spelling, replaced=_PROVEN_UNIT)
         book = structure("orderbook", spelling, DataType.ORDERBOOK, units=(UNITS_KEY[spelling], list[unit]))
         self._decode = msgspec.json.Decoder(book).decode
-        self.decode_unit = msgspec.json.Decoder(structure("orderbook_unit", spelling)).decode
+        self._decode_unit = msgspec.json.Decoder(structure("orderbook_unit", spelling)).decode
         self.decode_whole = decode
         keys = {row.name: row.spelled(spelling) for row in FIELD_TABLE["orderbook_unit"]}
         # A level with its numbers taken out.
-        self._level_shape = b"{" + b",".join(f'"{keys[name]}":'.encode() for name in _UNIT_FIELDS) + b"},"
+        self._level_shape = b"{" + b",".join(f'"{keys[name]}":'.encode() for name in UNIT_FIELDS) + b"},"
         self._known: dict[str, _KnownLevels] = {}  # by market, of books that were looked at wholly
 
     def read(self, raw: bytes, received_at: datetime | None) -> OrderbookData | None:
         """The book, sound in all its parts; None where only reading it in full can tell."""
+        try:
+            found = is_flat = None if self.scanner is None else self.scanner.scan(raw)
+            if found is None and (found := self._proven(raw)) is None:
+                return None
+            symbol, total_ask_size, total_bid_size, stamp, level, stream_type = found
+            book: Any = self._draft()
+            book.symbol = to_symbol(symbol)
+            book.timestamp = to_moment(stamp)
+        except REFUSALS as refusal:
+            raise_if_users(refusal)
+            return None
+        book.total_ask_size = total_ask_size
+        book.total_bid_size = total_bid_size
+        book.level = level or ZERO
+        book.stream_type = stream_type
+        book.received_at = received_at
+        book.source = self._source
+        book.degraded = False
+        leave(book, Levels(raw, book.symbol, self, is_flat is not None))
+        book.__class__ = OrderbookData
+        return book  # type: ignore[no-any-return]
+
+    def _proven(self, raw: bytes) -> tuple[Any, ...] | None:
         start = raw.find(b"[")
         # With a second list in it the first level might be another's.
         if start < 0 or raw.find(b"[", start + 1) >= 0:
             return None
         if not (_are_short(raw, start) and _are_far_from_zero(raw, start)):
             return None
+        message: Any = self._decode(raw)
+        amounts = plain_amounts((message.total_ask_size, message.total_bid_size, message.level))
+        total_ask_size, total_bid_size, level = amounts
+        return message.symbol, total_ask_size, total_bid_size, message.timestamp, level, message.stream_type
+
+    def first(self, raw: bytes, is_flat: bool) -> tuple[Decimal, ...] | None:
+        """Prices of ask and bid of the first level, then the sizes; None where only the whole book tells."""
+        if is_flat and self.scanner is not None:
+            return self.scanner.first(raw)
+        start = raw.index(b"[") + 1
         try:
-            message: Any = self._decode(raw)
-            amounts = plain_amounts((message.level, message.total_ask_size, message.total_bid_size))
-            level, total_ask_size, total_bid_size = amounts
-            book: OrderbookData = self._make(
-                to_symbol(message.symbol),
-                to_moment(message.timestamp),
-                level or ZERO,
-                total_ask_size,
-                total_bid_size,
-                received_at,
-                *self._others(message),
-                *self._constants,
-            )
-        except REFUSALS as refusal:
+            unit: Any = self._decode_unit(raw[start : raw.index(b"}", start) + 1])
+            return tuple(plain_amounts((unit.ask_price, unit.bid_price, unit.ask_size, unit.bid_size)))
+        except REFUSALS as refusal:  # an object or a brace within the first level
             raise_if_users(refusal)
             return None
-        leave(book, Levels(raw, book.symbol, self))
-        return book
 
-    def sides(self, symbol: str, raw: bytes) -> tuple[tuple[OrderbookUnit, ...], tuple[OrderbookUnit, ...]] | None:
+    def sides(self, symbol: str, raw: bytes, is_flat: bool) -> Sides | None:
         """Asks and bids of a frame that `read` has proven; None where its levels are not written as Upbit does."""
+        known = self._known.get(symbol)
+        if known is None:
+            if len(self._known) >= _MOST_MARKETS:
+                self._known.clear()
+            known = self._known[symbol] = _KnownLevels()
+        if is_flat and self.scanner is not None:
+            found: Sides | None = self.scanner.sides(raw, known, _level_of)
+            if found is not None and len(known) > 2 * (len(found[0]) + len(found[1])):
+                # As below.
+                self._known[symbol] = fresh = _KnownLevels()
+                self.scanner.sides(raw, fresh, known.__getitem__)
+            return found
         start = raw.index(b"[") + 1
         levels = raw[start : raw.index(b"]", start)]
         shape = levels.translate(None, _NUMERIC) + b","
         if shape != self._level_shape * (len(shape) // len(self._level_shape)):
             return None
         texts = levels.translate(None, _AROUND_NUMBERS).decode("ascii").split(",")
-        known = self._known.get(symbol)
-        if known is None:
-            if len(self._known) >= _MOST_MARKETS:
-                self._known.clear()
-            known = self._known[symbol] = _KnownLevels()
         ask_prices, bid_prices, ask_sizes, bid_sizes = texts[0::4], texts[1::4], texts[2::4], texts[3::4]
         asks = tuple(filter(None, map(known.__getitem__, zip(ask_prices, ask_sizes, strict=True))))
         bids = tuple(filter(None, map(known.__getitem__, zip(bid_prices, bid_sizes, strict=True))))
@@ -327,27 +385,23 @@ class Levels(Rest):
     raw: bytes
     symbol: str
     books: HalfBooks
+    is_flat: bool
     first: Best | None = None  # the best ask and bid, once they were looked at
 
     def best(self) -> Best | None:
         """The best ask and the best bid; None where only the whole book tells, as one with an empty side does."""
         if self.first is None:
-            start = self.raw.index(b"[") + 1
-            try:
-                unit: Any = self.books.decode_unit(self.raw[start : self.raw.index(b"}", start) + 1])
-                ask, ask_size, bid, bid_size = plain_amounts(
-                    (unit.ask_price, unit.ask_size, unit.bid_price, unit.bid_size)
-                )
-            except REFUSALS as refusal:  # an object or a brace within the first level
-                raise_if_users(refusal)
+            numbers = self.books.first(self.raw, self.is_flat)
+            if numbers is None:
                 return None
+            ask, bid, ask_size, bid_size = numbers
             if not (ask and bid):
                 return None  # padding: that side is empty, or begins further down
             self.first = OrderbookUnit(ask, ask_size), OrderbookUnit(bid, bid_size)
         return self.first
 
     def values(self) -> dict[str, Any]:
-        if (sides := self.books.sides(self.symbol, self.raw)) is not None:
+        if (sides := self.books.sides(self.symbol, self.raw, self.is_flat)) is not None:
             asks, bids = sides
         else:
             book = self.books.decode_whole(self.raw)
