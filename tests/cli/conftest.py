@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.warm import WarmCommandLine
 from tests.support.waiting import crowding
 from upbit_backbone.simulator import FakeUpbit
 
@@ -26,8 +27,8 @@ def upbit() -> Iterator[FakeUpbit]:
         yield upbit
 
 
-@pytest.fixture
-def environment(upbit: FakeUpbit) -> dict[str, str]:
+@pytest.fixture(scope="session")
+def settings(upbit: FakeUpbit) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UPBIT_BACKBONE_")}
     plain = {
         "PYTHONUTF8": "1",
@@ -39,6 +40,11 @@ def environment(upbit: FakeUpbit) -> dict[str, str]:
         "UPBIT_BACKBONE_SHARE_LIMITS_BETWEEN_PROCESSES": "0",  # the command before had its share in another test
     }
     return kept | plain | upbit.environment()
+
+
+@pytest.fixture
+def environment(settings: dict[str, str]) -> dict[str, str]:
+    return dict(settings)
 
 
 class Terminal:
@@ -133,8 +139,18 @@ def started(environment):
         each.wait(10.0)
 
 
+@pytest.fixture(scope="session")
+def warm(settings: dict[str, str]) -> Iterator[WarmCommandLine | None]:
+    if sys.platform != "linux":
+        yield None
+        return
+    command_line = WarmCommandLine(settings)
+    yield command_line
+    command_line.close()
+
+
 @pytest.fixture
-def piped(environment):
+def piped(environment, warm):
     """piped(*arguments) -> the finished command, as in a script.
 
     What comes in so many `--seconds` on a machine that has nothing else to do needs more of them on one that has.
@@ -145,6 +161,8 @@ def piped(environment):
         if "--seconds" in words:
             place = words.index("--seconds") + 1
             words[place] = str(float(words[place]) * min(crowding(), MOST_CROWDED))
+        if warm is not None and warm.fits(environment):
+            return warm.run(words, environment, timeout)
         return subprocess.run(
             [*COMMAND, *words], capture_output=True, text=True, env=environment, timeout=timeout, check=False
         )

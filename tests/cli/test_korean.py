@@ -93,22 +93,22 @@ def test_the_help_of_the_simulator_is_korean_and_fits_the_screen() -> None:
     assert max(map(cell_len, done.stdout.splitlines())) <= 80
 
 
-BY_BOTH_NAMES = [("upbit_backbone", "simulator"), ("upbit_backbone.simulator",)]
+BY_ONE_NAME, BY_ANOTHER = ("upbit_backbone", "simulator"), ("upbit_backbone.simulator",)
 
 
-@pytest.mark.parametrize("module", BY_BOTH_NAMES)
 @pytest.mark.parametrize(
-    "wrong",
+    ("module", "wrong"),
     [
-        ("--rest-port", "x"),
-        ("--nonsense",),
-        ("--set",),
-        ("--tls=1",),
-        ("--re", "1", "--co", "--s"),
-        ("--set", "foo=1"),
-        ("--markets", "0"),
-        ("--markets", "krw-btc"),
-        ("--start-time", "yesterday"),
+        (BY_ONE_NAME, ("--rest-port", "x")),
+        (BY_ANOTHER, ("--rest-port", "x")),
+        (BY_ONE_NAME, ("--nonsense",)),
+        (BY_ANOTHER, ("--set",)),
+        (BY_ANOTHER, ("--tls=1",)),
+        (BY_ANOTHER, ("--re", "1", "--co", "--s")),
+        (BY_ANOTHER, ("--set", "foo=1")),
+        (BY_ANOTHER, ("--markets", "0")),
+        (BY_ANOTHER, ("--markets", "krw-btc")),
+        (BY_ANOTHER, ("--start-time", "yesterday")),
     ],
 )
 def test_what_is_wrong_with_the_simulators_options_is_said_in_korean(
