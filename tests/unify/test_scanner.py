@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import random
 import shutil
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 from tests.support.samples import payload_files
 from tests.unify.test_poison import mutants
 from upbit_backbone.exchange.fields import Spelling
+from upbit_backbone.exchange.values import LAST_DIRECT_MILLISECOND, to_moment, to_symbol
 from upbit_backbone.models.half_made import Habit
 from upbit_backbone.models.market import OrderbookUnit
 from upbit_backbone.unify import scanner
@@ -70,7 +72,7 @@ def test_the_environment_can_leave_it_unused(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_wanted_comes_in_the_order_of_the_table() -> None:
     found = scanner_for().scan(TRADE)
     assert found == (
-        "KRW-BTC", 1795974788999, Decimal(132827000), Decimal("0.00548108"), "ASK", 17959747889990000,
+        "KRW-BTC", to_moment(1795974788999), Decimal(132827000), Decimal("0.00548108"), "ASK", 17959747889990000,
     )  # fmt: skip
     assert str(found[2]) == "132827000"
 
@@ -150,6 +152,26 @@ def test_numbers_are_spelled_plainly(spelled: str) -> None:
 
 
 @needs_it
+def test_moments_are_those_of_the_calendar() -> None:
+    scan, dice = scanner_for("ticker", ("timestamp",)).scan, random.Random(7)
+    ends = [0, 1, 999, 86_399_999, 86_400_000, LAST_DIRECT_MILLISECOND - 1]
+    leap_days = [951_782_400_000, 951_868_799_999, 951_868_800_000, 4_107_542_400_000, 4_107_456_000_000]
+    for stamp in (*ends, *leap_days, *(dice.randrange(LAST_DIRECT_MILLISECOND) for _ in range(2_000))):
+        (moment,) = scan(TICKER.replace(b'"tms":1795974789000', b'"tms":%d' % stamp))  # type: ignore[misc]
+        assert moment == to_moment(stamp)
+        assert moment.tzinfo is UTC
+
+
+@needs_it
+def test_one_string_is_kept_for_each_market() -> None:
+    scan = scanner_for("ticker", ("symbol",)).scan
+    assert scan(TICKER)[0] is scan(TICKER)[0] is to_symbol("KRW-" + "BTC")  # type: ignore[index]
+    for odd in (b"", b"KRW BTC", b"K" * 41):
+        assert scan(TICKER.replace(b"KRW-BTC", odd)) is None
+    assert scan(TICKER.replace(b"KRW-BTC", b"K" * 40)) == ("K" * 40,)
+
+
+@needs_it
 def test_a_number_that_is_not_there_is_none() -> None:
     raw = TRADE.replace(b'"tv":0.00548108', b'"tv":null')
     for key in ("tv", "ab", "nothing", "", "x" * 500):
@@ -161,16 +183,16 @@ def test_a_number_that_is_not_there_is_none() -> None:
 def test_padding_is_no_level() -> None:
     made: list[str] = []
 
-    def make(texts: str) -> OrderbookUnit | None:
-        made.append(texts)
-        price, size = map(Decimal, texts.split(" "))
+    def make(price: Decimal, size: Decimal) -> OrderbookUnit | None:
+        made.append(f"{price} {size}")
         return OrderbookUnit(price, size) if price else None
 
     known: dict[Any, OrderbookUnit | None] = {}
     asks, bids = scanner_for("orderbook").sides(BOOK, known, make)  # type: ignore[misc]
-    assert [(str(each.price), str(each.size)) for each in asks] == [("132828000", "0.5"), ("132829000", "1E-8")]
+    assert [(str(each.price), str(each.size)) for each in asks] == [("132828000", "0.5"), ("132829000", "0.00000001")]
     assert [(str(each.price), str(each.size)) for each in bids] == [("132827000", "0.25")]
-    assert made == ["132828000 0.5", "132827000 0.25", "132829000 1E-8", "0 0.00000000"]
+    assert made == ["132828000 0.5", "132827000 0.25", "132829000 0.00000001", "0 0"]
+    assert sorted(known) == ["0 0.00000000", "132827000 0.25", "132828000 0.5", "132829000 1E-8"]
     again = scanner_for("orderbook").sides(BOOK, known, make)
     assert again is not None
     assert len(made) == 4
@@ -192,14 +214,14 @@ def test_unusual_levels_are_left_to_others(levels: bytes) -> None:
     book = scanner_for("orderbook")
     raw = BOOK[:start] + levels + BOOK[end:]
     assert book.scan(raw) is None
-    assert book.sides(raw, {}, lambda texts: None) is None
+    assert book.sides(raw, {}, lambda price, size: None) is None
 
 
 @needs_it
 def test_an_error_of_who_makes_levels_comes_through_and_keeps_nothing() -> None:
     known: dict[Any, None] = {}
 
-    def make(texts: str) -> None:
+    def make(price: Decimal, size: Decimal) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -274,7 +296,7 @@ def test_nothing_is_kept_of_frames_that_were_read_or_refused() -> None:
                 trades.number(raw, key_of("tv"))
             books.scan(BOOK)
             books.first(BOOK)
-            books.sides(BOOK, {}, lambda texts: None)
+            books.sides(BOOK, {}, lambda price, size: None)
 
     work(3)
     counts = [sys.getrefcount(each) for each in (TRADE, BOOK, None)]
@@ -297,8 +319,7 @@ def test_many_threads_read_at_once() -> None:
     known: dict[Any, OrderbookUnit | None] = {}
     wrong: list[object] = []
 
-    def make(texts: str) -> OrderbookUnit | None:
-        price, size = map(Decimal, texts.split(" "))
+    def make(price: Decimal, size: Decimal) -> OrderbookUnit | None:
         return OrderbookUnit(price, size) if price else None
 
     def work(number: int) -> None:

@@ -12,18 +12,20 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <datetime.h>
 #include <string.h>
 
 /* How a field is read; `KINDS` gives the numbers to Python. */
-enum kind { ANY, TEXT, WORD, AMOUNT, SIGNED, WHOLE, MOMENT, DAY, FLAG, UNITS };
+enum kind { ANY, SYMBOL, TEXT, WORD, AMOUNT, SIGNED, WHOLE, MOMENT, DAY, FLAG, UNITS };
 
 static const char *const KINDS[] = {
-    "ANY", "TEXT", "WORD", "AMOUNT", "SIGNED", "WHOLE", "MOMENT", "DAY", "FLAG", "UNITS",
+    "ANY", "SYMBOL", "TEXT", "WORD", "AMOUNT", "SIGNED", "WHOLE", "MOMENT", "DAY", "FLAG", "UNITS",
 };
 
 #define MOST_FIELDS 64 /* as many as a mask of those seen has bits */
 #define MOST_DIGITS 40 /* of a number; Upbit's longest have some twenty */
 #define MOST_ZEROS 40 /* that a positive exponent may stand for */
+#define MOST_SYMBOL_BYTES 40 /* as to_symbol in exchange/values.py */
 #define MOST_WHOLE_DIGITS 18 /* fits 64 bits for certain */
 #define DIRECT_PLACES 6 /* behind the point: Decimal writes what begins further down with an exponent */
 #define PAST_MOMENTS (8589934592LL * 1000) /* as LAST_DIRECT_MILLISECOND of exchange/values.py */
@@ -143,6 +145,16 @@ read_text(const char *at, Span *text)
     return *at == '"' ? at + 1 : NULL;
 }
 
+/* A market code: printable, without spaces. */
+static const char *
+read_symbol(const char *at, Span *text)
+{
+    at = read_text(at, text);
+    if (at == NULL || text->start == text->end || text->end - text->start > MOST_SYMBOL_BYTES)
+        return NULL;
+    return memchr(text->start, ' ', (size_t)(text->end - text->start)) == NULL ? at : NULL;
+}
+
 /* A date such as "2026-11-29". */
 static const char *
 skip_day(const char *at)
@@ -242,6 +254,32 @@ as_text(const char *start, const char *end)
     return PyUnicode_FromKindAndData(PyUnicode_1BYTE_KIND, start, end - start);
 }
 
+/* One string for each market, shared by all its data. */
+static PyObject *
+as_symbol(Span text)
+{
+    PyObject *symbol = as_text(text.start, text.end);
+    if (symbol != NULL)
+        PyUnicode_InternInPlace(&symbol);
+    return symbol;
+}
+
+/* Milliseconds since 1970, below PAST_MOMENTS, as aware UTC. */
+static PyObject *
+as_moment(long long stamp)
+{
+    int millisecond = (int)(stamp % 1000), second = (int)(stamp / 1000 % 86400);
+    /* Days to a date: years begin in March, so that a leap day is a year's last, and 400 of them are always as long. */
+    int day = (int)(stamp / 86400000) + 719468, era = day / 146097, of_era = day % 146097;
+    int year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    int of_year = of_era - (365 * year + year / 4 - year / 100), month = (5 * of_year + 2) / 153;
+    int of_month = of_year - (153 * month + 2) / 5 + 1;
+    month += month < 10 ? 3 : -9;
+    return PyDateTimeAPI->DateTime_FromDateAndTime(
+        400 * era + year + (month <= 2), month, of_month, second / 3600, second / 60 % 60, second % 60,
+        millisecond * 1000, PyDateTime_TimeZone_UTC, PyDateTimeAPI->DateTimeType);
+}
+
 /* Where the plain spelling of the number ends; NULL where it has none that is merely shorter. */
 static const char *
 plain_end(const Number *number)
@@ -312,6 +350,11 @@ read_value(Scanner *self, const Field *field, const char *at, const char *end, P
         return skip_flag(at);
     case UNITS:
         return skip_levels(self, at, end);
+    case SYMBOL:
+        at = read_symbol(at, &text);
+        if (at != NULL && field->is_wanted && (*made = as_symbol(text)) == NULL)
+            return NULL;
+        return at;
     case TEXT:
         at = read_text(at, &text);
         if (at != NULL && field->is_wanted && (*made = as_text(text.start, text.end)) == NULL)
@@ -333,11 +376,15 @@ read_value(Scanner *self, const Field *field, const char *at, const char *end, P
             return NULL;
         return at;
     case WHOLE:
+        at = read_whole(at, &whole);
+        if (at != NULL && field->is_wanted && (*made = PyLong_FromLongLong(whole)) == NULL)
+            return NULL;
+        return at;
     case MOMENT:
         at = read_whole(at, &whole);
-        if (at == NULL || (field->kind == MOMENT && whole >= PAST_MOMENTS))
+        if (at == NULL || whole >= PAST_MOMENTS)
             return NULL;
-        if (field->is_wanted && (*made = PyLong_FromLongLong(whole)) == NULL)
+        if (field->is_wanted && (*made = as_moment(whole)) == NULL)
             return NULL;
         return at;
     }
@@ -500,9 +547,20 @@ looked_up(PyObject *known, PyObject *key)
 #endif
 }
 
+static PyObject *
+made_of(Scanner *self, const Number *price, const Number *size, PyObject *make)
+{
+    PyObject *numbers[2] = {as_number(self, price), NULL}, *level = NULL;
+    if (numbers[0] != NULL && (numbers[1] = as_number(self, size)) != NULL)
+        level = PyObject_Vectorcall(make, numbers, 2, NULL);
+    Py_XDECREF(numbers[0]);
+    Py_XDECREF(numbers[1]);
+    return level;
+}
+
 /* Appends the level of these two numbers to `side`, where it is one: padding is None. Negative with an exception. */
 static int
-add_level(PyObject *side, const Number *price, const Number *size, PyObject *known, PyObject *make)
+add_level(Scanner *self, PyObject *side, const Number *price, const Number *size, PyObject *known, PyObject *make)
 {
     Py_ssize_t price_length = price->all.end - price->all.start, size_length = size->all.end - size->all.start;
     PyObject *level = NULL, *texts = PyUnicode_New(price_length + 1 + size_length, 127);
@@ -514,7 +572,7 @@ add_level(PyObject *side, const Number *price, const Number *size, PyObject *kno
     memcpy(into + price_length + 1, size->all.start, (size_t)size_length);
     level = looked_up(known, texts);
     if (level == NULL && !PyErr_Occurred()) {
-        level = PyObject_CallOneArg(make, texts);
+        level = made_of(self, price, size, make);
         if (level != NULL && PyDict_SetItem(known, texts, level) < 0)
             Py_CLEAR(level);
     }
@@ -529,8 +587,8 @@ add_level(PyObject *side, const Number *price, const Number *size, PyObject *kno
 PyDoc_STRVAR(sides_doc,
     "sides(raw, known, make, /) -> tuple | None\n\n"
     "Asks and bids of a book that `scan` has taken. Each level is looked for in the dictionary `known` by the texts of\n"
-    "price and size with a space between; where it is not there `make` is called with that text, and what it gives is\n"
-    "kept there. A level that is None is left out.");
+    "price and size with a space between; where it is not there `make` is called with the two numbers, and what it\n"
+    "gives is kept there. A level that is None is left out.");
 
 static PyObject *
 sides(Scanner *self, PyObject *const *arguments, Py_ssize_t count)
@@ -554,8 +612,8 @@ sides(Scanner *self, PyObject *const *arguments, Py_ssize_t count)
             is_usual = 0;
             break;
         }
-        if (add_level(asks, &numbers[ASK_PRICE], &numbers[ASK_SIZE], known, make) < 0 ||
-            add_level(bids, &numbers[BID_PRICE], &numbers[BID_SIZE], known, make) < 0)
+        if (add_level(self, asks, &numbers[ASK_PRICE], &numbers[ASK_SIZE], known, make) < 0 ||
+            add_level(self, bids, &numbers[BID_PRICE], &numbers[BID_SIZE], known, make) < 0)
             break;
         if (*at == ']')
             break;
@@ -723,6 +781,9 @@ static PyType_Spec scanner_spec = {
 static int
 module_exec(PyObject *module)
 {
+    PyDateTime_IMPORT;
+    if (PyDateTimeAPI == NULL)
+        return -1;
     for (int each = ANY; each <= UNITS; each++)
         if (PyModule_AddIntConstant(module, KINDS[each], each) < 0)
             return -1;

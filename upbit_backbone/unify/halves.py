@@ -141,14 +141,11 @@ class HalfTickers(_Halves):
             found = is_flat = None if self._scan is None else self._scan(raw)
             if found is None and (found := self._proven(raw)) is None:
                 return None
-            symbol, traded, stamp = found
-            ticker: Any = self._draft()
-            ticker.symbol = to_symbol(symbol)
-            ticker.timestamp = to_moment(stamp)
-            ticker.trade_timestamp = to_moment(traded)
         except REFUSALS as refusal:
             raise_if_users(refusal)
             return None
+        ticker: Any = self._draft()
+        ticker.symbol, ticker.trade_timestamp, ticker.timestamp = found
         ticker.received_at = received_at
         ticker.source = self._source
         ticker.degraded = False
@@ -164,7 +161,7 @@ class HalfTickers(_Halves):
         is_near_zero = is_even or abs(message.change_amount) < _NEAREST or abs(message.change_rate) < _NEAREST
         if not _are_short(raw) or (is_near_zero and not _are_far_from_zero(raw)):
             return None
-        return message.symbol, message.trade_timestamp, message.timestamp
+        return to_symbol(message.symbol), to_moment(message.trade_timestamp), to_moment(message.timestamp)
 
 
 class HalfTrades(_Halves):
@@ -191,18 +188,13 @@ class HalfTrades(_Halves):
             found = is_flat = None if self._scan is None else self._scan(raw)
             if found is None and (found := self._proven(raw)) is None:
                 return None
-            symbol, stamp, price, volume, side, sequential_id, stream_type = found
-            trade: Any = self._draft()
-            trade.symbol = to_symbol(symbol)
-            trade.timestamp = to_moment(stamp)
         except REFUSALS as refusal:
             raise_if_users(refusal)
             return None
-        trade.price = price
-        trade.volume = volume
-        trade.side = side
-        trade.sequential_id = sequential_id
-        trade.stream_type = stream_type
+        trade: Any = self._draft()
+        (
+            trade.symbol, trade.timestamp, trade.price, trade.volume, trade.side, trade.sequential_id, trade.stream_type
+        ) = found  # fmt: skip
         trade.received_at = received_at
         trade.source = self._source
         trade.is_backfilled = trade.degraded = False
@@ -220,9 +212,8 @@ class HalfTrades(_Halves):
         price, volume = plain(message.price), plain(message.volume)
         if price.is_signed() or volume.is_signed():
             return None
-        return (
-            message.symbol, message.timestamp, price, volume, message.side, message.sequential_id, message.stream_type
-        )  # fmt: skip
+        symbol, stamp = to_symbol(message.symbol), to_moment(message.timestamp)
+        return symbol, stamp, price, volume, message.side, message.sequential_id, message.stream_type
 
 
 # Who looks at so many fields is given all others, too: one costs a tenth of what all do.
@@ -271,12 +262,6 @@ class _KnownLevels(dict[Any, OrderbookUnit | None]):
         return level
 
 
-def _level_of(texts: str) -> OrderbookUnit | None:
-    """As `_KnownLevels` makes it, for compiled code, which has both in one text."""
-    price, size = texts.split(" ")
-    return level_of(plain(Decimal(price)), plain(Decimal(size)))
-
-
 Sides = tuple[tuple[OrderbookUnit, ...], tuple[OrderbookUnit, ...]]
 
 
@@ -305,17 +290,12 @@ class HalfBooks:
             found = is_flat = None if self.scanner is None else self.scanner.scan(raw)
             if found is None and (found := self._proven(raw)) is None:
                 return None
-            symbol, total_ask_size, total_bid_size, stamp, level, stream_type = found
-            book: Any = self._draft()
-            book.symbol = to_symbol(symbol)
-            book.timestamp = to_moment(stamp)
         except REFUSALS as refusal:
             raise_if_users(refusal)
             return None
-        book.total_ask_size = total_ask_size
-        book.total_bid_size = total_bid_size
+        book: Any = self._draft()
+        book.symbol, book.total_ask_size, book.total_bid_size, book.timestamp, level, book.stream_type = found
         book.level = level or ZERO
-        book.stream_type = stream_type
         book.received_at = received_at
         book.source = self._source
         book.degraded = False
@@ -333,7 +313,8 @@ class HalfBooks:
         message: Any = self._decode(raw)
         amounts = plain_amounts((message.total_ask_size, message.total_bid_size, message.level))
         total_ask_size, total_bid_size, level = amounts
-        return message.symbol, total_ask_size, total_bid_size, message.timestamp, level, message.stream_type
+        symbol, stamp = to_symbol(message.symbol), to_moment(message.timestamp)
+        return symbol, total_ask_size, total_bid_size, stamp, level, message.stream_type
 
     def first(self, raw: bytes, is_flat: bool) -> tuple[Decimal, ...] | None:
         """Prices of ask and bid of the first level, then the sizes; None where only the whole book tells."""
@@ -355,11 +336,12 @@ class HalfBooks:
                 self._known.clear()
             known = self._known[symbol] = _KnownLevels()
         if is_flat and self.scanner is not None:
-            found: Sides | None = self.scanner.sides(raw, known, _level_of)
-            if found is not None and len(known) > 2 * (len(found[0]) + len(found[1])):
-                # As below.
-                self._known[symbol] = fresh = _KnownLevels()
-                self.scanner.sides(raw, fresh, known.__getitem__)
+            found: Sides | None = self.scanner.sides(raw, known, level_of)
+            if found is not None and len(known) > 2 * (len(found[0]) + len(found[1])):  # as below
+                present = set(map(id, found[0] + found[1]))
+                self._known[symbol] = _KnownLevels(
+                    (texts, level) for texts, level in known.copy().items() if id(level) in present
+                )
             return found
         start = raw.index(b"[") + 1
         levels = raw[start : raw.index(b"]", start)]
@@ -371,8 +353,8 @@ class HalfBooks:
         asks = tuple(filter(None, map(known.__getitem__, zip(ask_prices, ask_sizes, strict=True))))
         bids = tuple(filter(None, map(known.__getitem__, zip(bid_prices, bid_sizes, strict=True))))
         if len(known) > len(texts):  # twice as many as are in this book: those of it suffice
-            present = zip(ask_prices + bid_prices, ask_sizes + bid_sizes, strict=True)
-            self._known[symbol] = _KnownLevels({level: known[level] for level in present})
+            here = zip(ask_prices + bid_prices, ask_sizes + bid_sizes, strict=True)
+            self._known[symbol] = _KnownLevels({level: known[level] for level in here})
         return asks, bids
 
 
@@ -394,10 +376,11 @@ class Levels(Rest):
             numbers = self.books.first(self.raw, self.is_flat)
             if numbers is None:
                 return None
-            ask, bid, ask_size, bid_size = numbers
-            if not (ask and bid):
+            ask_price, bid_price, ask_size, bid_size = numbers
+            ask, bid = level_of(ask_price, ask_size), level_of(bid_price, bid_size)
+            if ask is None or bid is None:
                 return None  # padding: that side is empty, or begins further down
-            self.first = OrderbookUnit(ask, ask_size), OrderbookUnit(bid, bid_size)
+            self.first = ask, bid
         return self.first
 
     def values(self) -> dict[str, Any]:

@@ -51,11 +51,11 @@ class Scanner(Protocol):
         """The first level of a book that `scan` has taken: prices of ask and bid, then the sizes."""
 
     def sides(
-        self, raw: bytes, known: dict[Any, Level | None], make: Callable[[str], Level | None], /
+        self, raw: bytes, known: dict[Any, Level | None], make: Callable[[Decimal, Decimal], Level | None], /
     ) -> tuple[tuple[Level, ...], tuple[Level, ...]] | None:
         """Asks and bids of a book that `scan` has taken. Each level is looked for in `known` by the texts of price and
-        size with a space between; where it is not there `make` is called with that text, and what it gives is kept. A
-        level that is None is left out."""
+        size with a space between; where it is not there `make` is called with the two numbers, and what it gives is
+        kept. A level that is None is left out."""
 
 
 def _loaded() -> ModuleType | None:
@@ -106,7 +106,7 @@ def scanner_of(kind: str, spelling: Spelling, wanted: Container[str]) -> Scanner
 
 def _field(compiled: ModuleType, row: Field, key: str, is_wanted: bool) -> _Row:
     kinds = {
-        SYMBOL: compiled.TEXT, TEXT: compiled.TEXT, AMOUNT: compiled.AMOUNT, SIGNED: compiled.SIGNED,
+        SYMBOL: compiled.SYMBOL, TEXT: compiled.TEXT, AMOUNT: compiled.AMOUNT, SIGNED: compiled.SIGNED,
         WHOLE: compiled.WHOLE, MOMENT: compiled.MOMENT, DAY: compiled.DAY, FLAG: compiled.FLAG,
     }  # fmt: skip
     if row.use is Use.FALLBACK:  # whatever stands there: the readers in Python do not look at it either
