@@ -16,6 +16,7 @@ from upbit_backbone._concurrency import SYSTEM_CLOCK
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models.request import SubscriptionRequest
 from upbit_backbone.sessions.gathering import GATHER_ABOVE, GATHER_UNTIL, Gathering
+from upbit_backbone.sessions.messages import ConnectionLost
 from upbit_backbone.sessions.ports import Collaborators
 from upbit_backbone.sessions.session import Session
 from upbit_backbone.sessions.session_io import SessionSocket
@@ -121,14 +122,23 @@ def test_what_comes_in_the_pause_is_read_with_what_lay_there(
     peer.sendall(whole(2, b"up"))
     waits: list[float] = []
 
-    def pause(seconds: float) -> None:
-        waits.append(seconds)
-        peer.sendall(whole(2, b"data"))
+    class Pause:
+        """Instead of a pause: what comes in it."""
 
-    monkeypatch.setattr(session._socket, "pause", pause)
+        def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+            waits.append(milliseconds)
+            peer.sendall(whole(2, b"data"))
+            return []
+
+    class NoPoll:
+        def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+            pytest.fail("it gave up the GIL twice for one read")
+
+    monkeypatch.setattr(session._socket, "_pause", Pause())
+    monkeypatch.setattr(session._socket, "_poll", NoPoll())
     gathering.pause = PAUSE
     session._turn()
-    assert waits == [PAUSE]
+    assert waits == [PAUSE * 1000.0]
     assert [frames for _, frames, _ in sink.seen] == [[b"first"], [b"up", b"data"]]
 
 
@@ -137,17 +147,36 @@ def test_who_has_read_nothing_waits_for_nothing(
 ) -> None:
     session, peer, sink, gathering = bench
     gathering.pause = PAUSE
-    monkeypatch.setattr(session._socket, "pause", lambda seconds: pytest.fail("it waited before its first read"))
+    monkeypatch.setattr(session._socket, "gather", lambda seconds: pytest.fail("it waited before its first read"))
     peer.sendall(whole(2, b"first"))
     session._turn()
     assert [frames for _, frames, _ in sink.seen] == [[b"first"]]
+
+
+def test_where_nothing_came_in_the_pause_the_next_is_waited_for(
+    bench: tuple[Session, socket.socket, Sink, Gathering],
+) -> None:
+    session, peer, sink, gathering = bench
+    peer.sendall(whole(2, b"first"))
+    session._turn()
+    gathering.pause = PAUSE
+    assert session._socket.gather(PAUSE) is None
+    peer.sendall(whole(2, b"data"))
+    session._turn()
+    assert [frames for _, frames, _ in sink.seen] == [[b"first"], [b"data"]]
+
+
+def test_a_line_that_ends_in_the_pause_is_lost(bench: tuple[Session, socket.socket, Sink, Gathering]) -> None:
+    session, peer, *_ = bench
+    peer.close()
+    assert isinstance(session._socket.gather(PAUSE), ConnectionLost)
 
 
 def test_a_wake_up_ends_the_pause_and_is_not_forgotten_by_it() -> None:
     session_socket = SessionSocket()
     session_socket.wake()
     began = time.monotonic()
-    session_socket.pause(PATIENCE_SECONDS)
+    assert session_socket.gather(PATIENCE_SECONDS) is None
     assert session_socket.read(PATIENCE_SECONDS) is None
     assert time.monotonic() - began < PATIENCE_SECONDS / 2
     session_socket.release()

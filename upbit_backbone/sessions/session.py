@@ -138,10 +138,12 @@ class Session:
             self._perform(self._lifecycle.handle(on.Crashed(error), self._now()))
 
     def _turn(self) -> None:
+        happened = None
         if self._has_read and (pause := self._with.gathering.pause):
-            self._socket.pause(pause)
+            happened = self._socket.gather(pause)
         seconds = self._lifecycle.next_wake() - self._now()
-        happened = self._socket.read(seconds if seconds < MAX_WAIT_SECONDS else MAX_WAIT_SECONDS)
+        if happened is None:
+            happened = self._socket.read(seconds if seconds < MAX_WAIT_SECONDS else MAX_WAIT_SECONDS)
         if self._stop.is_set():
             self._apply(on.CloseRequested())
             return

@@ -58,6 +58,7 @@ class WakeupSocket:
 # Waiting for whichever of a few sockets can be read first.
 
 MILLISECONDS: Final = 1000.0
+ABNORMAL_CLOSE: Final = 1006
 
 
 class Poll(Protocol):
@@ -96,9 +97,18 @@ def new_poll() -> Poll:
     return SelectorPoll() if plain is None else plain()
 
 
+def _received(connection: Connection) -> bytes | ConnectionLost | None:
+    try:
+        data = connection.recv()
+    except UpbitBackboneError as error:
+        return ConnectionLost(one_line(error), ABNORMAL_CLOSE)
+    if data or data is None:
+        return data
+    return ConnectionLost("ended without a close frame", ABNORMAL_CLOSE)
+
+
 # The one connection a session has at a time, and the wait for it and for others. Owned by the session's thread.
 
-ABNORMAL_CLOSE: Final = 1006
 _READABLE: Final[int] = getattr(select, "POLLIN", selectors.EVENT_READ)
 
 
@@ -140,22 +150,18 @@ class SessionSocket:
             for fd, _ in self._poll.poll(seconds * MILLISECONDS if seconds > 0.0 else 0.0):
                 if fd == self._waker_fd:
                     self._waker.clear()
-        if connection is None:
-            return None
-        try:
-            data = connection.recv()
-        except UpbitBackboneError as error:
-            return ConnectionLost(one_line(error), ABNORMAL_CLOSE)
-        if data or data is None:
-            return data
-        return ConnectionLost("ended without a close frame", ABNORMAL_CLOSE)
+        return None if connection is None else _received(connection)
 
-    def pause(self, seconds: float) -> None:
-        """Let so long pass, so that more can be read at once; a wake-up ends it."""
+    def gather(self, seconds: float) -> bytes | ConnectionLost | None:
+        """What has come when so long has passed, without a further wait; None if nothing has, or somebody has woken us,
+        of which `read` hears then."""
         if self._pause is None:
             self._pause = new_poll()
             self._pause.register(self._waker_fd, _READABLE)
-        self._pause.poll(seconds * MILLISECONDS)
+        # To ask first whether there is something would give up the GIL a second time, for what is nearly always so.
+        is_woken = self._pause.poll(seconds * MILLISECONDS)
+        connection = self._connection
+        return None if is_woken or connection is None else _received(connection)
 
     def send(self, send: Callable[[Connection], object]) -> ConnectionLost | None:
         """Send something; a failure is the end of the line, because half a frame may be out."""
