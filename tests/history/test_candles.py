@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -56,9 +57,10 @@ class Bench:
         return len(self.exchange.calls)
 
 
-def minutes(count: int, *, step: int = 1, end: datetime = NOW) -> list[datetime]:
+@lru_cache(maxsize=8)
+def minutes(count: int, *, step: int = 1, end: datetime = NOW) -> tuple[datetime, ...]:
     """Starts of `count` one-minute candles, every `step` minutes, the last one still forming at `end`."""
-    return [MINUTE.shift(MINUTE.floor(end), -index * step) for index in range(count)]
+    return tuple(MINUTE.shift(MINUTE.floor(end), -index * step) for index in range(count))
 
 
 def holes(count: int, keep: int) -> list[datetime]:
@@ -67,7 +69,7 @@ def holes(count: int, keep: int) -> list[datetime]:
     return [start for index, start in enumerate(starts) if (index * 7919 + index // 13 * 31) % 10 < keep]
 
 
-def bench(starts: list[datetime], unit: Timeframe = MINUTE, **settings: int) -> Bench:
+def bench(starts: Iterable[datetime], unit: Timeframe = MINUTE, **settings: int) -> Bench:
     exchange = ReferenceExchange(NOW)
     exchange.serve(unit, starts)
     return Bench(exchange, **settings)

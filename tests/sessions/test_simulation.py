@@ -1,4 +1,4 @@
-"""The lifecycle under seeded faults in virtual time: 8 hours on every run, 192 more with `tox -e endurance`, thousands
+"""The lifecycle under seeded faults in virtual time: 6 hours on every run, 192 more with `tox -e endurance`, thousands
 with `tox -e simulate`.
 """
 
@@ -43,7 +43,7 @@ def test_simulated_hours_of_faults_violate_nothing(seeds: range) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("seed", "hours"), [(0, 8.0), *(pytest.param(seed, 24.0, marks=pytest.mark.endurance) for seed in (1, 2))]
+    ("seed", "hours"), [(0, 3.0), *(pytest.param(seed, 24.0, marks=pytest.mark.endurance) for seed in range(3))]
 )
 def test_a_quiet_market_of_many_hours_costs_one_connection_and_raises_no_alarm(seed: int, hours: float) -> None:
     judge = simulation.quiet(seed, hours)
@@ -75,5 +75,5 @@ def test_a_failed_invariant_names_the_seed_that_repeats_it(
 
 
 def test_the_report_shows_recovery_times(capsys: pytest.CaptureFixture[str]) -> None:
-    assert simulation.main(["--hours", "3", "--seed", "1"]) == 0
+    assert simulation.main(["--hours", "1", "--seed", "3"]) == 0
     assert "0 violations" in capsys.readouterr().out

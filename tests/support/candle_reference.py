@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from upbit_backbone._concurrency import Deadline
 from upbit_backbone.exchange.timeframes import Timeframe, timeframe_of
@@ -48,6 +49,12 @@ def candle(unit: Timeframe, start: datetime, price: int = 100) -> CandleData:
         timestamp=start,
         source=DataSource.REST,
     )
+
+
+@lru_cache(maxsize=8)
+def ready_made(unit: Timeframe, starts: tuple[datetime, ...]) -> tuple[CandleData, ...]:
+    """Nobody can change them, so whoever wants ten thousand gets those that were made before."""
+    return tuple(candle(unit, start, 100 + index % 50) for index, start in enumerate(starts))
 
 
 def brute_force(unit: Timeframe, trades: Iterable[TradeData], now: datetime) -> list[CandleData]:
@@ -93,7 +100,7 @@ class ReferenceExchange:
 
     def serve(self, unit: Timeframe, starts: Iterable[datetime]) -> None:
         """Serve ready-made candles for these period starts instead of aggregating trades."""
-        self._ready[unit.word] = [candle(unit, start, 100 + index % 50) for index, start in enumerate(sorted(starts))]
+        self._ready[unit.word] = [*ready_made(unit, tuple(sorted(starts)))]
 
     def candles(self, unit: Timeframe) -> list[CandleData]:
         ready = self._ready.get(unit.word)
