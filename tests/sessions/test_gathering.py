@@ -61,6 +61,13 @@ def test_a_thousand_messages_a_second_come_at_once_again_after_a_burst() -> None
     assert set(paused(gathering, reads=1000.0 / 3, messages=3, seconds=3.0, start=5.5)[100:]) == {0.0}
 
 
+def test_who_is_kept_from_reading_does_not_wait_besides() -> None:
+    """As by a thread that computes: the GIL comes back a hundred times a second, and each pause gives it up."""
+    gathering = Gathering(PAUSE)
+    assert paused(gathering, reads=GATHER_ABOVE * 2, messages=1, seconds=0.5, start=5.0)[-1] == PAUSE
+    assert set(paused(gathering, reads=100.0, messages=100, seconds=3.0, start=5.5)[20:]) == {0.0}
+
+
 def test_frames_that_come_together_already_are_not_waited_for() -> None:
     assert set(paused(Gathering(PAUSE), reads=GATHER_ABOVE / 4, messages=40, seconds=3.0, start=5.0)) == {0.0}
 

@@ -12,6 +12,9 @@ from typing import Final
 GATHER_ABOVE: Final = 1500.0  # reads a second of all sessions; below it nobody begins to wait
 # Messages a second below which waiting ends: a stream at the bound neither begins nor ends it with each window.
 GATHER_UNTIL: Final = 1200.0
+# Reads a second below which it ends, too: somebody else keeps the sessions from reading (a thread that computes), or
+# frames come together as it is. A pause then gives the GIL up once more for each read, and spares nothing.
+FEWEST_READS: Final = 200.0
 _WINDOW_SECONDS: Final = 0.1
 
 
@@ -32,10 +35,15 @@ class Gathering:
         self._reads += 1
         self._messages += messages
         if now - self._since >= _WINDOW_SECONDS:
-            # Whoever lets frames gather reads seldom: whether to go on is told by how many come, at worst one a read.
-            count, bound = (self._messages, GATHER_UNTIL) if self.pause else (self._reads, GATHER_ABOVE)
-            self.pause = self._seconds if count >= bound * (now - self._since) else 0.0
+            self.pause = self._seconds if self._is_worth_it(now - self._since) else 0.0
             self._since, self._reads, self._messages = now, 0.0, 0.0
+
+    def _is_worth_it(self, seconds: float) -> bool:
+        """By what came in so many seconds."""
+        if not self.pause:
+            return self._reads >= GATHER_ABOVE * seconds
+        # Whoever lets frames gather reads seldom: whether to go on is told by how many come, at worst one a read.
+        return self._messages >= GATHER_UNTIL * seconds and self._reads >= FEWEST_READS * seconds
 
     def __repr__(self) -> str:
         return f"<Gathering {self.pause * 1000:g} ms of {self._seconds * 1000:g}>"
