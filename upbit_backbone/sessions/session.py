@@ -57,6 +57,7 @@ class Session:
         self._now: Final = with_.clock.monotonic
         self._wall: Final = wall_seconds(with_.clock)
         self._take_frames: Final = with_.sink.frames
+        self._gathering: Final = with_.gathering
         self._requests = requests
         self._retire = retire
         self._shed = shed
@@ -139,7 +140,8 @@ class Session:
 
     def _turn(self) -> None:
         happened = None
-        if self._has_read and (pause := self._with.gathering.pause):
+        gathering = self._gathering
+        if self._has_read and (pause := gathering.pause):
             happened = self._socket.gather(pause)
         seconds = self._lifecycle.next_wake() - self._now()
         if happened is None:
@@ -155,14 +157,17 @@ class Session:
             self._apply(on.ClockJumped(jump))
             happened = None  # it gives the line up, and what was read of it belongs to no other
         self.health.clock_offset = offset  # last: what came before the sleep is not live any more
-        self._has_read = isinstance(happened, bytes)
         if isinstance(happened, bytes):
-            before = self._lifecycle.status.messages
+            self._has_read = True
+            status = self._lifecycle.status
+            before = status.messages
             if effects := self._lifecycle.take(happened, self._take_frames, now):
                 self._perform(effects)
-            self._with.gathering.has_read(self._lifecycle.status.messages - before, now)
-        elif happened is not None:
-            self._apply(happened)
+            gathering.has_read(status.messages - before, now)
+        else:
+            self._has_read = False
+            if happened is not None:
+                self._apply(happened)
         if self._commands or self._requests_changed:
             self._take_commands()
         if self._lifecycle.is_due(now):

@@ -152,16 +152,25 @@ class WebSocketConnection:
 
     def recv(self, max_bytes: int = RECV_BYTES) -> bytes | None:
         """What is there, at most 256 KiB, without waiting: None if nothing is, b"" at the end of the stream."""
+        held = self._read_held
+        if held is None or self._early or max_bytes < RECV_BYTES:
+            return self._recv_released(max_bytes)
+        if (count := held()) >= 0:
+            return self._room[:count].tobytes()
+        try:
+            raise_failure()
+        except OSError as theirs:
+            raise translated(theirs, f"reading from {self._host}") from theirs
+        return None
+
+    def _recv_released(self, max_bytes: int) -> bytes | None:
+        """As `recv`, giving up the GIL: of TLS, where the system has no held read, and of less than all."""
         if self._early:
             data, self._early = self._early[:max_bytes], self._early[max_bytes:]
             return data
         room = self._room if max_bytes >= RECV_BYTES else self._room[:max_bytes]
         try:
-            if self._read_held is None or max_bytes < RECV_BYTES:
-                count = self._sock.recv_into(room)
-            elif (count := self._read_held()) < 0:
-                raise_failure()
-                return None
+            count = self._sock.recv_into(room)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError as theirs:
