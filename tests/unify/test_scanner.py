@@ -193,6 +193,7 @@ def test_padding_is_no_level() -> None:
     assert [(str(each.price), str(each.size)) for each in bids] == [("132827000", "0.25")]
     assert made == ["132828000 0.5", "132827000 0.25", "132829000 0.00000001", "0 0"]
     assert sorted(known) == ["0 0.00000000", "132827000 0.25", "132828000 0.5", "132829000 1E-8"]
+    assert not any(map(gc.is_tracked, asks + bids))
     again = scanner_for("orderbook").sides(BOOK, known, make)
     assert again is not None
     assert len(made) == 4

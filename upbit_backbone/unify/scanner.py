@@ -55,7 +55,8 @@ class Scanner(Protocol):
     ) -> tuple[tuple[Level, ...], tuple[Level, ...]] | None:
         """Asks and bids of a book that `scan` has taken. Each level is looked for in `known` by the texts of price and
         size with a space between; where it is not there `make` is called with the two numbers, and what it gives is
-        kept. A level that is None is left out."""
+        kept, and hidden from the garbage collector: it may hold nothing but numbers. A level that is None is left
+        out."""
 
 
 def _loaded() -> ModuleType | None:
