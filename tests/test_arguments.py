@@ -71,7 +71,7 @@ def test_numpys_numbers_are_taken_wherever_numbers_are() -> None:
 
 @pytest.fixture(scope="module")
 def calm() -> Iterator[FakeUpbit]:
-    with FakeUpbit(trades_per_second=0, ban_after=0) as upbit:
+    with FakeUpbit(trades_per_second=0, ban_after=0, markets=["KRW-BTC", "KRW-ETH"]) as upbit:
         yield upbit
 
 

@@ -21,8 +21,9 @@ IMPATIENT = {"healthy_after_seconds": 0.01, "reconnect_cap_seconds": 0.5}
 
 @pytest.fixture(scope="session")
 def busy() -> Iterator[FakeUpbit]:
-    """Upbit with four markets and 80 trades a second."""
+    """Upbit with four markets and 80 trades a second, while a test asks for it."""
     with FakeUpbit(seed=21, markets=SYMBOLS, trades_per_second=80.0, ban_after=0) as server:
+        server.pause()
         yield server
 
 
@@ -43,9 +44,11 @@ def heal(server: FakeUpbit) -> None:
 
 @pytest.fixture
 def upbit(busy: FakeUpbit) -> Iterator[FakeUpbit]:
-    """The busy one, well-behaved again after each test."""
+    """The busy one, well-behaved again after each test, and paused: it lives as long as the session."""
+    busy.resume()
     yield busy
     heal(busy)
+    busy.pause()
 
 
 @pytest.fixture

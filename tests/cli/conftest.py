@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 def upbit() -> Iterator[FakeUpbit]:
     """One lively simulated Upbit for all commands. Its limits are wide: the commands are many, the address is one."""
     with FakeUpbit(seed=3, markets=MARKETS, trades_per_second=60.0, rest_limit=1000, connect_limit=1000) as upbit:
+        upbit.pause()
         yield upbit
 
 
@@ -43,8 +44,11 @@ def settings(upbit: FakeUpbit) -> dict[str, str]:
 
 
 @pytest.fixture
-def environment(settings: dict[str, str]) -> dict[str, str]:
-    return dict(settings)
+def environment(settings: dict[str, str], upbit: FakeUpbit) -> Iterator[dict[str, str]]:
+    """Of a command that asks the simulator, in which there is trade only meanwhile: it lives as long as the session."""
+    upbit.resume()
+    yield dict(settings)
+    upbit.pause()
 
 
 class Terminal:

@@ -204,7 +204,7 @@ def test_who_reads_now_and_then_hears_nothing(scene: Scene) -> None:
 
 
 def test_nothing_streams_after_loops_and_books_were_left() -> None:
-    with FakeUpbit(trades_per_second=0, ban_after=0) as upbit:
+    with FakeUpbit(trades_per_second=0, ban_after=0, markets=["KRW-BTC"]) as upbit:
         urls = {"rest_url": upbit.rest_url, "websocket_url": upbit.websocket_url, "timeout_seconds": 20.0}
         with MarketDataBackbone(**urls) as market:
             for _ in range(5):
@@ -219,7 +219,7 @@ def test_nothing_streams_after_loops_and_books_were_left() -> None:
 
 
 def test_a_backbone_forgotten_before_its_subscription_goes_when_that_goes() -> None:
-    with FakeUpbit(trades_per_second=0, ban_after=0) as upbit:
+    with FakeUpbit(trades_per_second=0, ban_after=0, markets=["KRW-BTC"]) as upbit:
         market = MarketDataBackbone(rest_url=upbit.rest_url, websocket_url=upbit.websocket_url)
         parts = market._parts
         tickers = market.subscribe("KRW-BTC", "ticker")

@@ -108,7 +108,7 @@ def upbit() -> Iterator[FakeUpbit]:
         yield upbit
 
 
-PYTHON = [block for path in READMES for block in blocks(path, "python")]
+PYTHON = blocks(ENGLISH, "python")  # the Korean ones are the same but for comments: a test below sees to that
 SHELL = [block for path in READMES for block in blocks(path, "sh")]
 
 

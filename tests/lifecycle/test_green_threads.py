@@ -97,8 +97,16 @@ def needs(package: str) -> None:
         pytest.skip(f"{package} is not installed")
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-@pytest.mark.parametrize("patch", PATCHES)
+# Each patch and each kind of line once; the pairs that are left bring nothing of their own, and take six seconds each.
+@pytest.mark.parametrize(
+    ("patch", "tls"),
+    [
+        ("all", True),
+        ("all but queue", False),
+        pytest.param("all", False, marks=pytest.mark.endurance),
+        pytest.param("all but queue", True, marks=pytest.mark.endurance),
+    ],
+)
 def test_under_gevent_all_of_it_works(patch: str, tls: bool) -> None:
     needs("gevent")
     with FakeUpbit(seed=15, markets=["KRW-BTC", "KRW-ETH", "KRW-XRP"], tls=tls) as upbit:

@@ -267,7 +267,10 @@ def test_a_url_said_here_and_now_outweighs_both_urls_of_the_environment() -> Non
 
 
 def test_a_fake_upbit_gives_one_url_for_both_and_the_backbone_shows_where_it_goes() -> None:
-    with FakeUpbit(trades_per_second=0) as upbit, MarketDataBackbone(url=upbit.url, timeout_seconds=20) as market:
+    with (
+        FakeUpbit(trades_per_second=0, markets=["KRW-BTC"]) as upbit,
+        MarketDataBackbone(url=upbit.url, timeout_seconds=20) as market,
+    ):
         assert market.get_ticker("KRW-BTC").symbol == "KRW-BTC"
         with market.subscribe("KRW-BTC") as tickers:
             assert tickers.get(timeout=20).symbol == "KRW-BTC"
