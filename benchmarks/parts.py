@@ -31,6 +31,8 @@ QUICK_CASES = 2
 SHARE, STEPS = "% of instructions", "steps"
 # Function of C, with all it calls -> what it is for.
 FUNCTIONS = {
+    "scan": "compiled decoding: a frame proven, what is wanted made",
+    "sides": "… a book's levels found or made",
     "JSONDecoder_decode": "msgspec's decoder, numbers included",
     "ms_decode_decimal": "… of it, exact numbers",
     "ctx_mpd_qreduce": "numbers stripped of their padding",

@@ -68,6 +68,18 @@ def test_the_environment_can_leave_it_unused(monkeypatch: pytest.MonkeyPatch) ->
     assert scanner._loaded() is None
 
 
+def test_what_was_built_and_cannot_be_loaded_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise ImportError("undefined symbol: of another Python")
+
+    monkeypatch.delenv(scanner.VARIABLE, raising=False)
+    monkeypatch.setattr(scanner, "import_module", fails)
+    assert scanner._loaded() is None
+    assert "undefined symbol: of another Python" in caplog.text
+
+
 @needs_it
 def test_what_is_wanted_comes_in_the_order_of_the_table() -> None:
     found = scanner_for().scan(TRADE)

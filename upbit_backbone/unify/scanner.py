@@ -16,6 +16,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, Final, Protocol, TypeVar
 
+from .._log import get_logger
+from ..errors import one_line
 from ..exchange.fields import FIELD_TABLE, UNITS_KEY, Field, Spelling, Use
 from ..exchange.values import (
     AMOUNT,
@@ -32,6 +34,8 @@ from ..exchange.values import (
     Conversion,
 )
 from ..models.number import plain
+
+log = get_logger("upbit_backbone.unify")
 
 VARIABLE: Final = "UPBIT_BACKBONE_COMPILE"
 Level = TypeVar("Level")
@@ -64,7 +68,10 @@ def _loaded() -> ModuleType | None:
         return None
     try:
         return import_module("._scanner", __package__)
-    except ImportError:
+    except ModuleNotFoundError:
+        return None
+    except ImportError as error:  # it was asked for, and is there
+        log.warning("compiled decoding cannot be loaded, and Python decodes: %s", one_line(error))
         return None
 
 
