@@ -18,7 +18,7 @@ RATIOS = {
     ("trade", 20, 400): 0.60,
     ("orderbook", 10, 100): 1.32,
 }
-COMPILED_RATIOS = {("ticker", 20, 400): 0.37, ("trade", 20, 400): 0.44, ("orderbook", 10, 100): 0.60}
+COMPILED_RATIOS = {("ticker", 20, 400): 0.37, ("trade", 20, 400): 0.44, ("orderbook", 10, 100): 0.56}
 RATIO_OF_A_QUESTION = 0.53  # ours ÷ requests.Session.get
 MAY_WORSEN = 1.25
 

@@ -191,25 +191,86 @@ def test_a_number_that_is_not_there_is_none() -> None:
     assert scanner_for().number(b"", key_of("tv")) is None
 
 
+def level(price: Decimal, size: Decimal) -> OrderbookUnit | None:
+    return OrderbookUnit(price, size) if price else None
+
+
+def spelled(side: tuple[OrderbookUnit, ...]) -> list[tuple[str, str]]:
+    return [(str(each.price), str(each.size)) for each in side]
+
+
 @needs_it
 def test_padding_is_no_level() -> None:
-    made: list[str] = []
+    asks, bids, _ = scanner_for("orderbook").sides(BOOK, None, level)  # type: ignore[misc]
+    assert spelled(asks) == [("132828000", "0.5"), ("132829000", "0.00000001")]
+    assert spelled(bids) == [("132827000", "0.25")]
+    assert not any(map(gc.is_tracked, asks + bids))
+
+
+def book(*levels: tuple[int, int, int, int]) -> bytes:
+    rows = b",".join(b'{"ap":%d,"bp":%d,"as":%d,"bs":%d}' % each for each in levels)
+    return BOOK[: BOOK.index(b"[") + 1] + rows + BOOK[BOOK.index(b"]") :]
+
+
+@needs_it
+@pytest.mark.parametrize(
+    ("after", "made"),
+    [
+        (((5, 4, 1, 1), (6, 3, 2, 2), (7, 2, 3, 3)), []),
+        (((5, 4, 1, 1), (6, 3, 9, 2), (7, 2, 3, 3)), ["6 9"]),  # a size has changed
+        (((5, 4, 9, 9), (6, 3, 9, 9), (7, 2, 9, 9)), ["5 9", "6 9", "7 9", "4 9", "3 9", "2 9"]),
+        (((6, 4, 2, 1), (7, 3, 3, 2), (8, 2, 4, 3)), ["8 4"]),  # the best ask has gone
+        (((7, 2, 3, 3), (8, 1, 4, 4), (9, 0, 5, 0)), ["8 4", "9 5", "1 4", "0 0"]),  # two of each side have
+        (((4, 4, 7, 1), (5, 3, 1, 2), (6, 2, 2, 3)), ["4 7"]),  # a better ask has come
+        (((5, 4, 1, 1),), []),
+        (((5, 4, 1, 1), (6, 3, 2, 2), (7, 2, 3, 3), (8, 1, 4, 4)), ["8 4", "1 4"]),
+    ],
+)
+def test_levels_that_stay_are_the_very_same(after: tuple[tuple[int, int, int, int], ...], made: list[str]) -> None:
+    books, told = scanner_for("orderbook"), list[str]()
 
     def make(price: Decimal, size: Decimal) -> OrderbookUnit | None:
-        made.append(f"{price} {size}")
-        return OrderbookUnit(price, size) if price else None
+        told.append(f"{price} {size}")
+        return level(price, size)
 
-    known: dict[Any, OrderbookUnit | None] = {}
-    asks, bids = scanner_for("orderbook").sides(BOOK, known, make)  # type: ignore[misc]
-    assert [(str(each.price), str(each.size)) for each in asks] == [("132828000", "0.5"), ("132829000", "0.00000001")]
-    assert [(str(each.price), str(each.size)) for each in bids] == [("132827000", "0.25")]
-    assert made == ["132828000 0.5", "132827000 0.25", "132829000 0.00000001", "0 0"]
-    assert sorted(known) == ["0 0.00000000", "132827000 0.25", "132828000 0.5", "132829000 1E-8"]
-    assert not any(map(gc.is_tracked, asks + bids))
-    again = scanner_for("orderbook").sides(BOOK, known, make)
-    assert again is not None
-    assert len(made) == 4
-    assert all(one is other for one, other in zip(again[0] + again[1], asks + bids, strict=True))
+    asks, bids, before = books.sides(book((5, 4, 1, 1), (6, 3, 2, 2), (7, 2, 3, 3)), None, make)  # type: ignore[misc]
+    told.clear()
+    new_asks, new_bids, _ = books.sides(book(*after), before, make)  # type: ignore[misc]
+    assert told == made
+    assert spelled(new_asks) == [(str(ask), str(size)) for ask, _, size, _ in after]
+    assert spelled(new_bids) == [(str(bid), str(size)) for _, bid, _, size in after if bid]
+    known = {id(each) for each in asks + bids}
+    assert sum(id(each) not in known for each in new_asks + new_bids) == len([each for each in made if each != "0 0"])
+
+
+@needs_it
+def test_books_that_change_at_random_are_what_they_are_without_the_one_before() -> None:
+    books, dice = scanner_for("orderbook"), random.Random(7)
+    before = None
+    for _ in range(500):
+        depth = dice.randrange(1, 31)
+        asks, bids = (sorted(dice.sample(range(1, 40), depth)) for _ in range(2))
+        rows = [
+            (ask, bid, dice.randrange(1, 3), dice.randrange(1, 3)) for ask, bid in zip(asks, bids[::-1], strict=True)
+        ]
+        found = books.sides(book(*rows), before, level)
+        assert found is not None
+        assert found[:2] == books.sides(book(*rows), None, level)[:2]  # type: ignore[index]
+        before = found[2]
+
+
+@needs_it
+def test_what_was_before_may_be_of_anything() -> None:
+    books = scanner_for("orderbook")
+    expected = books.sides(BOOK, None, level)
+    for before in ((b"", ()), (BOOK, ()), (TRADE, (1, 2)), (BOOK[:-30], (None,) * 4), (book(*[(1, 1, 1, 1)] * 70), ())):
+        assert books.sides(BOOK, before, level)[:2] == expected[:2]  # type: ignore[index]
+
+
+@needs_it
+def test_a_book_of_too_many_levels_is_left_to_others() -> None:
+    assert scanner_for("orderbook").sides(book(*[(2, 1, 1, 1)] * 64), None, level) is not None
+    assert scanner_for("orderbook").sides(book(*[(2, 1, 1, 1)] * 65), None, level) is None
 
 
 @needs_it
@@ -224,22 +285,20 @@ def test_padding_is_no_level() -> None:
 )  # fmt: skip
 def test_unusual_levels_are_left_to_others(levels: bytes) -> None:
     start, end = BOOK.index(b"[") + 1, BOOK.index(b"]")
-    book = scanner_for("orderbook")
+    books = scanner_for("orderbook")
     raw = BOOK[:start] + levels + BOOK[end:]
-    assert book.scan(raw) is None
-    assert book.sides(raw, {}, lambda price, size: None) is None
+    assert books.scan(raw) is None
+    assert books.sides(raw, None, level) is None
 
 
 @needs_it
-def test_an_error_of_who_makes_levels_comes_through_and_keeps_nothing() -> None:
-    known: dict[Any, None] = {}
-
+def test_an_error_of_who_makes_levels_comes_through() -> None:
     def make(price: Decimal, size: Decimal) -> None:
-        raise KeyboardInterrupt
+        if price == 132829000:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        scanner_for("orderbook").sides(BOOK, known, make)
-    assert known == {}
+        scanner_for("orderbook").sides(BOOK, None, make)
 
 
 @needs_it
@@ -248,7 +307,8 @@ def test_who_hands_in_something_else_is_told() -> None:
     for call in (
         lambda: trades.scan(bytearray(TRADE)), lambda: trades.scan("text"), lambda: trades.number(TRADE, "tv"),
         lambda: trades.number(TRADE), lambda: books.first(None), lambda: books.sides(BOOK, [], print),
-        lambda: books.sides(BOOK, {}), lambda: type(trades)((), (), Decimal), lambda: type(trades)([], (), 1, 1),
+        lambda: books.sides(BOOK, (BOOK, []), print),
+        lambda: books.sides(BOOK, None), lambda: type(trades)((), (), Decimal), lambda: type(trades)([], (), 1, 1),
         lambda: type(trades)((1,), (), 1, 1), lambda: type(trades)((), (1, 2, 3, 4), 1, 1),
     ):  # fmt: skip
         with pytest.raises((TypeError, ValueError, SystemError)):
@@ -309,7 +369,7 @@ def test_nothing_is_kept_of_frames_that_were_read_or_refused() -> None:
                 trades.number(raw, key_of("tv"))
             books.scan(BOOK)
             books.first(BOOK)
-            books.sides(BOOK, {}, lambda price, size: None)
+            books.sides(BOOK, books.sides(BOOK, None, level)[2], level)  # type: ignore[index]
 
     work(3)
     gc.collect()
@@ -329,17 +389,14 @@ def test_nothing_is_kept_of_frames_that_were_read_or_refused() -> None:
 @needs_it
 def test_many_threads_read_at_once() -> None:
     trades, books = scanner_for(), scanner_for("orderbook")
-    known: dict[Any, OrderbookUnit | None] = {}
+    before = books.sides(BOOK, None, level)[2]  # type: ignore[index]
     wrong: list[object] = []
-
-    def make(price: Decimal, size: Decimal) -> OrderbookUnit | None:
-        return OrderbookUnit(price, size) if price else None
 
     def work(number: int) -> None:
         for turn in range(300):
             raw = TRADE.replace(b"0.00548108", b"%d.%d" % (number, turn + 1))
             found = trades.scan(raw)
-            sides = books.sides(BOOK.replace(b"0.25", b"0.%d" % (turn + 1)), known, make)
+            sides = books.sides(BOOK.replace(b"0.25", b"0.%d" % (turn + 1)), before, level)
             if found is None or found[3] != Decimal(f"{number}.{turn + 1}") or sides is None or len(sides[1]) != 1:
                 wrong.append((found, sides))
 

@@ -29,6 +29,7 @@ static const char *const KINDS[] = {
 #define MOST_WHOLE_DIGITS 18 /* fits 64 bits for certain */
 #define DIRECT_PLACES 6 /* behind the point: Decimal writes what begins further down with an exponent */
 #define PAST_MOMENTS (8589934592LL * 1000) /* as LAST_DIRECT_MILLISECOND of exchange/values.py */
+#define MOST_LEVELS 64 /* of a book; Upbit's have 30 */
 #define UNIT_FIELDS 4 /* of a level, in this order: */
 enum { ASK_PRICE, BID_PRICE, ASK_SIZE, BID_SIZE };
 
@@ -500,7 +501,7 @@ number_of(Scanner *self, PyObject *const *arguments, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
-/* The first level; NULL where there is none of the usual shape. */
+/* Where the first level begins; NULL where there is none. */
 static const char *
 find_levels(const char *at, const char *end)
 {
@@ -535,16 +536,38 @@ first(Scanner *self, PyObject *raw)
     return found;
 }
 
-/* What `known` has under `key`, a new reference; NULL without an exception where it has nothing. */
-static PyObject *
-looked_up(PyObject *known, PyObject *key)
+/* A book's levels as they are written, in the frame's order. */
+typedef struct {
+    Number numbers[MOST_LEVELS][UNIT_FIELDS];
+    Py_ssize_t count;
+} Levels;
+
+/* Whether the levels of the book are of the usual shape, and not too many. */
+static int
+read_levels(Scanner *self, PyObject *raw, Levels *levels)
 {
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *found;
-    return PyDict_GetItemRef(known, key, &found) < 0 ? NULL : found;
-#else
-    return Py_XNewRef(PyDict_GetItemWithError(known, key));
-#endif
+    const char *at = PyBytes_AS_STRING(raw), *end = at + PyBytes_GET_SIZE(raw);
+    levels->count = 0;
+    if (self->unit_keys[0] == NULL || (at = find_levels(at, end)) == NULL)
+        return 0;
+    while (levels->count < MOST_LEVELS) {
+        if ((at = read_level(self, at, end, levels->numbers[levels->count])) == NULL)
+            return 0;
+        levels->count++;
+        if (*at == ']')
+            return 1;
+        if (*at++ != ',')
+            return 0;
+    }
+    return 0;
+}
+
+static int
+are_same(const Number *one, const Number *other)
+{
+    size_t length = (size_t)(one->all.end - one->all.start);
+    return length == (size_t)(other->all.end - other->all.start) &&
+           memcmp(one->all.start, other->all.start, length) == 0;
 }
 
 static PyObject *
@@ -555,87 +578,88 @@ made_of(Scanner *self, const Number *price, const Number *size, PyObject *make)
         level = PyObject_Vectorcall(make, numbers, 2, NULL);
     Py_XDECREF(numbers[0]);
     Py_XDECREF(numbers[1]);
+    /* Nothing but two numbers is in it, so that it is in no cycle; fifty thousand of them, of all markets, would keep the
+       collector busy for a tenth of a second. */
+    if (level != NULL && PyObject_IS_GC(level))
+        PyObject_GC_UnTrack(level);
     return level;
 }
 
-/* Appends the level of these two numbers to `side`, where it is one: padding is None. Negative with an exception. */
+/* Puts the levels of one side into every other place of `all`, beginning with `side`: those that stand in the book
+   before are taken from there. Both go from the best price outwards, so that each is looked for behind the last one
+   found. Negative with an exception. */
 static int
-add_level(Scanner *self, PyObject *side, const Number *price, const Number *size, PyObject *known, PyObject *make)
+fill_side(Scanner *self, const Levels *levels, const Levels *before, PyObject *known, PyObject *make, PyObject *all,
+          Py_ssize_t side)
 {
-    Py_ssize_t price_length = price->all.end - price->all.start, size_length = size->all.end - size->all.start;
-    PyObject *level = NULL, *texts = PyUnicode_New(price_length + 1 + size_length, 127);
-    if (texts == NULL)
-        return -1;
-    Py_UCS1 *into = PyUnicode_1BYTE_DATA(texts);
-    memcpy(into, price->all.start, (size_t)price_length);
-    into[price_length] = ' ';
-    memcpy(into + price_length + 1, size->all.start, (size_t)size_length);
-    level = looked_up(known, texts);
-    if (level == NULL && !PyErr_Occurred()) {
-        level = made_of(self, price, size, make);
-        /* Nothing but two numbers is in it, so that it is in no cycle; a hundred thousand of them, of all markets, would
-           keep the collector busy for a tenth of a second. */
-        if (level != NULL && PyObject_IS_GC(level))
-            PyObject_GC_UnTrack(level);
-        if (level != NULL && PyDict_SetItem(known, texts, level) < 0)
-            Py_CLEAR(level);
+    int price = side ? BID_PRICE : ASK_PRICE, size = side ? BID_SIZE : ASK_SIZE;
+    Py_ssize_t next = 0;
+    for (Py_ssize_t each = 0; each < levels->count; each++) {
+        const Number *numbers = levels->numbers[each];
+        PyObject *level = NULL;
+        for (Py_ssize_t place = next; place < before->count && level == NULL; place++)
+            if (are_same(&numbers[price], &before->numbers[place][price]) &&
+                are_same(&numbers[size], &before->numbers[place][size])) {
+                level = Py_NewRef(PyTuple_GET_ITEM(known, 2 * place + side));
+                next = place + 1;
+            }
+        if (level == NULL && (level = made_of(self, &numbers[price], &numbers[size], make)) == NULL)
+            return -1;
+        PyTuple_SET_ITEM(all, 2 * each + side, level);
     }
-    Py_DECREF(texts);
-    if (level == NULL)
-        return -1;
-    int result = level == Py_None ? 0 : PyList_Append(side, level);
-    Py_DECREF(level);
-    return result;
+    return 0;
+}
+
+/* One side of all levels, without padding. */
+static PyObject *
+side_of(PyObject *all, Py_ssize_t side)
+{
+    Py_ssize_t count = 0, place = 0;
+    for (Py_ssize_t each = side; each < PyTuple_GET_SIZE(all); each += 2)
+        count += PyTuple_GET_ITEM(all, each) != Py_None;
+    PyObject *found = PyTuple_New(count);
+    for (Py_ssize_t each = side; found != NULL && each < PyTuple_GET_SIZE(all); each += 2)
+        if (PyTuple_GET_ITEM(all, each) != Py_None)
+            PyTuple_SET_ITEM(found, place++, Py_NewRef(PyTuple_GET_ITEM(all, each)));
+    return found;
 }
 
 PyDoc_STRVAR(sides_doc,
-    "sides(raw, known, make, /) -> tuple | None\n\n"
-    "Asks and bids of a book that `scan` has taken. Each level is looked for in the dictionary `known` by the texts of\n"
-    "price and size with a space between; where it is not there `make` is called with the two numbers, and what it\n"
-    "gives is kept there, and hidden from the garbage collector: it may hold nothing but numbers. A level that is\n"
-    "None is left out.");
+    "sides(raw, before, make, /) -> tuple | None\n\n"
+    "Asks and bids of a book that `scan` has taken, and what to hand in as `before` with the market's next one (None\n"
+    "with the first): a level that stands there, price and size written alike, is taken from there; for any other\n"
+    "`make` is called with the two numbers. What it gives is hidden from the garbage collector, so it may hold nothing\n"
+    "but numbers; where it is None the level is left out.");
 
 static PyObject *
 sides(Scanner *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    Number numbers[UNIT_FIELDS];
+    Levels levels, before;
+    before.count = 0;
     if (count != 3)
-        return PyErr_Format(PyExc_TypeError, "sides takes a frame, a dict and a callable, not %zd arguments", count);
-    PyObject *raw = arguments[0], *known = arguments[1], *make = arguments[2];
+        return PyErr_Format(PyExc_TypeError, "sides takes a frame, what was before and a callable, not %zd arguments",
+                            count);
+    PyObject *raw = arguments[0], *kept = arguments[1], *make = arguments[2], *known = NULL;
     if (!check_bytes(raw))
         return NULL;
-    if (!PyDict_Check(known))
-        return PyErr_Format(PyExc_TypeError, "levels are kept in a dict, not %.100s", Py_TYPE(known)->tp_name);
-    const char *at = PyBytes_AS_STRING(raw), *end = at + PyBytes_GET_SIZE(raw);
-    if (self->unit_keys[0] == NULL || (at = find_levels(at, end)) == NULL)
+    if (kept != Py_None) {
+        PyObject *old;
+        if (!PyArg_ParseTuple(kept, "SO!:before", &old, &PyTuple_Type, &known))
+            return NULL;
+        if (!read_levels(self, old, &before) || 2 * before.count != PyTuple_GET_SIZE(known))
+            before.count = 0;
+    }
+    if (!read_levels(self, raw, &levels))
         Py_RETURN_NONE;
-    PyObject *asks = PyList_New(0), *bids = PyList_New(0), *found = NULL;
-    int is_usual = asks != NULL && bids != NULL;
-    while (is_usual) {
-        at = read_level(self, at, end, numbers);
-        if (at == NULL) {
-            is_usual = 0;
-            break;
-        }
-        if (add_level(self, asks, &numbers[ASK_PRICE], &numbers[ASK_SIZE], known, make) < 0 ||
-            add_level(self, bids, &numbers[BID_PRICE], &numbers[BID_SIZE], known, make) < 0)
-            break;
-        if (*at == ']')
-            break;
-        is_usual = *at++ == ',';
-    }
-    if (is_usual && !PyErr_Occurred()) {
-        PyObject *ask_side = PyList_AsTuple(asks), *bid_side = PyList_AsTuple(bids);
-        if (ask_side != NULL && bid_side != NULL)
-            found = PyTuple_Pack(2, ask_side, bid_side);
-        Py_XDECREF(ask_side);
-        Py_XDECREF(bid_side);
-    }
+    PyObject *found = NULL, *asks = NULL, *bids = NULL, *all = PyTuple_New(2 * levels.count);
+    if (all != NULL && fill_side(self, &levels, &before, known, make, all, 0) == 0 &&
+        fill_side(self, &levels, &before, known, make, all, 1) == 0 && (asks = side_of(all, 0)) != NULL &&
+        (bids = side_of(all, 1)) != NULL)
+        found = Py_BuildValue("(OO(OO))", asks, bids, raw, all);
     Py_XDECREF(asks);
     Py_XDECREF(bids);
-    if (found != NULL || PyErr_Occurred())
-        return found;
-    Py_RETURN_NONE;
+    Py_XDECREF(all);
+    return found;
 }
 
 /* -- the type ------------------------------------------------------------------------------------------------------ */

@@ -34,7 +34,7 @@ from ..models.enums import DataSource, DataType
 from ..models.half_made import NOT_ALONE, Habit, Rest, leave
 from ..models.market import OrderbookData, OrderbookUnit, TickerData, TradeData
 from ..models.number import ZERO, plain
-from .scanner import UNIT_FIELDS, key_of, scanner_of
+from .scanner import UNIT_FIELDS, Before, key_of, scanner_of
 from .typed import REFUSALS, draft_of, level_of, plain_amounts, structure
 
 # What a float does not tell of a number: that it is too long, or nearer to zero than a Decimal of ours goes. Upbit
@@ -282,7 +282,9 @@ class HalfBooks:
         keys = {row.name: row.spelled(spelling) for row in FIELD_TABLE["orderbook_unit"]}
         # A level with its numbers taken out.
         self._level_shape = b"{" + b",".join(f'"{keys[name]}":'.encode() for name in UNIT_FIELDS) + b"},"
-        self._known: dict[str, _KnownLevels] = {}  # by market, of books that were looked at wholly
+        # By market, of books that were looked at wholly: in Python, and by compiled code.
+        self._known: dict[str, _KnownLevels] = {}
+        self._before: dict[str, Before] = {}
 
     def read(self, raw: bytes, received_at: datetime | None) -> OrderbookData | None:
         """The book, sound in all its parts; None where only reading it in full can tell."""
@@ -330,19 +332,19 @@ class HalfBooks:
 
     def sides(self, symbol: str, raw: bytes, is_flat: bool) -> Sides | None:
         """Asks and bids of a frame that `read` has proven; None where its levels are not written as Upbit does."""
+        if is_flat and self.scanner is not None:
+            found = self.scanner.sides(raw, self._before.get(symbol), level_of)
+            if found is None:
+                return None
+            if len(self._before) >= _MOST_MARKETS:
+                self._before.clear()
+            asks, bids, self._before[symbol] = found
+            return asks, bids
         known = self._known.get(symbol)
         if known is None:
             if len(self._known) >= _MOST_MARKETS:
                 self._known.clear()
             known = self._known[symbol] = _KnownLevels()
-        if is_flat and self.scanner is not None:
-            found: Sides | None = self.scanner.sides(raw, known, level_of)
-            if found is not None and len(known) > 2 * (len(found[0]) + len(found[1])):  # as below
-                present = set(map(id, found[0] + found[1]))
-                self._known[symbol] = _KnownLevels(
-                    (texts, level) for texts, level in known.copy().items() if id(level) in present
-                )
-            return found
         start = raw.index(b"[") + 1
         levels = raw[start : raw.index(b"]", start)]
         shape = levels.translate(None, _NUMERIC) + b","
@@ -353,8 +355,8 @@ class HalfBooks:
         asks = tuple(filter(None, map(known.__getitem__, zip(ask_prices, ask_sizes, strict=True))))
         bids = tuple(filter(None, map(known.__getitem__, zip(bid_prices, bid_sizes, strict=True))))
         if len(known) > len(texts):  # twice as many as are in this book: those of it suffice
-            here = zip(ask_prices + bid_prices, ask_sizes + bid_sizes, strict=True)
-            self._known[symbol] = _KnownLevels({level: known[level] for level in here})
+            present = zip(ask_prices + bid_prices, ask_sizes + bid_sizes, strict=True)
+            self._known[symbol] = _KnownLevels({level: known[level] for level in present})
         return asks, bids
 
 

@@ -39,6 +39,7 @@ log = get_logger("upbit_backbone.unify")
 
 VARIABLE: Final = "UPBIT_BACKBONE_COMPILE"
 Level = TypeVar("Level")
+Before = tuple[bytes, tuple[Any, ...]]
 
 
 class Scanner(Protocol):
@@ -55,12 +56,12 @@ class Scanner(Protocol):
         """The first level of a book that `scan` has taken: prices of ask and bid, then the sizes."""
 
     def sides(
-        self, raw: bytes, known: dict[Any, Level | None], make: Callable[[Decimal, Decimal], Level | None], /
-    ) -> tuple[tuple[Level, ...], tuple[Level, ...]] | None:
-        """Asks and bids of a book that `scan` has taken. Each level is looked for in `known` by the texts of price and
-        size with a space between; where it is not there `make` is called with the two numbers, and what it gives is
-        kept, and hidden from the garbage collector: it may hold nothing but numbers. A level that is None is left
-        out."""
+        self, raw: bytes, before: Before | None, make: Callable[[Decimal, Decimal], Level | None], /
+    ) -> tuple[tuple[Level, ...], tuple[Level, ...], Before] | None:
+        """Asks and bids of a book that `scan` has taken, and what to hand in as `before` with the market's next one: a
+        level that stands there, price and size written alike, is taken from there; for any other `make` is called with
+        the two numbers. What it gives is hidden from the garbage collector, so it may hold nothing but numbers; where
+        it is None the level is left out."""
 
 
 def _loaded() -> ModuleType | None:
