@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -91,6 +92,11 @@ def wait_for_more(upbit: FakeUpbit, count: int) -> None:
 
 def assert_limits_were_kept(upbit: FakeUpbit, count: int | None = None) -> None:
     """Ten a second, no 429, and `count` candles were asked for."""
-    assert {entry["status"] for entry in upbit.requests()} == {200}
+    requests = upbit.requests()
+    told = [(entry["t"], entry["port"], entry["raw_query"], entry["status"]) for entry in requests]
+    refused = [place for place, entry in enumerate(told) if entry[-1] != 200]
+    assert not refused, f"of {len(told)} the {refused}. were refused: {told[max(0, refused[0] - 12) : refused[0] + 1]}"
     assert upbit.busiest(group="candle") <= 10
-    assert count is None or len(upbit.requests(group="candle")) == count
+    asked = [entry["raw_query"] for entry in requests if entry["group"] == "candle"]
+    again = [query for query, times in Counter(asked).items() if times > 1]
+    assert count is None or len(asked) == count, f"{len(asked)} candles instead of {count}; more than once: {again}"
