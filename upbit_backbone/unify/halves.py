@@ -100,10 +100,10 @@ class _Halves:
         self._scanned_keys = {name: key_of(key) for name, key in self._keys.items()}
         self._decode_alone: dict[str, Callable[[bytes], Any]] = {}  # each made when it is first looked at
 
-    def number(self, raw: bytes, name: str, is_flat: bool) -> Any:
-        """One of its numbers, read past all others; NOT_ALONE where it is left out, or none of the usual. `is_flat`:
+    def number(self, raw: bytes, name: str, is_scanned: bool) -> Any:
+        """One of its numbers, read past all others; NOT_ALONE where it is left out, or none of the usual. `is_scanned`:
         the frame was read by compiled code."""
-        if is_flat and self._scanner is not None:
+        if is_scanned and self._scanner is not None:
             key = self._scanned_keys.get(name)
             number = None if key is None else self._scanner.number(raw, key)
             return NOT_ALONE if number is None else number
@@ -138,7 +138,7 @@ class HalfTickers(_Halves):
     def read(self, raw: bytes, received_at: datetime | None, habit: Habit) -> TickerData | None:
         """The ticker, sound in all its parts; None where only reading it in full can tell."""
         try:
-            found = is_flat = None if self._scan is None else self._scan(raw)
+            found = scanned = None if self._scan is None else self._scan(raw)
             if found is None and (found := self._proven(raw)) is None:
                 return None
         except REFUSALS as refusal:
@@ -149,7 +149,7 @@ class HalfTickers(_Halves):
         ticker.received_at = received_at
         ticker.source = self._source
         ticker.degraded = False
-        leave(ticker, rest := _Fields(raw, self, is_flat is not None))
+        leave(ticker, rest := _Fields(raw, self, scanned is not None))
         ticker.__class__ = TickerData
         if habit.is_wanted:
             habit.take(rest)
@@ -185,7 +185,7 @@ class HalfTrades(_Halves):
     def read(self, raw: bytes, received_at: datetime | None, habit: Habit) -> TradeData | None:
         """The trade, sound in all its parts; None where only reading it in full can tell."""
         try:
-            found = is_flat = None if self._scan is None else self._scan(raw)
+            found = scanned = None if self._scan is None else self._scan(raw)
             if found is None and (found := self._proven(raw)) is None:
                 return None
         except REFUSALS as refusal:
@@ -198,7 +198,7 @@ class HalfTrades(_Halves):
         trade.received_at = received_at
         trade.source = self._source
         trade.is_backfilled = trade.degraded = False
-        leave(trade, rest := _Fields(raw, self, is_flat is not None))
+        leave(trade, rest := _Fields(raw, self, scanned is not None))
         trade.__class__ = TradeData
         if habit.is_wanted:
             habit.take(rest)
@@ -225,13 +225,13 @@ class _Fields(Rest):
 
     raw: bytes
     halves: _Halves
-    is_flat: bool
+    is_scanned: bool
     given: tuple[tuple[str, Any], ...] = ()
 
     def alone(self, name: str) -> Any:
         if len(self.given) >= _ALONE:
             return NOT_ALONE
-        number = self.halves.number(self.raw, name, self.is_flat)
+        number = self.halves.number(self.raw, name, self.is_scanned)
         if number is not NOT_ALONE:
             self.given += ((name, number),)
         return number
@@ -247,7 +247,7 @@ _AROUND_NUMBERS = b'{}":_abcdefghijklmnopqrstuvwxyz'
 _MOST_MARKETS = 2_000
 
 
-class _KnownLevels(dict[Any, OrderbookUnit | None]):
+class _KnownLevels(dict[tuple[str, str], OrderbookUnit | None]):
     """The levels of one market's books, by the texts of price and size; None for padding, whose price is zero.
 
     Of the numbers in recorded books 97 of 100 stand in the book before, too: to find a level takes a twentieth of
@@ -289,7 +289,7 @@ class HalfBooks:
     def read(self, raw: bytes, received_at: datetime | None) -> OrderbookData | None:
         """The book, sound in all its parts; None where only reading it in full can tell."""
         try:
-            found = is_flat = None if self.scanner is None else self.scanner.scan(raw)
+            found = scanned = None if self.scanner is None else self.scanner.scan(raw)
             if found is None and (found := self._proven(raw)) is None:
                 return None
         except REFUSALS as refusal:
@@ -301,7 +301,7 @@ class HalfBooks:
         book.received_at = received_at
         book.source = self._source
         book.degraded = False
-        leave(book, Levels(raw, book.symbol, self, is_flat is not None))
+        leave(book, Levels(raw, book.symbol, self, scanned is not None))
         book.__class__ = OrderbookData
         return book  # type: ignore[no-any-return]
 
@@ -318,9 +318,9 @@ class HalfBooks:
         symbol, stamp = to_symbol(message.symbol), to_moment(message.timestamp)
         return symbol, total_ask_size, total_bid_size, stamp, level, message.stream_type
 
-    def first(self, raw: bytes, is_flat: bool) -> tuple[Decimal, ...] | None:
+    def first(self, raw: bytes, is_scanned: bool) -> tuple[Decimal, ...] | None:
         """Prices of ask and bid of the first level, then the sizes; None where only the whole book tells."""
-        if is_flat and self.scanner is not None:
+        if is_scanned and self.scanner is not None:
             return self.scanner.first(raw)
         start = raw.index(b"[") + 1
         try:
@@ -330,9 +330,9 @@ class HalfBooks:
             raise_if_users(refusal)
             return None
 
-    def sides(self, symbol: str, raw: bytes, is_flat: bool) -> Sides | None:
+    def sides(self, symbol: str, raw: bytes, is_scanned: bool) -> Sides | None:
         """Asks and bids of a frame that `read` has proven; None where its levels are not written as Upbit does."""
-        if is_flat and self.scanner is not None:
+        if is_scanned and self.scanner is not None:
             found = self.scanner.sides(raw, self._before.get(symbol), level_of)
             if found is None:
                 return None
@@ -369,13 +369,13 @@ class Levels(Rest):
     raw: bytes
     symbol: str
     books: HalfBooks
-    is_flat: bool
+    is_scanned: bool
     first: Best | None = None  # the best ask and bid, once they were looked at
 
     def best(self) -> Best | None:
         """The best ask and the best bid; None where only the whole book tells, as one with an empty side does."""
         if self.first is None:
-            numbers = self.books.first(self.raw, self.is_flat)
+            numbers = self.books.first(self.raw, self.is_scanned)
             if numbers is None:
                 return None
             ask_price, bid_price, ask_size, bid_size = numbers
@@ -386,7 +386,7 @@ class Levels(Rest):
         return self.first
 
     def values(self) -> dict[str, Any]:
-        if (sides := self.books.sides(self.symbol, self.raw, self.is_flat)) is not None:
+        if (sides := self.books.sides(self.symbol, self.raw, self.is_scanned)) is not None:
             asks, bids = sides
         else:
             book = self.books.decode_whole(self.raw)
